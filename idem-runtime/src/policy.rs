@@ -1,0 +1,222 @@
+//! What one endpoint asks: everything inside `#[idempotent(…)]`, built at compile time.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+/// What one endpoint asks of the engine.
+///
+/// The attribute builds one as a `static` for each handler; nothing in it is computed at run time.
+#[derive(Debug)]
+pub struct Policy {
+    pub(crate) endpoint: &'static str,
+    pub(crate) ttl: Duration,
+    pub(crate) required: bool,
+    pub(crate) record: Statuses,
+    pub(crate) record_rejections: bool,
+    pub(crate) in_flight: InFlight,
+    pub(crate) on_unknown: OnUnknown,
+    pub(crate) fingerprint: FingerprintMode,
+}
+
+/// What a duplicate gets while the first request still runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InFlight {
+    Reject,
+    Wait(Duration),
+}
+
+/// What happens to a key whose attempt ended without an answer.
+///
+/// An attempt ends so when its handler panicked, its process died, or its lease lapsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnUnknown {
+    /// The next request with the same key and fingerprint runs the handler again.
+    Rerun,
+    /// Nothing runs until an operator resolves the key or its `ttl` passes.
+    Hold,
+}
+
+/// Which parts of the body tell a retry from a reused key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FingerprintMode {
+    /// Every byte.
+    Body,
+    /// The JSON value: member order and white space do not count.
+    Json,
+    /// The JSON values at these pointers (RFC 6901).
+    JsonPointers(&'static [&'static str]),
+    /// None of it.
+    WithoutBody,
+}
+
+impl Policy {
+    /// The defaults of the attribute for the handler called `endpoint`.
+    #[must_use]
+    pub const fn new(endpoint: &'static str) -> Self {
+        Self {
+            endpoint,
+            ttl: Duration::from_secs(24 * 60 * 60),
+            required: false,
+            record: Statuses::DEFAULT,
+            record_rejections: false,
+            in_flight: InFlight::Reject,
+            on_unknown: OnUnknown::Rerun,
+            fingerprint: FingerprintMode::Body,
+        }
+    }
+
+    /// `ttl = "…"`, in milliseconds.
+    #[must_use]
+    pub const fn ttl_millis(mut self, millis: u64) -> Self {
+        self.ttl = Duration::from_millis(millis);
+        self
+    }
+
+    /// `required`.
+    #[must_use]
+    pub const fn required(mut self) -> Self {
+        self.required = true;
+        self
+    }
+
+    /// `record = […]` or `record = all`.
+    #[must_use]
+    pub const fn record(mut self, statuses: Statuses) -> Self {
+        self.record = statuses;
+        self
+    }
+
+    /// `record_rejections`.
+    #[must_use]
+    pub const fn record_rejections(mut self) -> Self {
+        self.record_rejections = true;
+        self
+    }
+
+    /// `in_flight = wait("…")`, in milliseconds.
+    #[must_use]
+    pub const fn wait_millis(mut self, millis: u64) -> Self {
+        self.in_flight = InFlight::Wait(Duration::from_millis(millis));
+        self
+    }
+
+    /// `on_unknown = hold`.
+    #[must_use]
+    pub const fn hold_unknown(mut self) -> Self {
+        self.on_unknown = OnUnknown::Hold;
+        self
+    }
+
+    /// `fingerprint = …`.
+    #[must_use]
+    pub const fn fingerprint(mut self, mode: FingerprintMode) -> Self {
+        self.fingerprint = mode;
+        self
+    }
+}
+
+/// A set of status codes, of those that are answers: 200 to 999.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Statuses([u64; 16]);
+
+impl Statuses {
+    /// No status.
+    pub const NONE: Self = Self([0; 16]);
+
+    /// 2xx, 3xx and 4xx without those that say nothing about the operation itself: 401, 403, 408,
+    /// 425 and 429.
+    pub const DEFAULT: Self = Self::NONE
+        .class(2)
+        .class(3)
+        .class(4)
+        .without(401)
+        .without(403)
+        .without(408)
+        .without(425)
+        .without(429);
+
+    /// Every answer. An interim 1xx is none.
+    pub const ALL: Self = {
+        let mut all = Self::NONE;
+        let mut class = 2;
+        while class <= 9 {
+            all = all.class(class);
+            class += 1;
+        }
+        all
+    };
+
+    /// These and the whole class, such as 4 for 400 to 499.
+    #[must_use]
+    pub const fn class(mut self, class: u16) -> Self {
+        let mut code = class * 100;
+        while code < class * 100 + 100 {
+            self = self.code(code);
+            code += 1;
+        }
+        self
+    }
+
+    /// These and one status more.
+    #[must_use]
+    pub const fn code(mut self, code: u16) -> Self {
+        self.0[(code / 64) as usize] |= 1 << (code % 64);
+        self
+    }
+
+    const fn without(mut self, code: u16) -> Self {
+        self.0[(code / 64) as usize] &= !(1 << (code % 64));
+        self
+    }
+
+    pub(crate) const fn contains(&self, status: StatusCode) -> bool {
+        let code = status.as_u16();
+        code >= 200 && self.0[(code / 64) as usize] & (1 << (code % 64)) != 0
+    }
+}
+
+impl std::fmt::Debug for Statuses {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let codes = (200..1000).filter(|code| self.0[code / 64] & (1 << (code % 64)) != 0);
+        f.debug_set().entries(codes).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(code: u16) -> StatusCode {
+        StatusCode::from_u16(code).expect("a status")
+    }
+
+    #[test]
+    fn the_default_leaves_out_what_says_nothing_about_the_operation() {
+        for code in [200, 201, 204, 303, 400, 402, 404, 409, 410, 422, 499] {
+            assert!(Statuses::DEFAULT.contains(status(code)), "{code}");
+        }
+        for code in [100, 101, 199, 401, 403, 408, 425, 429, 500, 503, 600] {
+            assert!(!Statuses::DEFAULT.contains(status(code)), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_class_that_is_written_out_means_the_whole_class() {
+        let statuses = Statuses::NONE.class(4).code(503);
+        for code in [400, 401, 429, 499, 503] {
+            assert!(statuses.contains(status(code)), "{code}");
+        }
+        for code in [200, 399, 500, 502, 504] {
+            assert!(!statuses.contains(status(code)), "{code}");
+        }
+    }
+
+    #[test]
+    fn all_means_every_answer_and_no_interim_one() {
+        for code in 200..1000 {
+            assert!(Statuses::ALL.contains(status(code)), "{code}");
+        }
+        assert!(!Statuses::ALL.contains(StatusCode::SWITCHING_PROTOCOLS));
+    }
+}

@@ -1,0 +1,257 @@
+//! Whose key it is: two callers' equal keys never meet.
+
+use std::fmt::{self, Display, Write as _};
+
+use http::{HeaderMap, header};
+
+/// Whose key it is.
+///
+/// A scope is a sequence of parts. Each part is stored with its kind and its length, so that no two
+/// different scopes are ever written alike. The attribute makes one for each keyed request; an
+/// operator makes one to name a record:
+///
+/// ```
+/// use idem_runtime::Scope;
+///
+/// let as_in_the_attribute = Scope::new().value(42).header("x-workspace-id", "acme");
+/// # let _ = as_in_the_attribute;
+/// ```
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Scope(Vec<u8>);
+
+const TOKEN: u8 = 1;
+const HEADER: u8 = 2;
+const VALUE: u8 = 3;
+
+impl Scope {
+    /// The scope of `scope = global`: no parts, everybody's.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the part that `token` stands for: the value of `Authorization` as the client sent it,
+    /// scheme included.
+    #[must_use]
+    pub fn token(mut self, authorization: impl AsRef<[u8]>) -> Self {
+        self.push(TOKEN, authorization.as_ref());
+        self
+    }
+
+    /// Adds the part that `header("name")` stands for. The name is compared in lower case.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.push(HEADER, name.to_ascii_lowercase().as_bytes());
+        self.push(HEADER, value.as_ref());
+        self
+    }
+
+    /// Adds the part that an expression over the handler's arguments stands for.
+    ///
+    /// # Panics
+    ///
+    /// When the value's own `Display` fails, as `to_string` does.
+    #[must_use]
+    pub fn value(mut self, value: impl Display) -> Self {
+        let start = self.begin(VALUE);
+        write!(self, "{value}").expect("a `Display` implementation returned an error");
+        self.end(start);
+        self
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn push(&mut self, kind: u8, part: &[u8]) {
+        let start = self.begin(kind);
+        self.0.extend_from_slice(part);
+        self.end(start);
+    }
+
+    /// Writes the head of a part and returns where its bytes begin.
+    fn begin(&mut self, kind: u8) -> usize {
+        self.0.push(kind);
+        self.0.extend_from_slice(&[0; 8]);
+        self.0.len()
+    }
+
+    fn end(&mut self, start: usize) {
+        let len = (self.0.len() - start) as u64;
+        self.0[start - 8..start].copy_from_slice(&len.to_le_bytes());
+    }
+}
+
+impl fmt::Write for Scope {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// Never shows the parts: they may hold a token.
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Scope(…)")
+    }
+}
+
+/// A value that can stand in `scope = …`: anything that is `Display`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a scope, for it is not `Display`",
+    label = "not `Display`",
+    note = "name a part of it that is, such as `user.id`, or implement `Display` for it"
+)]
+pub trait ScopeValue: Display {}
+
+impl<T: Display + ?Sized> ScopeValue for T {}
+
+/// The scope of one request, while the attribute's `scope = …` is read.
+#[derive(Debug)]
+pub struct ScopeReader<'a> {
+    headers: &'a HeaderMap,
+    scope: Scope,
+}
+
+/// Why a request has no scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScopeMissing {
+    /// There is no `Authorization`, or more than one.
+    Token,
+    /// The header that names the scope is absent, empty or doubled.
+    Header,
+}
+
+impl<'a> ScopeReader<'a> {
+    pub(crate) fn new(headers: &'a HeaderMap) -> Self {
+        Self {
+            headers,
+            scope: Scope::default(),
+        }
+    }
+
+    pub(crate) fn into_scope(self) -> Scope {
+        self.scope
+    }
+
+    /// `scope = global`.
+    ///
+    /// # Errors
+    ///
+    /// None; the attribute chains the parts of a tuple with `?`.
+    pub fn global(self) -> Result<Self, ScopeMissing> {
+        Ok(self)
+    }
+
+    /// `scope = token`.
+    ///
+    /// # Errors
+    ///
+    /// When the request has no `Authorization`, an empty one, or two.
+    pub fn token(mut self) -> Result<Self, ScopeMissing> {
+        let token = only_value(self.headers, header::AUTHORIZATION.as_str());
+        self.scope = self.scope.token(token.ok_or(ScopeMissing::Token)?);
+        Ok(self)
+    }
+
+    /// `scope = header("…")`.
+    ///
+    /// # Errors
+    ///
+    /// When the request has no such header, an empty one, or two.
+    pub fn header(mut self, name: &'static str) -> Result<Self, ScopeMissing> {
+        let value = only_value(self.headers, name).ok_or(ScopeMissing::Header)?;
+        self.scope = self.scope.header(name, value);
+        Ok(self)
+    }
+
+    /// `scope = expression`.
+    ///
+    /// # Errors
+    ///
+    /// None; the attribute chains the parts of a tuple with `?`.
+    ///
+    /// # Panics
+    ///
+    /// When the value's own `Display` fails.
+    pub fn value<T: ScopeValue + ?Sized>(mut self, value: &T) -> Result<Self, ScopeMissing> {
+        self.scope = self.scope.value(value);
+        Ok(self)
+    }
+}
+
+fn only_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.as_bytes();
+    (values.next().is_none() && !value.is_empty()).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn parts_never_run_into_each_other() {
+        let scopes = [
+            Scope::new(),
+            Scope::new().value(""),
+            Scope::new().value("ab"),
+            Scope::new().value("a").value("b"),
+            Scope::new().value("a").value("").value("b"),
+            Scope::new().token("ab"),
+            Scope::new().header("a", "b"),
+            Scope::new().header("ab", ""),
+            Scope::new().header("authorization", "ab"),
+        ];
+        for (i, one) in scopes.iter().enumerate() {
+            for other in &scopes[i + 1..] {
+                assert_ne!(one.as_bytes(), other.as_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn a_reader_makes_the_scope_that_an_operator_would() {
+        let headers = headers(&[("authorization", "Bearer a"), ("x-workspace-id", "acme")]);
+        let read = ScopeReader::new(&headers)
+            .token()
+            .and_then(|scope| scope.header("x-workspace-id"))
+            .and_then(|scope| scope.value(&42))
+            .expect("all there");
+        let made = Scope::new()
+            .token("Bearer a")
+            .header("X-Workspace-Id", "acme")
+            .value(42);
+        assert!(read.into_scope() == made);
+    }
+
+    #[test]
+    fn absent_empty_and_doubled_headers_are_no_scope() {
+        for pairs in [
+            &[][..],
+            &[("authorization", "")],
+            &[("authorization", "a"), ("authorization", "a")],
+        ] {
+            let headers = headers(pairs);
+            let missing = ScopeReader::new(&headers).token().err();
+            assert_eq!(missing, Some(ScopeMissing::Token));
+            let missing = ScopeReader::new(&headers).header("authorization").err();
+            assert_eq!(missing, Some(ScopeMissing::Header));
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_token() {
+        let scope = Scope::new().token("Bearer SECRET");
+        assert!(!format!("{scope:?}").contains("SECRET"));
+    }
+}

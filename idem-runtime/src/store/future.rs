@@ -1,0 +1,59 @@
+//! The future of a store's transition.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::StoreError;
+
+/// The future of a store's transition: an answer that is there already, or one that is awaited.
+///
+/// A store that answers at once pays for no allocation.
+#[must_use = "a store does nothing until its future is awaited"]
+pub struct StoreFuture<T>(State<T>);
+
+enum State<T> {
+    Ready(Option<Result<T, StoreError>>),
+    Pending(Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>),
+}
+
+impl<T> StoreFuture<T> {
+    /// An answer that is there already.
+    pub const fn ready(answer: Result<T, StoreError>) -> Self {
+        Self(State::Ready(Some(answer)))
+    }
+
+    /// An answer that is awaited.
+    pub fn new(answer: impl Future<Output = Result<T, StoreError>> + Send + 'static) -> Self {
+        Self(State::Pending(Box::pin(answer)))
+    }
+
+    /// The answer, where it is there already.
+    pub(crate) fn try_now(self) -> Result<Result<T, StoreError>, Self> {
+        match self.0 {
+            State::Ready(Some(answer)) => Ok(answer),
+            state => Err(Self(state)),
+        }
+    }
+}
+
+/// Nothing in it is pinned in place: an answer is moved out, an awaited one is boxed.
+impl<T> Unpin for StoreFuture<T> {}
+
+impl<T> Future for StoreFuture<T> {
+    type Output = Result<T, StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            State::Ready(answer) => Poll::Ready(answer.take().expect("polled after completion")),
+            State::Pending(future) => future.as_mut().poll(cx),
+        }
+    }
+}
+
+impl<T> fmt::Debug for StoreFuture<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StoreFuture")
+    }
+}

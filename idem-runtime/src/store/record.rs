@@ -1,0 +1,325 @@
+//! A settled answer in one buffer: the versioned form that every store keeps.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use crate::fingerprint::Fingerprint;
+
+/// What a settled attempt left: an answer to replay, or the note that it was not kept.
+///
+/// A record is one buffer in a frozen, versioned form; a store keeps [`as_bytes`](Self::as_bytes)
+/// and gives them back to [`decode`](Self::decode). All numbers are little-endian.
+///
+/// | bytes | meaning |
+/// |---|---|
+/// | 1 | version, now 1 |
+/// | 1 | 0: the answer follows · 1: the answer was not kept |
+/// | 32 | fingerprint of the request |
+/// | 2 | status |
+/// | 2 | number of header lines |
+/// | 4 | length of the body |
+/// | for each line: 2, 4, … | length of the name, length of the value, name, value |
+/// | … | body |
+///
+/// An answer that was not kept has no header lines and no body.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Record(Bytes);
+
+const VERSION: u8 = 1;
+const ANSWER: u8 = 0;
+const NOT_KEPT: u8 = 1;
+const FINGERPRINT: std::ops::Range<usize> = 2..34;
+const STATUS: usize = 34;
+const LINES: usize = 36;
+const BODY_LEN: usize = 38;
+const HEAD: usize = 42;
+const LINE_HEAD: usize = 6;
+/// Well below what a `HeaderMap` holds at most.
+const MAX_LINES: u16 = 16_384;
+
+/// Why bytes are not a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// Another version of this library wrote it.
+    #[error("the record has version {0}, and this library reads version {VERSION}")]
+    Version(u8),
+    /// It ends too early, or holds what no answer can hold.
+    #[error("the record is damaged")]
+    Damaged,
+}
+
+impl Record {
+    /// A record of an answer.
+    ///
+    /// Returns `None` for an answer that the form has no room for: more than 16,384 header lines, a
+    /// name of 64 KiB, a value or a body of 4 GiB.
+    #[must_use]
+    pub fn answer(fingerprint: Fingerprint, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Self> {
+        let lines = u16::try_from(headers.len()).ok().filter(|lines| *lines <= MAX_LINES)?;
+        let body_len = u32::try_from(body.len()).ok()?;
+        let header_bytes: usize = headers
+            .iter()
+            .map(|(name, value)| LINE_HEAD + name.as_str().len() + value.len())
+            .sum();
+        let mut buffer = BytesMut::with_capacity(HEAD + header_bytes + body.len());
+        put_head(&mut buffer, ANSWER, fingerprint, status, lines, body_len);
+        for (name, value) in headers {
+            buffer.put_u16_le(u16::try_from(name.as_str().len()).ok()?);
+            buffer.put_u32_le(u32::try_from(value.len()).ok()?);
+            buffer.put_slice(name.as_str().as_bytes());
+            buffer.put_slice(value.as_bytes());
+        }
+        buffer.put_slice(body);
+        Some(Self(buffer.freeze()))
+    }
+
+    /// A record that says: the work was done, and its answer was not kept.
+    #[must_use]
+    pub fn not_kept(fingerprint: Fingerprint, status: StatusCode) -> Self {
+        let mut buffer = BytesMut::with_capacity(HEAD);
+        put_head(&mut buffer, NOT_KEPT, fingerprint, status, 0, 0);
+        Self(buffer.freeze())
+    }
+
+    /// Reads what [`as_bytes`](Self::as_bytes) gave.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are of an unknown version, end too early, or hold what no answer can hold.
+    /// No length that they declare is trusted: nothing is allocated for it.
+    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        match bytes.first() {
+            Some(&VERSION) => {}
+            Some(&version) => return Err(DecodeError::Version(version)),
+            None => return Err(DecodeError::Damaged),
+        }
+        let record = Self(bytes);
+        if record.0.len() < HEAD
+            || record.0[1] > NOT_KEPT
+            || record.u16_at(LINES) > MAX_LINES
+            || StatusCode::from_u16(record.u16_at(STATUS)).is_err()
+        {
+            return Err(DecodeError::Damaged);
+        }
+        let mut lines = record.lines();
+        for line in &mut lines {
+            let (name, value) = line.ok_or(DecodeError::Damaged)?;
+            let is_a_line = HeaderName::from_bytes(name).is_ok() && HeaderValue::from_bytes(value).is_ok();
+            if !is_a_line {
+                return Err(DecodeError::Damaged);
+            }
+        }
+        let is_whole = record.0.len() - lines.at == record.body_len();
+        let is_consistent = record.is_kept() || record.0.len() == HEAD;
+        if is_whole && is_consistent {
+            Ok(record)
+        } else {
+            Err(DecodeError::Damaged)
+        }
+    }
+
+    /// The bytes to store.
+    #[must_use]
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// The fingerprint of the request that was answered.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut fingerprint = [0; 32];
+        fingerprint.copy_from_slice(&self.0[FINGERPRINT]);
+        Fingerprint::from_bytes(fingerprint)
+    }
+
+    /// The status of the answer.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.u16_at(STATUS)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// Whether the answer is there. Where it is not, it was too long, endless or cut off.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.0[1] == ANSWER
+    }
+
+    /// The headers of the answer, with repeated ones in their order.
+    #[must_use]
+    pub fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(self.u16_at(LINES).into());
+        for (name, value) in self.lines().flatten() {
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+                headers.append(name, value);
+            }
+        }
+        headers
+    }
+
+    /// The body of the answer: a part of the record's own buffer.
+    #[must_use]
+    pub fn body(&self) -> Bytes {
+        self.0.slice(self.0.len() - self.body_len()..)
+    }
+
+    fn body_len(&self) -> usize {
+        let mut len = [0; 4];
+        len.copy_from_slice(&self.0[BODY_LEN..HEAD]);
+        u32::from_le_bytes(len) as usize
+    }
+
+    fn lines(&self) -> Lines<'_> {
+        Lines {
+            bytes: &self.0,
+            at: HEAD,
+            left: self.u16_at(LINES),
+        }
+    }
+
+    fn u16_at(&self, at: usize) -> u16 {
+        u16::from_le_bytes([self.0[at], self.0[at + 1]])
+    }
+}
+
+fn put_head(
+    buffer: &mut BytesMut,
+    kind: u8,
+    fingerprint: Fingerprint,
+    status: StatusCode,
+    lines: u16,
+    body_len: u32,
+) {
+    buffer.put_u8(VERSION);
+    buffer.put_u8(kind);
+    buffer.put_slice(fingerprint.as_bytes());
+    buffer.put_u16_le(status.as_u16());
+    buffer.put_u16_le(lines);
+    buffer.put_u32_le(body_len);
+}
+
+/// Walks the header lines; `Some(None)` once where one runs past the end.
+struct Lines<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    left: u16,
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Option<(&'a [u8], &'a [u8])>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let line = self.read();
+        if line.is_none() {
+            self.left = 0;
+        }
+        Some(line)
+    }
+}
+
+impl<'a> Lines<'a> {
+    fn read(&mut self) -> Option<(&'a [u8], &'a [u8])> {
+        let (name_len, rest) = self.bytes.get(self.at..)?.split_first_chunk::<2>()?;
+        let (value_len, rest) = rest.split_first_chunk::<4>()?;
+        let name_len = usize::from(u16::from_le_bytes(*name_len));
+        let value_len = usize::try_from(u32::from_le_bytes(*value_len)).ok()?;
+        let (name, rest) = rest.split_at_checked(name_len)?;
+        let (value, _) = rest.split_at_checked(value_len)?;
+        self.at += LINE_HEAD + name_len + value_len;
+        Some((name, value))
+    }
+}
+
+/// Shows what an operator needs; headers and body may hold secrets.
+impl std::fmt::Debug for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Record")
+            .field("status", &self.status())
+            .field("kept", &self.is_kept())
+            .field("bytes", &self.0.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FINGERPRINT: Fingerprint = Fingerprint::from_bytes([7; 32]);
+
+    fn record() -> Record {
+        let mut headers = HeaderMap::new();
+        headers.append("x-multi", HeaderValue::from_static("a"));
+        headers.append("location", HeaderValue::from_static("/trades/1"));
+        headers.append("x-multi", HeaderValue::from_bytes(b"\xfcb").expect("obs-text"));
+        let body: Vec<u8> = (0..=255).collect();
+        Record::answer(FINGERPRINT, StatusCode::CREATED, &headers, &body).expect("fits")
+    }
+
+    #[test]
+    fn an_answer_comes_back_as_it_was() {
+        let record = Record::decode(record().as_bytes().clone()).expect("whole");
+        assert_eq!(record.fingerprint(), FINGERPRINT);
+        assert_eq!(record.status(), StatusCode::CREATED);
+        assert!(record.is_kept());
+        let headers = record.headers();
+        let multi: Vec<_> = headers.get_all("x-multi").iter().map(HeaderValue::as_bytes).collect();
+        assert_eq!(multi, [&b"a"[..], b"\xfcb"]);
+        assert_eq!(headers["location"], "/trades/1");
+        assert_eq!(record.body(), (0..=255).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn an_answer_that_was_not_kept_has_only_a_status() {
+        let record = Record::not_kept(FINGERPRINT, StatusCode::OK);
+        let record = Record::decode(record.as_bytes().clone()).expect("whole");
+        assert!(!record.is_kept());
+        assert_eq!(record.status(), StatusCode::OK);
+        assert!(record.headers().is_empty() && record.body().is_empty());
+    }
+
+    #[test]
+    fn a_record_cut_short_is_never_read_as_another() {
+        let record = record();
+        for len in 0..record.as_bytes().len() {
+            let cut = Record::decode(record.as_bytes().slice(..len));
+            assert_eq!(cut.err(), Some(DecodeError::Damaged), "cut to {len} bytes");
+        }
+    }
+
+    #[test]
+    fn another_version_is_named() {
+        let mut bytes = record().as_bytes().to_vec();
+        bytes[0] = 9;
+        assert_eq!(Record::decode(bytes.into()).err(), Some(DecodeError::Version(9)));
+    }
+
+    #[test]
+    fn a_declared_length_allocates_nothing() {
+        let mut bytes = Record::not_kept(FINGERPRINT, StatusCode::OK).as_bytes().to_vec();
+        bytes[1] = ANSWER;
+        bytes[LINES..BODY_LEN].copy_from_slice(&1_u16.to_le_bytes());
+        bytes[BODY_LEN..HEAD].copy_from_slice(&[0xff; 4]);
+        bytes.extend_from_slice(&[0xff; 6]);
+        assert_eq!(Record::decode(bytes.into()).err(), Some(DecodeError::Damaged));
+    }
+
+    /// Stored bytes are a promise to the next version: a change here takes a new version number.
+    #[test]
+    fn golden() {
+        let mut headers = HeaderMap::new();
+        headers.append("a", HeaderValue::from_static("b"));
+        let record = Record::answer(FINGERPRINT, StatusCode::CREATED, &headers, b"{}").expect("fits");
+        let mut expected = vec![1, 0];
+        expected.extend_from_slice(&[7; 32]);
+        expected.extend_from_slice(&[201, 0, 1, 0, 2, 0, 0, 0, 1, 0, 1, 0, 0, 0, b'a', b'b', b'{', b'}']);
+        assert_eq!(record.as_bytes(), &expected);
+
+        let not_kept = Record::not_kept(FINGERPRINT, StatusCode::OK);
+        let mut expected = vec![1, 1];
+        expected.extend_from_slice(&[7; 32]);
+        expected.extend_from_slice(&[200, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(not_kept.as_bytes(), &expected);
+    }
+}

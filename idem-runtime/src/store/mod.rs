@@ -4,6 +4,8 @@ mod future;
 mod memory;
 mod millis;
 mod near;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod record;
 #[cfg(feature = "redis")]
 mod redis;
@@ -15,6 +17,8 @@ use std::time::Duration;
 pub use future::StoreFuture;
 pub use memory::{MemoryStore, MemoryStoreBuilder, OnFull};
 pub use near::{NearCache, NearCacheBuilder};
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresStore, PostgresStoreBuilder};
 pub use record::{DecodeError, Record};
 #[cfg(feature = "redis")]
 pub use redis::{RedisStore, RedisStoreBuilder};

@@ -7,6 +7,7 @@ pub(crate) mod postgres;
 pub(crate) mod redis;
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,7 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
 }
 
 /// As [`eventually`], for what is awaited.
-pub async fn eventually_async<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually_async<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let give_up_at = Instant::now() + Duration::from_secs(30);
     loop {
         if let Some(found) = look().await {
@@ -38,6 +39,25 @@ pub async fn eventually_async<T>(what: &str, mut look: impl AsyncFnMut() -> Opti
         assert!(Instant::now() < give_up_at, "{what} did not come about");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Every byte of every file in a folder.
+pub(crate) fn bytes_under(folder: &Path) -> Vec<u8> {
+    let mut folders = vec![folder.to_owned()];
+    let mut bytes = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in folder.read_dir().expect("ours").flatten() {
+            let path = entry.path();
+            let kind = entry.file_type().expect("a file");
+            if kind.is_dir() {
+                folders.push(path);
+            } else if kind.is_file() {
+                // It may be gone by now.
+                bytes.extend(std::fs::read(path).unwrap_or_default());
+            }
+        }
+    }
+    bytes
 }
 
 /// Sends a signal to a process of this test.

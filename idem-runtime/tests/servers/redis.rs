@@ -115,18 +115,7 @@ impl RedisServer {
 
     /// Every byte that the server has written to disk.
     pub(crate) fn bytes_on_disk(&self) -> Vec<u8> {
-        let mut folders = vec![self.folder.path().to_owned()];
-        let mut bytes = Vec::new();
-        while let Some(folder) = folders.pop() {
-            for entry in folder.read_dir().expect("ours").flatten() {
-                if entry.path().is_dir() {
-                    folders.push(entry.path());
-                } else {
-                    bytes.extend(std::fs::read(entry.path()).unwrap_or_default());
-                }
-            }
-        }
-        bytes
+        super::bytes_under(self.folder.path())
     }
 }
 

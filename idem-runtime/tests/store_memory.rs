@@ -1,6 +1,10 @@
 //! The in-memory store, and a store written by hand, keep the contract.
 #![cfg(feature = "testing")]
 
+#[allow(dead_code, reason = "its `main` runs as an example")]
+#[path = "../examples/own_store.rs"]
+mod own_store;
+
 use std::time::Duration;
 
 use idem_runtime::store::{MemoryStore, NearCache};
@@ -24,5 +28,11 @@ async fn memory_keeps_every_rule_by_a_paused_clock() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_near_cache_over_memory_keeps_every_rule() {
     let store = NearCache::new(MemoryStore::default());
+    Contract::of(store).rounds(200).assert().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_of_the_guide_keeps_every_rule() {
+    let store = own_store::TableStore::default();
     Contract::of(store).rounds(200).assert().await;
 }

@@ -1,6 +1,7 @@
 //! Where claims and records live: one trait of whole, atomic transitions.
 
 mod future;
+pub mod guide;
 mod memory;
 mod millis;
 mod near;
@@ -53,7 +54,8 @@ use crate::record_id::RecordId;
 /// 10. An operator's [`look_up`](Store::look_up), [`forget`](Store::forget) and
 ///     [`resolve`](Store::resolve) tell the truth and act at once.
 ///
-/// The feature `testing` has a suite that runs every rule against a store.
+/// The feature `testing` has a suite that runs every rule against a store, and [`guide`] shows how to
+/// write one.
 ///
 /// The futures own what they need, for they outlive the call: the engine drives them to their end
 /// even when the client has gone. A future that is dropped half way leaves the old state or the new

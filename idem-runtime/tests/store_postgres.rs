@@ -42,3 +42,12 @@ async fn a_near_cache_over_postgres_keeps_every_rule() {
     let contract = Contract::of(NearCache::new(connect(&server).await)).rounds(5);
     damaged(contract, &server).assert().await;
 }
+
+/// A race that such a session loses is an error of the server, and run again.
+#[tokio::test(flavor = "multi_thread")]
+async fn serializable_sessions_keep_every_rule() {
+    let settings = ["default_transaction_isolation=serializable"];
+    let server = PostgresServer::with(&settings);
+    let contract = Contract::of(connect(&server).await);
+    contract.rounds(3).assert().await;
+}

@@ -1,6 +1,7 @@
 //! Servers of their own for tests: on free ports, in temporary folders, ended with the test.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod asking;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 #[cfg(feature = "redis")]

@@ -117,6 +117,13 @@ impl<S: Store> NearCache<S> {
     pub fn new(store: S) -> Self {
         NearCacheBuilder::default().build(store)
     }
+
+    /// How many bytes the cached records take, their keep included.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.cache.run_pending_tasks();
+        self.0.cache.weighted_size()
+    }
 }
 
 impl<S> Inner<S> {

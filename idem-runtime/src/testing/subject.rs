@@ -90,17 +90,8 @@ impl Subject {
     /// Wins a new id, and leaves its outcome unknown.
     pub(super) async fn lapse(&self, rule: u8) -> Result<Won, Violation> {
         let won = self.hold(rule).await?;
-        self.settled(rule, Settled::Done, self.store.abandon(won.holder).await)?;
+        settled(rule, Settled::Done, self.store.abandon(won.holder).await)?;
         Ok(won)
-    }
-
-    pub(super) fn settled(
-        &self,
-        rule: u8,
-        expected: Settled,
-        answer: Result<Settled, StoreError>,
-    ) -> Result<(), Violation> {
-        same(rule, "a transition", &expected, &answer.under(rule)?)
     }
 
     /// The record that a claim finds.
@@ -159,6 +150,15 @@ pub(super) fn ensure(
     what: impl FnOnce() -> String,
 ) -> Result<(), Violation> {
     if holds { Ok(()) } else { broken(rule, what()) }
+}
+
+/// Whether a transition took effect, as it should or should not.
+pub(super) fn settled(
+    rule: u8,
+    expected: Settled,
+    answer: Result<Settled, StoreError>,
+) -> Result<(), Violation> {
+    same(rule, "a transition", &expected, &answer.under(rule)?)
 }
 
 pub(super) fn same<T: PartialEq + Debug>(

@@ -113,9 +113,9 @@ impl RedisServer {
         stats.lines().filter_map(calls).sum()
     }
 
-    /// Every byte that the server has written to disk.
-    pub(crate) fn bytes_on_disk(&self) -> Vec<u8> {
-        super::bytes_under(self.folder.path())
+    /// Whether a text stands anywhere in what the server has written to disk.
+    pub(crate) fn has_on_disk(&self, text: &str) -> bool {
+        super::is_in(self.folder.path(), text)
     }
 }
 

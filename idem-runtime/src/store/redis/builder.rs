@@ -155,7 +155,7 @@ impl RedisStoreBuilder {
             Servers::One(url) => {
                 let info = url.as_str().into_connection_info()?;
                 let settings = self.sign_in(info.redis_settings().clone());
-                Finder::Address(Client::open(info.set_redis_settings(settings))?)
+                Finder::Address(Box::new(Client::open(info.set_redis_settings(settings))?))
             }
             Servers::Sentinel { service, sentinels } => {
                 let settings = self.sign_in(RedisConnectionInfo::default());

@@ -31,7 +31,7 @@ pub(super) enum Link {
 
 /// How the server that takes writes is found.
 pub(super) enum Finder {
-    Address(Client),
+    Address(Box<Client>),
     // Asking a Sentinel needs `&mut`.
     Sentinel(Box<tokio::sync::Mutex<SentinelClient>>),
 }

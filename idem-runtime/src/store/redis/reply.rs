@@ -37,9 +37,9 @@ impl Reply {
             return Err(not_ours());
         };
         let mut rest = values.into_iter();
-        let kind = int(rest.next())?;
+        let kind = int(rest.next().as_ref())?;
         if kind == UNREADABLE {
-            let version = u8::try_from(int(rest.next())?).unwrap_or_default();
+            let version = u8::try_from(int(rest.next().as_ref())?).unwrap_or_default();
             return Err(unreadable(version));
         }
         Ok(Self { kind, rest })
@@ -111,7 +111,7 @@ impl Reply {
     }
 
     fn int(&mut self) -> Result<i64, StoreError> {
-        int(self.rest.next())
+        int(self.rest.next().as_ref())
     }
 
     fn number<T: TryFrom<i64>>(&mut self) -> Result<T, StoreError> {
@@ -140,9 +140,9 @@ impl Reply {
     }
 }
 
-fn int(value: Option<Value>) -> Result<i64, StoreError> {
+fn int(value: Option<&Value>) -> Result<i64, StoreError> {
     match value {
-        Some(Value::Int(int)) => Ok(int),
+        Some(Value::Int(int)) => Ok(*int),
         _ => Err(not_ours()),
     }
 }

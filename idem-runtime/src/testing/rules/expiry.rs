@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::super::Violation;
 use super::super::subject::{
-    LONG, OTHER, RESOLUTION, Subject, Under, broken, claim, ensure, holding, record, same,
+    LONG, OTHER, RESOLUTION, Subject, Under, broken, claim, ensure, holding, record, same, settled,
 };
 use crate::store::{Claimed, Entry, Settled};
 
@@ -26,7 +26,7 @@ async fn read_all_the_time(subject: &Subject) -> Result<(), Violation> {
         .store
         .complete(won.holder, record("short"), ttl)
         .await;
-    subject.settled(RULE, Settled::Done, completed)?;
+    settled(RULE, Settled::Done, completed)?;
     let done_at = Instant::now();
     let mut last = ttl + RESOLUTION;
     loop {
@@ -78,7 +78,7 @@ async fn lived_twice(subject: &Subject) -> Result<(), Violation> {
         let completed = subject
             .store
             .complete(won.holder, record(name), subject.tick);
-        subject.settled(RULE, Settled::Done, completed.await)?;
+        settled(RULE, Settled::Done, completed.await)?;
         let done_at = Instant::now();
         let replay = subject.replay(RULE, id).await?;
         same(RULE, "a replay", &record(name), &replay)?;

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::super::Violation;
-use super::super::subject::{LONG, Subject, Under, Won, claim, ensure, record, same};
+use super::super::subject::{LONG, Subject, Under, Won, claim, ensure, record, same, settled};
 use crate::store::Settled;
 
 const RULE: u8 = 7;
@@ -14,13 +14,13 @@ pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
 
     for attempt in 2..=4 {
         let abandoned = subject.store.abandon(last.holder).await;
-        subject.settled(RULE, Settled::Done, abandoned)?;
+        settled(RULE, Settled::Done, abandoned)?;
         last = grown(subject, last, "a takeover").await?;
         same(RULE, "the attempt of a takeover", &attempt, &last.attempt)?;
     }
 
     let released = subject.store.release(last.holder).await;
-    subject.settled(RULE, Settled::Done, released)?;
+    settled(RULE, Settled::Done, released)?;
     last = grown(subject, last, "a release").await?;
 
     let kept = record("fenced");
@@ -28,7 +28,7 @@ pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
         .store
         .complete(last.holder, kept, subject.tick)
         .await;
-    subject.settled(RULE, Settled::Done, completed)?;
+    settled(RULE, Settled::Done, completed)?;
     subject.pass(Instant::now(), subject.tick).await;
     last = grown(subject, last, "an expiry").await?;
 

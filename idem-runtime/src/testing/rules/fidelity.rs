@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::super::Violation;
-use super::super::subject::{FIRST, LONG, Subject, claim, ensure, record, same};
+use super::super::subject::{FIRST, LONG, Subject, claim, ensure, record, same, settled};
 use crate::record_id::RecordId;
 use crate::store::{Entry, Record, Settled};
 
@@ -13,7 +13,7 @@ pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
     for kept in records() {
         let won = subject.hold(RULE).await?;
         let completed = subject.store.complete(won.holder, kept.clone(), LONG).await;
-        subject.settled(RULE, Settled::Done, completed)?;
+        settled(RULE, Settled::Done, completed)?;
         let replay = subject.replay(RULE, won.holder.id).await?;
         ensure(RULE, replay.as_bytes() == kept.as_bytes(), || {
             format!("{kept:?} was replayed as {replay:?}")
@@ -57,7 +57,7 @@ async fn neighbours(subject: &Subject) -> Result<(), Violation> {
     for (number, holder) in holders.iter().enumerate() {
         let kept = record(&format!("neighbour-{number}"));
         let completed = subject.store.complete(*holder, kept, LONG).await;
-        subject.settled(RULE, Settled::Done, completed)?;
+        settled(RULE, Settled::Done, completed)?;
     }
     for (number, holder) in holders.iter().enumerate() {
         let kept = record(&format!("neighbour-{number}"));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::Violation;
-use super::super::subject::{LONG, Subject, Won, claim, ensure, record, same};
+use super::super::subject::{LONG, Subject, Won, claim, ensure, record, same, settled};
 use crate::store::{Entry, Holder, Owner, Settled};
 
 const RULE: u8 = 2;
@@ -64,7 +64,7 @@ async fn zombies(subject: &Subject) -> Result<(), Violation> {
         .store
         .complete(heir.holder, kept.clone(), LONG)
         .await;
-    subject.settled(RULE, Settled::Done, completed)?;
+    settled(RULE, Settled::Done, completed)?;
     all_lost(subject, zombie.holder).await?;
     let replay = subject.replay(RULE, heir.holder.id).await?;
     same(RULE, "a replay after a zombie", &kept, &replay)
@@ -76,7 +76,7 @@ async fn second_answer(subject: &Subject) -> Result<(), Violation> {
     let won = subject.hold(RULE).await?;
     let kept = record("first");
     let completed = subject.store.complete(won.holder, kept.clone(), LONG).await;
-    subject.settled(RULE, Settled::Done, completed)?;
+    settled(RULE, Settled::Done, completed)?;
     let soon = Duration::from_millis(1);
     let _ = subject.store.complete(won.holder, kept.clone(), soon).await;
     all_lost(subject, won.holder).await?;
@@ -87,7 +87,7 @@ async fn second_answer(subject: &Subject) -> Result<(), Violation> {
 
 async fn all_lost(subject: &Subject, holder: Holder) -> Result<(), Violation> {
     let store = &subject.store;
-    let lost = |answer| subject.settled(RULE, Settled::Lost, answer);
+    let lost = |answer| settled(RULE, Settled::Lost, answer);
     lost(store.complete(holder, record("zombie"), LONG).await)?;
     lost(store.renew(holder, LONG).await)?;
     lost(store.abandon(holder).await)?;

@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use super::super::Violation;
 use super::super::subject::{
     FIRST, LONG, OTHER, RESOLUTION, Subject, Under, broken, claim, ensure, holding, record, same,
+    settled,
 };
 use crate::record_id::RecordId;
 use crate::store::{Claimed, Entry, Settled};
@@ -69,7 +70,7 @@ async fn unknown(subject: &Subject) -> Result<(), Violation> {
 /// Where nobody took over, the late holder is still the holder.
 async fn late_but_not_replaced(subject: &Subject) -> Result<(), Violation> {
     let store = &subject.store;
-    let done = |answer| subject.settled(RULE, Settled::Done, answer);
+    let done = |answer| settled(RULE, Settled::Done, answer);
 
     let late = subject.lapse(RULE).await?;
     done(store.renew(late.holder, LONG).await)?;
@@ -92,22 +93,24 @@ async fn late_but_not_replaced(subject: &Subject) -> Result<(), Violation> {
 async fn renewed(subject: &Subject) -> Result<(), Violation> {
     let short = subject.win(RULE, claim(subject.id(), subject.tick)).await?;
     let renewed = subject.store.renew(short.holder, LONG).await;
-    subject.settled(RULE, Settled::Done, renewed)?;
+    settled(RULE, Settled::Done, renewed)?;
 
     let long = subject.hold(RULE).await?;
     let renewed = subject.store.renew(long.holder, subject.tick).await;
-    subject.settled(RULE, Settled::Done, renewed)?;
+    settled(RULE, Settled::Done, renewed)?;
 
     // Its `ttl` has nothing to do with the lease, nor the lease with the `ttl`.
-    let settled = subject.win(RULE, claim(subject.id(), subject.tick)).await?;
-    let completed = subject.store.complete(settled.holder, record("kept"), LONG);
-    subject.settled(RULE, Settled::Done, completed.await)?;
+    let recorded = subject.win(RULE, claim(subject.id(), subject.tick)).await?;
+    let completed = subject
+        .store
+        .complete(recorded.holder, record("kept"), LONG);
+    settled(RULE, Settled::Done, completed.await)?;
 
     subject.pass(Instant::now(), subject.tick).await;
     in_flight(subject, short.holder.id).await?;
     let won = subject.win(RULE, claim(long.holder.id, LONG)).await?;
     same(RULE, "the attempt after a short renewal", &2, &won.attempt)?;
-    subject.replay(RULE, settled.holder.id).await?;
+    subject.replay(RULE, recorded.holder.id).await?;
     Ok(())
 }
 
@@ -118,7 +121,7 @@ async fn retention(subject: &Subject) -> Result<(), Violation> {
     short.retention = subject.tick;
     let won = subject.win(RULE, short).await?;
     let abandoned = subject.store.abandon(won.holder).await;
-    subject.settled(RULE, Settled::Done, abandoned)?;
+    settled(RULE, Settled::Done, abandoned)?;
     let abandoned_at = Instant::now();
     match subject.entry(RULE, id).await? {
         Some(Entry::Unknown { retained_for, .. }) => {

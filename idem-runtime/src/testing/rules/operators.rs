@@ -1,7 +1,7 @@
 //! Rule 10: what an operator sees and does.
 
 use super::super::Violation;
-use super::super::subject::{FIRST, LONG, Subject, Under, claim, ensure, record, same};
+use super::super::subject::{FIRST, LONG, Subject, Under, claim, ensure, record, same, settled};
 use crate::store::{Entry, Settled};
 
 const RULE: u8 = 10;
@@ -16,7 +16,7 @@ async fn forget(subject: &Subject) -> Result<(), Violation> {
     let unknown = subject.lapse(RULE).await?.holder;
     let recorded = subject.hold(RULE).await?.holder;
     let completed = subject.store.complete(recorded, record("forgotten"), LONG);
-    subject.settled(RULE, Settled::Done, completed.await)?;
+    settled(RULE, Settled::Done, completed.await)?;
     // A cache has seen it.
     subject.replay(RULE, recorded.id).await?;
 
@@ -28,7 +28,7 @@ async fn forget(subject: &Subject) -> Result<(), Violation> {
         let was_there = subject.store.forget(holder.id).await.under(RULE)?;
         same(RULE, "a second forget", &false, &was_there)?;
         let late = subject.store.complete(holder, record("late"), LONG).await;
-        subject.settled(RULE, Settled::Lost, late)?;
+        settled(RULE, Settled::Lost, late)?;
         let won = subject.win(RULE, claim(holder.id, LONG)).await?;
         same(RULE, "the attempt after being forgotten", &1, &won.attempt)?;
     }
@@ -41,11 +41,11 @@ async fn resolve(subject: &Subject) -> Result<(), Violation> {
     let resolve = |id, fence| subject.store.resolve(id, fence, by_hand.clone(), LONG);
 
     let held = subject.hold(RULE).await?.holder;
-    subject.settled(RULE, Settled::Lost, resolve(held.id, held.fence).await)?;
+    settled(RULE, Settled::Lost, resolve(held.id, held.fence).await)?;
 
     let lapsed = subject.lapse(RULE).await?.holder;
     let another = resolve(lapsed.id, lapsed.fence + 1).await;
-    subject.settled(RULE, Settled::Lost, another)?;
+    settled(RULE, Settled::Lost, another)?;
     match subject.entry(RULE, lapsed.id).await? {
         Some(Entry::Unknown {
             fingerprint, fence, ..
@@ -57,16 +57,16 @@ async fn resolve(subject: &Subject) -> Result<(), Violation> {
             format!("an abandoned claim is shown as {entry:?}")
         })?,
     }
-    subject.settled(RULE, Settled::Done, resolve(lapsed.id, lapsed.fence).await)?;
+    settled(RULE, Settled::Done, resolve(lapsed.id, lapsed.fence).await)?;
     let replay = subject.replay(RULE, lapsed.id).await?;
     same(RULE, "a replay of an operator's answer", &by_hand, &replay)?;
 
     // The attempt that came back is too late.
     let late = subject.store.complete(lapsed, record("late"), LONG).await;
-    subject.settled(RULE, Settled::Lost, late)?;
+    settled(RULE, Settled::Lost, late)?;
     let replay = subject.replay(RULE, lapsed.id).await?;
     same(RULE, "a replay of an operator's answer", &by_hand, &replay)?;
 
     let nothing = resolve(subject.id(), 1).await;
-    subject.settled(RULE, Settled::Lost, nothing)
+    settled(RULE, Settled::Lost, nothing)
 }

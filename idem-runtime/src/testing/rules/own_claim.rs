@@ -1,7 +1,7 @@
 //! Rule 8: a claimer whose answer got lost recognises its own claim.
 
 use super::super::Violation;
-use super::super::subject::{LONG, Subject, Under, claim, record, same};
+use super::super::subject::{LONG, Subject, Under, claim, record, same, settled};
 use crate::store::{Claimed, Settled};
 
 const RULE: u8 = 8;
@@ -24,7 +24,7 @@ pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
 
     let kept = record("own");
     let completed = subject.store.complete(won.holder, kept.clone(), LONG).await;
-    subject.settled(RULE, Settled::Done, completed)?;
+    settled(RULE, Settled::Done, completed)?;
     let late = subject.store.claim(takeover).await.under(RULE)?;
     let is_its_record = matches!(&late, Claimed::Recorded { record, .. } if *record == kept);
     same(RULE, "a claim after its own record", &true, &is_its_record)

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::super::Violation;
 use super::super::subject::{
-    FIRST, LONG, OTHER, Subject, Under, broken, claim, ensure, record, same,
+    FIRST, LONG, OTHER, Subject, Under, broken, claim, ensure, record, same, settled,
 };
 use crate::record_id::RecordId;
 use crate::store::{Claimed, Settled};
@@ -41,14 +41,14 @@ pub(super) async fn alone(subject: &Subject) -> Result<(), Violation> {
         }
     }
     let released = subject.store.release(won.holder).await;
-    subject.settled(RULE, Settled::Done, released)?;
+    settled(RULE, Settled::Done, released)?;
     let mut other = claim(id, LONG);
     other.fingerprint = OTHER;
     let won = subject.win(RULE, other).await?;
     same(RULE, "the attempt after a release", &1, &won.attempt)?;
     let kept = record("alone");
     let completed = subject.store.complete(won.holder, kept.clone(), LONG).await;
-    subject.settled(RULE, Settled::Done, completed)?;
+    settled(RULE, Settled::Done, completed)?;
     same(RULE, "a replay", &kept, &subject.replay(RULE, id).await?)
 }
 
@@ -65,7 +65,7 @@ pub(super) async fn many(subject: &Subject, rounds: usize) -> Result<(), Violati
     for _ in 0..rounds {
         let won = subject.hold(RULE).await?;
         let released = subject.store.release(won.holder).await;
-        subject.settled(RULE, Settled::Done, released)?;
+        settled(RULE, Settled::Done, released)?;
         race(subject, won.holder.id).await?;
     }
     expired(subject, rounds).await?;
@@ -82,7 +82,7 @@ async fn expired(subject: &Subject, rounds: usize) -> Result<(), Violation> {
         let won = subject.hold(RULE).await?;
         let kept = record("expired");
         let completed = subject.store.complete(won.holder, kept, subject.tick).await;
-        subject.settled(RULE, Settled::Done, completed)?;
+        settled(RULE, Settled::Done, completed)?;
         ids.push(won.holder.id);
     }
     subject.pass(Instant::now(), subject.tick).await;
@@ -141,7 +141,7 @@ async fn against_completion(subject: &Subject) -> Result<(), Violation> {
         .collect();
     start.wait().await;
     let completed = subject.store.complete(won.holder, kept.clone(), LONG).await;
-    subject.settled(RULE, Settled::Done, completed)?;
+    settled(RULE, Settled::Done, completed)?;
     for runner in runners {
         match runner.await.expect("a claim panicked").under(RULE)? {
             Claimed::InFlight { .. } => {}

@@ -1,6 +1,6 @@
 //! Rule 6: what cannot be read is an error, and stays.
 
-use super::super::subject::{LONG, Subject, broken, claim, record};
+use super::super::subject::{LONG, Subject, broken, claim, record, settled};
 use super::super::{Damage, Violation};
 use crate::record_id::RecordId;
 use crate::store::{Settled, StoreError};
@@ -10,7 +10,7 @@ const RULE: u8 = 6;
 pub(super) async fn run(subject: &Subject, damage: &Damage) -> Result<(), Violation> {
     let won = subject.hold(RULE).await?;
     let completed = subject.store.complete(won.holder, record("whole"), LONG);
-    subject.settled(RULE, Settled::Done, completed.await)?;
+    settled(RULE, Settled::Done, completed.await)?;
     damage(won.holder.id).await;
     is_an_error(subject, won.holder.id).await?;
 

@@ -6,7 +6,7 @@ use std::fmt;
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use http::HeaderMap;
 use http::request::Parts;
-use sfv::{BareItemFromInput, Item, Parser};
+use sfv::{BareItem, Item, Parser};
 
 use crate::dialect::{Dialect, KeySyntax};
 use crate::idempotency::Idempotency;
@@ -91,7 +91,10 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for IdempotencyKey {
 /// `Ok(None)` means that there is no key header at all. Everything else that is not one good key is
 /// an error, since a key that is ignored protects nothing. The error says what is wrong with the
 /// key and does not contain it.
-pub(crate) fn parse<'a>(headers: &'a HeaderMap, dialect: &Dialect) -> Result<Option<Cow<'a, str>>, &'static str> {
+pub(crate) fn parse<'a>(
+    headers: &'a HeaderMap,
+    dialect: &Dialect,
+) -> Result<Option<Cow<'a, str>>, &'static str> {
     let mut lines = headers.get_all(dialect.key_header_name()).iter();
     let Some(line) = lines.next() else {
         return Ok(None);
@@ -102,11 +105,18 @@ pub(crate) fn parse<'a>(headers: &'a HeaderMap, dialect: &Dialect) -> Result<Opt
     let line = line.as_bytes().trim_ascii();
     // An escape doubles a byte at most, so a line longer than this holds no key that fits, unless
     // by its parameters, which are not read to any length.
-    if line.len() > dialect.max_key_bytes().saturating_mul(2).saturating_add(1024) {
+    if line.len()
+        > dialect
+            .max_key_bytes()
+            .saturating_mul(2)
+            .saturating_add(1024)
+    {
         return Err("the key is too long");
     }
     let key = match dialect.syntax() {
-        KeySyntax::Raw => Cow::Borrowed(std::str::from_utf8(line).map_err(|_| "the key is not text")?),
+        KeySyntax::Raw => {
+            Cow::Borrowed(std::str::from_utf8(line).map_err(|_| "the key is not text")?)
+        }
         KeySyntax::Lenient if line.first() != Some(&b'"') => bare(line)?,
         KeySyntax::Lenient | KeySyntax::StructuredString => structured_string(line)?,
     };
@@ -140,7 +150,7 @@ fn structured_string(line: &[u8]) -> Result<Cow<'_, str>, &'static str> {
     const NOT_A_STRING: &str = "it is not one quoted string (RFC 9651, section 3.3.3)";
     let item: Item = Parser::new(line).parse().map_err(|_| NOT_A_STRING)?;
     match item.bare_item {
-        BareItemFromInput::String(key) => Ok(Cow::Owned(key.into())),
+        BareItem::String(key) => Ok(Cow::Owned(key.into())),
         _ => Err(NOT_A_STRING),
     }
 }

@@ -29,6 +29,7 @@ use crate::scope::ScopeMissing;
 /// | `idempotency_body_too_large` | 413 | the body is over axum's limit |
 /// | `idempotency_body_incomplete` | 400 | the body was cut off |
 /// | `idempotency_body_timeout` | 408 | the body stalled |
+/// | `idempotency_render_failed` | 500 | the service's own rendering of a refusal panicked |
 #[derive(Clone, Debug)]
 pub struct Problem {
     kind: Kind,
@@ -256,7 +257,10 @@ impl Problem {
     }
 
     pub(crate) fn body_too_large() -> Self {
-        Self::new(Kind::BodyTooLarge, "the request was not carried out; send a shorter body")
+        Self::new(
+            Kind::BodyTooLarge,
+            "the request was not carried out; send a shorter body",
+        )
     }
 
     pub(crate) fn body_incomplete() -> Self {
@@ -324,7 +328,10 @@ impl Problem {
         if self.kind == Kind::TokenMissing {
             add(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        let link = self.documentation.as_ref().map(|url| format!("<{url}>; rel=\"describedby\""));
+        let link = self
+            .documentation
+            .as_ref()
+            .map(|url| format!("<{url}>; rel=\"describedby\""));
         if let Some(Ok(link)) = link.map(HeaderValue::try_from) {
             add(header::LINK, link);
         }

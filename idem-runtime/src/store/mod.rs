@@ -75,7 +75,13 @@ pub trait Store: Send + Sync + 'static {
     /// Puts an operator's record in place of a claim whose outcome is unknown.
     ///
     /// Takes effect only while the claim with this fence has lapsed and nobody took it over.
-    fn resolve(&self, id: RecordId, fence: u64, record: Record, ttl: Duration) -> StoreFuture<Settled>;
+    fn resolve(
+        &self,
+        id: RecordId,
+        fence: u64,
+        record: Record,
+        ttl: Duration,
+    ) -> StoreFuture<Settled>;
 }
 
 /// What a store could not do. It never contains a key, a token or an answer.

@@ -55,16 +55,38 @@ impl Record {
     /// Returns `None` for an answer that the form has no room for: more than 16,384 header lines, a
     /// name of 64 KiB, a value or a body of 4 GiB.
     #[must_use]
-    pub fn answer(fingerprint: Fingerprint, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Self> {
-        let lines = u16::try_from(headers.len()).ok().filter(|lines| *lines <= MAX_LINES)?;
+    pub fn answer(
+        fingerprint: Fingerprint,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Option<Self> {
+        Self::answer_with(fingerprint, status, || headers.iter(), body)
+    }
+
+    /// A record of an answer of which only some headers are kept: those that `headers` gives, each
+    /// time the same.
+    pub(crate) fn answer_with<'a, I>(
+        fingerprint: Fingerprint,
+        status: StatusCode,
+        headers: impl Fn() -> I,
+        body: &[u8],
+    ) -> Option<Self>
+    where
+        I: Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+    {
+        let (mut lines, mut header_bytes) = (0, 0);
+        for (name, value) in headers() {
+            lines += 1;
+            header_bytes += LINE_HEAD + name.as_str().len() + value.len();
+        }
+        let lines = u16::try_from(lines)
+            .ok()
+            .filter(|lines| *lines <= MAX_LINES)?;
         let body_len = u32::try_from(body.len()).ok()?;
-        let header_bytes: usize = headers
-            .iter()
-            .map(|(name, value)| LINE_HEAD + name.as_str().len() + value.len())
-            .sum();
         let mut buffer = BytesMut::with_capacity(HEAD + header_bytes + body.len());
         put_head(&mut buffer, ANSWER, fingerprint, status, lines, body_len);
-        for (name, value) in headers {
+        for (name, value) in headers() {
             buffer.put_u16_le(u16::try_from(name.as_str().len()).ok()?);
             buffer.put_u32_le(u32::try_from(value.len()).ok()?);
             buffer.put_slice(name.as_str().as_bytes());
@@ -103,9 +125,10 @@ impl Record {
             return Err(DecodeError::Damaged);
         }
         let mut lines = record.lines();
-        for line in &mut lines {
+        for line in lines.by_ref() {
             let (name, value) = line.ok_or(DecodeError::Damaged)?;
-            let is_a_line = HeaderName::from_bytes(name).is_ok() && HeaderValue::from_bytes(value).is_ok();
+            let is_a_line =
+                HeaderName::from_bytes(name).is_ok() && HeaderValue::from_bytes(value).is_ok();
             if !is_a_line {
                 return Err(DecodeError::Damaged);
             }
@@ -150,7 +173,9 @@ impl Record {
     pub fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(self.u16_at(LINES).into());
         for (name, value) in self.lines().flatten() {
-            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+            {
                 headers.append(name, value);
             }
         }
@@ -252,7 +277,10 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append("x-multi", HeaderValue::from_static("a"));
         headers.append("location", HeaderValue::from_static("/trades/1"));
-        headers.append("x-multi", HeaderValue::from_bytes(b"\xfcb").expect("obs-text"));
+        headers.append(
+            "x-multi",
+            HeaderValue::from_bytes(b"\xfcb").expect("obs-text"),
+        );
         let body: Vec<u8> = (0..=255).collect();
         Record::answer(FINGERPRINT, StatusCode::CREATED, &headers, &body).expect("fits")
     }
@@ -264,7 +292,11 @@ mod tests {
         assert_eq!(record.status(), StatusCode::CREATED);
         assert!(record.is_kept());
         let headers = record.headers();
-        let multi: Vec<_> = headers.get_all("x-multi").iter().map(HeaderValue::as_bytes).collect();
+        let multi: Vec<_> = headers
+            .get_all("x-multi")
+            .iter()
+            .map(HeaderValue::as_bytes)
+            .collect();
         assert_eq!(multi, [&b"a"[..], b"\xfcb"]);
         assert_eq!(headers["location"], "/trades/1");
         assert_eq!(record.body(), (0..=255).collect::<Vec<u8>>());
@@ -292,17 +324,25 @@ mod tests {
     fn another_version_is_named() {
         let mut bytes = record().as_bytes().to_vec();
         bytes[0] = 9;
-        assert_eq!(Record::decode(bytes.into()).err(), Some(DecodeError::Version(9)));
+        assert_eq!(
+            Record::decode(bytes.into()).err(),
+            Some(DecodeError::Version(9))
+        );
     }
 
     #[test]
     fn a_declared_length_allocates_nothing() {
-        let mut bytes = Record::not_kept(FINGERPRINT, StatusCode::OK).as_bytes().to_vec();
+        let mut bytes = Record::not_kept(FINGERPRINT, StatusCode::OK)
+            .as_bytes()
+            .to_vec();
         bytes[1] = ANSWER;
         bytes[LINES..BODY_LEN].copy_from_slice(&1_u16.to_le_bytes());
         bytes[BODY_LEN..HEAD].copy_from_slice(&[0xff; 4]);
         bytes.extend_from_slice(&[0xff; 6]);
-        assert_eq!(Record::decode(bytes.into()).err(), Some(DecodeError::Damaged));
+        assert_eq!(
+            Record::decode(bytes.into()).err(),
+            Some(DecodeError::Damaged)
+        );
     }
 
     /// Stored bytes are a promise to the next version: a change here takes a new version number.
@@ -310,10 +350,13 @@ mod tests {
     fn golden() {
         let mut headers = HeaderMap::new();
         headers.append("a", HeaderValue::from_static("b"));
-        let record = Record::answer(FINGERPRINT, StatusCode::CREATED, &headers, b"{}").expect("fits");
+        let record =
+            Record::answer(FINGERPRINT, StatusCode::CREATED, &headers, b"{}").expect("fits");
         let mut expected = vec![1, 0];
         expected.extend_from_slice(&[7; 32]);
-        expected.extend_from_slice(&[201, 0, 1, 0, 2, 0, 0, 0, 1, 0, 1, 0, 0, 0, b'a', b'b', b'{', b'}']);
+        expected.extend_from_slice(&[
+            201, 0, 1, 0, 2, 0, 0, 0, 1, 0, 1, 0, 0, 0, b'a', b'b', b'{', b'}',
+        ]);
         assert_eq!(record.as_bytes(), &expected);
 
         let not_kept = Record::not_kept(FINGERPRINT, StatusCode::OK);

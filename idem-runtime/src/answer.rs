@@ -1,0 +1,318 @@
+//! What of an answer is kept, and what a replay adds.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, HttpBody};
+use axum::response::{IntoResponseParts, ResponseParts};
+use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http_body::{Frame, SizeHint};
+
+/// Turns one answer into "release": it goes to its client and is not recorded, and the next request
+/// with the same key runs the handler again.
+///
+/// For an answer that a retry should not get, whatever its status:
+///
+/// ```
+/// use axum::{http::StatusCode, response::IntoResponse};
+/// use idem_runtime::DoNotRecord;
+///
+/// async fn confirm() -> impl IntoResponse {
+///     (StatusCode::UNPROCESSABLE_ENTITY, DoNotRecord, "wrong code, try again")
+/// }
+/// # let _ = confirm;
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct DoNotRecord;
+
+impl IntoResponseParts for DoNotRecord {
+    type Error = std::convert::Infallible;
+
+    fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Self::Error> {
+        parts.extensions_mut().insert(self);
+        Ok(parts)
+    }
+}
+
+/// The headers that a replay may carry, with repeated ones in their order.
+///
+/// Left out is what belongs to one connection (RFC 9110, section 7.6.1), one moment, or one exchange
+/// of credentials.
+#[derive(Clone, Copy)]
+pub(crate) struct KeptHeaders<'a> {
+    headers: &'a HeaderMap,
+    keeps_set_cookie: bool,
+}
+
+impl<'a> KeptHeaders<'a> {
+    pub(crate) fn new(headers: &'a HeaderMap, keeps_set_cookie: bool) -> Self {
+        Self {
+            headers,
+            keeps_set_cookie,
+        }
+    }
+
+    fn keeps(self, name: &HeaderName) -> bool {
+        let is_a_cookie = *name == header::SET_COOKIE;
+        !is_never_kept(name) && (self.keeps_set_cookie || !is_a_cookie) && !self.is_hop_by_hop(name)
+    }
+
+    /// Whether a `Connection` header names it.
+    fn is_hop_by_hop(self, name: &HeaderName) -> bool {
+        let lines = self.headers.get_all(header::CONNECTION).iter();
+        let mut names = lines
+            .filter_map(|line| line.to_str().ok())
+            .flat_map(|line| line.split(',').map(str::trim));
+        names.any(|named| named.eq_ignore_ascii_case(name.as_str()))
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)> {
+        self.headers
+            .iter()
+            .filter(move |(name, _)| self.keeps(name))
+    }
+}
+
+fn is_never_kept(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "content-length"
+            | "date"
+            | "www-authenticate"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "authentication-info"
+            | "proxy-authentication-info"
+    )
+}
+
+/// Adds what only a replay carries.
+pub(crate) fn mark_replay(headers: &mut HeaderMap, replay_header: Option<&HeaderName>) {
+    if let Some(name) = replay_header {
+        headers.insert(name, HeaderValue::from_static("true"));
+    }
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+}
+
+/// Whether an answer announces that its body is too long, or endless.
+pub(crate) fn is_known_too_long(headers: &HeaderMap, body: &Body, limit: usize) -> bool {
+    let is_event_stream = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|mime| mime.trim().eq_ignore_ascii_case("text/event-stream"));
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .unwrap_or(0);
+    is_event_stream || body.size_hint().lower().max(announced) > limit as u64
+}
+
+/// Reads a body of at most `limit` bytes to its end.
+#[derive(Debug)]
+pub(crate) struct Collector {
+    frames: VecDeque<Result<Frame<Bytes>, axum::Error>>,
+    len: usize,
+    limit: usize,
+}
+
+/// What came of reading a body.
+pub(crate) enum Collected {
+    /// All of it.
+    Whole(Bytes),
+    /// It is too long, has trailers, or failed: the same body as if nobody had read it.
+    NotKept(Body),
+}
+
+impl Collector {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            frames: VecDeque::new(),
+            len: 0,
+            limit,
+        }
+    }
+
+    /// Reads on. After `Ready`, `body` is empty.
+    pub(crate) fn poll(&mut self, body: &mut Body, cx: &mut Context<'_>) -> Poll<Collected> {
+        loop {
+            match std::task::ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                None => return Poll::Ready(Collected::Whole(self.join())),
+                Some(frame) => {
+                    let data_len = frame
+                        .as_ref()
+                        .ok()
+                        .and_then(Frame::data_ref)
+                        .map(Bytes::len);
+                    self.frames.push_back(frame);
+                    match data_len {
+                        Some(len) if self.len + len <= self.limit => self.len += len,
+                        _ => return Poll::Ready(Collected::NotKept(self.give_back(body))),
+                    }
+                }
+            }
+        }
+    }
+
+    fn join(&mut self) -> Bytes {
+        let mut data = self
+            .frames
+            .drain(..)
+            .filter_map(|frame| frame.ok()?.into_data().ok());
+        let first = data.next().unwrap_or_default();
+        if first.len() == self.len {
+            return first;
+        }
+        let mut whole = BytesMut::with_capacity(self.len);
+        whole.extend_from_slice(&first);
+        data.for_each(|data| whole.extend_from_slice(&data));
+        whole.freeze()
+    }
+
+    fn give_back(&mut self, body: &mut Body) -> Body {
+        Body::new(GivenBack {
+            frames: std::mem::take(&mut self.frames),
+            rest: std::mem::replace(body, Body::empty()),
+        })
+    }
+}
+
+/// A body that was read in part: what was read, and then the rest.
+struct GivenBack {
+    frames: VecDeque<Result<Frame<Bytes>, axum::Error>>,
+    rest: Body,
+}
+
+impl HttpBody for GivenBack {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        match self.frames.pop_front() {
+            Some(frame) => Poll::Ready(Some(frame)),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.frames.is_empty() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let read = self
+            .frames
+            .iter()
+            .filter_map(|frame| frame.as_ref().ok()?.data_ref());
+        let read: u64 = read.map(|data| data.len() as u64).sum();
+        let rest = self.rest.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(read));
+        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(read)) {
+            hint.set_upper(upper);
+        }
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream;
+    use http_body_util::{BodyExt, StreamBody};
+
+    async fn collect(body: Body, limit: usize) -> Collected {
+        let (mut collector, mut body) = (Collector::new(limit), body);
+        std::future::poll_fn(|cx| collector.poll(&mut body, cx)).await
+    }
+
+    fn frames(frames: Vec<Result<Frame<Bytes>, &'static str>>) -> Body {
+        Body::new(StreamBody::new(stream::iter(frames)))
+    }
+
+    fn data(text: &'static str) -> Result<Frame<Bytes>, &'static str> {
+        Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+    }
+
+    #[tokio::test]
+    async fn a_body_up_to_the_limit_is_whole() {
+        for body in [
+            Body::from("abcd"),
+            frames(vec![data("ab"), data(""), data("cd")]),
+        ] {
+            let Collected::Whole(whole) = collect(body, 4).await else {
+                panic!("it fits");
+            };
+            assert_eq!(whole, "abcd");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_longer_body_is_given_back_as_it_was() {
+        let body = frames(vec![data("ab"), data("cd"), data("ef")]);
+        let Collected::NotKept(body) = collect(body, 3).await else {
+            panic!("it is too long");
+        };
+        assert_eq!(body.collect().await.expect("no error").to_bytes(), "abcdef");
+    }
+
+    #[tokio::test]
+    async fn a_failure_reaches_the_client_behind_what_was_read() {
+        let Collected::NotKept(mut body) =
+            collect(frames(vec![data("ab"), Err("broken")]), 9).await
+        else {
+            panic!("it failed");
+        };
+        let first = body.frame().await.expect("a frame").expect("no error yet");
+        assert_eq!(first.into_data().expect("data"), "ab");
+        assert!(body.frame().await.expect("a frame").is_err());
+    }
+
+    #[tokio::test]
+    async fn trailers_are_not_lost() {
+        let trailers = Ok(Frame::trailers(HeaderMap::from_iter([(
+            HeaderName::from_static("x-sum"),
+            HeaderValue::from_static("7"),
+        )])));
+        let Collected::NotKept(body) = collect(frames(vec![data("ab"), trailers]), 9).await else {
+            panic!("it has trailers");
+        };
+        let all = body.collect().await.expect("no error");
+        assert_eq!(all.trailers().expect("trailers")["x-sum"], "7");
+        assert_eq!(all.to_bytes(), "ab");
+    }
+
+    #[test]
+    fn headers_named_by_connection_are_hop_by_hop() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, X-Hop"),
+            ("x-hop", "1"),
+            ("set-cookie", "a=b"),
+            ("date", "now"),
+            ("www-authenticate", "Bearer"),
+            ("location", "/1"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        let kept = |keeps_set_cookie| -> Vec<_> {
+            let kept = KeptHeaders::new(&headers, keeps_set_cookie);
+            kept.iter().map(|(name, _)| name.as_str()).collect()
+        };
+        assert_eq!(kept(false), ["location"]);
+        assert_eq!(kept(true), ["set-cookie", "location"]);
+    }
+}

@@ -1,0 +1,104 @@
+//! Who runs, who replays, who is refused: the one place where that is decided.
+
+use std::time::Duration;
+
+use crate::fingerprint::Fingerprint;
+use crate::store::{Changed, Claimed, Record};
+use crate::trace::Outcome;
+
+/// What becomes of a keyed request.
+#[derive(Debug)]
+pub(crate) enum Decision {
+    /// It holds the claim: its handler runs.
+    Run { fence: u64, attempt: u32 },
+    /// A record answers it.
+    Replay(Record),
+    /// The first request still runs.
+    InFlight {
+        lease_left: Duration,
+        changed: Option<Changed>,
+    },
+    /// The key was used with another request.
+    Mismatch,
+    /// The first request was cut off, and the endpoint holds such keys.
+    Unknown,
+    /// The store has no room.
+    Full,
+}
+
+impl Decision {
+    /// A mismatch comes before all else: a reused key is told so whether or not the first request
+    /// has ended.
+    pub(crate) fn of(claimed: Claimed, fingerprint: Fingerprint) -> Self {
+        match claimed {
+            Claimed::Fresh { fence, attempt } => Self::Run { fence, attempt },
+            Claimed::Recorded(record) if record.fingerprint() == fingerprint => {
+                Self::Replay(record)
+            }
+            Claimed::InFlight {
+                fingerprint: first,
+                lease_left,
+                changed,
+            } if first == fingerprint => Self::InFlight {
+                lease_left,
+                changed,
+            },
+            Claimed::Unknown { fingerprint: first } if first == fingerprint => Self::Unknown,
+            Claimed::Full => Self::Full,
+            Claimed::Recorded(_) | Claimed::InFlight { .. } | Claimed::Unknown { .. } => {
+                Self::Mismatch
+            }
+        }
+    }
+
+    pub(crate) const fn outcome(&self) -> Outcome {
+        match self {
+            Self::Run { .. } => Outcome::Fresh,
+            Self::Replay(_) => Outcome::Replayed,
+            Self::InFlight { .. } => Outcome::InFlight,
+            Self::Mismatch => Outcome::Mismatch,
+            Self::Unknown => Outcome::Unknown,
+            Self::Full => Outcome::Full,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::StatusCode;
+
+    const FIRST: Fingerprint = Fingerprint::from_bytes([1; 32]);
+    const OTHER: Fingerprint = Fingerprint::from_bytes([2; 32]);
+
+    fn outcome(claimed: Claimed, fingerprint: Fingerprint) -> Outcome {
+        Decision::of(claimed, fingerprint).outcome()
+    }
+
+    #[test]
+    fn a_retry_meets_what_its_first_request_left() {
+        let in_flight = || Claimed::InFlight {
+            fingerprint: FIRST,
+            lease_left: Duration::ZERO,
+            changed: None,
+        };
+        let recorded = || Claimed::Recorded(Record::not_kept(FIRST, StatusCode::OK));
+        let unknown = || Claimed::Unknown { fingerprint: FIRST };
+        assert_eq!(outcome(in_flight(), FIRST), Outcome::InFlight);
+        assert_eq!(outcome(recorded(), FIRST), Outcome::Replayed);
+        assert_eq!(outcome(unknown(), FIRST), Outcome::Unknown);
+        for claimed in [in_flight(), recorded(), unknown()] {
+            assert_eq!(outcome(claimed, OTHER), Outcome::Mismatch);
+        }
+    }
+
+    #[test]
+    fn only_a_fresh_claim_runs() {
+        let fresh = Claimed::Fresh {
+            fence: 1,
+            attempt: 1,
+        };
+        assert_eq!(outcome(fresh, FIRST), Outcome::Fresh);
+        assert_eq!(outcome(Claimed::Full, FIRST), Outcome::Full);
+    }
+}

@@ -1,0 +1,218 @@
+//! Tells a retry from a reused key.
+
+use std::fmt;
+
+use axum::extract::OriginalUri;
+use http::{Request, header};
+use sha2::{Digest, Sha256};
+
+use crate::canonical_json;
+use crate::policy::FingerprintMode;
+
+/// Tells a retry of the first request from another request under the same key.
+///
+/// SHA-256 over a versioned domain tag, the method, the path and query as the client sent them, the
+/// content type and the body, each with its length in front, so that no two different requests give
+/// the same input.
+#[derive(Clone, Copy)]
+pub struct Fingerprint([u8; 32]);
+
+const DOMAIN: &[u8] = b"axum-idem fingerprint v1\0";
+
+/// How the body entered the digest. Part of it, so that bytes never pass for a canonical value.
+const BYTES: u8 = 0;
+const CANONICAL_JSON: u8 = 1;
+const NOTHING: u8 = 2;
+
+impl Fingerprint {
+    /// The fingerprint of a request whose body has been read.
+    pub(crate) fn of<B>(request: &Request<B>, body: &[u8], mode: FingerprintMode) -> Self {
+        let uri = request
+            .extensions()
+            .get::<OriginalUri>()
+            .map_or(request.uri(), |original| &original.0);
+        let content_type = request.headers().get(header::CONTENT_TYPE);
+        let canonical = match mode {
+            FingerprintMode::Json => canonical_json::value(body),
+            FingerprintMode::JsonPointers(pointers) => canonical_json::values_at(body, pointers),
+            FingerprintMode::Body | FingerprintMode::WithoutBody => None,
+        };
+        let (kind, body) = match (mode, &canonical) {
+            (FingerprintMode::WithoutBody, _) => (NOTHING, &[][..]),
+            (_, Some(canonical)) => (CANONICAL_JSON, &canonical[..]),
+            (_, None) => (BYTES, body),
+        };
+        Self::digest(
+            [
+                request.method().as_str().as_bytes(),
+                uri.path().as_bytes(),
+                // A query that is absent and one that is empty are different requests, as an absent
+                // and an empty content type are.
+                uri.query().unwrap_or_default().as_bytes(),
+                &[u8::from(uri.query().is_some())],
+                content_type.map_or(&[], |value| value.as_bytes()),
+                &[u8::from(content_type.is_some())],
+                &[kind],
+            ],
+            body,
+        )
+    }
+
+    fn digest(head: [&[u8]; 7], body: &[u8]) -> Self {
+        let len = DOMAIN.len() + head.iter().map(|part| part.len() + 8).sum::<usize>() + 8;
+        let mut input = Vec::with_capacity(len);
+        input.extend_from_slice(DOMAIN);
+        for part in head {
+            input.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            input.extend_from_slice(part);
+        }
+        input.extend_from_slice(&(body.len() as u64).to_le_bytes());
+        let mut hasher = Sha256::new();
+        hasher.update(&input);
+        hasher.update(body);
+        Self(hasher.finalize().into())
+    }
+
+    /// The 32 bytes of the digest.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// A fingerprint from the 32 bytes of a digest.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+/// Takes the same time wherever the two differ, so that answers tell nothing about a stored digest.
+impl PartialEq for Fingerprint {
+    fn eq(&self, other: &Self) -> bool {
+        let difference = self
+            .0
+            .iter()
+            .zip(&other.0)
+            .fold(0, |all, (a, b)| all | (a ^ b));
+        std::hint::black_box(difference) == 0
+    }
+}
+
+impl Eq for Fingerprint {}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, ..] = self.0;
+        write!(f, "Fingerprint({a:02x}{b:02x}{c:02x}{d:02x}…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(method: &str, uri: &str, content_type: Option<&str>) -> Request<()> {
+        let mut request = Request::builder().method(method).uri(uri);
+        if let Some(content_type) = content_type {
+            request = request.header(header::CONTENT_TYPE, content_type);
+        }
+        request.body(()).expect("a request")
+    }
+
+    fn of(method: &str, uri: &str, content_type: Option<&str>, body: &str) -> Fingerprint {
+        Fingerprint::of(
+            &request(method, uri, content_type),
+            body.as_bytes(),
+            FingerprintMode::Body,
+        )
+    }
+
+    #[test]
+    fn every_part_counts_and_none_runs_into_the_next() {
+        let json = Some("application/json");
+        let all = [
+            of("POST", "/a", json, "b"),
+            of("PATCH", "/a", json, "b"),
+            of("POST", "/ab", json, ""),
+            of("POST", "/a?b", json, ""),
+            of("POST", "/a?", json, ""),
+            of("POST", "/a", json, ""),
+            of("POST", "/a", json, "{}"),
+            of("POST", "/a:b", json, "c"),
+            of("POST", "/a", json, "b:c"),
+            of("POST", "/a", Some("text/plain"), "b"),
+            of("POST", "/a", Some(""), "b"),
+            of("POST", "/a", None, "b"),
+        ];
+        for (i, one) in all.iter().enumerate() {
+            for (k, other) in all.iter().enumerate().skip(i + 1) {
+                assert_ne!(one, other, "{i} and {k}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_nested_router_does_not_hide_the_path() {
+        let mut nested = request("POST", "/trades", None);
+        let uri = "/v1/trades".parse().expect("a path");
+        nested.extensions_mut().insert(OriginalUri(uri));
+        let nested = Fingerprint::of(&nested, b"", FingerprintMode::Body);
+        assert_eq!(nested, of("POST", "/v1/trades", None, ""));
+        assert_ne!(nested, of("POST", "/trades", None, ""));
+    }
+
+    #[test]
+    fn json_forgets_order_and_white_space_only() {
+        let json = |body: &str| {
+            Fingerprint::of(
+                &request("POST", "/", None),
+                body.as_bytes(),
+                FingerprintMode::Json,
+            )
+        };
+        assert_eq!(
+            json(r#"{"a":1,"b":[2,3]}"#),
+            json("{ \"b\" : [2, 3],\n\"a\": 1 }")
+        );
+        assert_ne!(json(r#"{"a":[2,3]}"#), json(r#"{"a":[3,2]}"#));
+        assert_ne!(json(r#"{"a":1}"#), json(r#"{"a":"1"}"#));
+        assert_ne!(json(r#"{"a":1}"#), json(r#"{"a":1.0}"#));
+        assert_ne!(json("9007199254740993"), json("9007199254740992"));
+        assert_ne!(json("not json"), json("not  json"));
+    }
+
+    #[test]
+    fn pointers_see_nothing_else() {
+        let mode = FingerprintMode::JsonPointers(&["/amount", "/to/iban"]);
+        let at = |body: &str| Fingerprint::of(&request("POST", "/", None), body.as_bytes(), mode);
+        let first = at(r#"{"amount":1,"to":{"iban":"x"},"at":1}"#);
+        assert_eq!(
+            first,
+            at(r#"{"at":2,"to":{"iban":"x","name":"y"},"amount":1}"#)
+        );
+        assert_ne!(first, at(r#"{"amount":1,"to":{"iban":"z"},"at":1}"#));
+        assert_ne!(first, at(r#"{"amount":1,"at":1}"#));
+        assert_ne!(at(r#"{"amount":null}"#), at("{}"));
+    }
+
+    /// Two deployments share a store: a change here takes a new domain tag and a note.
+    #[test]
+    fn golden() {
+        let hex = |fingerprint: Fingerprint| -> String {
+            fingerprint
+                .as_bytes()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect()
+        };
+        assert_eq!(
+            hex(of(
+                "POST",
+                "/accounts/1/trades?dry=1",
+                Some("application/json"),
+                "{}"
+            )),
+            "26fbd3be5c41c2db26e9dd55ad3e708d495c7426604480dffbfe9ed1c6c75bd7"
+        );
+    }
+}

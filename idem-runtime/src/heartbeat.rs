@@ -1,0 +1,102 @@
+//! Renews a lease while its handler lives.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::idempotency::Idempotency;
+use crate::store::{Holder, Settled, StoreError};
+
+/// Renews a lease at a third of its length, as long as it is polled.
+///
+/// A handler that answers at its first poll costs no timer.
+pub(crate) struct Heartbeat {
+    held_until: Instant,
+    lease: Duration,
+    state: State,
+}
+
+enum State {
+    /// Nobody has waited yet.
+    Idle,
+    Waiting(Pin<Box<Sleep>>),
+    Renewing {
+        asked_at: Instant,
+        answer: Pin<Box<dyn Future<Output = Result<Settled, StoreError>> + Send>>,
+    },
+    /// Somebody else holds the claim.
+    Lost,
+}
+
+impl Heartbeat {
+    pub(crate) fn new(claimed_at: Instant, lease: Duration) -> Self {
+        Self {
+            held_until: claimed_at + lease,
+            lease,
+            state: State::Idle,
+        }
+    }
+
+    /// Until when the lease holds without another renewal.
+    pub(crate) fn held_until(&self) -> Instant {
+        self.held_until
+    }
+
+    /// Renews what is due and arranges to be polled again. Says once when the claim is lost.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        idem: &Idempotency,
+        holder: Holder,
+        on_loss: impl FnOnce(),
+    ) {
+        loop {
+            let next = match &mut self.state {
+                State::Lost => return,
+                State::Idle => self.wait(self.held_until - self.lease + self.lease / 3),
+                State::Waiting(timer) => match timer.as_mut().poll(cx) {
+                    Poll::Pending => return,
+                    Poll::Ready(()) => State::Renewing {
+                        asked_at: Instant::now(),
+                        answer: {
+                            let (idem, renewal) =
+                                (idem.clone(), idem.store().renew(holder, self.lease));
+                            Box::pin(async move { idem.in_time(renewal).await })
+                        },
+                    },
+                },
+                State::Renewing { asked_at, answer } => {
+                    let asked_at = *asked_at;
+                    match answer.as_mut().poll(cx) {
+                        Poll::Pending => return,
+                        Poll::Ready(Ok(Settled::Done)) => {
+                            self.held_until = asked_at + self.lease;
+                            self.wait(asked_at + self.lease / 3)
+                        }
+                        Poll::Ready(Ok(Settled::Lost)) => {
+                            self.state = State::Lost;
+                            return on_loss();
+                        }
+                        Poll::Ready(Err(error)) => {
+                            tracing::warn!(
+                                target: crate::TARGET,
+                                record = %holder.id.short(),
+                                error = &error as &dyn std::error::Error,
+                                "a lease could not be renewed; it is tried again"
+                            );
+                            self.wait(Instant::now() + self.lease / 10)
+                        }
+                    }
+                }
+            };
+            self.state = next;
+        }
+    }
+
+    fn wait(&self, until: Instant) -> State {
+        State::Waiting(Box::pin(sleep_until(until)))
+    }
+}

@@ -1,0 +1,443 @@
+//! The service's side: how one service speaks, where it stores, and what its operators can do.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Response};
+use http::{Extensions, HeaderMap};
+use tokio_util::task::TaskTracker;
+
+use crate::dialect::Dialect;
+use crate::problem::Problem;
+use crate::record_id::RecordId;
+use crate::scope::Scope;
+use crate::store::{Entry, MemoryStore, Record, Settled, Store, StoreError, StoreFuture};
+
+/// The settings of one service, its store, and what its operators can do.
+///
+/// Cheap to clone; clones share everything. It is a [`tower_layer::Layer`] that makes itself known
+/// to the annotated handlers below it:
+///
+/// ```
+/// use axum::{Router, routing::post};
+/// use idem_runtime::Idempotency;
+///
+/// let router: Router = Router::new()
+///     .route("/trades", post(|| async {}))
+///     .layer(Idempotency::in_memory());
+/// ```
+///
+/// Handlers without one above them share one process-wide [`Idempotency::in_memory`], and a warning
+/// says so once.
+#[derive(Clone)]
+pub struct Idempotency(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    namespace: Box<str>,
+    dialect: Dialect,
+    lease: Duration,
+    store_timeout: Duration,
+    body_timeout: Duration,
+    max_recorded_body: usize,
+    record_set_cookie: bool,
+    on_store_error: OnStoreError,
+    render: Option<Box<Render>>,
+    attempts: TaskTracker,
+}
+
+type Render = dyn Fn(&Problem) -> Response + Send + Sync;
+
+/// What happens to a keyed request whose claim the store could not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnStoreError {
+    /// It is refused with 503 and `Retry-After`, and nothing runs.
+    #[default]
+    FailClosed,
+    /// It runs without protection: a retry may run again. The answer says so with
+    /// `Idempotency-Degraded: true`, and the log with a warning.
+    FailOpen,
+}
+
+impl Idempotency {
+    /// The defaults, with a [`MemoryStore`] of their own: for one process.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self::builder().build()
+    }
+
+    /// Settings that differ from the defaults.
+    #[must_use]
+    pub fn builder() -> IdempotencyBuilder {
+        IdempotencyBuilder::default()
+    }
+
+    /// The one that a layer made known to this request, or the process-wide one.
+    pub(crate) fn of(extensions: &Extensions) -> Self {
+        extensions
+            .get::<Self>()
+            .cloned()
+            .unwrap_or_else(Self::process_wide)
+    }
+
+    pub(crate) fn process_wide() -> Self {
+        static PROCESS_WIDE: OnceLock<Idempotency> = OnceLock::new();
+        PROCESS_WIDE
+            .get_or_init(|| {
+                tracing::warn!(
+                    target: crate::TARGET,
+                    "no `Idempotency` layer is installed: keys are kept in one process-wide \
+                     in-memory store; add `.layer(Idempotency::in_memory())` to the router to \
+                     choose that, or another store"
+                );
+                Self::in_memory()
+            })
+            .clone()
+    }
+
+    /// The id of the record for `key` in `scope`, in this service's namespace.
+    ///
+    /// The key is given as its client means it, without quotes.
+    ///
+    /// ```
+    /// use idem_runtime::{Idempotency, Scope};
+    ///
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let idem = Idempotency::in_memory();
+    /// let id = idem.record_id(&Scope::new().value("user-7"), "8e03978e");
+    /// assert!(idem.look_up(id).await?.is_none());
+    /// # Ok::<(), idem_runtime::store::StoreError>(())
+    /// # }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn record_id(&self, scope: &Scope, key: &str) -> RecordId {
+        RecordId::new(&self.0.namespace, scope, key)
+    }
+
+    /// What the store holds under `id`. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not answer in time or holds what it cannot read.
+    pub async fn look_up(&self, id: RecordId) -> Result<Option<Entry>, StoreError> {
+        self.in_time(self.0.store.look_up(id)).await
+    }
+
+    /// Removes what the store holds under `id`, and says whether there was anything.
+    ///
+    /// The next request with this key runs the handler. That is so for a claim in flight too: its
+    /// handler runs on and is no longer recorded.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not answer in time.
+    pub async fn forget(&self, id: RecordId) -> Result<bool, StoreError> {
+        self.in_time(self.0.store.forget(id)).await
+    }
+
+    /// Settles a key whose outcome is unknown with the answer that its retries are to get, for
+    /// `ttl` from now. Says whether it took effect: a key that is not unknown is left alone.
+    ///
+    /// Set-Cookie and hop-by-hop headers are left out, as from a handler's answer. To have the key
+    /// run again instead, [`forget`](Self::forget) it.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not answer in time or holds what it cannot read.
+    pub async fn resolve(
+        &self,
+        id: RecordId,
+        answer: http::Response<bytes::Bytes>,
+        ttl: Duration,
+    ) -> Result<bool, StoreError> {
+        let Some(Entry::Unknown {
+            fingerprint, fence, ..
+        }) = self.look_up(id).await?
+        else {
+            return Ok(false);
+        };
+        let headers = crate::answer::KeptHeaders::new(answer.headers(), self.0.record_set_cookie);
+        let record = Record::answer_with(
+            fingerprint,
+            answer.status(),
+            || headers.iter(),
+            answer.body(),
+        )
+        .unwrap_or_else(|| Record::not_kept(fingerprint, answer.status()));
+        let settled = self
+            .in_time(self.0.store.resolve(id, fence, record, ttl))
+            .await?;
+        Ok(settled == Settled::Done)
+    }
+
+    /// Waits until no handler runs under a claim any more, or until `timeout` has passed. Returns
+    /// how many still run.
+    ///
+    /// A handler whose client has gone runs on in the background; axum's graceful shutdown does not
+    /// wait for it. Call this behind it:
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # async fn main_(listener: tokio::net::TcpListener, router: axum::Router, idem: idem_runtime::Idempotency) {
+    /// axum::serve(listener, router)
+    ///     .with_graceful_shutdown(async { /* a signal */ })
+    ///     .await
+    ///     .unwrap();
+    /// idem.drain(Duration::from_secs(30)).await;
+    /// # }
+    /// ```
+    ///
+    /// What still runs at the deadline is left to its lease: it is not released, since its work may
+    /// be half done. Cancel-safe.
+    pub async fn drain(&self, timeout: Duration) -> usize {
+        let attempts = &self.0.attempts;
+        attempts.close();
+        if tokio::time::timeout(timeout, attempts.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                target: crate::TARGET,
+                running = attempts.len(),
+                "handlers still run at the drain's deadline; their claims are left to their leases"
+            );
+        }
+        attempts.len()
+    }
+
+    /// The answer of this service to a refused request.
+    pub(crate) fn refuse(&self, problem: Problem) -> Response {
+        let problem = problem.in_dialect(&self.0.dialect);
+        let Some(render) = &self.0.render else {
+            let mut response = problem.render();
+            problem.complete(&mut response);
+            return response;
+        };
+        match catch_unwind(AssertUnwindSafe(|| render(&problem))) {
+            Ok(mut response) => {
+                problem.complete(&mut response);
+                response
+            }
+            Err(_) => Problem::render_failed().render(),
+        }
+    }
+
+    /// A replay, or the refusal to make one where the answer was not kept.
+    pub(crate) fn replay(&self, record: &Record) -> Response {
+        if !record.is_kept() {
+            return self.refuse(Problem::response_not_kept());
+        }
+        let mut response = (record.status(), axum::body::Body::from(record.body())).into_response();
+        *response.headers_mut() = record.headers();
+        crate::answer::mark_replay(response.headers_mut(), self.0.dialect.replay_header_name());
+        response
+    }
+
+    /// Awaits the store for no longer than the service allows.
+    pub(crate) async fn in_time<T>(&self, answer: StoreFuture<T>) -> Result<T, StoreError> {
+        match answer.try_now() {
+            Ok(answer) => answer,
+            Err(pending) => tokio::time::timeout(self.0.store_timeout, pending)
+                .await
+                .unwrap_or(Err(StoreError::TimedOut)),
+        }
+    }
+
+    pub(crate) fn dialect(&self) -> &Dialect {
+        &self.0.dialect
+    }
+
+    pub(crate) fn has_key(&self, headers: &HeaderMap) -> bool {
+        headers.contains_key(self.0.dialect.key_header_name())
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.0.store
+    }
+
+    pub(crate) fn store_timeout(&self) -> Duration {
+        self.0.store_timeout
+    }
+
+    pub(crate) fn lease(&self) -> Duration {
+        self.0.lease
+    }
+
+    pub(crate) fn body_timeout(&self) -> Duration {
+        self.0.body_timeout
+    }
+
+    pub(crate) fn max_recorded_body(&self) -> usize {
+        self.0.max_recorded_body
+    }
+
+    pub(crate) fn records_set_cookie(&self) -> bool {
+        self.0.record_set_cookie
+    }
+
+    pub(crate) fn fails_open(&self) -> bool {
+        self.0.on_store_error == OnStoreError::FailOpen
+    }
+
+    /// The handlers that run under a claim, for `drain`.
+    pub(crate) fn attempts(&self) -> &TaskTracker {
+        &self.0.attempts
+    }
+}
+
+impl fmt::Debug for Idempotency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Idempotency")
+            .field("namespace", &self.0.namespace)
+            .field("dialect", &self.0.dialect)
+            .field("lease", &self.0.lease)
+            .field("on_store_error", &self.0.on_store_error)
+            .field("running", &self.0.attempts.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Settings of an [`Idempotency`].
+#[must_use]
+pub struct IdempotencyBuilder {
+    store: Option<Arc<dyn Store>>,
+    namespace: Box<str>,
+    dialect: Dialect,
+    lease: Duration,
+    store_timeout: Duration,
+    body_timeout: Duration,
+    max_recorded_body: usize,
+    record_set_cookie: bool,
+    on_store_error: OnStoreError,
+    render: Option<Box<Render>>,
+}
+
+impl Default for IdempotencyBuilder {
+    fn default() -> Self {
+        Self {
+            store: None,
+            namespace: Box::default(),
+            dialect: Dialect::default(),
+            lease: Duration::from_secs(30),
+            store_timeout: Duration::from_secs(5),
+            body_timeout: Duration::from_secs(30),
+            max_recorded_body: 1 << 20,
+            record_set_cookie: false,
+            on_store_error: OnStoreError::default(),
+            render: None,
+        }
+    }
+}
+
+impl IdempotencyBuilder {
+    /// Where claims and records live. A [`MemoryStore`] of its own by default.
+    pub fn store(mut self, store: impl Store) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// Keeps the keys of several services or environments apart in one store. Empty by default.
+    pub fn namespace(mut self, namespace: impl Into<Box<str>>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// How the service speaks on the wire. [`Dialect::default`] by default.
+    pub fn dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = dialect;
+        self
+    }
+
+    /// How long a claim outlives its process. 30 seconds by default, and at least 3 milliseconds.
+    ///
+    /// It is renewed at a third of this while the handler lives, so it need not cover the handler's
+    /// run. A handler that blocks its thread cannot be seen to live: one that does so for longer
+    /// than the lease may be run again beside itself.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease.max(Duration::from_millis(3));
+        self
+    }
+
+    /// How long one answer of the store is waited for. 5 seconds by default.
+    pub fn store_timeout(mut self, timeout: Duration) -> Self {
+        self.store_timeout = timeout;
+        self
+    }
+
+    /// How long the body of a keyed request may stall before it is refused with 408. 30 seconds by
+    /// default. No claim is held meanwhile.
+    pub fn body_timeout(mut self, timeout: Duration) -> Self {
+        self.body_timeout = timeout;
+        self
+    }
+
+    /// The longest body of an answer that is kept, in bytes. 1 MiB by default.
+    ///
+    /// A longer one reaches its client unharmed; a retry is told that it was not kept (409
+    /// `idempotency_response_not_kept`).
+    pub fn max_recorded_body(mut self, bytes: usize) -> Self {
+        self.max_recorded_body = bytes;
+        self
+    }
+
+    /// Records and replays `Set-Cookie`, which is left out by default.
+    ///
+    /// A replayed cookie brings back a session that may have ended since.
+    pub fn record_set_cookie(mut self) -> Self {
+        self.record_set_cookie = true;
+        self
+    }
+
+    /// What happens to a keyed request whose claim the store could not answer.
+    pub fn on_store_error(mut self, choice: OnStoreError) -> Self {
+        self.on_store_error = choice;
+        self
+    }
+
+    /// Renders refusals in the service's own form.
+    ///
+    /// `Retry-After` and `WWW-Authenticate` are added where the rendering leaves them out. If it
+    /// panics, the client gets a plain 500.
+    pub fn render_problem<F, R>(mut self, render: F) -> Self
+    where
+        F: Fn(&Problem) -> R + Send + Sync + 'static,
+        R: IntoResponse,
+    {
+        self.render = Some(Box::new(move |problem| render(problem).into_response()));
+        self
+    }
+
+    /// The settings, ready to be installed as a layer.
+    #[must_use]
+    pub fn build(self) -> Idempotency {
+        Idempotency(Arc::new(Inner {
+            store: self
+                .store
+                .unwrap_or_else(|| Arc::new(MemoryStore::default())),
+            namespace: self.namespace,
+            dialect: self.dialect,
+            lease: self.lease,
+            store_timeout: self.store_timeout,
+            body_timeout: self.body_timeout,
+            max_recorded_body: self.max_recorded_body,
+            record_set_cookie: self.record_set_cookie,
+            on_store_error: self.on_store_error,
+            render: self.render,
+            attempts: TaskTracker::new(),
+        }))
+    }
+}
+
+impl fmt::Debug for IdempotencyBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdempotencyBuilder")
+            .field("namespace", &self.namespace)
+            .field("dialect", &self.dialect)
+            .field("lease", &self.lease)
+            .field("on_store_error", &self.on_store_error)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,90 @@
+//! Makes an [`Idempotency`] known to the handlers below it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use axum::response::Response;
+use http::Request;
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::dialect::Dialect;
+use crate::idempotency::Idempotency;
+use crate::problem::Problem;
+
+impl<S> Layer<S> for Idempotency {
+    type Service = IdempotencyService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        IdempotencyService {
+            inner,
+            idem: self.clone(),
+        }
+    }
+}
+
+/// Middleware that makes an [`Idempotency`] known to the handlers below it.
+///
+/// A request without a key passes untouched: its extensions stay as they are, for an insertion
+/// would cost as much as all the rest. What such a request can still be refused for is rendered
+/// here, on the way out.
+#[derive(Clone, Debug)]
+pub struct IdempotencyService<S> {
+    inner: S,
+    idem: Idempotency,
+}
+
+impl<S, B> Service<Request<B>> for IdempotencyService<S>
+where
+    S: Service<Request<B>, Response = Response>,
+{
+    type Response = Response;
+    type Error = S::Error;
+    type Future = IdempotencyFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        // A key in the default header counts too: a handler that finds no `Idempotency` looks there.
+        let concerns_a_key = self.idem.has_key(request.headers())
+            || request.headers().contains_key(Dialect::DEFAULT_KEY_HEADER)
+            || request.extensions().get::<Idempotency>().is_some();
+        if concerns_a_key {
+            request.extensions_mut().insert(self.idem.clone());
+        }
+        IdempotencyFuture {
+            inner: self.inner.call(request),
+            idem: self.idem.clone(),
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`IdempotencyService`].
+    #[derive(Debug)]
+    pub struct IdempotencyFuture<F> {
+        #[pin]
+        inner: F,
+        idem: Idempotency,
+    }
+}
+
+impl<F, E> Future for IdempotencyFuture<F>
+where
+    F: Future<Output = Result<Response, E>>,
+{
+    type Output = Result<Response, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = ready!(this.inner.poll(cx))?;
+        let problem = response.extensions_mut().remove::<Problem>();
+        Poll::Ready(Ok(
+            problem.map_or(response, |problem| this.idem.refuse(problem))
+        ))
+    }
+}

@@ -1,0 +1,140 @@
+//! The claimer's right to run and to settle.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue};
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+
+use crate::attempt::Attempt;
+use crate::fingerprint::Fingerprint;
+use crate::idempotency::Idempotency;
+use crate::policy::Policy;
+use crate::running::Running;
+use crate::store::Holder;
+
+const DEGRADED: HeaderName = HeaderName::from_static("idempotency-degraded");
+
+/// The claimer's right to run and to settle; or none, where a request runs without protection.
+///
+/// Dropped before it is settled, it gives the key back: nothing of the handler ran.
+#[must_use = "a lease that is dropped gives the key back"]
+pub struct Lease(Kind);
+
+enum Kind {
+    Unprotected,
+    /// Without protection although the request has a key, since the store did not answer.
+    Degraded,
+    Held(Running),
+}
+
+impl Lease {
+    pub(crate) fn unprotected() -> Self {
+        Self(Kind::Unprotected)
+    }
+
+    pub(crate) fn degraded() -> Self {
+        Self(Kind::Degraded)
+    }
+
+    pub(crate) fn held(
+        policy: &'static Policy,
+        idem: Idempotency,
+        holder: Holder,
+        fingerprint: Fingerprint,
+        claimed_at: Instant,
+        attempt: Option<Attempt>,
+    ) -> Self {
+        let running = Running::new(policy, idem, holder, fingerprint, claimed_at, attempt);
+        Self(Kind::Held(running))
+    }
+
+    /// Runs the handler and settles its answer, whatever becomes of the request meanwhile.
+    pub fn settle<F>(self, handler: F) -> Settle<F>
+    where
+        F: Future<Output: IntoResponse> + Send + 'static,
+    {
+        let way = match self.0 {
+            Kind::Held(running) => Way::Held {
+                running: running.handle(async move { handler.await.into_response() }),
+            },
+            kind => Way::Unprotected {
+                handler,
+                degraded: matches!(kind, Kind::Degraded),
+            },
+        };
+        Settle { way }
+    }
+
+    /// Settles the answer of the body extractor, which refused before the handler began.
+    pub(crate) async fn reject(self, rejection: Response) -> Response {
+        match self.0 {
+            Kind::Held(running) => running.reject(rejection).await,
+            Kind::Unprotected | Kind::Degraded => rejection,
+        }
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Kind::Unprotected => "Lease(unprotected)",
+            Kind::Degraded => "Lease(degraded)",
+            Kind::Held(_) => "Lease(held)",
+        })
+    }
+}
+
+pin_project! {
+    /// The future of [`Lease::settle`].
+    #[must_use = "the handler does not run until it is awaited"]
+    pub struct Settle<F> {
+        #[pin]
+        way: Way<F>,
+    }
+}
+
+pin_project! {
+    #[project = WayProjection]
+    enum Way<F> {
+        Unprotected {
+            #[pin]
+            handler: F,
+            degraded: bool,
+        },
+        Held {
+            running: Running,
+        },
+    }
+}
+
+impl<F> Future for Settle<F>
+where
+    F: Future<Output: IntoResponse>,
+{
+    type Output = Response;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
+        match self.project().way.project() {
+            WayProjection::Unprotected { handler, degraded } => {
+                let mut response = ready!(handler.poll(cx)).into_response();
+                if *degraded {
+                    let value = HeaderValue::from_static("true");
+                    response.headers_mut().insert(DEGRADED, value);
+                }
+                Poll::Ready(response)
+            }
+            WayProjection::Held { running } => Pin::new(running).poll(cx),
+        }
+    }
+}
+
+impl<F> fmt::Debug for Settle<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Settle")
+    }
+}

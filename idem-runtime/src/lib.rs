@@ -1,0 +1,53 @@
+//! Everything of `axum-idem` that runs. Use it by way of that crate; its generated code and this
+//! runtime move together.
+
+mod admission;
+mod answer;
+mod attempt;
+mod canonical_json;
+mod claiming;
+mod decision;
+mod deferred;
+mod dialect;
+mod fingerprint;
+mod heartbeat;
+mod idempotency;
+mod key;
+mod layer;
+mod lease;
+mod policy;
+mod problem;
+mod record_id;
+mod request_body;
+mod running;
+mod scope;
+mod settling;
+pub mod store;
+mod trace;
+
+pub use answer::DoNotRecord;
+pub use attempt::Attempt;
+pub use deferred::Deferred;
+pub use dialect::{Dialect, KeySyntax};
+pub use fingerprint::Fingerprint;
+pub use idempotency::{Idempotency, IdempotencyBuilder, OnStoreError};
+pub use key::IdempotencyKey;
+pub use layer::{IdempotencyFuture, IdempotencyService};
+pub use problem::Problem;
+pub use record_id::{ParseRecordIdError, RecordId};
+pub use scope::Scope;
+
+/// The target of every event.
+const TARGET: &str = "axum_idem";
+
+/// What generated code names, and nothing else does.
+#[doc(hidden)]
+pub mod __private {
+    pub use axum::response::Response;
+
+    pub use crate::admission::Admission;
+    pub use crate::deferred::{Deferred, Headed, Via};
+    pub use crate::lease::{Lease, Settle};
+    pub use crate::policy::{FingerprintMode, Policy, Statuses};
+    pub use crate::scope::{ScopeMissing, ScopeReader, ScopeValue};
+}

@@ -1,0 +1,312 @@
+//! One attempt, from its claim until it is settled, whatever becomes of its request.
+//!
+//! hyper drops a handler's future when the client goes away. An attempt is polled in the request's
+//! own task; dropped there before its end, it goes on in a task of its own.
+
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use axum::body::Body;
+use axum::response::Response;
+use http::StatusCode;
+use http::response::Parts;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::{Instrument, Span};
+
+use crate::answer::{self, Collected, Collector, DoNotRecord, KeptHeaders};
+use crate::attempt::Attempt;
+use crate::fingerprint::Fingerprint;
+use crate::heartbeat::Heartbeat;
+use crate::idempotency::Idempotency;
+use crate::policy::Policy;
+use crate::settling::{Settlement, Settler};
+use crate::store::{Holder, Record};
+use crate::trace::{self, Outcome};
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// One attempt, from its claim until it is settled.
+///
+/// Resolves to the handler's answer once the store has acknowledged the record. Dropped earlier, it
+/// runs on in the background; dropped there too, with its runtime, its outcome is unknown.
+pub(crate) struct Running {
+    /// `None` once it is settled.
+    work: Option<Box<Work>>,
+    in_background: bool,
+}
+
+struct Work {
+    policy: &'static Policy,
+    idem: Idempotency,
+    holder: Holder,
+    fingerprint: Fingerprint,
+    stage: Stage,
+    /// The status of the handler's answer: from then on its work is done.
+    answered: Option<StatusCode>,
+    /// Set while user code is polled: still set in `drop`, it tells of a panic.
+    is_polling: bool,
+    heartbeat: Heartbeat,
+    /// What the handler was told of itself, where it asked.
+    attempt: Option<Attempt>,
+    runtime: Handle,
+    span: Span,
+    /// Makes `drain` wait.
+    _tracked: TaskTrackerToken,
+}
+
+enum Stage {
+    /// The body extractor runs; nothing of the handler has.
+    Claimed,
+    Handling(BoxFuture<Response>),
+    Reading {
+        parts: Box<Parts>,
+        body: Body,
+        collector: Collector,
+    },
+    Settling(BoxFuture<()>, Response),
+    Settled(Response),
+    Ended,
+}
+
+impl Running {
+    pub(crate) fn new(
+        policy: &'static Policy,
+        idem: Idempotency,
+        holder: Holder,
+        fingerprint: Fingerprint,
+        claimed_at: Instant,
+        attempt: Option<Attempt>,
+    ) -> Self {
+        let work = Work {
+            policy,
+            holder,
+            fingerprint,
+            stage: Stage::Claimed,
+            answered: None,
+            is_polling: false,
+            heartbeat: Heartbeat::new(claimed_at, idem.lease()),
+            attempt,
+            runtime: Handle::current(),
+            span: Span::current(),
+            _tracked: idem.attempts().token(),
+            idem,
+        };
+        Self {
+            work: Some(Box::new(work)),
+            in_background: false,
+        }
+    }
+
+    /// Begins to run the handler.
+    pub(crate) fn handle(
+        mut self,
+        handler: impl Future<Output = Response> + Send + 'static,
+    ) -> Self {
+        if let Some(work) = &mut self.work {
+            work.stage = Stage::Handling(Box::pin(handler));
+        }
+        self
+    }
+
+    /// Ends the attempt with the answer of the body extractor.
+    pub(crate) fn reject(mut self, rejection: Response) -> Self {
+        if let Some(work) = &mut self.work {
+            work.stage = if work.policy.record_rejections {
+                work.answered(rejection)
+            } else {
+                work.settling(Settlement::Release, rejection)
+            };
+        }
+        self
+    }
+}
+
+impl Future for Running {
+    type Output = Response;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
+        let work = self.work.as_mut().expect("polled after completion");
+        work.is_polling = true;
+        let polled = work.poll(cx);
+        work.is_polling = false;
+        let response = ready!(polled);
+        self.work = None;
+        Poll::Ready(response)
+    }
+}
+
+impl Work {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response> {
+        while let Poll::Ready(next) = self.poll_stage(cx) {
+            match next {
+                Stage::Settled(response) => {
+                    self.stage = Stage::Ended;
+                    return Poll::Ready(response);
+                }
+                next => self.stage = next,
+            }
+        }
+        self.heartbeat.poll(cx, &self.idem, self.holder, || {
+            tracing::warn!(
+                target: crate::TARGET,
+                endpoint = self.policy.endpoint,
+                record = %self.holder.id.short(),
+                "the lease was lost while the handler runs; its answer will go to its own client only"
+            );
+            if let Some(attempt) = &self.attempt {
+                attempt.lose();
+            }
+        });
+        Poll::Pending
+    }
+
+    /// What comes after the current stage, once that has come to its end.
+    fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<Stage> {
+        match &mut self.stage {
+            Stage::Handling(handler) => {
+                let response = ready!(handler.as_mut().poll(cx));
+                // The handler's arguments are dropped here, before its answer is read.
+                self.stage = Stage::Ended;
+                Poll::Ready(self.answered(response))
+            }
+            Stage::Reading {
+                body, collector, ..
+            } => {
+                let collected = ready!(collector.poll(body, cx));
+                Poll::Ready(self.collected(collected))
+            }
+            Stage::Settling(settled, _) => {
+                ready!(settled.as_mut().poll(cx));
+                Poll::Ready(match mem::replace(&mut self.stage, Stage::Ended) {
+                    Stage::Settling(_, response) => Stage::Settled(response),
+                    other => other,
+                })
+            }
+            Stage::Settled(_) => Poll::Ready(mem::replace(&mut self.stage, Stage::Ended)),
+            Stage::Claimed | Stage::Ended => Poll::Pending,
+        }
+    }
+
+    /// The handler has answered: whether its answer is kept, and whether it has to be read for that.
+    fn answered(&mut self, mut response: Response) -> Stage {
+        self.answered = Some(response.status());
+        let is_opted_out = response.extensions_mut().remove::<DoNotRecord>().is_some();
+        if is_opted_out || !self.policy.record.contains(response.status()) {
+            return self.settling(Settlement::Release, response);
+        }
+        let limit = self.idem.max_recorded_body();
+        if answer::is_known_too_long(response.headers(), response.body(), limit) {
+            return self.settling(self.not_kept(response.status()), response);
+        }
+        let (parts, body) = response.into_parts();
+        Stage::Reading {
+            parts: Box::new(parts),
+            body,
+            collector: Collector::new(limit),
+        }
+    }
+
+    /// The answer's body has been read, or as much of it as could be kept.
+    fn collected(&mut self, collected: Collected) -> Stage {
+        let Stage::Reading { parts, .. } = mem::replace(&mut self.stage, Stage::Ended) else {
+            return Stage::Ended;
+        };
+        match collected {
+            Collected::Whole(body) => {
+                let headers = KeptHeaders::new(&parts.headers, self.idem.records_set_cookie());
+                let record =
+                    Record::answer_with(self.fingerprint, parts.status, || headers.iter(), &body);
+                let settlement = record.map_or_else(
+                    || self.not_kept(parts.status),
+                    |record| self.complete(record),
+                );
+                self.settling(settlement, Response::from_parts(*parts, Body::from(body)))
+            }
+            Collected::NotKept(body) => self.settling(
+                self.not_kept(parts.status),
+                Response::from_parts(*parts, body),
+            ),
+        }
+    }
+
+    fn complete(&self, record: Record) -> Settlement {
+        Settlement::Complete {
+            record,
+            ttl: self.policy.ttl,
+        }
+    }
+
+    fn not_kept(&self, status: StatusCode) -> Settlement {
+        self.complete(Record::not_kept(self.fingerprint, status))
+    }
+
+    /// The answer goes out when the store has acknowledged what became of the attempt.
+    fn settling(&self, settlement: Settlement, response: Response) -> Stage {
+        match self.settler().settle(settlement) {
+            None => Stage::Settled(response),
+            Some(settled) => Stage::Settling(Box::pin(settled), response),
+        }
+    }
+
+    /// Settles where nobody waits for it.
+    fn settle_unattended(&self, settlement: Settlement) {
+        if let Some(settled) = self.settler().settle(settlement) {
+            self.runtime.spawn(settled);
+        }
+    }
+
+    fn settler(&self) -> Settler {
+        Settler {
+            endpoint: self.policy.endpoint,
+            idem: self.idem.clone(),
+            holder: self.holder,
+            held_until: self.heartbeat.held_until(),
+            runtime: self.runtime.clone(),
+        }
+    }
+
+    /// Ends an attempt that was cut off, by a panic or with its runtime.
+    fn cut_off(&self) {
+        if let Some(status) = self.answered {
+            // The work is done: a retry must not do it again, though it cannot have the answer.
+            self.settle_unattended(self.not_kept(status));
+        } else {
+            trace::report(
+                self.policy.endpoint,
+                Some(&self.holder.id),
+                Outcome::Unknown,
+            );
+            self.settle_unattended(Settlement::Abandon);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let Some(work) = self.work.take() else {
+            return;
+        };
+        if work.is_polling {
+            work.cut_off();
+            return;
+        }
+        match work.stage {
+            Stage::Ended => {}
+            Stage::Claimed => work.settle_unattended(Settlement::Release),
+            _ if self.in_background => work.cut_off(),
+            _ => {
+                let (runtime, span) = (work.runtime.clone(), work.span.clone());
+                let running = Self {
+                    work: Some(work),
+                    in_background: true,
+                };
+                // Its answer has nobody to go to.
+                runtime.spawn(async { drop(running.await) }.instrument(span));
+            }
+        }
+    }
+}

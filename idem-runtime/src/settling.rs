@@ -1,0 +1,149 @@
+//! Tells the store what became of an attempt, and tells it again when that fails.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use crate::idempotency::Idempotency;
+use crate::store::{Holder, Record, Settled, StoreError, StoreFuture};
+use crate::trace::{self, Outcome};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_secs(2);
+
+/// What became of an attempt.
+#[derive(Clone, Debug)]
+pub(crate) enum Settlement {
+    /// Its answer is kept, or the note that there was one.
+    Complete { record: Record, ttl: Duration },
+    /// The key is free.
+    Release,
+    /// Nobody knows.
+    Abandon,
+}
+
+impl Settlement {
+    fn apply(&self, idem: &Idempotency, holder: Holder) -> StoreFuture<Settled> {
+        match self {
+            Self::Complete { record, ttl } => idem.store().complete(holder, record.clone(), *ttl),
+            Self::Release => idem.store().release(holder),
+            Self::Abandon => idem.store().abandon(holder),
+        }
+    }
+
+    const fn outcome(&self) -> Outcome {
+        match self {
+            Self::Complete { .. } => Outcome::Recorded,
+            Self::Release => Outcome::Released,
+            Self::Abandon => Outcome::Unknown,
+        }
+    }
+}
+
+/// Settles one attempt.
+#[derive(Debug)]
+pub(crate) struct Settler {
+    pub(crate) endpoint: &'static str,
+    pub(crate) idem: Idempotency,
+    pub(crate) holder: Holder,
+    pub(crate) held_until: Instant,
+    pub(crate) runtime: Handle,
+}
+
+impl Settler {
+    /// Tells the store. Gives a future where the store does not answer at once.
+    ///
+    /// When the store fails, the claim stays, and the rest goes on in the background: the work is
+    /// done, and its client gets its answer.
+    pub(crate) fn settle(
+        self,
+        settlement: Settlement,
+    ) -> Option<impl Future<Output = ()> + Send + 'static> {
+        match settlement.apply(&self.idem, self.holder).try_now() {
+            Ok(answer) => {
+                self.answered(settlement, answer);
+                None
+            }
+            Err(pending) => Some(async move {
+                let answer = self.idem.in_time(pending).await;
+                self.answered(settlement, answer);
+            }),
+        }
+    }
+
+    fn answered(self, settlement: Settlement, answer: Result<Settled, StoreError>) {
+        match answer {
+            Ok(settled) => self.report(&settlement, settled),
+            Err(error) => {
+                tracing::error!(
+                    target: crate::TARGET,
+                    endpoint = self.endpoint,
+                    record = %self.holder.id.short(),
+                    outcome = %settlement.outcome(),
+                    error = &error as &dyn std::error::Error,
+                    "the store could not settle an attempt; it is tried again while the lease holds"
+                );
+                let (runtime, attempts) = (self.runtime.clone(), self.idem.attempts().clone());
+                attempts.spawn_on(self.keep_trying(settlement), &runtime);
+            }
+        }
+    }
+
+    async fn keep_trying(mut self, settlement: Settlement) {
+        let give_up_at = match &settlement {
+            Settlement::Complete { ttl, .. } => Instant::now() + *ttl,
+            // A lease that is not renewed has the same effect a little later.
+            Settlement::Release | Settlement::Abandon => self.held_until,
+        };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+            if Instant::now() >= self.held_until.min(give_up_at) {
+                break;
+            }
+            let answer = self
+                .idem
+                .in_time(settlement.apply(&self.idem, self.holder))
+                .await;
+            if let Ok(settled) = answer {
+                return self.report(&settlement, settled);
+            }
+            if matches!(settlement, Settlement::Complete { .. }) {
+                let asked_at = Instant::now();
+                let lease = self.idem.lease();
+                let renewed = self
+                    .idem
+                    .in_time(self.idem.store().renew(self.holder, lease))
+                    .await;
+                if matches!(renewed, Ok(Settled::Done)) {
+                    self.held_until = asked_at + lease;
+                }
+            }
+        }
+        tracing::error!(
+            target: crate::TARGET,
+            endpoint = self.endpoint,
+            record = %self.holder.id.short(),
+            outcome = %settlement.outcome(),
+            "the lease could not be held until the store settled the attempt; its outcome is unknown"
+        );
+    }
+
+    fn report(&self, settlement: &Settlement, settled: Settled) {
+        match settled {
+            Settled::Done => {
+                trace::report(self.endpoint, Some(&self.holder.id), settlement.outcome())
+            }
+            Settled::Lost => tracing::warn!(
+                target: crate::TARGET,
+                endpoint = self.endpoint,
+                record = %self.holder.id.short(),
+                outcome = %settlement.outcome(),
+                "the lease was lost before the attempt was settled; its answer went to its own client only"
+            ),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! How many bytes the memory store holds, and how many it may.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// How many bytes the memory store holds, and how many it may.
+///
+/// The counters order nothing: each transition happens under its shard's lock.
+#[derive(Debug)]
+pub(super) struct Budget {
+    used: AtomicUsize,
+    max: usize,
+    evicted: AtomicU64,
+}
+
+impl Budget {
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            used: AtomicUsize::new(0),
+            max,
+            evicted: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.used.load(Ordering::Relaxed) < self.max
+    }
+
+    pub(super) fn can_ever_hold(&self, bytes: usize) -> bool {
+        bytes <= self.max
+    }
+
+    pub(super) fn add(&self, bytes: usize) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn subtract(&self, bytes: usize) {
+        if bytes > 0 {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+
+    /// Counts a record that was dropped before its time, and warns at each doubling.
+    pub(super) fn count_eviction(&self) {
+        let evicted = self.evicted.fetch_add(1, Ordering::Relaxed) + 1;
+        if evicted.is_power_of_two() {
+            tracing::warn!(
+                target: crate::TARGET,
+                evicted,
+                "the memory store is full and drops its oldest records; their retries run again"
+            );
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+}

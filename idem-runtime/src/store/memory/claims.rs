@@ -1,0 +1,150 @@
+//! Claims in flight, and those that lapsed without an answer: a sharded map that evicts nothing.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::fingerprint::Fingerprint;
+use crate::record_id::RecordId;
+use crate::store::{Claim, Holder, Owner};
+
+/// What a claim counts for: its entry in a map that is half empty.
+pub(super) const WEIGHT: usize = 2 * (size_of::<RecordId>() + size_of::<Held>());
+
+const SHARDS: usize = 64;
+
+pub(super) type Shard = HashMap<RecordId, Held, BuildHasherDefault<DigestHasher>>;
+
+/// Claims by record id. A shard's lock is also what makes every transition on its ids atomic.
+#[derive(Debug)]
+pub(super) struct Claims {
+    shards: Box<[Mutex<Shard>]>,
+    /// The highest fence that is not in the map any more.
+    retired: AtomicU64,
+}
+
+/// One claim.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) owner: Owner,
+    pub(super) fence: u64,
+    pub(super) attempt: u32,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) leased_until: Instant,
+    retention: Duration,
+    changed: Option<Arc<Notify>>,
+}
+
+impl Default for Claims {
+    fn default() -> Self {
+        Self {
+            shards: std::iter::repeat_with(Mutex::default)
+                .take(SHARDS)
+                .collect(),
+            retired: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Claims {
+    pub(super) fn shard(&self, id: &RecordId) -> MutexGuard<'_, Shard> {
+        // The map below takes its hash from other bytes of the digest.
+        let shard = usize::from(id.as_bytes()[31]) % SHARDS;
+        // Nothing panics between two changes of a shard.
+        self.shards[shard]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The fence of a claim on an id that the map does not hold: above every fence that an earlier
+    /// claim on it can have had.
+    pub(super) fn next_fence(&self) -> u64 {
+        self.retired.load(Ordering::Acquire) + 1
+    }
+
+    /// Notes that a claim with this fence leaves the map. Called under its shard's lock.
+    pub(super) fn retire(&self, fence: u64) {
+        self.retired.fetch_max(fence, Ordering::AcqRel);
+    }
+
+    /// Forgets the claims that lapsed longer ago than they are to be remembered, and says how many.
+    pub(super) fn forget_past(&self, now: Instant) -> usize {
+        let forget = |shard: &Mutex<Shard>| {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = shard.len();
+            shard.retain(|_, held| {
+                let is_remembered = held.retained_until() > now;
+                if !is_remembered {
+                    self.retire(held.fence);
+                }
+                is_remembered
+            });
+            before - shard.len()
+        };
+        self.shards.iter().map(forget).sum()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        let len = |shard: &Mutex<Shard>| shard.lock().expect("no panic").len();
+        self.shards.iter().map(len).sum()
+    }
+}
+
+impl Held {
+    pub(super) fn new(claim: &Claim, fence: u64, attempt: u32, now: Instant) -> Self {
+        Self {
+            owner: claim.owner,
+            fence,
+            attempt,
+            fingerprint: claim.fingerprint,
+            leased_until: now + claim.lease,
+            retention: claim.retention,
+            changed: None,
+        }
+    }
+
+    pub(super) fn is_held_by(&self, holder: Holder) -> bool {
+        self.owner == holder.owner && self.fence == holder.fence
+    }
+
+    /// Until when the claim is remembered, once it has lapsed.
+    pub(super) fn retained_until(&self) -> Instant {
+        self.leased_until + self.retention
+    }
+
+    /// What wakes those who wait for this claim to end.
+    pub(super) fn changed(&mut self) -> Arc<Notify> {
+        self.changed.get_or_insert_default().clone()
+    }
+
+    pub(super) fn wake(&self) {
+        if let Some(changed) = &self.changed {
+            changed.notify_waiters();
+        }
+    }
+}
+
+/// A record id is a digest already: its first bytes are as good a hash as any.
+#[derive(Debug, Default)]
+pub(super) struct DigestHasher(u64);
+
+impl Hasher for DigestHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some((first, _)) = bytes.split_first_chunk() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+
+    /// The length of the digest, which is always the same.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}

@@ -1,0 +1,430 @@
+//! The in-memory store: claims in a map of their own, finished records in moka.
+
+mod budget;
+mod claims;
+mod records;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use self::budget::Budget;
+use self::claims::{Claims, Held, Shard};
+use self::records::Records;
+use super::{Changed, Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreFuture};
+use crate::policy::OnUnknown;
+use crate::record_id::RecordId;
+
+/// Keeps claims and records in this process, with nothing to install.
+///
+/// Claims in flight live in a sharded map that nothing is ever evicted from. Finished records live
+/// in [moka](moka::sync::Cache), which is told no capacity and no expiry: under either it would drop
+/// entries unseen. Both count against one byte budget, which is looked at *before* a claim; when it
+/// is spent, new keys are refused or the oldest records make room, as [`OnFull`] says.
+///
+/// The promise holds for one process, and ends with it: after a restart every key is new.
+///
+/// Clones share everything. The clock is [`tokio::time::Instant`], so that a paused clock in tests
+/// moves leases and expiries.
+///
+/// ```
+/// use idem_runtime::store::{MemoryStore, OnFull};
+///
+/// let store = MemoryStore::builder()
+///     .max_bytes(64 << 20)
+///     .on_full(OnFull::EvictOldest)
+///     .build();
+/// # let _ = store;
+/// ```
+#[derive(Clone, Debug)]
+pub struct MemoryStore(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    claims: Claims,
+    records: Records,
+    budget: Budget,
+    on_full: OnFull,
+}
+
+/// What a full [`MemoryStore`] does with a new key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFull {
+    /// Refuses it with 503; every record is kept to its end.
+    #[default]
+    Refuse,
+    /// Makes room by dropping the oldest finished records, counted by
+    /// [`MemoryStore::evicted`] and logged. A retry of a dropped one runs again. Claims in flight
+    /// are never dropped.
+    EvictOldest,
+}
+
+/// Settings of a [`MemoryStore`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct MemoryStoreBuilder {
+    max_bytes: usize,
+    on_full: OnFull,
+}
+
+impl MemoryStoreBuilder {
+    /// How many bytes claims and records may take together, their keep included. 256 MiB by
+    /// default.
+    ///
+    /// The answers of claims that were let in may go over it by what they weigh. An answer that
+    /// alone weighs more is not kept; its key stays taken.
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// What happens to a new key when the bytes are spent.
+    pub fn on_full(mut self, choice: OnFull) -> Self {
+        self.on_full = choice;
+        self
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn build(self) -> MemoryStore {
+        MemoryStore(Arc::new(Inner {
+            claims: Claims::default(),
+            records: Records::default(),
+            budget: Budget::new(self.max_bytes),
+            on_full: self.on_full,
+        }))
+    }
+}
+
+impl Default for MemoryStoreBuilder {
+    fn default() -> Self {
+        Self {
+            max_bytes: 256 << 20,
+            on_full: OnFull::default(),
+        }
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::builder().build()
+    }
+}
+
+impl MemoryStore {
+    /// Settings that differ from the defaults.
+    pub fn builder() -> MemoryStoreBuilder {
+        MemoryStoreBuilder::default()
+    }
+
+    /// How many finished records were dropped before their time to make room for new keys.
+    #[must_use]
+    pub fn evicted(&self) -> u64 {
+        self.0.budget.evicted()
+    }
+}
+
+impl Inner {
+    fn claim(&self, claim: &Claim) -> Claimed {
+        let now = Instant::now();
+        self.purge(now);
+        loop {
+            if let Some(claimed) = self.try_claim(claim, now) {
+                return claimed;
+            }
+            if !self.make_room(now) {
+                return Claimed::Full;
+            }
+        }
+    }
+
+    /// Claims, or gives `None` where there is no room for a new claim.
+    fn try_claim(&self, claim: &Claim, now: Instant) -> Option<Claimed> {
+        let mut shard = self.claims.shard(&claim.id);
+        let (fence, attempt) = match shard.get_mut(&claim.id) {
+            Some(held) if held.leased_until > now && held.owner == claim.owner => {
+                return Some(Claimed::Fresh {
+                    fence: held.fence,
+                    attempt: held.attempt,
+                });
+            }
+            Some(held) if held.leased_until > now => {
+                return Some(Claimed::InFlight {
+                    fingerprint: held.fingerprint,
+                    lease_left: held.leased_until - now,
+                    changed: claim.wait.then(|| Changed::new(held.changed())),
+                });
+            }
+            Some(held) if held.retained_until() > now => {
+                if held.fingerprint != claim.fingerprint || claim.on_unknown == OnUnknown::Hold {
+                    return Some(Claimed::Unknown {
+                        fingerprint: held.fingerprint,
+                    });
+                }
+                (held.fence + 1, held.attempt + 1)
+            }
+            Some(held) => (held.fence + 1, 1),
+            None => {
+                if let Some(record) = self.live_record(&claim.id, now) {
+                    return Some(Claimed::Recorded(record));
+                }
+                if !self.budget.has_room() {
+                    return None;
+                }
+                self.budget.add(claims::WEIGHT);
+                (self.claims.next_fence(), 1)
+            }
+        };
+        shard.insert(claim.id, Held::new(claim, fence, attempt, now));
+        Some(Claimed::Fresh { fence, attempt })
+    }
+
+    /// Drops what is past its time and then, where that is the choice, the oldest records. Says
+    /// whether there is room for one more claim. Called without a lock.
+    fn make_room(&self, now: Instant) -> bool {
+        while !self.budget.has_room() && self.purge(now) {}
+        if !self.budget.has_room() {
+            let forgotten = self.claims.forget_past(now);
+            self.budget.subtract(claims::WEIGHT * forgotten);
+        }
+        if self.on_full == OnFull::EvictOldest {
+            while !self.budget.has_room() {
+                let Some(oldest) = self.records.pop_oldest() else {
+                    break;
+                };
+                if self.remove_queued(oldest) {
+                    self.budget.count_eviction();
+                }
+            }
+        }
+        self.budget.has_room()
+    }
+
+    fn live_record(&self, id: &RecordId, now: Instant) -> Option<Record> {
+        let kept = self.records.get(id)?;
+        if kept.expires_at > now {
+            return Some(kept.record);
+        }
+        self.remove_record(id);
+        None
+    }
+
+    fn remove_record(&self, id: &RecordId) -> bool {
+        let weight = self.records.remove(id);
+        self.budget.subtract(weight.unwrap_or_default());
+        weight.is_some()
+    }
+
+    /// Drops a few records that are past their time, so that each claim pays for what it adds. Says
+    /// whether there were any.
+    fn purge(&self, now: Instant) -> bool {
+        let due = self.records.pop_due(now);
+        let any = !due.is_empty();
+        for entry in due {
+            self.remove_queued(entry);
+        }
+        any
+    }
+
+    /// Drops the record that an entry of the queue stands for, unless it is gone or another has
+    /// taken its place since.
+    fn remove_queued(&self, (expires_at, id): (Instant, RecordId)) -> bool {
+        // Without the lock, a record that is finished right now could be dropped for an old one.
+        let _shard = self.claims.shard(&id);
+        let is_the_same = self
+            .records
+            .get(&id)
+            .is_some_and(|kept| kept.expires_at == expires_at);
+        is_the_same && self.remove_record(&id)
+    }
+
+    /// Takes the holder's claim out, if it is still the holder's.
+    fn take(&self, shard: &mut Shard, holder: Holder) -> Option<Held> {
+        if !shard
+            .get(&holder.id)
+            .is_some_and(|held| held.is_held_by(holder))
+        {
+            return None;
+        }
+        let held = shard.remove(&holder.id)?;
+        self.budget.subtract(claims::WEIGHT);
+        self.claims.retire(held.fence);
+        Some(held)
+    }
+
+    fn complete(&self, holder: Holder, record: Record, ttl: Duration) -> Settled {
+        let mut shard = self.claims.shard(&holder.id);
+        let Some(held) = self.take(&mut shard, holder) else {
+            return Settled::Lost;
+        };
+        self.insert(holder.id, record, ttl);
+        drop(shard);
+        held.wake();
+        Settled::Done
+    }
+
+    /// Keeps a record; the note that it was not kept where it alone is over the budget.
+    fn insert(&self, id: RecordId, record: Record, ttl: Duration) {
+        let record = if self.budget.can_ever_hold(records::weight(&record)) {
+            record
+        } else {
+            tracing::warn!(
+                target: crate::TARGET,
+                record = %id.short(),
+                bytes = record.as_bytes().len(),
+                "an answer is larger than the whole memory store and is not kept"
+            );
+            Record::not_kept(record.fingerprint(), record.status())
+        };
+        // An expired record that nobody asked for since may still stand here.
+        self.remove_record(&id);
+        self.budget.add(records::weight(&record));
+        self.records.insert(id, record, ttl);
+    }
+
+    fn renew(&self, holder: Holder, lease: Duration) -> Settled {
+        let mut shard = self.claims.shard(&holder.id);
+        match shard.get_mut(&holder.id) {
+            Some(held) if held.is_held_by(holder) => {
+                held.leased_until = Instant::now() + lease;
+                Settled::Done
+            }
+            _ => Settled::Lost,
+        }
+    }
+
+    fn release(&self, holder: Holder) -> Settled {
+        let mut shard = self.claims.shard(&holder.id);
+        let Some(held) = self.take(&mut shard, holder) else {
+            return Settled::Lost;
+        };
+        drop(shard);
+        held.wake();
+        Settled::Done
+    }
+
+    fn abandon(&self, holder: Holder) -> Settled {
+        let mut shard = self.claims.shard(&holder.id);
+        match shard.get_mut(&holder.id) {
+            Some(held) if held.is_held_by(holder) => {
+                held.leased_until = Instant::now();
+                held.wake();
+                Settled::Done
+            }
+            _ => Settled::Lost,
+        }
+    }
+
+    fn look_up(&self, id: &RecordId) -> Option<Entry> {
+        let now = Instant::now();
+        let shard = self.claims.shard(id);
+        match shard.get(id) {
+            Some(held) if held.leased_until > now => Some(Entry::InFlight {
+                fingerprint: held.fingerprint,
+                fence: held.fence,
+                attempt: held.attempt,
+                lease_left: held.leased_until - now,
+            }),
+            Some(held) if held.retained_until() > now => Some(Entry::Unknown {
+                fingerprint: held.fingerprint,
+                fence: held.fence,
+                attempt: held.attempt,
+                retained_for: held.retained_until() - now,
+            }),
+            Some(_) => None,
+            None => {
+                let kept = self.records.get(id).filter(|kept| kept.expires_at > now)?;
+                Some(Entry::Recorded {
+                    record: kept.record,
+                    expires_in: kept.expires_at - now,
+                })
+            }
+        }
+    }
+
+    fn forget(&self, id: &RecordId) -> bool {
+        let mut shard = self.claims.shard(id);
+        let is_live = self.is_live(&shard, id);
+        if let Some(held) = shard.remove(id) {
+            self.budget.subtract(claims::WEIGHT);
+            self.claims.retire(held.fence);
+            held.wake();
+        }
+        self.remove_record(id);
+        is_live
+    }
+
+    fn is_live(&self, shard: &Shard, id: &RecordId) -> bool {
+        let now = Instant::now();
+        match shard.get(id) {
+            Some(held) => held.leased_until.max(held.retained_until()) > now,
+            None => self
+                .records
+                .get(id)
+                .is_some_and(|kept| kept.expires_at > now),
+        }
+    }
+
+    fn resolve(&self, id: RecordId, fence: u64, record: Record, ttl: Duration) -> Settled {
+        let now = Instant::now();
+        let mut shard = self.claims.shard(&id);
+        let holder = match shard.get(&id) {
+            Some(held)
+                if held.fence == fence
+                    && held.leased_until <= now
+                    && held.retained_until() > now =>
+            {
+                Holder {
+                    id,
+                    owner: held.owner,
+                    fence,
+                }
+            }
+            _ => return Settled::Lost,
+        };
+        drop(self.take(&mut shard, holder));
+        self.insert(id, record, ttl);
+        Settled::Done
+    }
+}
+
+impl Store for MemoryStore {
+    fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
+        StoreFuture::ready(Ok(self.0.claim(&claim)))
+    }
+
+    fn renew(&self, holder: Holder, lease: Duration) -> StoreFuture<Settled> {
+        StoreFuture::ready(Ok(self.0.renew(holder, lease)))
+    }
+
+    fn complete(&self, holder: Holder, record: Record, ttl: Duration) -> StoreFuture<Settled> {
+        StoreFuture::ready(Ok(self.0.complete(holder, record, ttl)))
+    }
+
+    fn release(&self, holder: Holder) -> StoreFuture<Settled> {
+        StoreFuture::ready(Ok(self.0.release(holder)))
+    }
+
+    fn abandon(&self, holder: Holder) -> StoreFuture<Settled> {
+        StoreFuture::ready(Ok(self.0.abandon(holder)))
+    }
+
+    fn look_up(&self, id: RecordId) -> StoreFuture<Option<Entry>> {
+        StoreFuture::ready(Ok(self.0.look_up(&id)))
+    }
+
+    fn forget(&self, id: RecordId) -> StoreFuture<bool> {
+        StoreFuture::ready(Ok(self.0.forget(&id)))
+    }
+
+    fn resolve(
+        &self,
+        id: RecordId,
+        fence: u64,
+        record: Record,
+        ttl: Duration,
+    ) -> StoreFuture<Settled> {
+        StoreFuture::ready(Ok(self.0.resolve(id, fence, record, ttl)))
+    }
+}

@@ -1,0 +1,112 @@
+//! Finished records: held by moka, dropped by us, at their expiry or the oldest first.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::BuildHasherDefault;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use moka::sync::Cache;
+use tokio::time::Instant;
+
+use super::claims::DigestHasher;
+use crate::record_id::RecordId;
+use crate::store::Record;
+
+/// What moka and the queue take for an entry, beside the record's own bytes.
+const KEEP: usize = 400;
+
+/// How many expired records are dropped at once.
+const PURGED_AT_ONCE: usize = 4;
+
+/// What a record counts for.
+pub(super) fn weight(record: &Record) -> usize {
+    record.as_bytes().len() + KEEP
+}
+
+/// Finished records by their id.
+///
+/// moka has neither a capacity nor an expiry here. With a capacity its default policy drops new
+/// entries at once when it is full, and its other policy drops whatever was read least recently;
+/// its expiry runs on a clock of its own. What leaves, leaves by way of the queue.
+#[derive(Debug)]
+pub(super) struct Records {
+    cache: Cache<RecordId, Kept, BuildHasherDefault<DigestHasher>>,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    pub(super) record: Record,
+    pub(super) expires_at: Instant,
+}
+
+/// Who expires next: one queue for each `ttl`, in which the first to come is the first to go.
+#[derive(Debug, Default)]
+struct Queue {
+    by_ttl: BTreeMap<Duration, VecDeque<(Instant, RecordId)>>,
+}
+
+impl Default for Records {
+    fn default() -> Self {
+        Self {
+            cache: Cache::builder().build_with_hasher(BuildHasherDefault::default()),
+            queue: Mutex::default(),
+        }
+    }
+}
+
+impl Records {
+    pub(super) fn get(&self, id: &RecordId) -> Option<Kept> {
+        self.cache.get(id)
+    }
+
+    pub(super) fn insert(&self, id: RecordId, record: Record, ttl: Duration) {
+        let expires_at = Instant::now() + ttl;
+        self.cache.insert(id, Kept { record, expires_at });
+        self.queue()
+            .by_ttl
+            .entry(ttl)
+            .or_default()
+            .push_back((expires_at, id));
+    }
+
+    /// Removes a record and gives its weight.
+    pub(super) fn remove(&self, id: &RecordId) -> Option<usize> {
+        self.cache.remove(id).map(|kept| weight(&kept.record))
+    }
+
+    /// Takes a few entries that are past their time out of the queue.
+    pub(super) fn pop_due(&self, now: Instant) -> Vec<(Instant, RecordId)> {
+        let mut queue = self.queue();
+        std::iter::from_fn(|| queue.pop_due(now))
+            .take(PURGED_AT_ONCE)
+            .collect()
+    }
+
+    /// Takes the entry of the record that was finished first out of the queue.
+    pub(super) fn pop_oldest(&self) -> Option<(Instant, RecordId)> {
+        self.queue().pop_oldest()
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn pop_due(&mut self, now: Instant) -> Option<(Instant, RecordId)> {
+        let is_due = |queue: &&mut VecDeque<(Instant, RecordId)>| {
+            queue.front().is_some_and(|(at, _)| *at <= now)
+        };
+        self.by_ttl.values_mut().find(is_due)?.pop_front()
+    }
+
+    fn pop_oldest(&mut self) -> Option<(Instant, RecordId)> {
+        let fronts = self.by_ttl.iter().filter_map(|(ttl, queue)| {
+            let (expires_at, _) = queue.front()?;
+            Some((*expires_at - *ttl, *ttl))
+        });
+        let (_, ttl) = fronts.min()?;
+        self.by_ttl.get_mut(&ttl)?.pop_front()
+    }
+}

@@ -1,0 +1,72 @@
+//! One event for each decision, and the decision on the handler's span.
+
+use std::fmt;
+
+use tracing::{Level, Span};
+
+use crate::record_id::RecordId;
+
+/// What was decided about a request, or how its attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The handler runs, for the first time or again after a lapse.
+    Fresh,
+    /// A record answered.
+    Replayed,
+    /// The key was used with another request.
+    Mismatch,
+    /// The first request still runs.
+    InFlight,
+    /// The first request was cut off.
+    Unknown,
+    /// The store has no room.
+    Full,
+    /// The handler runs without protection.
+    Bypassed,
+    /// Key, scope or body were not good.
+    Refused,
+    /// The store did not answer.
+    StoreError,
+    /// The attempt ended without a record, and the key is free.
+    Released,
+    /// The answer is in the store.
+    Recorded,
+}
+
+impl Outcome {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Replayed => "replayed",
+            Self::Mismatch => "mismatch",
+            Self::InFlight => "in_flight",
+            Self::Unknown => "unknown",
+            Self::Full => "full",
+            Self::Bypassed => "bypassed",
+            Self::Refused => "refused",
+            Self::StoreError => "store_error",
+            Self::Released => "released",
+            Self::Recorded => "recorded",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Reports a decision, here and as the field `outcome` of the current span, where it has one.
+pub(crate) fn decided(endpoint: &'static str, id: Option<&RecordId>, outcome: Outcome) {
+    Span::current().record("outcome", outcome.as_str());
+    report(endpoint, id, outcome);
+}
+
+/// Reports how an attempt ended.
+pub(crate) fn report(endpoint: &'static str, id: Option<&RecordId>, outcome: Outcome) {
+    if tracing::enabled!(target: crate::TARGET, Level::DEBUG) {
+        let record = id.map(RecordId::short).map(tracing::field::display);
+        tracing::debug!(target: crate::TARGET, endpoint, outcome = outcome.as_str(), record);
+    }
+}

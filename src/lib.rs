@@ -1,0 +1,10 @@
+#![doc = include_str!("../README.md")]
+
+pub use idem_macros::idempotent;
+#[doc(hidden)]
+pub use idem_runtime::__private;
+pub use idem_runtime::{
+    Attempt, Deferred, Dialect, DoNotRecord, Fingerprint, Idempotency, IdempotencyBuilder,
+    IdempotencyFuture, IdempotencyKey, IdempotencyService, KeySyntax, OnStoreError,
+    ParseRecordIdError, Problem, RecordId, Scope, store,
+};

@@ -1,0 +1,185 @@
+//! Writes the handler that asks for permission before the user's body runs.
+//!
+//! ```text
+//! #[idempotent(scope = token)]                 async fn place_trade(
+//! async fn place_trade(                            State(desk): State<Desk>,
+//!     State(desk): State<Desk>,                    order: Deferred<Json<Order>>,
+//!     Json(order): Json<Order>,            →   ) -> Response {
+//! ) -> Json<Trade> {                               static __IDEM_POLICY: Policy = …;
+//!     …                                            match __IDEM_POLICY.admit(order, |scope| scope.token()).await {
+//! }                                                    Err(response) => response,
+//!                                                      Ok((lease, Json(order))) => lease.settle(async move { … }).await,
+//!                                                  }
+//!                                              }
+//! ```
+
+use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::spanned::Spanned as _;
+use syn::{Expr, Generics, ReturnType, TypeParam, TypeParamBound};
+
+use crate::args::Args;
+use crate::arguments::{Arguments, local};
+use crate::check::Plan;
+use crate::handler::Handler;
+use crate::{returns, scope};
+
+/// The whole item.
+pub(crate) fn expand(args: &Args, plan: &Plan, handler: &Handler) -> TokenStream {
+    let private = private(args);
+    let Handler { attrs, vis, sig, .. } = handler;
+    let name = &sig.ident;
+    let generics = outliving(&sig.generics);
+    let (parameters, _, bounds) = generics.split_for_impl();
+
+    let arguments = Arguments::of(handler);
+    let head = arguments.head_declarations();
+    let last = arguments.last_declaration(args, plan, &private);
+    let policy = policy(args, name, &private);
+    let split = arguments.split(plan);
+    let admit = admit(args, plan, &arguments);
+    let admitted = arguments.admitted(plan);
+    let settle = settle(&arguments, handler);
+    let (lease, response) = (local("__idem_lease"), local("__idem_response"));
+    quote! {
+        #(#attrs)*
+        #vis async fn #name #parameters (#(#head,)* #last) -> #private::Response #bounds {
+            static __IDEM_POLICY: #private::Policy = #policy;
+            #split
+            match #admit.await {
+                ::core::result::Result::Err(#response) => #response,
+                ::core::result::Result::Ok((#lease, #admitted)) => #settle,
+            }
+        }
+    }
+}
+
+fn private(args: &Args) -> TokenStream {
+    match &args.facade {
+        Some(facade) => quote!(#facade::__private),
+        None => quote!(::axum_idem::__private),
+    }
+}
+
+fn policy(args: &Args, name: &Ident, private: &TokenStream) -> TokenStream {
+    let name = name.to_string();
+    let name = name.trim_start_matches("r#");
+    let mut policy = quote! {
+        #private::Policy::new(::core::concat!(::core::module_path!(), "::", #name))
+    };
+    let mut set = |call: TokenStream| policy.extend(call);
+    if let Some(millis) = args.ttl_millis {
+        set(quote!(.ttl_millis(#millis)));
+    }
+    if args.required {
+        set(quote!(.required()));
+    }
+    if let Some(statuses) = &args.record {
+        let statuses = statuses.expand(private);
+        set(quote!(.record(#statuses)));
+    }
+    if args.record_rejections {
+        set(quote!(.record_rejections()));
+    }
+    if let Some(millis) = args.wait_millis {
+        set(quote!(.wait_millis(#millis)));
+    }
+    if args.hold_unknown {
+        set(quote!(.hold_unknown()));
+    }
+    if let Some(fingerprint) = &args.fingerprint {
+        let fingerprint = fingerprint.expand(private);
+        set(quote!(.fingerprint(#fingerprint)));
+    }
+    policy
+}
+
+/// `__IDEM_POLICY.admit(order, |scope| scope.token())`
+fn admit(args: &Args, plan: &Plan, arguments: &Arguments<'_>) -> TokenStream {
+    let body = arguments.deferred(plan);
+    let reader = local("__idem_scope");
+    let mut reads = TokenStream::new();
+    for (at, part) in plan.parts.iter().enumerate() {
+        if at > 0 {
+            reads.extend(quote!(?));
+        }
+        reads.extend(part.expand());
+    }
+    let opened = arguments.opened(&plan.scope_names);
+    let scope = match opened.is_empty() {
+        true => quote!(|#reader| #reader #reads),
+        false => quote!(|#reader| { #opened #reader #reads }),
+    };
+    let Some(runtime) = &args.runtime else {
+        return quote!(__IDEM_POLICY.admit(#body, #scope));
+    };
+    let opened = arguments.opened(&plan.runtime_names);
+    let runtime = match runtime {
+        Expr::Path(_) | Expr::Field(_) | Expr::Index(_) | Expr::Unary(_) => {
+            scope::reference_to(runtime)
+        }
+        _ => runtime.to_token_stream(),
+    };
+    let runtime = match opened.is_empty() {
+        true => quote!(|| #runtime),
+        false => quote!(|| { #opened #runtime }),
+    };
+    quote!(__IDEM_POLICY.admit_on(#body, #runtime, #scope))
+}
+
+/// `lease.settle(async move { … }).await`, spanned at what the user wrote: a future that is not
+/// `Send` and an answer that is none are then reported there.
+fn settle(arguments: &Arguments<'_>, handler: &Handler) -> TokenStream {
+    let moved = arguments.moved();
+    let taken_apart = arguments.taken_apart();
+    let pin = returns::pin(&handler.sig);
+    let body = &handler.body;
+    let (start, end) = answer_span(handler);
+    let mut block = Group::new(
+        proc_macro2::Delimiter::Brace,
+        quote!(#moved #taken_apart #pin #body),
+    );
+    block.set_span(end);
+    let block = TokenTree::Group(block);
+    let lease = Ident::new("__idem_lease", Span::mixed_site().located_at(start));
+    let future = quote_spanned!(start=> async move);
+    let call = quote_spanned!(start=> settle);
+    let answer = quote_spanned!(end=> .await);
+    let mut argument = Group::new(proc_macro2::Delimiter::Parenthesis, quote!(#future #block));
+    argument.set_span(end);
+    quote!(#lease.#call #argument #answer)
+}
+
+/// Where the declared answer begins and ends; the handler's name where there is none.
+fn answer_span(handler: &Handler) -> (Span, Span) {
+    match &handler.sig.output {
+        ReturnType::Default => (handler.sig.ident.span(), handler.sig.ident.span()),
+        ReturnType::Type(_, ty) => {
+            let last = ty.to_token_stream().into_iter().last();
+            (ty.span(), last.map_or(ty.span(), |token| token.span()))
+        }
+    }
+}
+
+/// Type parameters live as long as a handler that runs on after its client went away.
+fn outliving(generics: &Generics) -> Generics {
+    let mut generics = generics.clone();
+    for param in generics.type_params_mut() {
+        let span = param.ident.span();
+        if !has_bound(param, "Send") {
+            param.bounds.push(syn::parse_quote_spanned!(span=> ::core::marker::Send));
+        }
+        if !has_bound(param, "'static") {
+            param.bounds.push(syn::parse_quote_spanned!(span=> 'static));
+        }
+    }
+    generics
+}
+
+fn has_bound(param: &TypeParam, wanted: &str) -> bool {
+    param.bounds.iter().any(|bound| match bound {
+        TypeParamBound::Trait(bound) => bound.path.is_ident(wanted),
+        TypeParamBound::Lifetime(lifetime) => lifetime.to_string() == wanted,
+        _ => false,
+    })
+}

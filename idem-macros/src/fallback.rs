@@ -1,0 +1,51 @@
+//! What is emitted beside the errors, so that nothing else in the crate breaks.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::ReturnType;
+
+use crate::handler::Handler;
+
+/// What a faulty handler needs to stay one for its router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repair {
+    /// Nothing: as it is written it is a function of its own right.
+    AsWritten,
+    /// `async` put in; `const`, `unsafe` and `extern` left out.
+    Qualifiers,
+    /// Its arguments fit no handler, so that its name and generics are all that is kept.
+    Stub,
+}
+
+/// The handler without the attribute.
+pub(crate) fn expand(handler: &Handler, repair: Repair) -> TokenStream {
+    let Handler {
+        attrs, vis, sig, body, ..
+    } = handler;
+    let Some(body) = body else {
+        return quote!(#(#attrs)* #vis #sig;);
+    };
+    match repair {
+        Repair::AsWritten => quote!(#(#attrs)* #vis #sig { #body }),
+        Repair::Qualifiers => {
+            let mut sig = sig.clone();
+            sig.constness = None;
+            sig.safety = syn::Safety::Default;
+            sig.abi = None;
+            if sig.asyncness.is_none() && !gives_a_future(&sig.output) {
+                sig.asyncness = Some(syn::Token![async](sig.fn_token.span));
+            }
+            quote!(#(#attrs)* #vis #sig { #body })
+        }
+        Repair::Stub => {
+            let (name, generics) = (&sig.ident, &sig.generics);
+            let (_, _, bounds) = generics.split_for_impl();
+            quote!(#vis async fn #name #generics () #bounds {})
+        }
+    }
+}
+
+fn gives_a_future(output: &ReturnType) -> bool {
+    let words = quote!(#output).to_string();
+    words.contains("Future")
+}

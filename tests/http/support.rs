@@ -1,6 +1,5 @@
 //! A real server on a free port of the loopback, and clients that speak to it over sockets.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,32 +16,32 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-pub const KEY: &str = "idempotency-key";
-pub const REPLAYED: &str = "idempotency-replayed";
+pub(crate) const KEY: &str = "idempotency-key";
+pub(crate) const REPLAYED: &str = "idempotency-replayed";
 
 /// A server that runs until the test ends.
 #[derive(Clone, Copy)]
-pub struct Server(pub SocketAddr);
+pub(crate) struct Server(pub(crate) SocketAddr);
 
 /// An answer as its client saw it.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("text")
     }
 
-    pub fn is_replay(&self) -> bool {
+    pub(crate) fn is_replay(&self) -> bool {
         self.headers.get(REPLAYED).is_some_and(|value| value == "true")
     }
 
     /// The code of a problem, which is then checked to be a whole one.
-    pub fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         assert_eq!(self.headers["content-type"], "application/problem+json", "{self:?}");
         let problem: serde_json::Value = serde_json::from_slice(&self.body).expect("JSON");
         for member in ["type", "title", "detail"] {
@@ -54,19 +53,19 @@ impl Answer {
 }
 
 impl Server {
-    pub async fn start(router: Router) -> Self {
+    pub(crate) async fn start(router: Router) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self(address)
     }
 
-    pub async fn connect(self) -> TcpStream {
+    pub(crate) async fn connect(self) -> TcpStream {
         TcpStream::connect(self.0).await.expect("the server listens")
     }
 
     /// Sends one request on a connection of its own.
-    pub async fn send(self, request: Request<Full<Bytes>>) -> Answer {
+    pub(crate) async fn send(self, request: Request<Full<Bytes>>) -> Answer {
         let io = TokioIo::new(self.connect().await);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.expect("HTTP/1");
         tokio::spawn(connection);
@@ -80,28 +79,28 @@ impl Server {
     }
 
     /// `POST path` with a key and a body.
-    pub async fn post(self, path: &str, key: &str, body: &str) -> Answer {
+    pub(crate) async fn post(self, path: &str, key: &str, body: &str) -> Answer {
         self.send(post(path, key, body)).await
     }
 
-    pub async fn get(self, path: &str) -> Answer {
+    pub(crate) async fn get(self, path: &str) -> Answer {
         self.send(request(Method::GET, path, [], "")).await
     }
 
     /// Opens a connection, writes these bytes, and leaves it open.
-    pub async fn write(self, bytes: impl AsRef<[u8]>) -> TcpStream {
+    pub(crate) async fn write(self, bytes: impl AsRef<[u8]>) -> TcpStream {
         let mut stream = self.connect().await;
         stream.write_all(bytes.as_ref()).await.expect("written");
         stream
     }
 
     /// Writes these bytes, which end with `Connection: close`, and reads all that comes back.
-    pub async fn write_and_read(self, bytes: impl AsRef<[u8]>) -> Vec<u8> {
+    pub(crate) async fn write_and_read(self, bytes: impl AsRef<[u8]>) -> Vec<u8> {
         read_to_end(self.write(bytes).await).await
     }
 
     /// An HTTP/2 connection.
-    pub async fn http2(self) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
+    pub(crate) async fn http2(self) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
         let io = TokioIo::new(self.connect().await);
         let executor = TokioExecutor::new();
         let (sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.expect("HTTP/2");
@@ -110,20 +109,20 @@ impl Server {
     }
 }
 
-pub async fn read_to_end(mut stream: TcpStream) -> Vec<u8> {
+pub(crate) async fn read_to_end(mut stream: TcpStream) -> Vec<u8> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.expect("read");
     answer
 }
 
 /// The status of an answer that was read from a socket.
-pub fn status_of(answer: &[u8]) -> u16 {
+pub(crate) fn status_of(answer: &[u8]) -> u16 {
     let line = answer.get(9..12).and_then(|status| std::str::from_utf8(status).ok());
     line.and_then(|status| status.parse().ok())
         .unwrap_or_else(|| panic!("no status in {:?}", String::from_utf8_lossy(answer)))
 }
 
-pub fn request<'a>(
+pub(crate) fn request<'a>(
     method: Method,
     path: &str,
     headers: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -137,13 +136,13 @@ pub fn request<'a>(
     request.body(Full::new(Bytes::from(body.to_owned()))).expect("a request")
 }
 
-pub fn post(path: &str, key: &str, body: &str) -> Request<Full<Bytes>> {
+pub(crate) fn post(path: &str, key: &str, body: &str) -> Request<Full<Bytes>> {
     let token = (AUTHORIZATION.as_str(), "Bearer alice");
     request(Method::POST, path, [(KEY, key), token], body)
 }
 
 /// The same request as bytes, for sockets that are closed half way.
-pub fn post_bytes(path: &str, key: &str, body: &str) -> String {
+pub(crate) fn post_bytes(path: &str, key: &str, body: &str) -> String {
     format!(
         "POST {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer alice\r\n\
          idempotency-key: {key}\r\ncontent-length: {}\r\n\r\n{body}",
@@ -153,7 +152,7 @@ pub fn post_bytes(path: &str, key: &str, body: &str) -> String {
 
 /// Counts runs, and holds them at a gate until the test opens it.
 #[derive(Clone, Default)]
-pub struct Runs(Arc<Counters>);
+pub(crate) struct Runs(Arc<Counters>);
 
 struct Counters {
     started: AtomicUsize,
@@ -173,13 +172,13 @@ impl Default for Counters {
 
 impl Runs {
     /// Counts a run that passes no gate, and gives its number.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.finished.fetch_add(1, Ordering::SeqCst);
         self.0.started.fetch_add(1, Ordering::SeqCst) + 1
     }
 
     /// Counts a run that waits at the gate, and gives its number.
-    pub async fn pass(&self) -> usize {
+    pub(crate) async fn pass(&self) -> usize {
         let run = self.0.started.fetch_add(1, Ordering::SeqCst) + 1;
         self.0.gate.acquire().await.expect("open").forget();
         self.0.finished.fetch_add(1, Ordering::SeqCst);
@@ -187,29 +186,29 @@ impl Runs {
     }
 
     /// Lets this many runs through.
-    pub fn open(&self, runs: usize) {
+    pub(crate) fn open(&self, runs: usize) {
         self.0.gate.add_permits(runs);
     }
 
-    pub fn started(&self) -> usize {
+    pub(crate) fn started(&self) -> usize {
         self.0.started.load(Ordering::SeqCst)
     }
 
-    pub fn finished(&self) -> usize {
+    pub(crate) fn finished(&self) -> usize {
         self.0.finished.load(Ordering::SeqCst)
     }
 
-    pub async fn until_started(&self, runs: usize) {
+    pub(crate) async fn until_started(&self, runs: usize) {
         eventually("a run starts", || self.started() >= runs).await;
     }
 
-    pub async fn until_finished(&self, runs: usize) {
+    pub(crate) async fn until_finished(&self, runs: usize) {
         eventually("a run finishes", || self.finished() >= runs).await;
     }
 }
 
 /// Waits for what another task is about to do, for as long as a slow machine may take.
-pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     for _ in 0..6_000 {
         if is_so() {
             return;

@@ -27,7 +27,9 @@ use crate::{returns, scope};
 /// The whole item.
 pub(crate) fn expand(args: &Args, plan: &Plan, handler: &Handler) -> TokenStream {
     let private = private(args);
-    let Handler { attrs, vis, sig, .. } = handler;
+    let Handler {
+        attrs, vis, sig, ..
+    } = handler;
     let name = &sig.ident;
     let generics = outliving(&sig.generics);
     let (parameters, _, bounds) = generics.split_for_impl();
@@ -167,7 +169,9 @@ fn outliving(generics: &Generics) -> Generics {
     for param in generics.type_params_mut() {
         let span = param.ident.span();
         if !has_bound(param, "Send") {
-            param.bounds.push(syn::parse_quote_spanned!(span=> ::core::marker::Send));
+            param
+                .bounds
+                .push(syn::parse_quote_spanned!(span=> ::core::marker::Send));
         }
         if !has_bound(param, "'static") {
             param.bounds.push(syn::parse_quote_spanned!(span=> 'static));

@@ -187,10 +187,9 @@ impl Policy {
                     owner: verdict.owner,
                     fence,
                 };
-                let attempt = request.extensions().get::<Attempt>().cloned();
-                if let Some(attempt) = &attempt {
-                    attempt.claimed(holder, number);
-                }
+                // The last argument may be it, or ask for it, and is extracted after this.
+                let attempt = Attempt::of(request.extensions_mut());
+                attempt.claimed(holder, number);
                 return Ok(Lease::held(
                     self,
                     idem,

@@ -148,7 +148,8 @@ impl FromRequestParts<Guarded> for Permit {
 
 struct Pair {
     name: &'static str,
-    _permit: Permit,
+    #[expect(dead_code, reason = "held for its drop")]
+    permit: Permit,
 }
 
 impl FromRequestParts<Guarded> for Pair {
@@ -158,10 +159,10 @@ impl FromRequestParts<Guarded> for Pair {
         parts: &mut Parts,
         state: &Guarded,
     ) -> Result<Self, Self::Rejection> {
-        let _permit = Permit::from_request_parts(parts, state).await?;
+        let permit = Permit::from_request_parts(parts, state).await?;
         Ok(Self {
             name: "pair",
-            _permit,
+            permit,
         })
     }
 }

@@ -51,34 +51,23 @@ impl Faulty {
     /// Always with a detour through the scheduler, as a store on a network has it.
     fn pass<T: Send + 'static>(
         &self,
-        faults: &Mutex<VecDeque<Fault>>,
-        call: StoreFuture<T>,
+        faults: impl Fn(&Line) -> &Mutex<VecDeque<Fault>>,
+        call: impl FnOnce(&MemoryStore) -> StoreFuture<T> + Send + 'static,
     ) -> StoreFuture<T> {
-        let fault = faults.lock().expect("no panic").pop_front();
+        let fault = faults(&self.0).lock().expect("no panic").pop_front();
+        let store = self.0.store.clone();
         StoreFuture::new(async move {
             tokio::task::yield_now().await;
             match fault {
-                None => call.await,
+                None => call(&store).await,
                 Some(Fails) => Err(unavailable()),
-                Some(LosesAnswer) => call.await.and(Err(unavailable())),
+                Some(LosesAnswer) => call(&store).await.and(Err(unavailable())),
                 Some(Hangs) => {
-                    call.await?;
+                    call(&store).await?;
                     std::future::pending().await
                 }
             }
         })
-    }
-
-    fn lazily<T: Send + 'static>(
-        &self,
-        faults: impl Fn(&Line) -> &Mutex<VecDeque<Fault>>,
-        call: impl FnOnce(&MemoryStore) -> StoreFuture<T> + Send + 'static,
-    ) -> StoreFuture<T> {
-        let store = self.0.store.clone();
-        self.pass(
-            faults(&self.0),
-            StoreFuture::new(async move { call(&store).await }),
-        )
     }
 }
 
@@ -87,30 +76,30 @@ impl Store for Faulty {
     fn claim(&self, mut claim: Claim) -> StoreFuture<Claimed> {
         claim.wait = false;
         self.0.claims.fetch_add(1, Ordering::SeqCst);
-        self.lazily(|line| &line.on_claim, |store| store.claim(claim))
+        self.pass(|line| &line.on_claim, |store| store.claim(claim))
     }
 
     fn renew(&self, holder: Holder, lease: Duration) -> StoreFuture<Settled> {
         self.0.renewals.fetch_add(1, Ordering::SeqCst);
-        self.lazily(
+        self.pass(
             |line| &line.on_renew,
             move |store| store.renew(holder, lease),
         )
     }
 
     fn complete(&self, holder: Holder, record: Record, ttl: Duration) -> StoreFuture<Settled> {
-        self.lazily(
+        self.pass(
             |line| &line.on_settle,
             move |store| store.complete(holder, record, ttl),
         )
     }
 
     fn release(&self, holder: Holder) -> StoreFuture<Settled> {
-        self.lazily(|line| &line.on_settle, move |store| store.release(holder))
+        self.pass(|line| &line.on_settle, move |store| store.release(holder))
     }
 
     fn abandon(&self, holder: Holder) -> StoreFuture<Settled> {
-        self.lazily(|line| &line.on_settle, move |store| store.abandon(holder))
+        self.pass(|line| &line.on_settle, move |store| store.abandon(holder))
     }
 
     fn look_up(&self, id: RecordId) -> StoreFuture<Option<Entry>> {

@@ -59,16 +59,12 @@ impl Fingerprint {
     }
 
     fn digest(head: [&[u8]; 7], body: &[u8]) -> Self {
-        let len = DOMAIN.len() + head.iter().map(|part| part.len() + 8).sum::<usize>() + 8;
-        let mut input = Vec::with_capacity(len);
-        input.extend_from_slice(DOMAIN);
+        let mut hasher = Sha256::new_with_prefix(DOMAIN);
         for part in head {
-            input.extend_from_slice(&(part.len() as u64).to_le_bytes());
-            input.extend_from_slice(part);
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part);
         }
-        input.extend_from_slice(&(body.len() as u64).to_le_bytes());
-        let mut hasher = Sha256::new();
-        hasher.update(&input);
+        hasher.update((body.len() as u64).to_le_bytes());
         hasher.update(body);
         Self(hasher.finalize().into())
     }

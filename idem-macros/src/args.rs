@@ -88,7 +88,11 @@ impl Args {
                 return skip_argument(input);
             }
         }
-        if input.is_empty() || input.parse::<Option<Token![,]>>().is_ok_and(|comma| comma.is_some()) {
+        if input.is_empty()
+            || input
+                .parse::<Option<Token![,]>>()
+                .is_ok_and(|comma| comma.is_some())
+        {
             return;
         }
         mistakes.at_span(input.span(), "expected a comma before the next argument");
@@ -137,20 +141,29 @@ impl Args {
         let meant = nearest(&given, NAMES).or_else(|| other_word(&given));
         if let Some(meant) = meant {
             self.scope_is_meant |= meant == "scope";
-            mistakes.at(name, format!("unknown argument `{given}`; did you mean `{meant}`?"));
+            mistakes.at(
+                name,
+                format!("unknown argument `{given}`; did you mean `{meant}`?"),
+            );
         } else if matches!(given.as_str(), "token" | "global" | "header") {
             self.scope_is_meant = true;
             mistakes.at(
                 name,
-                format!("`{given}` is a value of `scope`; write `scope = {given}{}`", match given.as_str() {
-                    "header" => "(\"x-workspace-id\")",
-                    _ => "",
-                }),
+                format!(
+                    "`{given}` is a value of `scope`; write `scope = {given}{}`",
+                    match given.as_str() {
+                        "header" => "(\"x-workspace-id\")",
+                        _ => "",
+                    }
+                ),
             );
         } else {
             mistakes.at(
                 name,
-                format!("unknown argument `{given}`; the arguments are {}", one_of(NAMES)),
+                format!(
+                    "unknown argument `{given}`; the arguments are {}",
+                    one_of(NAMES)
+                ),
             );
         }
         false
@@ -196,7 +209,10 @@ fn form(name: &Ident, input: ParseStream<'_>) -> syn::Result<Form> {
         return Ok(Form::Alone);
     };
     if input.is_empty() || input.peek(Token![,]) {
-        let message = format!("`{name}` lacks its value; write `{}`", example(&name.to_string()));
+        let message = format!(
+            "`{name}` lacks its value; write `{}`",
+            example(&name.to_string())
+        );
         return Err(syn::Error::new(equals.span, message));
     }
     input.parse().map(Form::Assigned)
@@ -248,7 +264,10 @@ fn value(name: &Ident, argument: &str, form: Form, mistakes: &mut Mistakes) -> O
         Form::Called(paren) => paren.span.join(),
     };
     let how = example(argument);
-    mistakes.at_span(span, format!("`{name}` takes its value after `=`; write `{how}`"));
+    mistakes.at_span(
+        span,
+        format!("`{name}` takes its value after `=`; write `{how}`"),
+    );
     None
 }
 
@@ -260,7 +279,10 @@ fn in_flight(value: &Expr) -> syn::Result<Option<u64>> {
         if let (1, Some(time)) = (call.args.len(), call.args.first()) {
             return duration::from_expr("wait", "5s", time).map(Some);
         }
-        return Err(syn::Error::new_spanned(value, "`wait` takes one duration; write `wait(\"5s\")`"));
+        return Err(syn::Error::new_spanned(
+            value,
+            "`wait` takes one duration; write `wait(\"5s\")`",
+        ));
     }
     if is_word(value, "wait") {
         let message = "`wait` needs to know how long; write `wait(\"5s\")`";
@@ -274,11 +296,7 @@ fn is_word(value: &Expr, word: &str) -> bool {
 }
 
 /// The one of two words that `value` is.
-fn choice(
-    argument: &str,
-    words: [&'static str; 2],
-    value: &Expr,
-) -> syn::Result<&'static str> {
+fn choice(argument: &str, words: [&'static str; 2], value: &Expr) -> syn::Result<&'static str> {
     if let Some(word) = words.into_iter().find(|word| is_word(value, word)) {
         return Ok(word);
     }
@@ -295,19 +313,27 @@ fn facade(value: Expr) -> syn::Result<Path> {
         Expr::Path(path) if path.qself.is_none() => Ok(path.path),
         Expr::Lit(literal) => {
             let message = match &literal.lit {
-                Lit::Str(text) => format!("a path stands without quotes; write `crate = {}`", text.value()),
+                Lit::Str(text) => format!(
+                    "a path stands without quotes; write `crate = {}`",
+                    text.value()
+                ),
                 _ => "`crate` takes a path, such as `::axum_idem`".to_owned(),
             };
             Err(syn::Error::new_spanned(literal, message))
         }
-        other => Err(syn::Error::new_spanned(other, "`crate` takes a path, such as `::axum_idem`")),
+        other => Err(syn::Error::new_spanned(
+            other,
+            "`crate` takes a path, such as `::axum_idem`",
+        )),
     }
 }
 
 /// Goes on behind the next comma.
 fn skip_argument(input: ParseStream<'_>) {
     while !input.is_empty() {
-        if input.parse::<Option<Token![,]>>().is_ok_and(|comma| comma.is_some())
+        if input
+            .parse::<Option<Token![,]>>()
+            .is_ok_and(|comma| comma.is_some())
             || input.parse::<TokenTree>().is_err()
         {
             return;

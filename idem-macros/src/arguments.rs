@@ -24,7 +24,12 @@ struct Parameter<'a> {
 
 impl<'a> Arguments<'a> {
     pub(crate) fn of(handler: &'a Handler) -> Self {
-        let mut head: Vec<_> = handler.arguments.iter().enumerate().map(Parameter::new).collect();
+        let mut head: Vec<_> = handler
+            .arguments
+            .iter()
+            .enumerate()
+            .map(Parameter::new)
+            .collect();
         let last = head.pop();
         Self { head, last }
     }
@@ -43,7 +48,12 @@ impl<'a> Arguments<'a> {
     }
 
     /// The last argument as the function declares it.
-    pub(crate) fn last_declaration(&self, args: &Args, plan: &Plan, private: &TokenStream) -> TokenStream {
+    pub(crate) fn last_declaration(
+        &self,
+        args: &Args,
+        plan: &Plan,
+        private: &TokenStream,
+    ) -> TokenStream {
         let wrapper = match plan.names_last {
             true => quote!(#private::Headed),
             false => quote!(#private::Deferred),
@@ -73,7 +83,8 @@ impl<'a> Arguments<'a> {
     pub(crate) fn split(&self, plan: &Plan) -> TokenStream {
         match &self.last {
             Some(last) if plan.names_last => {
-                let (pattern, body, wrapped) = (last.pattern(), local("__idem_body"), self.wrapped_name());
+                let (pattern, body, wrapped) =
+                    (last.pattern(), local("__idem_body"), self.wrapped_name());
                 quote!(let (#pattern, #body) = #wrapped.split();)
             }
             _ => TokenStream::new(),
@@ -108,6 +119,12 @@ impl<'a> Arguments<'a> {
             }
         }
         opened
+    }
+
+    /// Whether `name` is a variable that is visible only so.
+    pub(crate) fn opens(&self, name: &Ident) -> bool {
+        self.all()
+            .any(|parameter| parameter.whole.is_some() && parameter.argument.binds(name))
     }
 
     /// Moves every argument into the handler's future, also one that the body never names.

@@ -2,7 +2,6 @@
 
 use proc_macro2::Ident;
 use quote::ToTokens;
-use syn::spanned::Spanned as _;
 use syn::visit::{self, Visit};
 use syn::{Attribute, GenericArgument, GenericParam, PathArguments, Safety, Type, TypeImplTrait};
 
@@ -46,11 +45,17 @@ pub(crate) fn signature(handler: &Handler, mistakes: &mut Mistakes) -> Repair {
         repair = Repair::Qualifiers;
     }
     if let Some(abi) = &sig.abi {
-        mistakes.at(abi, "a handler has Rust's own calling convention; leave `extern` out");
+        mistakes.at(
+            abi,
+            "a handler has Rust's own calling convention; leave `extern` out",
+        );
         repair = Repair::Qualifiers;
     }
     if let Some(variadic) = &sig.variadic {
-        mistakes.at(variadic, "a handler has a fixed number of arguments; leave `...` out");
+        mistakes.at(
+            variadic,
+            "a handler has a fixed number of arguments; leave `...` out",
+        );
     }
     if handler.body.is_none() {
         mistakes.at_span(
@@ -91,7 +96,9 @@ pub(crate) fn signature(handler: &Handler, mistakes: &mut Mistakes) -> Repair {
         if let Some(name) = body_extractor(&argument.ty) {
             mistakes.at(
                 &argument.ty,
-                format!("`{name}` reads the body, so it has to be the last argument; move it to the end"),
+                format!(
+                    "`{name}` reads the body, so it has to be the last argument; move it to the end"
+                ),
             );
             repair = Repair::Stub;
         }
@@ -108,16 +115,28 @@ fn argument(argument: &Argument, mistakes: &mut Mistakes) -> bool {
             visit::visit_type_impl_trait(self, ty);
         }
     }
-    if let Some(cfg) = argument.attrs.iter().find(|attr| attr.path().is_ident("cfg")) {
-        mistakes.at(cfg, "an argument cannot be conditional; put `#[cfg(…)]` on two versions of the handler");
+    if let Some(cfg) = argument
+        .attrs
+        .iter()
+        .find(|attr| attr.path().is_ident("cfg"))
+    {
+        mistakes.at(
+            cfg,
+            "an argument cannot be conditional; put `#[cfg(…)]` on two versions of the handler",
+        );
     }
     if let Type::Reference(reference) = &argument.ty {
         let inner = reference.elem.to_token_stream().to_string();
         let owned = match inner.as_str() {
             "str" => "write `String`".to_owned(),
-            _ => format!("take `{inner}` by value, or through an extractor such as `State` or `Json`"),
+            _ => format!(
+                "take `{inner}` by value, or through an extractor such as `State` or `Json`"
+            ),
         };
-        mistakes.at(&argument.ty, format!("a handler cannot borrow its arguments; {owned}"));
+        mistakes.at(
+            &argument.ty,
+            format!("a handler cannot borrow its arguments; {owned}"),
+        );
         return true;
     }
     let mut found = ImplTrait(None);
@@ -142,7 +161,10 @@ pub(crate) fn doubled(attrs: &mut Vec<Attribute>, mistakes: &mut Mistakes) {
         let last = attr.path().segments.last();
         let doubled = last.is_some_and(|segment| segment.ident == "idempotent");
         if doubled {
-            mistakes.at(attr.path(), "`#[idempotent]` is given twice; put all arguments into one");
+            mistakes.at(
+                attr.path(),
+                "`#[idempotent]` is given twice; put all arguments into one",
+            );
         }
         !doubled
     });
@@ -156,7 +178,10 @@ pub(crate) fn plan(args: &Args, handler: &Handler, mistakes: &mut Mistakes) -> P
     } else if !args.scope_is_meant {
         mistakes.at_span(
             proc_macro2::Span::call_site(),
-            format!("`scope` is missing: whose key is it? write `scope = …` with {}", scope::CHOICES),
+            format!(
+                "`scope` is missing: whose key is it? write `scope = …` with {}",
+                scope::CHOICES
+            ),
         );
     }
     let values = parts.iter().filter_map(|part| match part {

@@ -49,7 +49,9 @@ fn read(text: &str) -> Result<u64, String> {
         return Err(format!("a duration cannot be empty; {HOW}"));
     }
     if text.starts_with(['-', '−']) {
-        return Err(format!("`{text}` is negative; a duration is longer than nothing"));
+        return Err(format!(
+            "`{text}` is negative; a duration is longer than nothing"
+        ));
     }
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(format!(
@@ -58,7 +60,9 @@ fn read(text: &str) -> Result<u64, String> {
     }
     let tidy: String = text.to_lowercase().split_whitespace().collect();
     if tidy != text && read(&tidy).is_ok() {
-        return Err(format!("cannot read `{text}` as a duration; write `\"{tidy}\"`"));
+        return Err(format!(
+            "cannot read `{text}` as a duration; write `\"{tidy}\"`"
+        ));
     }
     if text.contains('.') {
         return Err(format!(
@@ -71,9 +75,13 @@ fn read(text: &str) -> Result<u64, String> {
     let mut smallest = u64::MAX;
     let mut rest = text;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
         let (number, after) = rest.split_at(digits);
-        let letters = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let letters = after
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(after.len());
         let (name, after) = after.split_at(letters);
         let Some(millis) = unit(name) else {
             return Err(cannot());

@@ -27,7 +27,9 @@ use crate::{returns, scope};
 /// The whole item.
 pub(crate) fn expand(args: &Args, plan: &Plan, handler: &Handler) -> TokenStream {
     let private = private(args);
-    let Handler { attrs, vis, sig, .. } = handler;
+    let Handler {
+        attrs, vis, sig, ..
+    } = handler;
     let name = &sig.ident;
     let generics = outliving(&sig.generics);
     let (parameters, _, bounds) = generics.split_for_impl();
@@ -115,6 +117,15 @@ fn admit(args: &Args, plan: &Plan, arguments: &Arguments<'_>) -> TokenStream {
     };
     let opened = arguments.opened(&plan.runtime_names);
     let runtime = match runtime {
+        // Taken apart by reference, it is one already.
+        Expr::Path(path)
+            if path
+                .path
+                .get_ident()
+                .is_some_and(|name| arguments.opens(name)) =>
+        {
+            runtime.to_token_stream()
+        }
         Expr::Path(_) | Expr::Field(_) | Expr::Index(_) | Expr::Unary(_) => {
             scope::reference_to(runtime)
         }
@@ -167,7 +178,9 @@ fn outliving(generics: &Generics) -> Generics {
     for param in generics.type_params_mut() {
         let span = param.ident.span();
         if !has_bound(param, "Send") {
-            param.bounds.push(syn::parse_quote_spanned!(span=> ::core::marker::Send));
+            param
+                .bounds
+                .push(syn::parse_quote_spanned!(span=> ::core::marker::Send));
         }
         if !has_bound(param, "'static") {
             param.bounds.push(syn::parse_quote_spanned!(span=> 'static));

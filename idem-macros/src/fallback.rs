@@ -20,7 +20,11 @@ pub(crate) enum Repair {
 /// The handler without the attribute.
 pub(crate) fn expand(handler: &Handler, repair: Repair) -> TokenStream {
     let Handler {
-        attrs, vis, sig, body, ..
+        attrs,
+        vis,
+        sig,
+        body,
+        ..
     } = handler;
     let Some(body) = body else {
         return quote!(#(#attrs)* #vis #sig;);

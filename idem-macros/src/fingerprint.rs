@@ -94,11 +94,15 @@ fn pointer(argument: &Expr) -> Result<LitStr, String> {
     }
     if !value.starts_with('/') {
         let fixed = value.trim_start_matches("$.").replace('.', "/");
-        return Err(format!("a JSON pointer begins with `/`; write `\"/{fixed}\"`"));
+        return Err(format!(
+            "a JSON pointer begins with `/`; write `\"/{fixed}\"`"
+        ));
     }
     let escapes = value.split('~').skip(1);
     if escapes.clone().any(|rest| !rest.starts_with(['0', '1'])) {
-        return Err("in a JSON pointer `~` is written `~0` and a `/` inside a name `~1`".to_owned());
+        return Err(
+            "in a JSON pointer `~` is written `~0` and a `/` inside a name `~1`".to_owned(),
+        );
     }
     Ok(text.clone())
 }
@@ -111,7 +115,9 @@ mod tests {
     fn mistakes_of(value: &Expr) -> Option<String> {
         let mut mistakes = Mistakes::default();
         Fingerprint::from_expr(value, &mut mistakes);
-        mistakes.into_compile_errors().map(|errors| errors.to_string())
+        mistakes
+            .into_compile_errors()
+            .map(|errors| errors.to_string())
     }
 
     #[test]

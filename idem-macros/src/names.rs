@@ -13,9 +13,7 @@ pub(crate) fn variables(tokens: TokenStream) -> Vec<Ident> {
 
 fn collect(tokens: TokenStream, in_macro: bool, found: &mut Vec<Ident>) {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-    let punct = |at: Option<usize>, wanted: char| {
-        matches!(at.and_then(|at| tokens.get(at)), Some(TokenTree::Punct(p)) if p.as_char() == wanted)
-    };
+    let punct = |at: Option<usize>, wanted: char| matches!(at.and_then(|at| tokens.get(at)), Some(TokenTree::Punct(p)) if p.as_char() == wanted);
     for (at, token) in tokens.iter().enumerate() {
         let before = at.checked_sub(1);
         let earlier = at.checked_sub(2);
@@ -30,7 +28,8 @@ fn collect(tokens: TokenStream, in_macro: bool, found: &mut Vec<Ident>) {
                 }
             }
             TokenTree::Group(group) => {
-                let called = punct(before, '!') && matches!(earlier.map(|at| &tokens[at]), Some(TokenTree::Ident(_)));
+                let called = punct(before, '!')
+                    && matches!(earlier.map(|at| &tokens[at]), Some(TokenTree::Ident(_)));
                 let in_macro = called || (in_macro && group.delimiter() != Delimiter::Brace);
                 collect(group.stream(), in_macro, found);
             }
@@ -46,7 +45,9 @@ fn collect(tokens: TokenStream, in_macro: bool, found: &mut Vec<Ident>) {
 fn captured(literal: &str, span: Span, found: &mut Vec<Ident>) {
     let unescaped = literal.replace("{{", "");
     for hole in unescaped.split('{').skip(1) {
-        let name = hole.split(|c: char| !c.is_alphanumeric() && c != '_').next();
+        let name = hole
+            .split(|c: char| !c.is_alphanumeric() && c != '_')
+            .next();
         if let Some(name) = name
             && !name.starts_with(|c: char| c.is_ascii_digit())
             && syn::parse_str::<Ident>(name).is_ok()
@@ -69,8 +70,14 @@ mod tests {
             ("Id { value: user.id }", &["Id", "user"]),
             ("a..b", &["a", "b"]),
             ("key(&user, 3)", &["key", "user"]),
-            ("format!(\"{}-{}\", user, desk.name)", &["format", "user", "desk"]),
-            ("format!(\"{user}/{desk:?}/{{no}}/{0}\", x)", &["format", "user", "desk", "x"]),
+            (
+                "format!(\"{}-{}\", user, desk.name)",
+                &["format", "user", "desk"],
+            ),
+            (
+                "format!(\"{user}/{desk:?}/{{no}}/{0}\", x)",
+                &["format", "user", "desk", "x"],
+            ),
             ("\"{user}\"", &[]),
         ] {
             let found: Vec<_> = variables(text.parse().expect("tokens"))

@@ -32,7 +32,9 @@ pub(crate) fn holds_everything(pat: &Pat) -> bool {
         Pat::Tuple(pat) => pat.elems.iter().all(holds_everything),
         Pat::TupleStruct(pat) => {
             // These may not match; that is for the compiler to say, as it does for a `let`.
-            let refutable = ["Some", "Ok", "Err"].iter().any(|name| pat.path.is_ident(name));
+            let refutable = ["Some", "Ok", "Err"]
+                .iter()
+                .any(|name| pat.path.is_ident(name));
             !refutable && !pat.elems.is_empty() && pat.elems.iter().all(holds_everything)
         }
         Pat::Struct(pat) => {
@@ -132,10 +134,12 @@ mod tests {
 
     #[test]
     fn bindings_are_the_variables_only() {
-        let names: Vec<_> = bindings(&pat("User { id, name: ref called, kind: Kind::A, at: x @ Y }"))
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let names: Vec<_> = bindings(&pat(
+            "User { id, name: ref called, kind: Kind::A, at: x @ Y }",
+        ))
+        .iter()
+        .map(ToString::to_string)
+        .collect();
         assert_eq!(names, ["id", "called", "x"]);
     }
 
@@ -148,7 +152,9 @@ mod tests {
             ("whole @ User { ref id , .. }", "User { id , .. }"),
             ("(_, id)", "(_ , id)"),
         ] {
-            let clean = by_reference(&pat(text), &wanted).to_token_stream().to_string();
+            let clean = by_reference(&pat(text), &wanted)
+                .to_token_stream()
+                .to_string();
             assert_eq!(clean, expected);
         }
     }

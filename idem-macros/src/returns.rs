@@ -3,7 +3,7 @@
 use proc_macro2::{Ident, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote};
 use syn::visit_mut::{self, VisitMut};
-use syn::{Generics, GenericParam, ReturnType, Signature, Type, TypeParamBound};
+use syn::{GenericParam, Generics, ReturnType, Signature, Type, TypeParamBound};
 
 /// A statement that is never entered and returns the type that the handler declares.
 ///
@@ -12,7 +12,9 @@ use syn::{Generics, GenericParam, ReturnType, Signature, Type, TypeParamBound};
 /// unreachable and no lint wakes up.
 pub(crate) fn pin(sig: &Signature) -> TokenStream {
     let ReturnType::Type(_, ty) = &sig.output else {
-        return quote!(if false { return; });
+        return quote!(if false {
+            return;
+        });
     };
     if is_bare_into_response(ty) {
         return TokenStream::new();
@@ -102,7 +104,10 @@ impl VisitMut for Opaque {
         visit_mut::visit_type_mut(self, ty);
         let Type::ImplTrait(opaque) = ty else { return };
         let name = format_ident!("__IdemOpaque{}", self.parameters.len());
-        let bounds = opaque.bounds.iter().filter(|bound| !matches!(bound, TypeParamBound::PreciseCapture(_)));
+        let bounds = opaque
+            .bounds
+            .iter()
+            .filter(|bound| !matches!(bound, TypeParamBound::PreciseCapture(_)));
         self.parameters.push(Parameter {
             name: name.clone(),
             bounds: bounds.cloned().collect(),
@@ -132,7 +137,9 @@ fn names_what_an_inner_item_cannot(sig: &Signature) -> bool {
         let name = ident.to_string();
         let looks_like_a_parameter = name.len() <= 2
             && name.starts_with(|c: char| c.is_ascii_uppercase())
-            && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
+            && name
+                .chars()
+                .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
         name == "Self" || (looks_like_a_parameter && !declares(generics, ident))
     })
 }

@@ -43,12 +43,7 @@ pub(crate) fn parts(value: &Expr, handler: &Handler, mistakes: &mut Mistakes) ->
     }
 }
 
-fn part(
-    value: &Expr,
-    in_tuple: bool,
-    handler: &Handler,
-    mistakes: &mut Mistakes,
-) -> Option<Part> {
+fn part(value: &Expr, in_tuple: bool, handler: &Handler, mistakes: &mut Mistakes) -> Option<Part> {
     let names = Names::of(handler);
     match value {
         Expr::Path(path) if path.path.is_ident("token") && !names.bound("token") => {
@@ -58,7 +53,10 @@ fn part(
             return Some(Part::Global);
         }
         Expr::Path(path) if path.path.is_ident("header") && !names.bound("header") => {
-            mistakes.at(value, "`header` needs a name; write `header(\"x-workspace-id\")`");
+            mistakes.at(
+                value,
+                "`header` needs a name; write `header(\"x-workspace-id\")`",
+            );
             return None;
         }
         Expr::Call(call) => {
@@ -101,7 +99,8 @@ fn built_in_call(call: &ExprCall, names: &Names) -> Option<syn::Result<Part>> {
 }
 
 fn header(call: &ExprCall) -> syn::Result<Part> {
-    const HOW: &str = "`header` takes one header name in quotes; write `header(\"x-workspace-id\")`";
+    const HOW: &str =
+        "`header` takes one header name in quotes; write `header(\"x-workspace-id\")`";
     let (1, Some(Expr::Lit(literal))) = (call.args.len(), call.args.first()) else {
         return Err(syn::Error::new_spanned(call, HOW));
     };
@@ -113,7 +112,9 @@ fn header(call: &ExprCall) -> syn::Result<Part> {
     if value.is_empty() || !value.bytes().all(is_token) {
         return Err(syn::Error::new_spanned(
             name,
-            format!("`{value}` cannot be the name of a header; use letters, digits and `-`, such as `\"x-workspace-id\"`"),
+            format!(
+                "`{value}` cannot be the name of a header; use letters, digits and `-`, such as `\"x-workspace-id\"`"
+            ),
         ));
     }
     Ok(Part::Header(name.clone()))
@@ -130,9 +131,7 @@ fn literal_problem(literal: &Lit, in_tuple: bool, names: &Names) -> Option<Strin
             return Some(format!("a header's scope is written `header(\"{text}\")`"));
         }
     }
-    (!in_tuple).then(|| {
-        format!("this scope is the same for every caller; write {CHOICES}")
-    })
+    (!in_tuple).then(|| format!("this scope is the same for every caller; write {CHOICES}"))
 }
 
 /// The names that a scope may use.
@@ -143,7 +142,10 @@ pub(crate) struct Names {
 
 impl Names {
     pub(crate) fn of(handler: &Handler) -> Self {
-        let head = handler.head().iter().flat_map(|argument| &argument.bindings);
+        let head = handler
+            .head()
+            .iter()
+            .flat_map(|argument| &argument.bindings);
         let last = handler.last().map(|argument| argument.bindings.clone());
         Self {
             head: head.cloned().collect(),
@@ -167,12 +169,17 @@ impl Names {
             return None;
         }
         if name == "self" {
-            return Some(syn::Error::new_spanned(root, "a handler has no `self`; name one of its arguments"));
+            return Some(syn::Error::new_spanned(
+                root,
+                "a handler has no `self`; name one of its arguments",
+            ));
         }
         if argument == "scope" && matches!(name.as_str(), "token" | "global") {
             return Some(syn::Error::new_spanned(
                 root,
-                format!("`{name}` stands alone, for it is no argument of the handler; write `scope = {name}`"),
+                format!(
+                    "`{name}` stands alone, for it is no argument of the handler; write `scope = {name}`"
+                ),
             ));
         }
         // A constant, or the type that a longer expression begins with.
@@ -184,7 +191,9 @@ impl Names {
         let bound: Vec<String> = self.all().collect();
         let bound = bound.iter().map(String::as_str);
         let choices = match argument {
-            "scope" => "a scope is `token`, `header(\"…\")`, `global`, or made of the handler's arguments",
+            "scope" => {
+                "a scope is `token`, `header(\"…\")`, `global`, or made of the handler's arguments"
+            }
             _ => "a runtime is made of the handler's arguments",
         };
         let built_in = ["token", "global", "header"].into_iter();

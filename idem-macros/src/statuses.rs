@@ -92,7 +92,9 @@ fn from_number(number: &LitInt) -> Result<Status, String> {
     let written = number.to_string();
     match number.suffix() {
         "xx" => match number.base10_digits() {
-            "1" => Err("a `1xx` is no answer yet; classes are `2xx`, `3xx`, `4xx` and `5xx`".into()),
+            "1" => {
+                Err("a `1xx` is no answer yet; classes are `2xx`, `3xx`, `4xx` and `5xx`".into())
+            }
             "2" => Ok(Status::Class(2)),
             "3" => Ok(Status::Class(3)),
             "4" => Ok(Status::Class(4)),
@@ -104,14 +106,17 @@ fn from_number(number: &LitInt) -> Result<Status, String> {
         "" => match number.base10_parse() {
             Ok(code @ 200..=599) => Ok(Status::Code(code)),
             Ok(100..=199) => Err(format!("{written} is no answer yet; codes are 200 to 599")),
-            Ok(class @ 2..=5) => Err(format!("{written} is no status; write `{class}xx` for the class")),
+            Ok(class @ 2..=5) => Err(format!(
+                "{written} is no status; write `{class}xx` for the class"
+            )),
             _ => Err(format!(
                 "{written} is no status; codes are 200 to 599, classes are `2xx` to `5xx`"
             )),
         },
-        suffix if suffix.eq_ignore_ascii_case("xx") => {
-            Err(format!("classes are in lower case; write `{}`", written.to_lowercase()))
-        }
+        suffix if suffix.eq_ignore_ascii_case("xx") => Err(format!(
+            "classes are in lower case; write `{}`",
+            written.to_lowercase()
+        )),
         _ => Err(format!("cannot read `{written}` as a status; {HOW}")),
     }
 }
@@ -165,6 +170,10 @@ mod tests {
             let errors = read(&value).expect_err("wrong");
             assert!(errors.contains("[2xx, 4xx, 503]"), "{errors}");
         }
-        assert!(read(&parse_quote!([])).expect_err("wrong").contains("keeps no answer"));
+        assert!(
+            read(&parse_quote!([]))
+                .expect_err("wrong")
+                .contains("keeps no answer")
+        );
     }
 }

@@ -1,7 +1,10 @@
 //! Words for messages: the name that was probably meant, and lists that read well.
 
 /// The name among `known` that is nearest to `given`, when one is near enough to be a slip.
-pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(
+    given: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     let given = given.to_lowercase();
     let slips = 1 + given.chars().count() / 4;
     known

@@ -77,15 +77,12 @@ impl Attempt {
     #[must_use]
     pub fn derive_key(&self, label: &str) -> String {
         let mut hasher = Sha256::new();
-        match self.0.claimed.get() {
-            Some(claimed) => {
-                hasher.update(b"axum-idem derived key v1\0");
-                hasher.update(claimed.holder.id.as_bytes());
-            }
-            None => {
-                hasher.update(b"axum-idem unkeyed v1\0");
-                hasher.update(self.0.unkeyed.get_or_init(Owner::unique).as_bytes());
-            }
+        if let Some(id) = self.record_id() {
+            hasher.update(b"axum-idem derived key v1\0");
+            hasher.update(id.as_bytes());
+        } else {
+            hasher.update(b"axum-idem unkeyed v1\0");
+            hasher.update(self.0.unkeyed.get_or_init(Owner::unique).as_bytes());
         }
         hasher.update(label);
         RecordId::from_bytes(hasher.finalize().into()).to_string()

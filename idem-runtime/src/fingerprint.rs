@@ -102,14 +102,15 @@ impl Eq for Fingerprint {}
 
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, ..] = self.0;
-        write!(f, "Fingerprint({a:02x}{b:02x}{c:02x}{d:02x}…)")
+        let first = u32::from_be_bytes([self.0[0], self.0[1], self.0[2], self.0[3]]);
+        write!(f, "Fingerprint({first:08x}…)")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record_id::RecordId;
 
     fn request(method: &str, uri: &str, content_type: Option<&str>) -> Request<()> {
         let mut request = Request::builder().method(method).uri(uri);
@@ -198,13 +199,8 @@ mod tests {
     /// Two deployments share a store: a change here takes a new domain tag and a note.
     #[test]
     fn golden() {
-        let hex = |fingerprint: Fingerprint| -> String {
-            fingerprint
-                .as_bytes()
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect()
-        };
+        let hex =
+            |fingerprint: Fingerprint| RecordId::from_bytes(*fingerprint.as_bytes()).to_string();
         assert_eq!(
             hex(of(
                 "POST",

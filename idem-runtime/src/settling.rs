@@ -135,7 +135,7 @@ impl Settler {
     fn report(&self, settlement: &Settlement, settled: Settled) {
         match settled {
             Settled::Done => {
-                trace::report(self.endpoint, Some(&self.holder.id), settlement.outcome())
+                trace::report(self.endpoint, Some(&self.holder.id), settlement.outcome());
             }
             Settled::Lost => tracing::warn!(
                 target: crate::TARGET,

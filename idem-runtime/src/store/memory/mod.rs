@@ -3,6 +3,8 @@
 mod budget;
 mod claims;
 mod records;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

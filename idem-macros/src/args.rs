@@ -26,6 +26,7 @@ const NAMES: [&str; 10] = [
 
 /// The arguments as they were given; what is left out has its default in the runtime.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each flag")]
 pub(crate) struct Args {
     pub(crate) scope: Option<Expr>,
     pub(crate) ttl_millis: Option<u64>,

@@ -49,9 +49,10 @@ fn pin_with(none: &TokenStream) -> TokenStream {
 /// bounds still teach inference: `impl Stream<Item = Result<Event, Infallible>>` names the only
 /// error type that there is.
 fn pin_opaque(sig: &Signature, ty: &Type, parameters: &[Parameter]) -> TokenStream {
-    let mut generics = match mentions_any(ty.to_token_stream(), parameters, &sig.generics) {
-        true => sig.generics.clone(),
-        false => Generics::default(),
+    let mut generics = if mentions_any(ty, parameters, &sig.generics) {
+        sig.generics.clone()
+    } else {
+        Generics::default()
     };
     let mut arguments: Vec<TokenStream> = Vec::new();
     for param in &generics.params {
@@ -152,7 +153,7 @@ fn declares(generics: &Generics, ident: &Ident) -> bool {
     })
 }
 
-fn mentions_any(ty: TokenStream, parameters: &[Parameter], generics: &Generics) -> bool {
+fn mentions_any(ty: &Type, parameters: &[Parameter], generics: &Generics) -> bool {
     let bounds = parameters.iter().flat_map(|parameter| &parameter.bounds);
     any_ident(quote!(#ty #(#bounds)*), &|ident| declares(generics, ident))
 }

@@ -183,9 +183,8 @@ impl Names {
             ));
         }
         // A constant, or the type that a longer expression begins with.
-        let alone = matches!(value, Expr::Path(_));
-        let begins_lower = name.starts_with(|c: char| c.is_lowercase() || c == '_');
-        if !begins_lower && !(alone && name.contains(char::is_lowercase)) {
+        let alone = matches!(value, Expr::Path(_)) && name.contains(char::is_lowercase);
+        if !alone && name.starts_with(char::is_uppercase) {
             return None;
         }
         let bound: Vec<String> = self.all().collect();

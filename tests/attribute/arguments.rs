@@ -91,7 +91,7 @@ impl<S: Sync> FromRequestParts<S> for User {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Copy, Deserialize)]
 struct Page {
     from: usize,
 }
@@ -111,14 +111,6 @@ async fn patterns(
     format!("{run} {id} {name} {from} {} {body}", all.from)
 }
 
-impl Clone for Page {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl Copy for Page {}
-
 #[tokio::test]
 async fn every_kind_of_pattern() {
     let router = Router::new()
@@ -136,7 +128,7 @@ async fn underscored(_desk: State<Desk>, (_first, second): (Method, Uri), _body:
 
 #[idempotent(scope = token)]
 async fn keyword(r#type: Method, r#struct: String) -> String {
-    format!("{} {}", r#type, r#struct)
+    format!("{type} {struct}")
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ struct Desk;
 #[debug_handler]
 #[idempotent(scope = token)]
 async fn debugged_above(State(_desk): State<Desk>, Json(order): Json<Order>) -> Json<Order> {
+    tokio::task::yield_now().await;
     Json(order)
 }
 
@@ -70,6 +71,7 @@ async fn traced_below_with_all_arguments(body: String) -> String {
 #[idempotent(scope = token)]
 #[instrument(skip_all)]
 async fn described(State(_desk): State<Desk>, Json(order): Json<Order>) -> Json<Order> {
+    tokio::task::yield_now().await;
     Json(order)
 }
 

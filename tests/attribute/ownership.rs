@@ -212,6 +212,7 @@ async fn arguments_are_dropped_from_last_to_first_as_a_function_drops_them() {
         Both(_second, _third): Both<Permit<2>, Permit<3>>,
         _: Permit<4>,
     ) {
+        tokio::task::yield_now().await;
     }
 
     let journal = Journal::default();

@@ -71,7 +71,7 @@ async fn by_function(user: User, body: String) -> String {
 #[idempotent(scope = format!("{}/{name}", user.id.0))]
 async fn by_macro(
     user: User,
-    State(_): State<()>,
+    State(()): State<()>,
     User { name, .. }: User,
     body: String,
 ) -> String {

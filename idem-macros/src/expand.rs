@@ -13,13 +13,11 @@
 //!                                              }
 //! ```
 
-use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned as _;
-use syn::{
-    Expr, Generics, ReturnType, Token, Type, TypeParamBound, WherePredicate, parse_quote_spanned,
-};
+use syn::{Expr, Generics, Token, Type, TypeParamBound, WherePredicate, parse_quote_spanned};
 
 use crate::args::Args;
 use crate::arguments::{Arguments, local};
@@ -121,6 +119,7 @@ fn admit(args: &Args, plan: &Plan, arguments: &Arguments<'_>) -> TokenStream {
     let Some(runtime) = &args.runtime else {
         return quote!(__IDEM_POLICY.admit(#body, #scope));
     };
+    let span = Span::call_site().located_at(runtime.span());
     let opened = arguments.opened(&plan.runtime_names);
     let runtime = match runtime {
         // Taken apart by reference, it is one already.
@@ -142,41 +141,22 @@ fn admit(args: &Args, plan: &Plan, arguments: &Arguments<'_>) -> TokenStream {
     } else {
         quote!(|| { #opened #runtime })
     };
-    quote!(__IDEM_POLICY.admit_on(#body, #runtime, #scope))
+    // A complaint about the runtime's type is about the call; it belongs to the user's expression.
+    quote_spanned!(span=> __IDEM_POLICY.admit_on(#body, #runtime, #scope))
 }
 
-/// `lease.settle(async move { … }).await`, spanned at what the user wrote: a future that is not
-/// `Send` and an answer that is none are then reported there.
+/// `lease.settle(async move { … }).await`, all of it spanned at the type that the user declared: a
+/// future that is not `Send` and an answer that is none are then reported there, and once.
 fn settle(arguments: &Arguments<'_>, handler: &Handler) -> TokenStream {
+    let span = returns::span(&handler.sig);
     let moved = arguments.moved();
     let taken_apart = arguments.taken_apart();
     let pin = returns::pin(&handler.sig);
     let body = &handler.body;
-    let (start, end) = answer_span(handler);
-    let mut block = Group::new(
-        proc_macro2::Delimiter::Brace,
-        quote!(#moved #taken_apart #pin #body),
-    );
-    block.set_span(end);
-    let block = TokenTree::Group(block);
-    let lease = Ident::new("__idem_lease", Span::mixed_site().located_at(start));
-    let future = quote_spanned!(start=> async move);
-    let call = quote_spanned!(start=> settle);
-    let answer = quote_spanned!(end=> .await);
-    let mut argument = Group::new(proc_macro2::Delimiter::Parenthesis, quote!(#future #block));
-    argument.set_span(end);
-    quote!(#lease.#call #argument #answer)
-}
-
-/// Where the declared answer begins and ends; the handler's name where there is none.
-fn answer_span(handler: &Handler) -> (Span, Span) {
-    match &handler.sig.output {
-        ReturnType::Default => (handler.sig.ident.span(), handler.sig.ident.span()),
-        ReturnType::Type(_, ty) => {
-            let last = ty.to_token_stream().into_iter().last();
-            (ty.span(), last.map_or(ty.span(), |token| token.span()))
-        }
-    }
+    let lease = Ident::new("__idem_lease", Span::mixed_site().located_at(span));
+    let mut block = Group::new(Delimiter::Brace, quote!(#moved #taken_apart #pin #body));
+    block.set_span(span);
+    quote_spanned!(span=> #lease.settle(async move #block).await)
 }
 
 /// Type parameters live as long as a handler that runs on after its client went away.

@@ -207,8 +207,8 @@ pub(crate) fn plan(args: &Args, handler: &Handler, mistakes: &mut Mistakes) -> P
             mistakes.at(
                 name,
                 format!(
-                    "`{name}` comes from the body, which is read only after the key is known to be new; \
-                     make the scope of an argument before `{body}`, or of `token` or `header(\"…\")`"
+                    "`{name}` comes from the body, which is extracted only once the key is known to be new; \
+                     make the scope of an argument before `{body}`, such as the user or the path, or of `token` or `header(\"…\")`"
                 ),
             );
         }
@@ -216,7 +216,7 @@ pub(crate) fn plan(args: &Args, handler: &Handler, mistakes: &mut Mistakes) -> P
             mistakes.at(
                 name,
                 format!(
-                    "`{name}` comes from the body, which is read only after the key is known to be new; \
+                    "`{name}` comes from the body, which is extracted only once the key is known to be new; \
                      take the runtime from an argument before `{body}`"
                 ),
             );

@@ -33,16 +33,31 @@ use crate::mistakes::Mistakes;
 /// answer, also when the client went away before the first answer was there. A request without a
 /// key runs as it would without the attribute.
 ///
-/// ```ignore
-/// use axum_idem::idempotent;
+/// ```
+/// use axum::Router;
+/// use axum::extract::{Path, State};
+/// use axum::http::StatusCode;
+/// use axum::routing::post;
+/// use axum_idem::{Idempotency, idempotent};
 ///
+/// # #[derive(Clone)] struct TradingDesk;
+/// # impl TradingDesk {
+/// #     async fn place(&self, _: u64, order: String) -> Result<String, StatusCode> { Ok(order) }
+/// # }
 /// #[idempotent(ttl = "24h", scope = token)]
 /// async fn place_trade(
 ///     State(desk): State<TradingDesk>,
-///     Json(order): Json<Order>,
-/// ) -> Result<(StatusCode, Json<Trade>), TradeError> {
-///     desk.place(order).await
+///     Path(account): Path<u64>,
+///     order: String,
+/// ) -> Result<(StatusCode, String), StatusCode> {
+///     let trade = desk.place(account, order).await?;
+///     Ok((StatusCode::CREATED, trade))
 /// }
+///
+/// let router: Router = Router::new()
+///     .route("/accounts/{id}/trades", post(place_trade))
+///     .with_state(TradingDesk)
+///     .layer(Idempotency::in_memory());
 /// ```
 ///
 /// # Arguments
@@ -65,9 +80,26 @@ use crate::mistakes::Mistakes;
 /// Two callers' equal keys never meet, because the scope is part of the record's name. Say who the
 /// caller is by what an extractor has proved:
 ///
-/// ```ignore
+/// ```
+/// # use axum::extract::FromRequestParts;
+/// # use axum::http::{StatusCode, request::Parts};
+/// # use axum_idem::idempotent;
+/// # struct User { id: u64 }
+/// # impl<S: Sync> FromRequestParts<S> for User {
+/// #     type Rejection = StatusCode;
+/// #     async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, StatusCode> {
+/// #         Ok(Self { id: 1 })
+/// #     }
+/// # }
 /// #[idempotent(scope = user.id)]
-/// async fn place_trade(user: User, Json(order): Json<Order>) -> Json<Trade> { … }
+/// async fn place_trade(user: User, order: String) -> String {
+///     format!("{order} for {}", user.id)
+/// }
+///
+/// #[idempotent(scope = (header("x-workspace-id"), id))]
+/// async fn cancel_trade(User { id, .. }: User) -> StatusCode {
+///     StatusCode::NO_CONTENT
+/// }
 /// ```
 ///
 /// `token` is the value of `Authorization` as the client sent it. A scope made of a token that is
@@ -84,7 +116,22 @@ use crate::mistakes::Mistakes;
 ///
 /// It stays an axum handler with the same number of arguments. Its last argument is wrapped, so
 /// that a unit test calls it with `.into()` there; a handler without arguments gets one, and is
-/// called with `().into()`. It returns a `Response`. Type parameters also have to be
+/// called with `().into()`:
+///
+/// ```
+/// # use axum_idem::idempotent;
+/// #[idempotent(scope = token)]
+/// async fn echo(body: String) -> String {
+///     body
+/// }
+///
+/// # async fn test() {
+/// let answer = echo("hello".to_owned().into()).await;
+/// assert_eq!(answer.status(), 200);
+/// # }
+/// ```
+///
+/// It returns a `Response`. Type parameters also have to be
 /// `Send + 'static`, and the body's future `Send`, since the handler runs on when its client is
 /// gone.
 ///

@@ -344,13 +344,13 @@ fn scopes() {
                 `scope` cannot fail; let an extractor refuse the request, and name its result
             #[idempotent(scope = order)]
             order
-                `order` comes from the body, which is read only after the key is known to be new; make the scope of an argument before `String`, or of `token` or `header("…")`
+                `order` comes from the body, which is extracted only once the key is known to be new; make the scope of an argument before `String`, such as the user or the path, or of `token` or `header("…")`
             #[idempotent(scope = order.len())]
             order
-                `order` comes from the body, which is read only after the key is known to be new; make the scope of an argument before `String`, or of `token` or `header("…")`
+                `order` comes from the body, which is extracted only once the key is known to be new; make the scope of an argument before `String`, such as the user or the path, or of `token` or `header("…")`
             #[idempotent(scope = format!("{}-{order}", user.id))]
             "{}-{order}"
-                `order` comes from the body, which is read only after the key is known to be new; make the scope of an argument before `String`, or of `token` or `header("…")`
+                `order` comes from the body, which is extracted only once the key is known to be new; make the scope of an argument before `String`, such as the user or the path, or of `token` or `header("…")`
             #[idempotent(scope = user.)]
             #[idempotent]
                 cannot read the value of `scope`: unexpected end of input, expected identifier or integer; write it as in `scope = token`
@@ -359,7 +359,7 @@ fn scopes() {
                 no argument is called `dsk`; a runtime is made of the handler's arguments, which bind `user`
             #[idempotent(scope = token, runtime = order.idem)]
             order
-                `order` comes from the body, which is read only after the key is known to be new; take the runtime from an argument before `String`
+                `order` comes from the body, which is extracted only once the key is known to be new; take the runtime from an argument before `String`
         "##]],
     );
 }

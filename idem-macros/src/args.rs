@@ -1,6 +1,7 @@
 //! Parses what stands inside `#[idempotent(…)]`, one argument after the other.
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
+use quote::ToTokens as _;
 use syn::ext::IdentExt as _;
 use syn::parse::{ParseStream, Parser as _};
 use syn::{Expr, Lit, LitBool, Path, Token, token};
@@ -9,7 +10,7 @@ use crate::duration;
 use crate::fingerprint::Fingerprint;
 use crate::mistakes::Mistakes;
 use crate::statuses::Statuses;
-use crate::words::{nearest, one_of};
+use crate::words::{all_of, nearest, one_of};
 
 const NAMES: [&str; 10] = [
     "scope",
@@ -26,6 +27,7 @@ const NAMES: [&str; 10] = [
 
 /// The arguments as they were given; what is left out has its default in the runtime.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each flag")]
 pub(crate) struct Args {
     pub(crate) scope: Option<Expr>,
     pub(crate) ttl_millis: Option<u64>,
@@ -47,7 +49,7 @@ enum Form {
     /// `required`
     Alone,
     /// `ttl = …`
-    Assigned(Expr),
+    Assigned(Box<Expr>),
     /// `ttl(…)`
     Called(token::Paren),
 }
@@ -143,7 +145,10 @@ impl Args {
             self.scope_is_meant |= meant == "scope";
             mistakes.at(
                 name,
-                format!("unknown argument `{given}`; did you mean `{meant}`?"),
+                format!(
+                    "unknown argument `{given}`; did you mean `{meant}`? the arguments are {}",
+                    all_of(NAMES)
+                ),
             );
         } else if matches!(given.as_str(), "token" | "global" | "header") {
             self.scope_is_meant = true;
@@ -162,7 +167,7 @@ impl Args {
                 name,
                 format!(
                     "unknown argument `{given}`; the arguments are {}",
-                    one_of(NAMES)
+                    all_of(NAMES)
                 ),
             );
         }
@@ -215,7 +220,15 @@ fn form(name: &Ident, input: ParseStream<'_>) -> syn::Result<Form> {
         );
         return Err(syn::Error::new(equals.span, message));
     }
-    input.parse().map(Form::Assigned)
+    input
+        .parse()
+        .map(|value| Form::Assigned(Box::new(value)))
+        .map_err(|error: syn::Error| {
+            let example = example(&name.to_string());
+            let message =
+                format!("cannot read the value of `{name}`: {error}; write it as in `{example}`");
+            syn::Error::new(error.span(), message)
+        })
 }
 
 /// How the argument is written, for a message.
@@ -241,8 +254,8 @@ fn is_flag(name: &Ident, form: &Form, mistakes: &mut Mistakes) -> bool {
             paren.span.join(),
             format!("`{name}` takes no value; write `{name}` alone"),
         ),
-        Form::Assigned(Expr::Lit(literal)) if is_false(&literal.lit) => mistakes.at(
-            literal,
+        Form::Assigned(value) if is_false(value) => mistakes.at(
+            value,
             format!("`{name}` takes no value; leave it out, for it is off by itself"),
         ),
         Form::Assigned(value) => mistakes.at(
@@ -253,13 +266,16 @@ fn is_flag(name: &Ident, form: &Form, mistakes: &mut Mistakes) -> bool {
     false
 }
 
-fn is_false(literal: &Lit) -> bool {
-    matches!(literal, Lit::Bool(LitBool { value: false, .. }))
+fn is_false(value: &Expr) -> bool {
+    let Expr::Lit(literal) = value else {
+        return false;
+    };
+    matches!(literal.lit, Lit::Bool(LitBool { value: false, .. }))
 }
 
 fn value(name: &Ident, argument: &str, form: Form, mistakes: &mut Mistakes) -> Option<Expr> {
     let span: Span = match form {
-        Form::Assigned(value) => return Some(value),
+        Form::Assigned(value) => return Some(*value),
         Form::Alone => name.span(),
         Form::Called(paren) => paren.span.join(),
     };
@@ -300,11 +316,19 @@ fn choice(argument: &str, words: [&'static str; 2], value: &Expr) -> syn::Result
     if let Some(word) = words.into_iter().find(|word| is_word(value, word)) {
         return Ok(word);
     }
-    let quoted = match value {
-        Expr::Lit(literal) if matches!(literal.lit, Lit::Str(_)) => ", without quotes",
-        _ => "",
+    if let Expr::Lit(literal) = value
+        && let Lit::Str(text) = &literal.lit
+        && let Some(word) = words.into_iter().find(|word| *word == text.value())
+    {
+        let message = format!("`{argument}` stands without quotes; write `{argument} = {word}`");
+        return Err(syn::Error::new_spanned(value, message));
+    }
+    let word = value.to_token_stream().to_string();
+    let hint = match nearest(&word, words) {
+        Some(meant) => format!("did you mean `{meant}`? "),
+        None => String::new(),
     };
-    let message = format!("`{argument}` is {}{quoted}", one_of(words));
+    let message = format!("{hint}`{argument}` is {}", one_of(words));
     Err(syn::Error::new_spanned(value, message))
 }
 

@@ -1,7 +1,7 @@
 //! How the handler's arguments get into the user's future, and stay until it ends.
 
 use proc_macro2::{Ident, Span, TokenStream};
-use quote::quote;
+use quote::{ToTokens, quote};
 
 use crate::args::Args;
 use crate::check::Plan;
@@ -54,9 +54,10 @@ impl<'a> Arguments<'a> {
         plan: &Plan,
         private: &TokenStream,
     ) -> TokenStream {
-        let wrapper = match plan.names_last {
-            true => quote!(#private::Headed),
-            false => quote!(#private::Deferred),
+        let wrapper = if plan.names_last {
+            quote!(#private::Headed)
+        } else {
+            quote!(#private::Deferred)
         };
         // What a request without a key gets depends on more than the request's head.
         let lazy = (args.required || args.runtime.is_some()).then(|| quote!(, true));
@@ -93,9 +94,10 @@ impl<'a> Arguments<'a> {
 
     /// What is handed over to be admitted.
     pub(crate) fn deferred(&self, plan: &Plan) -> Ident {
-        match plan.names_last {
-            true => local("__idem_body"),
-            false => self.wrapped_name(),
+        if plan.names_last {
+            local("__idem_body")
+        } else {
+            self.wrapped_name()
         }
     }
 
@@ -119,6 +121,12 @@ impl<'a> Arguments<'a> {
             }
         }
         opened
+    }
+
+    /// Whether `name` is a variable that is visible only so.
+    pub(crate) fn opens(&self, name: &Ident) -> bool {
+        self.all()
+            .any(|parameter| parameter.whole.is_some() && parameter.argument.binds(name))
     }
 
     /// Moves every argument into the handler's future, also one that the body never names.
@@ -166,13 +174,10 @@ impl<'a> Parameter<'a> {
     }
 
     fn pattern(&self) -> TokenStream {
-        match &self.whole {
-            Some(whole) => quote!(#whole),
-            None => {
-                let pattern = &self.argument.pat;
-                quote!(#pattern)
-            }
-        }
+        let as_written = || self.argument.pat.to_token_stream();
+        self.whole
+            .as_ref()
+            .map_or_else(as_written, ToTokens::to_token_stream)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use proc_macro2::Ident;
 use quote::ToTokens;
-use syn::spanned::Spanned as _;
 use syn::visit::{self, Visit};
 use syn::{Attribute, GenericArgument, GenericParam, PathArguments, Safety, Type, TypeImplTrait};
 
@@ -30,12 +29,18 @@ pub(crate) struct Plan {
 pub(crate) fn signature(handler: &Handler, mistakes: &mut Mistakes) -> Repair {
     let sig = &handler.sig;
     let mut repair = Repair::AsWritten;
-    if sig.asyncness.is_none() {
-        mistakes.at_span(sig.fn_token.span, "a handler is `async`; write `async fn`");
-        repair = Repair::Qualifiers;
+    if handler.body.is_none() {
+        mistakes.at_span(
+            sig.ident.span(),
+            "a method without a body is no handler; put the attribute on an `async fn` with a body",
+        );
+        return repair;
     }
     if let Some(constness) = &sig.constness {
-        mistakes.at(constness, "a handler cannot be `const`; leave it out");
+        mistakes.at(constness, "a handler cannot be `const`; write `async fn`");
+        repair = Repair::Qualifiers;
+    } else if sig.asyncness.is_none() {
+        mistakes.at_span(sig.fn_token.span, "a handler is `async`; write `async fn`");
         repair = Repair::Qualifiers;
     }
     if let Safety::Unsafe(unsafety) = &sig.safety {
@@ -56,12 +61,6 @@ pub(crate) fn signature(handler: &Handler, mistakes: &mut Mistakes) -> Repair {
         mistakes.at(
             variadic,
             "a handler has a fixed number of arguments; leave `...` out",
-        );
-    }
-    if handler.body.is_none() {
-        mistakes.at_span(
-            sig.ident.span(),
-            "a method without a body is no handler; put the attribute on an `async fn` with a body",
         );
     }
     if let Some(receiver) = &handler.receiver {
@@ -93,16 +92,21 @@ pub(crate) fn signature(handler: &Handler, mistakes: &mut Mistakes) -> Repair {
             repair = Repair::Stub;
         }
     }
+    let last = handler.last().and_then(|last| body_extractor(&last.ty));
     for argument in handler.head() {
-        if let Some(name) = body_extractor(&argument.ty) {
-            mistakes.at(
-                &argument.ty,
-                format!(
-                    "`{name}` reads the body, so it has to be the last argument; move it to the end"
-                ),
-            );
-            repair = Repair::Stub;
-        }
+        let Some(name) = body_extractor(&argument.ty) else {
+            continue;
+        };
+        let message = match &last {
+            Some(last) => format!(
+                "`{name}` reads the body, and so does `{last}`; a body is read once, so keep one of them as the last argument"
+            ),
+            None => format!(
+                "`{name}` reads the body, so it has to be the last argument; move it to the end"
+            ),
+        };
+        mistakes.at(&argument.ty, message);
+        repair = Repair::Stub;
     }
     repair
 }
@@ -203,8 +207,8 @@ pub(crate) fn plan(args: &Args, handler: &Handler, mistakes: &mut Mistakes) -> P
             mistakes.at(
                 name,
                 format!(
-                    "`{name}` comes from the body, which is read only after the key is known to be new; \
-                     make the scope of an argument before `{body}`, or of `token` or `header(\"…\")`"
+                    "`{name}` comes from the body, which is extracted only once the key is known to be new; \
+                     make the scope of an argument before `{body}`, such as the user or the path, or of `token` or `header(\"…\")`"
                 ),
             );
         }
@@ -212,7 +216,7 @@ pub(crate) fn plan(args: &Args, handler: &Handler, mistakes: &mut Mistakes) -> P
             mistakes.at(
                 name,
                 format!(
-                    "`{name}` comes from the body, which is read only after the key is known to be new; \
+                    "`{name}` comes from the body, which is extracted only once the key is known to be new; \
                      take the runtime from an argument before `{body}`"
                 ),
             );
@@ -232,7 +236,7 @@ fn runtime_names(args: &Args, handler: &Handler, mistakes: &mut Mistakes) -> Vec
     };
     let problem = scope::Names::of(handler)
         .unknown("runtime", runtime)
-        .or_else(|| scope::not_at_once(runtime));
+        .or_else(|| scope::not_at_once("runtime", runtime));
     if let Some(problem) = problem {
         mistakes.push(problem);
     }
@@ -240,7 +244,7 @@ fn runtime_names(args: &Args, handler: &Handler, mistakes: &mut Mistakes) -> Vec
 }
 
 /// The name of the type, where it is one that is known to read the body.
-fn body_extractor(ty: &Type) -> Option<String> {
+pub(crate) fn body_extractor(ty: &Type) -> Option<String> {
     const READ_THE_BODY: [&str; 12] = [
         "Json",
         "Form",

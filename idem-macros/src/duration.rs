@@ -49,8 +49,9 @@ fn read(text: &str) -> Result<u64, String> {
         return Err(format!("a duration cannot be empty; {HOW}"));
     }
     if text.starts_with(['-', '−']) {
+        let positive = text.trim_start_matches(['-', '−']);
         return Err(format!(
-            "`{text}` is negative; a duration is longer than nothing"
+            "`{text}` is negative; a duration is longer than nothing, such as `\"{positive}\"`"
         ));
     }
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -105,7 +106,7 @@ fn read(text: &str) -> Result<u64, String> {
     }
     match total {
         0 => Err(format!(
-            "`{text}` is no time at all; a duration is longer than nothing"
+            "`{text}` is zero; a duration is longer than nothing, such as `\"90s\"` or `\"24h\"`"
         )),
         _ if total > LONGEST => Err(too_long()),
         _ => Ok(total),
@@ -141,7 +142,7 @@ mod tests {
             (" ", "cannot be empty"),
             ("24", "write `\"24s\"`"),
             ("-1h", "negative"),
-            ("0s", "no time at all"),
+            ("0s", "is zero"),
             ("0", "no unit"),
             ("1.5h", "`\"1h30m\"`"),
             ("24 hourz", "cannot read `24 hourz`"),

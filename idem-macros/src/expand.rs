@@ -13,10 +13,11 @@
 //!                                              }
 //! ```
 
-use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
+use syn::punctuated::Punctuated;
 use syn::spanned::Spanned as _;
-use syn::{Expr, Generics, ReturnType, TypeParam, TypeParamBound};
+use syn::{Expr, Generics, Token, Type, TypeParamBound, WherePredicate, parse_quote_spanned};
 
 use crate::args::Args;
 use crate::arguments::{Arguments, local};
@@ -57,10 +58,12 @@ pub(crate) fn expand(args: &Args, plan: &Plan, handler: &Handler) -> TokenStream
 }
 
 fn private(args: &Args) -> TokenStream {
-    match &args.facade {
-        Some(facade) => quote!(#facade::__private),
-        None => quote!(::axum_idem::__private),
-    }
+    let default = || quote!(::axum_idem);
+    let facade = args
+        .facade
+        .as_ref()
+        .map_or_else(default, ToTokens::to_token_stream);
+    quote!(#facade::__private)
 }
 
 fn policy(args: &Args, name: &Ident, private: &TokenStream) -> TokenStream {
@@ -108,82 +111,118 @@ fn admit(args: &Args, plan: &Plan, arguments: &Arguments<'_>) -> TokenStream {
         reads.extend(part.expand());
     }
     let opened = arguments.opened(&plan.scope_names);
-    let scope = match opened.is_empty() {
-        true => quote!(|#reader| #reader #reads),
-        false => quote!(|#reader| { #opened #reader #reads }),
+    let scope = if opened.is_empty() {
+        quote!(|#reader| #reader #reads)
+    } else {
+        quote!(|#reader| { #opened #reader #reads })
     };
     let Some(runtime) = &args.runtime else {
         return quote!(__IDEM_POLICY.admit(#body, #scope));
     };
+    let span = Span::call_site().located_at(runtime.span());
     let opened = arguments.opened(&plan.runtime_names);
     let runtime = match runtime {
+        // Taken apart by reference, it is one already.
+        Expr::Path(path)
+            if path
+                .path
+                .get_ident()
+                .is_some_and(|name| arguments.opens(name)) =>
+        {
+            runtime.to_token_stream()
+        }
         Expr::Path(_) | Expr::Field(_) | Expr::Index(_) | Expr::Unary(_) => {
             scope::reference_to(runtime)
         }
         _ => runtime.to_token_stream(),
     };
-    let runtime = match opened.is_empty() {
-        true => quote!(|| #runtime),
-        false => quote!(|| { #opened #runtime }),
+    let runtime = if opened.is_empty() {
+        quote!(|| #runtime)
+    } else {
+        quote!(|| { #opened #runtime })
     };
-    quote!(__IDEM_POLICY.admit_on(#body, #runtime, #scope))
+    // A complaint about the runtime's type is about the call; it belongs to the user's expression.
+    quote_spanned!(span=> __IDEM_POLICY.admit_on(#body, #runtime, #scope))
 }
 
-/// `lease.settle(async move { … }).await`, spanned at what the user wrote: a future that is not
-/// `Send` and an answer that is none are then reported there.
+/// `lease.settle(async move { … }).await`, all of it spanned at the type that the user declared: a
+/// future that is not `Send` and an answer that is none are then reported there, and once.
 fn settle(arguments: &Arguments<'_>, handler: &Handler) -> TokenStream {
+    let span = returns::span(&handler.sig);
     let moved = arguments.moved();
     let taken_apart = arguments.taken_apart();
     let pin = returns::pin(&handler.sig);
     let body = &handler.body;
-    let (start, end) = answer_span(handler);
-    let mut block = Group::new(
-        proc_macro2::Delimiter::Brace,
-        quote!(#moved #taken_apart #pin #body),
-    );
-    block.set_span(end);
-    let block = TokenTree::Group(block);
-    let lease = Ident::new("__idem_lease", Span::mixed_site().located_at(start));
-    let future = quote_spanned!(start=> async move);
-    let call = quote_spanned!(start=> settle);
-    let answer = quote_spanned!(end=> .await);
-    let mut argument = Group::new(proc_macro2::Delimiter::Parenthesis, quote!(#future #block));
-    argument.set_span(end);
-    quote!(#lease.#call #argument #answer)
-}
-
-/// Where the declared answer begins and ends; the handler's name where there is none.
-fn answer_span(handler: &Handler) -> (Span, Span) {
-    match &handler.sig.output {
-        ReturnType::Default => (handler.sig.ident.span(), handler.sig.ident.span()),
-        ReturnType::Type(_, ty) => {
-            let last = ty.to_token_stream().into_iter().last();
-            (ty.span(), last.map_or(ty.span(), |token| token.span()))
-        }
-    }
+    let lease = Ident::new("__idem_lease", Span::mixed_site().located_at(span));
+    let mut block = Group::new(Delimiter::Brace, quote!(#moved #taken_apart #pin #body));
+    block.set_span(span);
+    quote_spanned!(span=> #lease.settle(async move #block).await)
 }
 
 /// Type parameters live as long as a handler that runs on after its client went away.
 fn outliving(generics: &Generics) -> Generics {
     let mut generics = generics.clone();
-    for param in generics.type_params_mut() {
-        let span = param.ident.span();
-        if !has_bound(param, "Send") {
-            param
-                .bounds
-                .push(syn::parse_quote_spanned!(span=> ::core::marker::Send));
+    let names: Vec<Ident> = generics
+        .type_params()
+        .map(|param| param.ident.clone())
+        .collect();
+    for name in names {
+        let mut missing: Vec<TypeParamBound> = Vec::new();
+        if !has_bound(&generics, &name, "Send") {
+            missing.push(parse_quote_spanned!(name.span()=> ::core::marker::Send));
         }
-        if !has_bound(param, "'static") {
-            param.bounds.push(syn::parse_quote_spanned!(span=> 'static));
+        if !has_bound(&generics, &name, "'static") {
+            missing.push(parse_quote_spanned!(name.span()=> 'static));
         }
+        bounds_of(&mut generics, &name, |bounds| bounds.extend(missing));
     }
     generics
 }
 
-fn has_bound(param: &TypeParam, wanted: &str) -> bool {
-    param.bounds.iter().any(|bound| match bound {
+fn has_bound(generics: &Generics, name: &Ident, wanted: &str) -> bool {
+    let inline = generics.type_params().filter(|param| param.ident == *name);
+    let inline = inline.flat_map(|param| &param.bounds);
+    let clause = generics
+        .where_clause
+        .iter()
+        .flat_map(|clause| &clause.predicates);
+    let clause = clause.filter_map(|predicate| match predicate {
+        WherePredicate::Type(predicate) if is_type(&predicate.bounded_ty, name) => {
+            Some(&predicate.bounds)
+        }
+        _ => None,
+    });
+    inline.chain(clause.flatten()).any(|bound| match bound {
         TypeParamBound::Trait(bound) => bound.path.is_ident(wanted),
         TypeParamBound::Lifetime(lifetime) => lifetime.to_string() == wanted,
         _ => false,
     })
+}
+
+/// Bounds stay where the user wrote the others, in the `where` clause or beside the name.
+fn bounds_of(generics: &mut Generics, name: &Ident, change: impl FnOnce(&mut Bounds)) {
+    let clause = generics
+        .where_clause
+        .iter_mut()
+        .flat_map(|clause| &mut clause.predicates);
+    for predicate in clause {
+        if let WherePredicate::Type(predicate) = predicate
+            && predicate.lifetimes.is_none()
+            && is_type(&predicate.bounded_ty, name)
+        {
+            return change(&mut predicate.bounds);
+        }
+    }
+    if let Some(param) = generics
+        .type_params_mut()
+        .find(|param| param.ident == *name)
+    {
+        change(&mut param.bounds);
+    }
+}
+
+type Bounds = Punctuated<TypeParamBound, Token![+]>;
+
+fn is_type(ty: &Type, name: &Ident) -> bool {
+    matches!(ty, Type::Path(path) if path.qself.is_none() && path.path.is_ident(name))
 }

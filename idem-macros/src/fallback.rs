@@ -4,7 +4,9 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::ReturnType;
 
-use crate::handler::Handler;
+use crate::handler::{self, Handler};
+use crate::mistakes::Mistakes;
+use crate::names;
 
 /// What a faulty handler needs to stay one for its router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +15,7 @@ pub(crate) enum Repair {
     AsWritten,
     /// `async` put in; `const`, `unsafe` and `extern` left out.
     Qualifiers,
-    /// Its arguments fit no handler, so that its name and generics are all that is kept.
+    /// Its arguments fit no handler, so that it gets none; what was written is kept inside.
     Stub,
 }
 
@@ -44,8 +46,36 @@ pub(crate) fn expand(handler: &Handler, repair: Repair) -> TokenStream {
         Repair::Stub => {
             let (name, generics) = (&sig.ident, &sig.generics);
             let (_, _, bounds) = generics.split_for_impl();
-            quote!(#vis async fn #name #generics () #bounds {})
+            let as_written = quote!(#[allow(dead_code)] #sig { #body });
+            // Inside another function there is no `Self`.
+            let as_written = (!names::mentions_self(as_written.clone())).then_some(as_written);
+            quote!(#vis async fn #name #generics () #bounds { #as_written })
         }
+    }
+}
+
+/// Something that no attribute can make a handler of, and what of it can still be emitted.
+pub(crate) fn not_a_function(
+    error: syn::Error,
+    item: TokenStream,
+    mistakes: &mut Mistakes,
+) -> TokenStream {
+    let Some(other) = handler::other_item(item.clone()) else {
+        mistakes.push(error);
+        return item;
+    };
+    mistakes.at(
+        &other.token,
+        format!(
+            "`#[idempotent]` goes on a handler, an `async fn`, and not on {}",
+            other.name
+        ),
+    );
+    // In the place of an expression there is room for the error alone.
+    if other.is_expression {
+        TokenStream::new()
+    } else {
+        item
     }
 }
 

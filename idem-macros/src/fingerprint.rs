@@ -28,9 +28,8 @@ impl Fingerprint {
             },
             Expr::Path(path) => path.path.get_ident().map(ToString::to_string),
             Expr::Lit(literal) => match &literal.lit {
-                Lit::Str(text) => {
+                Lit::Str(_) => {
                     mistakes.at(value, format!("{HOW}, without quotes"));
-                    let _ = text;
                     return None;
                 }
                 _ => None,

@@ -1,6 +1,6 @@
 //! The annotated function, as far as the attribute has to know it.
 
-use proc_macro2::{Ident, TokenStream};
+use proc_macro2::{Ident, TokenStream, TokenTree};
 use syn::parse::{Parse, ParseStream};
 use syn::{Attribute, FnArg, Pat, PatType, Receiver, Signature, Token, Type, Visibility, token};
 
@@ -98,9 +98,16 @@ fn outer(mut inner: Attribute) -> Attribute {
     inner
 }
 
-/// What the item is, when it is no function: its word and the token that says so.
-pub(crate) fn other_item(item: TokenStream) -> Option<(&'static str, Ident)> {
-    const WORDS: [(&str, &str); 12] = [
+/// Something that is no function.
+pub(crate) struct OtherItem {
+    pub(crate) name: &'static str,
+    pub(crate) token: TokenTree,
+    pub(crate) is_expression: bool,
+}
+
+/// What the item is, when it is no function.
+pub(crate) fn other_item(item: TokenStream) -> Option<OtherItem> {
+    const WORDS: [(&str, &str); 11] = [
         ("struct", "a struct"),
         ("enum", "an enum"),
         ("union", "a union"),
@@ -111,20 +118,25 @@ pub(crate) fn other_item(item: TokenStream) -> Option<(&'static str, Ident)> {
         ("static", "a static"),
         ("const", "a constant"),
         ("use", "an import"),
-        ("macro_rules", "a macro"),
         ("let", "a `let` statement"),
     ];
-    let mut found = None;
     for token in item {
-        if let proc_macro2::TokenTree::Ident(ident) = token {
-            if ident == "fn" {
-                return None;
-            }
-            let word = WORDS.iter().find(|(keyword, _)| ident == keyword);
-            if let (None, Some((_, name))) = (&found, word) {
-                found = Some((*name, ident));
-            }
+        let word = token.to_string();
+        if word == "fn" {
+            return None;
+        }
+        let closure = [("|", "a closure")];
+        let known = WORDS
+            .iter()
+            .chain(&closure)
+            .find(|(known, _)| *known == word);
+        if let Some((_, name)) = known {
+            return Some(OtherItem {
+                name,
+                token,
+                is_expression: word == "|",
+            });
         }
     }
-    found
+    None
 }

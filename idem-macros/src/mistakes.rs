@@ -38,3 +38,13 @@ impl Mistakes {
         self.0.map(syn::Error::into_compile_error)
     }
 }
+
+#[cfg(test)]
+impl IntoIterator for Mistakes {
+    type Item = syn::Error;
+    type IntoIter = std::iter::Flatten<std::option::IntoIter<syn::Error>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter().flatten()
+    }
+}

@@ -11,6 +11,15 @@ pub(crate) fn variables(tokens: TokenStream) -> Vec<Ident> {
     found
 }
 
+/// Whether `Self` is named, which only an `impl` block knows.
+pub(crate) fn mentions_self(tokens: TokenStream) -> bool {
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Ident(ident) => ident == "Self",
+        TokenTree::Group(group) => mentions_self(group.stream()),
+        _ => false,
+    })
+}
+
 fn collect(tokens: TokenStream, in_macro: bool, found: &mut Vec<Ident>) {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     let punct = |at: Option<usize>, wanted: char| matches!(at.and_then(|at| tokens.get(at)), Some(TokenTree::Punct(p)) if p.as_char() == wanted);

@@ -1,9 +1,12 @@
 //! Pins the type that the handler's body returns, for inside an `async` block nothing else does.
 
-use proc_macro2::{Ident, TokenStream, TokenTree};
-use quote::{ToTokens, format_ident, quote};
+use proc_macro2::{Ident, Span, TokenStream, TokenTree};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::spanned::Spanned as _;
 use syn::visit_mut::{self, VisitMut};
-use syn::{GenericParam, Generics, ReturnType, Signature, Type, TypeParamBound};
+use syn::{
+    GenericParam, Generics, Path, PathArguments, ReturnType, Signature, Type, TypeParamBound,
+};
 
 /// A statement that is never entered and returns the type that the handler declares.
 ///
@@ -11,37 +14,48 @@ use syn::{GenericParam, Generics, ReturnType, Signature, Type, TypeParamBound};
 /// `Option::<Json<Trade>>::None` names the type without making a value of it, so that nothing is
 /// unreachable and no lint wakes up.
 pub(crate) fn pin(sig: &Signature) -> TokenStream {
+    let span = span(sig);
     let ReturnType::Type(_, ty) = &sig.output else {
-        return quote!(if false {
-            return;
-        });
+        return quote_spanned!(span=> if false { return; });
     };
-    if is_bare_into_response(ty) {
-        return TokenStream::new();
-    }
     let mut named = (**ty).clone();
     let mut opaque = Opaque::default();
     opaque.visit_type_mut(&mut named);
     if opaque.parameters.is_empty() {
-        return pin_with(&quote!(::core::option::Option::<#ty>::None));
+        return pin_with(span, &quote!(::core::option::Option::<#ty>::None));
     }
-    if names_what_an_inner_item_cannot(sig) {
-        let mut erased = (**ty).clone();
-        Erase.visit_type_mut(&mut erased);
-        return match erased {
-            Type::Infer(_) => TokenStream::new(),
-            erased => pin_with(&quote!(::core::option::Option::<#erased>::None)),
-        };
+    // That an answer is a response is asked of all of them; asked twice, it would be told twice.
+    let teaches_nothing = opaque.parameters.iter().all(Parameter::is_only_a_response);
+    if teaches_nothing || names_what_an_inner_item_cannot(sig) {
+        let named = opaque.parameters.iter().map(Parameter::only_named);
+        let pin = pin_erased(span, ty);
+        return quote!(#(#named)* #pin);
     }
     pin_opaque(sig, &named, &opaque.parameters)
 }
 
-fn pin_with(none: &TokenStream) -> TokenStream {
-    let answer = Ident::new("__idem_answer", proc_macro2::Span::mixed_site());
-    quote! {
-        if let ::core::option::Option::Some(#answer) = #none {
-            return #answer;
+/// Where the handler declares its answer; its name where it declares none.
+pub(crate) fn span(sig: &Signature) -> Span {
+    match &sig.output {
+        ReturnType::Default => sig.ident.span(),
+        ReturnType::Type(_, ty) => ty.span(),
+    }
+}
+
+fn pin_with(span: Span, none: &TokenStream) -> TokenStream {
+    quote_spanned! {span=>
+        if let ::core::option::Option::Some(__idem_answer) = #none {
+            return __idem_answer;
         }
+    }
+}
+
+fn pin_erased(span: Span, ty: &Type) -> TokenStream {
+    let mut erased = ty.clone();
+    Erase.visit_type_mut(&mut erased);
+    match erased {
+        Type::Infer(_) => TokenStream::new(),
+        erased => pin_with(span, &quote!(::core::option::Option::<#erased>::None)),
     }
 }
 
@@ -49,9 +63,10 @@ fn pin_with(none: &TokenStream) -> TokenStream {
 /// bounds still teach inference: `impl Stream<Item = Result<Event, Infallible>>` names the only
 /// error type that there is.
 fn pin_opaque(sig: &Signature, ty: &Type, parameters: &[Parameter]) -> TokenStream {
-    let mut generics = match mentions_any(ty.to_token_stream(), parameters, &sig.generics) {
-        true => sig.generics.clone(),
-        false => Generics::default(),
+    let mut generics = if mentions_any(ty, parameters, &sig.generics) {
+        sig.generics.clone()
+    } else {
+        Generics::default()
     };
     let mut arguments: Vec<TokenStream> = Vec::new();
     for param in &generics.params {
@@ -66,7 +81,7 @@ fn pin_opaque(sig: &Signature, ty: &Type, parameters: &[Parameter]) -> TokenStre
         arguments.push(quote!(_));
     }
     let (parameters, _, bounds) = generics.split_for_impl();
-    let pin = pin_with(&quote!(__idem_returns::<#(#arguments),*>()));
+    let pin = pin_with(span(sig), &quote!(__idem_returns::<#(#arguments),*>()));
     quote! {
         fn __idem_returns #parameters () -> ::core::option::Option<#ty> #bounds {
             ::core::option::Option::None
@@ -75,22 +90,38 @@ fn pin_opaque(sig: &Signature, ty: &Type, parameters: &[Parameter]) -> TokenStre
     }
 }
 
-fn is_bare_into_response(ty: &Type) -> bool {
-    let Type::ImplTrait(ty) = ty else {
-        return false;
-    };
-    ty.bounds.iter().all(|bound| match bound {
-        TypeParamBound::Trait(bound) => {
-            let last = bound.path.segments.last();
-            last.is_some_and(|segment| segment.ident == "IntoResponse")
-        }
-        _ => true,
-    })
-}
-
 struct Parameter {
     name: Ident,
     bounds: Vec<TypeParamBound>,
+}
+
+impl Parameter {
+    fn is_only_a_response(&self) -> bool {
+        self.bounds.iter().all(|bound| match bound {
+            TypeParamBound::Trait(bound) => {
+                let last = bound.path.segments.last();
+                last.is_some_and(|segment| segment.ident == "IntoResponse")
+            }
+            _ => true,
+        })
+    }
+
+    /// Names the traits where nothing else can: an import that only the signature needs is used.
+    fn only_named(&self) -> TokenStream {
+        let paths = self.bounds.iter().filter_map(|bound| match bound {
+            TypeParamBound::Trait(bound) => Some(without_arguments(&bound.path)),
+            _ => None,
+        });
+        quote!({ #(#[allow(unused_imports)] use #paths as _;)* })
+    }
+}
+
+fn without_arguments(path: &Path) -> Path {
+    let mut path = path.clone();
+    for segment in &mut path.segments {
+        segment.arguments = PathArguments::None;
+    }
+    path
 }
 
 /// Puts a type parameter in the place of each `impl Trait`.
@@ -152,7 +183,7 @@ fn declares(generics: &Generics, ident: &Ident) -> bool {
     })
 }
 
-fn mentions_any(ty: TokenStream, parameters: &[Parameter], generics: &Generics) -> bool {
+fn mentions_any(ty: &Type, parameters: &[Parameter], generics: &Generics) -> bool {
     let bounds = parameters.iter().flat_map(|parameter| &parameter.bounds);
     any_ident(quote!(#ty #(#bounds)*), &|ident| declares(generics, ident))
 }

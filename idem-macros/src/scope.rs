@@ -6,6 +6,7 @@ use syn::spanned::Spanned as _;
 use syn::visit::{self, Visit};
 use syn::{Expr, ExprCall, Lit, LitStr};
 
+use crate::check::body_extractor;
 use crate::handler::Handler;
 use crate::mistakes::Mistakes;
 use crate::words::{all_of, nearest};
@@ -16,7 +17,7 @@ pub(crate) enum Part {
     Token,
     Header(LitStr),
     /// An expression over the handler's arguments.
-    Value(Expr),
+    Value(Box<Expr>),
 }
 
 /// What the choices are, for a message.
@@ -72,12 +73,14 @@ fn part(value: &Expr, in_tuple: bool, handler: &Handler, mistakes: &mut Mistakes
         }
         _ => {}
     }
-    let problem = names.unknown("scope", value).or_else(|| not_at_once(value));
+    let problem = names
+        .unknown("scope", value)
+        .or_else(|| not_at_once("scope", value));
     if let Some(problem) = problem {
         mistakes.push(problem);
         return None;
     }
-    Some(Part::Value(value.clone()))
+    Some(Part::Value(Box::new(value.clone())))
 }
 
 fn built_in_call(call: &ExprCall, names: &Names) -> Option<syn::Result<Part>> {
@@ -109,7 +112,10 @@ fn header(call: &ExprCall) -> syn::Result<Part> {
     };
     let value = name.value();
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if value.is_empty() || !value.bytes().all(is_token) {
+    if value.is_empty() {
+        return Err(syn::Error::new_spanned(name, HOW));
+    }
+    if !value.bytes().all(is_token) {
         return Err(syn::Error::new_spanned(
             name,
             format!(
@@ -138,6 +144,8 @@ fn literal_problem(literal: &Lit, in_tuple: bool, names: &Names) -> Option<Strin
 pub(crate) struct Names {
     head: Vec<Ident>,
     last: Vec<Ident>,
+    /// The last argument reads the body: its names are known, and of no use.
+    last_is_body: bool,
 }
 
 impl Names {
@@ -150,6 +158,9 @@ impl Names {
         Self {
             head: head.cloned().collect(),
             last: last.unwrap_or_default(),
+            last_is_body: handler
+                .last()
+                .is_some_and(|last| body_extractor(&last.ty).is_some()),
         }
     }
 
@@ -183,12 +194,17 @@ impl Names {
             ));
         }
         // A constant, or the type that a longer expression begins with.
-        let alone = matches!(value, Expr::Path(_));
-        let begins_lower = name.starts_with(|c: char| c.is_lowercase() || c == '_');
-        if !begins_lower && !(alone && name.contains(char::is_lowercase)) {
+        let alone = matches!(value, Expr::Path(_)) && name.contains(char::is_lowercase);
+        if !alone && name.starts_with(char::is_uppercase) {
             return None;
         }
-        let bound: Vec<String> = self.all().collect();
+        let last = self.last.iter().filter(|_| !self.last_is_body);
+        let bound: Vec<String> = self
+            .head
+            .iter()
+            .chain(last)
+            .map(ToString::to_string)
+            .collect();
         let bound = bound.iter().map(String::as_str);
         let choices = match argument {
             "scope" => {
@@ -230,33 +246,39 @@ fn root(value: &Expr) -> Option<&Ident> {
 }
 
 /// A scope is read at once and cannot fail: no `.await`, no `?`.
-pub(crate) fn not_at_once(value: &Expr) -> Option<syn::Error> {
-    struct Finder(Option<syn::Error>);
-    impl Visit<'_> for Finder {
+pub(crate) fn not_at_once(argument: &str, value: &Expr) -> Option<syn::Error> {
+    struct Finder<'a>(&'a str, Option<syn::Error>);
+    impl Visit<'_> for Finder<'_> {
         fn visit_expr_await(&mut self, value: &syn::ExprAwait) {
-            self.0 = Some(syn::Error::new(
+            self.1 = Some(syn::Error::new(
                 value.await_token.span,
-                "this is read without waiting; let an extractor do the `.await`, and name its result",
+                format!(
+                    "`{}` is read without waiting; let an extractor do the `.await`, and name its result",
+                    self.0
+                ),
             ));
         }
         fn visit_expr_try(&mut self, value: &syn::ExprTry) {
-            self.0 = Some(syn::Error::new(
+            self.1 = Some(syn::Error::new(
                 value.question_token.span(),
-                "this cannot fail; let an extractor refuse the request, and name its result",
+                format!(
+                    "`{}` cannot fail; let an extractor refuse the request, and name its result",
+                    self.0
+                ),
             ));
         }
         // What happens inside these is their own.
         fn visit_expr_closure(&mut self, _: &syn::ExprClosure) {}
         fn visit_expr_async(&mut self, _: &syn::ExprAsync) {}
         fn visit_expr(&mut self, value: &Expr) {
-            if self.0.is_none() {
+            if self.1.is_none() {
                 visit::visit_expr(self, value);
             }
         }
     }
-    let mut finder = Finder(None);
+    let mut finder = Finder(argument, None);
     finder.visit_expr(value);
-    finder.0
+    finder.1
 }
 
 impl Part {

@@ -1,6 +1,5 @@
 //! A real server on a free port of the loopback, and clients that speak to it over sockets.
 
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,15 +36,25 @@ impl Answer {
     }
 
     pub(crate) fn is_replay(&self) -> bool {
-        self.headers.get(REPLAYED).is_some_and(|value| value == "true")
+        self.headers
+            .get(REPLAYED)
+            .is_some_and(|value| value == "true")
     }
 
     /// The code of a problem, which is then checked to be a whole one.
     pub(crate) fn code(&self) -> String {
-        assert_eq!(self.headers["content-type"], "application/problem+json", "{self:?}");
+        assert_eq!(
+            self.headers["content-type"], "application/problem+json",
+            "{self:?}"
+        );
         let problem: serde_json::Value = serde_json::from_slice(&self.body).expect("JSON");
         for member in ["type", "title", "detail"] {
-            assert!(problem[member].as_str().is_some_and(|text| !text.is_empty()), "{problem}");
+            assert!(
+                problem[member]
+                    .as_str()
+                    .is_some_and(|text| !text.is_empty()),
+                "{problem}"
+            );
         }
         assert_eq!(problem["status"], self.status.as_u16(), "{problem}");
         problem["code"].as_str().expect("a code").to_owned()
@@ -61,13 +70,17 @@ impl Server {
     }
 
     pub(crate) async fn connect(self) -> TcpStream {
-        TcpStream::connect(self.0).await.expect("the server listens")
+        TcpStream::connect(self.0)
+            .await
+            .expect("the server listens")
     }
 
     /// Sends one request on a connection of its own.
     pub(crate) async fn send(self, request: Request<Full<Bytes>>) -> Answer {
         let io = TokioIo::new(self.connect().await);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.expect("HTTP/1");
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
+            .await
+            .expect("HTTP/1");
         tokio::spawn(connection);
         let answer = sender.send_request(request).await.expect("an answer");
         let (parts, body) = answer.into_parts();
@@ -103,7 +116,9 @@ impl Server {
     pub(crate) async fn http2(self) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
         let io = TokioIo::new(self.connect().await);
         let executor = TokioExecutor::new();
-        let (sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.expect("HTTP/2");
+        let (sender, connection) = hyper::client::conn::http2::handshake(executor, io)
+            .await
+            .expect("HTTP/2");
         tokio::spawn(connection);
         sender
     }
@@ -117,7 +132,9 @@ pub(crate) async fn read_to_end(mut stream: TcpStream) -> Vec<u8> {
 
 /// The status of an answer that was read from a socket.
 pub(crate) fn status_of(answer: &[u8]) -> u16 {
-    let line = answer.get(9..12).and_then(|status| std::str::from_utf8(status).ok());
+    let line = answer
+        .get(9..12)
+        .and_then(|status| std::str::from_utf8(status).ok());
     line.and_then(|status| status.parse().ok())
         .unwrap_or_else(|| panic!("no status in {:?}", String::from_utf8_lossy(answer)))
 }
@@ -128,12 +145,17 @@ pub(crate) fn request<'a>(
     headers: impl IntoIterator<Item = (&'a str, &'a str)>,
     body: &str,
 ) -> Request<Full<Bytes>> {
-    let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "localhost");
     for (name, value) in headers {
         let name: HeaderName = name.parse().expect("a header name");
         request = request.header(name, value);
     }
-    request.body(Full::new(Bytes::from(body.to_owned()))).expect("a request")
+    request
+        .body(Full::new(Bytes::from(body.to_owned())))
+        .expect("a request")
 }
 
 pub(crate) fn post(path: &str, key: &str, body: &str) -> Request<Full<Bytes>> {

@@ -97,6 +97,10 @@ impl Policy {
     }
 
     /// Reads from the head of the request which record it is about, if any.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the refusal is the answer itself, and moves once"
+    )]
     fn record_of(
         &self,
         request: &Request,
@@ -187,10 +191,9 @@ impl Policy {
                     owner: verdict.owner,
                     fence,
                 };
-                let attempt = request.extensions().get::<Attempt>().cloned();
-                if let Some(attempt) = &attempt {
-                    attempt.claimed(holder, number);
-                }
+                // The last argument may be it, or ask for it, and is extracted after this.
+                let attempt = Attempt::of(request.extensions_mut());
+                attempt.claimed(holder, number);
                 return Ok(Lease::held(
                     self,
                     idem,

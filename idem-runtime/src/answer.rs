@@ -241,11 +241,17 @@ mod tests {
         std::future::poll_fn(|cx| collector.poll(&mut body, cx)).await
     }
 
-    fn frames(frames: Vec<Result<Frame<Bytes>, &'static str>>) -> Body {
+    type TestFrame = Result<Frame<Bytes>, &'static str>;
+
+    fn frames(frames: Vec<TestFrame>) -> Body {
         Body::new(StreamBody::new(stream::iter(frames)))
     }
 
-    fn data(text: &'static str) -> Result<Frame<Bytes>, &'static str> {
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "it stands beside frames that fail"
+    )]
+    fn data(text: &'static str) -> TestFrame {
         Ok(Frame::data(Bytes::from_static(text.as_bytes())))
     }
 

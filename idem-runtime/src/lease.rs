@@ -47,7 +47,7 @@ impl Lease {
         holder: Holder,
         fingerprint: Fingerprint,
         claimed_at: Instant,
-        attempt: Option<Attempt>,
+        attempt: Attempt,
     ) -> Self {
         let running = Running::new(policy, idem, holder, fingerprint, claimed_at, attempt);
         Self(Kind::Held(running))

@@ -96,10 +96,6 @@ impl Server {
         self.send(post(path, key, body)).await
     }
 
-    pub(crate) async fn get(self, path: &str) -> Answer {
-        self.send(request(Method::GET, path, [], "")).await
-    }
-
     /// Opens a connection, writes these bytes, and leaves it open.
     pub(crate) async fn write(self, bytes: impl AsRef<[u8]>) -> TcpStream {
         let mut stream = self.connect().await;

@@ -16,12 +16,12 @@ use std::time::{Duration, SystemTime};
 use axum_idem::Idempotency;
 use fault_proxy::FaultProxy;
 use futures_util::{StreamExt, stream};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use reqwest_middleware::ClientWithMiddleware;
 use reqwest_retry::{RetryDecision, RetryPolicy};
 use retrying::Patience;
 use scripted::Scripted;
-use support::Server;
+use support::{Server, request};
 use tokio::time::Instant;
 
 /// Tries often, and hardly waits.
@@ -61,7 +61,9 @@ async fn five_hundred_operations_book_five_hundred_trades() {
         .await;
     assert!(answers.iter().all(|status| *status == StatusCode::CREATED));
 
-    let booked = desk.get("/accounts/7/trades").await;
+    let booked = desk
+        .send(request(Method::GET, "/accounts/7/trades", [], ""))
+        .await;
     let booked: Vec<serde_json::Value> = serde_json::from_slice(&booked.body).expect("JSON");
     let quantity = |trade: &serde_json::Value| trade["quantity"].as_u64().expect("a number");
     let mut quantities: Vec<_> = booked.iter().map(quantity).collect();

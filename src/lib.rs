@@ -8,3 +8,9 @@ pub use idem_runtime::{
     IdempotencyFuture, IdempotencyKey, IdempotencyService, KeySyntax, OnStoreError,
     ParseRecordIdError, Problem, RecordId, Scope, store,
 };
+
+#[cfg(feature = "testing")]
+pub use idem_runtime::testing;
+
+#[doc = include_str!("../docs/guide.md")]
+pub mod guide {}

@@ -2,12 +2,14 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use axum::extract::FromRequestParts;
+use http::Extensions;
 use http::request::Parts;
 use sha2::{Digest, Sha256};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Notify;
 
 use crate::record_id::RecordId;
 use crate::store::{Holder, Owner};
@@ -40,7 +42,8 @@ struct Shared {
     claimed: OnceLock<Claimed>,
     /// Takes the place of a record id where there is no record.
     unkeyed: OnceLock<Owner>,
-    lost: CancellationToken,
+    is_lost: AtomicBool,
+    lost: Notify,
 }
 
 struct Claimed {
@@ -77,15 +80,12 @@ impl Attempt {
     #[must_use]
     pub fn derive_key(&self, label: &str) -> String {
         let mut hasher = Sha256::new();
-        match self.0.claimed.get() {
-            Some(claimed) => {
-                hasher.update(b"axum-idem derived key v1\0");
-                hasher.update(claimed.holder.id.as_bytes());
-            }
-            None => {
-                hasher.update(b"axum-idem unkeyed v1\0");
-                hasher.update(self.0.unkeyed.get_or_init(Owner::unique).as_bytes());
-            }
+        if let Some(id) = self.record_id() {
+            hasher.update(b"axum-idem derived key v1\0");
+            hasher.update(id.as_bytes());
+        } else {
+            hasher.update(b"axum-idem unkeyed v1\0");
+            hasher.update(self.0.unkeyed.get_or_init(Owner::unique).as_bytes());
         }
         hasher.update(label);
         RecordId::from_bytes(hasher.finalize().into()).to_string()
@@ -96,12 +96,26 @@ impl Attempt {
     /// Its answer will go to its own client only. It is for the handler to stop.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        self.0.lost.is_cancelled()
+        self.0.is_lost.load(Ordering::Acquire)
     }
 
     /// Completes when another attempt has taken over. Cancel-safe.
     pub async fn lost(&self) {
-        self.0.lost.cancelled().await;
+        loop {
+            // Taken before the look, so that no loss falls between the two.
+            let lost = self.0.lost.notified();
+            if self.is_lost() {
+                return;
+            }
+            lost.await;
+        }
+    }
+
+    /// The one attempt that everybody who asks this request for it gets.
+    pub(crate) fn of(extensions: &mut Extensions) -> Self {
+        extensions
+            .get_or_insert_with(|| Self(Arc::default()))
+            .clone()
     }
 
     pub(crate) fn claimed(&self, holder: Holder, number: u32) {
@@ -110,7 +124,8 @@ impl Attempt {
     }
 
     pub(crate) fn lose(&self) {
-        self.0.lost.cancel();
+        self.0.is_lost.store(true, Ordering::Release);
+        self.0.lost.notify_waiters();
     }
 }
 
@@ -128,10 +143,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Attempt {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        let attempt = parts
-            .extensions
-            .get_or_insert_with(|| Self(Arc::default()))
-            .clone();
-        Ok(attempt)
+        Ok(Self::of(&mut parts.extensions))
     }
 }

@@ -31,6 +31,12 @@ enum State {
     Lost,
 }
 
+impl State {
+    fn wait_until(due: Instant) -> Self {
+        Self::Waiting(Box::pin(sleep_until(due)))
+    }
+}
+
 impl Heartbeat {
     pub(crate) fn new(claimed_at: Instant, lease: Duration) -> Self {
         Self {
@@ -56,7 +62,7 @@ impl Heartbeat {
         loop {
             let next = match &mut self.state {
                 State::Lost => return,
-                State::Idle => self.wait(self.held_until - self.lease + self.lease / 3),
+                State::Idle => State::wait_until(self.held_until - self.lease + self.lease / 3),
                 State::Waiting(timer) => match timer.as_mut().poll(cx) {
                     Poll::Pending => return,
                     Poll::Ready(()) => State::Renewing {
@@ -74,7 +80,7 @@ impl Heartbeat {
                         Poll::Pending => return,
                         Poll::Ready(Ok(Settled::Done)) => {
                             self.held_until = asked_at + self.lease;
-                            self.wait(asked_at + self.lease / 3)
+                            State::wait_until(asked_at + self.lease / 3)
                         }
                         Poll::Ready(Ok(Settled::Lost)) => {
                             self.state = State::Lost;
@@ -87,16 +93,12 @@ impl Heartbeat {
                                 error = &error as &dyn std::error::Error,
                                 "a lease could not be renewed; it is tried again"
                             );
-                            self.wait(Instant::now() + self.lease / 10)
+                            State::wait_until(Instant::now() + self.lease / 10)
                         }
                     }
                 }
             };
             self.state = next;
         }
-    }
-
-    fn wait(&self, until: Instant) -> State {
-        State::Waiting(Box::pin(sleep_until(until)))
     }
 }

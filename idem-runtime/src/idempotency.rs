@@ -70,7 +70,6 @@ impl Idempotency {
     }
 
     /// Settings that differ from the defaults.
-    #[must_use]
     pub fn builder() -> IdempotencyBuilder {
         IdempotencyBuilder::default()
     }
@@ -183,7 +182,7 @@ impl Idempotency {
     /// # use std::time::Duration;
     /// # async fn main_(listener: tokio::net::TcpListener, router: axum::Router, idem: idem_runtime::Idempotency) {
     /// axum::serve(listener, router)
-    ///     .with_graceful_shutdown(async { /* a signal */ })
+    ///     .with_graceful_shutdown(async { tokio::signal::ctrl_c().await.unwrap() })
     ///     .await
     ///     .unwrap();
     /// idem.drain(Duration::from_secs(30)).await;

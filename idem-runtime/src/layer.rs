@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::Request;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
@@ -38,7 +38,7 @@ pub struct IdempotencyService<S> {
 
 impl<S, B> Service<Request<B>> for IdempotencyService<S>
 where
-    S: Service<Request<B>, Response = Response>,
+    S: Service<Request<B>, Response: IntoResponse>,
 {
     type Response = Response;
     type Error = S::Error;
@@ -73,15 +73,16 @@ pin_project! {
     }
 }
 
-impl<F, E> Future for IdempotencyFuture<F>
+impl<F, R, E> Future for IdempotencyFuture<F>
 where
-    F: Future<Output = Result<Response, E>>,
+    F: Future<Output = Result<R, E>>,
+    R: IntoResponse,
 {
     type Output = Result<Response, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut response = ready!(this.inner.poll(cx))?;
+        let mut response = ready!(this.inner.poll(cx))?.into_response();
         let problem = response.extensions_mut().remove::<Problem>();
         Poll::Ready(Ok(
             problem.map_or(response, |problem| this.idem.refuse(problem))

@@ -50,8 +50,8 @@ struct Work {
     /// Set while user code is polled: still set in `drop`, it tells of a panic.
     is_polling: bool,
     heartbeat: Heartbeat,
-    /// What the handler was told of itself, where it asked.
-    attempt: Option<Attempt>,
+    /// What the handler can know of itself.
+    attempt: Attempt,
     runtime: Handle,
     span: Span,
     /// Makes `drain` wait.
@@ -79,7 +79,7 @@ impl Running {
         holder: Holder,
         fingerprint: Fingerprint,
         claimed_at: Instant,
-        attempt: Option<Attempt>,
+        attempt: Attempt,
     ) -> Self {
         let work = Work {
             policy,
@@ -157,9 +157,7 @@ impl Work {
                 record = %self.holder.id.short(),
                 "the lease was lost while the handler runs; its answer will go to its own client only"
             );
-            if let Some(attempt) = &self.attempt {
-                attempt.lose();
-            }
+            self.attempt.lose();
         });
         Poll::Pending
     }

@@ -97,10 +97,11 @@ impl Settler {
             // A lease that is not renewed has the same effect a little later.
             Settlement::Release | Settlement::Abandon => self.held_until,
         };
-        let mut pause = FIRST_PAUSE;
+        let mut pause = FIRST_PAUSE.min(self.idem.lease() / 3);
         loop {
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LAST_PAUSE);
+            // Well within a lease, so that each try finds the claim held.
+            pause = (pause * 2).min(LAST_PAUSE).min(self.idem.lease() / 3);
             if Instant::now() >= self.held_until.min(give_up_at) {
                 break;
             }
@@ -135,7 +136,7 @@ impl Settler {
     fn report(&self, settlement: &Settlement, settled: Settled) {
         match settled {
             Settled::Done => {
-                trace::report(self.endpoint, Some(&self.holder.id), settlement.outcome())
+                trace::report(self.endpoint, Some(&self.holder.id), settlement.outcome());
             }
             Settled::Lost => tracing::warn!(
                 target: crate::TARGET,

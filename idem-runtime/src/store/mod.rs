@@ -260,6 +260,10 @@ pub struct Owner([u8; 16]);
 
 impl Owner {
     /// A new owner, equal to no other of this or another process.
+    ///
+    /// # Panics
+    ///
+    /// When the system has no randomness to give at the first call.
     #[must_use]
     pub fn unique() -> Self {
         use std::sync::OnceLock;

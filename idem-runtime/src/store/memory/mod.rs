@@ -3,6 +3,8 @@
 mod budget;
 mod claims;
 mod records;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -280,8 +282,6 @@ impl Inner {
             );
             Record::not_kept(record.fingerprint(), record.status())
         };
-        // An expired record that nobody asked for since may still stand here.
-        self.remove_record(&id);
         self.budget.add(records::weight(&record));
         self.records.insert(id, record, ttl);
     }

@@ -88,6 +88,11 @@ impl Records {
         self.queue().pop_oldest()
     }
 
+    #[cfg(test)]
+    pub(super) fn run_pending_tasks(&self) {
+        self.cache.run_pending_tasks();
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

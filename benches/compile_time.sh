@@ -1,0 +1,104 @@
+#!/bin/sh
+# How much longer do 100 annotated handlers compile than 100 with `#[debug_handler]`?
+#
+#     benches/compile_time.sh [check|build]
+#
+# Builds the dependencies once, then the crate alone, turn and turn about; prints the best of five.
+set -eu
+
+command=${1:-build}
+repository=$(cd "$(dirname "$0")/.." && pwd)
+place=$(mktemp -d)
+trap 'rm -rf "$place"' EXIT
+
+write_crate() { # name, attribute
+    mkdir -p "$place/$1/src"
+    cat > "$place/$1/Cargo.toml" <<TOML
+[package]
+name = "$1"
+version = "0.0.0"
+edition = "2024"
+
+[dependencies]
+axum = { version = "0.8", features = ["macros"] }
+axum-idem = { path = "$repository" }
+serde = { version = "1", features = ["derive"] }
+
+[workspace]
+TOML
+    {
+        cat <<'RUST'
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::post;
+use axum::{Json, Router};
+
+#[derive(Clone)]
+struct Desk(std::sync::Arc<str>);
+
+#[derive(serde::Deserialize, serde::Serialize)]
+struct Order {
+    symbol: String,
+    quantity: u32,
+}
+
+impl Desk {
+    async fn place(&self, account: u64, order: Order) -> Result<Order, StatusCode> {
+        if account == 0 || self.0.is_empty() {
+            return Err(StatusCode::NOT_FOUND);
+        }
+        Ok(order)
+    }
+}
+RUST
+        for i in $(seq 100); do
+            cat <<RUST
+
+$2
+async fn place_$i(
+    State(desk): State<Desk>,
+    Path(account): Path<u64>,
+    Json(order): Json<Order>,
+) -> Result<(StatusCode, Json<Order>), StatusCode> {
+    let order = desk.place(account, order).await?;
+    Ok((StatusCode::CREATED, Json(order)))
+}
+RUST
+        done
+        echo
+        echo 'fn main() {'
+        echo '    let _: Router = Router::new()'
+        for i in $(seq 100); do
+            echo "        .route(\"/$i/{account}\", post(place_$i))"
+        done
+        echo '        .with_state(Desk("desk".into()));'
+        echo '}'
+    } > "$place/$1/src/main.rs"
+    cp "$repository/Cargo.lock" "$place/$1/"
+}
+
+seconds() { # name
+    touch "$place/$1/src/main.rs"
+    start=$(date +%s%N)
+    (cd "$place/$1" && cargo "$command" --quiet --target-dir "$place/target")
+    end=$(date +%s%N)
+    echo "$(((end - start) / 1000000))"
+}
+
+write_crate plain ''
+write_crate debug_handler '#[axum::debug_handler]'
+write_crate idempotent '#[axum_idem::idempotent(scope = token)]'
+for name in plain debug_handler idempotent; do
+    seconds "$name" > /dev/null
+done
+for name in plain debug_handler idempotent; do
+    : > "$place/$name.times"
+done
+for _ in 1 2 3 4 5; do
+    for name in plain debug_handler idempotent; do
+        seconds "$name" >> "$place/$name.times"
+    done
+done
+for name in plain debug_handler idempotent; do
+    echo "$name: $(sort -n "$place/$name.times" | head -n 1) ms"
+done

@@ -1,0 +1,62 @@
+//! A small trading desk whose `POST`s are safe to retry.
+//!
+//! ```sh
+//! cargo run --example trades
+//! ```
+//!
+//! prints an address and three lines to paste.
+
+mod desk;
+
+use std::time::Duration;
+
+use axum_idem::Idempotency;
+use tokio::net::TcpListener;
+
+#[tokio::main]
+async fn main() -> std::io::Result<()> {
+    let address = std::env::var("ADDRESS").unwrap_or_else(|_| "127.0.0.1:3000".into());
+    let listener = TcpListener::bind(address).await?;
+    let address = listener.local_addr()?;
+    println!("{}", lines_to_try(&format!("http://{address}")));
+
+    let idem = Idempotency::in_memory();
+    axum::serve(listener, desk::router(idem.clone()))
+        .with_graceful_shutdown(interrupted())
+        .await?;
+    // Handlers whose clients have gone run on; axum does not wait for them.
+    idem.drain(Duration::from_secs(30)).await;
+    Ok(())
+}
+
+async fn interrupted() {
+    // Without a signal to wait for, the desk serves until it is killed.
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn lines_to_try(desk: &str) -> String {
+    let order = r#"{"symbol": "AAPL", "side": "buy", "quantity": 10}"#;
+    let post = |path: &str, token: &str, key: &str| {
+        format!(
+            "curl -i {desk}{path} -H 'Authorization: Bearer {token}' -H 'Idempotency-Key: {key}' \
+             -H 'Content-Type: application/json' -d '{order}'"
+        )
+    };
+    format!(
+        "The desk is open at {desk}\n\n\
+         Book a trade; paste it twice, and the second answer says `idempotency-replayed: true`:\n\n  \
+         {}\n\n\
+         Give up after a second, and see the retry get the answer of the first:\n\n  \
+         curl -m 1 {}; {}\n\n\
+         Retry with a refreshed token, which is still Alice's:\n\n  \
+         {}; {}\n\n\
+         What was booked: curl {desk}/accounts/7/trades\n",
+        post("/accounts/7/trades", "alice.1", "trade-1"),
+        post("/accounts/7/slow-trades", "alice.1", "trade-2").trim_start_matches("curl "),
+        post("/accounts/7/slow-trades", "alice.1", "trade-2"),
+        post("/me/trades", "alice.1", "trade-3"),
+        post("/me/trades", "alice.2", "trade-3"),
+    )
+}

@@ -1,0 +1,228 @@
+//! Writes the handler that asks for permission before the user's body runs.
+//!
+//! ```text
+//! #[idempotent(scope = token)]                 async fn place_trade(
+//! async fn place_trade(                            State(desk): State<Desk>,
+//!     State(desk): State<Desk>,                    order: Deferred<Json<Order>>,
+//!     Json(order): Json<Order>,            →   ) -> Response {
+//! ) -> Json<Trade> {                               static __IDEM_POLICY: Policy = …;
+//!     …                                            match __IDEM_POLICY.admit(order, |scope| scope.token()).await {
+//! }                                                    Err(response) => response,
+//!                                                      Ok((lease, Json(order))) => lease.settle(async move { … }).await,
+//!                                                  }
+//!                                              }
+//! ```
+
+use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::punctuated::Punctuated;
+use syn::spanned::Spanned as _;
+use syn::{Expr, Generics, Token, Type, TypeParamBound, WherePredicate, parse_quote_spanned};
+
+use crate::args::Args;
+use crate::arguments::{Arguments, local};
+use crate::check::Plan;
+use crate::handler::Handler;
+use crate::{returns, scope};
+
+/// The whole item.
+pub(crate) fn expand(args: &Args, plan: &Plan, handler: &Handler) -> TokenStream {
+    let private = private(args);
+    let Handler {
+        attrs, vis, sig, ..
+    } = handler;
+    let name = &sig.ident;
+    let generics = outliving(&sig.generics);
+    let (parameters, _, bounds) = generics.split_for_impl();
+
+    let arguments = Arguments::of(handler);
+    let head = arguments.head_declarations();
+    let last = arguments.last_declaration(args, plan, &private);
+    let policy = policy(args, name, &private);
+    let split = arguments.split(plan);
+    let admit = admit(args, plan, &arguments);
+    let admitted = arguments.admitted(plan);
+    let settle = settle(&arguments, handler);
+    let (lease, response) = (local("__idem_lease"), local("__idem_response"));
+    quote! {
+        #(#attrs)*
+        #vis async fn #name #parameters (#(#head,)* #last) -> #private::Response #bounds {
+            static __IDEM_POLICY: #private::Policy = #policy;
+            #split
+            match #admit.await {
+                ::core::result::Result::Err(#response) => #response,
+                ::core::result::Result::Ok((#lease, #admitted)) => #settle,
+            }
+        }
+    }
+}
+
+fn private(args: &Args) -> TokenStream {
+    let default = || quote!(::axum_idem);
+    let facade = args
+        .facade
+        .as_ref()
+        .map_or_else(default, ToTokens::to_token_stream);
+    quote!(#facade::__private)
+}
+
+fn policy(args: &Args, name: &Ident, private: &TokenStream) -> TokenStream {
+    let name = name.to_string();
+    let name = name.trim_start_matches("r#");
+    let mut policy = quote! {
+        #private::Policy::new(::core::concat!(::core::module_path!(), "::", #name))
+    };
+    let mut set = |call: TokenStream| policy.extend(call);
+    if let Some(millis) = args.ttl_millis {
+        set(quote!(.ttl_millis(#millis)));
+    }
+    if args.required {
+        set(quote!(.required()));
+    }
+    if let Some(statuses) = &args.record {
+        let statuses = statuses.expand(private);
+        set(quote!(.record(#statuses)));
+    }
+    if args.record_rejections {
+        set(quote!(.record_rejections()));
+    }
+    if let Some(millis) = args.wait_millis {
+        set(quote!(.wait_millis(#millis)));
+    }
+    if args.hold_unknown {
+        set(quote!(.hold_unknown()));
+    }
+    if let Some(fingerprint) = &args.fingerprint {
+        let fingerprint = fingerprint.expand(private);
+        set(quote!(.fingerprint(#fingerprint)));
+    }
+    policy
+}
+
+/// `__IDEM_POLICY.admit(order, |scope| scope.token())`
+fn admit(args: &Args, plan: &Plan, arguments: &Arguments<'_>) -> TokenStream {
+    let body = arguments.deferred(plan);
+    let reader = local("__idem_scope");
+    let mut reads = TokenStream::new();
+    for (at, part) in plan.parts.iter().enumerate() {
+        if at > 0 {
+            reads.extend(quote!(?));
+        }
+        reads.extend(part.expand());
+    }
+    let opened = arguments.opened(&plan.scope_names);
+    let scope = if opened.is_empty() {
+        quote!(|#reader| #reader #reads)
+    } else {
+        quote!(|#reader| { #opened #reader #reads })
+    };
+    let Some(runtime) = &args.runtime else {
+        return quote!(__IDEM_POLICY.admit(#body, #scope));
+    };
+    let span = Span::call_site().located_at(runtime.span());
+    let opened = arguments.opened(&plan.runtime_names);
+    let runtime = match runtime {
+        // Taken apart by reference, it is one already.
+        Expr::Path(path)
+            if path
+                .path
+                .get_ident()
+                .is_some_and(|name| arguments.opens(name)) =>
+        {
+            runtime.to_token_stream()
+        }
+        Expr::Path(_) | Expr::Field(_) | Expr::Index(_) | Expr::Unary(_) => {
+            scope::reference_to(runtime)
+        }
+        _ => runtime.to_token_stream(),
+    };
+    let runtime = if opened.is_empty() {
+        quote!(|| #runtime)
+    } else {
+        quote!(|| { #opened #runtime })
+    };
+    // A complaint about the runtime's type is about the call; it belongs to the user's expression.
+    quote_spanned!(span=> __IDEM_POLICY.admit_on(#body, #runtime, #scope))
+}
+
+/// `lease.settle(async move { … }).await`, all of it spanned at the type that the user declared: a
+/// future that is not `Send` and an answer that is none are then reported there, and once.
+fn settle(arguments: &Arguments<'_>, handler: &Handler) -> TokenStream {
+    let span = returns::span(&handler.sig);
+    let moved = arguments.moved();
+    let taken_apart = arguments.taken_apart();
+    let pin = returns::pin(&handler.sig);
+    let body = &handler.body;
+    let lease = Ident::new("__idem_lease", Span::mixed_site().located_at(span));
+    let mut block = Group::new(Delimiter::Brace, quote!(#moved #taken_apart #pin #body));
+    block.set_span(span);
+    quote_spanned!(span=> #lease.settle(async move #block).await)
+}
+
+/// Type parameters live as long as a handler that runs on after its client went away.
+fn outliving(generics: &Generics) -> Generics {
+    let mut generics = generics.clone();
+    let names: Vec<Ident> = generics
+        .type_params()
+        .map(|param| param.ident.clone())
+        .collect();
+    for name in names {
+        let mut missing: Vec<TypeParamBound> = Vec::new();
+        if !has_bound(&generics, &name, "Send") {
+            missing.push(parse_quote_spanned!(name.span()=> ::core::marker::Send));
+        }
+        if !has_bound(&generics, &name, "'static") {
+            missing.push(parse_quote_spanned!(name.span()=> 'static));
+        }
+        bounds_of(&mut generics, &name, |bounds| bounds.extend(missing));
+    }
+    generics
+}
+
+fn has_bound(generics: &Generics, name: &Ident, wanted: &str) -> bool {
+    let inline = generics.type_params().filter(|param| param.ident == *name);
+    let inline = inline.flat_map(|param| &param.bounds);
+    let clause = generics
+        .where_clause
+        .iter()
+        .flat_map(|clause| &clause.predicates);
+    let clause = clause.filter_map(|predicate| match predicate {
+        WherePredicate::Type(predicate) if is_type(&predicate.bounded_ty, name) => {
+            Some(&predicate.bounds)
+        }
+        _ => None,
+    });
+    inline.chain(clause.flatten()).any(|bound| match bound {
+        TypeParamBound::Trait(bound) => bound.path.is_ident(wanted),
+        TypeParamBound::Lifetime(lifetime) => lifetime.to_string() == wanted,
+        _ => false,
+    })
+}
+
+/// Bounds stay where the user wrote the others, in the `where` clause or beside the name.
+fn bounds_of(generics: &mut Generics, name: &Ident, change: impl FnOnce(&mut Bounds)) {
+    let clause = generics
+        .where_clause
+        .iter_mut()
+        .flat_map(|clause| &mut clause.predicates);
+    for predicate in clause {
+        if let WherePredicate::Type(predicate) = predicate
+            && predicate.lifetimes.is_none()
+            && is_type(&predicate.bounded_ty, name)
+        {
+            return change(&mut predicate.bounds);
+        }
+    }
+    if let Some(param) = generics
+        .type_params_mut()
+        .find(|param| param.ident == *name)
+    {
+        change(&mut param.bounds);
+    }
+}
+
+type Bounds = Punctuated<TypeParamBound, Token![+]>;
+
+fn is_type(ty: &Type, name: &Ident) -> bool {
+    matches!(ty, Type::Path(path) if path.qself.is_none() && path.path.is_ident(name))
+}

@@ -1,0 +1,154 @@
+//! Reads the value of `fingerprint`: which parts of the body tell a retry from a reused key.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::{Expr, ExprCall, Lit, LitStr};
+
+use crate::mistakes::Mistakes;
+use crate::words::nearest;
+
+const HOW: &str = "`fingerprint` is `body`, `json`, `json(\"/amount\", \"/currency\")` or `none`";
+
+/// Which parts of the body tell a retry from a reused key.
+pub(crate) enum Fingerprint {
+    Body,
+    Json,
+    Pointers(Vec<LitStr>),
+    None,
+}
+
+impl Fingerprint {
+    pub(crate) fn from_expr(value: &Expr, mistakes: &mut Mistakes) -> Option<Self> {
+        let word = match value {
+            Expr::Call(call) => match &*call.func {
+                Expr::Path(path) if path.path.is_ident("json") => {
+                    return Self::from_pointers(call, mistakes);
+                }
+                _ => None,
+            },
+            Expr::Path(path) => path.path.get_ident().map(ToString::to_string),
+            Expr::Lit(literal) => match &literal.lit {
+                Lit::Str(_) => {
+                    mistakes.at(value, format!("{HOW}, without quotes"));
+                    return None;
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+        match word.as_deref() {
+            Some("body") => return Some(Self::Body),
+            Some("json") => return Some(Self::Json),
+            Some("none") => return Some(Self::None),
+            _ => {}
+        }
+        let meant = word.and_then(|word| nearest(&word, ["body", "json", "none"]));
+        match meant {
+            Some(meant) => mistakes.at(value, format!("did you mean `{meant}`? {HOW}")),
+            None => mistakes.at(value, HOW),
+        }
+        None
+    }
+
+    fn from_pointers(call: &ExprCall, mistakes: &mut Mistakes) -> Option<Self> {
+        if call.args.is_empty() {
+            mistakes.at(
+                call,
+                "`json()` names no pointer; write `json` for the whole body, or `json(\"/amount\")`",
+            );
+            return None;
+        }
+        let mut pointers = Vec::new();
+        for argument in &call.args {
+            match pointer(argument) {
+                Ok(pointer) => pointers.push(pointer),
+                Err(problem) => mistakes.at(argument, problem),
+            }
+        }
+        (pointers.len() == call.args.len()).then_some(Self::Pointers(pointers))
+    }
+
+    pub(crate) fn expand(&self, private: &TokenStream) -> TokenStream {
+        let mode = match self {
+            Self::Body => quote!(Body),
+            Self::Json => quote!(Json),
+            Self::Pointers(pointers) => quote!(JsonPointers(&[#(#pointers),*])),
+            Self::None => quote!(WithoutBody),
+        };
+        quote!(#private::FingerprintMode::#mode)
+    }
+}
+
+/// A JSON pointer as RFC 6901 writes it, but for the empty one, which is `json` itself.
+fn pointer(argument: &Expr) -> Result<LitStr, String> {
+    let Expr::Lit(literal) = argument else {
+        return Err("a JSON pointer stands in quotes, such as `\"/amount\"`".to_owned());
+    };
+    let Lit::Str(text) = &literal.lit else {
+        return Err("a JSON pointer stands in quotes, such as `\"/amount\"`".to_owned());
+    };
+    let value = text.value();
+    if value.is_empty() {
+        return Err("an empty pointer means the whole body; write `fingerprint = json`".to_owned());
+    }
+    if !value.starts_with('/') {
+        let fixed = value.trim_start_matches("$.").replace('.', "/");
+        return Err(format!(
+            "a JSON pointer begins with `/`; write `\"/{fixed}\"`"
+        ));
+    }
+    let escapes = value.split('~').skip(1);
+    if escapes.clone().any(|rest| !rest.starts_with(['0', '1'])) {
+        return Err(
+            "in a JSON pointer `~` is written `~0` and a `/` inside a name `~1`".to_owned(),
+        );
+    }
+    Ok(text.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use syn::parse_quote;
+
+    fn mistakes_of(value: &Expr) -> Option<String> {
+        let mut mistakes = Mistakes::default();
+        Fingerprint::from_expr(value, &mut mistakes);
+        mistakes
+            .into_compile_errors()
+            .map(|errors| errors.to_string())
+    }
+
+    #[test]
+    fn every_form_is_read() {
+        let values: [Expr; 5] = [
+            parse_quote!(body),
+            parse_quote!(json),
+            parse_quote!(json("/amount", "/lines/0/price")),
+            parse_quote!(json("/a~1b", "/m~0n", "/")),
+            parse_quote!(none),
+        ];
+        for value in values {
+            assert_eq!(mistakes_of(&value), None);
+        }
+    }
+
+    #[test]
+    fn a_wrong_one_says_what_to_write() {
+        let table: [(Expr, &str); 9] = [
+            (parse_quote!(md5), "`fingerprint` is `body`"),
+            (parse_quote!(jsno), "did you mean `json`"),
+            (parse_quote!("json"), "without quotes"),
+            (parse_quote!(json("amount")), "write `\\\"/amount\\\"`"),
+            (parse_quote!(json("$.a.b")), "write `\\\"/a/b\\\"`"),
+            (parse_quote!(json("")), "whole body"),
+            (parse_quote!(json("/~2")), "`~0`"),
+            (parse_quote!(json()), "names no pointer"),
+            (parse_quote!(json(amount)), "in quotes"),
+        ];
+        for (value, words) in table {
+            let errors = mistakes_of(&value).expect("wrong");
+            assert!(errors.contains(words), "{words}: {errors}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What the patterns of a handler's arguments bind.
+
+use proc_macro2::Ident;
+use syn::visit::{self, Visit};
+use syn::visit_mut::{self, VisitMut};
+use syn::{FieldPat, Pat, PatIdent, PatWild};
+
+/// The variables that a pattern binds, each once.
+pub(crate) fn bindings(pat: &Pat) -> Vec<Ident> {
+    struct Bindings(Vec<Ident>);
+    impl Visit<'_> for Bindings {
+        fn visit_pat_ident(&mut self, pat: &PatIdent) {
+            if !is_constant(pat) && !self.0.contains(&pat.ident) {
+                self.0.push(pat.ident.clone());
+            }
+            visit::visit_pat_ident(self, pat);
+        }
+    }
+    let mut bindings = Bindings(Vec::new());
+    bindings.visit_pat(pat);
+    bindings.0
+}
+
+/// Whether the pattern's variables hold all of the value, so that moving them moves everything.
+///
+/// Any other pattern leaves something behind: the permit of `_: Permit`, the rest of
+/// `User { id, .. }`.
+pub(crate) fn holds_everything(pat: &Pat) -> bool {
+    match pat {
+        Pat::Ident(pat) => pat.by_ref.is_none() && pat.subpat.is_none() && !is_constant(pat),
+        Pat::Paren(pat) => holds_everything(&pat.pat),
+        Pat::Tuple(pat) => pat.elems.iter().all(holds_everything),
+        Pat::TupleStruct(pat) => {
+            // These may not match; that is for the compiler to say, as it does for a `let`.
+            let refutable = ["Some", "Ok", "Err"]
+                .iter()
+                .any(|name| pat.path.is_ident(name));
+            !refutable && !pat.elems.is_empty() && pat.elems.iter().all(holds_everything)
+        }
+        Pat::Struct(pat) => {
+            pat.rest.is_none()
+                && !pat.fields.is_empty()
+                && pat.fields.iter().all(|field| holds_everything(&field.pat))
+        }
+        _ => false,
+    }
+}
+
+/// The pattern as it is matched against a reference: without `ref` and `mut`, and with the
+/// variables that are not wanted left out.
+pub(crate) fn by_reference(pat: &Pat, wanted: &[Ident]) -> Pat {
+    struct Clean<'a>(&'a [Ident]);
+    impl VisitMut for Clean<'_> {
+        fn visit_pat_mut(&mut self, pat: &mut Pat) {
+            visit_mut::visit_pat_mut(self, pat);
+            let Pat::Ident(inner) = pat else { return };
+            if is_constant(inner) {
+                return;
+            }
+            inner.by_ref = None;
+            inner.mutability = None;
+            if !self.0.contains(&inner.ident) {
+                *pat = match inner.subpat.take() {
+                    Some((_, pat)) => *pat,
+                    None => Pat::Wild(PatWild {
+                        attrs: Vec::new(),
+                        underscore_token: syn::Token![_](inner.ident.span()),
+                    }),
+                };
+            }
+        }
+
+        fn visit_field_pat_mut(&mut self, field: &mut FieldPat) {
+            visit_mut::visit_field_pat_mut(self, field);
+            if field.colon_token.is_none() && !matches!(*field.pat, Pat::Ident(_)) {
+                field.colon_token = Some(syn::Token![:](proc_macro2::Span::call_site()));
+            }
+        }
+    }
+    let mut pat = pat.clone();
+    Clean(wanted).visit_pat_mut(&mut pat);
+    pat
+}
+
+/// Whether the name is a constant or a unit struct, going by its first letter as the lints do.
+pub(crate) fn is_constant(pat: &PatIdent) -> bool {
+    let name = pat.ident.to_string();
+    let first = name.trim_start_matches("r#").chars().next();
+    first.is_some_and(char::is_uppercase)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quote::ToTokens;
+    use syn::parse::Parser;
+
+    fn pat(text: &str) -> Pat {
+        Pat::parse_single.parse_str(text).expect("a pattern")
+    }
+
+    #[test]
+    fn patterns_that_leave_nothing_behind() {
+        for text in [
+            "desk",
+            "mut desk",
+            "_desk",
+            "State(desk)",
+            "Path((account, mut order))",
+            "(a, (b, c))",
+            "()",
+            "User { id, name: called }",
+        ] {
+            assert!(holds_everything(&pat(text)), "{text}");
+        }
+        for text in [
+            "_",
+            "State(_)",
+            "State(..)",
+            "(a, ..)",
+            "User { id, .. }",
+            "User {}",
+            "Guard()",
+            "ref desk",
+            "State(ref desk)",
+            "all @ User { id, .. }",
+            "Marker",
+            "Some(user)",
+            "[a, b]",
+        ] {
+            assert!(!holds_everything(&pat(text)), "{text}");
+        }
+    }
+
+    #[test]
+    fn bindings_are_the_variables_only() {
+        let names: Vec<_> = bindings(&pat(
+            "User { id, name: ref called, kind: Kind::A, at: x @ Y }",
+        ))
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+        assert_eq!(names, ["id", "called", "x"]);
+    }
+
+    #[test]
+    fn a_pattern_by_reference_keeps_what_is_wanted() {
+        let wanted = [quote::format_ident!("id"), quote::format_ident!("all")];
+        for (text, expected) in [
+            ("User { mut id, name, .. }", "User { id , name : _ , .. }"),
+            ("all @ User { .. }", "all @ User { .. }"),
+            ("whole @ User { ref id , .. }", "User { id , .. }"),
+            ("(_, id)", "(_ , id)"),
+        ] {
+            let clean = by_reference(&pat(text), &wanted)
+                .to_token_stream()
+                .to_string();
+            assert_eq!(clean, expected);
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! What the attribute writes.
+
+use expect_test::{Expect, expect};
+
+use super::transform;
+
+fn check(arguments: &str, item: &str, expected: &Expect) {
+    let (item, mistakes) = transform(arguments, item);
+    let messages: Vec<_> = mistakes
+        .into_iter()
+        .map(|error| error.to_string())
+        .collect();
+    assert_eq!(messages, [""; 0]);
+    expected.assert_eq(&item);
+}
+
+#[test]
+fn the_readmes_handler() {
+    check(
+        r#"ttl = "24h", scope = token"#,
+        "async fn place_trade(
+            State(desk): State<TradingDesk>,
+            Path(account): Path<AccountId>,
+            Json(order): Json<Order>,
+        ) -> Result<(StatusCode, Json<Trade>), TradeError> {
+            desk.place(account, order).await
+        }",
+        &expect![[r#"
+            async fn place_trade(
+                State(desk): State<TradingDesk>,
+                Path(account): Path<AccountId>,
+                order: ::axum_idem::__private::Deferred<Json<Order>>,
+            ) -> ::axum_idem::__private::Response {
+                static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
+                        ::core::concat!(::core::module_path!(), "::", "place_trade"),
+                    )
+                    .ttl_millis(86400000u64);
+                match __IDEM_POLICY.admit(order, |__idem_scope| __idem_scope.token()).await {
+                    ::core::result::Result::Err(__idem_response) => __idem_response,
+                    ::core::result::Result::Ok((__idem_lease, Json(order))) => {
+                        __idem_lease
+                            .settle(async move {
+                                let _ = (&order, &account, &desk);
+                                if let ::core::option::Option::Some(__idem_answer) = ::core::option::Option::<
+                                    Result<(StatusCode, Json<Trade>), TradeError>,
+                                >::None {
+                                    return __idem_answer;
+                                }
+                                desk.place(account, order).await
+                            })
+                            .await
+                    }
+                }
+            }
+        "#]],
+    );
+}
+
+#[test]
+fn no_arguments_and_no_answer() {
+    check(
+        "scope = global",
+        "pub async fn ping() {}",
+        &expect![[r#"
+        pub async fn ping(
+            __idem_body: ::axum_idem::__private::Deferred<()>,
+        ) -> ::axum_idem::__private::Response {
+            static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
+                ::core::concat!(::core::module_path!(), "::", "ping"),
+            );
+            match __IDEM_POLICY.admit(__idem_body, |__idem_scope| __idem_scope.global()).await {
+                ::core::result::Result::Err(__idem_response) => __idem_response,
+                ::core::result::Result::Ok((__idem_lease, ())) => {
+                    __idem_lease
+                        .settle(async move {
+                            if false {
+                                return;
+                            }
+                        })
+                        .await
+                }
+            }
+        }
+    "#]],
+    );
+}
+
+#[test]
+fn every_argument_of_the_attribute() {
+    check(
+        r#"scope = (token, header("x-workspace-id"), user.id), ttl = "1h30m", required,
+           record = [2xx, 503], record_rejections, in_flight = wait("5s"), on_unknown = hold,
+           fingerprint = json("/amount"), runtime = desk.idem, crate = idem"#,
+        "async fn place(user: User, State(desk): State<Desk>, order: Bytes) -> StatusCode {
+            desk.place(user, order).await
+        }",
+        &expect![[r#"
+            async fn place(
+                user: User,
+                State(desk): State<Desk>,
+                order: idem::__private::Deferred<Bytes, true>,
+            ) -> idem::__private::Response {
+                static __IDEM_POLICY: idem::__private::Policy = idem::__private::Policy::new(
+                        ::core::concat!(::core::module_path!(), "::", "place"),
+                    )
+                    .ttl_millis(5400000u64)
+                    .required()
+                    .record(idem::__private::Statuses::NONE.class(2u16).code(503u16))
+                    .record_rejections()
+                    .wait_millis(5000u64)
+                    .hold_unknown()
+                    .fingerprint(idem::__private::FingerprintMode::JsonPointers(&["/amount"]));
+                match __IDEM_POLICY
+                    .admit_on(
+                        order,
+                        || &desk.idem,
+                        |__idem_scope| {
+                            __idem_scope.token()?.header("x-workspace-id")?.value(&user.id)
+                        },
+                    )
+                    .await
+                {
+                    ::core::result::Result::Err(__idem_response) => __idem_response,
+                    ::core::result::Result::Ok((__idem_lease, order)) => {
+                        __idem_lease
+                            .settle(async move {
+                                let _ = (&order, &desk, &user);
+                                if let ::core::option::Option::Some(__idem_answer) = ::core::option::Option::<
+                                    StatusCode,
+                                >::None {
+                                    return __idem_answer;
+                                }
+                                desk.place(user, order).await
+                            })
+                            .await
+                    }
+                }
+            }
+        "#]],
+    );
+}
+
+#[test]
+fn patterns_that_leave_something_behind() {
+    check(
+        "scope = id",
+        "async fn place(_: Permit, User { mut id, ref name, .. }: User, mut order: String) {
+            order.push_str(name);
+        }",
+        &expect![[r#"
+            async fn place(
+                __idem_arg_0: Permit,
+                __idem_arg_1: User,
+                order: ::axum_idem::__private::Deferred<String>,
+            ) -> ::axum_idem::__private::Response {
+                static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
+                    ::core::concat!(::core::module_path!(), "::", "place"),
+                );
+                match __IDEM_POLICY
+                    .admit(
+                        order,
+                        |__idem_scope| {
+                            let User { id, name: _, .. } = &__idem_arg_1;
+                            __idem_scope.value(&id)
+                        },
+                    )
+                    .await
+                {
+                    ::core::result::Result::Err(__idem_response) => __idem_response,
+                    ::core::result::Result::Ok((__idem_lease, mut order)) => {
+                        __idem_lease
+                            .settle(async move {
+                                let _ = (&order, &__idem_arg_1, &__idem_arg_0);
+                                let User { mut id, ref name, .. } = __idem_arg_1;
+                                if false {
+                                    return;
+                                }
+                                order.push_str(name);
+                            })
+                            .await
+                    }
+                }
+            }
+        "#]],
+    );
+}
+
+#[test]
+fn a_scope_over_the_last_argument() {
+    check(
+        "scope = order",
+        "async fn cancel(Path(order): Path<u64>) -> StatusCode { cancel_order(order).await }",
+        &expect![[r#"
+            async fn cancel(
+                order: ::axum_idem::__private::Headed<Path<u64>>,
+            ) -> ::axum_idem::__private::Response {
+                static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
+                    ::core::concat!(::core::module_path!(), "::", "cancel"),
+                );
+                let (Path(order), __idem_body) = order.split();
+                match __IDEM_POLICY
+                    .admit(__idem_body, |__idem_scope| __idem_scope.value(&order))
+                    .await
+                {
+                    ::core::result::Result::Err(__idem_response) => __idem_response,
+                    ::core::result::Result::Ok((__idem_lease, ())) => {
+                        __idem_lease
+                            .settle(async move {
+                                let _ = &order;
+                                if let ::core::option::Option::Some(__idem_answer) = ::core::option::Option::<
+                                    StatusCode,
+                                >::None {
+                                    return __idem_answer;
+                                }
+                                cancel_order(order).await
+                            })
+                            .await
+                    }
+                }
+            }
+        "#]],
+    );
+}
+
+#[test]
+fn generics_outlive_the_request() {
+    check(
+        "scope = token",
+        "async fn place<R: Send, T>(State(desk): State<R>, Json(order): Json<T>) -> Json<T>
+        where
+            T: Order,
+        {
+            desk.place(order).await
+        }",
+        &expect![[r#"
+            async fn place<R: Send + 'static, T>(
+                State(desk): State<R>,
+                order: ::axum_idem::__private::Deferred<Json<T>>,
+            ) -> ::axum_idem::__private::Response
+            where
+                T: Order + ::core::marker::Send + 'static,
+            {
+                static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
+                    ::core::concat!(::core::module_path!(), "::", "place"),
+                );
+                match __IDEM_POLICY.admit(order, |__idem_scope| __idem_scope.token()).await {
+                    ::core::result::Result::Err(__idem_response) => __idem_response,
+                    ::core::result::Result::Ok((__idem_lease, Json(order))) => {
+                        __idem_lease
+                            .settle(async move {
+                                let _ = (&order, &desk);
+                                if let ::core::option::Option::Some(__idem_answer) = ::core::option::Option::<
+                                    Json<T>,
+                                >::None {
+                                    return __idem_answer;
+                                }
+                                desk.place(order).await
+                            })
+                            .await
+                    }
+                }
+            }
+        "#]],
+    );
+}
+
+#[test]
+fn an_opaque_answer_keeps_its_bounds() {
+    check(
+        "scope = token",
+        "async fn watch<T: Order>(order: Json<T>) -> Sse<impl Stream<Item = Result<T, Infallible>>> {
+            Sse::new(order.watch())
+        }",
+        &expect![[r#"
+            async fn watch<T: Order + ::core::marker::Send + 'static>(
+                order: ::axum_idem::__private::Deferred<Json<T>>,
+            ) -> ::axum_idem::__private::Response {
+                static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
+                    ::core::concat!(::core::module_path!(), "::", "watch"),
+                );
+                match __IDEM_POLICY.admit(order, |__idem_scope| __idem_scope.token()).await {
+                    ::core::result::Result::Err(__idem_response) => __idem_response,
+                    ::core::result::Result::Ok((__idem_lease, order)) => {
+                        __idem_lease
+                            .settle(async move {
+                                let _ = &order;
+                                fn __idem_returns<
+                                    T: Order,
+                                    __IdemOpaque0: Stream<Item = Result<T, Infallible>>,
+                                >() -> ::core::option::Option<Sse<__IdemOpaque0>> {
+                                    ::core::option::Option::None
+                                }
+                                if let ::core::option::Option::Some(__idem_answer) = __idem_returns::<
+                                    T,
+                                    _,
+                                >() {
+                                    return __idem_answer;
+                                }
+                                Sse::new(order.watch())
+                            })
+                            .await
+                    }
+                }
+            }
+        "#]],
+    );
+}
+
+#[test]
+fn an_answer_that_is_only_a_response() {
+    check(
+        "scope = token",
+        "async fn place(order: String) -> impl IntoResponse { order }",
+        &expect![[r#"
+            async fn place(
+                order: ::axum_idem::__private::Deferred<String>,
+            ) -> ::axum_idem::__private::Response {
+                static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
+                    ::core::concat!(::core::module_path!(), "::", "place"),
+                );
+                match __IDEM_POLICY.admit(order, |__idem_scope| __idem_scope.token()).await {
+                    ::core::result::Result::Err(__idem_response) => __idem_response,
+                    ::core::result::Result::Ok((__idem_lease, order)) => {
+                        __idem_lease
+                            .settle(async move {
+                                let _ = &order;
+                                {
+                                    #[allow(unused_imports)]
+                                    use IntoResponse as _;
+                                }
+                                order
+                            })
+                            .await
+                    }
+                }
+            }
+        "#]],
+    );
+}
+
+#[test]
+fn an_opaque_answer_beside_self() {
+    check(
+        "scope = token",
+        "async fn place(order: String) -> Result<impl IntoResponse, Self> { Ok(order) }",
+        &expect![[r#"
+            async fn place(
+                order: ::axum_idem::__private::Deferred<String>,
+            ) -> ::axum_idem::__private::Response {
+                static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
+                    ::core::concat!(::core::module_path!(), "::", "place"),
+                );
+                match __IDEM_POLICY.admit(order, |__idem_scope| __idem_scope.token()).await {
+                    ::core::result::Result::Err(__idem_response) => __idem_response,
+                    ::core::result::Result::Ok((__idem_lease, order)) => {
+                        __idem_lease
+                            .settle(async move {
+                                let _ = &order;
+                                {
+                                    #[allow(unused_imports)]
+                                    use IntoResponse as _;
+                                }
+                                if let ::core::option::Option::Some(__idem_answer) = ::core::option::Option::<
+                                    Result<_, Self>,
+                                >::None {
+                                    return __idem_answer;
+                                }
+                                Ok(order)
+                            })
+                            .await
+                    }
+                }
+            }
+        "#]],
+    );
+}
+
+#[test]
+fn a_half_typed_body_still_expands() {
+    check(
+        "scope = token",
+        "async fn place(order: String) -> String { let user = order. }",
+        &expect![[
+            r#"async fn place (order : :: axum_idem :: __private :: Deferred < String >) -> :: axum_idem :: __private :: Response { static __IDEM_POLICY : :: axum_idem :: __private :: Policy = :: axum_idem :: __private :: Policy :: new (:: core :: concat ! (:: core :: module_path ! () , "::" , "place")) ; match __IDEM_POLICY . admit (order , | __idem_scope | __idem_scope . token ()) . await { :: core :: result :: Result :: Err (__idem_response) => __idem_response , :: core :: result :: Result :: Ok ((__idem_lease , order)) => __idem_lease . settle (async move { let _ = & order ; if let :: core :: option :: Option :: Some (__idem_answer) = :: core :: option :: Option :: < String > :: None { return __idem_answer ; } let user = order . }) . await , } }"#
+        ]],
+    );
+}
+
+#[test]
+fn attributes_inside_the_body_go_above() {
+    check(
+        "scope = token",
+        "/// Places it.
+        async fn place(#[allow(unused)] order: String) { #![allow(unused_mut)] let mut x = 1; }",
+        &expect![[r#"
+            /// Places it.
+            #[allow(unused_mut)]
+            async fn place(
+                #[allow(unused)]
+                order: ::axum_idem::__private::Deferred<String>,
+            ) -> ::axum_idem::__private::Response {
+                static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
+                    ::core::concat!(::core::module_path!(), "::", "place"),
+                );
+                match __IDEM_POLICY.admit(order, |__idem_scope| __idem_scope.token()).await {
+                    ::core::result::Result::Err(__idem_response) => __idem_response,
+                    ::core::result::Result::Ok((__idem_lease, order)) => {
+                        __idem_lease
+                            .settle(async move {
+                                let _ = &order;
+                                if false {
+                                    return;
+                                }
+                                let mut x = 1;
+                            })
+                            .await
+                    }
+                }
+            }
+        "#]],
+    );
+}

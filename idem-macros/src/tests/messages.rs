@@ -1,0 +1,571 @@
+//! What the attribute says, where, and what it leaves of the function.
+
+use std::fmt::Write as _;
+
+use expect_test::{Expect, expect};
+
+use super::transform;
+
+const HANDLER: &str = "async fn place(user: User, order: String) -> String { order }";
+
+/// Every message of `#[idempotent(arguments)] item`, below the tokens that it points at.
+fn messages(arguments: &str, item: &str) -> String {
+    let (_, mistakes) = transform(arguments, item);
+    let mut text = String::new();
+    for error in mistakes {
+        let caret = error.span().source_text();
+        let caret = caret.unwrap_or_else(|| "#[idempotent]".to_owned());
+        writeln!(text, "{caret}\n    {error}").expect("a string takes everything");
+    }
+    text
+}
+
+fn check_arguments(all: &[&str], expected: &Expect) {
+    let mut text = String::new();
+    for arguments in all {
+        write!(
+            text,
+            "#[idempotent({arguments})]\n{}",
+            messages(arguments, HANDLER)
+        )
+        .expect("a string takes everything");
+    }
+    expected.assert_eq(&text);
+}
+
+fn check_item(item: &str, expected: &Expect) {
+    let (left, _) = transform("scope = token", item);
+    expected.assert_eq(&format!("{}\n{left}", messages("scope = token", item)));
+}
+
+#[test]
+fn the_list_of_arguments() {
+    check_arguments(
+        &[
+            "",
+            "ttl = \"1h\", required",
+            "scope = token, tll = \"1h\"",
+            "scope = token, frobnicate",
+            "scope = token, expires = \"1h\"",
+            "token",
+            "header(\"x-workspace-id\")",
+            "scop = token",
+            "scope = token, ttl = \"1h\", required, ttl = \"2h\"",
+            "scope = token, \"1h\", tll",
+            "scope = token ttl = \"x\"",
+            "scope = token, ttl: \"1h\"",
+            "scope = , ttl = , required",
+            "scope, ttl, runtime, record, crate",
+            "scope(token), ttl(\"1h\")",
+        ],
+        &expect![[r##"
+            #[idempotent()]
+            #[idempotent]
+                `scope` is missing: whose key is it? write `scope = …` with `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+            #[idempotent(ttl = "1h", required)]
+            #[idempotent]
+                `scope` is missing: whose key is it? write `scope = …` with `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+            #[idempotent(scope = token, tll = "1h")]
+            tll
+                unknown argument `tll`; did you mean `ttl`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `runtime` and `crate`
+            #[idempotent(scope = token, frobnicate)]
+            frobnicate
+                unknown argument `frobnicate`; the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `runtime` and `crate`
+            #[idempotent(scope = token, expires = "1h")]
+            expires
+                unknown argument `expires`; did you mean `ttl`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `runtime` and `crate`
+            #[idempotent(token)]
+            token
+                `token` is a value of `scope`; write `scope = token`
+            #[idempotent(header("x-workspace-id"))]
+            header
+                `header` is a value of `scope`; write `scope = header("x-workspace-id")`
+            #[idempotent(scop = token)]
+            scop
+                unknown argument `scop`; did you mean `scope`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `runtime` and `crate`
+            #[idempotent(scope = token, ttl = "1h", required, ttl = "2h")]
+            ttl
+                `ttl` is given twice; keep one of them
+            ttl
+                `ttl` is given here first
+            #[idempotent(scope = token, "1h", tll)]
+            "1h"
+                expected an argument: `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `runtime` or `crate`
+            tll
+                unknown argument `tll`; did you mean `ttl`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `runtime` and `crate`
+            #[idempotent(scope = token ttl = "x")]
+            ttl
+                expected a comma before the next argument
+            "x"
+                cannot read `x` as a duration; write a number and `s`, `m`, `h` or `d`, such as `"90s"` or `"24h"`
+            #[idempotent(scope = token, ttl: "1h")]
+            :
+                expected `=`; write `ttl = "24h"`
+            #[idempotent(scope = , ttl = , required)]
+            =
+                `scope` lacks its value; write `scope = token`
+            =
+                `ttl` lacks its value; write `ttl = "24h"`
+            #[idempotent(scope, ttl, runtime, record, crate)]
+            scope
+                `scope` takes its value after `=`; write `scope = token`
+            ttl
+                `ttl` takes its value after `=`; write `ttl = "24h"`
+            runtime
+                `runtime` takes its value after `=`; write `runtime = desk.idempotency`
+            record
+                `record` takes its value after `=`; write `record = [2xx, 4xx]`
+            crate
+                `crate` takes its value after `=`; write `crate = ::axum_idem`
+            #[idempotent(scope(token), ttl("1h"))]
+            (token)
+                `scope` takes its value after `=`; write `scope = token`
+            ("1h")
+                `ttl` takes its value after `=`; write `ttl = "24h"`
+        "##]],
+    );
+}
+
+#[test]
+fn values() {
+    check_arguments(
+        &[
+            "scope = token, ttl = 24",
+            "scope = token, ttl = 24h",
+            "scope = token, ttl = Duration::from_secs(5)",
+            "scope = token, required = true, record_rejections = false",
+            "scope = token, required(true)",
+            "scope = token, record = [7xx, 99, 2XX, \"404\", all, 1xx, 400..499]",
+            "scope = token, record = []",
+            "scope = token, record = 2xx",
+            "scope = token, record = success",
+            "scope = token, in_flight = queue",
+            "scope = token, in_flight = \"reject\"",
+            "scope = token, in_flight = wait",
+            "scope = token, in_flight = wait()",
+            "scope = token, in_flight = wait(\"soon\")",
+            "scope = token, in_flight = wait(\"0s\")",
+            "scope = token, in_flight = rejct",
+            "scope = token, on_unknown = retry",
+            "scope = token, on_unknown = \"hold\"",
+            "scope = token, fingerprint = md5",
+            "scope = token, fingerprint = \"json\"",
+            "scope = token, fingerprint = json(\"amount\", total, \"/a~\")",
+            "scope = token, fingerprint = json()",
+            "scope = token, crate = \"idem\"",
+            "scope = token, crate = 1",
+        ],
+        &expect![[r##"
+            #[idempotent(scope = token, ttl = 24)]
+            24
+                24 has no unit; write `"24s"` for seconds or `"24h"` for hours
+            #[idempotent(scope = token, ttl = 24h)]
+            24h
+                a duration stands in quotes; write `"24h"`
+            #[idempotent(scope = token, ttl = Duration::from_secs(5))]
+            Duration::from_secs(5)
+                `ttl` takes a duration in quotes; write `"24h"`
+            #[idempotent(scope = token, required = true, record_rejections = false)]
+            true
+                `required` takes no value; write `required` alone
+            false
+                `record_rejections` takes no value; leave it out, for it is off by itself
+            #[idempotent(scope = token, required(true))]
+            (true)
+                `required` takes no value; write `required` alone
+            #[idempotent(scope = token, record = [7xx, 99, 2XX, "404", all, 1xx, 400..499])]
+            7xx
+                `7xx` is no class of statuses; classes are `2xx`, `3xx`, `4xx` and `5xx`
+            99
+                99 is no status; codes are 200 to 599, classes are `2xx` to `5xx`
+            2XX
+                classes are in lower case; write `2xx`
+            "404"
+                a status stands without quotes; write `404`
+            all
+                `all` stands alone; write `record = all`
+            1xx
+                a `1xx` is no answer yet; classes are `2xx`, `3xx`, `4xx` and `5xx`
+            400..499
+                a range is written as a class, such as `4xx`
+            #[idempotent(scope = token, record = [])]
+            []
+                an empty `record` keeps no answer, so that every retry runs again; name a class such as `2xx`, or leave `record` out
+            #[idempotent(scope = token, record = 2xx)]
+            2xx
+                `record` takes status classes and codes, such as `[2xx, 4xx, 503]`, or `all`; put it in brackets
+            #[idempotent(scope = token, record = success)]
+            success
+                `record` takes status classes and codes, such as `[2xx, 4xx, 503]`, or `all`
+            #[idempotent(scope = token, in_flight = queue)]
+            queue
+                `in_flight` is `reject` or `wait("5s")`
+            #[idempotent(scope = token, in_flight = "reject")]
+            "reject"
+                `in_flight` stands without quotes; write `in_flight = reject`
+            #[idempotent(scope = token, in_flight = wait)]
+            wait
+                `wait` needs to know how long; write `wait("5s")`
+            #[idempotent(scope = token, in_flight = wait())]
+            wait()
+                `wait` takes one duration; write `wait("5s")`
+            #[idempotent(scope = token, in_flight = wait("soon"))]
+            "soon"
+                cannot read `soon` as a duration; write a number and `s`, `m`, `h` or `d`, such as `"90s"` or `"24h"`
+            #[idempotent(scope = token, in_flight = wait("0s"))]
+            "0s"
+                `0s` is zero; a duration is longer than nothing, such as `"90s"` or `"24h"`
+            #[idempotent(scope = token, in_flight = rejct)]
+            rejct
+                did you mean `reject`? `in_flight` is `reject` or `wait("5s")`
+            #[idempotent(scope = token, on_unknown = retry)]
+            retry
+                `on_unknown` is `rerun` or `hold`
+            #[idempotent(scope = token, on_unknown = "hold")]
+            "hold"
+                `on_unknown` stands without quotes; write `on_unknown = hold`
+            #[idempotent(scope = token, fingerprint = md5)]
+            md5
+                `fingerprint` is `body`, `json`, `json("/amount", "/currency")` or `none`
+            #[idempotent(scope = token, fingerprint = "json")]
+            "json"
+                `fingerprint` is `body`, `json`, `json("/amount", "/currency")` or `none`, without quotes
+            #[idempotent(scope = token, fingerprint = json("amount", total, "/a~"))]
+            "amount"
+                a JSON pointer begins with `/`; write `"/amount"`
+            total
+                a JSON pointer stands in quotes, such as `"/amount"`
+            "/a~"
+                in a JSON pointer `~` is written `~0` and a `/` inside a name `~1`
+            #[idempotent(scope = token, fingerprint = json())]
+            json()
+                `json()` names no pointer; write `json` for the whole body, or `json("/amount")`
+            #[idempotent(scope = token, crate = "idem")]
+            "idem"
+                a path stands without quotes; write `crate = idem`
+            #[idempotent(scope = token, crate = 1)]
+            1
+                `crate` takes a path, such as `::axum_idem`
+        "##]],
+    );
+}
+
+#[test]
+fn scopes() {
+    check_arguments(
+        &[
+            "scope = ()",
+            "scope = 1",
+            "scope = \"token\"",
+            "scope = \"user\"",
+            "scope = \"x-workspace-id\"",
+            "scope = (\"token\", user.id)",
+            "scope = header",
+            "scope = header(\"bad header\")",
+            "scope = header(\"\")",
+            "scope = header(\"a\", \"b\")",
+            "scope = header(name)",
+            "scope = token()",
+            "scope = token.sub",
+            "scope = usr.id",
+            "scope = User",
+            "scope = &acount.id.to_string()",
+            "scope = (token, toke)",
+            "scope = self.id",
+            "scope = user.id().await",
+            "scope = user.id()?",
+            "scope = order",
+            "scope = order.len()",
+            "scope = format!(\"{}-{order}\", user.id)",
+            "scope = user.",
+            "scope = token, runtime = dsk.idem",
+            "scope = token, runtime = order.idem",
+        ],
+        &expect![[r##"
+            #[idempotent(scope = ())]
+            ()
+                this scope is empty; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+            #[idempotent(scope = 1)]
+            1
+                this scope is the same for every caller; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+            #[idempotent(scope = "token")]
+            "token"
+                a scope stands without quotes; write `token`
+            #[idempotent(scope = "user")]
+            "user"
+                a scope stands without quotes; write `user`
+            #[idempotent(scope = "x-workspace-id")]
+            "x-workspace-id"
+                a header's scope is written `header("x-workspace-id")`
+            #[idempotent(scope = ("token", user.id))]
+            "token"
+                a scope stands without quotes; write `token`
+            #[idempotent(scope = header)]
+            header
+                `header` needs a name; write `header("x-workspace-id")`
+            #[idempotent(scope = header("bad header"))]
+            "bad header"
+                `bad header` cannot be the name of a header; use letters, digits and `-`, such as `"x-workspace-id"`
+            #[idempotent(scope = header(""))]
+            ""
+                `header` takes one header name in quotes; write `header("x-workspace-id")`
+            #[idempotent(scope = header("a", "b"))]
+            header("a", "b")
+                `header` takes one header name in quotes; write `header("x-workspace-id")`
+            #[idempotent(scope = header(name))]
+            header(name)
+                `header` takes one header name in quotes; write `header("x-workspace-id")`
+            #[idempotent(scope = token())]
+            token()
+                `token` takes nothing in parentheses; write `token`
+            #[idempotent(scope = token.sub)]
+            token
+                `token` stands alone, for it is no argument of the handler; write `scope = token`
+            #[idempotent(scope = usr.id)]
+            usr
+                no argument is called `usr`; did you mean `user`? a scope is `token`, `header("…")`, `global`, or made of the handler's arguments, which bind `user`
+            #[idempotent(scope = User)]
+            User
+                no argument is called `User`; did you mean `user`? a scope is `token`, `header("…")`, `global`, or made of the handler's arguments, which bind `user`
+            #[idempotent(scope = &acount.id.to_string())]
+            acount
+                no argument is called `acount`; a scope is `token`, `header("…")`, `global`, or made of the handler's arguments, which bind `user`
+            #[idempotent(scope = (token, toke))]
+            toke
+                no argument is called `toke`; did you mean `token`? a scope is `token`, `header("…")`, `global`, or made of the handler's arguments, which bind `user`
+            #[idempotent(scope = self.id)]
+            self
+                a handler has no `self`; name one of its arguments
+            #[idempotent(scope = user.id().await)]
+            await
+                `scope` is read without waiting; let an extractor do the `.await`, and name its result
+            #[idempotent(scope = user.id()?)]
+            ?
+                `scope` cannot fail; let an extractor refuse the request, and name its result
+            #[idempotent(scope = order)]
+            order
+                `order` comes from the body, which is extracted only once the key is known to be new; make the scope of an argument before `String`, such as the user or the path, or of `token` or `header("…")`
+            #[idempotent(scope = order.len())]
+            order
+                `order` comes from the body, which is extracted only once the key is known to be new; make the scope of an argument before `String`, such as the user or the path, or of `token` or `header("…")`
+            #[idempotent(scope = format!("{}-{order}", user.id))]
+            "{}-{order}"
+                `order` comes from the body, which is extracted only once the key is known to be new; make the scope of an argument before `String`, such as the user or the path, or of `token` or `header("…")`
+            #[idempotent(scope = user.)]
+            #[idempotent]
+                cannot read the value of `scope`: unexpected end of input, expected identifier or integer; write it as in `scope = token`
+            #[idempotent(scope = token, runtime = dsk.idem)]
+            dsk
+                no argument is called `dsk`; a runtime is made of the handler's arguments, which bind `user`
+            #[idempotent(scope = token, runtime = order.idem)]
+            order
+                `order` comes from the body, which is extracted only once the key is known to be new; take the runtime from an argument before `String`
+        "##]],
+    );
+}
+
+#[test]
+fn what_may_stand_in_a_scope() {
+    for scope in [
+        "token",
+        "global",
+        "(token)",
+        "(header(\"x-workspace-id\"), user.id)",
+        "user",
+        "&user.id",
+        "key(&user)",
+        "crate::key(&user)",
+        "REGION",
+        "REGION.name",
+        "Region::of(&user)",
+        "(\"trades\", user.id)",
+        "user.name.as_deref().unwrap_or(\"none\")",
+        "match user.kind { Kind::A => 1, _ => 2 }",
+        "*user.id",
+        "user.id as u64",
+    ] {
+        assert_eq!(
+            messages(&format!("scope = {scope}"), HANDLER),
+            "",
+            "{scope}"
+        );
+    }
+}
+
+#[test]
+fn all_at_once() {
+    let item = "fn place(order: &str, ...) {}";
+    let arguments = "ttl = 24, required = 5, tll";
+    let (_, mistakes) = transform(arguments, item);
+    assert_eq!(mistakes.into_iter().count(), 7);
+}
+
+#[test]
+fn qualifiers() {
+    check_item(
+        "fn place(order: String) -> String { order }",
+        &expect![[r#"
+            fn
+                a handler is `async`; write `async fn`
+
+            async fn place(order: String) -> String {
+                order
+            }
+        "#]],
+    );
+    check_item(
+        "const unsafe extern \"C\" fn place() {}",
+        &expect![[r#"
+        const
+            a handler cannot be `const`; write `async fn`
+        unsafe
+            a handler cannot be `unsafe`; leave it out, and write an `unsafe` block inside
+        extern "C"
+            a handler has Rust's own calling convention; leave `extern` out
+
+        async fn place() {}
+    "#]],
+    );
+    check_item(
+        "fn place() -> impl Future<Output = String> { ready(String::new()) }",
+        &expect![[r#"
+            fn
+                a handler is `async`; write `async fn`
+
+            fn place() -> impl Future<Output = String> {
+                ready(String::new())
+            }
+        "#]],
+    );
+}
+
+#[test]
+fn arguments_that_no_handler_has() {
+    check_item(
+        "async fn place(&self, order: String) {}",
+        &expect![[r#"
+        &self
+            methods with `self` are not handlers; move the body into a function without `self`
+
+        async fn place(&self, order: String) {}
+    "#]],
+    );
+    check_item(
+        "async fn place(desk: &Desk, name: &'static str) {}",
+        &expect![[r#"
+            &Desk
+                a handler cannot borrow its arguments; take `Desk` by value, or through an extractor such as `State` or `Json`
+            &'static str
+                a handler cannot borrow its arguments; write `String`
+
+            async fn place() {
+                #[allow(dead_code)]
+                async fn place(desk: &Desk, name: &'static str) {}
+            }
+        "#]],
+    );
+    check_item(
+        "async fn place(State(desk): State<impl Desk>) {}",
+        &expect![[r#"
+            impl Desk
+                a router cannot tell which type this is; make it a type parameter `R: Desk`, and name it in the route
+
+            async fn place() {
+                #[allow(dead_code)]
+                async fn place(State(desk): State<impl Desk>) {}
+            }
+        "#]],
+    );
+    check_item(
+        "async fn place<'a>(#[cfg(test)] name: Name<'a>) {}",
+        &expect![[r#"
+            'a
+                a handler may outlive its request, so it borrows nothing; leave the lifetime out and take owned values
+            #[cfg(test)]
+                an argument cannot be conditional; put `#[cfg(…)]` on two versions of the handler
+
+            async fn place<'a>(#[cfg(test)] name: Name<'a>) {}
+        "#]],
+    );
+    check_item(
+        "async fn place(Json(order): Json<Order>, user: User) {}",
+        &expect![[r#"
+            Json<Order>
+                `Json` reads the body, so it has to be the last argument; move it to the end
+
+            async fn place() {
+                #[allow(dead_code)]
+                async fn place(Json(order): Json<Order>, user: User) {}
+            }
+        "#]],
+    );
+    check_item(
+        "async fn place(Self: Option<Form<Order>>, Json(order): Json<Order>) -> Self {}",
+        &expect![[r#"
+            Option<Form<Order>>
+                `Form` reads the body, and so does `Json`; a body is read once, so keep one of them as the last argument
+
+            async fn place() {}
+        "#]],
+    );
+}
+
+#[test]
+fn items_that_are_no_handler() {
+    check_item(
+        "struct Order { symbol: String }",
+        &expect![[r#"
+        struct
+            `#[idempotent]` goes on a handler, an `async fn`, and not on a struct
+
+        struct Order {
+            symbol: String,
+        }
+    "#]],
+    );
+    check_item(
+        "pub(crate) enum Order { Buy }",
+        &expect![[r#"
+        enum
+            `#[idempotent]` goes on a handler, an `async fn`, and not on an enum
+
+        pub(crate) enum Order {
+            Buy,
+        }
+    "#]],
+    );
+    check_item(
+        "impl<T> Desk<T> { }",
+        &expect![[r#"
+        impl
+            `#[idempotent]` goes on a handler, an `async fn`, and not on an `impl` block
+
+        impl<T> Desk<T> {}
+    "#]],
+    );
+    check_item(
+        "async fn place(order: String) -> String;",
+        &expect![[r#"
+        place
+            a method without a body is no handler; put the attribute on an `async fn` with a body
+
+        async fn place (order : String) -> String ;"#]],
+    );
+    check_item(
+        "async |order: String| order",
+        &expect![[r#"
+        |
+            `#[idempotent]` goes on a handler, an `async fn`, and not on a closure
+
+    "#]],
+    );
+    check_item(
+        "#[idempotent(ttl = \"1h\")] async fn place() {}",
+        &expect![[r#"
+            idempotent
+                `#[idempotent]` is given twice; put all arguments into one
+
+            async fn place() {}
+        "#]],
+    );
+}

@@ -1,0 +1,24 @@
+//! Snapshots of what the attribute writes and says. `UPDATE_EXPECT=1 cargo test` takes them anew.
+#![allow(
+    clippy::needless_raw_string_hashes,
+    clippy::too_many_lines,
+    reason = "the snapshots are written by a tool"
+)]
+
+mod expansions;
+mod messages;
+
+use crate::mistakes::Mistakes;
+
+/// What `#[idempotent(arguments)] item` becomes, and what is told.
+fn transform(arguments: &str, item: &str) -> (String, Mistakes) {
+    let arguments = arguments.parse().expect("arguments are tokens");
+    let item = item.parse().expect("an item is tokens");
+    let (item, mistakes) = crate::transform(arguments, item);
+    let is_code = |item: &syn::Item| !matches!(item, syn::Item::Verbatim(_));
+    let text = match syn::parse2::<syn::File>(item.clone()) {
+        Ok(file) if file.items.iter().all(is_code) => prettyplease::unparse(&file),
+        _ => item.to_string(),
+    };
+    (text, mistakes)
+}

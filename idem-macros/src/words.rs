@@ -1,0 +1,85 @@
+//! Words for messages: the name that was probably meant, and lists that read well.
+
+/// The name among `known` that is nearest to `given`, when one is near enough to be a slip.
+pub(crate) fn nearest<'a>(
+    given: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let given = given.to_lowercase();
+    let slips = 1 + given.chars().count() / 4;
+    known
+        .into_iter()
+        .map(|name| (distance(&given, &name.to_lowercase()), name))
+        .filter(|(distance, name)| *distance <= slips && *distance < name.chars().count())
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// `` `a`, `b` or `c` ``
+pub(crate) fn one_of<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    list(names, "or")
+}
+
+/// `` `a`, `b` and `c` ``
+pub(crate) fn all_of<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    list(names, "and")
+}
+
+fn list<'a>(names: impl IntoIterator<Item = &'a str>, word: &str) -> String {
+    let mut quoted: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
+    match quoted.pop() {
+        Some(last) if quoted.is_empty() => last,
+        Some(last) => format!("{} {word} {last}", quoted.join(", ")),
+        None => String::new(),
+    }
+}
+
+/// How many letters have to be put in, left out, changed or swapped to get from one to the other.
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut before_last: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=to.len()).collect();
+    let mut previous = None;
+    for (row, letter) in from.chars().enumerate() {
+        let mut current = vec![row + 1];
+        for (column, other) in to.iter().enumerate() {
+            let change = last[column] + usize::from(letter != *other);
+            let mut cost = change.min(last[column + 1] + 1).min(current[column] + 1);
+            let swapped = column > 0 && previous == Some(*other) && to[column - 1] == letter;
+            if swapped {
+                cost = cost.min(before_last[column - 1] + 1);
+            }
+            current.push(cost);
+        }
+        before_last = std::mem::replace(&mut last, current);
+        previous = Some(letter);
+    }
+    last[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_finds_its_name_and_another_word_none() {
+        let known = ["scope", "ttl", "required", "in_flight", "record"];
+        for (given, meant) in [
+            ("tll", Some("ttl")),
+            ("scpoe", Some("scope")),
+            ("Scope", Some("scope")),
+            ("require", Some("required")),
+            ("inflight", Some("in_flight")),
+            ("cache", None),
+            ("x", None),
+        ] {
+            assert_eq!(nearest(given, known), meant, "{given}");
+        }
+    }
+
+    #[test]
+    fn lists_read_well() {
+        assert_eq!(one_of(["a"]), "`a`");
+        assert_eq!(one_of(["a", "b", "c"]), "`a`, `b` or `c`");
+    }
+}

@@ -1,0 +1,264 @@
+//! What is particular to the in-memory store; the rules of every store are in the contract suite.
+
+use std::sync::Barrier;
+
+use http::{HeaderMap, StatusCode};
+
+use super::*;
+use crate::fingerprint::Fingerprint;
+use crate::scope::Scope;
+use crate::store::Owner;
+
+const LEASE: Duration = Duration::from_secs(30);
+const TTL: Duration = Duration::from_secs(3600);
+const FINGERPRINT: Fingerprint = Fingerprint::from_bytes([7; 32]);
+
+fn claim(key: impl std::fmt::Display) -> Claim {
+    Claim {
+        id: RecordId::new("", &Scope::new(), &key.to_string()),
+        fingerprint: FINGERPRINT,
+        owner: Owner::unique(),
+        lease: LEASE,
+        retention: TTL,
+        on_unknown: OnUnknown::Rerun,
+        wait: false,
+    }
+}
+
+fn answer(body: &[u8]) -> Record {
+    Record::answer(FINGERPRINT, StatusCode::CREATED, &HeaderMap::new(), body).expect("fits")
+}
+
+fn fresh(store: &MemoryStore, claim: &Claim) -> Holder {
+    match store.0.claim(claim) {
+        Claimed::Fresh { fence, .. } => Holder {
+            id: claim.id,
+            owner: claim.owner,
+            fence,
+        },
+        other => panic!("expected a fresh claim, got {other:?}"),
+    }
+}
+
+fn record(store: &MemoryStore, key: impl std::fmt::Display, body: &[u8]) {
+    let holder = fresh(store, &claim(key));
+    assert_eq!(store.0.complete(holder, answer(body), TTL), Settled::Done);
+}
+
+fn replays(store: &MemoryStore, key: impl std::fmt::Display) -> bool {
+    matches!(store.0.claim(&claim(key)), Claimed::Recorded { record, .. } if record.is_kept())
+}
+
+/// moka with a capacity and its default policy drops new entries at once when it is full.
+#[test]
+fn a_full_store_keeps_every_record_it_took() {
+    let store = MemoryStore::builder().max_bytes(500_000).build();
+    let mut taken = 0;
+    while matches!(store.0.claim(&claim(taken)), Claimed::Fresh { .. }) {
+        store.0.forget(&claim(taken).id);
+        record(&store, taken, &[0; 100]);
+        taken += 1;
+        // Popular entries are what makes that policy turn new ones away.
+        for _ in 0..5 {
+            assert!(replays(&store, taken / 2));
+        }
+    }
+    assert!(taken > 500, "{taken} records in 500 kB");
+    store.0.records.run_pending_tasks();
+    assert!((0..taken).all(|key| replays(&store, key)));
+    assert!(matches!(store.0.claim(&claim("new")), Claimed::Full));
+    assert_eq!(store.evicted(), 0);
+}
+
+/// moka with its other policy drops what was read least recently, claims in flight among it.
+#[test]
+fn a_claim_in_flight_is_never_dropped_to_make_room() {
+    let store = MemoryStore::builder()
+        .max_bytes(20_000)
+        .on_full(OnFull::EvictOldest)
+        .build();
+    let held = fresh(&store, &claim("held"));
+    for key in 0..5_000 {
+        record(&store, key, &[0; 100]);
+    }
+    assert!(store.evicted() > 4_000, "{} dropped", store.evicted());
+    assert!(matches!(
+        store.0.claim(&claim("held")),
+        Claimed::InFlight { .. }
+    ));
+    assert_eq!(store.0.complete(held, answer(b"held"), TTL), Settled::Done);
+    assert!(replays(&store, "held"));
+}
+
+#[test]
+fn the_oldest_records_make_room_first() {
+    let store = MemoryStore::builder()
+        .max_bytes(10_000)
+        .on_full(OnFull::EvictOldest)
+        .build();
+    for key in 0..100 {
+        record(&store, key, &[0; 100]);
+    }
+    let kept: Vec<_> = (0..100)
+        .filter(|key| store.0.look_up(&claim(key).id).is_some())
+        .collect();
+    assert!(!kept.is_empty() && kept.len() < 100);
+    assert_eq!(kept, (100 - kept.len()..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn claims_alone_can_fill_the_store() {
+    let store = MemoryStore::builder()
+        .max_bytes(2 * claims::WEIGHT)
+        .on_full(OnFull::EvictOldest)
+        .build();
+    let (a, _b) = (fresh(&store, &claim("a")), fresh(&store, &claim("b")));
+    assert!(matches!(store.0.claim(&claim("c")), Claimed::Full));
+    assert_eq!(store.0.release(a), Settled::Done);
+    fresh(&store, &claim("c"));
+}
+
+/// moka drops an entry that is heavier than the cache, while its insert reports success.
+#[test]
+fn an_answer_heavier_than_the_store_leaves_its_key_taken() {
+    let store = MemoryStore::builder().max_bytes(4_000).build();
+    record(&store, "heavy", &[0; 5_000]);
+    assert!(
+        matches!(store.0.claim(&claim("heavy")), Claimed::Recorded { record, .. } if !record.is_kept())
+    );
+}
+
+#[test]
+fn an_answer_whose_claim_was_let_in_may_go_over_the_budget() {
+    let store = MemoryStore::builder().max_bytes(4_000).build();
+    let holders: Vec<_> = (0..4).map(|key| fresh(&store, &claim(key))).collect();
+    for holder in holders {
+        assert_eq!(
+            store.0.complete(holder, answer(&[0; 2_000]), TTL),
+            Settled::Done
+        );
+    }
+    assert!((0..4).all(|key| replays(&store, key)));
+    assert!(matches!(store.0.claim(&claim("new")), Claimed::Full));
+}
+
+/// moka's `entry().or_insert()` let two callers win in one race of 176: it looks, and then inserts.
+#[test]
+fn of_many_claims_at_once_one_wins() {
+    const THREADS: usize = 8;
+    let store = MemoryStore::default();
+    let barrier = Barrier::new(THREADS);
+    let rounds = 0..2_000;
+    let wins: usize = std::thread::scope(|scope| {
+        let race = || {
+            let race = || {
+                rounds
+                    .clone()
+                    .filter(|round| {
+                        barrier.wait();
+                        matches!(store.0.claim(&claim(round)), Claimed::Fresh { .. })
+                    })
+                    .count()
+            };
+            scope.spawn(race)
+        };
+        let racers: Vec<_> = std::iter::repeat_with(race).take(THREADS).collect();
+        racers
+            .into_iter()
+            .map(|racer| racer.join().expect("no panic"))
+            .sum()
+    });
+    assert_eq!(wins, rounds.len());
+}
+
+/// moka keeps a clock of its own, which paused time does not move.
+#[tokio::test(start_paused = true)]
+async fn a_record_lives_for_its_ttl_to_the_millisecond() {
+    let store = MemoryStore::default();
+    record(&store, "a", b"first");
+    let almost = TTL.checked_sub(Duration::from_millis(1)).expect("longer");
+    tokio::time::advance(almost).await;
+    assert!(replays(&store, "a"));
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(store.0.look_up(&claim("a").id).is_none());
+    record(&store, "a", b"second");
+    assert!(replays(&store, "a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_past_its_time_gives_its_room_back() {
+    let store = MemoryStore::builder().max_bytes(50_000).build();
+    for round in 0..10 {
+        for key in 0..50 {
+            record(&store, format_args!("{round}-{key}"), &[0; 100]);
+        }
+        tokio::time::advance(TTL).await;
+    }
+    for key in 0..100 {
+        store.0.claim(&claim(key));
+    }
+    assert_eq!(store.0.budget.used(), 100 * claims::WEIGHT);
+    tokio::time::advance(LEASE + TTL).await;
+    assert!(store.0.make_room(Instant::now()));
+}
+
+#[test]
+fn every_way_out_leaves_the_map_and_the_budget_empty() {
+    let store = MemoryStore::default();
+    for key in 0..1_000 {
+        let holder = fresh(&store, &claim(key));
+        let _ = match key % 3 {
+            0 => store.0.release(holder),
+            1 => store.0.complete(holder, answer(b"{}"), TTL),
+            _ => store.0.abandon(holder),
+        };
+        assert_eq!(store.0.forget(&holder.id), key % 3 != 0);
+    }
+    assert_eq!(store.0.claims.len(), 0);
+    assert_eq!(store.0.budget.used(), 0);
+}
+
+#[tokio::test]
+async fn a_waiter_is_woken_however_the_claim_ends() {
+    let store = MemoryStore::default();
+    let ends: [fn(&Inner, Holder) -> Settled; 3] = [
+        |store, holder| store.release(holder),
+        |store, holder| store.complete(holder, answer(b"{}"), TTL),
+        |store, holder| store.abandon(holder),
+    ];
+    for (key, end) in ends.into_iter().enumerate() {
+        let holder = fresh(&store, &claim(key));
+        let mut waiting = claim(key);
+        waiting.wait = true;
+        let Claimed::InFlight {
+            changed: Some(changed),
+            ..
+        } = store.0.claim(&waiting)
+        else {
+            panic!("expected a claim in flight");
+        };
+        // The claim ends before the waiter waits: nothing may be missed.
+        assert_eq!(end(&store.0, holder), Settled::Done);
+        changed.wait().await;
+    }
+}
+
+#[test]
+fn a_fence_grows_however_the_claim_before_ended() {
+    let store = MemoryStore::default();
+    let mut last = 0;
+    for round in 0..30 {
+        let holder = fresh(&store, &claim("a"));
+        assert!(holder.fence > last, "{} after {last}", holder.fence);
+        last = holder.fence;
+        let _ = match round % 3 {
+            0 => store.0.abandon(holder),
+            1 => store.0.release(holder),
+            _ => {
+                assert_eq!(store.0.complete(holder, answer(b"{}"), TTL), Settled::Done);
+                store.0.forget(&holder.id);
+                Settled::Done
+            }
+        };
+    }
+}

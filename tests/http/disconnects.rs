@@ -1,0 +1,277 @@
+//! A client that goes away neither loses nor repeats work.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{FromRequestParts, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::routing::post;
+use axum_idem::{Idempotency, idempotent};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower_http::timeout::TimeoutLayer;
+
+use crate::support::{Runs, Server, eventually, post as keyed, post_bytes, read_to_end};
+
+#[idempotent(scope = token)]
+async fn slow(State(runs): State<Runs>, body: Bytes) -> (StatusCode, String) {
+    let run = runs.pass().await;
+    (StatusCode::CREATED, format!("{run}: {} bytes", body.len()))
+}
+
+fn router(runs: &Runs, idem: Idempotency) -> Router {
+    Router::new()
+        .route("/slow", post(slow))
+        .layer(idem)
+        .with_state(runs.clone())
+}
+
+async fn start() -> (Server, Runs, Idempotency) {
+    let (runs, idem) = (Runs::default(), Idempotency::in_memory());
+    (Server::start(router(&runs, idem.clone())).await, runs, idem)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_forty_connections_that_close_every_run_finishes_and_every_retry_replays() {
+    let (server, runs, idem) = start().await;
+    for key in 0..40 {
+        let stream = server
+            .write(post_bytes("/slow", &key.to_string(), "abc"))
+            .await;
+        runs.until_started(key + 1).await;
+        drop(stream);
+    }
+    runs.open(40);
+    runs.until_finished(40).await;
+    assert_eq!(idem.drain(Duration::from_secs(30)).await, 0);
+    for key in 0..40 {
+        let retry = server.post("/slow", &key.to_string(), "abc").await;
+        assert_eq!(retry.status, 201);
+        assert!(retry.is_replay() && retry.text().ends_with(": 3 bytes"));
+    }
+    assert_eq!(runs.started(), 40);
+}
+
+#[tokio::test]
+async fn until_the_run_that_lost_its_client_has_ended_a_retry_is_told_that_it_runs() {
+    let (server, runs, _) = start().await;
+    let stream = server.write(post_bytes("/slow", "k", "")).await;
+    runs.until_started(1).await;
+    drop(stream);
+    assert_eq!(
+        server.post("/slow", "k", "").await.code(),
+        "idempotency_key_in_flight"
+    );
+    runs.open(1);
+    runs.until_finished(1).await;
+    loop {
+        let retry = server.post("/slow", "k", "").await;
+        if retry.status == 201 {
+            assert!(retry.is_replay());
+            break;
+        }
+    }
+    assert_eq!(runs.started(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_side_only_changes_nothing() {
+    let (server, runs, idem) = start().await;
+    let mut stream = server.write(post_bytes("/slow", "k", "")).await;
+    runs.until_started(1).await;
+    stream.shutdown().await.expect("closed");
+    runs.open(1);
+    // hyper may or may not answer it; the run ends either way.
+    read_to_end(stream).await;
+    idem.drain(Duration::from_secs(30)).await;
+    assert!(server.post("/slow", "k", "").await.is_replay());
+    assert_eq!(runs.started(), 1);
+}
+
+#[tokio::test]
+async fn an_http_2_reset_leaves_the_run_alone() {
+    let (server, runs, idem) = start().await;
+    let mut connection = server.http2().await;
+    let mut request = keyed("/slow", "k", "");
+    *request.uri_mut() = "http://localhost/slow".parse().expect("a URI");
+    let answer = tokio::spawn(connection.send_request(request));
+    runs.until_started(1).await;
+    // Dropping the answer resets its stream; the connection stays.
+    answer.abort();
+    assert!(answer.await.is_err());
+    runs.open(1);
+    runs.until_finished(1).await;
+    idem.drain(Duration::from_secs(30)).await;
+    assert!(server.post("/slow", "k", "").await.is_replay());
+    assert!(!connection.is_closed());
+    assert_eq!(runs.started(), 1);
+}
+
+#[tokio::test]
+async fn an_outer_timeout_leaves_the_run_alone_and_is_not_recorded() {
+    let (runs, idem) = (Runs::default(), Idempotency::in_memory());
+    let timeout =
+        TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_millis(50));
+    let server = Server::start(router(&runs, idem.clone()).layer(timeout)).await;
+    assert_eq!(server.post("/slow", "k", "").await.status, 408);
+    assert_eq!(
+        server.post("/slow", "k", "").await.code(),
+        "idempotency_key_in_flight"
+    );
+    runs.open(1);
+    idem.drain(Duration::from_secs(30)).await;
+    let retry = server.post("/slow", "k", "").await;
+    assert!(retry.status == 201 && retry.is_replay());
+    assert_eq!(runs.started(), 1);
+}
+
+/// Held by the handler as long as it runs: taken by an extractor, which never waits.
+struct Permit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
+#[derive(Clone)]
+struct Guarded {
+    runs: Runs,
+    permits: Arc<Semaphore>,
+}
+
+impl FromRequestParts<Guarded> for Permit {
+    type Rejection = StatusCode;
+
+    async fn from_request_parts(_: &mut Parts, state: &Guarded) -> Result<Self, Self::Rejection> {
+        let permit = state.permits.clone().try_acquire_owned();
+        permit.map(Self).map_err(|_| StatusCode::TOO_MANY_REQUESTS)
+    }
+}
+
+struct Pair {
+    name: &'static str,
+    #[expect(dead_code, reason = "held for its drop")]
+    permit: Permit,
+}
+
+impl FromRequestParts<Guarded> for Pair {
+    type Rejection = StatusCode;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &Guarded,
+    ) -> Result<Self, Self::Rejection> {
+        let permit = Permit::from_request_parts(parts, state).await?;
+        Ok(Self {
+            name: "pair",
+            permit,
+        })
+    }
+}
+
+#[idempotent(scope = global)]
+async fn with_wildcard(State(state): State<Guarded>, _: Permit, _: Bytes) -> String {
+    state.runs.pass().await.to_string()
+}
+
+#[idempotent(scope = global)]
+async fn with_unused(_permit: Permit, State(state): State<Guarded>, _: Bytes) -> String {
+    state.runs.pass().await.to_string()
+}
+
+#[idempotent(scope = name)]
+async fn with_rest(State(state): State<Guarded>, Pair { name, .. }: Pair, _: Bytes) -> String {
+    format!("{name} {}", state.runs.pass().await)
+}
+
+#[idempotent(scope = global)]
+async fn with_last(State(state): State<Guarded>, _: Permit) -> String {
+    state.runs.pass().await.to_string()
+}
+
+#[tokio::test]
+async fn no_argument_is_dropped_before_the_handler_ends() {
+    let state = Guarded {
+        runs: Runs::default(),
+        permits: Arc::new(Semaphore::new(1)),
+    };
+    let idem = Idempotency::in_memory();
+    let router = Router::new()
+        .route("/wildcard", post(with_wildcard))
+        .route("/unused", post(with_unused))
+        .route("/rest", post(with_rest))
+        .route("/last", post(with_last))
+        .layer(idem)
+        .with_state(state.clone());
+    let server = Server::start(router).await;
+    for (run, path) in ["/wildcard", "/unused", "/rest", "/last"]
+        .into_iter()
+        .enumerate()
+    {
+        let stream = server.write(post_bytes(path, path, "")).await;
+        state.runs.until_started(run + 1).await;
+        drop(stream);
+        // The server sees the close by the time that it has answered others.
+        for _ in 0..20 {
+            let answer = server.post("/unused", "another", "").await;
+            assert_eq!(answer.status, 429, "{path} dropped its permit");
+        }
+        state.runs.open(1);
+        eventually("the permit is given back", || {
+            state.permits.available_permits() == 1
+        })
+        .await;
+        assert_eq!(state.runs.finished(), run + 1);
+    }
+}
+
+#[tokio::test]
+async fn drain_says_how_many_it_left_behind_and_releases_nothing() {
+    let (server, runs, idem) = start().await;
+    let stream = server.write(post_bytes("/slow", "k", "")).await;
+    runs.until_started(1).await;
+    drop(stream);
+    assert_eq!(idem.drain(Duration::from_millis(20)).await, 1);
+    assert_eq!(
+        server.post("/slow", "k", "").await.code(),
+        "idempotency_key_in_flight"
+    );
+    runs.open(1);
+    assert_eq!(idem.drain(Duration::from_secs(30)).await, 0);
+    assert!(server.post("/slow", "k", "").await.is_replay());
+}
+
+/// Dropped with its runtime, an attempt is unknown and not in flight.
+#[test]
+fn a_runtime_that_shuts_down_leaves_the_outcome_unknown() {
+    let (runs, idem) = (Runs::default(), Idempotency::in_memory());
+    for (is_multi, key) in [(false, "a"), (true, "b")] {
+        let mut builder = if is_multi {
+            tokio::runtime::Builder::new_multi_thread()
+        } else {
+            tokio::runtime::Builder::new_current_thread()
+        };
+        let (runs_before, router) = (runs.started(), router(&runs, idem.clone()));
+        let first = builder.enable_all().build().expect("a runtime");
+        first.block_on(async {
+            let server = Server::start(router.clone()).await;
+            let stream = server.write(post_bytes("/slow", key, "")).await;
+            runs.until_started(runs_before + 1).await;
+            drop(stream);
+            server.post("/slow", key, "").await;
+        });
+        first.shutdown_background();
+
+        let second = builder.build().expect("a runtime");
+        second.block_on(async {
+            let server = Server::start(router).await;
+            runs.open(1);
+            loop {
+                let retry = server.post("/slow", key, "").await;
+                if retry.status == 201 {
+                    assert!(!retry.is_replay());
+                    break;
+                }
+            }
+        });
+        assert_eq!(runs.started(), runs_before + 2);
+    }
+}

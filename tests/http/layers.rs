@@ -1,0 +1,284 @@
+//! The service's side: which settings a handler gets, and how refusals look.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{FromRef, Json, State};
+use axum::http::{Method, StatusCode};
+use axum::routing::post;
+use axum_idem::{Dialect, Idempotency, Problem, idempotent};
+use tower::ServiceBuilder;
+use tower_http::compression::CompressionLayer;
+
+use crate::support::{KEY, Runs, Server, post_bytes, request};
+
+#[idempotent(scope = token)]
+async fn count(State(runs): State<Runs>) -> String {
+    runs.count().to_string()
+}
+
+#[idempotent(scope = token, required)]
+async fn required(State(runs): State<Runs>) -> String {
+    runs.count().to_string()
+}
+
+#[idempotent(scope = global)]
+async fn slow(State(runs): State<Runs>) -> String {
+    runs.pass().await.to_string()
+}
+
+fn router(runs: &Runs) -> Router {
+    Router::new()
+        .route("/count", post(count))
+        .route("/required", post(required))
+        .route("/slow", post(slow))
+        .with_state(runs.clone())
+}
+
+async fn start(idem: Idempotency) -> (Server, Runs) {
+    let runs = Runs::default();
+    (Server::start(router(&runs).layer(idem)).await, runs)
+}
+
+#[tokio::test]
+async fn without_a_layer_keys_are_kept_in_the_process() {
+    let runs = Runs::default();
+    let (one, other) = (
+        Server::start(router(&runs)).await,
+        Server::start(router(&runs)).await,
+    );
+    assert_eq!(
+        one.post("/count", "without a layer", "").await.code(),
+        "idempotency_key_invalid"
+    );
+    assert_eq!(one.post("/count", "no-layer", "").await.text(), "1");
+    assert!(other.post("/count", "no-layer", "").await.is_replay());
+    let missing = one.send(request(Method::POST, "/required", [], "")).await;
+    assert_eq!(
+        (missing.status.as_u16(), missing.code().as_str()),
+        (400, "idempotency_key_missing")
+    );
+}
+
+#[tokio::test]
+async fn two_namespaces_in_one_store_never_meet() {
+    let (runs, store) = (Runs::default(), axum_idem::store::MemoryStore::default());
+    let of = |namespace: &str| {
+        let idem = Idempotency::builder()
+            .store(store.clone())
+            .namespace(namespace)
+            .build();
+        Server::start(router(&runs).layer(idem))
+    };
+    let (sandbox, production, again) = (
+        of("sandbox").await,
+        of("production").await,
+        of("production").await,
+    );
+    assert!(!sandbox.post("/count", "k", "").await.is_replay());
+    assert!(!production.post("/count", "k", "").await.is_replay());
+    assert!(again.post("/count", "k", "").await.is_replay());
+    assert_eq!(runs.started(), 2);
+}
+
+#[tokio::test]
+async fn the_innermost_layer_counts() {
+    let runs = Runs::default();
+    let inner = Idempotency::builder()
+        .dialect(Dialect::default().replay_header("x-inner"))
+        .build();
+    let outer = Idempotency::builder()
+        .dialect(Dialect::default().key_header("x-outer-key"))
+        .build();
+    let router = Router::new()
+        .nest("/inner", router(&runs).layer(inner))
+        .merge(router(&runs))
+        .layer(outer);
+    let server = Server::start(router).await;
+    let both = [(KEY, "k"), ("x-outer-key", "k"), ("authorization", "a")];
+    for is_replay in [false, true] {
+        let answer = server
+            .send(request(Method::POST, "/inner/count", both, ""))
+            .await;
+        assert_eq!(answer.headers.contains_key("x-inner"), is_replay);
+    }
+    // Its key header is not there: the outer one's is, and means nothing here.
+    for _ in 0..2 {
+        let outer = [("x-outer-key", "k"), ("authorization", "a")];
+        let answer = server
+            .send(request(Method::POST, "/inner/count", outer, ""))
+            .await;
+        assert!(!answer.headers.contains_key("x-inner"));
+    }
+    assert_eq!(runs.started(), 3);
+}
+
+/// A layer below may change the type of the body.
+#[tokio::test]
+async fn it_goes_with_other_layers_on_either_side() {
+    let runs = Runs::default();
+    let layers = ServiceBuilder::new()
+        .layer(CompressionLayer::new())
+        .layer(Idempotency::in_memory())
+        .layer(CompressionLayer::new());
+    let router = Router::new()
+        .route("/count", post(count).layer(layers))
+        .with_state(runs.clone());
+    let server = Server::start(router).await;
+    assert!(!server.post("/count", "k", "").await.is_replay());
+    assert!(server.post("/count", "k", "").await.is_replay());
+}
+
+#[tokio::test]
+async fn an_endpoint_can_name_its_own_settings() {
+    #[derive(Clone)]
+    struct App {
+        runs: Runs,
+        idem: Idempotency,
+    }
+
+    impl FromRef<App> for Runs {
+        fn from_ref(app: &App) -> Self {
+            app.runs.clone()
+        }
+    }
+
+    #[idempotent(scope = global, runtime = app.idem)]
+    async fn named(State(app): State<App>, Json(body): Json<u32>) -> String {
+        format!("{} of {body}", app.runs.count())
+    }
+    let dialect = Dialect::default()
+        .key_header("x-key")
+        .replay_header("x-replayed");
+    let app = App {
+        runs: Runs::default(),
+        idem: Idempotency::builder().dialect(dialect).build(),
+    };
+    let router = Router::new()
+        .route("/named", post(named))
+        .with_state(app.clone())
+        .layer(Idempotency::in_memory());
+    let server = Server::start(router).await;
+    let json = ("content-type", "application/json");
+    for is_replay in [false, true] {
+        let answer = server
+            .send(request(Method::POST, "/named", [("x-key", "k"), json], "7"))
+            .await;
+        assert_eq!(
+            (answer.text(), answer.headers.contains_key("x-replayed")),
+            ("1 of 7", is_replay)
+        );
+    }
+    let unkeyed = server
+        .send(request(Method::POST, "/named", [(KEY, "k"), json], "7"))
+        .await;
+    assert_eq!(unkeyed.text(), "2 of 7");
+}
+
+#[tokio::test]
+async fn a_dialect_has_its_own_statuses_and_marks() {
+    let dialect = Dialect::default()
+        .mismatch(StatusCode::UNPROCESSABLE_ENTITY)
+        .in_flight(StatusCode::LOCKED)
+        .missing(StatusCode::PRECONDITION_REQUIRED)
+        .documentation("https://example.com/idempotency")
+        .no_replay_header();
+    let (server, runs) = start(Idempotency::builder().dialect(dialect).build()).await;
+
+    let missing = server
+        .send(request(Method::POST, "/required", [], ""))
+        .await;
+    assert_eq!(
+        (missing.status.as_u16(), missing.code().as_str()),
+        (428, "idempotency_key_missing")
+    );
+    assert_eq!(
+        missing.headers["link"],
+        "<https://example.com/idempotency>; rel=\"describedby\""
+    );
+    let problem: serde_json::Value = serde_json::from_slice(&missing.body).expect("JSON");
+    assert_eq!(
+        problem["type"],
+        "https://example.com/idempotency#idempotency_key_missing"
+    );
+
+    server.post("/count", "k", "a").await;
+    assert_eq!(server.post("/count", "k", "b").await.status, 422);
+    let replay = server.post("/count", "k", "a").await;
+    assert_eq!((replay.text(), replay.is_replay()), ("1", false));
+
+    let _first = server.write(post_bytes("/slow", "slow", "")).await;
+    runs.until_started(2).await;
+    assert_eq!(server.post("/slow", "slow", "").await.status, 423);
+}
+
+#[tokio::test]
+async fn a_service_can_render_refusals_itself() {
+    let render = |problem: &Problem| {
+        assert!(
+            problem.title().len() > 10
+                && problem.detail().len() > 10
+                && problem.type_uri().contains(':')
+        );
+        assert_eq!(
+            problem.retry_after().is_some(),
+            problem.code() == "idempotency_key_in_flight"
+        );
+        (problem.status(), format!("oops: {}", problem.code()))
+    };
+    let (server, runs) = start(Idempotency::builder().render_problem(render).build()).await;
+    let missing = server
+        .send(request(Method::POST, "/required", [], ""))
+        .await;
+    assert_eq!(
+        (missing.status.as_u16(), missing.text()),
+        (400, "oops: idempotency_key_missing")
+    );
+    assert_eq!(
+        server.post("/count", "a,b", "").await.text(),
+        "oops: idempotency_key_invalid"
+    );
+    let _first = server.write(post_bytes("/slow", "slow", "")).await;
+    runs.until_started(1).await;
+    let in_flight = server.post("/slow", "slow", "").await;
+    assert_eq!(in_flight.text(), "oops: idempotency_key_in_flight");
+    assert_eq!(in_flight.headers["retry-after"], "1");
+}
+
+#[tokio::test]
+async fn a_rendering_that_panics_is_a_plain_500_and_wedges_nothing() {
+    let render = |problem: &Problem| -> StatusCode { panic!("cannot render {}", problem.code()) };
+    let (server, _) = start(Idempotency::builder().render_problem(render).build()).await;
+    server.post("/count", "k", "a").await;
+    assert_eq!(server.post("/count", "k", "b").await.status, 500);
+    assert!(server.post("/count", "k", "a").await.is_replay());
+}
+
+#[tokio::test]
+async fn a_refusal_contains_neither_key_nor_token() {
+    let (server, runs) = start(
+        Idempotency::builder()
+            .body_timeout(Duration::from_millis(50))
+            .build(),
+    )
+    .await;
+    let secret = [(KEY, "SECRET-key"), ("authorization", "SECRET-token")];
+    let send = |path, body| server.send(request(Method::POST, path, secret, body));
+    send("/count", "a").await;
+    let _first = server.write(post_bytes("/slow", "SECRET-key", "")).await;
+    runs.until_started(2).await;
+    let refusals = [
+        send("/count", "b").await,
+        send("/slow", "").await,
+        server
+            .send(request(Method::POST, "/count", [(KEY, "SECRET,key")], ""))
+            .await,
+        server
+            .send(request(Method::POST, "/count", [(KEY, "SECRET-key")], ""))
+            .await,
+    ];
+    for refusal in refusals {
+        assert!(refusal.status.is_client_error(), "{refusal:?}");
+        assert!(!format!("{refusal:?}").contains("SECRET"), "{refusal:?}");
+    }
+}

@@ -1,0 +1,16 @@
+//! A request's way, over real sockets.
+
+mod answers;
+mod bodies;
+mod capacity;
+mod disconnects;
+mod in_flight;
+mod keys;
+mod layers;
+mod operators;
+mod outcomes;
+mod retries;
+mod scopes;
+mod store_faults;
+mod support;
+mod traces;

@@ -1,0 +1,177 @@
+//! What an operator can do about one key.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{Response, StatusCode};
+use axum::routing::post;
+use axum_idem::store::Entry;
+use axum_idem::{Idempotency, Scope, idempotent};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::support::{Runs, Server, post_bytes};
+
+#[idempotent(scope = token)]
+async fn slow(State(runs): State<Runs>) -> (StatusCode, String) {
+    (StatusCode::CREATED, runs.pass().await.to_string())
+}
+
+#[idempotent(scope = token, on_unknown = hold)]
+async fn panics(State(runs): State<Runs>) -> String {
+    assert!(runs.count() > 1, "the first run panics");
+    "ran".into()
+}
+
+async fn start() -> (Server, Runs, Idempotency) {
+    let (runs, idem) = (
+        Runs::default(),
+        Idempotency::builder().namespace("test").build(),
+    );
+    let router = Router::new()
+        .route("/slow", post(slow))
+        .route("/panics", post(panics))
+        .layer(CatchPanicLayer::new())
+        .layer(idem.clone())
+        .with_state(runs.clone());
+    (Server::start(router).await, runs, idem)
+}
+
+fn alice() -> Scope {
+    Scope::new().token("Bearer alice")
+}
+
+#[tokio::test]
+async fn a_key_can_be_looked_up_in_each_of_its_states() {
+    let (server, runs, idem) = start().await;
+    let id = idem.record_id(&alice(), "k");
+    assert!(idem.look_up(id).await.expect("an answer").is_none());
+
+    let stream = server.write(post_bytes("/slow", "\"k\"", "")).await;
+    runs.until_started(1).await;
+    let Ok(Some(Entry::InFlight {
+        fence: 1,
+        attempt: 1,
+        lease_left,
+        ..
+    })) = idem.look_up(id).await
+    else {
+        panic!("it is in flight");
+    };
+    assert!(lease_left <= Duration::from_secs(30));
+    drop(stream);
+
+    runs.open(1);
+    idem.drain(Duration::from_secs(30)).await;
+    let Ok(Some(Entry::Recorded {
+        record, expires_in, ..
+    })) = idem.look_up(id).await
+    else {
+        panic!("it is recorded");
+    };
+    assert_eq!(
+        (record.status().as_u16(), &record.body()[..]),
+        (201, &b"1"[..])
+    );
+    assert!(expires_in > Duration::from_secs(86_000));
+
+    let (server, _, idem) = start().await;
+    server.post("/panics", "k", "").await;
+    let unknown = idem.look_up(id).await;
+    assert!(
+        matches!(unknown, Ok(Some(Entry::Unknown { attempt: 1, .. }))),
+        "{unknown:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_forgotten_key_runs_again() {
+    let (server, runs, idem) = start().await;
+    runs.open(2);
+    server.post("/slow", "k", "").await;
+    let id = idem.record_id(&alice(), "k");
+    assert!(idem.forget(id).await.expect("an answer"));
+    assert!(!idem.forget(id).await.expect("an answer"));
+    assert_eq!(server.post("/slow", "k", "").await.text(), "2");
+}
+
+/// Its run goes on and no longer counts: the answer of the next one is recorded.
+#[tokio::test]
+async fn a_key_that_is_forgotten_in_flight_is_lost_to_its_first_run() {
+    let (server, runs, idem) = start().await;
+    let first = tokio::spawn(async move { server.post("/slow", "k", "").await });
+    runs.until_started(1).await;
+    assert!(
+        idem.forget(idem.record_id(&alice(), "k"))
+            .await
+            .expect("an answer")
+    );
+    let second = tokio::spawn(async move { server.post("/slow", "k", "").await });
+    runs.until_started(2).await;
+    runs.open(2);
+    let first = first.await.expect("no panic");
+    let second = second.await.expect("no panic");
+    assert_eq!((first.text(), second.text()), ("1", "2"));
+    let replay = server.post("/slow", "k", "").await;
+    assert_eq!((replay.text(), replay.is_replay()), ("2", true));
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_can_be_resolved_with_an_answer() {
+    let (server, runs, idem) = start().await;
+    server.post("/panics", "k", "").await;
+    assert_eq!(
+        server.post("/panics", "k", "").await.code(),
+        "idempotency_outcome_unknown"
+    );
+    let answer = || {
+        let answer = Response::builder()
+            .status(201)
+            .header("set-cookie", "a=b")
+            .header("location", "/1");
+        answer.body("done".into()).expect("an answer")
+    };
+    let id = idem.record_id(&alice(), "k");
+    let ttl = Duration::from_secs(60);
+    assert!(idem.resolve(id, answer(), ttl).await.expect("an answer"));
+    assert!(!idem.resolve(id, answer(), ttl).await.expect("an answer"));
+    let replay = server.post("/panics", "k", "").await;
+    assert_eq!(
+        (replay.status.as_u16(), replay.text(), replay.is_replay()),
+        (201, "done", true)
+    );
+    assert_eq!(replay.headers["location"], "/1");
+    assert!(!replay.headers.contains_key("set-cookie"));
+    assert_eq!(
+        server.post("/panics", "k", "other").await.code(),
+        "idempotency_key_reused"
+    );
+    assert_eq!(runs.started(), 1);
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_can_be_set_to_run_again() {
+    let (server, _, idem) = start().await;
+    server.post("/panics", "k", "").await;
+    assert!(
+        idem.forget(idem.record_id(&alice(), "k"))
+            .await
+            .expect("an answer")
+    );
+    assert_eq!(server.post("/panics", "k", "").await.text(), "ran");
+}
+
+#[tokio::test]
+async fn a_key_that_is_not_unknown_cannot_be_resolved() {
+    let (server, runs, idem) = start().await;
+    let id = idem.record_id(&alice(), "k");
+    let resolve = || idem.resolve(id, Response::new("x".into()), Duration::from_secs(60));
+    assert!(!resolve().await.expect("an answer"));
+    let first = tokio::spawn(async move { server.post("/slow", "k", "").await });
+    runs.until_started(1).await;
+    assert!(!resolve().await.expect("an answer"));
+    runs.open(1);
+    first.await.expect("no panic");
+    assert!(!resolve().await.expect("an answer"));
+    assert_eq!(server.post("/slow", "k", "").await.text(), "1");
+}

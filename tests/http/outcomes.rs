@@ -1,0 +1,358 @@
+//! How an attempt ends, and what a retry gets after each end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use axum::Router;
+use axum::extract::{FromRequest, Json, Path, Query, Request, State};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum_idem::{Attempt, DoNotRecord, Idempotency, idempotent};
+use serde::Deserialize;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::support::{KEY, Runs, Server, request};
+
+#[idempotent(scope = global)]
+async fn status(State(runs): State<Runs>, Path(code): Path<u16>) -> (StatusCode, String) {
+    let status = StatusCode::from_u16(code).expect("a status");
+    (status, runs.count().to_string())
+}
+
+#[idempotent(scope = global, record = all)]
+async fn recorded_whatever(
+    State(runs): State<Runs>,
+    Path(code): Path<u16>,
+) -> (StatusCode, String) {
+    let status = StatusCode::from_u16(code).expect("a status");
+    (status, runs.count().to_string())
+}
+
+#[idempotent(scope = global, record = [2xx, 4xx, 503])]
+async fn recorded_some(State(runs): State<Runs>, Path(code): Path<u16>) -> (StatusCode, String) {
+    let status = StatusCode::from_u16(code).expect("a status");
+    (status, runs.count().to_string())
+}
+
+#[derive(Deserialize)]
+struct Codes {
+    codes: String,
+}
+
+/// Answers with one code after another.
+#[idempotent(scope = global)]
+async fn sequence(
+    State(runs): State<Runs>,
+    Query(Codes { codes }): Query<Codes>,
+) -> (StatusCode, String) {
+    let run = runs.count();
+    let code = codes
+        .split(',')
+        .nth(run - 1)
+        .and_then(|code| code.parse().ok());
+    (code.expect("a code for each run"), run.to_string())
+}
+
+#[idempotent(scope = global)]
+async fn opted_out(State(runs): State<Runs>) -> (StatusCode, DoNotRecord, String) {
+    (StatusCode::OK, DoNotRecord, runs.count().to_string())
+}
+
+#[idempotent(scope = global)]
+async fn empty(State(runs): State<Runs>) -> StatusCode {
+    runs.count();
+    StatusCode::NO_CONTENT
+}
+
+#[idempotent(scope = global)]
+async fn parsed(State(runs): State<Runs>, Json(body): Json<u32>) -> String {
+    format!("{} of {body}", runs.count())
+}
+
+#[idempotent(scope = global, record_rejections)]
+async fn parsed_for_good(State(runs): State<Runs>, Json(body): Json<u32>) -> String {
+    format!("{} of {body}", runs.count())
+}
+
+/// A body extractor that refuses until it is allowed.
+struct Moody;
+
+static IS_ALLOWED: AtomicBool = AtomicBool::new(false);
+
+impl FromRequest<Runs> for Moody {
+    type Rejection = StatusCode;
+
+    async fn from_request(_: Request, _: &Runs) -> Result<Self, Self::Rejection> {
+        if IS_ALLOWED.load(Ordering::SeqCst) {
+            Ok(Self)
+        } else {
+            Err(StatusCode::UNPROCESSABLE_ENTITY)
+        }
+    }
+}
+
+#[idempotent(scope = global)]
+async fn moody(State(runs): State<Runs>, _: Moody) -> String {
+    runs.count().to_string()
+}
+
+#[idempotent(scope = global)]
+async fn panics_once(State(runs): State<Runs>, attempt: Attempt) -> String {
+    let run = runs.count();
+    assert!(run > 1, "the first run panics");
+    format!(
+        "run {run}, attempt {}, fence {:?}",
+        attempt.number(),
+        attempt.fence()
+    )
+}
+
+#[idempotent(scope = global, on_unknown = hold)]
+async fn panics_and_holds(State(runs): State<Runs>) -> String {
+    runs.count();
+    std::panic::panic_any(42)
+}
+
+async fn start() -> (Server, Runs) {
+    let runs = Runs::default();
+    let router = Router::new()
+        .route("/status/{code}", post(status))
+        .route("/all/{code}", post(recorded_whatever))
+        .route("/some/{code}", post(recorded_some))
+        .route("/sequence", post(sequence))
+        .route("/opted-out", post(opted_out))
+        .route("/empty", post(empty))
+        .route("/parsed", post(parsed))
+        .route("/parsed-for-good", post(parsed_for_good))
+        .route("/moody", post(moody))
+        .route("/panics-once", post(panics_once))
+        .route("/panics-and-holds", post(panics_and_holds))
+        .layer(CatchPanicLayer::new())
+        .layer(Idempotency::in_memory())
+        .with_state(runs.clone());
+    (Server::start(router).await, runs)
+}
+
+async fn is_recorded(server: Server, path: &str) -> bool {
+    server.post(path, path, "").await;
+    server.post(path, path, "").await.is_replay()
+}
+
+#[tokio::test]
+async fn what_says_something_about_the_operation_is_recorded() {
+    let (server, _) = start().await;
+    for code in [200, 201, 202, 303, 400, 402, 404, 409, 410, 422] {
+        assert!(
+            is_recorded(server, &format!("/status/{code}")).await,
+            "{code}"
+        );
+    }
+    for code in [401, 403, 408, 425, 429, 500, 502, 503, 504] {
+        assert!(
+            !is_recorded(server, &format!("/status/{code}")).await,
+            "{code}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_can_choose_what_is_recorded() {
+    let (server, _) = start().await;
+    for code in [200, 401, 429, 500, 503] {
+        assert!(is_recorded(server, &format!("/all/{code}")).await, "{code}");
+    }
+    for (code, expected) in [
+        (201, true),
+        (401, true),
+        (429, true),
+        (503, true),
+        (302, false),
+        (500, false),
+    ] {
+        assert_eq!(
+            is_recorded(server, &format!("/some/{code}")).await,
+            expected,
+            "{code}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_failure_frees_the_key_for_a_run_that_succeeds() {
+    let (server, runs) = start().await;
+    let path = "/sequence?codes=503,201,500";
+    let answers = [(503, false), (201, false), (201, true), (201, true)];
+    for expected in answers {
+        let answer = server.post(path, "k", "").await;
+        assert_eq!((answer.status.as_u16(), answer.is_replay()), expected);
+    }
+    assert_eq!(runs.started(), 2);
+}
+
+#[tokio::test]
+async fn a_freed_key_takes_another_request() {
+    let (server, _) = start().await;
+    server.post("/status/500", "k", "").await;
+    assert_eq!(server.post("/status/201", "k", "").await.text(), "2");
+    assert_eq!(
+        server.post("/status/500", "k", "").await.code(),
+        "idempotency_key_reused"
+    );
+}
+
+#[tokio::test]
+async fn a_handler_can_keep_one_answer_from_being_recorded() {
+    let (server, runs) = start().await;
+    for run in ["1", "2"] {
+        let answer = server.post("/opted-out", "k", "").await;
+        assert_eq!((answer.text(), answer.is_replay()), (run, false));
+    }
+    assert_eq!(runs.started(), 2);
+}
+
+#[tokio::test]
+async fn an_empty_answer_is_not_taken_for_a_missing_one() {
+    let (server, runs) = start().await;
+    server.post("/empty", "k", "").await;
+    let again = server.post("/empty", "k", "").await;
+    assert_eq!(
+        (again.status.as_u16(), again.is_replay(), again.body.len()),
+        (204, true, 0)
+    );
+    assert_eq!(runs.started(), 1);
+}
+
+async fn send_json(server: Server, path: &str, body: &str) -> (u16, bool) {
+    let headers = [(KEY, "k"), ("content-type", "application/json")];
+    let answer = server
+        .send(request(Method::POST, path, headers, body))
+        .await;
+    (answer.status.as_u16(), answer.is_replay())
+}
+
+#[tokio::test]
+async fn a_body_that_the_extractor_refuses_leaves_the_key_free() {
+    let (server, runs) = start().await;
+    assert_eq!(send_json(server, "/parsed", "nonsense").await, (400, false));
+    // The corrected body under the same key is no mismatch, for nothing ran.
+    assert_eq!(send_json(server, "/parsed", "7").await, (200, false));
+    assert_eq!(send_json(server, "/parsed", "7").await, (200, true));
+    assert_eq!(runs.started(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_extractor_counts_where_the_endpoint_says_so() {
+    let (server, runs) = start().await;
+    assert_eq!(
+        send_json(server, "/parsed-for-good", "nonsense").await,
+        (400, false)
+    );
+    assert_eq!(
+        send_json(server, "/parsed-for-good", "nonsense").await,
+        (400, true)
+    );
+    assert_eq!(
+        send_json(server, "/parsed-for-good", "7").await,
+        (409, false)
+    );
+    assert_eq!(runs.started(), 0);
+}
+
+#[tokio::test]
+async fn a_custom_extractor_is_told_from_the_handler() {
+    let (server, runs) = start().await;
+    assert_eq!(server.post("/moody", "k", "").await.status, 422);
+    IS_ALLOWED.store(true, Ordering::SeqCst);
+    assert_eq!(server.post("/moody", "k", "").await.text(), "1");
+    assert!(server.post("/moody", "k", "").await.is_replay());
+    assert_eq!(runs.started(), 1);
+}
+
+#[tokio::test]
+async fn a_panic_unwinds_as_ever_and_the_next_request_runs_again() {
+    let (server, runs) = start().await;
+    assert_eq!(server.post("/panics-once", "k", "").await.status, 500);
+    let again = server.post("/panics-once", "k", "").await;
+    assert_eq!(again.text(), "run 2, attempt 2, fence Some(2)");
+    assert!(server.post("/panics-once", "k", "").await.is_replay());
+    assert_eq!(runs.started(), 2);
+}
+
+#[tokio::test]
+async fn a_key_that_panicked_with_another_request_is_a_mismatch() {
+    let (server, _) = start().await;
+    server.post("/panics-once", "k", "a").await;
+    assert_eq!(
+        server.post("/panics-once", "k", "b").await.code(),
+        "idempotency_key_reused"
+    );
+}
+
+#[tokio::test]
+async fn an_endpoint_can_hold_a_key_whose_outcome_is_unknown() {
+    let (server, runs) = start().await;
+    assert_eq!(server.post("/panics-and-holds", "k", "").await.status, 500);
+    for _ in 0..2 {
+        let answer = server.post("/panics-and-holds", "k", "").await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.code().as_str()),
+            (409, "idempotency_outcome_unknown")
+        );
+    }
+    assert_eq!(runs.started(), 1);
+}
+
+#[tokio::test]
+async fn a_panic_without_a_layer_that_catches_it_frees_the_key_too() {
+    static RUNS: AtomicUsize = AtomicUsize::new(0);
+
+    #[idempotent(scope = global)]
+    async fn panics_once() -> &'static str {
+        assert!(
+            RUNS.fetch_add(1, Ordering::SeqCst) > 0,
+            "the first run panics"
+        );
+        "ran"
+    }
+    let server = Server::start(
+        Router::new()
+            .route("/", post(panics_once))
+            .layer(Idempotency::in_memory()),
+    )
+    .await;
+    let request = "POST / HTTP/1.1\r\nhost: a\r\nidempotency-key: k\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    assert!(server.write_and_read(request).await.is_empty());
+    assert_eq!(server.post("/", "k", "").await.text(), "ran");
+}
+
+/// The same in every attempt at one record, and different for every record and label.
+#[tokio::test]
+async fn derived_keys_belong_to_the_record() {
+    #[idempotent(scope = global)]
+    async fn derive(State(seen): State<Arc<AtomicUsize>>, attempt: Attempt) -> Response {
+        let keys = format!(
+            "{} {}",
+            attempt.derive_key("charge"),
+            attempt.derive_key("receipt")
+        );
+        if seen.fetch_add(1, Ordering::SeqCst) == 0 {
+            return (StatusCode::SERVICE_UNAVAILABLE, keys).into_response();
+        }
+        keys.into_response()
+    }
+    let router = Router::new()
+        .route("/", post(derive))
+        .layer(Idempotency::in_memory())
+        .with_state(Arc::default());
+    let server = Server::start(router).await;
+    let first = server.post("/", "a", "").await;
+    let second = server.post("/", "a", "").await;
+    assert_eq!(first.text(), second.text());
+    let (charge, receipt) = first.text().split_once(' ').expect("two keys");
+    assert_ne!(charge, receipt);
+    assert_ne!(server.post("/", "b", "").await.text(), first.text());
+    let unkeyed =
+        |server: Server| async move { server.send(request(Method::POST, "/", [], "")).await };
+    assert_ne!(unkeyed(server).await.text(), unkeyed(server).await.text());
+}

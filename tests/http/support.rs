@@ -1,0 +1,237 @@
+//! A real server on a free port of the loopback, and clients that speak to it over sockets.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+pub(crate) const KEY: &str = "idempotency-key";
+pub(crate) const REPLAYED: &str = "idempotency-replayed";
+
+/// A server that runs until the test ends.
+#[derive(Clone, Copy)]
+pub(crate) struct Server(pub(crate) SocketAddr);
+
+/// An answer as its client saw it.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text")
+    }
+
+    pub(crate) fn is_replay(&self) -> bool {
+        self.headers
+            .get(REPLAYED)
+            .is_some_and(|value| value == "true")
+    }
+
+    /// The code of a problem, which is then checked to be a whole one.
+    pub(crate) fn code(&self) -> String {
+        assert_eq!(
+            self.headers["content-type"], "application/problem+json",
+            "{self:?}"
+        );
+        let problem: serde_json::Value = serde_json::from_slice(&self.body).expect("JSON");
+        for member in ["type", "title", "detail"] {
+            assert!(
+                problem[member]
+                    .as_str()
+                    .is_some_and(|text| !text.is_empty()),
+                "{problem}"
+            );
+        }
+        assert_eq!(problem["status"], self.status.as_u16(), "{problem}");
+        problem["code"].as_str().expect("a code").to_owned()
+    }
+}
+
+impl Server {
+    pub(crate) async fn start(router: Router) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self(address)
+    }
+
+    pub(crate) async fn connect(self) -> TcpStream {
+        TcpStream::connect(self.0)
+            .await
+            .expect("the server listens")
+    }
+
+    /// Sends one request on a connection of its own.
+    pub(crate) async fn send(self, request: Request<Full<Bytes>>) -> Answer {
+        let io = TokioIo::new(self.connect().await);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
+            .await
+            .expect("HTTP/1");
+        tokio::spawn(connection);
+        let answer = sender.send_request(request).await.expect("an answer");
+        let (parts, body) = answer.into_parts();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: body.collect().await.expect("a whole body").to_bytes(),
+        }
+    }
+
+    /// `POST path` with a key and a body.
+    pub(crate) async fn post(self, path: &str, key: &str, body: &str) -> Answer {
+        self.send(post(path, key, body)).await
+    }
+
+    /// Opens a connection, writes these bytes, and leaves it open.
+    pub(crate) async fn write(self, bytes: impl AsRef<[u8]>) -> TcpStream {
+        let mut stream = self.connect().await;
+        stream.write_all(bytes.as_ref()).await.expect("written");
+        stream
+    }
+
+    /// Writes these bytes, which end with `Connection: close`, and reads all that comes back.
+    pub(crate) async fn write_and_read(self, bytes: impl AsRef<[u8]>) -> Vec<u8> {
+        read_to_end(self.write(bytes).await).await
+    }
+
+    /// An HTTP/2 connection.
+    pub(crate) async fn http2(self) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
+        let io = TokioIo::new(self.connect().await);
+        let executor = TokioExecutor::new();
+        let (sender, connection) = hyper::client::conn::http2::handshake(executor, io)
+            .await
+            .expect("HTTP/2");
+        tokio::spawn(connection);
+        sender
+    }
+}
+
+pub(crate) async fn read_to_end(mut stream: TcpStream) -> Vec<u8> {
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("read");
+    answer
+}
+
+/// The status of an answer that was read from a socket.
+pub(crate) fn status_of(answer: &[u8]) -> u16 {
+    let line = answer
+        .get(9..12)
+        .and_then(|status| std::str::from_utf8(status).ok());
+    line.and_then(|status| status.parse().ok())
+        .unwrap_or_else(|| panic!("no status in {:?}", String::from_utf8_lossy(answer)))
+}
+
+pub(crate) fn request<'a>(
+    method: Method,
+    path: &str,
+    headers: impl IntoIterator<Item = (&'a str, &'a str)>,
+    body: &str,
+) -> Request<Full<Bytes>> {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "localhost");
+    for (name, value) in headers {
+        let name: HeaderName = name.parse().expect("a header name");
+        request = request.header(name, value);
+    }
+    request
+        .body(Full::new(Bytes::from(body.to_owned())))
+        .expect("a request")
+}
+
+pub(crate) fn post(path: &str, key: &str, body: &str) -> Request<Full<Bytes>> {
+    let token = (AUTHORIZATION.as_str(), "Bearer alice");
+    request(Method::POST, path, [(KEY, key), token], body)
+}
+
+/// The same request as bytes, for sockets that are closed half way.
+pub(crate) fn post_bytes(path: &str, key: &str, body: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer alice\r\n\
+         idempotency-key: {key}\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// Counts runs, and holds them at a gate until the test opens it.
+#[derive(Clone, Default)]
+pub(crate) struct Runs(Arc<Counters>);
+
+struct Counters {
+    started: AtomicUsize,
+    finished: AtomicUsize,
+    gate: Semaphore,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            started: AtomicUsize::new(0),
+            finished: AtomicUsize::new(0),
+            gate: Semaphore::new(0),
+        }
+    }
+}
+
+impl Runs {
+    /// Counts a run that passes no gate, and gives its number.
+    pub(crate) fn count(&self) -> usize {
+        self.0.finished.fetch_add(1, Ordering::SeqCst);
+        self.0.started.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Counts a run that waits at the gate, and gives its number.
+    pub(crate) async fn pass(&self) -> usize {
+        let run = self.0.started.fetch_add(1, Ordering::SeqCst) + 1;
+        self.0.gate.acquire().await.expect("open").forget();
+        self.0.finished.fetch_add(1, Ordering::SeqCst);
+        run
+    }
+
+    /// Lets this many runs through.
+    pub(crate) fn open(&self, runs: usize) {
+        self.0.gate.add_permits(runs);
+    }
+
+    pub(crate) fn started(&self) -> usize {
+        self.0.started.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn finished(&self) -> usize {
+        self.0.finished.load(Ordering::SeqCst)
+    }
+
+    pub(crate) async fn until_started(&self, runs: usize) {
+        eventually("a run starts", || self.started() >= runs).await;
+    }
+
+    pub(crate) async fn until_finished(&self, runs: usize) {
+        eventually("a run finishes", || self.finished() >= runs).await;
+    }
+}
+
+/// Waits for what another task is about to do, for as long as a slow machine may take.
+pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..6_000 {
+        if is_so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("it does not come to be that {what}");
+}

@@ -1,0 +1,11 @@
+use axum::Json;
+use axum_idem::idempotent;
+
+#[idempotent(scope = token)]
+async fn place_trade(order: String) -> Json<u16> {
+    order
+}
+
+fn main() {
+    let _ = axum::Router::<()>::new().route("/", axum::routing::post(place_trade));
+}

@@ -1,0 +1,8 @@
+use axum_idem::idempotent;
+
+#[idempotent(scope = token, record = [7xx])]
+async fn place_trade(order: String) -> String {
+    order
+}
+
+fn main() {}

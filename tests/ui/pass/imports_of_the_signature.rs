@@ -1,0 +1,46 @@
+//! What only the signature names is no unused import, and the body's lints are the user's own.
+#![deny(warnings)]
+
+use std::convert::Infallible;
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use axum::response::sse::{Event, Sse};
+use axum_idem::idempotent;
+use futures_util::Stream;
+
+#[idempotent(scope = token)]
+pub async fn opaque(State(_): State<u8>) -> impl IntoResponse {
+    "booked"
+}
+
+#[idempotent(scope = token)]
+pub async fn events() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    Sse::new(futures_util::stream::iter([Ok(Event::default())]))
+}
+
+mod methods {
+    use axum::response::IntoResponse;
+    use axum_idem::idempotent;
+
+    pub struct Refused;
+
+    impl From<Refused> for axum::http::StatusCode {
+        fn from(_: Refused) -> Self {
+            Self::CONFLICT
+        }
+    }
+
+    impl Refused {
+        pub const STATUS: u16 = 409;
+
+        #[idempotent(scope = token)]
+        pub async fn opaque() -> Result<impl IntoResponse, [(&'static str, &'static str); Self::STATUS as usize]> {
+            Ok("booked")
+        }
+    }
+}
+
+fn main() {
+    let _ = methods::Refused::opaque(().into());
+}

@@ -143,7 +143,7 @@ async fn the_sweeper_goes_batch_by_batch_and_past_locked_rows() {
 }
 
 #[tokio::test]
-async fn the_sweeper_runs_by_itself_and_ends_with_the_store() {
+async fn the_sweeper_runs_by_itself() {
     let server = PostgresServer::start();
     let pool = pool(&server).await;
     let store = PostgresStore::builder()
@@ -203,6 +203,17 @@ async fn a_crash_takes_nothing_that_was_acknowledged() {
         replay(&connect(&server).await, "held").await,
         record(b"late")
     );
+}
+
+#[tokio::test]
+async fn a_restart_between_two_requests_is_not_noticed() {
+    let mut server = PostgresServer::start();
+    let store = connect(&server).await;
+    let holder = win(&store, claim("k")).await;
+    server.kill();
+    server.start_again();
+    let completed = store.complete(holder, record(b"{}"), HOUR).await;
+    assert_eq!(completed.expect("postgres is back"), Settled::Done);
 }
 
 #[tokio::test]

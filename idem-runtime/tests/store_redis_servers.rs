@@ -151,6 +151,17 @@ async fn a_restart_replays_from_the_append_only_file() {
 }
 
 #[tokio::test]
+async fn a_restart_between_two_requests_is_not_noticed() {
+    let mut server = RedisServer::with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let store = connect(&server).await;
+    let holder = win(&store, claim("k")).await;
+    server.kill();
+    server.start_again();
+    let completed = store.complete(holder, record(b"{}"), HOUR).await;
+    assert_eq!(completed.expect("redis is back"), Settled::Done);
+}
+
+#[tokio::test]
 async fn a_server_that_hangs_is_given_up_and_taken_up_again() {
     let server = RedisServer::start();
     let builder = RedisStore::builder().url(server.url());

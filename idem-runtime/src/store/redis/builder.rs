@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use redis::cluster::ClusterClient;
 use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
-use redis::{Client, IntoConnectionInfo, RedisConnectionInfo};
+use redis::{Client, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, RedisResult};
 use tokio::time::Instant;
 
 use super::link::{Failure, Finder, Lane, Link, Replicas};
@@ -28,6 +28,8 @@ pub struct RedisStoreBuilder {
     prefix: String,
     timeout: Duration,
     replicas: Option<Replicas>,
+    #[cfg(feature = "redis-tls")]
+    root_certificate: Option<Vec<u8>>,
 }
 
 #[derive(Clone)]
@@ -50,6 +52,8 @@ impl RedisStoreBuilder {
             prefix: "idem:".to_owned(),
             timeout: Duration::from_secs(1),
             replicas: None,
+            #[cfg(feature = "redis-tls")]
+            root_certificate: None,
         }
     }
 
@@ -129,6 +133,14 @@ impl RedisStoreBuilder {
         self
     }
 
+    /// Trusts the authority with this certificate, in PEM, in place of the system's. For one server
+    /// and for a cluster; Sentinels and what they name are held against the system's.
+    #[cfg(feature = "redis-tls")]
+    pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.root_certificate = Some(pem.into());
+        self
+    }
+
     /// Connects, and looks whether the server is fit to keep claims.
     ///
     /// # Errors
@@ -138,6 +150,8 @@ impl RedisStoreBuilder {
     /// [`StoreError::TimedOut`] when it cannot be reached. A server that does not tell its policy
     /// is warned about in the log.
     pub async fn connect(self) -> Result<RedisStore, StoreError> {
+        #[cfg(feature = "redis-tls")]
+        super::tls::ensure_cryptography();
         let timeout = self.timeout + self.replicas.map_or(Duration::ZERO, |it| it.timeout);
         let deadline = Instant::now() + timeout;
         let link = self.link().await?;
@@ -155,7 +169,7 @@ impl RedisStoreBuilder {
             Servers::One(url) => {
                 let info = url.as_str().into_connection_info()?;
                 let settings = self.sign_in(info.redis_settings().clone());
-                Finder::Address(Box::new(Client::open(info.set_redis_settings(settings))?))
+                Finder::Address(Box::new(self.client(info.set_redis_settings(settings))?))
             }
             Servers::Sentinel { service, sentinels } => {
                 let settings = self.sign_in(RedisConnectionInfo::default());
@@ -195,9 +209,30 @@ impl RedisStoreBuilder {
         if let Some(password) = &self.password {
             builder = builder.password(password);
         }
+        #[cfg(feature = "redis-tls")]
+        if let Some(certificates) = self.certificates() {
+            builder = builder.certs(certificates);
+        }
         let connected = builder.build()?;
         let connection = connected.get_async_connection().await?;
         Ok(Link::Cluster(connection))
+    }
+
+    fn client(&self, info: ConnectionInfo) -> RedisResult<Client> {
+        #[cfg(feature = "redis-tls")]
+        if let Some(certificates) = self.certificates() {
+            return Client::build_with_tls(info, certificates);
+        }
+        Client::open(info)
+    }
+
+    #[cfg(feature = "redis-tls")]
+    fn certificates(&self) -> Option<redis::TlsCertificates> {
+        let root_cert = Some(self.root_certificate.clone()?);
+        Some(redis::TlsCertificates {
+            client_tls: None,
+            root_cert,
+        })
     }
 
     fn sign_in(&self, mut settings: RedisConnectionInfo) -> RedisConnectionInfo {

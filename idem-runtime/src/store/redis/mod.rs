@@ -5,6 +5,8 @@ mod fitness;
 mod link;
 mod reply;
 mod script;
+#[cfg(feature = "redis-tls")]
+mod tls;
 
 use std::fmt;
 use std::sync::Arc;
@@ -142,10 +144,11 @@ impl Inner {
             .await;
         match answer {
             Ok((reply, acknowledged)) => {
-                if reply.has_written(true) {
+                let claimed = reply.claimed()?;
+                if matches!(claimed, Claimed::Fresh { .. }) {
                     self.ensure(acknowledged)?;
                 }
-                reply.claimed()
+                Ok(claimed)
             }
             Err(Failure::Redis(error)) if reply::is_out_of_memory(&error) => Ok(Claimed::Full),
             Err(failure) => Err(failure.into()),
@@ -160,13 +163,14 @@ impl Inner {
         arguments: &[&[u8]],
     ) -> Result<Settled, StoreError> {
         let (reply, acknowledged) = self.run(transition, id, arguments, self.replicas).await?;
-        if reply.has_written(false) {
+        let settled = reply.settled()?;
+        if settled == Settled::Done {
             self.ensure(acknowledged)?;
         }
-        reply.settled()
+        Ok(settled)
     }
 
-    /// Whether enough replicas have what was written.
+    /// Looks whether enough replicas have what was written.
     fn ensure(&self, acknowledged: Option<usize>) -> Result<(), StoreError> {
         match (self.replicas, acknowledged) {
             (Some(wanted), Some(count)) if count < wanted.count => Err(StoreError::Unavailable(

@@ -105,11 +105,6 @@ impl Reply {
         Ok(Some(entry))
     }
 
-    /// Whether the script wrote, so that replicas have something to acknowledge.
-    pub(super) fn has_written(&self, of_a_claim: bool) -> bool {
-        self.kind == if of_a_claim { FRESH } else { DONE }
-    }
-
     fn int(&mut self) -> Result<i64, StoreError> {
         int(self.rest.next().as_ref())
     }

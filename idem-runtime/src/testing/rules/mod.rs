@@ -1,5 +1,6 @@
 //! One file for each rule, or for rules that are one.
 
+mod dropped;
 mod expiry;
 mod fences;
 mod fidelity;
@@ -23,6 +24,7 @@ pub(super) async fn run(
     races::many(subject, rounds).await?;
     holders::run(subject).await?;
     own_claim::run(subject).await?;
+    dropped::run(subject).await?;
     fidelity::run(subject).await?;
     if let Some(damage) = damage {
         unreadable::run(subject, damage).await?;

@@ -8,3 +8,6 @@ pub use idem_runtime::{
     IdempotencyFuture, IdempotencyKey, IdempotencyService, KeySyntax, OnStoreError,
     ParseRecordIdError, Problem, RecordId, Scope, store,
 };
+
+#[doc = include_str!("../docs/guide.md")]
+pub mod guide {}

@@ -4,26 +4,30 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 
 use crate::attempt::Attempt;
+use crate::claiming::{Claiming, Verdict};
 use crate::decision::Decision;
-use crate::deferred::{Deferred, Pending, State};
+use crate::deferred::{Deferred, Extraction, Pending, State};
 use crate::dialect::Dialect;
 use crate::fingerprint::Fingerprint;
 use crate::idempotency::Idempotency;
+use crate::key;
 use crate::lease::Lease;
 use crate::policy::Policy;
 use crate::problem::Problem;
 use crate::record_id::RecordId;
+use crate::request_body::BodyReader;
+use crate::running::Running;
 use crate::scope::{ScopeMissing, ScopeReader};
-use crate::store::Holder;
+use crate::store::{Holder, StoreError};
 use crate::trace::{self, Outcome};
-use crate::{claiming, key, request_body};
 
 impl Policy {
     /// Decides whether the handler runs, by the [`Idempotency`] that the request came through.
@@ -67,7 +71,7 @@ impl Policy {
         }
     }
 
-    fn bypass<T>(&'static self, argument: T) -> Admission<T> {
+    fn bypass<T: Send + 'static>(&'static self, argument: T) -> Admission<T> {
         trace::decided(self.endpoint, None, Outcome::Bypassed);
         Admission::ready(Ok((Lease::unprotected(), argument)))
     }
@@ -79,13 +83,14 @@ impl Policy {
         scope: impl FnOnce(ScopeReader<'_>) -> Result<ScopeReader<'_>, ScopeMissing>,
     ) -> Admission<T> {
         match self.record_of(pending.request_mut(), idem, scope) {
-            Ok(Some((idem, id))) => Admission::pending(async move {
-                let lease = self.claim(idem, id, pending.request_mut()).await?;
-                match pending.extract().await {
-                    Ok(argument) => Ok((lease, argument)),
-                    Err(rejection) => Err(lease.reject(rejection).await),
-                }
-            }),
+            Ok(Some((idem, id))) => {
+                let keyed = Keyed {
+                    policy: self,
+                    idem,
+                    id,
+                };
+                keyed.admit(pending)
+            }
             Ok(None) => {
                 trace::decided(self.endpoint, None, Outcome::Bypassed);
                 Admission::pending(
@@ -144,72 +149,123 @@ impl Policy {
             Err(missing) => Err(idem.refuse(refuse(Problem::scope_missing(missing)))),
         }
     }
+}
 
-    /// Reads the body and claims the record; gives the lease under which the handler may run.
-    async fn claim(
-        &'static self,
-        idem: Idempotency,
-        id: RecordId,
-        request: &mut Request,
-    ) -> Result<Lease, Response> {
-        let decided = |outcome| trace::decided(self.endpoint, Some(&id), outcome);
-        let body = request_body::read(request, idem.body_timeout())
-            .await
-            .map_err(|problem| {
-                decided(Outcome::Refused);
-                idem.refuse(problem)
-            })?;
-        let fingerprint = Fingerprint::of(request, &body, self.fingerprint);
+/// A request with a key, on its way to a claim.
+struct Keyed {
+    policy: &'static Policy,
+    idem: Idempotency,
+    id: RecordId,
+}
+
+impl Keyed {
+    /// Where the body is there and the store answers at once, this waits for nothing.
+    fn admit<T: Send + 'static>(self, mut pending: Box<dyn Pending<T>>) -> Admission<T> {
+        let request = pending.request_mut();
+        let mut reader = match BodyReader::new(request) {
+            Ok(reader) => reader,
+            Err(problem) => return Admission::ready(Err(self.refuse(Outcome::Refused, problem))),
+        };
+        let Some(body) = reader.read_now() else {
+            return Admission::pending(async move {
+                let body = reader.read(self.idem.body_timeout()).await;
+                self.admit_whole(pending, body).await
+            });
+        };
+        self.admit_whole(pending, body)
+    }
+
+    fn admit_whole<T: Send + 'static>(
+        self,
+        mut pending: Box<dyn Pending<T>>,
+        body: Result<Bytes, Problem>,
+    ) -> Admission<T> {
+        let body = match body {
+            Ok(body) => body,
+            Err(problem) => return Admission::ready(Err(self.refuse(Outcome::Refused, problem))),
+        };
+        let request = pending.request_mut();
+        let fingerprint = Fingerprint::of(request, &body, self.policy.fingerprint);
         *request.body_mut() = Body::from(body);
+        let claiming = Claiming::new(self.policy, &self.idem, self.id, fingerprint);
+        match claiming.ask(&self.idem) {
+            Ok(verdict) => self.conclude(pending, fingerprint, verdict),
+            Err(asked) => Admission::pending(async move {
+                let verdict = claiming.settle(&self.idem, asked).await;
+                self.conclude(pending, fingerprint, verdict).await
+            }),
+        }
+    }
 
-        let verdict = match claiming::claim(self, &idem, id, fingerprint).await {
+    /// Acts on the store's word.
+    fn conclude<T: Send + 'static>(
+        self,
+        mut pending: Box<dyn Pending<T>>,
+        fingerprint: Fingerprint,
+        verdict: Result<Verdict, StoreError>,
+    ) -> Admission<T> {
+        let verdict = match verdict {
             Ok(verdict) => verdict,
             Err(error) => {
-                decided(Outcome::StoreError);
                 tracing::error!(
                     target: crate::TARGET,
-                    endpoint = self.endpoint,
+                    endpoint = self.policy.endpoint,
                     error = &error as &dyn std::error::Error,
-                    fails_open = idem.fails_open(),
+                    fails_open = self.idem.fails_open(),
                     "the store could not answer a claim"
                 );
-                if idem.fails_open() {
-                    decided(Outcome::Bypassed);
-                    return Ok(Lease::degraded());
+                if self.idem.fails_open() {
+                    self.decided(Outcome::Bypassed);
+                    return Admission::extracting(Lease::degraded(), pending);
                 }
-                return Err(idem.refuse(Problem::store_unavailable()));
+                let refusal = self.refuse(Outcome::StoreError, Problem::store_unavailable());
+                return Admission::ready(Err(refusal));
             }
         };
-        decided(verdict.decision.outcome());
+        let outcome = verdict.decision.outcome();
         let problem = match verdict.decision {
             Decision::Run {
                 fence,
                 attempt: number,
             } => {
+                self.decided(outcome);
                 let holder = Holder {
-                    id,
+                    id: self.id,
                     owner: verdict.owner,
                     fence,
                 };
                 // The last argument may be it, or ask for it, and is extracted after this.
-                let attempt = Attempt::of(request.extensions_mut());
+                let attempt = Attempt::of(pending.request_mut().extensions_mut());
                 attempt.claimed(holder, number);
-                return Ok(Lease::held(
-                    self,
-                    idem,
+                let running = Running::new(
+                    self.policy,
+                    self.idem,
                     holder,
                     fingerprint,
                     verdict.asked_at,
                     attempt,
-                ));
+                );
+                return Admission::extracting(Lease::held(running), pending);
             }
-            Decision::Replay(record) => return Err(idem.replay(&record)),
+            Decision::Replay(record) => {
+                self.decided(outcome);
+                return Admission::ready(Err(self.idem.replay(&record)));
+            }
             Decision::Mismatch => Problem::key_reused(),
-            Decision::InFlight { .. } => Problem::key_in_flight(),
+            Decision::InFlight => Problem::key_in_flight(),
             Decision::Unknown => Problem::outcome_unknown(),
             Decision::Full => Problem::capacity(),
         };
-        Err(idem.refuse(problem))
+        Admission::ready(Err(self.refuse(outcome, problem)))
+    }
+
+    fn refuse(&self, outcome: Outcome, problem: Problem) -> Response {
+        self.decided(outcome);
+        self.idem.refuse(problem)
+    }
+
+    fn decided(&self, outcome: Outcome) {
+        trace::decided(self.policy.endpoint, Some(&self.id), outcome);
     }
 }
 
@@ -221,12 +277,23 @@ type Admitted<T> = Result<(Lease, T), Response>;
 
 enum Progress<T> {
     Ready(Option<Admitted<T>>),
+    Extracting {
+        lease: Option<Lease>,
+        extraction: Extraction<T>,
+    },
     Pending(Pin<Box<dyn Future<Output = Admitted<T>> + Send>>),
 }
 
-impl<T> Admission<T> {
+impl<T: Send + 'static> Admission<T> {
     fn ready(admitted: Admitted<T>) -> Self {
         Self(Progress::Ready(Some(admitted)))
+    }
+
+    fn extracting(lease: Lease, pending: Box<dyn Pending<T>>) -> Self {
+        Self(Progress::Extracting {
+            lease: Some(lease),
+            extraction: pending.extract(),
+        })
     }
 
     fn pending(admitted: impl Future<Output = Admitted<T>> + Send + 'static) -> Self {
@@ -237,15 +304,28 @@ impl<T> Admission<T> {
 /// Nothing in it is pinned in place: what is ready is moved out, the rest is boxed.
 impl<T> Unpin for Admission<T> {}
 
-impl<T> Future for Admission<T> {
+impl<T: Send + 'static> Future for Admission<T> {
     type Output = Admitted<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            Progress::Ready(admitted) => {
-                Poll::Ready(admitted.take().expect("polled after completion"))
+        loop {
+            match &mut self.0 {
+                Progress::Ready(admitted) => {
+                    return Poll::Ready(admitted.take().expect("polled after completion"));
+                }
+                Progress::Pending(future) => return future.as_mut().poll(cx),
+                Progress::Extracting { lease, extraction } => {
+                    let extracted = ready!(extraction.as_mut().poll(cx));
+                    let lease = lease.take().expect("polled after completion");
+                    match extracted {
+                        Ok(argument) => return Poll::Ready(Ok((lease, argument))),
+                        Err(rejection) => {
+                            let rejected = async move { Err(lease.reject(rejection).await) };
+                            self.0 = Progress::Pending(Box::pin(rejected));
+                        }
+                    }
+                }
             }
-            Progress::Pending(future) => future.as_mut().poll(cx),
         }
     }
 }

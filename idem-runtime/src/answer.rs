@@ -95,11 +95,13 @@ fn is_never_kept(name: &HeaderName) -> bool {
     )
 }
 
-/// Adds what only a replay carries.
+/// Adds what only a replay carries: nothing where the service marks none, since any header that the
+/// first answer did not have is a mark.
 pub(crate) fn mark_replay(headers: &mut HeaderMap, replay_header: Option<&HeaderName>) {
-    if let Some(name) = replay_header {
-        headers.insert(name, HeaderValue::from_static("true"));
-    }
+    let Some(name) = replay_header else {
+        return;
+    };
+    headers.insert(name, HeaderValue::from_static("true"));
     headers
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));

@@ -10,7 +10,7 @@ use crate::fingerprint::Fingerprint;
 use crate::idempotency::Idempotency;
 use crate::policy::{InFlight, Policy};
 use crate::record_id::RecordId;
-use crate::store::{Claim, Claimed, Holder, Owner, StoreError};
+use crate::store::{Claim, Claimed, Holder, Owner, StoreError, StoreFuture};
 
 /// Tries at one claim, as long as the store errs in ways that pass.
 const TRIES: u32 = 3;
@@ -29,58 +29,104 @@ pub(crate) struct Verdict {
     pub(crate) asked_at: Instant,
 }
 
-/// Claims the record, and waits for a first request that still runs where the endpoint says so.
-///
-/// Dropped while the store is asked, it gives back in the background what it may have claimed;
-/// dropped while it waits, it changes nothing.
-pub(crate) async fn claim(
-    policy: &Policy,
-    idem: &Idempotency,
-    id: RecordId,
-    fingerprint: Fingerprint,
-) -> Result<Verdict, StoreError> {
-    let give_up_at = match policy.in_flight {
-        InFlight::Reject => None,
-        InFlight::Wait(patience) => Some(Instant::now() + patience),
-    };
-    let claim = Claim {
-        id,
-        fingerprint,
-        owner: Owner::unique(),
-        lease: idem.lease(),
-        retention: policy.ttl,
-        on_unknown: policy.on_unknown,
-        wait: give_up_at.is_some(),
-    };
-    let mut look_again = FIRST_LOOK;
-    loop {
-        let asked_at = Instant::now();
-        let decision = Decision::of(ask(idem, &claim).await?, fingerprint);
-        match (decision, give_up_at) {
-            (
-                Decision::InFlight {
-                    lease_left,
-                    changed,
-                },
-                Some(give_up_at),
-            ) if asked_at < give_up_at => {
-                let until = give_up_at.min(asked_at + lease_left);
-                if let Some(changed) = changed {
-                    // Either way the store is asked again, and has the last word.
-                    let _ = tokio::time::timeout_at(until, changed.wait()).await;
-                } else {
-                    tokio::time::sleep_until(until.min(Instant::now() + jittered(look_again)))
-                        .await;
-                    look_again = (look_again * 2).min(LAST_LOOK);
+/// Asks the store for one request's claim.
+#[derive(Debug)]
+pub(crate) struct Claiming {
+    claim: Claim,
+    /// Until when a first request that still runs is waited for, where the endpoint says so.
+    give_up_at: Option<Instant>,
+}
+
+/// The store's first answer, which is awaited.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    answer: StoreFuture<Claimed>,
+    at: Instant,
+}
+
+impl Claiming {
+    pub(crate) fn new(
+        policy: &Policy,
+        idem: &Idempotency,
+        id: RecordId,
+        fingerprint: Fingerprint,
+    ) -> Self {
+        let give_up_at = match policy.in_flight {
+            InFlight::Reject => None,
+            InFlight::Wait(patience) => Some(Instant::now() + patience),
+        };
+        let claim = Claim {
+            id,
+            fingerprint,
+            owner: Owner::unique(),
+            lease: idem.lease(),
+            retention: policy.ttl,
+            on_unknown: policy.on_unknown,
+            wait: give_up_at.is_some(),
+        };
+        Self { claim, give_up_at }
+    }
+
+    /// Asks the store; gives the verdict where the store answers at once, and nobody is waited for.
+    pub(crate) fn ask(
+        &self,
+        idem: &Idempotency,
+    ) -> Result<Result<Verdict, StoreError>, Box<Asked>> {
+        let at = Instant::now();
+        match idem.store().claim(self.claim.clone()).try_now() {
+            Ok(Ok(claimed @ Claimed::InFlight { .. })) if self.claim.wait => {
+                let answer = StoreFuture::ready(Ok(claimed));
+                Err(Box::new(Asked { answer, at }))
+            }
+            Ok(answer) => Ok(answer.map(|claimed| self.verdict(claimed, at))),
+            Err(answer) => Err(Box::new(Asked { answer, at })),
+        }
+    }
+
+    /// Awaits the store, and a first request that still runs where the endpoint says so.
+    ///
+    /// Dropped while the store is asked, it gives back in the background what it may have claimed;
+    /// dropped while it waits, it changes nothing.
+    pub(crate) async fn settle(
+        self,
+        idem: &Idempotency,
+        asked: Box<Asked>,
+    ) -> Result<Verdict, StoreError> {
+        let Asked { answer, mut at } = *asked;
+        let mut claimed = answer_to(&self.claim, idem, answer).await?;
+        let mut look_again = FIRST_LOOK;
+        loop {
+            let (give_up_at, lease_left, changed) = match (self.give_up_at, claimed) {
+                (
+                    Some(give_up_at),
+                    Claimed::InFlight {
+                        fingerprint,
+                        lease_left,
+                        changed,
+                    },
+                ) if at < give_up_at && fingerprint == self.claim.fingerprint => {
+                    (give_up_at, lease_left, changed)
                 }
+                (_, claimed) => return Ok(self.verdict(claimed, at)),
+            };
+            let until = give_up_at.min(at + lease_left);
+            if let Some(changed) = changed {
+                // Either way the store is asked again, and has the last word.
+                let _ = tokio::time::timeout_at(until, changed.wait()).await;
+            } else {
+                tokio::time::sleep_until(until.min(Instant::now() + jittered(look_again))).await;
+                look_again = (look_again * 2).min(LAST_LOOK);
             }
-            (decision, _) => {
-                return Ok(Verdict {
-                    decision,
-                    owner: claim.owner,
-                    asked_at,
-                });
-            }
+            at = Instant::now();
+            claimed = answer_to(&self.claim, idem, idem.store().claim(self.claim.clone())).await?;
+        }
+    }
+
+    fn verdict(&self, claimed: Claimed, asked_at: Instant) -> Verdict {
+        Verdict {
+            decision: Decision::of(claimed, self.claim.fingerprint),
+            owner: self.claim.owner,
+            asked_at,
         }
     }
 }
@@ -90,8 +136,12 @@ pub(crate) async fn claim(
 /// All tries together take no longer than the service gives the store for one answer; each may use
 /// half of what is left, so that a try whose answer never comes leaves time for the next, which
 /// recognises its own claim.
-async fn ask(idem: &Idempotency, claim: &Claim) -> Result<Claimed, StoreError> {
-    let pending = match idem.store().claim(claim.clone()).try_now() {
+async fn answer_to(
+    claim: &Claim,
+    idem: &Idempotency,
+    first: StoreFuture<Claimed>,
+) -> Result<Claimed, StoreError> {
+    let pending = match first.try_now() {
         Ok(answer) => return answer,
         Err(pending) => pending,
     };

@@ -1,9 +1,7 @@
 //! Who runs, who replays, who is refused: the one place where that is decided.
 
-use std::time::Duration;
-
 use crate::fingerprint::Fingerprint;
-use crate::store::{Changed, Claimed, Record};
+use crate::store::{Claimed, Record};
 use crate::trace::Outcome;
 
 /// What becomes of a keyed request.
@@ -14,10 +12,7 @@ pub(crate) enum Decision {
     /// A record answers it.
     Replay(Record),
     /// The first request still runs.
-    InFlight {
-        lease_left: Duration,
-        changed: Option<Changed>,
-    },
+    InFlight,
     /// The key was used with another request.
     Mismatch,
     /// The first request was cut off, and the endpoint holds such keys.
@@ -36,13 +31,8 @@ impl Decision {
                 Self::Replay(record)
             }
             Claimed::InFlight {
-                fingerprint: first,
-                lease_left,
-                changed,
-            } if first == fingerprint => Self::InFlight {
-                lease_left,
-                changed,
-            },
+                fingerprint: first, ..
+            } if first == fingerprint => Self::InFlight,
             Claimed::Unknown { fingerprint: first } if first == fingerprint => Self::Unknown,
             Claimed::Full => Self::Full,
             Claimed::Recorded(_) | Claimed::InFlight { .. } | Claimed::Unknown { .. } => {
@@ -55,7 +45,7 @@ impl Decision {
         match self {
             Self::Run { .. } => Outcome::Fresh,
             Self::Replay(_) => Outcome::Replayed,
-            Self::InFlight { .. } => Outcome::InFlight,
+            Self::InFlight => Outcome::InFlight,
             Self::Mismatch => Outcome::Mismatch,
             Self::Unknown => Outcome::Unknown,
             Self::Full => Outcome::Full,
@@ -65,6 +55,8 @@ impl Decision {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use http::StatusCode;
 

@@ -8,7 +8,8 @@ use http::{HeaderName, StatusCode};
 /// How one service speaks on the wire.
 ///
 /// A dialect changes what requests and answers look like, never what is stored: a record that was
-/// written under one dialect replays under another.
+/// written under one dialect replays under another. So a service can change its dialect while its
+/// clients retry.
 ///
 /// ```
 /// use idem_runtime::Dialect;
@@ -16,9 +17,38 @@ use http::{HeaderName, StatusCode};
 /// let dialect = Dialect::default()
 ///     .max_key_len(128)
 ///     .key_rule(|key| !matches!(key, "123" | "test" | "random"))
-///     .replay_header("Idempotent-Replay");
+///     .replay_header("Idempotent-Replay")
+///     .documentation("https://example.com/docs/retries");
 /// # let _ = dialect;
 /// ```
+///
+/// # What the IETF draft leaves open
+///
+/// `draft-ietf-httpapi-idempotency-key-header-07` (expired; [`Dialect::ietf`] is a profile of it)
+/// says what the header looks like and which three errors there are. It is silent on the rest, and
+/// this is what we chose, in every dialect:
+///
+/// | question | choice | to change it |
+/// |---|---|---|
+/// | a key that is malformed, empty, too long, or there twice | 400 `idempotency_key_invalid`. A parser of structured fields would ignore the field, and the request would run unprotected | [`key_syntax`](Self::key_syntax), [`key_rule`](Self::key_rule) |
+/// | a key without quotes | the same key as with quotes | [`KeySyntax`] |
+/// | parameters behind a quoted key | they mean nothing, and are no part of the key | [`KeySyntax::Raw`] makes them part of it |
+/// | how long a key may be | 1 to 255 bytes, without its quotes | [`min_key_len`](Self::min_key_len), [`max_key_len`](Self::max_key_len) |
+/// | a key on `GET`, `HEAD`, `OPTIONS` or `TRACE` | it is ignored | |
+/// | whose key it is (sections 2.2 and 5) | what the endpoint's `scope` says; there is no default | `scope = …` |
+/// | what a retry has to repeat (section 2.4) | method, path, query, content type and body | `fingerprint = …` |
+/// | a reused key whose first request still runs | a mismatch, for waiting would not help | |
+/// | what a mismatch does to the record | nothing: the first request's retries replay as before | |
+/// | which answers are the "result" of section 2.6 | 2xx, 3xx and 4xx, but not 401, 403, 408, 425, 429 or 5xx, after which a retry runs | `record = …` |
+/// | which headers are part of it | all but those of the connection, the moment and the credentials, such as `Set-Cookie` | `IdempotencyBuilder::record_set_cookie` |
+/// | an answer too long to keep | it is sent once; its retry gets 409 `idempotency_response_not_kept` | `IdempotencyBuilder::max_recorded_body` |
+/// | how a replay is marked | `Idempotency-Replayed: true`, and `Cache-Control: no-store` where there was none | [`replay_header`](Self::replay_header), [`no_replay_header`](Self::no_replay_header) |
+/// | when to come back while the first request runs | `Retry-After: 1` | `in_flight = wait("…")` |
+/// | when a key expires (section 2.3) | 24 hours after its answer was kept, to the second; then it is a new key | `ttl = "…"` |
+/// | a first request that never ended | its key is free once its lease lapses | `on_unknown = hold` |
+/// | telling our 409 from the service's own | `code`, in a body of `application/problem+json` | `IdempotencyBuilder::render_problem` |
+/// | a store that does not answer, or is full | 503 with `Retry-After`, and nothing runs | `IdempotencyBuilder::on_store_error` |
+/// | what is stored in the clear | neither key nor token: a record's name is a hash over both | |
 #[derive(Clone)]
 pub struct Dialect {
     key_header: HeaderName,
@@ -66,17 +96,29 @@ impl Default for Dialect {
 impl Dialect {
     pub(crate) const DEFAULT_KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
-    /// A profile of draft-ietf-httpapi-idempotency-key-header-07: quoted keys only (section 2.1)
-    /// and 422 for a key that is used again with another request (section 2.7).
+    /// A profile of `draft-ietf-httpapi-idempotency-key-header-07`.
+    ///
+    /// Only quoted keys (section 2.1), 422 for a key that is used again with another request, 400
+    /// for one that is missing, and 409 while the first request runs (section 2.7). Section 2.7 also
+    /// asks that a refusal leads to documentation: it leads to the draft until
+    /// [`documentation`](Self::documentation) names the service's own page.
+    ///
+    /// What the draft leaves open is [as in every dialect](Self#what-the-ietf-draft-leaves-open).
     #[must_use]
     pub fn ietf() -> Self {
         Self::default()
             .key_syntax(KeySyntax::StructuredString)
             .mismatch(StatusCode::UNPROCESSABLE_ENTITY)
+            .documentation(
+                "https://datatracker.ietf.org/doc/html/draft-ietf-httpapi-idempotency-key-header-07",
+            )
     }
 
     /// The names that clients of Stripe know: `Idempotent-Replayed: true`, and keys of up to 255
-    /// characters that are taken as they stand.
+    /// characters that are taken as they stand, quotes and all.
+    ///
+    /// The statuses are ours: 409 for a reused key, where Stripe itself sends 400. A service that
+    /// has to match that too adds `.mismatch(StatusCode::BAD_REQUEST)`.
     #[must_use]
     pub fn stripe() -> Self {
         Self::default()
@@ -137,7 +179,10 @@ impl Dialect {
         self
     }
 
-    /// Replays look like the first answer and carry no mark.
+    /// Replays carry no mark, and nothing else that the first answer did not.
+    ///
+    /// That includes the `Cache-Control: no-store` of marked replays. A cache keeps the answer to a
+    /// write only where the handler said for how long, and then both answers say so.
     #[must_use]
     pub fn no_replay_header(mut self) -> Self {
         self.replay_header = None;
@@ -167,10 +212,19 @@ impl Dialect {
 
     /// The page on which the service explains its use of keys (section 2.7 of the IETF draft).
     ///
-    /// The `type` of every problem then is this address with the problem's code as fragment.
+    /// The `type` of every problem then is this address with the problem's code as fragment, and
+    /// each carries `Link: <…>; rel="describedby"`.
+    ///
+    /// # Panics
+    ///
+    /// When `url` holds what no URL does: a space, a quote, an angle bracket, or anything that is
+    /// not visible ASCII.
     #[must_use]
     pub fn documentation(mut self, url: impl Into<Arc<str>>) -> Self {
-        self.documentation = Some(url.into());
+        let url = url.into();
+        let belongs = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'<' | b'>');
+        assert!(url.bytes().all(belongs), "`{url}` is not a URL");
+        self.documentation = Some(url);
         self
     }
 
@@ -233,5 +287,16 @@ impl fmt::Debug for Dialect {
             .field("missing", &self.missing)
             .field("documentation", &self.documentation)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "is not a URL")]
+    fn documentation_cannot_break_out_of_its_header() {
+        let _ = Dialect::default().documentation("https://example.com/>; rel=\"next\", <x");
     }
 }

@@ -8,14 +8,8 @@ use std::task::{Context, Poll, ready};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue};
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
 
-use crate::attempt::Attempt;
-use crate::fingerprint::Fingerprint;
-use crate::idempotency::Idempotency;
-use crate::policy::Policy;
 use crate::running::Running;
-use crate::store::Holder;
 
 const DEGRADED: HeaderName = HeaderName::from_static("idempotency-degraded");
 
@@ -41,15 +35,7 @@ impl Lease {
         Self(Kind::Degraded)
     }
 
-    pub(crate) fn held(
-        policy: &'static Policy,
-        idem: Idempotency,
-        holder: Holder,
-        fingerprint: Fingerprint,
-        claimed_at: Instant,
-        attempt: Attempt,
-    ) -> Self {
-        let running = Running::new(policy, idem, holder, fingerprint, claimed_at, attempt);
+    pub(crate) fn held(running: Running) -> Self {
         Self(Kind::Held(running))
     }
 

@@ -295,7 +295,8 @@ impl Problem {
             _ => {}
         }
         if let Some(url) = dialect.documentation_url() {
-            self.type_uri = format!("{url}#{}", self.code()).into();
+            let page = url.split_once('#').map_or(url, |(page, _)| page);
+            self.type_uri = format!("{page}#{}", self.code()).into();
             self.documentation = Some(url.to_owned());
         }
         self

@@ -23,15 +23,12 @@ impl RecordId {
     /// The name of the record for `key`, as unescaped from its header, in `scope` and `namespace`.
     #[must_use]
     pub fn new(namespace: &str, scope: &Scope, key: &str) -> Self {
-        let parts = [namespace.as_bytes(), scope.as_bytes(), key.as_bytes()];
-        let mut input =
-            Vec::with_capacity(DOMAIN.len() + parts.iter().map(|p| p.len() + 8).sum::<usize>());
-        input.extend_from_slice(DOMAIN);
-        for part in parts {
-            input.extend_from_slice(&(part.len() as u64).to_le_bytes());
-            input.extend_from_slice(part);
+        let mut hasher = Sha256::new_with_prefix(DOMAIN);
+        for part in [namespace.as_bytes(), scope.as_bytes(), key.as_bytes()] {
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part);
         }
-        Self(Sha256::digest(&input).into())
+        Self(hasher.finalize().into())
     }
 
     /// The 32 bytes of the digest.

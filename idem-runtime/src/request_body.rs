@@ -1,79 +1,101 @@
 //! Reads the body of a keyed request to its end before anything is claimed.
 
 use std::error::Error;
+use std::mem;
 use std::time::Duration;
 
 use axum::RequestExt;
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use http_body::Frame;
 use http_body_util::{BodyExt, LengthLimitError};
 
 use crate::problem::Problem;
 
-/// Reads the body to its end and leaves a request without one.
+/// The body of one request, while it is read to its end.
 ///
 /// The limit is axum's: `DefaultBodyLimit`, 2 MB where the service sets none. An extractor such as
 /// `Request` that would skip that limit does not skip it here.
-pub(crate) async fn read(request: &mut Request, stall: Duration) -> Result<Bytes, Problem> {
-    let announced = request.body().size_hint().lower();
-    let mut body = limited(request);
-    // A limit shows as an upper bound: what announces more than it is refused unread.
-    if body
-        .size_hint()
-        .upper()
-        .is_some_and(|limit| announced > limit)
-    {
-        return Err(Problem::body_too_large());
+#[derive(Debug)]
+pub(crate) struct BodyReader {
+    body: Body,
+    first: Bytes,
+    /// Empty as long as there is one frame only.
+    whole: BytesMut,
+}
+
+impl BodyReader {
+    /// Takes the body out of its request.
+    pub(crate) fn new(request: &mut Request) -> Result<Self, Problem> {
+        let announced = request.body().size_hint().lower();
+        let (parts, body) = mem::take(request).with_limited_body().into_parts();
+        *request = Request::from_parts(parts, Body::empty());
+        // A limit shows as an upper bound: what announces more than it is refused unread.
+        if body
+            .size_hint()
+            .upper()
+            .is_some_and(|limit| announced > limit)
+        {
+            return Err(Problem::body_too_large());
+        }
+        Ok(Self {
+            body,
+            first: Bytes::new(),
+            whole: BytesMut::new(),
+        })
     }
-    let mut first = Bytes::new();
-    let mut whole = BytesMut::new();
-    while let Some(frame) = next_frame(&mut body, stall).await? {
-        let Ok(data) = frame.into_data() else {
-            continue;
+
+    /// Reads on without waiting; gives the body where all of it is there.
+    pub(crate) fn read_now(&mut self) -> Option<Result<Bytes, Problem>> {
+        loop {
+            // Most bodies are there already.
+            let frame = self.body.frame().now_or_never()?;
+            match self.push(frame) {
+                Ok(true) => {}
+                Ok(false) => return Some(Ok(self.take())),
+                Err(problem) => return Some(Err(problem)),
+            }
+        }
+    }
+
+    /// Reads the rest, as long as no frame takes longer than `stall` to come.
+    pub(crate) async fn read(mut self, stall: Duration) -> Result<Bytes, Problem> {
+        loop {
+            let frame = tokio::time::timeout(stall, self.body.frame()).await;
+            if !self.push(frame.map_err(|_| Problem::body_timeout())?)? {
+                return Ok(self.take());
+            }
+        }
+    }
+
+    /// Adds a frame, and says whether more may follow.
+    fn push(&mut self, frame: Option<Result<Frame<Bytes>, axum::Error>>) -> Result<bool, Problem> {
+        let data = match frame {
+            None => return Ok(false),
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            Some(Err(error)) if is_over_the_limit(&error) => return Err(Problem::body_too_large()),
+            Some(Err(_)) => return Err(Problem::body_incomplete()),
         };
-        if first.is_empty() {
-            first = data;
-            continue;
-        }
-        if whole.is_empty() {
-            whole.reserve(first.len() + data.len());
-            whole.extend_from_slice(&first);
-        }
-        whole.extend_from_slice(&data);
-    }
-    Ok(if whole.is_empty() {
-        first
-    } else {
-        whole.freeze()
-    })
-}
-
-fn limited(request: &mut Request) -> Body {
-    let whole = std::mem::take(request);
-    let (parts, body) = whole.with_limited_body().into_parts();
-    *request = Request::from_parts(parts, Body::empty());
-    body
-}
-
-async fn next_frame(
-    body: &mut Body,
-    stall: Duration,
-) -> Result<Option<http_body::Frame<Bytes>>, Problem> {
-    // Most bodies are there already, and need no timer.
-    let frame = match futures_util::FutureExt::now_or_never(body.frame()) {
-        Some(frame) => frame,
-        None => tokio::time::timeout(stall, body.frame())
-            .await
-            .map_err(|_| Problem::body_timeout())?,
-    };
-    frame.transpose().map_err(|error| {
-        if is_over_the_limit(&error) {
-            Problem::body_too_large()
+        if self.first.is_empty() {
+            self.first = data;
         } else {
-            Problem::body_incomplete()
+            if self.whole.is_empty() {
+                self.whole.extend_from_slice(&self.first);
+            }
+            self.whole.extend_from_slice(&data);
         }
-    })
+        Ok(true)
+    }
+
+    fn take(&mut self) -> Bytes {
+        if self.whole.is_empty() {
+            mem::take(&mut self.first)
+        } else {
+            mem::take(&mut self.whole).freeze()
+        }
+    }
 }
 
 fn is_over_the_limit(error: &axum::Error) -> bool {

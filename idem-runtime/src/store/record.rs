@@ -173,9 +173,9 @@ impl Record {
     pub fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(self.u16_at(LINES).into());
         for (name, value) in self.lines().flatten() {
-            if let (Ok(name), Ok(value)) =
-                (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
-            {
+            // The value is a part of the record's own buffer, as the body is.
+            let value = HeaderValue::from_maybe_shared(self.0.slice_ref(value));
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), value) {
                 headers.append(name, value);
             }
         }

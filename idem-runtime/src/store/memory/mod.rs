@@ -279,8 +279,6 @@ impl Inner {
             );
             Record::not_kept(record.fingerprint(), record.status())
         };
-        // An expired record that nobody asked for since may still stand here.
-        self.remove_record(&id);
         self.budget.add(records::weight(&record));
         self.records.insert(id, record, ttl);
     }

@@ -1,0 +1,248 @@
+//! Aleta, accounts by workspace: a write that is retried takes effect once, and is answered verbatim.
+//!
+//! | row | what Aleta documents | what says so here |
+//! |---|---|---|
+//! | 2, 3, 14 | every `POST`, `PUT`, `PATCH` and `DELETE` takes a key, `GET` ignores it | the attribute, on every write |
+//! | 5 | a key belongs to the workspace | `scope = client.workspace` |
+//! | 5 | sandbox and production never meet | a namespace for each, chosen by `runtime = …` |
+//! | 6 | any opaque string of up to 255 bytes | `KeySyntax::Raw` |
+//! | 7, 8, 11 | the whole response is replayed, and looks like the first | `Dialect::no_replay_header` |
+//! | 9, 16 | another body is a 409, and so is the same JSON written otherwise | the default: a body is its bytes |
+//! | 12 | purged after 24 hours | `ttl = "24h"` |
+//! | 13 | survives a failover | one store behind every server |
+//!
+//! Aleta's clients retry after 5xx and 429, so neither is kept: a kept one would be all that a retry
+//! ever gets. That is the default of `record`.
+//!
+//! ```sh
+//! cargo run --example aleta
+//! # Open an account. Again: the same answer, down to its headers.
+//! curl -i localhost:3002/v1/accounts -H 'Authorization: Bearer aleta_sandbox_acme_1' -H 'Idempotency-Key: 7a3c8f5e' -H 'Content-Type: application/json' -d '{"entity_id": "ent_1", "institution": "Nordea"}'
+//! # The same key in production is another key.
+//! curl -i localhost:3002/v1/accounts -H 'Authorization: Bearer aleta_live_acme_1' -H 'Idempotency-Key: 7a3c8f5e' -H 'Content-Type: application/json' -d '{"entity_id": "ent_1", "institution": "Nordea"}'
+//! # Change it, and close it.
+//! curl -i -X PATCH localhost:3002/v1/accounts/1 -H 'Authorization: Bearer aleta_sandbox_acme_1' -H 'Idempotency-Key: rename-1' -H 'Content-Type: application/json' -d '{"institution": "Danske Bank"}'
+//! curl -i -X DELETE localhost:3002/v1/accounts/1 -H 'Authorization: Bearer aleta_sandbox_acme_1' -H 'Idempotency-Key: close-1'
+//! # What there is.
+//! curl localhost:3002/v1/accounts -H 'Authorization: Bearer aleta_live_acme_1'
+//! ```
+
+mod common;
+
+use axum::extract::{FromRef, FromRequestParts, Path, State};
+use axum::http::StatusCode;
+use axum::http::header::{HeaderName, LOCATION};
+use axum::http::request::Parts;
+use axum::routing::{get, put};
+use axum::{Json, Router};
+use axum_idem::store::{MemoryStore, Store};
+use axum_idem::{Dialect, Idempotency, KeySyntax, idempotent};
+use serde::{Deserialize, Serialize};
+
+use common::{Bearer, Books, add};
+
+#[tokio::main]
+async fn main() -> std::io::Result<()> {
+    // One process. A fleet puts a store here that its servers share.
+    let keys = Keys::kept_in(&MemoryStore::builder().build());
+    let idems = [&keys.sandbox, &keys.production];
+    common::serve(include_str!("aleta.rs"), 3002, router(keys.clone()), &idems).await
+}
+
+/// The keys of each environment. Both are in one store, under namespaces that never meet.
+#[derive(Clone)]
+pub(crate) struct Keys {
+    sandbox: Idempotency,
+    production: Idempotency,
+}
+
+impl Keys {
+    pub(crate) fn kept_in(store: &(impl Store + Clone)) -> Self {
+        let dialect = Dialect::default()
+            .key_syntax(KeySyntax::Raw)
+            .max_key_len(255)
+            .no_replay_header()
+            .documentation("https://docs.aleta.ciresk.com/idempotency");
+        let of = |namespace| {
+            let idem = Idempotency::builder()
+                .store(store.clone())
+                .dialect(dialect.clone());
+            idem.namespace(namespace).build()
+        };
+        Self {
+            sandbox: of("sandbox"),
+            production: of("production"),
+        }
+    }
+
+    fn of(&self, client: &Client) -> &Idempotency {
+        match client.environment {
+            Environment::Sandbox => &self.sandbox,
+            Environment::Production => &self.production,
+        }
+    }
+}
+
+pub(crate) fn router(keys: Keys) -> Router {
+    Router::new()
+        .route("/v1/accounts", get(list_accounts).post(open_account))
+        .route(
+            "/v1/accounts/{id}",
+            put(replace_account)
+                .patch(change_account)
+                .delete(close_account),
+        )
+        .with_state(Service {
+            keys,
+            books: Books::default(),
+        })
+}
+
+#[derive(Clone, FromRef)]
+struct Service {
+    keys: Keys,
+    books: Books<Aleta>,
+}
+
+type Created = (StatusCode, [(HeaderName, String); 1], Json<Account>);
+
+#[idempotent(ttl = "24h", scope = client.workspace, runtime = keys.of(&client))]
+async fn open_account(
+    State(keys): State<Keys>,
+    State(books): State<Books<Aleta>>,
+    client: Client,
+    Json(details): Json<Details>,
+) -> Created {
+    let account = books.open(|aleta| {
+        add(&mut aleta.accounts, |id| Account {
+            id,
+            owner: client,
+            details,
+            is_closed: false,
+        })
+    });
+    let location = format!("/v1/accounts/{}", account.id);
+    (StatusCode::CREATED, [(LOCATION, location)], Json(account))
+}
+
+#[idempotent(ttl = "24h", scope = client.workspace, runtime = keys.of(&client))]
+async fn replace_account(
+    State(keys): State<Keys>,
+    State(books): State<Books<Aleta>>,
+    client: Client,
+    Path(id): Path<usize>,
+    Json(details): Json<Details>,
+) -> Result<Json<Account>, StatusCode> {
+    books.open(|aleta| {
+        let account = aleta.account(&client, id)?;
+        account.details = details;
+        Ok(Json(account.clone()))
+    })
+}
+
+#[idempotent(ttl = "24h", scope = client.workspace, runtime = keys.of(&client))]
+async fn change_account(
+    State(keys): State<Keys>,
+    State(books): State<Books<Aleta>>,
+    client: Client,
+    Path(id): Path<usize>,
+    Json(change): Json<Change>,
+) -> Result<Json<Account>, StatusCode> {
+    books.open(|aleta| {
+        let account = aleta.account(&client, id)?;
+        account.details.institution = change.institution;
+        Ok(Json(account.clone()))
+    })
+}
+
+/// Without the key, the retry of a closing that went through would be told 404.
+#[idempotent(ttl = "24h", scope = client.workspace, runtime = keys.of(&client))]
+async fn close_account(
+    State(keys): State<Keys>,
+    State(books): State<Books<Aleta>>,
+    client: Client,
+    Path(id): Path<usize>,
+) -> Result<StatusCode, StatusCode> {
+    books.open(|aleta| {
+        aleta.account(&client, id)?.is_closed = true;
+        Ok(StatusCode::NO_CONTENT)
+    })
+}
+
+async fn list_accounts(State(books): State<Books<Aleta>>, client: Client) -> Json<Vec<Account>> {
+    let mut accounts = books.open(|aleta| aleta.accounts.clone());
+    accounts.retain(|account| account.owner == client && !account.is_closed);
+    Json(accounts)
+}
+
+/// The workspace behind a token, and the environment that the token is for. Tokens live for an hour:
+/// `aleta_live_acme_1` and `aleta_live_acme_2` are both Acme's, in production.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Client {
+    environment: Environment,
+    workspace: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Environment {
+    Sandbox,
+    Production,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Client {
+    type Rejection = (StatusCode, &'static str);
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        const NOT_A_TOKEN: (StatusCode, &str) = (StatusCode::UNAUTHORIZED, "not a token of Aleta");
+        let Bearer(token) = Bearer::from_request_parts(parts, state).await?;
+        let mut words = token.split('_').skip_while(|word| *word == "aleta");
+        let environment = match words.next() {
+            Some("sandbox") => Environment::Sandbox,
+            Some("live") => Environment::Production,
+            _ => return Err(NOT_A_TOKEN),
+        };
+        let workspace = words.next().ok_or(NOT_A_TOKEN)?.to_owned();
+        Ok(Self {
+            environment,
+            workspace,
+        })
+    }
+}
+
+#[derive(Debug, Default)]
+struct Aleta {
+    accounts: Vec<Account>,
+}
+
+impl Aleta {
+    fn account(&mut self, client: &Client, id: usize) -> Result<&mut Account, StatusCode> {
+        let mut own = self
+            .accounts
+            .iter_mut()
+            .filter(|account| account.owner == *client);
+        let account = own.find(|account| account.id == id && !account.is_closed);
+        account.ok_or(StatusCode::NOT_FOUND)
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Account {
+    id: usize,
+    #[serde(skip)]
+    owner: Client,
+    #[serde(flatten)]
+    details: Details,
+    #[serde(skip)]
+    is_closed: bool,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Details {
+    entity_id: String,
+    institution: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Change {
+    institution: String,
+}

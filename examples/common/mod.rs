@@ -1,0 +1,98 @@
+//! What the four services share: how one is served, whose token it is, and what was done.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::FromRequestParts;
+use axum::http::StatusCode;
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use axum_idem::Idempotency;
+use tokio::net::TcpListener;
+
+/// Serves on the port that `PORT` names, or on `default_port`, until it is interrupted. Prints the
+/// `curl` lines of `source`'s header with the address that is served.
+pub(crate) async fn serve(
+    source: &str,
+    default_port: u16,
+    router: Router,
+    keys: &[&Idempotency],
+) -> std::io::Result<()> {
+    let port = std::env::var("PORT").ok();
+    let port = port.map_or(Ok(default_port), |port| port.parse());
+    let port = port.map_err(std::io::Error::other)?;
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    let address = listener.local_addr()?;
+
+    println!("listening on http://{address}\n");
+    for line in source.lines().map_while(|line| line.strip_prefix("//!")) {
+        if let Some(line) = line.strip_prefix(' ').filter(|line| is_to_print(line)) {
+            println!(
+                "{}",
+                line.replace(&format!("localhost:{default_port}"), &address.to_string())
+            );
+        }
+    }
+
+    axum::serve(listener, router)
+        .with_graceful_shutdown(interrupted())
+        .await?;
+    // Handlers whose clients have gone run on; axum does not wait for them.
+    for keys in keys {
+        keys.drain(Duration::from_secs(30)).await;
+    }
+    Ok(())
+}
+
+fn is_to_print(line: &str) -> bool {
+    line.starts_with("curl ") || line.starts_with("# ")
+}
+
+async fn interrupted() {
+    // Without a signal to wait for, the service runs until it is killed.
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The bearer token of a request. A request without one is refused before anything else is asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Bearer(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Bearer {
+    type Rejection = (StatusCode, &'static str);
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let token = parts
+            .headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        token
+            .map(|token| Self(token.into()))
+            .ok_or((StatusCode::UNAUTHORIZED, "send `Authorization: Bearer …`"))
+    }
+}
+
+/// What a service has done so far, shared by its handlers.
+#[derive(Debug, Default)]
+pub(crate) struct Books<T>(Arc<Mutex<T>>);
+
+impl<T> Clone for Books<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Books<T> {
+    pub(crate) fn open<R>(&self, read_or_write: impl FnOnce(&mut T) -> R) -> R {
+        read_or_write(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Adds what `make` makes of the next number, which begins at 1.
+pub(crate) fn add<T: Clone>(entries: &mut Vec<T>, make: impl FnOnce(usize) -> T) -> T {
+    let entry = make(entries.len() + 1);
+    entries.push(entry.clone());
+    entry
+}

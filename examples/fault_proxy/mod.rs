@@ -1,0 +1,98 @@
+//! A proxy that hands every request on, and loses a third of the answers.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::body::{Body, Bytes};
+use futures_util::stream;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+
+/// A running proxy.
+#[derive(Clone, Debug)]
+pub(crate) struct FaultProxy {
+    address: SocketAddr,
+    requests: Arc<AtomicUsize>,
+}
+
+impl FaultProxy {
+    /// Listens on a free port of the loopback, in front of `upstream`.
+    pub(crate) async fn start(upstream: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let requests = Arc::new(AtomicUsize::new(0));
+        let proxy = Self { address, requests };
+        tokio::spawn(proxy.clone().serve(listener, upstream));
+        Ok(proxy)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How many requests have come through.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+
+    async fn serve(self, listener: TcpListener, upstream: SocketAddr) {
+        while let Ok((stream, _)) = listener.accept().await {
+            let proxy = self.clone();
+            let service = service_fn(move |request| proxy.clone().relay(request, upstream));
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service);
+            // An error here is a lost answer, and the point of it all.
+            tokio::spawn(async move { connection.await.ok() });
+        }
+    }
+
+    /// Every third answer is lost: one as a whole, the next after the first half of its body.
+    async fn relay(
+        self,
+        request: Request<Incoming>,
+        upstream: SocketAddr,
+    ) -> io::Result<Response<Body>> {
+        let number = self.requests.fetch_add(1, Ordering::SeqCst) + 1;
+        let answer = forward(request, upstream).await.map_err(io::Error::other)?;
+        match number % 6 {
+            3 => Err(lost()),
+            0 => Ok(answer.map(|body| cut_off(&body))),
+            _ => Ok(answer.map(Body::from)),
+        }
+    }
+}
+
+/// Asks upstream, on a connection of its own, and waits for the whole answer.
+async fn forward(
+    request: Request<Incoming>,
+    upstream: SocketAddr,
+) -> Result<Response<Bytes>, Box<dyn std::error::Error + Send + Sync>> {
+    let (parts, body) = request.into_parts();
+    let body = Full::new(body.collect().await?.to_bytes());
+    let stream = TokioIo::new(TcpStream::connect(upstream).await?);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
+    tokio::spawn(connection);
+    let answer = sender
+        .send_request(Request::from_parts(parts, body))
+        .await?;
+    let (parts, body) = answer.into_parts();
+    Ok(Response::from_parts(
+        parts,
+        body.collect().await?.to_bytes(),
+    ))
+}
+
+fn cut_off(body: &Bytes) -> Body {
+    let half = body.slice(..body.len() / 2);
+    Body::from_stream(stream::iter([Ok(half), Err(lost())]))
+}
+
+fn lost() -> io::Error {
+    io::ErrorKind::ConnectionReset.into()
+}

@@ -1,0 +1,231 @@
+//! The retrying client of the examples, against servers that fail it.
+
+#[path = "../../examples/desk/mod.rs"]
+mod desk;
+#[path = "../../examples/fault_proxy/mod.rs"]
+mod fault_proxy;
+#[path = "../../examples/retrying/mod.rs"]
+mod retrying;
+mod scripted;
+#[path = "../http/support.rs"]
+#[expect(dead_code, reason = "what the other tests need of it")]
+mod support;
+
+use std::time::{Duration, SystemTime};
+
+use axum_idem::Idempotency;
+use fault_proxy::FaultProxy;
+use futures_util::{StreamExt, stream};
+use http::{Method, StatusCode};
+use reqwest_middleware::ClientWithMiddleware;
+use reqwest_retry::{RetryDecision, RetryPolicy};
+use retrying::Patience;
+use scripted::Scripted;
+use support::{Server, request};
+use tokio::time::Instant;
+
+/// Tries often, and hardly waits.
+const EAGER: Patience = Patience {
+    tries: 60,
+    first_wait: Duration::from_millis(1),
+    longest_wait: Duration::from_millis(4),
+    timeout: None,
+};
+
+const UNAVAILABLE: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+const CREATED: &str = "HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\nok";
+
+fn eager() -> ClientWithMiddleware {
+    retrying::client(EAGER).expect("a client")
+}
+
+#[tokio::test]
+async fn five_hundred_operations_book_five_hundred_trades() {
+    const OPERATIONS: usize = 500;
+    let desk = Server::start(desk::router(Idempotency::in_memory())).await;
+    let proxy = FaultProxy::start(desk.0).await.expect("a free port");
+    let (client, url) = (
+        eager(),
+        format!("http://{}/accounts/7/trades", proxy.address()),
+    );
+
+    let place = |quantity: usize| {
+        let order = serde_json::json!({ "symbol": "AAPL", "side": "buy", "quantity": quantity });
+        let request = client.post(&url).bearer_auth("alice.1").json(&order);
+        async move { request.send().await.expect("an answer").status() }
+    };
+    let answers: Vec<_> = stream::iter(1..=OPERATIONS)
+        .map(place)
+        .buffer_unordered(32)
+        .collect()
+        .await;
+    assert!(answers.iter().all(|status| *status == StatusCode::CREATED));
+
+    let booked = desk
+        .send(request(Method::GET, "/accounts/7/trades", [], ""))
+        .await;
+    let booked: Vec<serde_json::Value> = serde_json::from_slice(&booked.body).expect("JSON");
+    let quantity = |trade: &serde_json::Value| trade["quantity"].as_u64().expect("a number");
+    let mut quantities: Vec<_> = booked.iter().map(quantity).collect();
+    quantities.sort_unstable();
+    assert_eq!(
+        quantities,
+        (1..=OPERATIONS as u64).collect::<Vec<_>>(),
+        "each of them once"
+    );
+
+    // Each lost answer took a request more, and every third of all of them was lost.
+    let lost = proxy.requests() / 3;
+    assert!(
+        proxy.requests() >= OPERATIONS + lost,
+        "{} requests",
+        proxy.requests()
+    );
+}
+
+#[tokio::test]
+async fn row_15_one_key_for_all_tries_of_one_operation() {
+    let answers = [
+        "",
+        UNAVAILABLE,
+        "HTTP/1.1 201 Created\r\ncontent-length: 9\r\n\r\nok",
+        CREATED,
+    ];
+    let server = Scripted::start(answers.repeat(2)).await;
+    for _ in 0..2 {
+        let answer = eager()
+            .post(server.url())
+            .body("once")
+            .send()
+            .await
+            .expect("an answer");
+        assert_eq!(answer.status(), StatusCode::CREATED);
+    }
+    let keys = server.keys();
+    let (first, second) = keys.split_at(answers.len());
+    for keys in [first, second] {
+        let key = keys[0].as_deref().expect("a key");
+        assert_eq!(
+            uuid::Uuid::parse_str(key)
+                .expect("a UUID")
+                .get_version_num(),
+            4
+        );
+        assert!(
+            keys.iter().all(|other| other.as_deref() == Some(key)),
+            "{keys:?}"
+        );
+    }
+    assert_ne!(first[0], second[0]);
+}
+
+#[tokio::test]
+async fn row_15_a_key_of_the_callers_own_is_left_alone() {
+    let server = Scripted::start([UNAVAILABLE, CREATED]).await;
+    let request = eager()
+        .post(server.url())
+        .header(retrying::IDEMPOTENCY_KEY, "charge-77");
+    request.send().await.expect("an answer");
+    assert_eq!(
+        server.keys(),
+        [Some("charge-77".into()), Some("charge-77".into())]
+    );
+}
+
+#[tokio::test]
+async fn row_15_reads_need_no_key() {
+    let server = Scripted::start([UNAVAILABLE, CREATED]).await;
+    eager().get(server.url()).send().await.expect("an answer");
+    assert_eq!(server.keys(), [None, None]);
+}
+
+#[test]
+fn row_15_five_tries_from_half_a_second_doubling_to_thirty() {
+    let waits_at_most = |patience: Patience| -> Vec<Duration> {
+        let backoff = patience.backoff();
+        let mut waits = Vec::new();
+        for past in 0.. {
+            let mut longest = Duration::ZERO;
+            for _ in 0..2_000 {
+                let asked_at = SystemTime::now();
+                let RetryDecision::Retry { execute_after } = backoff.should_retry(asked_at, past)
+                else {
+                    return waits;
+                };
+                // From now on, so that a machine which stops in between makes it no longer.
+                let wait = execute_after.duration_since(SystemTime::now());
+                longest = longest.max(wait.unwrap_or_default());
+            }
+            waits.push(longest);
+        }
+        waits
+    };
+    let expected = |limits: &[u64], waits: Vec<Duration>| {
+        assert_eq!(waits.len(), limits.len(), "{waits:?}");
+        for (wait, limit) in waits.into_iter().zip(limits) {
+            let limit = Duration::from_millis(*limit);
+            // Of two thousand draws from the whole range, one comes close to its end.
+            assert!(wait > limit * 9 / 10 && wait <= limit, "{wait:?}");
+        }
+    };
+    expected(
+        &[500, 1_000, 2_000, 4_000],
+        waits_at_most(Patience::default()),
+    );
+    let longer = Patience {
+        tries: 9,
+        ..Patience::default()
+    };
+    let doubling = [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000];
+    expected(&doubling, waits_at_most(longer));
+}
+
+#[tokio::test]
+async fn row_15_gives_up_after_its_tries_with_the_last_answer() {
+    let server = Scripted::start([UNAVAILABLE; 5]).await;
+    let client = retrying::client(Patience { tries: 5, ..EAGER }).expect("a client");
+    let answer = client.post(server.url()).send().await.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(server.keys().len(), 5);
+}
+
+/// The client's own clock stands still, and jumps when all it does is wait.
+#[tokio::test(start_paused = true)]
+async fn row_15_waits_as_long_as_it_is_told() {
+    let told = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 43\r\ncontent-length: 0\r\n\r\n";
+    let server = Scripted::start([told, CREATED]).await;
+    let before = Instant::now();
+    eager().post(server.url()).send().await.expect("an answer");
+    let waited = before.elapsed();
+    assert!(waited >= Duration::from_secs(43), "{waited:?}");
+    assert!(
+        waited < Duration::from_secs(44),
+        "no longer than that: {waited:?}"
+    );
+}
+
+#[tokio::test]
+async fn row_15_what_would_fail_again_is_not_tried_again() {
+    let problem = |code: &str| {
+        let body = format!("{{\"code\":\"{code}\"}}");
+        let head = "HTTP/1.1 409 Conflict\r\ncontent-type: application/problem+json";
+        format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    };
+    let mismatch = problem("idempotency_key_reused");
+    let of_the_service = "HTTP/1.1 409 Conflict\r\ncontent-length: 4\r\n\r\nsold";
+    let invalid = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+    for answer in [mismatch.as_str(), of_the_service, invalid] {
+        let server = Scripted::start([answer, CREATED]).await;
+        let refused = eager().post(server.url()).send().await.expect("an answer");
+        assert!(refused.status().is_client_error());
+        let whole = refused.text().await.expect("a body");
+        assert!(answer.ends_with(&whole), "the caller can read why: {whole}");
+        assert_eq!(server.keys().len(), 1, "{answer}");
+    }
+
+    let in_flight = problem("idempotency_key_in_flight");
+    let server = Scripted::start([in_flight.as_str(), CREATED]).await;
+    let answer = eager().post(server.url()).send().await.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::CREATED);
+    assert_eq!(server.keys().len(), 2);
+}

@@ -1,0 +1,80 @@
+//! A server that says what it was told to say, and notes the keys that it hears.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+#[derive(Clone)]
+pub(crate) struct Scripted {
+    address: SocketAddr,
+    keys: Arc<Mutex<Vec<Option<String>>>>,
+}
+
+impl Scripted {
+    /// Sends one of `answers` on each connection, and closes it. An answer that says less than its
+    /// `Content-Length` is cut off, an empty one is none.
+    pub(crate) async fn start<'a>(answers: impl AsRef<[&'a str]>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let server = Self {
+            address,
+            keys: Arc::default(),
+        };
+        let answers: Vec<_> = answers
+            .as_ref()
+            .iter()
+            .map(|answer| (*answer).to_owned())
+            .collect();
+        tokio::spawn(server.clone().serve(listener, answers));
+        server
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/", self.address)
+    }
+
+    /// The key of each request so far.
+    pub(crate) fn keys(&self) -> Vec<Option<String>> {
+        self.keys.lock().expect("no panic").clone()
+    }
+
+    async fn serve(self, listener: TcpListener, answers: Vec<String>) {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.expect("a client");
+            let request = read_request(&mut stream).await;
+            let key = request
+                .lines()
+                .find_map(|line| line.strip_prefix("idempotency-key: "));
+            self.keys
+                .lock()
+                .expect("no panic")
+                .push(key.map(str::to_owned));
+            stream.write_all(answer.as_bytes()).await.expect("written");
+        }
+    }
+}
+
+/// A whole request: closing on one that is read in part would reset the connection, and the answer
+/// with it.
+async fn read_request(stream: &mut TcpStream) -> String {
+    let mut request = Vec::new();
+    loop {
+        assert_ne!(
+            stream.read_buf(&mut request).await.expect("read"),
+            0,
+            "a whole request"
+        );
+        let text = String::from_utf8_lossy(&request);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let announced = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "));
+        if body.len() >= announced.map_or(0, |length| length.parse().expect("a number")) {
+            return text.into_owned();
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The four services, as their examples have them.
+#![expect(dead_code, reason = "an example's `main` and what serves it")]
+
+#[path = "../../examples/aleta.rs"]
+pub(crate) mod aleta;
+#[path = "../../examples/iex.rs"]
+pub(crate) mod iex;
+#[path = "../../examples/phantom.rs"]
+pub(crate) mod phantom;
+#[path = "../../examples/yoshi.rs"]
+pub(crate) mod yoshi;

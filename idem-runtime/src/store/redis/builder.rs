@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use redis::cluster::ClusterClient;
 use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
-use redis::{Client, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, RedisResult};
+use redis::{Client, IntoConnectionInfo, RedisConnectionInfo};
 use tokio::time::Instant;
 
 use super::link::{Failure, Finder, Lane, Link, Replicas};
@@ -169,7 +169,13 @@ impl RedisStoreBuilder {
             Servers::One(url) => {
                 let info = url.as_str().into_connection_info()?;
                 let settings = self.sign_in(info.redis_settings().clone());
-                Finder::Address(Box::new(self.client(info.set_redis_settings(settings))?))
+                let info = info.set_redis_settings(settings);
+                #[cfg(feature = "redis-tls")]
+                if let Some(certificates) = self.certificates() {
+                    let client = Client::build_with_tls(info, certificates)?;
+                    return Ok(self.primary(Finder::Address(Box::new(client))));
+                }
+                Finder::Address(Box::new(Client::open(info)?))
             }
             Servers::Sentinel { service, sentinels } => {
                 let settings = self.sign_in(RedisConnectionInfo::default());
@@ -185,12 +191,16 @@ impl RedisStoreBuilder {
             }
             Servers::Cluster(nodes) => return self.cluster_link(nodes).await,
         };
+        Ok(self.primary(finder))
+    }
+
+    fn primary(&self, finder: Finder) -> Link {
         let lanes = self.replicas.map_or(1, |_| LANES_WITH_REPLICAS);
-        Ok(Link::Primary {
+        Link::Primary {
             finder,
             lanes: std::iter::repeat_with(Lane::default).take(lanes).collect(),
             next: AtomicUsize::new(0),
-        })
+        }
     }
 
     async fn cluster_link(&self, nodes: &[String]) -> Result<Link, Failure> {
@@ -216,14 +226,6 @@ impl RedisStoreBuilder {
         let connected = builder.build()?;
         let connection = connected.get_async_connection().await?;
         Ok(Link::Cluster(connection))
-    }
-
-    fn client(&self, info: ConnectionInfo) -> RedisResult<Client> {
-        #[cfg(feature = "redis-tls")]
-        if let Some(certificates) = self.certificates() {
-            return Client::build_with_tls(info, certificates);
-        }
-        Client::open(info)
     }
 
     #[cfg(feature = "redis-tls")]

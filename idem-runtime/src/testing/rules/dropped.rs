@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use super::super::Violation;
 use super::super::subject::{LONG, Subject, Under, Won, broken, claim, record, same, settled};
@@ -72,7 +72,7 @@ async fn cut_off<T>(transition: StoreFuture<T>, polls: usize) {
     let mut transition = pin!(transition);
     for _ in 0..polls {
         let mut context = Context::from_waker(Waker::noop());
-        if let Poll::Ready(_) = transition.as_mut().poll(&mut context) {
+        if transition.as_mut().poll(&mut context).is_ready() {
             return;
         }
         tokio::task::yield_now().await;

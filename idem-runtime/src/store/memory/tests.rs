@@ -185,6 +185,19 @@ async fn a_record_lives_for_its_ttl_to_the_millisecond() {
     assert!(replays(&store, "a"));
 }
 
+/// Each claim drops a few records that are past their time; those that it does not get to are gone too.
+#[tokio::test(start_paused = true)]
+async fn a_record_is_gone_at_its_expiry_whether_or_not_it_was_dropped() {
+    let store = MemoryStore::default();
+    for key in 0..50 {
+        record(&store, key, b"first");
+    }
+    tokio::time::advance(TTL).await;
+    for key in (0..50).rev() {
+        fresh(&store, &claim(key));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_past_its_time_gives_its_room_back() {
     let store = MemoryStore::builder().max_bytes(50_000).build();

@@ -13,6 +13,7 @@ use axum_idem::store::{
     Claim, Claimed, Entry, Holder, MemoryStore, Record, Settled, Store, StoreError, StoreFuture,
 };
 use axum_idem::{Idempotency, OnStoreError, RecordId, idempotent};
+use tokio::sync::Notify;
 
 use crate::support::{Runs, Server, eventually, post_bytes};
 
@@ -25,9 +26,11 @@ enum Fault {
     LosesAnswer,
     /// It is applied, and its answer never comes.
     Hangs,
+    /// It is applied when the test says so.
+    Waits,
 }
 
-use Fault::{Fails, Hangs, LosesAnswer};
+use Fault::{Fails, Hangs, LosesAnswer, Waits};
 
 /// The memory store behind a line that fails as it is told, once for each fault in the queue.
 #[derive(Clone, Default)]
@@ -39,6 +42,7 @@ struct Line {
     on_claim: Mutex<VecDeque<Fault>>,
     on_settle: Mutex<VecDeque<Fault>>,
     on_renew: Mutex<VecDeque<Fault>>,
+    may_go_on: Notify,
     claims: AtomicUsize,
     renewals: AtomicUsize,
 }
@@ -55,16 +59,21 @@ impl Faulty {
         call: impl FnOnce(&MemoryStore) -> StoreFuture<T> + Send + 'static,
     ) -> StoreFuture<T> {
         let fault = faults(&self.0).lock().expect("no panic").pop_front();
-        let store = self.0.store.clone();
+        let line = self.0.clone();
         StoreFuture::new(async move {
+            let store = &line.store;
             tokio::task::yield_now().await;
             match fault {
-                None => call(&store).await,
+                None => call(store).await,
                 Some(Fails) => Err(unavailable()),
-                Some(LosesAnswer) => call(&store).await.and(Err(unavailable())),
+                Some(LosesAnswer) => call(store).await.and(Err(unavailable())),
                 Some(Hangs) => {
-                    call(&store).await?;
+                    call(store).await?;
                     std::future::pending().await
+                }
+                Some(Waits) => {
+                    line.may_go_on.notified().await;
+                    call(store).await
                 }
             }
         })
@@ -412,6 +421,27 @@ async fn a_claim_that_nobody_waits_for_is_given_back() {
         assert_eq!(answer.code(), "idempotency_key_in_flight");
     }
     assert_eq!(runs.started(), 1);
+}
+
+#[tokio::test]
+async fn no_byte_of_the_answer_leaves_before_the_record_is_in_the_store() {
+    let Setup {
+        server,
+        runs,
+        store,
+        ..
+    } = start_with(OnStoreError::FailClosed, Duration::from_secs(30)).await;
+    *store.0.on_settle.lock().expect("no panic") = [Waits].into();
+    let mut answer = tokio::spawn(async move { server.post("/count", "k", "").await });
+    runs.until_finished(1).await;
+    let early = tokio::time::timeout(Duration::from_millis(50), &mut answer).await;
+    assert!(
+        early.is_err(),
+        "it has its answer before the store has the record"
+    );
+    store.0.may_go_on.notify_one();
+    assert_eq!(answer.await.expect("no panic").text(), "1");
+    assert!(server.post("/count", "k", "").await.is_replay());
 }
 
 /// Between the end of the handler and the store's word, the client goes away.

@@ -9,5 +9,11 @@ pub use idem_runtime::{
     ParseRecordIdError, Problem, RecordId, Scope, store,
 };
 
+#[cfg(feature = "testing")]
+pub use idem_runtime::testing;
+
 #[doc = include_str!("../docs/guide.md")]
 pub mod guide {}
+
+#[doc = include_str!("compile_errors.md")]
+pub mod compile_errors {}

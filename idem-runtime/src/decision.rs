@@ -27,7 +27,7 @@ impl Decision {
     pub(crate) fn of(claimed: Claimed, fingerprint: Fingerprint) -> Self {
         match claimed {
             Claimed::Fresh { fence, attempt } => Self::Run { fence, attempt },
-            Claimed::Recorded(record) if record.fingerprint() == fingerprint => {
+            Claimed::Recorded { record, .. } if record.fingerprint() == fingerprint => {
                 Self::Replay(record)
             }
             Claimed::InFlight {
@@ -35,7 +35,7 @@ impl Decision {
             } if first == fingerprint => Self::InFlight,
             Claimed::Unknown { fingerprint: first } if first == fingerprint => Self::Unknown,
             Claimed::Full => Self::Full,
-            Claimed::Recorded(_) | Claimed::InFlight { .. } | Claimed::Unknown { .. } => {
+            Claimed::Recorded { .. } | Claimed::InFlight { .. } | Claimed::Unknown { .. } => {
                 Self::Mismatch
             }
         }
@@ -74,7 +74,10 @@ mod tests {
             lease_left: Duration::ZERO,
             changed: None,
         };
-        let recorded = || Claimed::Recorded(Record::not_kept(FIRST, StatusCode::OK));
+        let recorded = || Claimed::Recorded {
+            record: Record::not_kept(FIRST, StatusCode::OK),
+            expires_in: Duration::ZERO,
+        };
         let unknown = || Claimed::Unknown { fingerprint: FIRST };
         assert_eq!(outcome(in_flight(), FIRST), Outcome::InFlight);
         assert_eq!(outcome(recorded(), FIRST), Outcome::Replayed);

@@ -23,6 +23,8 @@ mod running;
 mod scope;
 mod settling;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod trace;
 
 pub use answer::DoNotRecord;

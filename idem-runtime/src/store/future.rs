@@ -29,6 +29,18 @@ impl<T> StoreFuture<T> {
         Self(State::Pending(Box::pin(answer)))
     }
 
+    /// The answer, changed by `change` unless it is an error; at once where it is there already.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U + Send + 'static) -> StoreFuture<U>
+    where
+        T: Send + 'static,
+        U: Send + 'static,
+    {
+        match self.try_now() {
+            Ok(answer) => StoreFuture::ready(answer.map(change)),
+            Err(pending) => StoreFuture::new(async move { pending.await.map(change) }),
+        }
+    }
+
     /// The answer, where it is there already.
     pub(crate) fn try_now(self) -> Result<Result<T, StoreError>, Self> {
         match self.0 {

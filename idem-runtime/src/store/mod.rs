@@ -1,8 +1,15 @@
 //! Where claims and records live: one trait of whole, atomic transitions.
 
 mod future;
+pub mod guide;
 mod memory;
+mod millis;
+mod near;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod record;
+#[cfg(feature = "redis")]
+mod redis;
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +17,12 @@ use std::time::Duration;
 
 pub use future::StoreFuture;
 pub use memory::{MemoryStore, MemoryStoreBuilder, OnFull};
+pub use near::{NearCache, NearCacheBuilder};
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresStore, PostgresStoreBuilder};
 pub use record::{DecodeError, Record};
+#[cfg(feature = "redis")]
+pub use redis::{RedisStore, RedisStoreBuilder};
 use tokio::sync::Notify;
 
 use crate::fingerprint::Fingerprint;
@@ -34,9 +46,16 @@ use crate::record_id::RecordId;
 /// 5. A store that is full says [`Claimed::Full`]; one that is unsure gives an error. It never says
 ///    `Fresh` out of doubt, and it never drops a claim or a record to make room unseen.
 /// 6. What it cannot decode is an error and stays where it is, never a miss.
-/// 7. A fence grows with every attempt at one record id that the store knows of.
+/// 7. A fence grows with every attempt at one record id, also after the id was released, forgotten or
+///    expired.
 /// 8. A claim repeated by the owner that already holds it is `Fresh` again with the same fence: that
 ///    is how a claimer whose answer got lost learns that it has won.
+/// 9. A record comes back byte for byte as it was given, and under no other id.
+/// 10. An operator's [`look_up`](Store::look_up), [`forget`](Store::forget) and
+///     [`resolve`](Store::resolve) tell the truth and act at once.
+///
+/// The feature `testing` has a suite that runs every rule against a store, and [`guide`] shows how to
+/// write one.
 ///
 /// The futures own what they need, for they outlive the call: the engine drives them to their end
 /// even when the client has gone. A future that is dropped half way leaves the old state or the new
@@ -94,6 +113,9 @@ pub enum StoreError {
     /// The store did not answer in time.
     #[error("the store did not answer in time")]
     TimedOut,
+    /// The engine behind the store is set up in a way that would break the promise.
+    #[error("the store is not fit for its purpose: {0}")]
+    Unfit(Box<str>),
     /// What stands under the record id cannot be read. It was left as it is.
     #[error("what the store holds cannot be read")]
     Undecodable(#[source] DecodeError),
@@ -119,6 +141,27 @@ pub struct Claim {
     pub wait: bool,
 }
 
+impl Claim {
+    /// A claim by a new owner, which reruns what lapsed and does not wait.
+    #[must_use]
+    pub fn new(
+        id: RecordId,
+        fingerprint: Fingerprint,
+        lease: Duration,
+        retention: Duration,
+    ) -> Self {
+        Self {
+            id,
+            fingerprint,
+            owner: Owner::unique(),
+            lease,
+            retention,
+            on_unknown: OnUnknown::Rerun,
+            wait: false,
+        }
+    }
+}
+
 /// What came of a claim.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -140,7 +183,12 @@ pub enum Claimed {
         changed: Option<Changed>,
     },
     /// An earlier attempt was settled with this record.
-    Recorded(Record),
+    Recorded {
+        /// What is replayed.
+        record: Record,
+        /// How much of its `ttl` is left, so that a cache never outlives it.
+        expires_in: Duration,
+    },
     /// An earlier attempt ended without an answer, and is not to be run again by this caller.
     Unknown {
         /// Of the request that was cut off.

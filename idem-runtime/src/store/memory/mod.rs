@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use self::budget::Budget;
 use self::claims::{Claims, Held, Shard};
-use self::records::Records;
+use self::records::{Kept, Records};
 use super::{Changed, Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreFuture};
 use crate::policy::OnUnknown;
 use crate::record_id::RecordId;
@@ -168,8 +168,11 @@ impl Inner {
             }
             Some(held) => (held.fence + 1, 1),
             None => {
-                if let Some(record) = self.live_record(&claim.id, now) {
-                    return Some(Claimed::Recorded(record));
+                if let Some(kept) = self.live_record(&claim.id, now) {
+                    return Some(Claimed::Recorded {
+                        record: kept.record,
+                        expires_in: kept.expires_at - now,
+                    });
                 }
                 if !self.budget.has_room() {
                     return None;
@@ -203,10 +206,10 @@ impl Inner {
         self.budget.has_room()
     }
 
-    fn live_record(&self, id: &RecordId, now: Instant) -> Option<Record> {
+    fn live_record(&self, id: &RecordId, now: Instant) -> Option<Kept> {
         let kept = self.records.get(id)?;
         if kept.expires_at > now {
-            return Some(kept.record);
+            return Some(kept);
         }
         self.remove_record(id);
         None

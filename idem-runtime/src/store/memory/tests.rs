@@ -46,7 +46,7 @@ fn record(store: &MemoryStore, key: impl std::fmt::Display, body: &[u8]) {
 }
 
 fn replays(store: &MemoryStore, key: impl std::fmt::Display) -> bool {
-    matches!(store.0.claim(&claim(key)), Claimed::Recorded(record) if record.is_kept())
+    matches!(store.0.claim(&claim(key)), Claimed::Recorded { record, .. } if record.is_kept())
 }
 
 /// moka with a capacity and its default policy drops new entries at once when it is full.
@@ -124,7 +124,7 @@ fn an_answer_heavier_than_the_store_leaves_its_key_taken() {
     let store = MemoryStore::builder().max_bytes(4_000).build();
     record(&store, "heavy", &[0; 5_000]);
     assert!(
-        matches!(store.0.claim(&claim("heavy")), Claimed::Recorded(record) if !record.is_kept())
+        matches!(store.0.claim(&claim("heavy")), Claimed::Recorded { record, .. } if !record.is_kept())
     );
 }
 
@@ -183,6 +183,19 @@ async fn a_record_lives_for_its_ttl_to_the_millisecond() {
     assert!(store.0.look_up(&claim("a").id).is_none());
     record(&store, "a", b"second");
     assert!(replays(&store, "a"));
+}
+
+/// Each claim drops a few records that are past their time; those that it does not get to are gone too.
+#[tokio::test(start_paused = true)]
+async fn a_record_is_gone_at_its_expiry_whether_or_not_it_was_dropped() {
+    let store = MemoryStore::default();
+    for key in 0..50 {
+        record(&store, key, b"first");
+    }
+    tokio::time::advance(TTL).await;
+    for key in (0..50).rev() {
+        fresh(&store, &claim(key));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,30 @@
+-- What stands under the one key, read before every transition.
+--
+-- A value is: version (1 byte), kind (1), owner (16), fence (8), and then
+--   kind C, a claim:  attempt (4), fingerprint (32), retention in milliseconds (8)
+--   kind R, a record: the record's own bytes
+-- with all numbers little-endian. A claim lives for its lease and its retention together: what is
+-- left of the key's time beyond the retention is what is left of the lease.
+local NOTHING, FRESH, IN_FLIGHT, RECORDED, UNKNOWN, UNREADABLE = 0, 1, 2, 3, 4, 5
+local LOST, DONE = 0, 1
+
+local key = KEYS[1]
+local head = redis.call('GETRANGE', key, 0, 70)
+local left = redis.call('PTTL', key)
+local is_there = left ~= 0 and left ~= -2
+if not is_there then
+  head = ''
+end
+local kind = string.sub(head, 2, 2)
+local holder = string.sub(head, 3, 26)
+local lease_left = 0
+if is_there then
+  local is_claim = kind == 'C' and #head == 70
+  local is_record = kind == 'R' and #head > 26
+  if string.byte(head) ~= 1 or left < 0 or not (is_claim or is_record) then
+    return {UNREADABLE, string.byte(head) or 1}
+  end
+  if is_claim then
+    lease_left = left - struct.unpack('<I8', string.sub(head, 63, 70))
+  end
+end

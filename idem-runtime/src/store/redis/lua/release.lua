@@ -1,0 +1,6 @@
+-- ARGV: holder.
+if kind ~= 'C' or holder ~= ARGV[1] then
+  return {LOST}
+end
+redis.call('DEL', key)
+return {DONE}

@@ -1,0 +1,60 @@
+//! The transitions, each one script that Redis runs as a whole.
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, Script};
+
+/// A transition's source and its name in the server's script cache.
+#[derive(Debug)]
+pub(super) struct Transition {
+    code: &'static str,
+    script: Script,
+}
+
+macro_rules! transition {
+    ($name:ident, $file:literal) => {
+        pub(super) static $name: LazyLock<Transition> = LazyLock::new(|| {
+            Transition::new(concat!(
+                include_str!("lua/head.lua"),
+                include_str!(concat!("lua/", $file))
+            ))
+        });
+    };
+}
+
+transition!(CLAIM, "claim.lua");
+transition!(RENEW, "renew.lua");
+transition!(COMPLETE, "complete.lua");
+transition!(RELEASE, "release.lua");
+transition!(ABANDON, "abandon.lua");
+transition!(LOOK_UP, "look_up.lua");
+transition!(RESOLVE, "resolve.lua");
+
+impl Transition {
+    fn new(code: &'static str) -> Self {
+        Self {
+            code,
+            script: Script::new(code),
+        }
+    }
+
+    /// Runs the script by its name, which costs the server no parsing.
+    pub(super) fn by_name(&self, key: &str, arguments: &[&[u8]]) -> Cmd {
+        Self::command("EVALSHA", self.script.get_hash(), key, arguments)
+    }
+
+    /// Runs the script from its source, and leaves it in the server's cache. After a restart, a
+    /// failover or `SCRIPT FLUSH` the name alone is not known.
+    pub(super) fn by_source(&self, key: &str, arguments: &[&[u8]]) -> Cmd {
+        Self::command("EVAL", self.code, key, arguments)
+    }
+
+    fn command(how: &str, script: &str, key: &str, arguments: &[&[u8]]) -> Cmd {
+        let mut command = redis::cmd(how);
+        command.arg(script).arg(1).arg(key);
+        for argument in arguments {
+            command.arg(*argument);
+        }
+        command
+    }
+}

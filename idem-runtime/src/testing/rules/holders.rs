@@ -1,0 +1,107 @@
+//! Rule 2: who does not hold the claim changes nothing.
+
+use std::time::Duration;
+
+use super::super::Violation;
+use super::super::subject::{LONG, Subject, Won, claim, ensure, record, same, settled};
+use crate::store::{Entry, Holder, Owner, Settled};
+
+const RULE: u8 = 2;
+
+pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
+    nobody(subject).await?;
+    impostors(subject).await?;
+    zombies(subject).await?;
+    second_answer(subject).await
+}
+
+/// Under an id where nothing stands, there is nobody to act for.
+async fn nobody(subject: &Subject) -> Result<(), Violation> {
+    let holder = Holder {
+        id: subject.id(),
+        owner: Owner::unique(),
+        fence: 1,
+    };
+    all_lost(subject, holder).await?;
+    let entry = subject.entry(RULE, holder.id).await?;
+    ensure(RULE, entry.is_none(), || {
+        format!("a transition by nobody left {entry:?}")
+    })
+}
+
+/// The owner without the fence, and the fence without the owner.
+async fn impostors(subject: &Subject) -> Result<(), Violation> {
+    let won = subject.hold(RULE).await?;
+    for holder in [
+        Holder {
+            owner: Owner::unique(),
+            ..won.holder
+        },
+        Holder {
+            fence: won.holder.fence + 1,
+            ..won.holder
+        },
+        Holder {
+            fence: won.holder.fence - 1,
+            ..won.holder
+        },
+    ] {
+        all_lost(subject, holder).await?;
+        in_flight_still(subject, won).await?;
+    }
+    Ok(())
+}
+
+/// A holder that slept past its lease, while another took over and while its record stands.
+async fn zombies(subject: &Subject) -> Result<(), Violation> {
+    let zombie = subject.lapse(RULE).await?;
+    let heir = subject.win(RULE, claim(zombie.holder.id, LONG)).await?;
+    all_lost(subject, zombie.holder).await?;
+    in_flight_still(subject, heir).await?;
+
+    let kept = record("heir");
+    let completed = subject
+        .store
+        .complete(heir.holder, kept.clone(), LONG)
+        .await;
+    settled(RULE, Settled::Done, completed)?;
+    all_lost(subject, zombie.holder).await?;
+    let replay = subject.replay(RULE, heir.holder.id).await?;
+    same(RULE, "a replay after a zombie", &kept, &replay)
+}
+
+/// A claim that is settled is held no more. The same record again is what a holder sends whose
+/// answer got lost; a store may tell it that it is done.
+async fn second_answer(subject: &Subject) -> Result<(), Violation> {
+    let won = subject.hold(RULE).await?;
+    let kept = record("first");
+    let completed = subject.store.complete(won.holder, kept.clone(), LONG).await;
+    settled(RULE, Settled::Done, completed)?;
+    let soon = Duration::from_millis(1);
+    let _ = subject.store.complete(won.holder, kept.clone(), soon).await;
+    all_lost(subject, won.holder).await?;
+    subject.pause(soon * 4).await;
+    let replay = subject.replay(RULE, won.holder.id).await?;
+    same(RULE, "a replay after a second answer", &kept, &replay)
+}
+
+async fn all_lost(subject: &Subject, holder: Holder) -> Result<(), Violation> {
+    let store = &subject.store;
+    let lost = |answer| settled(RULE, Settled::Lost, answer);
+    lost(store.complete(holder, record("zombie"), LONG).await)?;
+    lost(store.renew(holder, LONG).await)?;
+    lost(store.abandon(holder).await)?;
+    lost(store.release(holder).await)
+}
+
+async fn in_flight_still(subject: &Subject, won: Won) -> Result<(), Violation> {
+    let entry = subject.entry(RULE, won.holder.id).await?;
+    let is_the_same = matches!(
+        entry,
+        Some(Entry::InFlight { fence, attempt, .. })
+            if fence == won.holder.fence && attempt == won.attempt
+    );
+    ensure(RULE, is_the_same, || {
+        format!("a transition by somebody else left {entry:?} of {won:?}")
+    })
+}

@@ -1,0 +1,35 @@
+//! Rule 6: what cannot be read is an error, and stays.
+
+use super::super::subject::{LONG, Subject, broken, claim, record, settled};
+use super::super::{Damage, Violation};
+use crate::record_id::RecordId;
+use crate::store::{Settled, StoreError};
+
+const RULE: u8 = 6;
+
+pub(super) async fn run(subject: &Subject, damage: &Damage) -> Result<(), Violation> {
+    let won = subject.hold(RULE).await?;
+    let completed = subject.store.complete(won.holder, record("whole"), LONG);
+    settled(RULE, Settled::Done, completed.await)?;
+    damage(won.holder.id).await;
+    is_an_error(subject, won.holder.id).await?;
+
+    let won = subject.hold(RULE).await?;
+    damage(won.holder.id).await;
+    is_an_error(subject, won.holder.id).await
+}
+
+/// Twice, for the first claim must not have cleared it away.
+async fn is_an_error(subject: &Subject, id: RecordId) -> Result<(), Violation> {
+    for _ in 0..2 {
+        match subject.store.claim(claim(id, LONG)).await {
+            Err(StoreError::Undecodable(_)) => {}
+            answer => return broken(RULE, format!("a claim on damaged bytes got {answer:?}")),
+        }
+        match subject.store.look_up(id).await {
+            Err(StoreError::Undecodable(_)) => {}
+            answer => return broken(RULE, format!("a look at damaged bytes got {answer:?}")),
+        }
+    }
+    Ok(())
+}

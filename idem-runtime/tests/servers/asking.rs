@@ -1,0 +1,38 @@
+//! Claims and records as these tests make them.
+
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+use idem_runtime::store::{Claim, Claimed, Holder, Record, Store};
+use idem_runtime::{Fingerprint, RecordId, Scope};
+
+pub(crate) const FINGERPRINT: Fingerprint = Fingerprint::from_bytes([7; 32]);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+
+pub(crate) fn id(name: &str) -> RecordId {
+    RecordId::new("tests", &Scope::new().value("acme"), name)
+}
+
+pub(crate) fn claim(name: &str) -> Claim {
+    Claim::new(id(name), FINGERPRINT, HOUR, HOUR)
+}
+
+pub(crate) fn record(body: &[u8]) -> Record {
+    Record::answer(FINGERPRINT, StatusCode::CREATED, &HeaderMap::new(), body).expect("it fits")
+}
+
+/// Claims, and expects to win.
+pub(crate) async fn win(store: &impl Store, claim: Claim) -> Holder {
+    let (id, owner) = (claim.id, claim.owner);
+    match store.claim(claim).await {
+        Ok(Claimed::Fresh { fence, .. }) => Holder { id, owner, fence },
+        other => panic!("not won: {other:?}"),
+    }
+}
+
+pub(crate) async fn replay(store: &impl Store, name: &str) -> Record {
+    match store.claim(claim(name)).await {
+        Ok(Claimed::Recorded { record, .. }) => record,
+        other => panic!("no replay: {other:?}"),
+    }
+}

@@ -1,0 +1,38 @@
+//! The in-memory store, and a store written by hand, keep the contract.
+#![cfg(feature = "testing")]
+
+#[allow(dead_code, reason = "its `main` runs as an example")]
+#[path = "../examples/own_store.rs"]
+mod own_store;
+
+use std::time::Duration;
+
+use idem_runtime::store::{MemoryStore, NearCache};
+use idem_runtime::testing::Contract;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_keeps_every_rule() {
+    let contract = Contract::of(MemoryStore::default());
+    contract.rounds(500).assert().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_keeps_every_rule_by_a_paused_clock() {
+    Contract::of(MemoryStore::default())
+        .tick(Duration::from_secs(60))
+        .rounds(5)
+        .assert()
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_near_cache_over_memory_keeps_every_rule() {
+    let store = NearCache::new(MemoryStore::default());
+    Contract::of(store).rounds(200).assert().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_of_the_guide_keeps_every_rule() {
+    let store = own_store::TableStore::default();
+    Contract::of(store).rounds(200).assert().await;
+}

@@ -1,0 +1,180 @@
+//! The near cache asks the store behind as seldom as it may, and no more seldom.
+
+mod servers;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use idem_runtime::store::{
+    Claim, Claimed, Entry, Holder, MemoryStore, NearCache, OnUnknown, Record, Settled, Store,
+    StoreFuture,
+};
+use idem_runtime::{Fingerprint, RecordId};
+
+use servers::asking::{HOUR, claim, id, record, replay, win};
+
+/// Counts the claims that reach the store behind.
+#[derive(Clone, Default)]
+struct Counted {
+    store: MemoryStore,
+    claims: Arc<AtomicUsize>,
+}
+
+impl Counted {
+    fn claims(&self) -> usize {
+        self.claims.load(Ordering::Relaxed)
+    }
+}
+
+impl Store for Counted {
+    fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
+        self.claims.fetch_add(1, Ordering::Relaxed);
+        self.store.claim(claim)
+    }
+
+    fn renew(&self, holder: Holder, lease: Duration) -> StoreFuture<Settled> {
+        self.store.renew(holder, lease)
+    }
+
+    fn complete(&self, holder: Holder, record: Record, ttl: Duration) -> StoreFuture<Settled> {
+        self.store.complete(holder, record, ttl)
+    }
+
+    fn release(&self, holder: Holder) -> StoreFuture<Settled> {
+        self.store.release(holder)
+    }
+
+    fn abandon(&self, holder: Holder) -> StoreFuture<Settled> {
+        self.store.abandon(holder)
+    }
+
+    fn look_up(&self, id: RecordId) -> StoreFuture<Option<Entry>> {
+        self.store.look_up(id)
+    }
+
+    fn forget(&self, id: RecordId) -> StoreFuture<bool> {
+        self.store.forget(id)
+    }
+
+    fn resolve(
+        &self,
+        id: RecordId,
+        fence: u64,
+        record: Record,
+        ttl: Duration,
+    ) -> StoreFuture<Settled> {
+        self.store.resolve(id, fence, record, ttl)
+    }
+}
+
+async fn keep(store: &impl Store, name: &str, ttl: Duration) {
+    let holder = win(store, claim(name)).await;
+    let completed = store.complete(holder, record(name.as_bytes()), ttl).await;
+    assert_eq!(completed.expect("memory answers"), Settled::Done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_replay_asks_and_the_rest_do_not() {
+    let behind = Counted::default();
+    let near = NearCache::new(behind.clone());
+    keep(&near, "k", HOUR).await;
+    assert_eq!(behind.claims(), 1);
+    for _ in 0..10 {
+        assert_eq!(replay(&near, "k").await, record(b"k"));
+    }
+    assert_eq!(behind.claims(), 2);
+    // Past its age the record is asked for again.
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert_eq!(replay(&near, "k").await, record(b"k"));
+    assert_eq!(behind.claims(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_finished_is_asked_for_each_time() {
+    let behind = Counted::default();
+    let near = NearCache::new(behind.clone());
+    let holder = win(&near, claim("k")).await;
+    for asked in 2..5 {
+        let claimed = near.claim(claim("k")).await;
+        assert!(matches!(claimed, Ok(Claimed::InFlight { .. })));
+        assert_eq!(behind.claims(), asked);
+    }
+    let abandoned = near.abandon(holder).await;
+    assert_eq!(abandoned.expect("memory answers"), Settled::Done);
+    for asked in 5..8 {
+        let mut claim = claim("k");
+        claim.on_unknown = OnUnknown::Hold;
+        let claimed = near.claim(claim).await;
+        assert!(matches!(claimed, Ok(Claimed::Unknown { .. })));
+        assert_eq!(behind.claims(), asked);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mismatch_is_not_cached() {
+    let behind = Counted::default();
+    let near = NearCache::new(behind.clone());
+    keep(&near, "k", HOUR).await;
+    for asked in 2..5 {
+        let mut other = claim("k");
+        other.fingerprint = Fingerprint::from_bytes([9; 32]);
+        let claimed = near.claim(other).await;
+        assert!(matches!(claimed, Ok(Claimed::Recorded { .. })));
+        assert_eq!(behind.claims(), asked);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_outlives_the_store_behind() {
+    let near = NearCache::builder()
+        .max_age(HOUR)
+        .build(MemoryStore::default());
+    keep(&near, "k", Duration::from_secs(5)).await;
+    tokio::time::advance(Duration::from_millis(1)).await;
+    replay(&near, "k").await;
+    tokio::time::advance(Duration::from_millis(4998)).await;
+    replay(&near, "k").await;
+    tokio::time::advance(Duration::from_millis(1)).await;
+    win(&near, claim("k")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_process_forgets_the_others_forget_within_the_age() {
+    let behind = MemoryStore::default();
+    let (here, there) = (NearCache::new(behind.clone()), NearCache::new(behind));
+    keep(&here, "k", HOUR).await;
+    replay(&here, "k").await;
+    replay(&there, "k").await;
+
+    assert!(here.forget(id("k")).await.expect("memory answers"));
+    let entry = here.look_up(id("k")).await.expect("memory answers");
+    assert!(entry.is_none());
+    replay(&there, "k").await;
+    tokio::time::advance(Duration::from_secs(10)).await;
+    win(&there, claim("k")).await;
+    let claimed = here.claim(claim("k")).await;
+    assert!(matches!(claimed, Ok(Claimed::InFlight { .. })));
+}
+
+#[tokio::test]
+async fn the_bytes_are_bounded() {
+    const ROOM: u64 = 64 << 10;
+    let near = NearCache::builder()
+        .max_bytes(ROOM)
+        .build(MemoryStore::default());
+    let body = vec![0; 4 << 10];
+    for number in 0..100 {
+        let name = format!("k{number}");
+        let holder = win(&near, claim(&name)).await;
+        let completed = near.complete(holder, record(&body), HOUR).await;
+        assert_eq!(completed.expect("memory answers"), Settled::Done);
+        assert_eq!(replay(&near, &name).await, record(&body));
+        assert!(near.bytes() <= ROOM, "{} bytes", near.bytes());
+    }
+    assert!(near.bytes() > 0);
+    // Every record is replayed, near or not.
+    for number in 0..100 {
+        replay(&near, &format!("k{number}")).await;
+    }
+}

@@ -1,0 +1,53 @@
+//! The PostgreSQL store on servers of its own.
+#![cfg(all(feature = "postgres", feature = "testing"))]
+
+mod servers;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use idem_runtime::store::{NearCache, PostgresStore};
+use idem_runtime::testing::Contract;
+
+use servers::postgres::PostgresServer;
+
+async fn connect(server: &PostgresServer) -> PostgresStore {
+    let builder = PostgresStore::builder().url(server.url());
+    // A test machine may be busy.
+    let store = builder.timeout(Duration::from_secs(20)).connect().await;
+    store.expect("postgres is there")
+}
+
+/// Makes what stands under an id unreadable.
+fn damaged(contract: Contract, server: &Arc<PostgresServer>) -> Contract {
+    let server = server.clone();
+    contract.damage_with(move |id| {
+        server.command(&format!(
+            "UPDATE idem_records SET version = 9 WHERE id = '\\x{id}'"
+        ));
+        std::future::ready(())
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_keeps_every_rule() {
+    let server = Arc::new(PostgresServer::start());
+    let contract = Contract::of(connect(&server).await).rounds(50);
+    damaged(contract, &server).assert().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_near_cache_over_postgres_keeps_every_rule() {
+    let server = Arc::new(PostgresServer::start());
+    let contract = Contract::of(NearCache::new(connect(&server).await)).rounds(5);
+    damaged(contract, &server).assert().await;
+}
+
+/// A race that such a session loses is an error of the server, and run again.
+#[tokio::test(flavor = "multi_thread")]
+async fn serializable_sessions_keep_every_rule() {
+    let settings = ["default_transaction_isolation=serializable"];
+    let server = PostgresServer::with(&settings);
+    let contract = Contract::of(connect(&server).await);
+    contract.rounds(3).assert().await;
+}

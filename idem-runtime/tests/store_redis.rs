@@ -1,0 +1,42 @@
+//! The Redis store on servers of its own.
+#![cfg(all(feature = "redis", feature = "testing"))]
+
+mod servers;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use idem_runtime::store::{NearCache, RedisStore};
+use idem_runtime::testing::Contract;
+
+use servers::redis::RedisServer;
+
+async fn connect(server: &RedisServer) -> RedisStore {
+    let builder = RedisStore::builder().url(server.url());
+    // A test machine may be busy.
+    let store = builder.timeout(Duration::from_secs(10)).connect().await;
+    store.expect("redis is there")
+}
+
+/// Makes what stands under an id unreadable.
+fn damaged(contract: Contract, server: &Arc<RedisServer>) -> Contract {
+    let server = server.clone();
+    contract.damage_with(move |id| {
+        server.command(&["SETRANGE", &format!("idem:{id}"), "0", "\u{9}"]);
+        std::future::ready(())
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_keeps_every_rule() {
+    let server = Arc::new(RedisServer::start());
+    let contract = Contract::of(connect(&server).await).rounds(100);
+    damaged(contract, &server).assert().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_near_cache_over_redis_keeps_every_rule() {
+    let server = Arc::new(RedisServer::start());
+    let contract = Contract::of(NearCache::new(connect(&server).await)).rounds(10);
+    damaged(contract, &server).assert().await;
+}

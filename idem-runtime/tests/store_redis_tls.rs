@@ -1,0 +1,75 @@
+//! The Redis store over TLS.
+#![cfg(feature = "redis-tls")]
+
+mod servers;
+
+use std::path::Path;
+
+use idem_runtime::store::{RedisStore, Settled, Store};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+use servers::asking::{HOUR, claim, record, replay, win};
+use servers::free_port;
+use servers::redis::RedisServer;
+
+/// An authority, and a certificate of its for `localhost`: the authority's in PEM.
+fn certify(folder: &Path) -> String {
+    let key = KeyPair::generate().expect("a key");
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let certificate = authority.self_signed(&key).expect("a certificate");
+    let authority = Issuer::new(authority, key);
+
+    let key = KeyPair::generate().expect("a key");
+    let names = vec!["localhost".to_owned()];
+    let server = CertificateParams::new(names).expect("a name");
+    let server = server.signed_by(&key, &authority).expect("a certificate");
+    let write = |name, text| std::fs::write(folder.join(name), text).expect("ours");
+    write("ca.pem", certificate.pem());
+    write("server.pem", server.pem());
+    write("key.pem", key.serialize_pem());
+    certificate.pem()
+}
+
+fn start(folder: &Path) -> (RedisServer, String) {
+    let port = free_port().to_string();
+    let path = |name| folder.join(name).display().to_string();
+    let server = RedisServer::with(&[
+        "--tls-port",
+        &port,
+        "--tls-cert-file",
+        &path("server.pem"),
+        "--tls-key-file",
+        &path("key.pem"),
+        "--tls-ca-cert-file",
+        &path("ca.pem"),
+        "--tls-auth-clients",
+        "no",
+    ]);
+    (server, format!("rediss://localhost:{port}/"))
+}
+
+#[tokio::test]
+async fn a_server_that_the_authority_vouches_for_is_trusted() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let authority = certify(folder.path());
+    let (_server, url) = start(folder.path());
+    let store = RedisStore::builder()
+        .url(url)
+        .root_certificate(authority)
+        .connect()
+        .await
+        .expect("it is trusted");
+    let holder = win(&store, claim("k")).await;
+    let completed = store.complete(holder, record(b"{}"), HOUR).await;
+    assert_eq!(completed.expect("redis is there"), Settled::Done);
+    assert_eq!(replay(&store, "k").await, record(b"{}"));
+}
+
+#[tokio::test]
+async fn a_server_that_nobody_vouches_for_is_not_trusted() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    certify(folder.path());
+    let (_server, url) = start(folder.path());
+    assert!(RedisStore::connect(url).await.is_err());
+}

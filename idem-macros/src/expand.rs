@@ -42,7 +42,7 @@ pub(crate) fn expand(args: &Args, plan: &Plan, handler: &Handler) -> TokenStream
     let split = arguments.split(plan);
     let admit = admit(args, plan, &arguments);
     let admitted = arguments.admitted(plan);
-    let settle = settle(&arguments, handler);
+    let settle = settle(&arguments, handler, &private);
     let (lease, response) = (local("__idem_lease"), local("__idem_response"));
     quote! {
         #(#attrs)*
@@ -147,11 +147,11 @@ fn admit(args: &Args, plan: &Plan, arguments: &Arguments<'_>) -> TokenStream {
 
 /// `lease.settle(async move { … }).await`, all of it spanned at the type that the user declared: a
 /// future that is not `Send` and an answer that is none are then reported there, and once.
-fn settle(arguments: &Arguments<'_>, handler: &Handler) -> TokenStream {
+fn settle(arguments: &Arguments<'_>, handler: &Handler, private: &TokenStream) -> TokenStream {
     let span = returns::span(&handler.sig);
     let moved = arguments.moved();
     let taken_apart = arguments.taken_apart();
-    let pin = returns::pin(&handler.sig);
+    let pin = returns::pin(&handler.sig, private);
     let body = &handler.body;
     let lease = Ident::new("__idem_lease", Span::mixed_site().located_at(span));
     let mut block = Group::new(Delimiter::Brace, quote!(#moved #taken_apart #pin #body));

@@ -8,12 +8,10 @@ use syn::{
     GenericParam, Generics, Path, PathArguments, ReturnType, Signature, Type, TypeParamBound,
 };
 
-/// A statement that is never entered and returns the type that the handler declares.
+/// A statement that is never reached and returns the type that the handler declares.
 ///
 /// Without it `?`, an early `return` and a body that only panics would not know their type.
-/// `Option::<Json<Trade>>::None` names the type without making a value of it, so that nothing is
-/// unreachable and no lint wakes up.
-pub(crate) fn pin(sig: &Signature) -> TokenStream {
+pub(crate) fn pin(sig: &Signature, private: &TokenStream) -> TokenStream {
     let span = span(sig);
     let ReturnType::Type(_, ty) = &sig.output else {
         return quote_spanned!(span=> if false { return; });
@@ -22,16 +20,16 @@ pub(crate) fn pin(sig: &Signature) -> TokenStream {
     let mut opaque = Opaque::default();
     opaque.visit_type_mut(&mut named);
     if opaque.parameters.is_empty() {
-        return pin_with(span, &quote!(::core::option::Option::<#ty>::None));
+        return pin_with(span, &quote!(#private::never::<#ty>()));
     }
     // That an answer is a response is asked of all of them; asked twice, it would be told twice.
     let teaches_nothing = opaque.parameters.iter().all(Parameter::is_only_a_response);
     if teaches_nothing || names_what_an_inner_item_cannot(sig) {
         let named = opaque.parameters.iter().map(Parameter::only_named);
-        let pin = pin_erased(span, ty);
+        let pin = pin_erased(span, ty, private);
         return quote!(#(#named)* #pin);
     }
-    pin_opaque(sig, &named, &opaque.parameters)
+    pin_opaque(sig, &named, &opaque.parameters, private)
 }
 
 /// Where the handler declares its answer; its name where it declares none.
@@ -42,27 +40,28 @@ pub(crate) fn span(sig: &Signature) -> Span {
     }
 }
 
-fn pin_with(span: Span, none: &TokenStream) -> TokenStream {
-    quote_spanned! {span=>
-        if let ::core::option::Option::Some(__idem_answer) = #none {
-            return __idem_answer;
-        }
-    }
+fn pin_with(span: Span, answer: &TokenStream) -> TokenStream {
+    quote_spanned!(span=> if false { return #answer; })
 }
 
-fn pin_erased(span: Span, ty: &Type) -> TokenStream {
+fn pin_erased(span: Span, ty: &Type, private: &TokenStream) -> TokenStream {
     let mut erased = ty.clone();
     Erase.visit_type_mut(&mut erased);
     match erased {
         Type::Infer(_) => TokenStream::new(),
-        erased => pin_with(span, &quote!(::core::option::Option::<#erased>::None)),
+        erased => pin_with(span, &quote!(#private::never::<#erased>())),
     }
 }
 
 /// `impl Trait` has no place in a body, but as the type parameter of a function it has, where its
 /// bounds still teach inference: `impl Stream<Item = Result<Event, Infallible>>` names the only
 /// error type that there is.
-fn pin_opaque(sig: &Signature, ty: &Type, parameters: &[Parameter]) -> TokenStream {
+fn pin_opaque(
+    sig: &Signature,
+    ty: &Type,
+    parameters: &[Parameter],
+    private: &TokenStream,
+) -> TokenStream {
     let mut generics = if mentions_any(ty, parameters, &sig.generics) {
         sig.generics.clone()
     } else {
@@ -83,8 +82,8 @@ fn pin_opaque(sig: &Signature, ty: &Type, parameters: &[Parameter]) -> TokenStre
     let (parameters, _, bounds) = generics.split_for_impl();
     let pin = pin_with(span(sig), &quote!(__idem_returns::<#(#arguments),*>()));
     quote! {
-        fn __idem_returns #parameters () -> ::core::option::Option<#ty> #bounds {
-            ::core::option::Option::None
+        fn __idem_returns #parameters () -> #ty #bounds {
+            #private::never()
         }
         #pin
     }

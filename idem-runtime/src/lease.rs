@@ -44,16 +44,27 @@ impl Lease {
     where
         F: Future<Output: IntoResponse> + Send + 'static,
     {
-        let way = match self.0 {
-            Kind::Held(running) => Way::Held {
-                running: running.handle(async move { handler.await.into_response() }),
+        let degraded = matches!(self.0, Kind::Degraded);
+        match self.into_running() {
+            Some(running) => Settle {
+                way: Way::Held {
+                    running: running.handle(Box::pin(Responding { handler })),
+                },
             },
-            kind => Way::Unprotected {
-                handler,
-                degraded: matches!(kind, Kind::Degraded),
+            None => Settle {
+                way: Way::Unprotected {
+                    handler: Responding { handler },
+                    degraded,
+                },
             },
-        };
-        Settle { way }
+        }
+    }
+
+    fn into_running(self) -> Option<Running> {
+        match self.0 {
+            Kind::Held(running) => Some(running),
+            Kind::Unprotected | Kind::Degraded => None,
+        }
     }
 
     /// Settles the answer of the body extractor, which refused before the handler began.
@@ -80,7 +91,7 @@ pin_project! {
     #[must_use = "the handler does not run until it is awaited"]
     pub struct Settle<F> {
         #[pin]
-        way: Way<F>,
+        way: Way<Responding<F>>,
     }
 }
 
@@ -98,6 +109,32 @@ pin_project! {
     }
 }
 
+pin_project! {
+    /// The handler, and its answer as a response. A type of its own and no `async` block, for each
+    /// handler is compiled with it.
+    struct Responding<F> {
+        #[pin]
+        handler: F,
+    }
+}
+
+impl<F> Future for Responding<F>
+where
+    F: Future<Output: IntoResponse>,
+{
+    type Output = Response;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
+        let polled = self.project().handler.poll(cx);
+        polled.map(IntoResponse::into_response)
+    }
+}
+
+fn mark_degraded(response: &mut Response) {
+    let value = HeaderValue::from_static("true");
+    response.headers_mut().insert(DEGRADED, value);
+}
+
 impl<F> Future for Settle<F>
 where
     F: Future<Output: IntoResponse>,
@@ -107,10 +144,9 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
         match self.project().way.project() {
             WayProjection::Unprotected { handler, degraded } => {
-                let mut response = ready!(handler.poll(cx)).into_response();
+                let mut response = ready!(handler.poll(cx));
                 if *degraded {
-                    let value = HeaderValue::from_static("true");
-                    response.headers_mut().insert(DEGRADED, value);
+                    mark_degraded(&mut response);
                 }
                 Poll::Ready(response)
             }

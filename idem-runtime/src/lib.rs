@@ -52,4 +52,14 @@ pub mod __private {
     pub use crate::lease::{Lease, Settle};
     pub use crate::policy::{FingerprintMode, Policy, Statuses};
     pub use crate::scope::{ScopeMissing, ScopeReader, ScopeValue};
+
+    /// Names the type that a handler returns, where nothing is ever returned.
+    ///
+    /// # Panics
+    ///
+    /// Always; generated code calls it in a branch that is never taken.
+    #[must_use]
+    pub fn never<T>() -> T {
+        unreachable!("the branch is never taken")
+    }
 }

@@ -102,12 +102,9 @@ impl Running {
     }
 
     /// Begins to run the handler.
-    pub(crate) fn handle(
-        mut self,
-        handler: impl Future<Output = Response> + Send + 'static,
-    ) -> Self {
+    pub(crate) fn handle(mut self, handler: BoxFuture<Response>) -> Self {
         if let Some(work) = &mut self.work {
-            work.stage = Stage::Handling(Box::pin(handler));
+            work.stage = Stage::Handling(handler);
         }
         self
     }

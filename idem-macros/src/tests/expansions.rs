@@ -41,10 +41,10 @@ fn the_readmes_handler() {
                         __idem_lease
                             .settle(async move {
                                 let _ = (&order, &account, &desk);
-                                if let ::core::option::Option::Some(__idem_answer) = ::core::option::Option::<
-                                    Result<(StatusCode, Json<Trade>), TradeError>,
-                                >::None {
-                                    return __idem_answer;
+                                if false {
+                                    return ::axum_idem::__private::never::<
+                                        Result<(StatusCode, Json<Trade>), TradeError>,
+                                    >();
                                 }
                                 desk.place(account, order).await
                             })
@@ -125,10 +125,8 @@ fn every_argument_of_the_attribute() {
                         __idem_lease
                             .settle(async move {
                                 let _ = (&order, &desk, &user);
-                                if let ::core::option::Option::Some(__idem_answer) = ::core::option::Option::<
-                                    StatusCode,
-                                >::None {
-                                    return __idem_answer;
+                                if false {
+                                    return idem::__private::never::<StatusCode>();
                                 }
                                 desk.place(user, order).await
                             })
@@ -207,10 +205,8 @@ fn a_scope_over_the_last_argument() {
                         __idem_lease
                             .settle(async move {
                                 let _ = &order;
-                                if let ::core::option::Option::Some(__idem_answer) = ::core::option::Option::<
-                                    StatusCode,
-                                >::None {
-                                    return __idem_answer;
+                                if false {
+                                    return ::axum_idem::__private::never::<StatusCode>();
                                 }
                                 cancel_order(order).await
                             })
@@ -249,10 +245,8 @@ fn generics_outlive_the_request() {
                         __idem_lease
                             .settle(async move {
                                 let _ = (&order, &desk);
-                                if let ::core::option::Option::Some(__idem_answer) = ::core::option::Option::<
-                                    Json<T>,
-                                >::None {
-                                    return __idem_answer;
+                                if false {
+                                    return ::axum_idem::__private::never::<Json<T>>();
                                 }
                                 desk.place(order).await
                             })
@@ -287,14 +281,11 @@ fn an_opaque_answer_keeps_its_bounds() {
                                 fn __idem_returns<
                                     T: Order,
                                     __IdemOpaque0: Stream<Item = Result<T, Infallible>>,
-                                >() -> ::core::option::Option<Sse<__IdemOpaque0>> {
-                                    ::core::option::Option::None
+                                >() -> Sse<__IdemOpaque0> {
+                                    ::axum_idem::__private::never()
                                 }
-                                if let ::core::option::Option::Some(__idem_answer) = __idem_returns::<
-                                    T,
-                                    _,
-                                >() {
-                                    return __idem_answer;
+                                if false {
+                                    return __idem_returns::<T, _>();
                                 }
                                 Sse::new(order.watch())
                             })
@@ -360,10 +351,8 @@ fn an_opaque_answer_beside_self() {
                                     #[allow(unused_imports)]
                                     use IntoResponse as _;
                                 }
-                                if let ::core::option::Option::Some(__idem_answer) = ::core::option::Option::<
-                                    Result<_, Self>,
-                                >::None {
-                                    return __idem_answer;
+                                if false {
+                                    return ::axum_idem::__private::never::<Result<_, Self>>();
                                 }
                                 Ok(order)
                             })
@@ -380,9 +369,7 @@ fn a_half_typed_body_still_expands() {
     check(
         "scope = token",
         "async fn place(order: String) -> String { let user = order. }",
-        &expect![[
-            r#"async fn place (order : :: axum_idem :: __private :: Deferred < String >) -> :: axum_idem :: __private :: Response { static __IDEM_POLICY : :: axum_idem :: __private :: Policy = :: axum_idem :: __private :: Policy :: new (:: core :: concat ! (:: core :: module_path ! () , "::" , "place")) ; match __IDEM_POLICY . admit (order , | __idem_scope | __idem_scope . token ()) . await { :: core :: result :: Result :: Err (__idem_response) => __idem_response , :: core :: result :: Result :: Ok ((__idem_lease , order)) => __idem_lease . settle (async move { let _ = & order ; if let :: core :: option :: Option :: Some (__idem_answer) = :: core :: option :: Option :: < String > :: None { return __idem_answer ; } let user = order . }) . await , } }"#
-        ]],
+        &expect![[r#"async fn place (order : :: axum_idem :: __private :: Deferred < String >) -> :: axum_idem :: __private :: Response { static __IDEM_POLICY : :: axum_idem :: __private :: Policy = :: axum_idem :: __private :: Policy :: new (:: core :: concat ! (:: core :: module_path ! () , "::" , "place")) ; match __IDEM_POLICY . admit (order , | __idem_scope | __idem_scope . token ()) . await { :: core :: result :: Result :: Err (__idem_response) => __idem_response , :: core :: result :: Result :: Ok ((__idem_lease , order)) => __idem_lease . settle (async move { let _ = & order ; if false { return :: axum_idem :: __private :: never :: < String > () ; } let user = order . }) . await , } }"#]],
     );
 }
 

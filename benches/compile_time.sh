@@ -5,11 +5,13 @@
 #
 # Builds the dependencies once, then the crate alone, turn and turn about; prints the best of five.
 set -eu
+# With it the second build would find everything already there.
+export CARGO_INCREMENTAL=0
 
 command=${1:-build}
 repository=$(cd "$(dirname "$0")/.." && pwd)
 place=$(mktemp -d)
-trap 'rm -rf "$place"' EXIT
+trap '[ -n "${KEEP:-}" ] || rm -rf "$place"' EXIT
 
 write_crate() { # name, attribute
     mkdir -p "$place/$1/src"

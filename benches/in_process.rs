@@ -116,7 +116,7 @@ struct Path {
     times: Vec<f64>,
 }
 
-const PER_ROUND: u64 = 200;
+const PER_ROUND: u32 = 200;
 
 impl Path {
     fn new(name: &'static str, router: Router, key: fn(u64) -> Option<u64>) -> Self {
@@ -130,7 +130,12 @@ impl Path {
 
     async fn round(&mut self, round: u64, body: &str) {
         let requests: Vec<_> = (0..PER_ROUND)
-            .map(|at| request((self.key)(round * PER_ROUND + at), body))
+            .map(|at| {
+                request(
+                    (self.key)(round * u64::from(PER_ROUND) + u64::from(at)),
+                    body,
+                )
+            })
             .collect();
         let begun = Instant::now();
         for request in requests {
@@ -190,7 +195,7 @@ async fn main() {
             }
         }
         let bare = paths[0].times.clone();
-        let bare_per_request = quartiles(bare.clone())[1] / PER_ROUND as f64;
+        let bare_per_request = quartiles(bare.clone())[1] / f64::from(PER_ROUND);
         println!(
             "{size} B; bare axum {:?} a request",
             Duration::from_secs_f64(bare_per_request)

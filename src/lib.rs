@@ -14,3 +14,6 @@ pub use idem_runtime::testing;
 
 #[doc = include_str!("../docs/guide.md")]
 pub mod guide {}
+
+#[doc = include_str!("compile_errors.md")]
+pub mod compile_errors {}

@@ -1,210 +1,216 @@
-//! Two processes behind one Redis or one PostgreSQL keep the promise together.
-#![cfg(all(feature = "redis", feature = "postgres"))]
+//! Two processes behind one store: races, kills, stops and restarts.
 
+mod member;
 #[path = "../../idem-runtime/tests/servers/mod.rs"]
 mod servers;
+#[path = "../http/support.rs"]
+#[expect(dead_code, reason = "shared with the tests of one process")]
+mod support;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::State;
-use axum::http::{HeaderMap, Request, StatusCode};
-use axum::routing::post;
-use axum_idem::store::{PostgresStore, RedisStore, Store};
-use axum_idem::{Idempotency, idempotent};
-use http_body_util::BodyExt;
-use tower::ServiceExt;
-
+use member::{Fleet, Member};
 use servers::postgres::PostgresServer;
 use servers::redis::RedisServer;
+use support::{Answer, eventually};
 
-/// What really happened, whichever process did it.
-#[derive(Clone, Default)]
-struct Effects(Arc<AtomicUsize>);
+const LEASE: Duration = Duration::from_millis(1_500);
 
-impl Effects {
-    fn count(&self) -> usize {
-        self.0.load(Ordering::SeqCst)
+/// The stores that every promise is held against.
+enum Backend {
+    Redis(RedisServer),
+    Postgres(PostgresServer),
+}
+
+impl Backend {
+    fn all() -> [Self; 2] {
+        let durable = ["--appendonly", "yes", "--appendfsync", "always"];
+        [
+            Self::Redis(RedisServer::with(&durable)),
+            Self::Postgres(PostgresServer::start()),
+        ]
     }
-}
 
-#[idempotent(ttl = "1h", scope = global)]
-async fn book(State(effects): State<Effects>, body: String) -> (StatusCode, String) {
-    let run = effects.0.fetch_add(1, Ordering::SeqCst) + 1;
-    tokio::time::sleep(Duration::from_millis(20)).await;
-    (StatusCode::CREATED, format!("{body} {run}"))
-}
-
-/// A process of its own: it shares nothing with another but the store's server.
-fn process(store: impl Store, effects: &Effects) -> Router {
-    let idem = Idempotency::builder()
-        .store(store)
-        .lease(Duration::from_secs(5))
-        .build();
-    Router::new()
-        .route("/book", post(book))
-        .layer(idem)
-        .with_state(effects.clone())
-}
-
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: String,
-}
-
-impl Answer {
-    fn is_replay(&self) -> bool {
-        self.headers.contains_key("idempotency-replayed")
-    }
-}
-
-async fn send(process: &Router, key: &str) -> Answer {
-    let request = Request::post("/book")
-        .header("idempotency-key", key)
-        .body(Body::from("trade"))
-        .expect("a request");
-    let response = process.clone().oneshot(request).await;
-    let (parts, body) = response.expect("a router answers").into_parts();
-    let body = body.collect().await.expect("a body").to_bytes();
-    Answer {
-        status: parts.status,
-        headers: parts.headers,
-        body: String::from_utf8(body.to_vec()).expect("text"),
-    }
-}
-
-async fn redis(server: &RedisServer) -> RedisStore {
-    let store = RedisStore::connect(server.url()).await;
-    store.expect("redis is there")
-}
-
-async fn postgres(server: &PostgresServer) -> PostgresStore {
-    let builder = PostgresStore::builder().url(server.url());
-    let store = builder.timeout(Duration::from_secs(10)).connect().await;
-    store.expect("postgres is there")
-}
-
-async fn two_hundred_at_once(processes: [Router; 2], effects: &Effects) {
-    let requests: Vec<_> = (0..200)
-        .map(|number| {
-            let process = processes[number % 2].clone();
-            tokio::spawn(async move { send(&process, "same").await })
-        })
-        .collect();
-    let mut bodies = Vec::new();
-    for request in requests {
-        let answer = request.await.expect("no panic");
-        match answer.status {
-            StatusCode::CREATED => bodies.push(answer.body),
-            status => assert_eq!(status, StatusCode::CONFLICT, "{}", answer.body),
+    fn url(&self) -> String {
+        match self {
+            Self::Redis(server) => server.url(),
+            Self::Postgres(server) => server.url(),
         }
     }
-    assert_eq!(effects.count(), 1);
-    assert!(!bodies.is_empty());
-    assert!(bodies.iter().all(|body| body == "trade 1"), "{bodies:?}");
-    for process in &processes {
-        let answer = send(process, "same").await;
-        assert_eq!((answer.is_replay(), &*answer.body), (true, "trade 1"));
+
+    fn kill(&mut self) {
+        match self {
+            Self::Redis(server) => server.kill(),
+            Self::Postgres(server) => server.kill(),
+        }
+    }
+
+    fn start_again(&mut self) {
+        match self {
+            Self::Redis(server) => server.start_again(),
+            Self::Postgres(server) => server.start_again(),
+        }
+    }
+}
+
+/// Not a test of its own: the other tests start it as a process that they can kill.
+#[tokio::test]
+async fn member_of_a_fleet() {
+    member::serve_if_asked().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_hundred_equal_requests_to_both_one_runs() {
+    for backend in Backend::all() {
+        let fleet = Fleet::start(&backend.url(), LEASE).await;
+        fleet.open_gate();
+        let servers = [fleet.one.server, fleet.other.server];
+        let requests: Vec<_> = (0..200)
+            .map(|at| tokio::spawn(async move { servers[at % 2].post("/work", "k", "{}").await }))
+            .collect();
+        for request in requests {
+            let answer = request.await.expect("no panic");
+            match answer.status.as_u16() {
+                200 => assert_eq!(answer.text(), "attempt 1"),
+                409 => assert_eq!(answer.code(), "idempotency_key_in_flight"),
+                status => panic!("{status}"),
+            }
+        }
+        for server in servers {
+            assert!(server.post("/work", "k", "{}").await.is_replay());
+        }
+        assert_eq!(fleet.runs(), ["attempt 1"]);
+    }
+}
+
+async fn until(mut ask: impl AsyncFnMut() -> Answer, is_it: impl Fn(&Answer) -> bool) -> Answer {
+    loop {
+        let answer = ask().await;
+        if is_it(&answer) {
+            return answer;
+        }
+        assert_eq!(answer.code(), "idempotency_key_in_flight");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_processes_behind_one_redis_run_once() {
-    let (server, effects) = (RedisServer::start(), Effects::default());
-    let processes = [
-        process(redis(&server).await, &effects),
-        process(redis(&server).await, &effects),
-    ];
-    two_hundred_at_once(processes, &effects).await;
+async fn when_the_process_that_runs_it_is_killed_the_other_one_reruns_after_the_lease() {
+    for backend in Backend::all() {
+        let mut fleet = Fleet::start(&backend.url(), LEASE).await;
+        let (one, other) = (fleet.one.server, fleet.other.server);
+        let lost =
+            tokio::spawn(async move { one.write(support::post_bytes("/work", "k", "{}")).await });
+        let _stream = lost.await.expect("no panic");
+        eventually("it runs", || fleet.runs().len() == 1).await;
+        fleet.one.kill();
+        let retry = async || other.post("/work", "k", "{}").await;
+        assert_eq!(retry().await.code(), "idempotency_key_in_flight");
+        fleet.open_gate();
+        let answer = until(retry, |answer| answer.status == 200).await;
+        assert_eq!((answer.text(), answer.is_replay()), ("attempt 2", false));
+        assert!(other.post("/work", "k", "{}").await.is_replay());
+        assert_eq!(fleet.runs(), ["attempt 1", "attempt 2"]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_processes_behind_one_postgres_run_once() {
-    let (server, effects) = (PostgresServer::start(), Effects::default());
-    let processes = [
-        process(postgres(&server).await, &effects),
-        process(postgres(&server).await, &effects),
-    ];
-    two_hundred_at_once(processes, &effects).await;
+async fn when_the_process_that_runs_it_is_killed_the_other_one_holds_the_key_where_told_so() {
+    for backend in Backend::all() {
+        let mut fleet = Fleet::start(&backend.url(), LEASE).await;
+        let (one, other) = (fleet.one.server, fleet.other.server);
+        let _stream = one.write(support::post_bytes("/held", "k", "{}")).await;
+        eventually("it runs", || fleet.runs().len() == 1).await;
+        fleet.one.kill();
+        fleet.open_gate();
+        let retry = async || other.post("/held", "k", "{}").await;
+        let answer = until(retry, |answer| {
+            answer.code() == "idempotency_outcome_unknown"
+        })
+        .await;
+        assert_eq!(answer.status, 409);
+        assert_eq!(fleet.runs(), ["attempt 1"]);
+    }
 }
 
-#[tokio::test]
-async fn a_restart_of_every_process_replays() {
-    let effects = Effects::default();
-    let redis_server = RedisServer::start();
-    let postgres_server = PostgresServer::start();
-    let first = send(&process(redis(&redis_server).await, &effects), "k").await;
-    let again = send(&process(redis(&redis_server).await, &effects), "k").await;
-    assert_eq!((again.is_replay(), again.body), (true, first.body));
-    let first = send(&process(postgres(&postgres_server).await, &effects), "k").await;
-    let again = send(&process(postgres(&postgres_server).await, &effects), "k").await;
-    assert_eq!((again.is_replay(), again.body), (true, first.body));
-    assert_eq!(effects.count(), 2);
-}
-
-/// Under load, Redis dies and comes back with what it had acknowledged.
+/// Stopped for longer than its lease, a process does not know that it was overtaken.
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_may_die_and_come_back() {
-    let settings = ["--appendonly", "yes", "--appendfsync", "always"];
-    let (mut server, effects) = (RedisServer::with(&settings), Effects::default());
-    let process = process(redis(&server).await, &effects);
-    let mut acknowledged = Vec::new();
-    for number in 0..20 {
-        let key = format!("before-{number}");
-        let answer = send(&process, &key).await;
-        assert_eq!(answer.status, StatusCode::CREATED);
-        acknowledged.push((key, answer.body));
+async fn a_process_that_was_stopped_for_three_leases_cannot_overwrite_the_new_answer() {
+    for backend in Backend::all() {
+        let fleet = Fleet::start(&backend.url(), LEASE).await;
+        let (one, other) = (fleet.one.server, fleet.other.server);
+        let overtaken = tokio::spawn(async move { one.post("/work", "k", "{}").await });
+        eventually("it runs", || fleet.runs().len() == 1).await;
+        fleet.one.stop();
+        fleet.open_gate();
+        let retry = async || other.post("/work", "k", "{}").await;
+        let answer = until(retry, |answer| answer.status == 200).await;
+        assert_eq!(answer.text(), "attempt 2");
+        tokio::time::sleep(2 * LEASE).await;
+        fleet.one.go_on();
+        // Its answer goes to its own client only.
+        let overtaken = overtaken.await.expect("no panic");
+        assert_eq!(
+            (overtaken.text(), overtaken.is_replay()),
+            ("attempt 1", false)
+        );
+        for server in [one, other] {
+            let replay = server.post("/work", "k", "{}").await;
+            assert_eq!((replay.text(), replay.is_replay()), ("attempt 2", true));
+        }
     }
-
-    server.kill();
-    let before = effects.count();
-    for number in 0..5 {
-        let answer = send(&process, &format!("down-{number}")).await;
-        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-        assert!(answer.headers.contains_key("retry-after"));
-    }
-    assert_eq!(effects.count(), before, "a handler ran without a claim");
-
-    server.start_again();
-    let answer = send(&process, "after").await;
-    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.body);
-    let before = effects.count();
-    for (key, body) in acknowledged {
-        let answer = send(&process, &key).await;
-        assert_eq!((answer.is_replay(), answer.body), (true, body), "{key}");
-    }
-    assert_eq!(effects.count(), before, "an acknowledged key ran again");
 }
 
-/// Where memory is full, a new key gets 503 and its handler does not run.
-#[tokio::test]
-async fn a_full_redis_runs_nothing() {
-    let (server, effects) = (RedisServer::start(), Effects::default());
-    let process = process(redis(&server).await, &effects);
-    let kept = send(&process, "kept").await;
-    server.command(&["CONFIG", "SET", "maxmemory", "1"]);
-    let refused = send(&process, "new").await;
-    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
-    let again = send(&process, "kept").await;
-    assert_eq!((again.is_replay(), again.body), (true, kept.body));
-    assert_eq!(effects.count(), 1);
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_every_process_replays_what_was_recorded() {
+    for mut backend in Backend::all() {
+        let mut fleet = Fleet::start(&backend.url(), LEASE).await;
+        fleet.open_gate();
+        assert_eq!(
+            fleet.one.server.post("/work", "k", "{}").await.text(),
+            "attempt 1"
+        );
+        fleet.one.kill();
+        fleet.other.kill();
+        backend.kill();
+        backend.start_again();
+        let again = Member::start(&backend.url(), LEASE, &fleet.folder).await;
+        assert!(again.server.post("/work", "k", "{}").await.is_replay());
+        assert_eq!(fleet.runs(), ["attempt 1"]);
+    }
 }
 
-/// What stands under a key and cannot be read is 503, and stays.
-#[tokio::test]
-async fn a_record_of_another_version_runs_nothing() {
-    let (server, effects) = (RedisServer::start(), Effects::default());
-    let process = process(redis(&server).await, &effects);
-    send(&process, "k").await;
-    let key = server.command(&["KEYS", "*"]);
-    server.command(&["SETRANGE", &key, "0", "\u{9}"]);
-    for _ in 0..2 {
-        let answer = send(&process, "k").await;
-        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+/// What was acknowledged before the store died is never run again; what comes meanwhile is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_store_is_down_requests_are_refused_and_afterwards_served() {
+    for mut backend in Backend::all() {
+        let fleet = Fleet::start(&backend.url(), LEASE).await;
+        fleet.open_gate();
+        let server = fleet.one.server;
+        let mut answered = Vec::new();
+        let mut next = 0..;
+        let mut send = async |answered: &mut Vec<String>| {
+            let key = format!("key-{}", next.next().expect("endless"));
+            let answer = server.post("/work", &key, "{}").await;
+            if answer.status == 200 {
+                answered.push(key);
+            }
+            answer.status.as_u16()
+        };
+        for _ in 0..50 {
+            assert_eq!(send(&mut answered).await, 200);
+        }
+        backend.kill();
+        for _ in 0..3 {
+            assert_eq!(send(&mut answered).await, 503);
+        }
+        backend.start_again();
+        while send(&mut answered).await != 200 {}
+        for key in &answered {
+            assert!(server.post("/work", key, "{}").await.is_replay(), "{key}");
+        }
+        let mut runs = fleet.runs_of_each_key();
+        runs.retain(|key, _| answered.contains(key));
+        assert!(runs.values().all(|runs| *runs == 1), "{runs:?}");
     }
-    assert_eq!(effects.count(), 1);
 }

@@ -1,0 +1,92 @@
+//! Two processes of the trading desk behind one store: what one of them has answered, the other
+//! replays.
+//!
+//! ```sh
+//! STORE=redis://127.0.0.1/ cargo run --example fleet --features redis,postgres
+//! STORE=postgres://postgres@127.0.0.1/ cargo run --example fleet --features redis,postgres
+//! ```
+//!
+//! prints two addresses and the lines to try. `LEASE_MS` sets how long a claim outlives its process.
+
+mod desk;
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use axum_idem::store::{PostgresStore, RedisStore};
+use axum_idem::{Idempotency, IdempotencyBuilder};
+use tokio::net::TcpListener;
+
+/// Where a member of the fleet listens; whoever has none is not a member, and starts two.
+const MEMBER: &str = "MEMBER";
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let store = std::env::var("STORE")
+        .map_err(|_| "set STORE to a `redis://…` or `postgres://…` address")?;
+    match std::env::var(MEMBER) {
+        Ok(address) => serve(address.parse()?, &store).await,
+        Err(_) => start_two(),
+    }
+}
+
+async fn serve(address: SocketAddr, store: &str) -> Result<(), Box<dyn Error>> {
+    let mut settings = with_store(store).await?.namespace("fleet");
+    if let Ok(lease) = std::env::var("LEASE_MS") {
+        settings = settings.lease(Duration::from_millis(lease.parse()?));
+    }
+    let idem = settings.build();
+    let listener = TcpListener::bind(address).await?;
+    println!("listening on {}", listener.local_addr()?);
+    axum::serve(listener, desk::router(idem.clone()))
+        .with_graceful_shutdown(async { drop(tokio::signal::ctrl_c().await) })
+        .await?;
+    idem.drain(Duration::from_secs(30)).await;
+    Ok(())
+}
+
+/// The one line that a fleet needs more than a single process.
+async fn with_store(address: &str) -> Result<IdempotencyBuilder, Box<dyn Error>> {
+    let settings = Idempotency::builder();
+    if address.starts_with("redis") {
+        Ok(settings.store(RedisStore::connect(address).await?))
+    } else {
+        Ok(settings.store(PostgresStore::connect(address).await?))
+    }
+}
+
+fn start_two() -> Result<(), Box<dyn Error>> {
+    let addresses = ["127.0.0.1:3001", "127.0.0.1:3002"];
+    let members: Vec<Child> = addresses
+        .iter()
+        .map(|address| {
+            Command::new(std::env::current_exe()?)
+                .env(MEMBER, address)
+                .stdout(Stdio::null())
+                .spawn()
+        })
+        .collect::<Result<_, _>>()?;
+    let [one, other] = addresses;
+    let post = |address| {
+        format!(
+            "curl -i http://{address}/accounts/7/trades -H 'Authorization: Bearer alice.1' \
+             -H 'Idempotency-Key: trade-1' -H 'Content-Type: application/json' \
+             -d '{{\"symbol\": \"AAPL\", \"side\": \"buy\", \"quantity\": 10}}'"
+        )
+    };
+    println!(
+        "Two desks share one store.\n\n\
+         Book at one of them, and retry at the other, which says `idempotency-replayed: true`:\n\n  \
+         {}\n  {}\n\n\
+         What each has booked:\n\n  \
+         curl http://{one}/accounts/7/trades\n  curl http://{other}/accounts/7/trades\n",
+        post(one),
+        post(other),
+    );
+    for mut member in members {
+        member.wait()?;
+    }
+    Ok(())
+}

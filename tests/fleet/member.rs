@@ -1,0 +1,183 @@
+//! A process of the fleet: this very test binary, started again.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::routing::post;
+use axum_idem::store::{PostgresStore, RedisStore};
+use axum_idem::{Attempt, Idempotency, IdempotencyKey, idempotent};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use crate::servers;
+use crate::support::Server;
+
+const STORE: &str = "AXUM_IDEM_TEST_STORE";
+const LEASE_MILLIS: &str = "AXUM_IDEM_TEST_LEASE_MILLIS";
+const FOLDER: &str = "AXUM_IDEM_TEST_FOLDER";
+const ADDRESS: &str = "serves at ";
+
+/// Where the runs are written down, and the gate that they wait at.
+#[derive(Clone)]
+struct Folder(PathBuf);
+
+impl Folder {
+    async fn run(&self, key: &IdempotencyKey, attempt: &Attempt) -> String {
+        let run = format!("attempt {}", attempt.number());
+        let runs = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.0.join("runs"));
+        writeln!(runs.expect("opened"), "{key}: {run}").expect("written");
+        while !self.0.join("gate").exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        run
+    }
+}
+
+#[idempotent(scope = token)]
+async fn work(
+    key: IdempotencyKey,
+    attempt: Attempt,
+    State(folder): State<Folder>,
+    _: Bytes,
+) -> String {
+    folder.run(&key, &attempt).await
+}
+
+#[idempotent(scope = token, on_unknown = hold)]
+async fn held(
+    key: IdempotencyKey,
+    attempt: Attempt,
+    State(folder): State<Folder>,
+    _: Bytes,
+) -> String {
+    folder.run(&key, &attempt).await
+}
+
+/// Serves until it is killed, where it was started for that.
+pub(crate) async fn serve_if_asked() {
+    let Ok(store) = std::env::var(STORE) else {
+        return;
+    };
+    let variable = |name| std::env::var(name).expect("set");
+    let lease = variable(LEASE_MILLIS).parse().expect("a number");
+    let settings = Idempotency::builder().lease(Duration::from_millis(lease));
+    let settings = if store.starts_with("redis") {
+        settings.store(RedisStore::connect(store).await.expect("connected"))
+    } else {
+        settings.store(PostgresStore::connect(store).await.expect("connected"))
+    };
+    let router = Router::new()
+        .route("/work", post(work))
+        .route("/held", post(held))
+        .layer(settings.store_timeout(Duration::from_secs(1)).build())
+        .with_state(Folder(variable(FOLDER).into()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    println!("\n{ADDRESS}{}", listener.local_addr().expect("an address"));
+    axum::serve(listener, router).await.expect("served");
+}
+
+/// One process.
+pub(crate) struct Member {
+    process: Child,
+    pub(crate) server: Server,
+}
+
+impl Member {
+    pub(crate) async fn start(store: &str, lease: Duration, folder: &TempDir) -> Self {
+        let mut process = Command::new(std::env::current_exe().expect("this binary"))
+            .args(["member_of_a_fleet", "--exact", "--nocapture"])
+            .env(STORE, store)
+            .env(LEASE_MILLIS, lease.as_millis().to_string())
+            .env(FOLDER, folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("started");
+        let output = BufReader::new(process.stdout.take().expect("piped"));
+        let find = move || {
+            let mut lines = output.lines().map_while(Result::ok);
+            let address = lines.find_map(|line| line.strip_prefix(ADDRESS)?.parse().ok());
+            // Read on, so that the process never writes to a closed pipe.
+            std::thread::spawn(move || lines.for_each(drop));
+            address
+        };
+        let address = tokio::task::spawn_blocking(find).await.expect("no panic");
+        Self {
+            process,
+            server: Server(address.expect("the member serves")),
+        }
+    }
+
+    pub(crate) fn kill(&mut self) {
+        servers::end(&mut self.process);
+    }
+
+    pub(crate) fn stop(&self) {
+        servers::signal(&self.process, "-STOP");
+    }
+
+    pub(crate) fn go_on(&self) {
+        servers::signal(&self.process, "-CONT");
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Two processes behind one store.
+pub(crate) struct Fleet {
+    pub(crate) one: Member,
+    pub(crate) other: Member,
+    pub(crate) folder: TempDir,
+}
+
+impl Fleet {
+    pub(crate) async fn start(store: &str, lease: Duration) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self {
+            one: Member::start(store, lease, &folder).await,
+            other: Member::start(store, lease, &folder).await,
+            folder,
+        }
+    }
+
+    /// Lets runs end.
+    pub(crate) fn open_gate(&self) {
+        fs::write(self.folder.path().join("gate"), "").expect("written");
+    }
+
+    /// Every run that has begun, in order.
+    pub(crate) fn runs(&self) -> Vec<String> {
+        let runs = read(&self.folder.path().join("runs"));
+        runs.into_iter().map(|(_, run)| run).collect()
+    }
+
+    pub(crate) fn runs_of_each_key(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for (key, _) in read(&self.folder.path().join("runs")) {
+            *counts.entry(key).or_default() += 1;
+        }
+        counts
+    }
+}
+
+fn read(runs: &Path) -> Vec<(String, String)> {
+    let runs = fs::read_to_string(runs).unwrap_or_default();
+    let split = |line: &str| {
+        let (key, run) = line.split_once(": ").expect("a run");
+        (key.to_owned(), run.to_owned())
+    };
+    runs.lines().map(split).collect()
+}

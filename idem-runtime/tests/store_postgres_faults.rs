@@ -258,7 +258,7 @@ async fn a_lock_on_a_row_stops_no_replay() {
         .execute(&mut *transaction)
         .await
         .expect("nobody holds it");
-    let error = store
+    let error = impatient
         .claim(claim("new"))
         .await
         .expect_err("it has to write");

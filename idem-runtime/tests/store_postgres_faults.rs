@@ -31,6 +31,17 @@ async fn pool(server: &PostgresServer) -> PgPool {
     pool.expect("postgres is there")
 }
 
+/// One store that waits for long, for a test machine may be busy, and one that does not.
+async fn of_two_minds(pool: &PgPool) -> [PostgresStore; 2] {
+    let connect = async |timeout| {
+        let builder = PostgresStore::builder().pool(pool.clone()).no_sweeper();
+        let store = builder.timeout(timeout).connect().await;
+        store.expect("postgres is there")
+    };
+    let [long, short] = [Duration::from_secs(20), Duration::from_millis(300)];
+    [connect(long).await, connect(short).await]
+}
+
 /// Claims and completes.
 async fn keep(store: &PostgresStore, name: &str, ttl: Duration) {
     let holder = win(store, claim(name)).await;
@@ -179,7 +190,8 @@ async fn a_server_that_takes_no_writes_is_refused() {
 async fn a_crash_takes_nothing_that_was_acknowledged() {
     let mut server = PostgresServer::with(&["synchronous_commit=off", "wal_writer_delay=10s"]);
     let builder = PostgresStore::builder().url(server.url()).no_sweeper();
-    let store = builder.connect().await.expect("postgres is there");
+    let store = builder.timeout(Duration::from_secs(5)).connect().await;
+    let store = store.expect("postgres is there");
     keep(&store, "done", HOUR).await;
     let held = win(&store, claim("held")).await;
     server.kill();
@@ -222,14 +234,15 @@ async fn an_exhausted_pool_is_an_error_in_time() {
     let url = server.url();
     let pool = PgPoolOptions::new().max_connections(1).connect(&url).await;
     let pool = pool.expect("postgres is there");
-    let builder = PostgresStore::builder().pool(pool.clone()).no_sweeper();
-    let store = builder.timeout(Duration::from_millis(200)).connect().await;
-    let store = store.expect("postgres is there");
+    let [patient, impatient] = of_two_minds(&pool).await;
     let taken = pool.acquire().await.expect("postgres is there");
-    let error = store.claim(claim("k")).await.expect_err("nothing is left");
+    let error = impatient
+        .claim(claim("k"))
+        .await
+        .expect_err("nothing is left");
     assert!(matches!(error, StoreError::TimedOut), "{error:?}");
     drop(taken);
-    win(&store, claim("k")).await;
+    win(&patient, claim("k")).await;
 }
 
 /// A replay is a read: it waits for no lock and writes nothing.
@@ -237,9 +250,7 @@ async fn an_exhausted_pool_is_an_error_in_time() {
 async fn a_lock_on_a_row_stops_no_replay() {
     let server = PostgresServer::start();
     let pool = pool(&server).await;
-    let builder = PostgresStore::builder().pool(pool.clone()).no_sweeper();
-    let store = builder.timeout(Duration::from_millis(500)).connect().await;
-    let store = store.expect("postgres is there");
+    let [store, impatient] = of_two_minds(&pool).await;
     keep(&store, "done", HOUR).await;
     let held = win(&store, claim("held")).await;
     let mut transaction = pool.begin().await.expect("postgres is there");
@@ -247,12 +258,15 @@ async fn a_lock_on_a_row_stops_no_replay() {
         .execute(&mut *transaction)
         .await
         .expect("nobody holds it");
-    let error = store
+    let error = impatient
         .claim(claim("new"))
         .await
         .expect_err("it has to write");
     assert!(matches!(error, StoreError::TimedOut), "{error:?}");
-    let error = store.renew(held, HOUR).await.expect_err("it has to write");
+    let error = impatient
+        .renew(held, HOUR)
+        .await
+        .expect_err("it has to write");
     assert!(matches!(error, StoreError::TimedOut), "{error:?}");
     transaction.rollback().await.expect("postgres is there");
 

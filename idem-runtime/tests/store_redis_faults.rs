@@ -14,7 +14,9 @@ use servers::asking::{FINGERPRINT, HOUR, claim, id, record, replay, win};
 use servers::redis::RedisServer;
 
 async fn connect(server: &RedisServer) -> RedisStore {
-    let store = RedisStore::connect(server.url()).await;
+    let builder = RedisStore::builder().url(server.url());
+    // A test machine may be busy.
+    let store = builder.timeout(Duration::from_secs(10)).connect().await;
     store.expect("redis is there")
 }
 

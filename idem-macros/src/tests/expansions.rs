@@ -369,7 +369,9 @@ fn a_half_typed_body_still_expands() {
     check(
         "scope = token",
         "async fn place(order: String) -> String { let user = order. }",
-        &expect![[r#"async fn place (order : :: axum_idem :: __private :: Deferred < String >) -> :: axum_idem :: __private :: Response { static __IDEM_POLICY : :: axum_idem :: __private :: Policy = :: axum_idem :: __private :: Policy :: new (:: core :: concat ! (:: core :: module_path ! () , "::" , "place")) ; match __IDEM_POLICY . admit (order , | __idem_scope | __idem_scope . token ()) . await { :: core :: result :: Result :: Err (__idem_response) => __idem_response , :: core :: result :: Result :: Ok ((__idem_lease , order)) => __idem_lease . settle (async move { let _ = & order ; if false { return :: axum_idem :: __private :: never :: < String > () ; } let user = order . }) . await , } }"#]],
+        &expect![[
+            r#"async fn place (order : :: axum_idem :: __private :: Deferred < String >) -> :: axum_idem :: __private :: Response { static __IDEM_POLICY : :: axum_idem :: __private :: Policy = :: axum_idem :: __private :: Policy :: new (:: core :: concat ! (:: core :: module_path ! () , "::" , "place")) ; match __IDEM_POLICY . admit (order , | __idem_scope | __idem_scope . token ()) . await { :: core :: result :: Result :: Err (__idem_response) => __idem_response , :: core :: result :: Result :: Ok ((__idem_lease , order)) => __idem_lease . settle (async move { let _ = & order ; if false { return :: axum_idem :: __private :: never :: < String > () ; } let user = order . }) . await , } }"#
+        ]],
     );
 }
 

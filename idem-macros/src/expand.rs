@@ -27,7 +27,7 @@ use crate::{returns, scope};
 
 /// The whole item.
 pub(crate) fn expand(args: &Args, plan: &Plan, handler: &Handler) -> TokenStream {
-    let private = private(args);
+    let private = private(args, Span::call_site());
     let Handler {
         attrs, vis, sig, ..
     } = handler;
@@ -42,7 +42,7 @@ pub(crate) fn expand(args: &Args, plan: &Plan, handler: &Handler) -> TokenStream
     let split = arguments.split(plan);
     let admit = admit(args, plan, &arguments);
     let admitted = arguments.admitted(plan);
-    let settle = settle(&arguments, handler, &private);
+    let settle = settle(args, &arguments, handler);
     let (lease, response) = (local("__idem_lease"), local("__idem_response"));
     quote! {
         #(#attrs)*
@@ -57,13 +57,14 @@ pub(crate) fn expand(args: &Args, plan: &Plan, handler: &Handler) -> TokenStream
     }
 }
 
-fn private(args: &Args) -> TokenStream {
-    let default = || quote!(::axum_idem);
+/// The path of what generated code names, as if it were written at `span`.
+fn private(args: &Args, span: Span) -> TokenStream {
+    let default = || quote_spanned!(span=> ::axum_idem);
     let facade = args
         .facade
         .as_ref()
         .map_or_else(default, ToTokens::to_token_stream);
-    quote!(#facade::__private)
+    quote_spanned!(span=> #facade::__private)
 }
 
 fn policy(args: &Args, name: &Ident, private: &TokenStream) -> TokenStream {
@@ -147,11 +148,11 @@ fn admit(args: &Args, plan: &Plan, arguments: &Arguments<'_>) -> TokenStream {
 
 /// `lease.settle(async move { … }).await`, all of it spanned at the type that the user declared: a
 /// future that is not `Send` and an answer that is none are then reported there, and once.
-fn settle(arguments: &Arguments<'_>, handler: &Handler, private: &TokenStream) -> TokenStream {
+fn settle(args: &Args, arguments: &Arguments<'_>, handler: &Handler) -> TokenStream {
     let span = returns::span(&handler.sig);
     let moved = arguments.moved();
     let taken_apart = arguments.taken_apart();
-    let pin = returns::pin(&handler.sig, private);
+    let pin = returns::pin(&handler.sig, &private(args, span));
     let body = &handler.body;
     let lease = Ident::new("__idem_lease", Span::mixed_site().located_at(span));
     let mut block = Group::new(Delimiter::Brace, quote!(#moved #taken_apart #pin #body));

@@ -20,7 +20,7 @@ pub(crate) fn pin(sig: &Signature, private: &TokenStream) -> TokenStream {
     let mut opaque = Opaque::default();
     opaque.visit_type_mut(&mut named);
     if opaque.parameters.is_empty() {
-        return pin_with(span, &quote!(#private::never::<#ty>()));
+        return pin_with(span, &quote_spanned!(span=> #private::never::<#ty>()));
     }
     // That an answer is a response is asked of all of them; asked twice, it would be told twice.
     let teaches_nothing = opaque.parameters.iter().all(Parameter::is_only_a_response);
@@ -49,7 +49,7 @@ fn pin_erased(span: Span, ty: &Type, private: &TokenStream) -> TokenStream {
     Erase.visit_type_mut(&mut erased);
     match erased {
         Type::Infer(_) => TokenStream::new(),
-        erased => pin_with(span, &quote!(#private::never::<#erased>())),
+        erased => pin_with(span, &quote_spanned!(span=> #private::never::<#erased>())),
     }
 }
 
@@ -80,7 +80,11 @@ fn pin_opaque(
         arguments.push(quote!(_));
     }
     let (parameters, _, bounds) = generics.split_for_impl();
-    let pin = pin_with(span(sig), &quote!(__idem_returns::<#(#arguments),*>()));
+    let span = span(sig);
+    let pin = pin_with(
+        span,
+        &quote_spanned!(span=> __idem_returns::<#(#arguments),*>()),
+    );
     quote! {
         fn __idem_returns #parameters () -> #ty #bounds {
             #private::never()

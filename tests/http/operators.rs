@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{Response, StatusCode};
 use axum::routing::post;
 use axum_idem::store::Entry;
-use axum_idem::{Idempotency, Scope, idempotent};
+use axum_idem::{Attempt, Idempotency, Scope, idempotent};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::support::{Runs, Server, post_bytes};
@@ -114,6 +114,35 @@ async fn a_key_that_is_forgotten_in_flight_is_lost_to_its_first_run() {
     assert_eq!((first.text(), second.text()), ("1", "2"));
     let replay = server.post("/slow", "k", "").await;
     assert_eq!((replay.text(), replay.is_replay()), ("2", true));
+}
+
+/// A handler that runs long can stop when another attempt may have taken over.
+#[tokio::test]
+async fn a_handler_learns_that_its_lease_was_lost() {
+    #[idempotent(scope = token)]
+    async fn until_lost(State(runs): State<Runs>, attempt: Attempt) -> String {
+        runs.count();
+        assert!(!attempt.is_lost());
+        attempt.lost().await;
+        format!("lost: {}", attempt.is_lost())
+    }
+    let runs = Runs::default();
+    let idem = Idempotency::builder()
+        .lease(Duration::from_millis(60))
+        .build();
+    let router = Router::new()
+        .route("/", post(until_lost))
+        .layer(idem.clone())
+        .with_state(runs.clone());
+    let server = Server::start(router).await;
+    let first = tokio::spawn(async move { server.post("/", "k", "").await });
+    runs.until_started(1).await;
+    assert!(
+        idem.forget(idem.record_id(&alice(), "k"))
+            .await
+            .expect("an answer")
+    );
+    assert_eq!(first.await.expect("no panic").text(), "lost: true");
 }
 
 #[tokio::test]

@@ -6,8 +6,9 @@
 //!     State(desk): State<Desk>,                    order: Deferred<Json<Order>>,
 //!     Json(order): Json<Order>,            →   ) -> Response {
 //! ) -> Json<Trade> {                               static __IDEM_POLICY: Policy = …;
-//!     …                                            match __IDEM_POLICY.admit(order, |scope| scope.token()).await {
-//! }                                                    Err(response) => response,
+//!     …                                            let admission = __IDEM_POLICY.admit(order, &|scope| scope.token());
+//! }                                                match admission.await {
+//!                                                      Err(response) => response,
 //!                                                      Ok((lease, Json(order))) => lease.settle(async move { … }).await,
 //!                                                  }
 //!                                              }
@@ -44,12 +45,15 @@ pub(crate) fn expand(args: &Args, plan: &Plan, handler: &Handler) -> TokenStream
     let admitted = arguments.admitted(plan);
     let settle = settle(args, &arguments, handler);
     let (lease, response) = (local("__idem_lease"), local("__idem_response"));
+    // A statement of its own, so that nothing which the scope borrows is held while it is awaited.
+    let admission = local("__idem_admission");
     quote! {
         #(#attrs)*
         #vis async fn #name #parameters (#(#head,)* #last) -> #private::Response #bounds {
             static __IDEM_POLICY: #private::Policy = #policy;
             #split
-            match #admit.await {
+            let #admission = #admit;
+            match #admission.await {
                 ::core::result::Result::Err(#response) => #response,
                 ::core::result::Result::Ok((#lease, #admitted)) => #settle,
             }
@@ -100,7 +104,7 @@ fn policy(args: &Args, name: &Ident, private: &TokenStream) -> TokenStream {
     policy
 }
 
-/// `__IDEM_POLICY.admit(order, |scope| scope.token())`
+/// `__IDEM_POLICY.admit(order, &|scope| scope.token())`
 fn admit(args: &Args, plan: &Plan, arguments: &Arguments<'_>) -> TokenStream {
     let body = arguments.deferred(plan);
     let reader = local("__idem_scope");
@@ -113,9 +117,9 @@ fn admit(args: &Args, plan: &Plan, arguments: &Arguments<'_>) -> TokenStream {
     }
     let opened = arguments.opened(&plan.scope_names);
     let scope = if opened.is_empty() {
-        quote!(|#reader| #reader #reads)
+        quote!(&|#reader| #reader #reads)
     } else {
-        quote!(|#reader| { #opened #reader #reads })
+        quote!(&|#reader| { #opened #reader #reads })
     };
     let Some(runtime) = &args.runtime else {
         return quote!(__IDEM_POLICY.admit(#body, #scope));

@@ -31,19 +31,7 @@ use crate::trace::{self, Outcome};
 
 /// What `scope = …` stands for. Behind a reference, so that what admits a request is compiled once
 /// and not for every handler.
-trait ReadScope {
-    fn read<'a>(&mut self, reader: ScopeReader<'a>) -> Result<ScopeReader<'a>, ScopeMissing>;
-}
-
-impl<F> ReadScope for Option<F>
-where
-    F: FnOnce(ScopeReader<'_>) -> Result<ScopeReader<'_>, ScopeMissing>,
-{
-    fn read<'a>(&mut self, reader: ScopeReader<'a>) -> Result<ScopeReader<'a>, ScopeMissing> {
-        let scope = self.take().expect("a scope is read once");
-        scope(reader)
-    }
-}
+type ReadScope<'s> = &'s dyn for<'r> Fn(ScopeReader<'r>) -> Result<ScopeReader<'r>, ScopeMissing>;
 
 impl Policy {
     /// Decides whether the handler runs, by the [`Idempotency`] that the request came through.
@@ -53,12 +41,18 @@ impl Policy {
     pub fn admit<T, const LAZY: bool>(
         &'static self,
         body: Deferred<T, LAZY>,
-        scope: impl FnOnce(ScopeReader<'_>) -> Result<ScopeReader<'_>, ScopeMissing>,
+        scope: ReadScope<'_>,
     ) -> Admission<T>
     where
         T: Send + 'static,
     {
-        self.admit_by_layer(body.0, &mut Some(scope))
+        match body.0 {
+            State::Extracted(argument) => self.bypass(argument),
+            State::Pending(mut pending) => {
+                let idem = pending.request_mut().extensions().get().cloned();
+                self.admit_request(pending, idem, scope)
+            }
+        }
     }
 
     /// Decides whether the handler runs, by the [`Idempotency`] that `runtime = …` gives.
@@ -66,7 +60,7 @@ impl Policy {
         &'static self,
         body: Deferred<T, LAZY>,
         runtime: impl FnOnce() -> R,
-        scope: impl FnOnce(ScopeReader<'_>) -> Result<ScopeReader<'_>, ScopeMissing>,
+        scope: ReadScope<'_>,
     ) -> Admission<T>
     where
         T: Send + 'static,
@@ -76,21 +70,7 @@ impl Policy {
             State::Extracted(argument) => self.bypass(argument),
             State::Pending(pending) => {
                 let idem = runtime().borrow().clone();
-                self.admit_request(pending, Some(idem), &mut Some(scope))
-            }
-        }
-    }
-
-    fn admit_by_layer<T: Send + 'static>(
-        &'static self,
-        body: State<T>,
-        scope: &mut dyn ReadScope,
-    ) -> Admission<T> {
-        match body {
-            State::Extracted(argument) => self.bypass(argument),
-            State::Pending(mut pending) => {
-                let idem = pending.request_mut().extensions().get().cloned();
-                self.admit_request(pending, idem, scope)
+                self.admit_request(pending, Some(idem), scope)
             }
         }
     }
@@ -104,7 +84,7 @@ impl Policy {
         &'static self,
         mut pending: Box<dyn Pending<T>>,
         idem: Option<Idempotency>,
-        scope: &mut dyn ReadScope,
+        scope: ReadScope<'_>,
     ) -> Admission<T> {
         match self.record_of(pending.request_mut(), idem, scope) {
             Ok(Some((idem, id))) => {
@@ -134,7 +114,7 @@ impl Policy {
         &self,
         request: &Request,
         idem: Option<Idempotency>,
-        scope: &mut dyn ReadScope,
+        scope: ReadScope<'_>,
     ) -> Result<Option<(Idempotency, RecordId)>, Response> {
         if request.method().is_safe() {
             return Ok(None);
@@ -165,7 +145,7 @@ impl Policy {
             Ok(None) => return Ok(None),
             Err(reason) => return Err(idem.refuse(refuse(Problem::key_invalid(reason)))),
         };
-        match scope.read(ScopeReader::new(headers)) {
+        match scope(ScopeReader::new(headers)) {
             Ok(scope) => {
                 let id = idem.record_id(&scope.into_scope(), &key);
                 Ok(Some((idem, id)))

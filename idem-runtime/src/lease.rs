@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue};
 use pin_project_lite::pin_project;
 
-use crate::running::Running;
+use crate::running::{BoxFuture, Running};
 
 const DEGRADED: HeaderName = HeaderName::from_static("idempotency-degraded");
 
@@ -44,27 +44,40 @@ impl Lease {
     where
         F: Future<Output: IntoResponse> + Send + 'static,
     {
-        let degraded = matches!(self.0, Kind::Degraded);
-        match self.into_running() {
-            Some(running) => Settle {
-                way: Way::Held {
-                    running: running.handle(Box::pin(Responding { handler })),
-                },
-            },
-            None => Settle {
-                way: Way::Unprotected {
-                    handler: Responding { handler },
-                    degraded,
-                },
-            },
+        let mut lease = self;
+        let handler = if lease.is_held() {
+            lease.begin(Box::pin(Responding { handler }));
+            None
+        } else {
+            Some(handler)
+        };
+        Settle { handler, lease }
+    }
+
+    fn is_held(&self) -> bool {
+        matches!(self.0, Kind::Held(_))
+    }
+
+    fn begin(&mut self, handler: BoxFuture<Response>) {
+        if let Kind::Held(running) = &mut self.0 {
+            running.handle(handler);
         }
     }
 
-    fn into_running(self) -> Option<Running> {
-        match self.0 {
-            Kind::Held(running) => Some(running),
-            Kind::Unprotected | Kind::Degraded => None,
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Response> {
+        match &mut self.0 {
+            Kind::Held(running) => Pin::new(running).poll(cx),
+            Kind::Unprotected | Kind::Degraded => Poll::Pending,
         }
+    }
+
+    /// The answer of a handler that ran without protection; it says so where the request has a key.
+    fn mark(&self, mut response: Response) -> Response {
+        if matches!(self.0, Kind::Degraded) {
+            let value = HeaderValue::from_static("true");
+            response.headers_mut().insert(DEGRADED, value);
+        }
+        response
     }
 
     /// Settles the answer of the body extractor, which refused before the handler began.
@@ -88,30 +101,38 @@ impl fmt::Debug for Lease {
 
 pin_project! {
     /// The future of [`Lease::settle`].
+    ///
+    /// For each handler it is compiled anew: whatever is the same for all of them is [`Lease`]'s.
     #[must_use = "the handler does not run until it is awaited"]
     pub struct Settle<F> {
+        // `None` where it runs under the lease.
         #[pin]
-        way: Way<Responding<F>>,
+        handler: Option<F>,
+        lease: Lease,
+    }
+}
+
+impl<F> Future for Settle<F>
+where
+    F: Future<Output: IntoResponse>,
+{
+    type Output = Response;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
+        let settle = self.project();
+        match settle.handler.as_pin_mut() {
+            Some(handler) => {
+                let answer = ready!(handler.poll(cx));
+                Poll::Ready(settle.lease.mark(answer.into_response()))
+            }
+            None => settle.lease.poll_held(cx),
+        }
     }
 }
 
 pin_project! {
-    #[project = WayProjection]
-    enum Way<F> {
-        Unprotected {
-            #[pin]
-            handler: F,
-            degraded: bool,
-        },
-        Held {
-            running: Running,
-        },
-    }
-}
-
-pin_project! {
-    /// The handler, and its answer as a response. A type of its own and no `async` block, for each
-    /// handler is compiled with it.
+    /// The handler, and its answer as a response. A type of its own and no `async` block, for it is
+    /// compiled anew for each handler.
     struct Responding<F> {
         #[pin]
         handler: F,
@@ -127,31 +148,6 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
         let polled = self.project().handler.poll(cx);
         polled.map(IntoResponse::into_response)
-    }
-}
-
-fn mark_degraded(response: &mut Response) {
-    let value = HeaderValue::from_static("true");
-    response.headers_mut().insert(DEGRADED, value);
-}
-
-impl<F> Future for Settle<F>
-where
-    F: Future<Output: IntoResponse>,
-{
-    type Output = Response;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
-        match self.project().way.project() {
-            WayProjection::Unprotected { handler, degraded } => {
-                let mut response = ready!(handler.poll(cx));
-                if *degraded {
-                    mark_degraded(&mut response);
-                }
-                Poll::Ready(response)
-            }
-            WayProjection::Held { running } => Pin::new(running).poll(cx),
-        }
     }
 }
 

@@ -27,7 +27,7 @@ use crate::settling::{Settlement, Settler};
 use crate::store::{Holder, Record};
 use crate::trace::{self, Outcome};
 
-type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// One attempt, from its claim until it is settled.
 ///
@@ -102,11 +102,10 @@ impl Running {
     }
 
     /// Begins to run the handler.
-    pub(crate) fn handle(mut self, handler: BoxFuture<Response>) -> Self {
+    pub(crate) fn handle(&mut self, handler: BoxFuture<Response>) {
         if let Some(work) = &mut self.work {
             work.stage = Stage::Handling(handler);
         }
-        self
     }
 
     /// Ends the attempt with the answer of the body extractor.

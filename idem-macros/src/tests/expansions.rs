@@ -35,7 +35,9 @@ fn the_readmes_handler() {
                         ::core::concat!(::core::module_path!(), "::", "place_trade"),
                     )
                     .ttl_millis(86400000u64);
-                match __IDEM_POLICY.admit(order, |__idem_scope| __idem_scope.token()).await {
+                let __idem_admission = __IDEM_POLICY
+                    .admit(order, &|__idem_scope| __idem_scope.token());
+                match __idem_admission.await {
                     ::core::result::Result::Err(__idem_response) => __idem_response,
                     ::core::result::Result::Ok((__idem_lease, Json(order))) => {
                         __idem_lease
@@ -62,26 +64,28 @@ fn no_arguments_and_no_answer() {
         "scope = global",
         "pub async fn ping() {}",
         &expect![[r#"
-        pub async fn ping(
-            __idem_body: ::axum_idem::__private::Deferred<()>,
-        ) -> ::axum_idem::__private::Response {
-            static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
-                ::core::concat!(::core::module_path!(), "::", "ping"),
-            );
-            match __IDEM_POLICY.admit(__idem_body, |__idem_scope| __idem_scope.global()).await {
-                ::core::result::Result::Err(__idem_response) => __idem_response,
-                ::core::result::Result::Ok((__idem_lease, ())) => {
-                    __idem_lease
-                        .settle(async move {
-                            if false {
-                                return;
-                            }
-                        })
-                        .await
+            pub async fn ping(
+                __idem_body: ::axum_idem::__private::Deferred<()>,
+            ) -> ::axum_idem::__private::Response {
+                static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
+                    ::core::concat!(::core::module_path!(), "::", "ping"),
+                );
+                let __idem_admission = __IDEM_POLICY
+                    .admit(__idem_body, &|__idem_scope| __idem_scope.global());
+                match __idem_admission.await {
+                    ::core::result::Result::Err(__idem_response) => __idem_response,
+                    ::core::result::Result::Ok((__idem_lease, ())) => {
+                        __idem_lease
+                            .settle(async move {
+                                if false {
+                                    return;
+                                }
+                            })
+                            .await
+                    }
                 }
             }
-        }
-    "#]],
+        "#]],
     );
 }
 
@@ -110,16 +114,15 @@ fn every_argument_of_the_attribute() {
                     .wait_millis(5000u64)
                     .hold_unknown()
                     .fingerprint(idem::__private::FingerprintMode::JsonPointers(&["/amount"]));
-                match __IDEM_POLICY
+                let __idem_admission = __IDEM_POLICY
                     .admit_on(
                         order,
                         || &desk.idem,
-                        |__idem_scope| {
+                        &|__idem_scope| {
                             __idem_scope.token()?.header("x-workspace-id")?.value(&user.id)
                         },
-                    )
-                    .await
-                {
+                    );
+                match __idem_admission.await {
                     ::core::result::Result::Err(__idem_response) => __idem_response,
                     ::core::result::Result::Ok((__idem_lease, order)) => {
                         __idem_lease
@@ -154,16 +157,15 @@ fn patterns_that_leave_something_behind() {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
                     ::core::concat!(::core::module_path!(), "::", "place"),
                 );
-                match __IDEM_POLICY
+                let __idem_admission = __IDEM_POLICY
                     .admit(
                         order,
-                        |__idem_scope| {
+                        &|__idem_scope| {
                             let User { id, name: _, .. } = &__idem_arg_1;
                             __idem_scope.value(&id)
                         },
-                    )
-                    .await
-                {
+                    );
+                match __idem_admission.await {
                     ::core::result::Result::Err(__idem_response) => __idem_response,
                     ::core::result::Result::Ok((__idem_lease, mut order)) => {
                         __idem_lease
@@ -196,10 +198,9 @@ fn a_scope_over_the_last_argument() {
                     ::core::concat!(::core::module_path!(), "::", "cancel"),
                 );
                 let (Path(order), __idem_body) = order.split();
-                match __IDEM_POLICY
-                    .admit(__idem_body, |__idem_scope| __idem_scope.value(&order))
-                    .await
-                {
+                let __idem_admission = __IDEM_POLICY
+                    .admit(__idem_body, &|__idem_scope| __idem_scope.value(&order));
+                match __idem_admission.await {
                     ::core::result::Result::Err(__idem_response) => __idem_response,
                     ::core::result::Result::Ok((__idem_lease, ())) => {
                         __idem_lease
@@ -239,7 +240,9 @@ fn generics_outlive_the_request() {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
                     ::core::concat!(::core::module_path!(), "::", "place"),
                 );
-                match __IDEM_POLICY.admit(order, |__idem_scope| __idem_scope.token()).await {
+                let __idem_admission = __IDEM_POLICY
+                    .admit(order, &|__idem_scope| __idem_scope.token());
+                match __idem_admission.await {
                     ::core::result::Result::Err(__idem_response) => __idem_response,
                     ::core::result::Result::Ok((__idem_lease, Json(order))) => {
                         __idem_lease
@@ -272,7 +275,9 @@ fn an_opaque_answer_keeps_its_bounds() {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
                     ::core::concat!(::core::module_path!(), "::", "watch"),
                 );
-                match __IDEM_POLICY.admit(order, |__idem_scope| __idem_scope.token()).await {
+                let __idem_admission = __IDEM_POLICY
+                    .admit(order, &|__idem_scope| __idem_scope.token());
+                match __idem_admission.await {
                     ::core::result::Result::Err(__idem_response) => __idem_response,
                     ::core::result::Result::Ok((__idem_lease, order)) => {
                         __idem_lease
@@ -309,7 +314,9 @@ fn an_answer_that_is_only_a_response() {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
                     ::core::concat!(::core::module_path!(), "::", "place"),
                 );
-                match __IDEM_POLICY.admit(order, |__idem_scope| __idem_scope.token()).await {
+                let __idem_admission = __IDEM_POLICY
+                    .admit(order, &|__idem_scope| __idem_scope.token());
+                match __idem_admission.await {
                     ::core::result::Result::Err(__idem_response) => __idem_response,
                     ::core::result::Result::Ok((__idem_lease, order)) => {
                         __idem_lease
@@ -341,7 +348,9 @@ fn an_opaque_answer_beside_self() {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
                     ::core::concat!(::core::module_path!(), "::", "place"),
                 );
-                match __IDEM_POLICY.admit(order, |__idem_scope| __idem_scope.token()).await {
+                let __idem_admission = __IDEM_POLICY
+                    .admit(order, &|__idem_scope| __idem_scope.token());
+                match __idem_admission.await {
                     ::core::result::Result::Err(__idem_response) => __idem_response,
                     ::core::result::Result::Ok((__idem_lease, order)) => {
                         __idem_lease
@@ -370,7 +379,7 @@ fn a_half_typed_body_still_expands() {
         "scope = token",
         "async fn place(order: String) -> String { let user = order. }",
         &expect![[
-            r#"async fn place (order : :: axum_idem :: __private :: Deferred < String >) -> :: axum_idem :: __private :: Response { static __IDEM_POLICY : :: axum_idem :: __private :: Policy = :: axum_idem :: __private :: Policy :: new (:: core :: concat ! (:: core :: module_path ! () , "::" , "place")) ; match __IDEM_POLICY . admit (order , | __idem_scope | __idem_scope . token ()) . await { :: core :: result :: Result :: Err (__idem_response) => __idem_response , :: core :: result :: Result :: Ok ((__idem_lease , order)) => __idem_lease . settle (async move { let _ = & order ; if false { return :: axum_idem :: __private :: never :: < String > () ; } let user = order . }) . await , } }"#
+            r#"async fn place (order : :: axum_idem :: __private :: Deferred < String >) -> :: axum_idem :: __private :: Response { static __IDEM_POLICY : :: axum_idem :: __private :: Policy = :: axum_idem :: __private :: Policy :: new (:: core :: concat ! (:: core :: module_path ! () , "::" , "place")) ; let __idem_admission = __IDEM_POLICY . admit (order , & | __idem_scope | __idem_scope . token ()) ; match __idem_admission . await { :: core :: result :: Result :: Err (__idem_response) => __idem_response , :: core :: result :: Result :: Ok ((__idem_lease , order)) => __idem_lease . settle (async move { let _ = & order ; if false { return :: axum_idem :: __private :: never :: < String > () ; } let user = order . }) . await , } }"#
         ]],
     );
 }
@@ -391,7 +400,9 @@ fn attributes_inside_the_body_go_above() {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
                     ::core::concat!(::core::module_path!(), "::", "place"),
                 );
-                match __IDEM_POLICY.admit(order, |__idem_scope| __idem_scope.token()).await {
+                let __idem_admission = __IDEM_POLICY
+                    .admit(order, &|__idem_scope| __idem_scope.token());
+                match __idem_admission.await {
                     ::core::result::Result::Err(__idem_response) => __idem_response,
                     ::core::result::Result::Ok((__idem_lease, order)) => {
                         __idem_lease

@@ -198,6 +198,19 @@ async fn a_record_is_gone_at_its_expiry_whether_or_not_it_was_dropped() {
     }
 }
 
+/// What is forgotten leaves its place in the queue behind; another record may stand there by then.
+#[tokio::test(start_paused = true)]
+async fn a_record_is_not_dropped_at_the_expiry_of_the_one_before_it() {
+    let store = MemoryStore::default();
+    record(&store, "a", b"first");
+    store.0.forget(&claim("a").id);
+    tokio::time::advance(TTL / 2).await;
+    record(&store, "a", b"second");
+    tokio::time::advance(TTL / 2).await;
+    fresh(&store, &claim("another"));
+    assert!(replays(&store, "a"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_past_its_time_gives_its_room_back() {
     let store = MemoryStore::builder().max_bytes(50_000).build();

@@ -25,7 +25,6 @@ use crate::idempotency::Idempotency;
 use crate::policy::Policy;
 use crate::settling::{Settlement, Settler};
 use crate::store::{Holder, Record};
-use crate::trace::{self, Outcome};
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -269,11 +268,6 @@ impl Work {
             // The work is done: a retry must not do it again, though it cannot have the answer.
             self.settle_unattended(self.not_kept(status));
         } else {
-            trace::report(
-                self.policy.endpoint,
-                Some(&self.holder.id),
-                Outcome::Unknown,
-            );
             self.settle_unattended(Settlement::Abandon);
         }
     }

@@ -10,6 +10,7 @@ use axum::http::{Method, StatusCode};
 use axum::routing::post;
 use axum_idem::{Idempotency, idempotent};
 use tower::ServiceExt;
+use tower_http::catch_panic::CatchPanicLayer;
 use tracing::field::{Field, Visit};
 use tracing::instrument::WithSubscriber;
 use tracing::{Event, Subscriber, span};
@@ -24,6 +25,7 @@ async fn spanned(request: Request, next: axum::middleware::Next) -> axum::respon
 
 #[idempotent(scope = token)]
 async fn count(State(runs): State<Runs>, body: String) -> (StatusCode, String) {
+    assert_ne!(body, "panic");
     let status = body
         .parse()
         .ok()
@@ -65,6 +67,7 @@ impl<S: Subscriber> Layer<S> for Log {
 async fn each_decision_is_one_event_and_a_field_of_the_span() {
     let router = Router::new()
         .route("/count", post(count))
+        .layer(CatchPanicLayer::new())
         .layer(Idempotency::in_memory())
         .layer(axum::middleware::from_fn(spanned))
         .with_state(Runs::default());
@@ -110,6 +113,10 @@ async fn each_decision_is_one_event_and_a_field_of_the_span() {
         assert_eq!(
             send(Some("SECRET-f"), "500").await,
             outcomes("fresh released", "fresh")
+        );
+        assert_eq!(
+            send(Some("SECRET-p"), "panic").await,
+            outcomes("fresh unknown", "fresh")
         );
         assert_eq!(
             send(Some("SECRET,k"), "200").await,

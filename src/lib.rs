@@ -10,6 +10,7 @@ pub use idem_runtime::{
 };
 
 #[cfg(feature = "testing")]
+#[doc = include_str!("testing.md")]
 pub use idem_runtime::testing;
 
 #[doc = include_str!("../docs/guide.md")]

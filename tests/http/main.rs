@@ -11,6 +11,7 @@ mod operators;
 mod outcomes;
 mod retries;
 mod scopes;
+#[cfg(feature = "testing")]
 mod store_faults;
 mod support;
 mod traces;

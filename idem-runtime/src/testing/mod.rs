@@ -1,4 +1,5 @@
-//! The rules of the [`Store`] trait as a suite that any store can be put through.
+//! For tests: the rules of the [`Store`] trait as a suite that any store can be put through, and a
+//! [`FaultStore`] that fails as it is told.
 //!
 //! ```
 //! use std::time::Duration;
@@ -14,6 +15,8 @@
 //! The suite makes record ids of its own and never looks at others, so that it can run on a store
 //! that is in use. What it leaves behind expires within two hours.
 
+mod fault_mix;
+mod fault_store;
 mod rules;
 mod subject;
 
@@ -23,6 +26,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::fault_mix::FaultMix;
+pub use self::fault_store::{Fault, FaultStore, Operation};
 use self::subject::Subject;
 use crate::record_id::RecordId;
 use crate::store::Store;

@@ -1,0 +1,130 @@
+//! The store fails while it is asked who runs.
+
+use std::time::Duration;
+
+use axum_idem::OnStoreError;
+use axum_idem::testing::Fault::{self, Delay, DropReply, ErrAfter, ErrBefore, Hang, Undecodable};
+use axum_idem::testing::Operation::{Claim, Release};
+
+use super::{LONG, SHORT, start, start_with};
+use crate::support::{eventually, post_bytes};
+
+const EACH: [Fault; 4] = [ErrBefore, ErrAfter, Hang, DropReply];
+
+#[tokio::test]
+async fn while_the_store_is_down_nothing_runs() {
+    let setup = start().await;
+    for fault in EACH {
+        setup.store.script(Claim, [fault; 3]);
+        let answer = setup.server.post("/count", "k", "").await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.code().as_str()),
+            (503, "idempotency_store_unavailable"),
+            "{fault:?}"
+        );
+        assert!(answer.headers.contains_key("retry-after"));
+        assert_eq!(setup.runs.started(), 0);
+    }
+    // What was claimed unheard is given back before its lease is over.
+    assert_eq!(setup.retry("/count").await.text(), "1");
+    assert_eq!(setup.runs.started(), 1);
+}
+
+#[tokio::test]
+async fn a_service_can_choose_to_run_unprotected_and_says_so() {
+    let setup = start_with(OnStoreError::FailOpen, LONG).await;
+    for (run, fault) in EACH.into_iter().enumerate() {
+        setup.store.script(Claim, [fault; 3]);
+        let answer = setup.server.post("/count", "k", "").await;
+        let run = (run + 1).to_string();
+        assert_eq!((answer.status.as_u16(), answer.text()), (201, &*run));
+        assert_eq!(answer.headers["idempotency-degraded"], "true", "{fault:?}");
+    }
+    let answer = setup.retry("/count").await;
+    assert!(!answer.headers.contains_key("idempotency-degraded"));
+    assert_eq!(setup.runs.started(), 5);
+}
+
+#[tokio::test]
+async fn a_claim_that_fails_in_passing_is_tried_again() {
+    let setup = start().await;
+    setup.store.script(Claim, [ErrBefore, ErrBefore]);
+    assert_eq!(setup.server.post("/count", "k", "").await.text(), "1");
+    assert_eq!((setup.runs.started(), setup.claims()), (1, 3));
+}
+
+/// Without its owner's mark the second try would meet the first one's claim, and answer 409 to itself.
+#[tokio::test]
+async fn a_claim_whose_answer_was_lost_recognises_itself() {
+    for faults in [vec![ErrAfter], vec![DropReply], vec![ErrAfter, ErrAfter]] {
+        let setup = start().await;
+        setup.store.script(Claim, faults.clone());
+        let answer = setup.server.post("/count", "k", "").await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.text()),
+            (201, "1"),
+            "{faults:?}"
+        );
+        assert_eq!(setup.runs.started(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_slow_store_is_waited_for() {
+    let setup = start().await;
+    setup
+        .store
+        .script(Claim, [Delay(Duration::from_millis(10))]);
+    assert_eq!(setup.server.post("/count", "k", "").await.text(), "1");
+    assert_eq!((setup.runs.started(), setup.claims()), (1, 1));
+}
+
+/// Asking again would not make it readable, and must not make it free.
+#[tokio::test]
+async fn what_cannot_be_read_is_refused() {
+    let setup = start().await;
+    setup.store.script(Claim, [Undecodable]);
+    let answer = setup.server.post("/count", "k", "").await;
+    assert_eq!(answer.code(), "idempotency_store_unavailable");
+    assert_eq!(setup.runs.started(), 0);
+}
+
+#[tokio::test]
+async fn being_in_flight_is_no_failure_to_try_again() {
+    let setup = start().await;
+    let _first = setup.server.write(post_bytes("/slow", "k", "")).await;
+    setup.runs.until_started(1).await;
+    assert_eq!(setup.server.post("/slow", "k", "").await.status, 409);
+    assert_eq!(setup.claims(), 2);
+}
+
+/// Its client is gone before the store has said whether it may run.
+#[tokio::test]
+async fn a_claim_that_nobody_waits_for_is_given_back() {
+    let setup = start().await;
+    setup.store.script(Claim, [DropReply]);
+    let stream = setup.server.write(post_bytes("/count", "k", "")).await;
+    eventually("it claims", || setup.claims() == 1).await;
+    drop(stream);
+    assert_eq!(setup.retry("/count").await.text(), "1");
+    assert_eq!(setup.runs.started(), 1);
+}
+
+#[tokio::test]
+async fn a_claim_that_cannot_be_given_back_ends_with_its_lease() {
+    for (claims, release) in [
+        ([DropReply, ErrBefore], None),
+        ([DropReply, Hang], None),
+        ([DropReply, Delay(Duration::ZERO)], Some(ErrBefore)),
+    ] {
+        let setup = start_with(OnStoreError::FailClosed, SHORT).await;
+        setup.store.script(Claim, claims);
+        setup.store.script(Release, release);
+        let stream = setup.server.write(post_bytes("/count", "k", "")).await;
+        eventually("it claims", || setup.claims() == 1).await;
+        drop(stream);
+        eventually("it is given back", || setup.claims() == 2).await;
+        assert_eq!(setup.retry("/count").await.text(), "1");
+        assert_eq!(setup.runs.started(), 1);
+    }
+}

@@ -1,0 +1,112 @@
+//! A store that fails: nothing runs unprotected unseen, and no client loses its answer.
+
+mod claims;
+mod late_calls;
+mod operators;
+mod renewals;
+mod settling;
+mod waiting;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::post;
+use axum_idem::store::MemoryStore;
+use axum_idem::testing::{FaultStore, Operation};
+use axum_idem::{Idempotency, OnStoreError, idempotent};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::support::{Answer, Runs, Server};
+
+const LONG: Duration = Duration::from_secs(30);
+/// Long enough for a transition on a busy machine, and soon over.
+const SHORT: Duration = Duration::from_millis(300);
+
+#[idempotent(scope = global)]
+async fn count(State(runs): State<Runs>) -> (StatusCode, String) {
+    (StatusCode::CREATED, runs.count().to_string())
+}
+
+#[idempotent(scope = global, on_unknown = hold)]
+async fn held(State(runs): State<Runs>) -> (StatusCode, String) {
+    (StatusCode::CREATED, runs.count().to_string())
+}
+
+#[idempotent(scope = global)]
+async fn slow(State(runs): State<Runs>) -> String {
+    runs.pass().await.to_string()
+}
+
+#[idempotent(scope = global)]
+async fn fail(State(runs): State<Runs>) -> (StatusCode, String) {
+    (StatusCode::INTERNAL_SERVER_ERROR, runs.count().to_string())
+}
+
+#[idempotent(scope = global)]
+async fn panics(State(runs): State<Runs>) -> String {
+    let run = runs.count();
+    assert!(run > 1, "the first run panics");
+    run.to_string()
+}
+
+#[idempotent(scope = global, in_flight = wait("30s"))]
+async fn wait(State(runs): State<Runs>) -> String {
+    runs.pass().await.to_string()
+}
+
+struct Setup {
+    server: Server,
+    runs: Runs,
+    store: FaultStore<MemoryStore>,
+    idem: Idempotency,
+}
+
+async fn start_with(choice: OnStoreError, lease: Duration) -> Setup {
+    let runs = Runs::default();
+    let store = FaultStore::new(MemoryStore::default());
+    let idem = Idempotency::builder()
+        .store(store.clone())
+        .store_timeout(Duration::from_millis(200))
+        .lease(lease)
+        .on_store_error(choice)
+        .build();
+    let router = Router::new()
+        .route("/count", post(count))
+        .route("/held", post(held))
+        .route("/slow", post(slow))
+        .route("/fail", post(fail))
+        .route("/panics", post(panics))
+        .route("/wait", post(wait))
+        .layer(CatchPanicLayer::new())
+        .layer(idem.clone())
+        .with_state(runs.clone());
+    let server = Server::start(router).await;
+    Setup {
+        server,
+        runs,
+        store,
+        idem,
+    }
+}
+
+async fn start() -> Setup {
+    start_with(OnStoreError::FailClosed, LONG).await
+}
+
+impl Setup {
+    fn claims(&self) -> usize {
+        self.store.calls(Operation::Claim)
+    }
+
+    /// Retries until the key is not in flight any more.
+    async fn retry(&self, path: &str) -> Answer {
+        loop {
+            let answer = self.server.post(path, "k", "").await;
+            if answer.status != 409 || answer.code() != "idempotency_key_in_flight" {
+                return answer;
+            }
+        }
+    }
+}

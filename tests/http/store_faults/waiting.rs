@@ -1,0 +1,60 @@
+//! The store fails those who wait for a first run.
+
+use axum_idem::testing::Fault::{ErrAfter, ErrBefore};
+use axum_idem::testing::Operation::Claim;
+
+use super::start;
+use crate::support::eventually;
+
+#[tokio::test]
+async fn those_who_wait_look_again_where_the_store_cannot_wake_them() {
+    let setup = start().await;
+    let (server, runs) = (setup.server, &setup.runs);
+    let first = tokio::spawn(async move { server.post("/wait", "k", "").await });
+    runs.until_started(1).await;
+    let waiters: Vec<_> = (0..5)
+        .map(|_| tokio::spawn(async move { server.post("/wait", "k", "").await }))
+        .collect();
+    eventually("they wait", || setup.claims() > 12).await;
+    runs.open(1);
+    assert_eq!(first.await.expect("no panic").text(), "1");
+    for waiter in waiters {
+        assert!(waiter.await.expect("no panic").is_replay());
+    }
+    assert_eq!(runs.started(), 1);
+}
+
+#[tokio::test]
+async fn a_look_that_fails_in_passing_is_taken_again() {
+    let setup = start().await;
+    let (server, runs) = (setup.server, &setup.runs);
+    let first = tokio::spawn(async move { server.post("/wait", "k", "").await });
+    runs.until_started(1).await;
+    let waiter = tokio::spawn(async move { server.post("/wait", "k", "").await });
+    eventually("it waits", || setup.claims() >= 2).await;
+    setup.store.script(Claim, [ErrBefore, ErrAfter]);
+    let asked = setup.claims();
+    eventually("it looks again", || setup.claims() > asked + 3).await;
+    runs.open(1);
+    assert_eq!(first.await.expect("no panic").text(), "1");
+    assert!(waiter.await.expect("no panic").is_replay());
+    assert_eq!(runs.started(), 1);
+}
+
+#[tokio::test]
+async fn a_waiter_without_a_store_is_refused_and_changes_nothing() {
+    let setup = start().await;
+    let (server, runs) = (setup.server, &setup.runs);
+    let first = tokio::spawn(async move { server.post("/wait", "k", "").await });
+    runs.until_started(1).await;
+    let waiter = tokio::spawn(async move { server.post("/wait", "k", "").await });
+    eventually("it waits", || setup.claims() >= 2).await;
+    setup.store.script(Claim, [ErrBefore; 3]);
+    let refused = waiter.await.expect("no panic");
+    assert_eq!(refused.code(), "idempotency_store_unavailable");
+    setup.store.heal();
+    runs.open(1);
+    assert_eq!(first.await.expect("no panic").text(), "1");
+    assert!(server.post("/wait", "k", "").await.is_replay());
+    assert_eq!(runs.started(), 1);
+}

@@ -19,13 +19,10 @@ mod scope;
 mod statuses;
 #[cfg(test)]
 mod tests;
+mod transform;
 mod words;
 
-use proc_macro2::TokenStream;
-
-use crate::args::Args;
-use crate::handler::Handler;
-use crate::mistakes::Mistakes;
+use crate::transform::transform;
 
 /// Makes an axum handler safe to retry.
 ///
@@ -149,26 +146,4 @@ pub fn idempotent(
     let (mut item, mistakes) = transform(arguments.into(), item.into());
     item.extend(mistakes.into_compile_errors());
     item.into()
-}
-
-/// Parses, checks and expands; where there are mistakes, the item is the one without the attribute.
-fn transform(arguments: TokenStream, item: TokenStream) -> (TokenStream, Mistakes) {
-    let mut mistakes = Mistakes::default();
-    let mut handler: Handler = match syn::parse2(item.clone()) {
-        Ok(handler) => handler,
-        Err(error) => {
-            let item = fallback::not_a_function(error, item, &mut mistakes);
-            return (item, mistakes);
-        }
-    };
-    let args = Args::parse(arguments, &mut mistakes);
-    check::doubled(&mut handler.attrs, &mut mistakes);
-    let repair = check::signature(&handler, &mut mistakes);
-    let plan = check::plan(&args, &handler, &mut mistakes);
-    let item = if mistakes.is_empty() {
-        expand::expand(&args, &plan, &handler)
-    } else {
-        fallback::expand(&handler, repair)
-    };
-    (item, mistakes)
 }

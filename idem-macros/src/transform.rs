@@ -1,0 +1,30 @@
+//! The attribute's whole work, from tokens to tokens.
+
+use proc_macro2::TokenStream;
+
+use crate::args::Args;
+use crate::handler::Handler;
+use crate::mistakes::Mistakes;
+use crate::{check, expand, fallback};
+
+/// Parses, checks and expands; where there are mistakes, the item is the one without the attribute.
+pub(crate) fn transform(arguments: TokenStream, item: TokenStream) -> (TokenStream, Mistakes) {
+    let mut mistakes = Mistakes::default();
+    let mut handler: Handler = match syn::parse2(item.clone()) {
+        Ok(handler) => handler,
+        Err(error) => {
+            let item = fallback::not_a_function(error, item, &mut mistakes);
+            return (item, mistakes);
+        }
+    };
+    let args = Args::parse(arguments, &mut mistakes);
+    check::doubled(&mut handler.attrs, &mut mistakes);
+    let repair = check::signature(&handler, &mut mistakes);
+    let plan = check::plan(&args, &handler, &mut mistakes);
+    let item = if mistakes.is_empty() {
+        expand::expand(&args, &plan, &handler)
+    } else {
+        fallback::expand(&handler, repair)
+    };
+    (item, mistakes)
+}

@@ -17,6 +17,8 @@ mod layer;
 mod lease;
 mod policy;
 mod problem;
+#[cfg(test)]
+mod properties;
 mod record_id;
 mod request_body;
 mod running;

@@ -1,0 +1,44 @@
+//! Durations, for every input and not for a list of them.
+
+use std::fmt::Write as _;
+
+use proptest::prelude::*;
+use syn::{Expr, ExprLit, Lit, LitStr};
+
+use crate::duration::from_expr;
+
+fn read(text: &str) -> Result<u64, String> {
+    let value = Expr::Lit(ExprLit {
+        attrs: Vec::new(),
+        lit: Lit::Str(LitStr::new(text, proc_macro2::Span::call_site())),
+    });
+    from_expr("ttl", "24h", &value).map_err(|error| error.to_string())
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_what_is_read(
+        parts in [0_u64..360, 0_u64..100, 0_u64..1000, 0_u64..1000, 1_u64..10_000],
+        is_there in any::<[bool; 4]>(),
+    ) {
+        const UNITS: [(&str, u64); 5] =
+            [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+        let (mut text, mut millis) = (String::new(), 0);
+        let is_there = is_there.into_iter().chain([true]);
+        for ((number, is_there), (unit, length)) in parts.into_iter().zip(is_there).zip(UNITS) {
+            if is_there {
+                write!(text, "{number}{unit}").expect("written");
+                millis += number * length;
+            }
+        }
+        prop_assert_eq!(read(&text), Ok(millis), "{}", text);
+    }
+
+    #[test]
+    fn what_is_no_duration_is_told_with_its_own_words(text in "[0-9 .hmsdy-]{0,12}|.{0,12}") {
+        match read(&text) {
+            Ok(millis) => prop_assert!((1..=365 * 86_400_000).contains(&millis)),
+            Err(problem) => prop_assert!(text.trim().is_empty() || problem.contains(text.trim())),
+        }
+    }
+}

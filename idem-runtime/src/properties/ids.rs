@@ -1,0 +1,68 @@
+//! No two different triples of namespace, scope and key have one record id.
+
+use std::collections::HashMap;
+
+use crate::record_id::RecordId;
+use crate::scope::Scope;
+
+/// Every text of up to two of these: letters, and what a careless join would put between parts.
+fn texts() -> Vec<String> {
+    let letters = ["a", ":", "\0"];
+    let pairs = letters
+        .iter()
+        .flat_map(|one| letters.iter().map(move |other| format!("{one}{other}")));
+    std::iter::once(String::new())
+        .chain(letters.map(str::to_owned))
+        .chain(pairs)
+        .collect()
+}
+
+/// Every scope of up to two parts over `texts`, each kind among them.
+fn scopes(texts: &[String]) -> Vec<Scope> {
+    type Extend = fn(Scope, &str) -> Scope;
+    let kinds: [Extend; 3] = [
+        |scope, text| scope.token(text),
+        |scope, text| scope.value(text),
+        |scope, text| scope.header("a", text),
+    ];
+    let parts = || {
+        kinds
+            .iter()
+            .flat_map(|kind| texts.iter().map(move |text| (kind, text)))
+    };
+    let mut scopes = vec![Scope::new()];
+    for (kind, text) in parts() {
+        let one = kind(Scope::new(), text);
+        scopes.extend(parts().map(|(kind, text)| kind(one.clone(), text)));
+        scopes.push(one);
+    }
+    // The name of a header is a part of its own.
+    let others = texts.iter().filter(|name| *name != "a");
+    scopes.extend(others.map(|name| Scope::new().header(name, ":")));
+    scopes
+}
+
+/// All of them, and not a sample: a collision would need two short texts only.
+#[test]
+fn no_two_triples_have_one_record_id() {
+    let texts = texts();
+    let short: Vec<_> = texts
+        .iter()
+        .filter(|text| text.len() < 2)
+        .cloned()
+        .collect();
+    let mut seen = HashMap::new();
+    for namespace in &short {
+        for (number, scope) in scopes(&texts).iter().enumerate() {
+            for key in &short {
+                let triple = (namespace.clone(), number, key.clone());
+                let id = RecordId::new(namespace, scope, key);
+                if let Some(other) = seen.insert(id, triple.clone()) {
+                    let [one, other] = [triple, other];
+                    panic!("{one:?} and {other:?} are both {id}");
+                }
+            }
+        }
+    }
+    assert!(seen.len() > 20_000, "{} triples", seen.len());
+}

@@ -1,0 +1,150 @@
+//! Two spellings of one JSON value have one form, and two values have two.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use crate::canonical_json::{value, values_at};
+
+/// A value before it is spelled. Numbers are what is written.
+#[derive(Clone, Debug, PartialEq)]
+enum Json {
+    Bare(&'static str),
+    Text(String),
+    Array(Vec<Json>),
+    Object(BTreeMap<String, Json>),
+}
+
+fn json() -> impl Strategy<Value = Json> {
+    let bare = select(vec![
+        "true",
+        "false",
+        "null",
+        "0",
+        "-0",
+        "1",
+        "1.0",
+        "1e0",
+        "10",
+        "9007199254740993",
+    ]);
+    let leaf = prop_oneof![bare.prop_map(Json::Bare), text().prop_map(Json::Text)];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(Json::Array),
+            btree_map(text(), inner, 0..4).prop_map(Json::Object),
+        ]
+    })
+}
+
+fn text() -> impl Strategy<Value = String> {
+    "[a-c/\"\\\\\né😀]{0,3}"
+}
+
+/// Spells a value, each choice taken from `choices` in turn.
+fn spell(json: &Json, choices: &mut impl Iterator<Item = u8>, out: &mut String) {
+    out.push_str(space(choices));
+    match json {
+        Json::Bare(text) => out.push_str(text),
+        Json::Text(text) => spell_text(text, choices, out),
+        Json::Array(items) => {
+            out.push('[');
+            for (at, item) in items.iter().enumerate() {
+                out.push_str(if at > 0 { "," } else { "" });
+                spell(item, choices, out);
+            }
+            out.push_str(space(choices));
+            out.push(']');
+        }
+        Json::Object(members) => {
+            let mut members: Vec<_> = members.iter().collect();
+            let by = usize::from(choices.next().unwrap_or_default());
+            let by = by % members.len().max(1);
+            members.rotate_left(by);
+            out.push('{');
+            for (at, (name, value)) in members.into_iter().enumerate() {
+                out.push_str(if at > 0 { "," } else { "" });
+                out.push_str(space(choices));
+                spell_text(name, choices, out);
+                out.push_str(space(choices));
+                out.push(':');
+                spell(value, choices, out);
+            }
+            out.push_str(space(choices));
+            out.push('}');
+        }
+    }
+    out.push_str(space(choices));
+}
+
+fn space(choices: &mut impl Iterator<Item = u8>) -> &'static str {
+    ["", "", " ", "\t\r\n"][usize::from(choices.next().unwrap_or_default() % 4)]
+}
+
+fn spell_text(text: &str, choices: &mut impl Iterator<Item = u8>, out: &mut String) {
+    out.push('"');
+    for letter in text.chars() {
+        let is_escaped = choices.next().unwrap_or_default() % 2 == 1;
+        match letter {
+            '"' | '\\' => out.extend(['\\', letter]),
+            '/' if is_escaped => out.push_str("\\/"),
+            '\n' if !is_escaped => out.push_str("\\n"),
+            _ if is_escaped || letter.is_control() => {
+                for unit in letter.encode_utf16(&mut [0; 2]) {
+                    write!(out, "\\u{unit:04x}").expect("written");
+                }
+            }
+            _ => out.push(letter),
+        }
+    }
+    out.push('"');
+}
+
+fn spelled(json: &Json, choices: Vec<u8>) -> String {
+    let mut text = String::new();
+    spell(
+        json,
+        &mut choices.into_iter().chain(std::iter::repeat(0)),
+        &mut text,
+    );
+    text
+}
+
+proptest! {
+    #[test]
+    fn every_spelling_of_a_value_has_one_form(json in json(), choices in vec(any::<u8>(), 64)) {
+        let [plain, fancy] = [spelled(&json, Vec::new()), spelled(&json, choices)];
+        let form = value(plain.as_bytes());
+        prop_assert!(form.is_some(), "{} has no form", plain);
+        prop_assert_eq!(value(fancy.as_bytes()), form.clone(), "{} and {}", plain, fancy);
+        prop_assert_eq!(values_at(fancy.as_bytes(), &[""]), form);
+    }
+
+    #[test]
+    fn two_values_have_two_forms(one in json(), other in json(), wrap in 0_usize..3) {
+        let wrap = |json: &Json| match wrap {
+            0 => json.clone(),
+            1 => Json::Array(vec![json.clone()]),
+            _ => Json::Object([("a".to_owned(), json.clone())].into()),
+        };
+        let text = |json: &Json| spelled(&wrap(json), Vec::new());
+        let [first, second] = [text(&one), text(&other)];
+        prop_assert_eq!(value(first.as_bytes()) == value(second.as_bytes()), one == other);
+        // Wrapped or not is another value.
+        let bare = spelled(&one, Vec::new());
+        let array = spelled(&Json::Array(vec![one]), Vec::new());
+        prop_assert_ne!(value(bare.as_bytes()), value(array.as_bytes()));
+    }
+
+    /// What is cut off has no form, but for a number, which is another number then.
+    #[test]
+    fn a_value_that_was_cut_off_has_none(json in json()) {
+        let text = spelled(&Json::Array(vec![json]), Vec::new());
+        for len in 0..text.len() {
+            prop_assert_eq!(value(&text.as_bytes()[..len]), None);
+        }
+    }
+}

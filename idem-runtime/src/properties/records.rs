@@ -1,0 +1,94 @@
+//! What was stored is read as it was written, or not at all.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::fingerprint::Fingerprint;
+use crate::store::Record;
+
+prop_compose! {
+    fn record()(
+        is_kept in prop::bool::weighted(0.9),
+        fingerprint in any::<[u8; 32]>(),
+        status in 100_u16..1000,
+        lines in vec(("[a-z][a-z0-9-]{0,7}", "[ -~]{0,12}"), 0..5),
+        body in vec(any::<u8>(), 0..40),
+    ) -> Record {
+        let fingerprint = Fingerprint::from_bytes(fingerprint);
+        let status = StatusCode::from_u16(status).expect("a status");
+        if !is_kept {
+            return Record::not_kept(fingerprint, status);
+        }
+        let line = |(name, value): (String, String)| {
+            let name = name.parse::<HeaderName>().expect("a name");
+            (name, value.parse::<HeaderValue>().expect("a value"))
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines.into_iter().map(line) {
+            headers.append(name, value);
+        }
+        Record::answer(fingerprint, status, &headers, &body).expect("it fits")
+    }
+}
+
+/// The parts of an answer, each apart.
+fn parts(record: &Record) -> [Vec<u8>; 5] {
+    let headers = record.headers();
+    let (mut names, mut values) = (Vec::new(), Vec::new());
+    for (name, value) in &headers {
+        names.extend_from_slice(name.as_str().as_bytes());
+        names.push(0);
+        values.extend_from_slice(value.as_bytes());
+        values.push(0);
+    }
+    let kept = u8::from(record.is_kept());
+    let [low, high] = record.status().as_u16().to_le_bytes();
+    let fingerprint = record.fingerprint().as_bytes().to_vec();
+    [
+        vec![kept, low, high],
+        fingerprint,
+        names,
+        values,
+        record.body().to_vec(),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_record_comes_back_as_it_was(record in record()) {
+        let again = Record::decode(record.as_bytes().clone()).expect("whole");
+        prop_assert_eq!(parts(&again), parts(&record));
+    }
+
+    #[test]
+    fn a_record_that_was_cut_or_continued_is_none(record in record(), more in vec(any::<u8>(), 1..9)) {
+        let bytes = record.as_bytes();
+        for len in 0..bytes.len() {
+            prop_assert!(Record::decode(bytes.slice(..len)).is_err(), "cut to {}", len);
+        }
+        prop_assert!(Record::decode(Bytes::from([bytes, &more[..]].concat())).is_err());
+    }
+
+    /// A changed length never moves the border between two parts: the change shows, or it stays
+    /// within the part that holds it.
+    #[test]
+    fn a_bit_that_flipped_is_told_or_stays_in_its_part(record in record()) {
+        let before = parts(&record);
+        for bit in 0..record.as_bytes().len() * 8 {
+            let mut bytes = record.as_bytes().to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let Ok(flipped) = Record::decode(bytes.into()) else {
+                continue;
+            };
+            let after = parts(&flipped);
+            let changed = before.iter().zip(&after).filter(|(one, other)| one != other).count();
+            // A name that becomes another one's may take its value's place among the values.
+            let is_name = before[2] != after[2];
+            prop_assert!(changed <= 1 + usize::from(is_name), "bit {} changed {:?}", bit, after);
+            let lengths = |parts: &[Vec<u8>; 5]| parts.each_ref().map(Vec::len);
+            prop_assert_eq!(lengths(&after), lengths(&before), "bit {}", bit);
+        }
+    }
+}

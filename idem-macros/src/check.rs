@@ -21,7 +21,6 @@ pub(crate) struct Plan {
     /// The scope or the runtime names a binding of the last argument, so that it reads no body.
     pub(crate) names_last: bool,
     /// The names that the scope may use, and those that the runtime may.
-    pub(crate) scope_names: Vec<Ident>,
     pub(crate) runtime_names: Vec<Ident>,
 }
 
@@ -189,11 +188,7 @@ pub(crate) fn plan(args: &Args, handler: &Handler, mistakes: &mut Mistakes) -> P
             ),
         );
     }
-    let values = parts.iter().filter_map(|part| match part {
-        Part::Value(value) => Some(value.to_token_stream()),
-        _ => None,
-    });
-    let scope_names = names::variables(values.collect());
+    let scope_names: Vec<Ident> = parts.iter().flat_map(Part::names).collect();
     let runtime_names = runtime_names(args, handler, mistakes);
 
     let named_last = |names: &[Ident]| {
@@ -225,7 +220,6 @@ pub(crate) fn plan(args: &Args, handler: &Handler, mistakes: &mut Mistakes) -> P
     Plan {
         parts,
         names_last: scope_last.is_some() || runtime_last.is_some(),
-        scope_names,
         runtime_names,
     }
 }

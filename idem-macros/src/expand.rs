@@ -1,16 +1,14 @@
 //! Writes the handler that asks for permission before the user's body runs.
 //!
 //! ```text
-//! #[idempotent(scope = token)]                 async fn place_trade(
+//! #[idempotent(scope = token)]                 fn place_trade(
 //! async fn place_trade(                            State(desk): State<Desk>,
 //!     State(desk): State<Desk>,                    order: Deferred<Json<Order>>,
-//!     Json(order): Json<Order>,            →   ) -> Response {
+//!     Json(order): Json<Order>,            →   ) -> impl Future<Output = Response> {
 //! ) -> Json<Trade> {                               static __IDEM_POLICY: Policy = …;
-//!     …                                            let admission = __IDEM_POLICY.admit(order, &|scope| scope.token());
-//! }                                                match admission.await {
-//!                                                      Err(response) => response,
-//!                                                      Ok((lease, Json(order))) => lease.settle(async move { … }).await,
-//!                                                  }
+//!     …                                            __IDEM_POLICY
+//! }                                                    .admit(order, &|scope| scope.token())
+//!                                                      .run(async move |Json(order)| { … })
 //!                                              }
 //! ```
 
@@ -18,10 +16,12 @@ use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned as _;
-use syn::{Expr, Generics, Token, Type, TypeParamBound, WherePredicate, parse_quote_spanned};
+use syn::{
+    Attribute, Expr, Generics, Token, Type, TypeParamBound, WherePredicate, parse_quote_spanned,
+};
 
 use crate::args::Args;
-use crate::arguments::{Arguments, local};
+use crate::arguments::Arguments;
 use crate::check::Plan;
 use crate::handler::Handler;
 use crate::{returns, scope};
@@ -42,23 +42,46 @@ pub(crate) fn expand(args: &Args, plan: &Plan, handler: &Handler) -> TokenStream
     let policy = policy(args, name, &private);
     let split = arguments.split(plan);
     let admit = admit(args, plan, &arguments);
-    let admitted = arguments.admitted(plan);
-    let settle = settle(args, &arguments, handler);
-    let (lease, response) = (local("__idem_lease"), local("__idem_response"));
-    // A statement of its own, so that nothing which the scope borrows is held while it is awaited.
-    let admission = local("__idem_admission");
+    let run = run(args, plan, &arguments, handler);
+    let span = returns::span(&handler.sig);
+    let response = self::private(args, span);
+    let response = quote_spanned!(span=> #response::Response);
+    // What would be awaited at once is handed on as it is, unless somebody else looks at it first.
+    let (asyncness, output, awaited) = if attrs.iter().all(is_inert) {
+        let future = quote_spanned!(span=> impl ::core::future::Future<Output = #response>);
+        (None, future, None)
+    } else {
+        (Some(quote!(async)), response, Some(quote!(.await)))
+    };
     quote! {
         #(#attrs)*
-        #vis async fn #name #parameters (#(#head,)* #last) -> #private::Response #bounds {
+        #vis #asyncness fn #name #parameters (#(#head,)* #last) -> #output #bounds {
             static __IDEM_POLICY: #private::Policy = #policy;
             #split
-            let #admission = #admit;
-            match #admission.await {
-                ::core::result::Result::Err(#response) => #response,
-                ::core::result::Result::Ok((#lease, #admitted)) => #settle,
-            }
+            #admit #run #awaited
         }
     }
+}
+
+/// Whether an attribute is no macro, which could ask for an `async fn` as `#[instrument]` does.
+fn is_inert(attr: &Attribute) -> bool {
+    const INERT: [&str; 13] = [
+        "allow",
+        "cfg",
+        "clippy",
+        "cold",
+        "deny",
+        "deprecated",
+        "doc",
+        "expect",
+        "forbid",
+        "inline",
+        "must_use",
+        "rustfmt",
+        "warn",
+    ];
+    let first = attr.path().segments.first();
+    first.is_some_and(|first| INERT.iter().any(|name| first.ident == name))
 }
 
 /// The path of what generated code names, as if it were written at `span`.
@@ -104,25 +127,12 @@ fn policy(args: &Args, name: &Ident, private: &TokenStream) -> TokenStream {
     policy
 }
 
-/// `__IDEM_POLICY.admit(order, &|scope| scope.token())`
+/// `__IDEM_POLICY.admit(order).token()`
 fn admit(args: &Args, plan: &Plan, arguments: &Arguments<'_>) -> TokenStream {
     let body = arguments.deferred(plan);
-    let reader = local("__idem_scope");
-    let mut reads = TokenStream::new();
-    for (at, part) in plan.parts.iter().enumerate() {
-        if at > 0 {
-            reads.extend(quote!(?));
-        }
-        reads.extend(part.expand());
-    }
-    let opened = arguments.opened(&plan.scope_names);
-    let scope = if opened.is_empty() {
-        quote!(&|#reader| #reader #reads)
-    } else {
-        quote!(&|#reader| { #opened #reader #reads })
-    };
+    let scope = plan.parts.iter().map(|part| part.expand(arguments));
     let Some(runtime) = &args.runtime else {
-        return quote!(__IDEM_POLICY.admit(#body, #scope));
+        return quote!(__IDEM_POLICY.admit(#body) #(#scope)*);
     };
     let span = Span::call_site().located_at(runtime.span());
     let opened = arguments.opened(&plan.runtime_names);
@@ -147,21 +157,23 @@ fn admit(args: &Args, plan: &Plan, arguments: &Arguments<'_>) -> TokenStream {
         quote!(|| { #opened #runtime })
     };
     // A complaint about the runtime's type is about the call; it belongs to the user's expression.
-    quote_spanned!(span=> __IDEM_POLICY.admit_on(#body, #runtime, #scope))
+    let admit = quote_spanned!(span=> __IDEM_POLICY.admit_on(#body, #runtime));
+    quote!(#admit #(#scope)*)
 }
 
-/// `lease.settle(async move { … }).await`, all of it spanned at the type that the user declared: a
-/// future that is not `Send` and an answer that is none are then reported there, and once.
-fn settle(args: &Args, arguments: &Arguments<'_>, handler: &Handler) -> TokenStream {
+/// `.run(async move |Json(order)| { … })`, all of it spanned at the type that the
+/// user declared: a future that is not `Send` and an answer that is none are then reported there,
+/// and once.
+fn run(args: &Args, plan: &Plan, arguments: &Arguments<'_>, handler: &Handler) -> TokenStream {
     let span = returns::span(&handler.sig);
+    let admitted = arguments.admitted(plan);
     let moved = arguments.moved();
     let taken_apart = arguments.taken_apart();
     let pin = returns::pin(&handler.sig, &private(args, span));
     let body = &handler.body;
-    let lease = Ident::new("__idem_lease", Span::mixed_site().located_at(span));
     let mut block = Group::new(Delimiter::Brace, quote!(#moved #taken_apart #pin #body));
     block.set_span(span);
-    quote_spanned!(span=> #lease.settle(async move #block).await)
+    quote_spanned!(span=> .run(async move |#admitted| #block))
 }
 
 /// Type parameters live as long as a handler that runs on after its client went away.

@@ -6,9 +6,11 @@ use syn::spanned::Spanned as _;
 use syn::visit::{self, Visit};
 use syn::{Expr, ExprCall, Lit, LitStr};
 
+use crate::arguments::{Arguments, local};
 use crate::check::body_extractor;
 use crate::handler::Handler;
 use crate::mistakes::Mistakes;
+use crate::names;
 use crate::words::{all_of, nearest};
 
 /// One part of a scope.
@@ -282,15 +284,28 @@ pub(crate) fn not_at_once(argument: &str, value: &Expr) -> Option<syn::Error> {
 }
 
 impl Part {
-    /// The call that adds this part to the reader of a scope.
-    pub(crate) fn expand(&self) -> TokenStream {
+    /// The variables that the part names.
+    pub(crate) fn names(&self) -> Vec<Ident> {
+        match self {
+            Self::Value(value) => names::variables(value.to_token_stream()),
+            Self::Global | Self::Token | Self::Header(_) => Vec::new(),
+        }
+    }
+
+    /// The call that adds this part to the scope.
+    pub(crate) fn expand(&self, arguments: &Arguments<'_>) -> TokenStream {
         match self {
             Self::Global => quote!(.global()),
             Self::Token => quote!(.token()),
             Self::Header(name) => quote!(.header(#name)),
             Self::Value(value) => {
-                let reference = reference_to(value);
-                quote!(.value(#reference))
+                let (part, reference) = (local("__idem_value"), reference_to(value));
+                let opened = arguments.opened(&self.names());
+                if opened.is_empty() {
+                    quote!(.value(|#part| #part.is(#reference)))
+                } else {
+                    quote!(.value(|#part| { #opened #part.is(#reference) }))
+                }
             }
         }
     }

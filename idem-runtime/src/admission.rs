@@ -1,341 +1,315 @@
-//! A request's way up to its handler: key, scope, body, claim, extraction.
+//! A request's way up to its claim: is there a key, and whose is it.
 
-use std::borrow::Borrow;
-use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::{fmt, mem};
 
-use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
+use http::{HeaderMap, header};
 
-use crate::attempt::Attempt;
-use crate::claiming::{Claiming, Verdict};
-use crate::decision::Decision;
-use crate::deferred::{Deferred, Extraction, Pending, State};
+use crate::admitting::{Admitting, Identified};
+use crate::deferred::{Deferred, Pending, State};
 use crate::dialect::Dialect;
-use crate::fingerprint::Fingerprint;
-use crate::idempotency::Idempotency;
+use crate::idempotency::{AsIdempotency, Idempotency};
 use crate::key;
 use crate::lease::Lease;
 use crate::policy::Policy;
 use crate::problem::Problem;
-use crate::record_id::RecordId;
-use crate::request_body::BodyReader;
-use crate::running::Running;
-use crate::scope::{ScopeMissing, ScopeReader};
-use crate::store::{Holder, StoreError};
+use crate::scope::{Scope, ScopeMissing, ScopeValue};
 use crate::trace::{self, Outcome};
 
-/// What `scope = …` stands for. Behind a reference, so that what admits a request is compiled once
-/// and not for every handler.
-type ReadScope<'s> = &'s dyn for<'r> Fn(ScopeReader<'r>) -> Result<ScopeReader<'r>, ScopeMissing>;
-
 impl Policy {
-    /// Decides whether the handler runs, by the [`Idempotency`] that the request came through.
-    ///
-    /// `scope` is called at once and only for a request with a key, so that nothing which it
-    /// borrows is held while the store is asked.
-    pub fn admit<T, const LAZY: bool>(
-        &'static self,
-        body: Deferred<T, LAZY>,
-        scope: ReadScope<'_>,
-    ) -> Admission<T>
+    /// Takes a request in that came through the [`Idempotency`] layer, or through none.
+    pub fn admit<T, const LAZY: bool>(&'static self, body: Deferred<T, LAZY>) -> Admission<T>
     where
         T: Send + 'static,
     {
-        match body.0 {
-            State::Extracted(argument) => self.bypass(argument),
-            State::Pending(mut pending) => {
-                let idem = pending.request_mut().extensions().get().cloned();
-                self.admit_request(pending, idem, scope)
-            }
-        }
+        Admission::of(self, body, |request| request.extensions().get().cloned())
     }
 
-    /// Decides whether the handler runs, by the [`Idempotency`] that `runtime = …` gives.
+    /// Takes a request in that is under the [`Idempotency`] which `runtime = …` gives.
     pub fn admit_on<T, R, const LAZY: bool>(
         &'static self,
         body: Deferred<T, LAZY>,
         runtime: impl FnOnce() -> R,
-        scope: ReadScope<'_>,
     ) -> Admission<T>
     where
         T: Send + 'static,
-        R: Borrow<Idempotency>,
+        R: AsIdempotency,
     {
-        match body.0 {
-            State::Extracted(argument) => self.bypass(argument),
-            State::Pending(pending) => {
-                let idem = runtime().borrow().clone();
-                self.admit_request(pending, Some(idem), scope)
+        Admission::of(self, body, |_| Some(runtime().as_idempotency().clone()))
+    }
+}
+
+/// A request on its way to its handler: refused, without a key, or with one that awaits its scope.
+#[must_use = "nothing runs until it is told what"]
+pub struct Admission<T>(Asked<T>);
+
+enum Asked<T> {
+    Refused(Response),
+    Extracted(T),
+    Unkeyed(Box<dyn Pending<T>>),
+    Keyed(Keyed, Box<dyn Pending<T>>),
+}
+
+impl<T: Send + 'static> Admission<T> {
+    fn of<const LAZY: bool>(
+        policy: &'static Policy,
+        body: Deferred<T, LAZY>,
+        idem: impl FnOnce(&Request) -> Option<Idempotency>,
+    ) -> Self {
+        let mut pending = match body.0 {
+            State::Extracted(argument) => {
+                trace::decided(policy.endpoint, None, Outcome::Bypassed);
+                return Self(Asked::Extracted(argument));
             }
+            State::Pending(pending) => pending,
+        };
+        let request = pending.request_mut();
+        let idem = idem(request);
+        Self(match keyed(policy, request, idem) {
+            Ok(Some(keyed)) => Asked::Keyed(keyed, pending),
+            Ok(None) => Asked::Unkeyed(pending),
+            Err(refusal) => Asked::Refused(refusal),
+        })
+    }
+
+    /// `scope = global`.
+    pub fn global(self) -> Self {
+        self
+    }
+
+    /// `scope = token`.
+    pub fn token(self) -> Self {
+        self.scoped(|scope, headers| {
+            let token = only_value(headers, header::AUTHORIZATION.as_str());
+            Ok(scope.token(token.ok_or(ScopeMissing::Token)?))
+        })
+    }
+
+    /// `scope = header("…")`.
+    pub fn header(self, name: &'static str) -> Self {
+        self.scoped(|scope, headers| {
+            let value = only_value(headers, name).ok_or(ScopeMissing::Header)?;
+            Ok(scope.header(name, value))
+        })
+    }
+
+    /// `scope = expression`. It is read at once, and only for a request with a key.
+    ///
+    /// # Panics
+    ///
+    /// When the value's own `Display` fails.
+    pub fn value(self, read: impl Fn(&mut ScopePart)) -> Self {
+        self.scoped(|scope, _| {
+            let mut part = ScopePart(scope);
+            read(&mut part);
+            Ok(part.0)
+        })
+    }
+
+    /// Adds a part to the scope, unless one before it is missing.
+    fn scoped(
+        mut self,
+        part: impl FnOnce(Scope, &HeaderMap) -> Result<Scope, ScopeMissing>,
+    ) -> Self {
+        if let Asked::Keyed(keyed, pending) = &mut self.0
+            && let Ok(scope) = &mut keyed.scope
+        {
+            keyed.scope = part(mem::take(scope), pending.request_mut().headers());
+        }
+        self
+    }
+
+    /// Asks for a claim, where the request has a key.
+    pub(crate) fn decide(self) -> Admitting<T> {
+        match self.0 {
+            Asked::Refused(response) => Admitting::refused(response),
+            Asked::Extracted(argument) => Admitting::Extracted(Lease::Unprotected, Some(argument)),
+            Asked::Unkeyed(pending) => Admitting::extracting(Lease::Unprotected, pending),
+            Asked::Keyed(keyed, mut pending) => match keyed.identify(pending.request_mut()) {
+                Ok(identified) => identified.admit(pending),
+                Err(refusal) => Admitting::refused(refusal),
+            },
         }
     }
+}
 
-    fn bypass<T: Send + 'static>(&'static self, argument: T) -> Admission<T> {
-        trace::decided(self.endpoint, None, Outcome::Bypassed);
-        Admission::ready(Ok((Lease::unprotected(), argument)))
-    }
+/// A request with a key, while its scope is read.
+struct Keyed {
+    policy: &'static Policy,
+    idem: Idempotency,
+    scope: Result<Scope, ScopeMissing>,
+}
 
-    fn admit_request<T: Send + 'static>(
-        &'static self,
-        mut pending: Box<dyn Pending<T>>,
-        idem: Option<Idempotency>,
-        scope: ReadScope<'_>,
-    ) -> Admission<T> {
-        match self.record_of(pending.request_mut(), idem, scope) {
-            Ok(Some((idem, id))) => {
-                let keyed = Keyed {
-                    policy: self,
-                    idem,
-                    id,
-                };
-                keyed.admit(pending)
-            }
-            Ok(None) => {
-                trace::decided(self.endpoint, None, Outcome::Bypassed);
-                Admission::pending(
-                    async move { Ok((Lease::unprotected(), pending.extract().await?)) },
-                )
-            }
-            Err(refusal) => Admission::ready(Err(refusal)),
-        }
-    }
-
-    /// Reads from the head of the request which record it is about, if any.
+impl Keyed {
+    /// Names the record that the request is about.
     #[expect(
         clippy::result_large_err,
         reason = "the refusal is the answer itself, and moves once"
     )]
-    fn record_of(
-        &self,
-        request: &Request,
-        idem: Option<Idempotency>,
-        scope: ReadScope<'_>,
-    ) -> Result<Option<(Idempotency, RecordId)>, Response> {
-        if request.method().is_safe() {
-            return Ok(None);
-        }
-        let headers = request.headers();
-        let has_key = idem.as_ref().map_or_else(
-            || headers.contains_key(Dialect::DEFAULT_KEY_HEADER),
-            |idem| idem.has_key(headers),
-        );
-        if !has_key && !self.required {
-            return Ok(None);
-        }
-        let refuse = |problem: Problem| {
-            trace::decided(self.endpoint, None, Outcome::Refused);
-            problem
+    fn identify(self, request: &Request) -> Result<Identified, Response> {
+        let id = match key::parse(request.headers(), self.idem.dialect()) {
+            Ok(Some(key)) => match &self.scope {
+                Ok(scope) => Ok(self.idem.record_id(scope, &key)),
+                Err(missing) => Err(Problem::scope_missing(*missing)),
+            },
+            Ok(None) => Err(Problem::key_missing()),
+            Err(reason) => Err(Problem::key_invalid(reason)),
         };
-        if !has_key {
-            let problem = refuse(Problem::key_missing());
-            return Err(match idem {
-                Some(idem) => idem.refuse(problem),
-                // A layer above, if there is one, renders it in the service's own way.
-                None => problem.into_response(),
-            });
-        }
-        let idem = idem.unwrap_or_else(Idempotency::process_wide);
-        let key = match key::parse(headers, idem.dialect()) {
-            Ok(Some(key)) => key,
-            Ok(None) => return Ok(None),
-            Err(reason) => return Err(idem.refuse(refuse(Problem::key_invalid(reason)))),
-        };
-        match scope(ScopeReader::new(headers)) {
-            Ok(scope) => {
-                let id = idem.record_id(&scope.into_scope(), &key);
-                Ok(Some((idem, id)))
+        let Self { policy, idem, .. } = self;
+        match id {
+            Ok(id) => Ok(Identified { policy, idem, id }),
+            Err(problem) => {
+                trace::decided(policy.endpoint, None, Outcome::Refused);
+                Err(idem.refuse(problem))
             }
-            Err(missing) => Err(idem.refuse(refuse(Problem::scope_missing(missing)))),
         }
     }
 }
 
-/// A request with a key, on its way to a claim.
-struct Keyed {
+/// Whether a request has a key, and may have one.
+#[expect(
+    clippy::result_large_err,
+    reason = "the refusal is the answer itself, and moves once"
+)]
+fn keyed(
     policy: &'static Policy,
-    idem: Idempotency,
-    id: RecordId,
+    request: &Request,
+    idem: Option<Idempotency>,
+) -> Result<Option<Keyed>, Response> {
+    let has_key = has_key(request.headers(), idem.as_ref());
+    if request.method().is_safe() || !has_key && !policy.required {
+        trace::decided(policy.endpoint, None, Outcome::Bypassed);
+        return Ok(None);
+    }
+    if has_key {
+        return Ok(Some(Keyed {
+            policy,
+            idem: idem.unwrap_or_else(Idempotency::process_wide),
+            scope: Ok(Scope::new()),
+        }));
+    }
+    trace::decided(policy.endpoint, None, Outcome::Refused);
+    let problem = Problem::key_missing();
+    Err(match idem {
+        Some(idem) => idem.refuse(problem),
+        // A layer above, if there is one, renders it in the service's own way.
+        None => problem.into_response(),
+    })
 }
 
-impl Keyed {
-    /// Where the body is there and the store answers at once, this waits for nothing.
-    fn admit<T: Send + 'static>(self, mut pending: Box<dyn Pending<T>>) -> Admission<T> {
-        let request = pending.request_mut();
-        let mut reader = match BodyReader::new(request) {
-            Ok(reader) => reader,
-            Err(problem) => return Admission::ready(Err(self.refuse(Outcome::Refused, problem))),
-        };
-        let Some(body) = reader.read_now() else {
-            return Admission::pending(async move {
-                let body = reader.read(self.idem.body_timeout()).await;
-                self.admit_whole(pending, body).await
-            });
-        };
-        self.admit_whole(pending, body)
-    }
-
-    fn admit_whole<T: Send + 'static>(
-        self,
-        mut pending: Box<dyn Pending<T>>,
-        body: Result<Bytes, Problem>,
-    ) -> Admission<T> {
-        let body = match body {
-            Ok(body) => body,
-            Err(problem) => return Admission::ready(Err(self.refuse(Outcome::Refused, problem))),
-        };
-        let request = pending.request_mut();
-        let fingerprint = Fingerprint::of(request, &body, self.policy.fingerprint);
-        *request.body_mut() = Body::from(body);
-        let claiming = Claiming::new(self.policy, &self.idem, self.id, fingerprint);
-        match claiming.ask(&self.idem) {
-            Ok(verdict) => self.conclude(pending, fingerprint, verdict),
-            Err(asked) => Admission::pending(async move {
-                let verdict = claiming.settle(&self.idem, asked).await;
-                self.conclude(pending, fingerprint, verdict).await
-            }),
-        }
-    }
-
-    /// Acts on the store's word.
-    fn conclude<T: Send + 'static>(
-        self,
-        mut pending: Box<dyn Pending<T>>,
-        fingerprint: Fingerprint,
-        verdict: Result<Verdict, StoreError>,
-    ) -> Admission<T> {
-        let verdict = match verdict {
-            Ok(verdict) => verdict,
-            Err(error) => {
-                tracing::error!(
-                    target: crate::TARGET,
-                    endpoint = self.policy.endpoint,
-                    error = &error as &dyn std::error::Error,
-                    fails_open = self.idem.fails_open(),
-                    "the store could not answer a claim"
-                );
-                if self.idem.fails_open() {
-                    self.decided(Outcome::Bypassed);
-                    return Admission::extracting(Lease::degraded(), pending);
-                }
-                let refusal = self.refuse(Outcome::StoreError, Problem::store_unavailable());
-                return Admission::ready(Err(refusal));
-            }
-        };
-        let outcome = verdict.decision.outcome();
-        let problem = match verdict.decision {
-            Decision::Run {
-                fence,
-                attempt: number,
-            } => {
-                self.decided(outcome);
-                let holder = Holder {
-                    id: self.id,
-                    owner: verdict.owner,
-                    fence,
-                };
-                // The last argument may be it, or ask for it, and is extracted after this.
-                let attempt = Attempt::of(pending.request_mut().extensions_mut());
-                attempt.claimed(holder, number);
-                let running = Running::new(
-                    self.policy,
-                    self.idem,
-                    holder,
-                    fingerprint,
-                    verdict.asked_at,
-                    attempt,
-                );
-                return Admission::extracting(Lease::held(running), pending);
-            }
-            Decision::Replay(record) => {
-                self.decided(outcome);
-                return Admission::ready(Err(self.idem.replay(&record)));
-            }
-            Decision::Mismatch => Problem::key_reused(),
-            Decision::InFlight => Problem::key_in_flight(),
-            Decision::Unknown => Problem::outcome_unknown(),
-            Decision::Full => Problem::capacity(),
-        };
-        Admission::ready(Err(self.refuse(outcome, problem)))
-    }
-
-    fn refuse(&self, outcome: Outcome, problem: Problem) -> Response {
-        self.decided(outcome);
-        self.idem.refuse(problem)
-    }
-
-    fn decided(&self, outcome: Outcome) {
-        trace::decided(self.policy.endpoint, Some(&self.id), outcome);
+/// Whether there is a key, in the header where the service has it.
+fn has_key(headers: &HeaderMap, idem: Option<&Idempotency>) -> bool {
+    match idem {
+        Some(idem) => idem.has_key(headers),
+        None => headers.contains_key(Dialect::DEFAULT_KEY_HEADER),
     }
 }
 
-/// The future of [`Policy::admit`]: the lease and the last argument, or the answer instead of them.
-#[must_use = "nothing is decided until it is awaited"]
-pub struct Admission<T>(Progress<T>);
+/// The scope of one request, where an expression adds to it.
+#[derive(Debug)]
+pub struct ScopePart(Scope);
 
-type Admitted<T> = Result<(Lease, T), Response>;
-
-enum Progress<T> {
-    Ready(Option<Admitted<T>>),
-    Extracting {
-        lease: Option<Lease>,
-        extraction: Extraction<T>,
-    },
-    Pending(Pin<Box<dyn Future<Output = Admitted<T>> + Send>>),
-}
-
-impl<T: Send + 'static> Admission<T> {
-    fn ready(admitted: Admitted<T>) -> Self {
-        Self(Progress::Ready(Some(admitted)))
-    }
-
-    fn extracting(lease: Lease, pending: Box<dyn Pending<T>>) -> Self {
-        Self(Progress::Extracting {
-            lease: Some(lease),
-            extraction: pending.extract(),
-        })
-    }
-
-    fn pending(admitted: impl Future<Output = Admitted<T>> + Send + 'static) -> Self {
-        Self(Progress::Pending(Box::pin(admitted)))
+impl ScopePart {
+    /// Adds `value`.
+    ///
+    /// # Panics
+    ///
+    /// When the value's own `Display` fails.
+    pub fn is<V: ScopeValue + ?Sized>(&mut self, value: &V) {
+        self.0 = mem::take(&mut self.0).value(value);
     }
 }
 
-/// Nothing in it is pinned in place: what is ready is moved out, the rest is boxed.
-impl<T> Unpin for Admission<T> {}
-
-impl<T: Send + 'static> Future for Admission<T> {
-    type Output = Admitted<T>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        loop {
-            match &mut self.0 {
-                Progress::Ready(admitted) => {
-                    return Poll::Ready(admitted.take().expect("polled after completion"));
-                }
-                Progress::Pending(future) => return future.as_mut().poll(cx),
-                Progress::Extracting { lease, extraction } => {
-                    let extracted = ready!(extraction.as_mut().poll(cx));
-                    let lease = lease.take().expect("polled after completion");
-                    match extracted {
-                        Ok(argument) => return Poll::Ready(Ok((lease, argument))),
-                        Err(rejection) => {
-                            let rejected = async move { Err(lease.reject(rejection).await) };
-                            self.0 = Progress::Pending(Box::pin(rejected));
-                        }
-                    }
-                }
-            }
-        }
-    }
+fn only_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.as_bytes();
+    (values.next().is_none() && !value.is_empty()).then_some(value)
 }
 
 impl<T> fmt::Debug for Admission<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Admission")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use axum::extract::FromRequest;
+
+    use super::*;
+
+    static POLICY: Policy = Policy::new("test");
+
+    async fn admission(headers: &[(&'static str, &'static str)]) -> Admission<()> {
+        let mut request = Request::new(axum::body::Body::empty());
+        *request.method_mut() = http::Method::POST;
+        for (name, value) in headers {
+            request
+                .headers_mut()
+                .append(*name, value.parse().expect("a value"));
+        }
+        let body = Deferred::<()>::from_request(request, &()).await;
+        POLICY.admit(body.expect("no rejection"))
+    }
+
+    fn scope(admission: Admission<()>) -> Option<Result<Scope, ScopeMissing>> {
+        match admission.0 {
+            Asked::Keyed(keyed, _) => Some(keyed.scope),
+            _ => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_has_the_scope_that_an_operator_would_write() {
+        let headers = [
+            ("idempotency-key", "k"),
+            ("authorization", "Bearer a"),
+            ("x-workspace-id", "acme"),
+        ];
+        let admission = admission(&headers).await;
+        let read = admission
+            .token()
+            .header("x-workspace-id")
+            .value(|part| part.is(&42));
+        let written = Scope::new()
+            .token("Bearer a")
+            .header("X-Workspace-Id", "acme")
+            .value(42);
+        assert_eq!(scope(read), Some(Ok(written)));
+    }
+
+    #[tokio::test]
+    async fn absent_empty_and_doubled_headers_are_no_scope() {
+        for pairs in [
+            &[][..],
+            &[("authorization", "")],
+            &[("authorization", "a"), ("authorization", "a")],
+        ] {
+            let headers = [&[("idempotency-key", "k")], pairs].concat();
+            let token = admission(&headers).await.token();
+            assert_eq!(scope(token), Some(Err(ScopeMissing::Token)));
+            let header = admission(&headers).await.header("authorization").token();
+            assert_eq!(
+                scope(header),
+                Some(Err(ScopeMissing::Header)),
+                "the first that is missing counts"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn an_expression_is_read_only_for_a_request_with_a_key() {
+        let reads = Cell::new(0);
+        let read = |part: &mut ScopePart| {
+            reads.set(reads.get() + 1);
+            part.is("user-7");
+        };
+        assert!(scope(admission(&[]).await.value(read)).is_none());
+        assert_eq!(reads.get(), 0);
+        assert!(scope(admission(&[("idempotency-key", "k")]).await.value(read)).is_some());
+        assert_eq!(reads.get(), 1);
     }
 }

@@ -62,6 +62,35 @@ pub enum OnStoreError {
     FailOpen,
 }
 
+/// What can stand in `runtime = …`: an [`Idempotency`], or what refers to one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no `Idempotency`",
+    label = "not an `Idempotency`",
+    note = "`runtime` takes an `Idempotency`, such as a field of the service's state: `runtime = desk.idem`"
+)]
+pub trait AsIdempotency {
+    /// The `Idempotency` itself.
+    fn as_idempotency(&self) -> &Idempotency;
+}
+
+impl AsIdempotency for Idempotency {
+    fn as_idempotency(&self) -> &Idempotency {
+        self
+    }
+}
+
+impl<R: AsIdempotency + ?Sized> AsIdempotency for &R {
+    fn as_idempotency(&self) -> &Idempotency {
+        (**self).as_idempotency()
+    }
+}
+
+impl<R: AsIdempotency + ?Sized> AsIdempotency for Arc<R> {
+    fn as_idempotency(&self) -> &Idempotency {
+        (**self).as_idempotency()
+    }
+}
+
 impl Idempotency {
     /// The defaults, with a [`MemoryStore`] of their own: for one process.
     #[must_use]

@@ -2,6 +2,7 @@
 //! runtime move together.
 
 mod admission;
+mod admitting;
 mod answer;
 mod attempt;
 mod canonical_json;
@@ -21,6 +22,7 @@ mod problem;
 mod properties;
 mod record_id;
 mod request_body;
+mod run;
 mod running;
 mod scope;
 mod settling;
@@ -49,11 +51,11 @@ const TARGET: &str = "axum_idem";
 pub mod __private {
     pub use axum::response::Response;
 
-    pub use crate::admission::Admission;
+    pub use crate::admission::{Admission, ScopePart};
     pub use crate::deferred::{Deferred, Headed, Via};
-    pub use crate::lease::{Lease, Settle};
+    pub use crate::idempotency::AsIdempotency;
     pub use crate::policy::{FingerprintMode, Policy, Statuses};
-    pub use crate::scope::{ScopeMissing, ScopeReader, ScopeValue};
+    pub use crate::scope::ScopeValue;
 
     /// Names the type that a handler returns, where nothing is ever returned.
     ///

@@ -2,8 +2,6 @@
 
 use std::fmt::{self, Display, Write as _};
 
-use http::{HeaderMap, header};
-
 /// Whose key it is.
 ///
 /// A scope is a sequence of parts. Each part is stored with its kind and its length, so that no two
@@ -106,98 +104,18 @@ pub trait ScopeValue: Display {}
 
 impl<T: Display + ?Sized> ScopeValue for T {}
 
-/// The scope of one request, while the attribute's `scope = …` is read.
-#[derive(Debug)]
-pub struct ScopeReader<'a> {
-    headers: &'a HeaderMap,
-    scope: Scope,
-}
-
 /// Why a request has no scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ScopeMissing {
+pub(crate) enum ScopeMissing {
     /// There is no `Authorization`, or more than one.
     Token,
     /// The header that names the scope is absent, empty or doubled.
     Header,
 }
 
-impl<'a> ScopeReader<'a> {
-    pub(crate) fn new(headers: &'a HeaderMap) -> Self {
-        Self {
-            headers,
-            scope: Scope::default(),
-        }
-    }
-
-    pub(crate) fn into_scope(self) -> Scope {
-        self.scope
-    }
-
-    /// `scope = global`.
-    ///
-    /// # Errors
-    ///
-    /// None; the attribute chains the parts of a tuple with `?`.
-    pub fn global(self) -> Result<Self, ScopeMissing> {
-        Ok(self)
-    }
-
-    /// `scope = token`.
-    ///
-    /// # Errors
-    ///
-    /// When the request has no `Authorization`, an empty one, or two.
-    pub fn token(mut self) -> Result<Self, ScopeMissing> {
-        let token = only_value(self.headers, header::AUTHORIZATION.as_str());
-        self.scope = self.scope.token(token.ok_or(ScopeMissing::Token)?);
-        Ok(self)
-    }
-
-    /// `scope = header("…")`.
-    ///
-    /// # Errors
-    ///
-    /// When the request has no such header, an empty one, or two.
-    pub fn header(mut self, name: &'static str) -> Result<Self, ScopeMissing> {
-        let value = only_value(self.headers, name).ok_or(ScopeMissing::Header)?;
-        self.scope = self.scope.header(name, value);
-        Ok(self)
-    }
-
-    /// `scope = expression`.
-    ///
-    /// # Errors
-    ///
-    /// None; the attribute chains the parts of a tuple with `?`.
-    ///
-    /// # Panics
-    ///
-    /// When the value's own `Display` fails.
-    pub fn value<T: ScopeValue + ?Sized>(mut self, value: &T) -> Result<Self, ScopeMissing> {
-        self.scope = self.scope.value(value);
-        Ok(self)
-    }
-}
-
-fn only_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next()?.as_bytes();
-    (values.next().is_none() && !value.is_empty()).then_some(value)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
-
-    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in pairs {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
-        headers
-    }
 
     #[test]
     fn parts_never_run_into_each_other() {
@@ -216,36 +134,6 @@ mod tests {
             for other in &scopes[i + 1..] {
                 assert_ne!(one.as_bytes(), other.as_bytes());
             }
-        }
-    }
-
-    #[test]
-    fn a_reader_makes_the_scope_that_an_operator_would() {
-        let headers = headers(&[("authorization", "Bearer a"), ("x-workspace-id", "acme")]);
-        let read = ScopeReader::new(&headers)
-            .token()
-            .and_then(|scope| scope.header("x-workspace-id"))
-            .and_then(|scope| scope.value(&42))
-            .expect("all there");
-        let made = Scope::new()
-            .token("Bearer a")
-            .header("X-Workspace-Id", "acme")
-            .value(42);
-        assert!(read.into_scope() == made);
-    }
-
-    #[test]
-    fn absent_empty_and_doubled_headers_are_no_scope() {
-        for pairs in [
-            &[][..],
-            &[("authorization", "")],
-            &[("authorization", "a"), ("authorization", "a")],
-        ] {
-            let headers = headers(pairs);
-            let missing = ScopeReader::new(&headers).token().err();
-            assert_eq!(missing, Some(ScopeMissing::Token));
-            let missing = ScopeReader::new(&headers).header("authorization").err();
-            assert_eq!(missing, Some(ScopeMissing::Header));
         }
     }
 

@@ -26,33 +26,27 @@ fn the_readmes_handler() {
             desk.place(account, order).await
         }",
         &expect![[r#"
-            async fn place_trade(
+            fn place_trade(
                 State(desk): State<TradingDesk>,
                 Path(account): Path<AccountId>,
                 order: ::axum_idem::__private::Deferred<Json<Order>>,
-            ) -> ::axum_idem::__private::Response {
+            ) -> impl ::core::future::Future<Output = ::axum_idem::__private::Response> {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
                         ::core::concat!(::core::module_path!(), "::", "place_trade"),
                     )
                     .ttl_millis(86400000u64);
-                let __idem_admission = __IDEM_POLICY
-                    .admit(order, &|__idem_scope| __idem_scope.token());
-                match __idem_admission.await {
-                    ::core::result::Result::Err(__idem_response) => __idem_response,
-                    ::core::result::Result::Ok((__idem_lease, Json(order))) => {
-                        __idem_lease
-                            .settle(async move {
-                                let _ = (&order, &account, &desk);
-                                if false {
-                                    return ::axum_idem::__private::never::<
-                                        Result<(StatusCode, Json<Trade>), TradeError>,
-                                    >();
-                                }
-                                desk.place(account, order).await
-                            })
-                            .await
-                    }
-                }
+                __IDEM_POLICY
+                    .admit(order)
+                    .token()
+                    .run(async move |Json(order)| {
+                        let _ = (&order, &account, &desk);
+                        if false {
+                            return ::axum_idem::__private::never::<
+                                Result<(StatusCode, Json<Trade>), TradeError>,
+                            >();
+                        }
+                        desk.place(account, order).await
+                    })
             }
         "#]],
     );
@@ -64,26 +58,20 @@ fn no_arguments_and_no_answer() {
         "scope = global",
         "pub async fn ping() {}",
         &expect![[r#"
-            pub async fn ping(
+            pub fn ping(
                 __idem_body: ::axum_idem::__private::Deferred<()>,
-            ) -> ::axum_idem::__private::Response {
+            ) -> impl ::core::future::Future<Output = ::axum_idem::__private::Response> {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
                     ::core::concat!(::core::module_path!(), "::", "ping"),
                 );
-                let __idem_admission = __IDEM_POLICY
-                    .admit(__idem_body, &|__idem_scope| __idem_scope.global());
-                match __idem_admission.await {
-                    ::core::result::Result::Err(__idem_response) => __idem_response,
-                    ::core::result::Result::Ok((__idem_lease, ())) => {
-                        __idem_lease
-                            .settle(async move {
-                                if false {
-                                    return;
-                                }
-                            })
-                            .await
-                    }
-                }
+                __IDEM_POLICY
+                    .admit(__idem_body)
+                    .global()
+                    .run(async move |()| {
+                        if false {
+                            return;
+                        }
+                    })
             }
         "#]],
     );
@@ -99,11 +87,11 @@ fn every_argument_of_the_attribute() {
             desk.place(user, order).await
         }",
         &expect![[r#"
-            async fn place(
+            fn place(
                 user: User,
                 State(desk): State<Desk>,
                 order: idem::__private::Deferred<Bytes, true>,
-            ) -> idem::__private::Response {
+            ) -> impl ::core::future::Future<Output = idem::__private::Response> {
                 static __IDEM_POLICY: idem::__private::Policy = idem::__private::Policy::new(
                         ::core::concat!(::core::module_path!(), "::", "place"),
                     )
@@ -114,28 +102,18 @@ fn every_argument_of_the_attribute() {
                     .wait_millis(5000u64)
                     .hold_unknown()
                     .fingerprint(idem::__private::FingerprintMode::JsonPointers(&["/amount"]));
-                let __idem_admission = __IDEM_POLICY
-                    .admit_on(
-                        order,
-                        || &desk.idem,
-                        &|__idem_scope| {
-                            __idem_scope.token()?.header("x-workspace-id")?.value(&user.id)
-                        },
-                    );
-                match __idem_admission.await {
-                    ::core::result::Result::Err(__idem_response) => __idem_response,
-                    ::core::result::Result::Ok((__idem_lease, order)) => {
-                        __idem_lease
-                            .settle(async move {
-                                let _ = (&order, &desk, &user);
-                                if false {
-                                    return idem::__private::never::<StatusCode>();
-                                }
-                                desk.place(user, order).await
-                            })
-                            .await
-                    }
-                }
+                __IDEM_POLICY
+                    .admit_on(order, || &desk.idem)
+                    .token()
+                    .header("x-workspace-id")
+                    .value(|__idem_value| __idem_value.is(&user.id))
+                    .run(async move |order| {
+                        let _ = (&order, &desk, &user);
+                        if false {
+                            return idem::__private::never::<StatusCode>();
+                        }
+                        desk.place(user, order).await
+                    })
             }
         "#]],
     );
@@ -149,37 +127,28 @@ fn patterns_that_leave_something_behind() {
             order.push_str(name);
         }",
         &expect![[r#"
-            async fn place(
+            fn place(
                 __idem_arg_0: Permit,
                 __idem_arg_1: User,
                 order: ::axum_idem::__private::Deferred<String>,
-            ) -> ::axum_idem::__private::Response {
+            ) -> impl ::core::future::Future<Output = ::axum_idem::__private::Response> {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
                     ::core::concat!(::core::module_path!(), "::", "place"),
                 );
-                let __idem_admission = __IDEM_POLICY
-                    .admit(
-                        order,
-                        &|__idem_scope| {
-                            let User { id, name: _, .. } = &__idem_arg_1;
-                            __idem_scope.value(&id)
-                        },
-                    );
-                match __idem_admission.await {
-                    ::core::result::Result::Err(__idem_response) => __idem_response,
-                    ::core::result::Result::Ok((__idem_lease, mut order)) => {
-                        __idem_lease
-                            .settle(async move {
-                                let _ = (&order, &__idem_arg_1, &__idem_arg_0);
-                                let User { mut id, ref name, .. } = __idem_arg_1;
-                                if false {
-                                    return;
-                                }
-                                order.push_str(name);
-                            })
-                            .await
-                    }
-                }
+                __IDEM_POLICY
+                    .admit(order)
+                    .value(|__idem_value| {
+                        let User { id, name: _, .. } = &__idem_arg_1;
+                        __idem_value.is(&id)
+                    })
+                    .run(async move |mut order| {
+                        let _ = (&order, &__idem_arg_1, &__idem_arg_0);
+                        let User { mut id, ref name, .. } = __idem_arg_1;
+                        if false {
+                            return;
+                        }
+                        order.push_str(name);
+                    })
             }
         "#]],
     );
@@ -191,29 +160,23 @@ fn a_scope_over_the_last_argument() {
         "scope = order",
         "async fn cancel(Path(order): Path<u64>) -> StatusCode { cancel_order(order).await }",
         &expect![[r#"
-            async fn cancel(
+            fn cancel(
                 order: ::axum_idem::__private::Headed<Path<u64>>,
-            ) -> ::axum_idem::__private::Response {
+            ) -> impl ::core::future::Future<Output = ::axum_idem::__private::Response> {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
                     ::core::concat!(::core::module_path!(), "::", "cancel"),
                 );
                 let (Path(order), __idem_body) = order.split();
-                let __idem_admission = __IDEM_POLICY
-                    .admit(__idem_body, &|__idem_scope| __idem_scope.value(&order));
-                match __idem_admission.await {
-                    ::core::result::Result::Err(__idem_response) => __idem_response,
-                    ::core::result::Result::Ok((__idem_lease, ())) => {
-                        __idem_lease
-                            .settle(async move {
-                                let _ = &order;
-                                if false {
-                                    return ::axum_idem::__private::never::<StatusCode>();
-                                }
-                                cancel_order(order).await
-                            })
-                            .await
-                    }
-                }
+                __IDEM_POLICY
+                    .admit(__idem_body)
+                    .value(|__idem_value| __idem_value.is(&order))
+                    .run(async move |()| {
+                        let _ = &order;
+                        if false {
+                            return ::axum_idem::__private::never::<StatusCode>();
+                        }
+                        cancel_order(order).await
+                    })
             }
         "#]],
     );
@@ -230,32 +193,26 @@ fn generics_outlive_the_request() {
             desk.place(order).await
         }",
         &expect![[r#"
-            async fn place<R: Send + 'static, T>(
+            fn place<R: Send + 'static, T>(
                 State(desk): State<R>,
                 order: ::axum_idem::__private::Deferred<Json<T>>,
-            ) -> ::axum_idem::__private::Response
+            ) -> impl ::core::future::Future<Output = ::axum_idem::__private::Response>
             where
                 T: Order + ::core::marker::Send + 'static,
             {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
                     ::core::concat!(::core::module_path!(), "::", "place"),
                 );
-                let __idem_admission = __IDEM_POLICY
-                    .admit(order, &|__idem_scope| __idem_scope.token());
-                match __idem_admission.await {
-                    ::core::result::Result::Err(__idem_response) => __idem_response,
-                    ::core::result::Result::Ok((__idem_lease, Json(order))) => {
-                        __idem_lease
-                            .settle(async move {
-                                let _ = (&order, &desk);
-                                if false {
-                                    return ::axum_idem::__private::never::<Json<T>>();
-                                }
-                                desk.place(order).await
-                            })
-                            .await
-                    }
-                }
+                __IDEM_POLICY
+                    .admit(order)
+                    .token()
+                    .run(async move |Json(order)| {
+                        let _ = (&order, &desk);
+                        if false {
+                            return ::axum_idem::__private::never::<Json<T>>();
+                        }
+                        desk.place(order).await
+                    })
             }
         "#]],
     );
@@ -269,34 +226,28 @@ fn an_opaque_answer_keeps_its_bounds() {
             Sse::new(order.watch())
         }",
         &expect![[r#"
-            async fn watch<T: Order + ::core::marker::Send + 'static>(
+            fn watch<T: Order + ::core::marker::Send + 'static>(
                 order: ::axum_idem::__private::Deferred<Json<T>>,
-            ) -> ::axum_idem::__private::Response {
+            ) -> impl ::core::future::Future<Output = ::axum_idem::__private::Response> {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
                     ::core::concat!(::core::module_path!(), "::", "watch"),
                 );
-                let __idem_admission = __IDEM_POLICY
-                    .admit(order, &|__idem_scope| __idem_scope.token());
-                match __idem_admission.await {
-                    ::core::result::Result::Err(__idem_response) => __idem_response,
-                    ::core::result::Result::Ok((__idem_lease, order)) => {
-                        __idem_lease
-                            .settle(async move {
-                                let _ = &order;
-                                fn __idem_returns<
-                                    T: Order,
-                                    __IdemOpaque0: Stream<Item = Result<T, Infallible>>,
-                                >() -> Sse<__IdemOpaque0> {
-                                    ::axum_idem::__private::never()
-                                }
-                                if false {
-                                    return __idem_returns::<T, _>();
-                                }
-                                Sse::new(order.watch())
-                            })
-                            .await
-                    }
-                }
+                __IDEM_POLICY
+                    .admit(order)
+                    .token()
+                    .run(async move |order| {
+                        let _ = &order;
+                        fn __idem_returns<
+                            T: Order,
+                            __IdemOpaque0: Stream<Item = Result<T, Infallible>>,
+                        >() -> Sse<__IdemOpaque0> {
+                            ::axum_idem::__private::never()
+                        }
+                        if false {
+                            return __idem_returns::<T, _>();
+                        }
+                        Sse::new(order.watch())
+                    })
             }
         "#]],
     );
@@ -308,29 +259,23 @@ fn an_answer_that_is_only_a_response() {
         "scope = token",
         "async fn place(order: String) -> impl IntoResponse { order }",
         &expect![[r#"
-            async fn place(
+            fn place(
                 order: ::axum_idem::__private::Deferred<String>,
-            ) -> ::axum_idem::__private::Response {
+            ) -> impl ::core::future::Future<Output = ::axum_idem::__private::Response> {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
                     ::core::concat!(::core::module_path!(), "::", "place"),
                 );
-                let __idem_admission = __IDEM_POLICY
-                    .admit(order, &|__idem_scope| __idem_scope.token());
-                match __idem_admission.await {
-                    ::core::result::Result::Err(__idem_response) => __idem_response,
-                    ::core::result::Result::Ok((__idem_lease, order)) => {
-                        __idem_lease
-                            .settle(async move {
-                                let _ = &order;
-                                {
-                                    #[allow(unused_imports)]
-                                    use IntoResponse as _;
-                                }
-                                order
-                            })
-                            .await
-                    }
-                }
+                __IDEM_POLICY
+                    .admit(order)
+                    .token()
+                    .run(async move |order| {
+                        let _ = &order;
+                        {
+                            #[allow(unused_imports)]
+                            use IntoResponse as _;
+                        }
+                        order
+                    })
             }
         "#]],
     );
@@ -342,32 +287,26 @@ fn an_opaque_answer_beside_self() {
         "scope = token",
         "async fn place(order: String) -> Result<impl IntoResponse, Self> { Ok(order) }",
         &expect![[r#"
-            async fn place(
+            fn place(
                 order: ::axum_idem::__private::Deferred<String>,
-            ) -> ::axum_idem::__private::Response {
+            ) -> impl ::core::future::Future<Output = ::axum_idem::__private::Response> {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
                     ::core::concat!(::core::module_path!(), "::", "place"),
                 );
-                let __idem_admission = __IDEM_POLICY
-                    .admit(order, &|__idem_scope| __idem_scope.token());
-                match __idem_admission.await {
-                    ::core::result::Result::Err(__idem_response) => __idem_response,
-                    ::core::result::Result::Ok((__idem_lease, order)) => {
-                        __idem_lease
-                            .settle(async move {
-                                let _ = &order;
-                                {
-                                    #[allow(unused_imports)]
-                                    use IntoResponse as _;
-                                }
-                                if false {
-                                    return ::axum_idem::__private::never::<Result<_, Self>>();
-                                }
-                                Ok(order)
-                            })
-                            .await
-                    }
-                }
+                __IDEM_POLICY
+                    .admit(order)
+                    .token()
+                    .run(async move |order| {
+                        let _ = &order;
+                        {
+                            #[allow(unused_imports)]
+                            use IntoResponse as _;
+                        }
+                        if false {
+                            return ::axum_idem::__private::never::<Result<_, Self>>();
+                        }
+                        Ok(order)
+                    })
             }
         "#]],
     );
@@ -379,7 +318,7 @@ fn a_half_typed_body_still_expands() {
         "scope = token",
         "async fn place(order: String) -> String { let user = order. }",
         &expect![[
-            r#"async fn place (order : :: axum_idem :: __private :: Deferred < String >) -> :: axum_idem :: __private :: Response { static __IDEM_POLICY : :: axum_idem :: __private :: Policy = :: axum_idem :: __private :: Policy :: new (:: core :: concat ! (:: core :: module_path ! () , "::" , "place")) ; let __idem_admission = __IDEM_POLICY . admit (order , & | __idem_scope | __idem_scope . token ()) ; match __idem_admission . await { :: core :: result :: Result :: Err (__idem_response) => __idem_response , :: core :: result :: Result :: Ok ((__idem_lease , order)) => __idem_lease . settle (async move { let _ = & order ; if false { return :: axum_idem :: __private :: never :: < String > () ; } let user = order . }) . await , } }"#
+            r#"fn place (order : :: axum_idem :: __private :: Deferred < String >) -> impl :: core :: future :: Future < Output = :: axum_idem :: __private :: Response > { static __IDEM_POLICY : :: axum_idem :: __private :: Policy = :: axum_idem :: __private :: Policy :: new (:: core :: concat ! (:: core :: module_path ! () , "::" , "place")) ; __IDEM_POLICY . admit (order) . token () . run (async move | order | { let _ = & order ; if false { return :: axum_idem :: __private :: never :: < String > () ; } let user = order . }) }"#
         ]],
     );
 }
@@ -393,29 +332,23 @@ fn attributes_inside_the_body_go_above() {
         &expect![[r#"
             /// Places it.
             #[allow(unused_mut)]
-            async fn place(
+            fn place(
                 #[allow(unused)]
                 order: ::axum_idem::__private::Deferred<String>,
-            ) -> ::axum_idem::__private::Response {
+            ) -> impl ::core::future::Future<Output = ::axum_idem::__private::Response> {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
                     ::core::concat!(::core::module_path!(), "::", "place"),
                 );
-                let __idem_admission = __IDEM_POLICY
-                    .admit(order, &|__idem_scope| __idem_scope.token());
-                match __idem_admission.await {
-                    ::core::result::Result::Err(__idem_response) => __idem_response,
-                    ::core::result::Result::Ok((__idem_lease, order)) => {
-                        __idem_lease
-                            .settle(async move {
-                                let _ = &order;
-                                if false {
-                                    return;
-                                }
-                                let mut x = 1;
-                            })
-                            .await
-                    }
-                }
+                __IDEM_POLICY
+                    .admit(order)
+                    .token()
+                    .run(async move |order| {
+                        let _ = &order;
+                        if false {
+                            return;
+                        }
+                        let mut x = 1;
+                    })
             }
         "#]],
     );

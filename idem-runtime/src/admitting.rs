@@ -1,0 +1,233 @@
+//! A request with a key, up to its claim and the extraction of its last argument.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+
+use crate::admission::Admission;
+use crate::attempt::Attempt;
+use crate::claiming::{Claiming, Verdict};
+use crate::decision::Decision;
+use crate::deferred::{Extraction, Pending};
+use crate::fingerprint::Fingerprint;
+use crate::idempotency::Idempotency;
+use crate::lease::Lease;
+use crate::policy::Policy;
+use crate::problem::Problem;
+use crate::record_id::RecordId;
+use crate::request_body::BodyReader;
+use crate::running::{BoxFuture, Running};
+use crate::store::{Holder, StoreError};
+use crate::trace::{self, Outcome};
+
+/// A request whose record is known by name, on its way to a claim.
+pub(crate) struct Identified {
+    pub(crate) policy: &'static Policy,
+    pub(crate) idem: Idempotency,
+    pub(crate) id: RecordId,
+}
+
+impl Identified {
+    /// Where the body is there and the store answers at once, this waits for nothing.
+    pub(crate) fn admit<T: Send + 'static>(self, mut pending: Box<dyn Pending<T>>) -> Admitting<T> {
+        let request = pending.request_mut();
+        let mut reader = match BodyReader::new(request) {
+            Ok(reader) => reader,
+            Err(problem) => return Admitting::refused(self.refuse(Outcome::Refused, problem)),
+        };
+        let Some(body) = reader.read_now() else {
+            return Admitting::deciding(async move {
+                let body = reader.read(self.idem.body_timeout()).await;
+                self.admit_whole(pending, body)
+            });
+        };
+        self.admit_whole(pending, body)
+    }
+
+    fn admit_whole<T: Send + 'static>(
+        self,
+        mut pending: Box<dyn Pending<T>>,
+        body: Result<Bytes, Problem>,
+    ) -> Admitting<T> {
+        let body = match body {
+            Ok(body) => body,
+            Err(problem) => return Admitting::refused(self.refuse(Outcome::Refused, problem)),
+        };
+        let request = pending.request_mut();
+        let fingerprint = Fingerprint::of(request, &body, self.policy.fingerprint);
+        *request.body_mut() = Body::from(body);
+        let claiming = Claiming::new(self.policy, &self.idem, self.id, fingerprint);
+        match claiming.ask(&self.idem) {
+            Ok(verdict) => self.conclude(pending, fingerprint, verdict),
+            Err(asked) => Admitting::deciding(async move {
+                let verdict = claiming.settle(&self.idem, asked).await;
+                self.conclude(pending, fingerprint, verdict)
+            }),
+        }
+    }
+
+    /// Acts on the store's word.
+    fn conclude<T: Send + 'static>(
+        self,
+        mut pending: Box<dyn Pending<T>>,
+        fingerprint: Fingerprint,
+        verdict: Result<Verdict, StoreError>,
+    ) -> Admitting<T> {
+        let verdict = match verdict {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                tracing::error!(
+                    target: crate::TARGET,
+                    endpoint = self.policy.endpoint,
+                    error = &error as &dyn std::error::Error,
+                    fails_open = self.idem.fails_open(),
+                    "the store could not answer a claim"
+                );
+                if self.idem.fails_open() {
+                    self.decided(Outcome::Bypassed);
+                    return Admitting::extracting(Lease::Degraded, pending);
+                }
+                let refusal = self.refuse(Outcome::StoreError, Problem::store_unavailable());
+                return Admitting::refused(refusal);
+            }
+        };
+        let outcome = verdict.decision.outcome();
+        let problem = match verdict.decision {
+            Decision::Run {
+                fence,
+                attempt: number,
+            } => {
+                self.decided(outcome);
+                let holder = Holder {
+                    id: self.id,
+                    owner: verdict.owner,
+                    fence,
+                };
+                // The last argument may be it, or ask for it, and is extracted after this.
+                let attempt = Attempt::of(pending.request_mut().extensions_mut());
+                attempt.claimed(holder, number);
+                let running = Running::new(
+                    self.policy,
+                    self.idem,
+                    holder,
+                    fingerprint,
+                    verdict.asked_at,
+                    attempt,
+                );
+                return Admitting::extracting(Lease::Held(running), pending);
+            }
+            Decision::Replay(record) => {
+                self.decided(outcome);
+                return Admitting::refused(self.idem.replay(&record));
+            }
+            Decision::Mismatch => Problem::key_reused(),
+            Decision::InFlight => Problem::key_in_flight(),
+            Decision::Unknown => Problem::outcome_unknown(),
+            Decision::Full => Problem::capacity(),
+        };
+        Admitting::refused(self.refuse(outcome, problem))
+    }
+
+    fn refuse(&self, outcome: Outcome, problem: Problem) -> Response {
+        self.decided(outcome);
+        self.idem.refuse(problem)
+    }
+
+    fn decided(&self, outcome: Outcome) {
+        trace::decided(self.policy.endpoint, Some(&self.id), outcome);
+    }
+}
+
+/// A request from its claim to the start of its handler, or to the answer that it gets instead.
+pub(crate) enum Admitting<T> {
+    Asked(Option<Admission<T>>),
+    /// Waits for the body or for the store.
+    Deciding(Pin<Box<dyn Future<Output = Self> + Send>>),
+    Extracting {
+        lease: Lease,
+        extraction: Extraction<T>,
+    },
+    Extracted(Lease, Option<T>),
+    /// Settles what the body extractor refused.
+    Rejecting(BoxFuture<Response>),
+    Refused(Option<Response>),
+    Running(Lease),
+}
+
+impl<T: Send + 'static> Admitting<T> {
+    pub(crate) fn extracting(lease: Lease, pending: Box<dyn Pending<T>>) -> Self {
+        Self::Extracting {
+            lease,
+            extraction: pending.extract(),
+        }
+    }
+
+    pub(crate) fn refused(response: Response) -> Self {
+        Self::Refused(Some(response))
+    }
+
+    fn deciding(next: impl Future<Output = Self> + Send + 'static) -> Self {
+        Self::Deciding(Box::pin(next))
+    }
+
+    /// The last argument, once: when the handler is to begin.
+    pub(crate) fn poll_argument(&mut self, cx: &mut Context<'_>) -> Option<T> {
+        loop {
+            *self = match self {
+                Self::Asked(admission) => admission.take()?.decide(),
+                Self::Deciding(next) => match next.as_mut().poll(cx) {
+                    Poll::Ready(next) => next,
+                    Poll::Pending => return None,
+                },
+                Self::Extracting { lease, extraction } => match extraction.as_mut().poll(cx) {
+                    Poll::Ready(Ok(argument)) => Self::Extracted(lease.take(), Some(argument)),
+                    Poll::Ready(Err(rejection)) => {
+                        Self::Rejecting(Box::pin(lease.take().reject(rejection)))
+                    }
+                    Poll::Pending => return None,
+                },
+                Self::Extracted(lease, argument) => {
+                    let argument = argument.take();
+                    *self = Self::Running(lease.take());
+                    return argument;
+                }
+                Self::Rejecting(rejected) => match rejected.as_mut().poll(cx) {
+                    Poll::Ready(response) => Self::refused(response),
+                    Poll::Pending => return None,
+                },
+                Self::Refused(_) | Self::Running(_) => return None,
+            }
+        }
+    }
+
+    /// The lease that the handler runs under, if it does.
+    pub(crate) fn lease(&mut self) -> Option<&mut Running> {
+        match self {
+            Self::Running(Lease::Held(running)) => Some(running),
+            _ => None,
+        }
+    }
+
+    /// The answer to the request, from `unprotected` where the handler runs so.
+    pub(crate) fn poll_answer(
+        &mut self,
+        unprotected: Option<Pin<&mut dyn Future<Output = Response>>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Response> {
+        match (self, unprotected) {
+            (Self::Running(Lease::Held(running)), _) => Pin::new(running).poll(cx),
+            (Self::Running(lease), Some(handler)) => {
+                handler.poll(cx).map(|response| lease.mark(response))
+            }
+            (Self::Refused(response), _) => match response.take() {
+                Some(response) => Poll::Ready(response),
+                None => Poll::Pending,
+            },
+            _ => Poll::Pending,
+        }
+    }
+}

@@ -109,8 +109,9 @@ impl Held {
         }
     }
 
-    pub(super) fn is_held_by(&self, holder: Holder) -> bool {
-        self.owner == holder.owner && self.fence == holder.fence
+    /// Past its retention a claim is nobody's, also while nothing has taken its place.
+    pub(super) fn is_held_by(&self, holder: Holder, now: Instant) -> bool {
+        self.owner == holder.owner && self.fence == holder.fence && self.retained_until() > now
     }
 
     /// Until when the claim is remembered, once it has lapsed.

@@ -245,10 +245,10 @@ impl Inner {
     }
 
     /// Takes the holder's claim out, if it is still the holder's.
-    fn take(&self, shard: &mut Shard, holder: Holder) -> Option<Held> {
+    fn take(&self, shard: &mut Shard, holder: Holder, now: Instant) -> Option<Held> {
         if !shard
             .get(&holder.id)
-            .is_some_and(|held| held.is_held_by(holder))
+            .is_some_and(|held| held.is_held_by(holder, now))
         {
             return None;
         }
@@ -260,17 +260,18 @@ impl Inner {
 
     fn complete(&self, holder: Holder, record: Record, ttl: Duration) -> Settled {
         let mut shard = self.claims.shard(&holder.id);
-        let Some(held) = self.take(&mut shard, holder) else {
+        let now = Instant::now();
+        let Some(held) = self.take(&mut shard, holder, now) else {
             return Settled::Lost;
         };
-        self.insert(holder.id, record, ttl);
+        self.insert(holder.id, record, ttl, now);
         drop(shard);
         held.wake();
         Settled::Done
     }
 
     /// Keeps a record; the note that it was not kept where it alone is over the budget.
-    fn insert(&self, id: RecordId, record: Record, ttl: Duration) {
+    fn insert(&self, id: RecordId, record: Record, ttl: Duration, now: Instant) {
         let record = if self.budget.can_ever_hold(records::weight(&record)) {
             record
         } else {
@@ -283,14 +284,15 @@ impl Inner {
             Record::not_kept(record.fingerprint(), record.status())
         };
         self.budget.add(records::weight(&record));
-        self.records.insert(id, record, ttl);
+        self.records.insert(id, record, ttl, now);
     }
 
     fn renew(&self, holder: Holder, lease: Duration) -> Settled {
         let mut shard = self.claims.shard(&holder.id);
+        let now = Instant::now();
         match shard.get_mut(&holder.id) {
-            Some(held) if held.is_held_by(holder) => {
-                held.leased_until = Instant::now() + lease;
+            Some(held) if held.is_held_by(holder, now) => {
+                held.leased_until = now + lease;
                 Settled::Done
             }
             _ => Settled::Lost,
@@ -299,7 +301,7 @@ impl Inner {
 
     fn release(&self, holder: Holder) -> Settled {
         let mut shard = self.claims.shard(&holder.id);
-        let Some(held) = self.take(&mut shard, holder) else {
+        let Some(held) = self.take(&mut shard, holder, Instant::now()) else {
             return Settled::Lost;
         };
         drop(shard);
@@ -309,9 +311,10 @@ impl Inner {
 
     fn abandon(&self, holder: Holder) -> Settled {
         let mut shard = self.claims.shard(&holder.id);
+        let now = Instant::now();
         match shard.get_mut(&holder.id) {
-            Some(held) if held.is_held_by(holder) => {
-                held.leased_until = Instant::now();
+            Some(held) if held.is_held_by(holder, now) => {
+                held.leased_until = now;
                 held.wake();
                 Settled::Done
             }
@@ -386,8 +389,8 @@ impl Inner {
             }
             _ => return Settled::Lost,
         };
-        drop(self.take(&mut shard, holder));
-        self.insert(id, record, ttl);
+        drop(self.take(&mut shard, holder, now));
+        self.insert(id, record, ttl, now);
         Settled::Done
     }
 }

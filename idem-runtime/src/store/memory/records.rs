@@ -60,8 +60,8 @@ impl Records {
         self.cache.get(id)
     }
 
-    pub(super) fn insert(&self, id: RecordId, record: Record, ttl: Duration) {
-        let expires_at = Instant::now() + ttl;
+    pub(super) fn insert(&self, id: RecordId, record: Record, ttl: Duration, now: Instant) {
+        let expires_at = now + ttl;
         self.cache.insert(id, Kept { record, expires_at });
         self.queue()
             .by_ttl

@@ -137,6 +137,14 @@ async fn retention(subject: &Subject) -> Result<(), Violation> {
     ensure(RULE, entry.is_none(), || {
         format!("past its retention, a claim is shown as {entry:?}")
     })?;
+    // Nobody's, although nothing has taken its place.
+    let renewed = subject.store.renew(won.holder, LONG).await;
+    settled(RULE, Settled::Lost, renewed)?;
+    let completed = subject
+        .store
+        .complete(won.holder, record("forgotten"), LONG)
+        .await;
+    settled(RULE, Settled::Lost, completed)?;
     let mut other = holding(claim(id, LONG));
     other.fingerprint = OTHER;
     let won = subject.win(RULE, other).await?;

@@ -1,7 +1,8 @@
 //! Finished records of another store, kept near.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -43,6 +44,11 @@ struct Inner<S> {
     store: S,
     cache: Cache<RecordId, Kept>,
     max_age: Duration,
+    /// How many `forget`s are under way. Meanwhile nothing is near: the store behind may have
+    /// forgotten already.
+    forgetting: AtomicUsize,
+    /// How many have ended. What was asked for before is not kept behind it.
+    forgotten: Mutex<u64>,
 }
 
 #[derive(Clone)]
@@ -91,6 +97,8 @@ impl NearCacheBuilder {
             store,
             cache,
             max_age: self.max_age,
+            forgetting: AtomicUsize::new(0),
+            forgotten: Mutex::default(),
         }))
     }
 }
@@ -128,21 +136,72 @@ impl<S: Store> NearCache<S> {
 
 impl<S> Inner<S> {
     fn get(&self, id: &RecordId) -> Option<Kept> {
+        if self.forgetting.load(Ordering::Acquire) > 0 {
+            return None;
+        }
         let now = Instant::now();
         self.cache
             .get(id)
             .filter(|kept| kept.expires_at.min(kept.fresh_until) > now)
     }
 
-    /// Keeps a record that had `expires_in` to live at some time after `asked_at`.
-    fn keep(&self, id: RecordId, record: &Record, asked_at: Instant, expires_in: Duration) {
-        let end = |after: Duration| asked_at.checked_add(after).unwrap_or(asked_at);
+    /// Keeps a record that had `expires_in` to live at some time after it was asked for, unless it may
+    /// have been forgotten since.
+    fn keep(&self, id: RecordId, record: &Record, asked: Asked, expires_in: Duration) {
+        let forgotten = self.forgotten();
+        if *forgotten != asked.forgotten || self.forgetting.load(Ordering::Acquire) > 0 {
+            return;
+        }
+        let end = |after: Duration| asked.at.checked_add(after).unwrap_or(asked.at);
         let kept = Kept {
             record: record.clone(),
             expires_at: end(expires_in),
             fresh_until: end(self.max_age),
         };
         self.cache.insert(id, kept);
+    }
+
+    /// The moment before the store behind is asked.
+    fn ask(&self) -> Asked {
+        Asked {
+            at: Instant::now(),
+            forgotten: *self.forgotten(),
+        }
+    }
+
+    fn forgotten(&self) -> MutexGuard<'_, u64> {
+        self.forgotten
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Asked {
+    at: Instant,
+    forgotten: u64,
+}
+
+/// A `forget` that is under way, until the store behind has answered or nobody hears it any more.
+struct Forgetting<S: Store> {
+    inner: Arc<Inner<S>>,
+    id: RecordId,
+}
+
+impl<S: Store> Forgetting<S> {
+    fn begin(inner: Arc<Inner<S>>, id: RecordId) -> Self {
+        let forgotten = inner.forgotten();
+        inner.forgetting.fetch_add(1, Ordering::AcqRel);
+        drop(forgotten);
+        Self { inner, id }
+    }
+}
+
+impl<S: Store> Drop for Forgetting<S> {
+    fn drop(&mut self) {
+        self.inner.cache.invalidate(&self.id);
+        *self.inner.forgotten() += 1;
+        self.inner.forgetting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -154,13 +213,13 @@ impl<S: Store> Store for NearCache<S> {
                 expires_in: kept.expires_at - Instant::now(),
             }));
         }
-        let (inner, asked_at) = (self.0.clone(), Instant::now());
+        let (inner, asked) = (self.0.clone(), self.0.ask());
         let (id, fingerprint) = (claim.id, claim.fingerprint);
         self.0.store.claim(claim).map(move |claimed| {
             if let Claimed::Recorded { record, expires_in } = &claimed
                 && record.fingerprint() == fingerprint
             {
-                inner.keep(id, record, asked_at, *expires_in);
+                inner.keep(id, record, asked, *expires_in);
             }
             claimed
         })
@@ -189,13 +248,14 @@ impl<S: Store> Store for NearCache<S> {
     }
 
     fn forget(&self, id: RecordId) -> StoreFuture<bool> {
-        let inner = self.0.clone();
-        self.0.cache.invalidate(&id);
-        self.0.store.forget(id).map(move |was_there| {
-            // A replay may have brought it back meanwhile.
-            inner.cache.invalidate(&id);
-            was_there
-        })
+        let forgetting = Forgetting::begin(self.0.clone(), id);
+        match self.0.store.forget(id).try_now() {
+            Ok(answer) => StoreFuture::ready(answer),
+            Err(pending) => StoreFuture::new(async move {
+                let _forgetting = forgetting;
+                pending.await
+            }),
+        }
     }
 
     fn resolve(

@@ -190,14 +190,8 @@ impl Inner {
     }
 
     async fn forget(&self, id: RecordId) -> Result<bool, StoreError> {
-        let mut delete = redis::cmd("DEL");
-        delete.arg(format!("{}{id}", self.prefix));
-        let deadline = Instant::now() + self.timeout;
-        let (value, acknowledged) = self.link.send(&delete, self.replicas, deadline).await?;
-        self.ensure(acknowledged)?;
-        let removed: u64 = redis::from_redis_value(value)
-            .map_err(|error| StoreError::Unavailable(Box::new(error)))?;
-        Ok(removed > 0)
+        let settled = self.settle(&script::FORGET, id, &[]).await?;
+        Ok(settled == Settled::Done)
     }
 }
 

@@ -28,6 +28,9 @@ transition!(COMPLETE, "complete.lua");
 transition!(RELEASE, "release.lua");
 transition!(ABANDON, "abandon.lua");
 transition!(LOOK_UP, "look_up.lua");
+/// Without the head, which leaves alone what cannot be read.
+pub(super) static FORGET: LazyLock<Transition> =
+    LazyLock::new(|| Transition::new(include_str!("lua/forget.lua")));
 transition!(RESOLVE, "resolve.lua");
 
 impl Transition {

@@ -1,5 +1,7 @@
 //! What the scripts answer, read back.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use redis::{RedisError, ServerErrorKind, Value};
 
@@ -58,7 +60,7 @@ impl Reply {
             }),
             RECORDED => Ok(Claimed::Recorded {
                 record: self.record()?,
-                expires_in: from_millis(self.int()?),
+                expires_in: self.at_least()?,
             }),
             UNKNOWN => Ok(Claimed::Unknown {
                 fingerprint: self.fingerprint()?,
@@ -80,7 +82,7 @@ impl Reply {
             NOTHING => return Ok(None),
             RECORDED => Entry::Recorded {
                 record: self.record()?,
-                expires_in: from_millis(self.int()?),
+                expires_in: self.at_least()?,
             },
             IN_FLIGHT => {
                 let (fingerprint, lease_left) = (self.fingerprint()?, from_millis(self.int()?));
@@ -111,6 +113,11 @@ impl Reply {
 
     fn number<T: TryFrom<i64>>(&mut self) -> Result<T, StoreError> {
         T::try_from(self.int()?).map_err(|_| not_ours())
+    }
+
+    /// What is left at least: the server's clock shows whole milliseconds, and is up to one late.
+    fn at_least(&mut self) -> Result<Duration, StoreError> {
+        Ok(from_millis(self.int()? - 1))
     }
 
     fn bytes(&mut self) -> Result<Bytes, StoreError> {

@@ -68,7 +68,8 @@ const TRIES: usize = 12;
 ///
 /// The first fence at a record id is the server's time in microseconds since 1970, and each takeover
 /// adds one. So a fence is above every earlier one at the same id even after its row was removed, as
-/// long as the server's clock does not go back.
+/// long as the server's clock does not go back. For that, a claim that may win takes a transaction's
+/// advisory lock, whose number is the first eight bytes of the record id.
 ///
 /// # What is stored
 ///
@@ -177,6 +178,8 @@ impl Inner {
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
         let rerun = claim.on_unknown == OnUnknown::Rerun;
+        let (number, _) = claim.id.as_bytes().split_first_chunk().expect("32 bytes");
+        let number = i64::from_be_bytes(*number);
         let bind = |query: Query| {
             query
                 .bind(claim.id.as_bytes().to_vec())
@@ -185,6 +188,7 @@ impl Inner {
                 .bind(millis(claim.lease))
                 .bind(millis(claim.retention))
                 .bind(rerun)
+                .bind(number)
         };
         let read = |rows: &[PgRow]| row::claimed(only(rows)?, claim.owner);
         self.run(&self.statements.claim, bind, read).await

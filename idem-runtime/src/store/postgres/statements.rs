@@ -116,14 +116,16 @@ const SEEN: &str = "
     floor(extract(epoch FROM r.leased_until - clock.now) * 1000)::bigint AS lease_left,
     floor(extract(epoch FROM r.expires_at - clock.now) * 1000)::bigint AS expires_in";
 
-/// `$1` id, `$2` fingerprint, `$3` owner, `$4` lease, `$5` retention, `$6` whether to rerun.
+/// `$1` id, `$2` fingerprint, `$3` owner, `$4` lease, `$5` retention, `$6` whether to rerun, `$7` the
+/// id as a number.
 ///
 /// `seen` is what the statement's snapshot shows; where that is in the way, nothing is written and
 /// nothing is locked, so that a replay is a read. Otherwise the primary key decides the race: who
 /// loses it finds nothing won and asks again.
 ///
 /// The first fence is the time in microseconds since 1970, above every fence of an earlier life of
-/// the id, of which nothing may be left.
+/// the id, of which nothing may be left. For that, who may win takes the advisory lock of the id
+/// before he reads the time: between that and his insert, another could have won and be forgotten.
 fn claim(table: &str) -> String {
     let (lease, retention) = (millis("$4"), millis("$5"));
     format!(
@@ -135,13 +137,16 @@ fn claim(table: &str) -> String {
             FROM {table} r, clock
             WHERE r.id = $1 AND r.expires_at > clock.now
         ),
+        alone AS MATERIALIZED (
+            SELECT pg_advisory_xact_lock($7)
+            WHERE NOT EXISTS (SELECT FROM seen WHERE NOT may_take_over)
+        ),
         won AS (
             INSERT INTO {table} AS r (id, version, fingerprint, owner, fence, attempt,
                 leased_until, retention_ms, expires_at, record)
             SELECT $1, {VERSION}, $2, $3, floor(extract(epoch FROM now) * 1000000)::bigint, 1,
                 now + {lease}, $5::bigint, now + {lease} + {retention}, NULL
-            FROM clock
-            WHERE NOT EXISTS (SELECT FROM seen WHERE NOT may_take_over)
+            FROM (SELECT clock_timestamp() AS now FROM alone) clock
             ON CONFLICT (id) DO UPDATE SET
                 version = excluded.version,
                 fingerprint = excluded.fingerprint,

@@ -1,0 +1,322 @@
+//! Random concurrent histories over few keys, drawn from a seed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+use idem_runtime::store::{
+    Claim, Claimed, Entry, Holder, OnUnknown, Owner, Record, Settled, Store, StoreError,
+};
+use idem_runtime::{Fingerprint, RecordId, Scope};
+use tokio::sync::Barrier;
+
+use crate::checker::{Transition, check};
+use crate::model::{Answer, Call, Held, Life};
+
+const LONG: Duration = Duration::from_secs(3600);
+const CLIENTS: usize = 6;
+const KEYS: usize = 2;
+const CALLS: usize = 25;
+
+/// How many transitions one history has.
+pub(crate) const TRANSITIONS: usize = CLIENTS * CALLS;
+
+/// What is short for a store.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Short {
+    /// Nothing, by a clock that stands still: over when it begins.
+    Nothing,
+    /// Nothing, by a clock that each thread reads a little before it acts.
+    HardlyAnything,
+    /// Deadlines are in milliseconds, and one is the least.
+    OneMillisecond,
+}
+
+impl Short {
+    fn life(self) -> Life {
+        match self {
+            Self::Nothing => Life::Past,
+            Self::HardlyAnything | Self::OneMillisecond => Life::Soon,
+        }
+    }
+
+    fn time(self, life: Life) -> Duration {
+        match (life, self) {
+            (Life::Long, _) => LONG,
+            (_, Self::Nothing | Self::HardlyAnything) => Duration::ZERO,
+            (_, Self::OneMillisecond) => Duration::from_millis(1),
+        }
+    }
+}
+
+/// What the clients of one run saw, key by key.
+#[derive(Debug)]
+pub(crate) struct History {
+    seed: u64,
+    keys: [Vec<Transition>; KEYS],
+    /// Why transitions failed.
+    pub(crate) failures: Vec<StoreError>,
+}
+
+impl History {
+    /// # Errors
+    ///
+    /// The history of the first key that cannot be told as a sequence.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let mut keys = self.keys.iter();
+        keys.try_for_each(|key| check(key))
+            .map_err(|why| format!("seed {}: {why}", self.seed))
+    }
+}
+
+/// Lets clients loose on `store`, all at once.
+pub(crate) async fn run(store: Arc<dyn Store>, short: Short, seed: u64) -> History {
+    let clock = Arc::new(AtomicU64::new(0));
+    let start = Arc::new(Barrier::new(CLIENTS));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|number| {
+            let client = Client {
+                number,
+                store: store.clone(),
+                clock: clock.clone(),
+                // The clients of a seed draw from sequences of their own.
+                random: fastrand::Rng::with_seed(seed.wrapping_mul(CLIENTS as u64) + number as u64),
+                short,
+                keys: std::array::from_fn(|key| Key::new(seed, key)),
+                seen: std::array::from_fn(|_| Vec::new()),
+                failures: Vec::new(),
+            };
+            let start = start.clone();
+            tokio::spawn(async move {
+                start.wait().await;
+                client.run().await
+            })
+        })
+        .collect();
+    let mut history = History {
+        seed,
+        keys: std::array::from_fn(|_| Vec::new()),
+        failures: Vec::new(),
+    };
+    for client in clients {
+        let client = client.await.expect("a client panicked");
+        history.failures.extend(client.failures);
+        for (key, seen) in history.keys.iter_mut().zip(client.seen) {
+            key.extend(seen);
+        }
+    }
+    history
+}
+
+struct Client {
+    number: usize,
+    store: Arc<dyn Store>,
+    clock: Arc<AtomicU64>,
+    random: fastrand::Rng,
+    short: Short,
+    keys: [Key; KEYS],
+    seen: [Vec<Transition>; KEYS],
+    failures: Vec<StoreError>,
+}
+
+/// What a client knows of a key.
+struct Key {
+    id: RecordId,
+    /// What it has won here, however long ago.
+    won: Vec<Held>,
+    /// Its last claim, to be repeated.
+    claimed: Option<Call>,
+    /// Its last completion, to be repeated.
+    completed: Option<Call>,
+    /// The last fence it saw, an operator's way.
+    fence: u64,
+}
+
+impl Key {
+    fn new(seed: u64, key: usize) -> Self {
+        let scope = Scope::new().value(seed).value(std::process::id());
+        Self {
+            id: RecordId::new("linear", &scope, &key.to_string()),
+            won: Vec::new(),
+            claimed: None,
+            completed: None,
+            fence: 0,
+        }
+    }
+}
+
+impl Client {
+    async fn run(mut self) -> Self {
+        for _ in 0..CALLS {
+            let key = self.random.usize(..KEYS);
+            let call = self.draw(key);
+            if self.random.bool() {
+                tokio::task::yield_now().await;
+            }
+            let called_at = self.clock.fetch_add(1, Ordering::SeqCst);
+            let answer = ask(&*self.store, self.keys[key].id, call, self.short).await;
+            let answered_at = self.clock.fetch_add(1, Ordering::SeqCst);
+            let answer = answer.map_err(|failure| self.failures.push(failure)).ok();
+            self.keys[key].learn(call, answer);
+            self.seen[key].push(Transition {
+                client: self.number,
+                called_at,
+                answered_at,
+                call,
+                answer,
+            });
+        }
+        self
+    }
+
+    fn life(&mut self, short_share: f64) -> Life {
+        if self.random.f64() < short_share {
+            self.short.life()
+        } else {
+            Life::Long
+        }
+    }
+
+    fn draw(&mut self, number: usize) -> Call {
+        let drawn = self.random.u8(..100);
+        let lease = self.life(0.4);
+        let retention = self.life(0.2);
+        let record = self.random.u32(..);
+        let key = &self.keys[number];
+        let mine = self.random.choice(&key.won).copied();
+        // Mostly the last one, for the others are settled or lost.
+        let mine = match key.won.last() {
+            Some(last) if self.random.u8(..4) > 0 => Some(*last),
+            _ => mine,
+        };
+        let (claimed, completed, fence) = (key.claimed, key.completed, key.fence);
+        match (drawn, mine) {
+            (0..6, _) => Call::LookUp,
+            (6..14, _) => Call::Forget,
+            (14..20, _) => Call::Resolve(fence, record, lease),
+            (20..28, Some(held)) => Call::Renew(held, lease),
+            (28..46, Some(held)) => match completed {
+                Some(again) if self.random.u8(..4) == 0 => again,
+                _ => Call::Complete(held, record, lease),
+            },
+            (46..54, Some(held)) => Call::Release(held),
+            (54..62, Some(held)) => Call::Abandon(held),
+            _ => match claimed {
+                Some(again) if self.random.u8(..4) == 0 => again,
+                _ => Call::Claim {
+                    owner: Owner::unique(),
+                    fingerprint: if self.random.u8(..5) == 0 { 2 } else { 1 },
+                    lease,
+                    retention,
+                    rerun: self.random.u8(..5) > 0,
+                },
+            },
+        }
+    }
+}
+
+impl Key {
+    fn learn(&mut self, call: Call, answer: Option<Answer>) {
+        match call {
+            Call::Claim { owner, .. } => {
+                self.claimed = Some(call);
+                if let Some(Answer::Fresh(fence, _)) = answer {
+                    self.won.push((owner, fence));
+                    self.fence = fence;
+                }
+            }
+            Call::Complete(..) => self.completed = Some(call),
+            _ => {}
+        }
+        if let Some(Answer::SeesInFlight(_, fence, _) | Answer::SeesUnknown(_, fence, _)) = answer {
+            self.fence = fence;
+        }
+    }
+}
+
+async fn ask(
+    store: &dyn Store,
+    id: RecordId,
+    call: Call,
+    short: Short,
+) -> Result<Answer, StoreError> {
+    let time = |life| short.time(life);
+    let holder = |(owner, fence)| Holder { id, owner, fence };
+    Ok(match call {
+        Call::Claim {
+            owner,
+            fingerprint,
+            lease,
+            retention,
+            rerun,
+        } => {
+            let fingerprint = Fingerprint::from_bytes([fingerprint; 32]);
+            let mut claim = Claim::new(id, fingerprint, time(lease), time(retention));
+            claim.owner = owner;
+            if !rerun {
+                claim.on_unknown = OnUnknown::Hold;
+            }
+            match store.claim(claim).await? {
+                Claimed::Fresh { fence, attempt } => Answer::Fresh(fence, attempt),
+                Claimed::InFlight { fingerprint, .. } => Answer::InFlight(short_of(fingerprint)),
+                Claimed::Unknown { fingerprint } => Answer::Unknown(short_of(fingerprint)),
+                Claimed::Recorded { record, .. } => Answer::Recorded(number_of(&record)),
+                _ => Answer::Full,
+            }
+        }
+        Call::Renew(held, lease) => settled(store.renew(holder(held), time(lease)).await?),
+        Call::Complete(held, record, ttl) => {
+            let record = numbered(record);
+            settled(store.complete(holder(held), record, time(ttl)).await?)
+        }
+        Call::Release(held) => settled(store.release(holder(held)).await?),
+        Call::Abandon(held) => settled(store.abandon(holder(held)).await?),
+        Call::LookUp => match store.look_up(id).await? {
+            Some(Entry::InFlight {
+                fingerprint,
+                fence,
+                attempt,
+                ..
+            }) => Answer::SeesInFlight(short_of(fingerprint), fence, attempt),
+            Some(Entry::Unknown {
+                fingerprint,
+                fence,
+                attempt,
+                ..
+            }) => Answer::SeesUnknown(short_of(fingerprint), fence, attempt),
+            Some(Entry::Recorded { record, .. }) => Answer::Recorded(number_of(&record)),
+            _ => Answer::SeesNothing,
+        },
+        Call::Forget => Answer::WasThere(store.forget(id).await?),
+        Call::Resolve(fence, record, ttl) => {
+            let record = numbered(record);
+            settled(store.resolve(id, fence, record, time(ttl)).await?)
+        }
+    })
+}
+
+fn settled(settled: Settled) -> Answer {
+    match settled {
+        Settled::Done => Answer::Done,
+        Settled::Lost => Answer::Lost,
+    }
+}
+
+fn short_of(fingerprint: Fingerprint) -> u8 {
+    fingerprint.as_bytes()[0]
+}
+
+/// Of the fingerprint of all claims: a near cache keeps no others.
+fn numbered(number: u32) -> Record {
+    let fingerprint = Fingerprint::from_bytes([1; 32]);
+    let body = number.to_string();
+    let headers = HeaderMap::new();
+    Record::answer(fingerprint, StatusCode::OK, &headers, body.as_bytes()).expect("it fits")
+}
+
+fn number_of(record: &Record) -> u32 {
+    let body = record.body();
+    let text = std::str::from_utf8(&body).expect("a number");
+    text.parse().expect("a number")
+}

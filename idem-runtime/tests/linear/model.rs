@@ -1,0 +1,278 @@
+//! What one record id goes through when its transitions come one after another: the rules of the
+//! `Store` trait as a state machine.
+
+use idem_runtime::store::Owner;
+
+/// How long something lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Life {
+    /// Longer than the history.
+    Long,
+    /// Not at all: it is over when it begins.
+    Past,
+    /// So short that it may be over at any later moment, or not yet.
+    Soon,
+}
+
+/// Who holds a claim: its owner and fence.
+pub(crate) type Held = (Owner, u64);
+
+/// A transition, as it was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Call {
+    Claim {
+        owner: Owner,
+        fingerprint: u8,
+        lease: Life,
+        retention: Life,
+        rerun: bool,
+    },
+    Renew(Held, Life),
+    Complete(Held, u32, Life),
+    Release(Held),
+    Abandon(Held),
+    LookUp,
+    Forget,
+    Resolve(u64, u32, Life),
+}
+
+/// What a transition answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Fresh(u64, u32),
+    InFlight(u8),
+    Unknown(u8),
+    Recorded(u32),
+    Full,
+    Done,
+    Lost,
+    SeesNothing,
+    SeesInFlight(u8, u64, u32),
+    SeesUnknown(u8, u64, u32),
+    WasThere(bool),
+}
+
+/// What stands under the id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct State {
+    last_fence: u64,
+    entry: Entry,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Entry {
+    Nothing,
+    Claim(Claim),
+    Record {
+        /// The holder that completed it; nobody for an operator's.
+        by: Option<Held>,
+        record: u32,
+        ttl: Life,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Claim {
+    owner: Owner,
+    /// `None` where the answer to the claim was lost: its claimer does not know it either.
+    fence: Option<u64>,
+    attempt: u32,
+    fingerprint: u8,
+    lease: Life,
+    retention: Life,
+}
+
+impl Claim {
+    fn is_held_by(&self, held: Held) -> bool {
+        self.owner == held.0 && self.fence == Some(held.1)
+    }
+}
+
+impl State {
+    pub(crate) const NEW: Self = Self {
+        last_fence: 0,
+        entry: Entry::Nothing,
+    };
+
+    /// What may stand there after `call`, when it gave `answer`; nothing, when it cannot have given
+    /// that. An answer that was lost may have been any.
+    pub(crate) fn after(&self, call: &Call, answer: Option<Answer>) -> Vec<Self> {
+        let views = self.views().into_iter();
+        views
+            .filter_map(|view| view.step(call, answer))
+            .collect::<Vec<_>>()
+    }
+
+    /// What the state can look like at this moment, as far as that is a matter of time.
+    fn views(&self) -> Vec<Self> {
+        let with = |entry| Self { entry, ..*self };
+        match self.entry {
+            Entry::Nothing => vec![*self],
+            Entry::Record { ttl, .. } => match ttl {
+                Life::Long => vec![*self],
+                Life::Past => vec![with(Entry::Nothing)],
+                Life::Soon => vec![*self, with(Entry::Nothing)],
+            },
+            Entry::Claim(claim) => {
+                let mut views = Vec::with_capacity(3);
+                if claim.lease != Life::Past {
+                    views.push(*self);
+                }
+                if claim.lease != Life::Long {
+                    if claim.retention != Life::Past {
+                        let lease = Life::Past;
+                        views.push(with(Entry::Claim(Claim { lease, ..claim })));
+                    }
+                    if claim.retention != Life::Long {
+                        views.push(with(Entry::Nothing));
+                    }
+                }
+                views
+            }
+        }
+    }
+
+    fn step(self, call: &Call, answer: Option<Answer>) -> Option<Self> {
+        let may = |expected: Answer| answer.is_none_or(|given| given == expected);
+        let becomes = |entry, expected| may(expected).then_some(Self { entry, ..self });
+        let stays = |expected| may(expected).then_some(self);
+        match (*call, self.entry) {
+            (Call::Claim { .. }, _) => self.claim(call, answer),
+
+            (Call::Renew(held, lease), Entry::Claim(claim)) if claim.is_held_by(held) => {
+                becomes(Entry::Claim(Claim { lease, ..claim }), Answer::Done)
+            }
+            (Call::Abandon(held), Entry::Claim(claim)) if claim.is_held_by(held) => {
+                let lease = Life::Past;
+                becomes(Entry::Claim(Claim { lease, ..claim }), Answer::Done)
+            }
+            (Call::Release(held), Entry::Claim(claim)) if claim.is_held_by(held) => {
+                becomes(Entry::Nothing, Answer::Done)
+            }
+            (Call::Complete(held, record, ttl), Entry::Claim(claim)) if claim.is_held_by(held) => {
+                let by = Some(held);
+                becomes(Entry::Record { by, record, ttl }, Answer::Done)
+            }
+            // The same again: a store may say that it is done.
+            (
+                Call::Complete(held, again, _),
+                Entry::Record {
+                    by: Some(by),
+                    record,
+                    ..
+                },
+            ) if held == by && again == record => {
+                stays(Answer::Done).or_else(|| stays(Answer::Lost))
+            }
+            (Call::Renew(..) | Call::Abandon(_) | Call::Release(_) | Call::Complete(..), _) => {
+                stays(Answer::Lost)
+            }
+
+            (Call::LookUp, entry) => match (entry, answer) {
+                (Entry::Nothing, _) => stays(Answer::SeesNothing),
+                (Entry::Record { record, .. }, _) => stays(Answer::Recorded(record)),
+                (Entry::Claim(_), None) => Some(self),
+                (Entry::Claim(claim), Some(answer)) => self.sees(claim, answer),
+            },
+            (Call::Forget, Entry::Nothing) => stays(Answer::WasThere(false)),
+            (Call::Forget, _) => becomes(Entry::Nothing, Answer::WasThere(true)),
+
+            (Call::Resolve(fence, record, ttl), Entry::Claim(claim))
+                if claim.lease == Life::Past && claim.fence.is_none_or(|its| its == fence) =>
+            {
+                let by = None;
+                let resolved = becomes(Entry::Record { by, record, ttl }, Answer::Done);
+                // Where nobody knows the fence, it may be another.
+                resolved.or_else(|| {
+                    claim.fence.is_none().then_some(())?;
+                    stays(Answer::Lost)
+                })
+            }
+            (Call::Resolve(..), _) => stays(Answer::Lost),
+        }
+    }
+
+    fn claim(self, call: &Call, answer: Option<Answer>) -> Option<Self> {
+        let Call::Claim {
+            owner,
+            fingerprint,
+            lease,
+            retention,
+            rerun,
+        } = *call
+        else {
+            return None;
+        };
+        let stays = |expected| answer.is_none_or(|given| given == expected).then_some(self);
+        let attempt = match self.entry {
+            Entry::Nothing => 1,
+            Entry::Record { record, .. } => return stays(Answer::Recorded(record)),
+            Entry::Claim(claim) if claim.lease != Life::Past && claim.owner == owner => {
+                return match answer {
+                    Some(Answer::Fresh(fence, attempt)) if attempt == claim.attempt => {
+                        self.knows(claim, fence)
+                    }
+                    Some(_) => None,
+                    None => Some(self),
+                };
+            }
+            Entry::Claim(claim) if claim.lease != Life::Past => {
+                return stays(Answer::InFlight(claim.fingerprint));
+            }
+            Entry::Claim(claim) if claim.fingerprint != fingerprint || !rerun => {
+                return stays(Answer::Unknown(claim.fingerprint));
+            }
+            Entry::Claim(claim) => claim.attempt + 1,
+        };
+        let fence = match answer {
+            Some(Answer::Fresh(fence, its)) if its == attempt && fence > self.last_fence => {
+                Some(fence)
+            }
+            Some(_) => return None,
+            None => None,
+        };
+        let claim = Claim {
+            owner,
+            fence,
+            attempt,
+            fingerprint,
+            lease,
+            retention,
+        };
+        Some(Self {
+            last_fence: fence.unwrap_or(self.last_fence),
+            entry: Entry::Claim(claim),
+        })
+    }
+
+    fn sees(self, claim: Claim, answer: Answer) -> Option<Self> {
+        let is_lapsed = claim.lease == Life::Past;
+        match answer {
+            Answer::SeesInFlight(fingerprint, fence, attempt) if !is_lapsed => {
+                let is_it = fingerprint == claim.fingerprint && attempt == claim.attempt;
+                is_it.then_some(())?;
+                self.knows(claim, fence)
+            }
+            Answer::SeesUnknown(fingerprint, fence, attempt) if is_lapsed => {
+                let is_it = fingerprint == claim.fingerprint && attempt == claim.attempt;
+                is_it.then_some(())?;
+                self.knows(claim, fence)
+            }
+            _ => None,
+        }
+    }
+
+    /// The fence of the claim, which may have been unknown until now.
+    fn knows(self, claim: Claim, fence: u64) -> Option<Self> {
+        match claim.fence {
+            Some(known) => (known == fence).then_some(self),
+            None => (fence > self.last_fence).then_some(Self {
+                last_fence: fence,
+                entry: Entry::Claim(Claim {
+                    fence: Some(fence),
+                    ..claim
+                }),
+            }),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The histories of the stores that are ours.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use idem_runtime::store::{MemoryStore, NearCache, Store};
+use idem_runtime::testing::{Fault, FaultMix, FaultStore};
+
+use crate::history::{Short, TRANSITIONS, run};
+
+/// The seed to begin with and how many to run, from what the environment says.
+fn seeds(transitions: usize) -> (u64, usize) {
+    let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+    if let Some(seed) = number("IDEM_SEED") {
+        return (seed, 1);
+    }
+    let wanted = number("IDEM_TRANSITIONS").and_then(|wanted| usize::try_from(wanted).ok());
+    let histories = wanted.unwrap_or(transitions).div_ceil(TRANSITIONS);
+    (fastrand::u64(..1 << 48), histories)
+}
+
+/// Runs histories on `store` until there are enough transitions; this many in the gate.
+async fn linearizable(name: &str, store: impl Store, short: Short, transitions: usize) {
+    let store: Arc<dyn Store> = Arc::new(store);
+    let (first, histories) = seeds(transitions);
+    for seed in (first..).take(histories) {
+        let history = run(store.clone(), short, seed).await;
+        assert!(
+            history.failures.is_empty(),
+            "{name}: {:?}",
+            history.failures
+        );
+        history
+            .check()
+            .unwrap_or_else(|why| panic!("{name}: {why}"));
+    }
+    println!(
+        "{name}: {} transitions in {histories} histories from seed {first}",
+        histories * TRANSITIONS
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 6)]
+async fn memory_is_linearizable() {
+    let store = MemoryStore::default();
+    linearizable("memory", store, Short::HardlyAnything, 60_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 6)]
+async fn a_near_cache_over_memory_is_linearizable() {
+    let store = NearCache::new(MemoryStore::default());
+    linearizable("near memory", store, Short::HardlyAnything, 60_000).await;
+}
+
+#[cfg(feature = "redis")]
+mod redis {
+    use idem_runtime::store::RedisStore;
+
+    use super::*;
+    use crate::servers::redis::RedisServer;
+
+    async fn connect(server: &RedisServer) -> RedisStore {
+        let builder = RedisStore::builder().url(server.url());
+        let store = builder.timeout(Duration::from_secs(30)).connect().await;
+        store.expect("redis is there")
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 6)]
+    async fn redis_is_linearizable() {
+        let server = RedisServer::start();
+        let store = connect(&server).await;
+        linearizable("redis", store, Short::OneMillisecond, 6_000).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 6)]
+    async fn a_near_cache_over_redis_is_linearizable() {
+        let server = RedisServer::start();
+        let store = NearCache::new(connect(&server).await);
+        linearizable("near redis", store, Short::OneMillisecond, 6_000).await;
+    }
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 6)]
+async fn postgres_is_linearizable() {
+    use idem_runtime::store::PostgresStore;
+    let server = crate::servers::postgres::PostgresServer::start();
+    let builder = PostgresStore::builder().url(server.url());
+    let store = builder.timeout(Duration::from_secs(30)).connect().await;
+    let store = store.expect("postgres is there");
+    linearizable("postgres", store, Short::OneMillisecond, 4_500).await;
+}
+
+/// An answer that is lost tells nothing of its effect, which may come later too.
+#[tokio::test(start_paused = true)]
+async fn memory_behind_a_line_that_fails_is_linearizable() {
+    let (first, histories) = seeds(6_000);
+    let mut lost = 0;
+    for seed in (first..).take(histories) {
+        let store = FaultStore::new(MemoryStore::default());
+        let mix = FaultMix::seeded(seed)
+            .rate_of_all(Fault::ErrBefore, 0.02)
+            .rate_of_all(Fault::ErrAfter, 0.02)
+            .rate_of_all(Fault::Delay(Duration::from_millis(1)), 0.1);
+        store.mix(mix);
+        let history = run(Arc::new(store), Short::HardlyAnything, seed).await;
+        lost += history.failures.len();
+        history.check().unwrap_or_else(|why| panic!("{why}"));
+    }
+    assert!(lost > 0 || histories == 1);
+    println!("behind a line: {lost} answers lost in {histories} histories from seed {first}");
+}

@@ -1,80 +1,152 @@
 //! A transition that is dropped half way leaves the old state or the new one. Looked at under rule 8:
 //! it is what a claimer without an answer relies on.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::{Context, Waker};
+use std::task::Poll;
 
 use super::super::Violation;
-use super::super::subject::{LONG, Subject, Under, Won, broken, claim, record, same, settled};
-use crate::store::{Claimed, Holder, Settled, StoreFuture};
+use super::super::subject::{LONG, Subject, Under, broken, claim, ensure, record, same, settled};
+use crate::store::{Claimed, Settled, StoreFuture};
 
 const RULE: u8 = 8;
-/// More polls than a transition of any store takes before it waits for its engine.
-const POLLS: usize = 6;
+/// A transition that waits more often is let go.
+const MOST_POLLS: usize = 50;
 
+#[derive(Clone, Copy, Debug)]
+enum Dropped {
+    Claim,
+    Takeover,
+    Renew,
+    Complete,
+    Release,
+    Abandon,
+    LookUp,
+    Forget,
+    Resolve,
+}
+
+/// Drops each transition before its first poll, after it, after its second, and so on until it ends.
 pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
-    for polls in 0..POLLS {
-        let won = claims(subject, polls).await?;
-        renewals(subject, won, polls).await?;
-        completions(subject, won.holder, polls).await?;
-        releases(subject, polls).await?;
+    use Dropped::{Abandon, Claim, Complete, Forget, LookUp, Release, Renew, Resolve, Takeover};
+    for transition in [
+        Claim, Takeover, Renew, Complete, Release, Abandon, LookUp, Forget, Resolve,
+    ] {
+        for polls in 0..MOST_POLLS {
+            if transition.after(subject, polls).await? {
+                break;
+            }
+        }
     }
     Ok(())
 }
 
-/// A claimer that never heard asks again, and wins.
-async fn claims(subject: &Subject, polls: usize) -> Result<Won, Violation> {
-    let first = claim(subject.id(), LONG);
-    cut_off(subject.store.claim(first.clone()), polls).await;
-    let won = subject.win(RULE, first).await?;
-    same(RULE, "the attempt of a repeated claim", &1, &won.attempt)?;
-    Ok(won)
-}
-
-async fn renewals(subject: &Subject, won: Won, polls: usize) -> Result<(), Violation> {
-    cut_off(subject.store.renew(won.holder, LONG), polls).await;
-    let renewed = subject.store.renew(won.holder, LONG).await;
-    settled(RULE, Settled::Done, renewed)
-}
-
-async fn completions(subject: &Subject, holder: Holder, polls: usize) -> Result<(), Violation> {
-    let kept = record("dropped");
-    let completed = subject.store.complete(holder, kept.clone(), LONG);
-    cut_off(completed, polls).await;
-    // Done, or lost where the store does not tell a repeated completion.
-    let again = subject.store.complete(holder, kept.clone(), LONG).await;
-    let _ = again.under(RULE)?;
-    let replay = subject.replay(RULE, holder.id).await?;
-    same(RULE, "a replay of a repeated answer", &kept, &replay)
-}
-
-async fn releases(subject: &Subject, polls: usize) -> Result<(), Violation> {
-    let won = subject.hold(RULE).await?;
-    cut_off(subject.store.release(won.holder), polls).await;
-    let _ = subject.store.release(won.holder).await.under(RULE)?;
-    match subject
-        .store
-        .claim(claim(won.holder.id, LONG))
-        .await
-        .under(RULE)?
-    {
-        Claimed::Fresh { attempt: 1, .. } => Ok(()),
-        other => broken(
-            RULE,
-            format!("a claim after a repeated release got {other:?}"),
-        ),
-    }
-}
-
-/// Polls a transition a few times, and drops it.
-async fn cut_off<T>(transition: StoreFuture<T>, polls: usize) {
-    let mut transition = pin!(transition);
-    for _ in 0..polls {
-        let mut context = Context::from_waker(Waker::noop());
-        if transition.as_mut().poll(&mut context).is_ready() {
-            return;
+impl Dropped {
+    /// Drops the transition after so many polls, does it again as who has no answer would, and looks
+    /// at what stands then. Says whether it had ended before.
+    async fn after(self, subject: &Subject, polls: usize) -> Result<bool, Violation> {
+        let store = &subject.store;
+        let kept = record("dropped");
+        match self {
+            Self::Claim => {
+                let first = claim(subject.id(), LONG);
+                let ended = cut_off(store.claim(first.clone()), polls).await;
+                let won = subject.win(RULE, first).await?;
+                same(RULE, "the attempt of a repeated claim", &1, &won.attempt)?;
+                Ok(ended)
+            }
+            Self::Takeover => {
+                let lapsed = subject.lapse(RULE).await?;
+                let takeover = claim(lapsed.holder.id, LONG);
+                let ended = cut_off(store.claim(takeover.clone()), polls).await;
+                let won = subject.win(RULE, takeover).await?;
+                same(RULE, "the attempt of a repeated takeover", &2, &won.attempt)?;
+                Ok(ended)
+            }
+            Self::Renew => {
+                let won = subject.hold(RULE).await?;
+                let ended = cut_off(store.renew(won.holder, LONG), polls).await;
+                let again = store.renew(won.holder, LONG).await;
+                settled(RULE, Settled::Done, again)?;
+                Ok(ended)
+            }
+            Self::Complete => {
+                let won = subject.hold(RULE).await?;
+                let completed = store.complete(won.holder, kept.clone(), LONG);
+                let ended = cut_off(completed, polls).await;
+                // Done, or lost where the store does not tell a repeated completion.
+                let again = store.complete(won.holder, kept.clone(), LONG).await;
+                let _ = again.under(RULE)?;
+                let replay = subject.replay(RULE, won.holder.id).await?;
+                same(RULE, "a replay of a repeated answer", &kept, &replay)?;
+                Ok(ended)
+            }
+            Self::Release => {
+                let won = subject.hold(RULE).await?;
+                let ended = cut_off(store.release(won.holder), polls).await;
+                let _ = store.release(won.holder).await.under(RULE)?;
+                match store.claim(claim(won.holder.id, LONG)).await.under(RULE)? {
+                    Claimed::Fresh { attempt: 1, .. } => Ok(ended),
+                    other => broken(
+                        RULE,
+                        format!("a claim after a repeated release got {other:?}"),
+                    ),
+                }
+            }
+            Self::Abandon => {
+                let won = subject.hold(RULE).await?;
+                let ended = cut_off(store.abandon(won.holder), polls).await;
+                let again = store.abandon(won.holder).await;
+                settled(RULE, Settled::Done, again)?;
+                let heir = subject.win(RULE, claim(won.holder.id, LONG)).await?;
+                same(RULE, "the attempt after being abandoned", &2, &heir.attempt)?;
+                Ok(ended)
+            }
+            Self::LookUp => {
+                let won = subject.hold(RULE).await?;
+                let ended = cut_off(store.look_up(won.holder.id), polls).await;
+                let completed = store.complete(won.holder, kept, LONG).await;
+                settled(RULE, Settled::Done, completed)?;
+                Ok(ended)
+            }
+            Self::Forget => {
+                let won = subject.hold(RULE).await?;
+                let ended = cut_off(store.forget(won.holder.id), polls).await;
+                let _ = store.forget(won.holder.id).await.under(RULE)?;
+                let entry = subject.entry(RULE, won.holder.id).await?;
+                let is_gone = entry.is_none();
+                ensure(RULE, is_gone, || format!("forget left {entry:?}"))?;
+                Ok(ended)
+            }
+            Self::Resolve => {
+                let lapsed = subject.lapse(RULE).await?.holder;
+                let resolve = || store.resolve(lapsed.id, lapsed.fence, kept.clone(), LONG);
+                let ended = cut_off(resolve(), polls).await;
+                let _ = resolve().await.under(RULE)?;
+                let replay = subject.replay(RULE, lapsed.id).await?;
+                same(RULE, "a replay of a repeated answer", &kept, &replay)?;
+                Ok(ended)
+            }
         }
-        tokio::task::yield_now().await;
     }
+}
+
+/// Polls a transition so many times, each time that it wakes, and drops it. Says whether it ended.
+async fn cut_off<T>(transition: StoreFuture<T>, polls: usize) -> bool {
+    let mut transition = pin!(transition);
+    let mut left = polls;
+    poll_fn(|cx| {
+        if left > 0 {
+            if transition.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(true);
+            }
+            left -= 1;
+        }
+        if left == 0 {
+            Poll::Ready(false)
+        } else {
+            Poll::Pending
+        }
+    })
+    .await
 }

@@ -282,6 +282,12 @@ impl<S: Store> Store for FaultStore<S> {
     }
 }
 
+impl<S: Store + Default> Default for FaultStore<S> {
+    fn default() -> Self {
+        Self::new(S::default())
+    }
+}
+
 impl<S> Clone for FaultStore<S> {
     fn clone(&self) -> Self {
         Self(self.0.clone())

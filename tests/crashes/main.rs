@@ -1,0 +1,7 @@
+//! A request that is cut off at every point where it waits, on every branch of its way: what was
+//! promised holds, and the key is usable again within a lease.
+
+mod cut;
+mod memory;
+mod shop;
+mod ways;

@@ -1,0 +1,221 @@
+//! Every way on the memory store, by a paused clock: as it is, and behind a line that makes each of
+//! its transitions wait.
+
+use std::time::Duration;
+
+use axum_idem::store::{MemoryStore, Store};
+use axum_idem::testing::FaultStore;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::cut::{Cut, Waiting};
+use crate::shop::{Answer, Effects, Shop};
+use crate::ways::{BODY, Before, FAULTY_WAYS, WAYS, Way};
+
+const LEASE: Duration = Duration::from_secs(30);
+/// How long another request runs.
+const WHILE: Duration = Duration::from_secs(2);
+/// More than any way waits for.
+const MOST_WAITS: usize = 500;
+
+/// What a scene needs of its store.
+trait Stage: Store + Clone + Default {
+    fn fail(&self, _way: &Way) {}
+
+    fn heal(&self) {}
+}
+
+impl Stage for MemoryStore {}
+
+impl Stage for FaultStore<MemoryStore> {
+    fn fail(&self, way: &Way) {
+        for (operation, fault) in way.faults {
+            self.script(*operation, [*fault]);
+        }
+    }
+
+    fn heal(&self) {
+        FaultStore::heal(self);
+    }
+}
+
+#[test]
+fn a_request_may_end_wherever_it_waits() {
+    for way in WAYS {
+        cut_everywhere::<MemoryStore>(way);
+    }
+}
+
+#[test]
+fn a_request_may_end_wherever_it_waits_for_its_store() {
+    for way in WAYS.into_iter().chain(FAULTY_WAYS) {
+        cut_everywhere::<FaultStore<MemoryStore>>(way);
+    }
+}
+
+/// Cuts a request off at its first wait, at its second, and so on until it waits no more.
+fn cut_everywhere<S: Stage>(way: Way) {
+    for cut in Cut::ALL {
+        let was_cut = |waits: &usize| {
+            let scene = Scene {
+                way,
+                cut,
+                waits: *waits,
+                store: S::default(),
+                effects: Effects::default(),
+            };
+            scene.play()
+        };
+        let times = (1..MOST_WAITS).take_while(was_cut).count();
+        assert!(
+            (2..MOST_WAITS - 1).contains(&times),
+            "{}: {times} waits",
+            way.name
+        );
+    }
+}
+
+struct Scene<S> {
+    way: Way,
+    cut: Cut,
+    waits: usize,
+    store: S,
+    effects: Effects,
+}
+
+fn process() -> Runtime {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_time().start_paused(true);
+    builder.build().expect("a runtime")
+}
+
+impl<S: Stage> Scene<S> {
+    /// Says whether the request was cut off, for it may have ended before that.
+    fn play(&self) -> bool {
+        let first = process();
+        let before = first.block_on(self.before());
+        self.store.fail(&self.way);
+        if self.way.panics {
+            self.effects.panic_next();
+        }
+        let mut request = Box::pin(self.shop().post(self.way.path, BODY));
+        let waiting = Waiting {
+            future: &mut request,
+            waits: self.waits,
+        };
+        let (answer, cut_at) = first.block_on(async { (waiting.await, Instant::now()) });
+        let process = match self.cut {
+            Cut::Disconnect => {
+                let in_first = first.enter();
+                drop(request);
+                drop(in_first);
+                first
+            }
+            Cut::Shutdown => {
+                drop(first);
+                drop(request);
+                process()
+            }
+            Cut::Kill => {
+                std::mem::forget((first, request));
+                process()
+            }
+        };
+        if self.dies() {
+            self.effects.open_gate();
+        }
+        process.block_on(self.after(answer.as_ref(), before.as_ref(), cut_at));
+        answer.is_none()
+    }
+
+    fn dies(&self) -> bool {
+        self.cut != Cut::Disconnect
+    }
+
+    fn shop(&self) -> Shop {
+        Shop::open(self.store.clone(), LEASE, &self.effects)
+    }
+
+    async fn before(&self) -> Option<Answer> {
+        let path = self.way.path;
+        match self.way.before {
+            Before::Nothing => None,
+            Before::Answered(body) => Some(self.shop().post(path, body).await),
+            Before::CutOff => {
+                self.effects.panic_next();
+                Some(self.shop().post(path, BODY).await)
+            }
+            Before::Runs => {
+                self.effects.close_gate();
+                tokio::spawn(self.shop().post(path, BODY));
+                while self.effects.count() == 0 {
+                    tokio::task::yield_now().await;
+                }
+                let effects = self.effects.clone();
+                tokio::spawn(async move {
+                    sleep(WHILE).await;
+                    effects.open_gate();
+                });
+                None
+            }
+        }
+    }
+
+    async fn after(&self, answer: Option<&Answer>, before: Option<&Answer>, cut_at: Instant) {
+        // The clock of another process may be behind.
+        sleep_until(cut_at).await;
+        // What goes on meets the faults that are left.
+        sleep(WHILE).await;
+        self.store.heal();
+        let Way { path, retried, .. } = self.way;
+        let shop = self.shop();
+        let retry = loop {
+            let retry = shop.clone().post(path, BODY).await;
+            if retry.code.as_deref() != Some("idempotency_key_in_flight") {
+                break retry;
+            }
+            sleep(WHILE / 2).await;
+        };
+        let took = cut_at.elapsed();
+        self.must(took <= LEASE + 2 * WHILE, || format!("stuck for {took:?}"));
+        let code = retry.code.as_deref().unwrap_or_default();
+        let is_expected = retried.contains(&(retry.status, code));
+        self.must(is_expected, || format!("a retry got {retry:?}"));
+
+        let effects = self.effects.count();
+        let most = self.way.effects[usize::from(self.dies())];
+        self.must(effects <= most, || format!("{effects} effects"));
+        let fences = self.effects.fences();
+        let is_growing = fences.first() != Some(&0) && fences.is_sorted_by(|a, b| a < b);
+        self.must(is_growing, || format!("fences are {fences:?}"));
+
+        // What was told to the client, its retry is told again.
+        let is_told = answer.filter(|told| told.status == 201);
+        let may_be_lost = self.dies() && !self.way.faults.is_empty();
+        if let Some(told) = is_told.filter(|_| !may_be_lost) {
+            self.must(retry.is_replay && retry.text == told.text, || {
+                format!("told {told:?}, and then {retry:?}")
+            });
+        }
+        if let (Before::Answered(body), Some(stored)) = (self.way.before, before) {
+            let replay = shop.clone().post(path, body).await;
+            self.must(replay.is_replay && replay.text == stored.text, || {
+                format!("stored {stored:?}, and found {replay:?}")
+            });
+        }
+        if retry.status == 201 {
+            self.must(effects > 0, || "an answer without an effect".to_owned());
+            let again = shop.post(path, BODY).await;
+            self.must(again.is_replay && again.text == retry.text, || {
+                format!("{retry:?}, and then {again:?}")
+            });
+        }
+    }
+
+    fn must(&self, holds: bool, what: impl FnOnce() -> String) {
+        let Self {
+            way, cut, waits, ..
+        } = self;
+        assert!(holds, "{}, {cut:?} at wait {waits}: {}", way.name, what());
+    }
+}

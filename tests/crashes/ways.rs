@@ -1,0 +1,197 @@
+//! The branches of a request's way, and what may be found behind each.
+
+use axum_idem::testing::{Fault, Operation};
+
+/// What was before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    Nothing,
+    /// A request with this body was answered.
+    Answered(&'static str),
+    /// Another one runs, and goes on after a while.
+    Runs,
+    /// Another one was cut off behind its effect.
+    CutOff,
+}
+
+/// One branch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    pub(crate) name: &'static str,
+    pub(crate) path: &'static str,
+    pub(crate) before: Before,
+    pub(crate) panics: bool,
+    pub(crate) faults: &'static [(Operation, Fault)],
+    /// The status of a retry, and the code where it is a refusal.
+    pub(crate) retried: &'static [(u16, &'static str)],
+    /// How many effects there are behind one retry, at most: when the process lives, and when it
+    /// dies.
+    pub(crate) effects: [usize; 2],
+}
+
+pub(crate) const BODY: &str = "12345";
+
+const FIRST_SIGHT: Way = Way {
+    name: "first sight",
+    path: "/order",
+    before: Before::Nothing,
+    panics: false,
+    faults: &[],
+    retried: &[(201, "")],
+    effects: [1, 2],
+};
+
+const UNKNOWN: (u16, &str) = (409, "idempotency_outcome_unknown");
+
+pub(crate) const WAYS: [Way; 15] = [
+    FIRST_SIGHT,
+    Way {
+        name: "first sight, held when unknown",
+        path: "/held",
+        retried: &[(201, ""), UNKNOWN],
+        effects: [1, 1],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "replay",
+        before: Before::Answered(BODY),
+        effects: [1, 1],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "mismatch",
+        before: Before::Answered("other"),
+        retried: &[(409, "idempotency_key_reused")],
+        effects: [1, 1],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "in flight",
+        before: Before::Runs,
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "in flight, waited for",
+        path: "/wait",
+        before: Before::Runs,
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "takeover",
+        before: Before::CutOff,
+        effects: [2, 3],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "unknown and held",
+        path: "/held",
+        before: Before::CutOff,
+        retried: &[UNKNOWN],
+        effects: [1, 1],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "error",
+        path: "/fails",
+        retried: &[(500, "")],
+        effects: [2, 2],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "panic",
+        panics: true,
+        retried: &[(201, ""), (500, "")],
+        effects: [2, 2],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "panic, held when unknown",
+        path: "/held",
+        panics: true,
+        retried: &[UNKNOWN, (500, "")],
+        effects: [1, 1],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "opt-out",
+        path: "/opts-out",
+        retried: &[(202, "")],
+        effects: [2, 2],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "not kept",
+        path: "/streams",
+        retried: &[(200, ""), (409, "idempotency_response_not_kept")],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "rejection",
+        path: "/rejects",
+        retried: &[(422, "")],
+        effects: [0, 0],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "rejection that is kept",
+        path: "/keeps-rejections",
+        retried: &[(422, "")],
+        effects: [0, 0],
+        ..FIRST_SIGHT
+    },
+];
+
+/// The ways on which the store fails.
+pub(crate) const FAULTY_WAYS: [Way; 9] = [
+    Way {
+        name: "store down",
+        faults: &[(Operation::Claim, Fault::ErrBefore); 3],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "answer to the claim lost",
+        faults: &[(Operation::Claim, Fault::ErrAfter)],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "every answer to the claim lost",
+        faults: &[(Operation::Claim, Fault::ErrAfter); 3],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "answer to the claim never comes",
+        faults: &[(Operation::Claim, Fault::DropReply)],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "record fails",
+        faults: &[(Operation::Complete, Fault::ErrBefore); 2],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "answer to the record lost",
+        faults: &[(Operation::Complete, Fault::ErrAfter)],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "answer to the record never comes",
+        faults: &[(Operation::Complete, Fault::DropReply)],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "release fails",
+        path: "/fails",
+        faults: &[(Operation::Release, Fault::ErrBefore)],
+        retried: &[(500, "")],
+        effects: [2, 2],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "abandoning fails",
+        panics: true,
+        faults: &[(Operation::Abandon, Fault::ErrBefore)],
+        retried: &[(201, ""), (500, "")],
+        effects: [2, 2],
+        ..FIRST_SIGHT
+    },
+];

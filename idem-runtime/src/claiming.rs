@@ -10,6 +10,7 @@ use crate::fingerprint::Fingerprint;
 use crate::idempotency::Idempotency;
 use crate::policy::{InFlight, Policy};
 use crate::record_id::RecordId;
+use crate::settling::Settlement;
 use crate::store::{Claim, Claimed, Holder, Owner, StoreError, StoreFuture};
 
 /// Tries at one claim, as long as the store errs in ways that pass.
@@ -209,10 +210,11 @@ impl Drop for Unanswered {
         self.runtime.spawn(async move {
             let (id, owner) = (claim.id, claim.owner);
             let answer = idem.in_time(idem.store().claim(claim)).await;
-            if let Ok(Claimed::Fresh { fence, .. }) = answer {
-                let released = idem.store().release(Holder { id, owner, fence });
+            if let Ok(Claimed::Fresh { fence, attempt }) = answer {
+                let holder = Holder { id, owner, fence };
+                let given_back = Settlement::give_back(attempt).apply(&idem, holder);
                 // Where this fails too, the lease ends it.
-                let _ = idem.in_time(released).await;
+                let _ = idem.in_time(given_back).await;
             }
         });
     }

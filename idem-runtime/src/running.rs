@@ -113,7 +113,7 @@ impl Running {
             work.stage = if work.policy.record_rejections {
                 work.answered(rejection)
             } else {
-                work.settling(Settlement::Release, rejection)
+                work.settling(work.give_back(), rejection)
             };
         }
         self
@@ -226,6 +226,10 @@ impl Work {
         }
     }
 
+    fn give_back(&self) -> Settlement {
+        Settlement::give_back(self.attempt.number())
+    }
+
     fn complete(&self, record: Record) -> Settlement {
         Settlement::Complete {
             record,
@@ -284,7 +288,7 @@ impl Drop for Running {
         }
         match work.stage {
             Stage::Ended => {}
-            Stage::Claimed => work.settle_unattended(Settlement::Release),
+            Stage::Claimed => work.settle_unattended(work.give_back()),
             _ if self.in_background => work.cut_off(),
             _ => {
                 let (runtime, span) = (work.runtime.clone(), work.span.clone());

@@ -25,7 +25,16 @@ pub(crate) enum Settlement {
 }
 
 impl Settlement {
-    fn apply(&self, idem: &Idempotency, holder: Holder) -> StoreFuture<Settled> {
+    /// Nothing of this attempt ran. Whether an earlier one did is as unknown as it was.
+    pub(crate) const fn give_back(attempt: u32) -> Self {
+        if attempt > 1 {
+            Self::Abandon
+        } else {
+            Self::Release
+        }
+    }
+
+    pub(crate) fn apply(&self, idem: &Idempotency, holder: Holder) -> StoreFuture<Settled> {
         match self {
             Self::Complete { record, ttl } => idem.store().complete(holder, record.clone(), *ttl),
             Self::Release => idem.store().release(holder),

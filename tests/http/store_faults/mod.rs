@@ -5,6 +5,7 @@ mod late_calls;
 mod operators;
 mod renewals;
 mod settling;
+mod takeovers;
 mod waiting;
 
 use std::time::Duration;

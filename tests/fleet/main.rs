@@ -1,5 +1,6 @@
 //! Two processes behind one store: races, kills, stops and restarts.
 
+mod kills;
 mod member;
 #[path = "../../idem-runtime/tests/servers/mod.rs"]
 mod servers;
@@ -177,6 +178,54 @@ async fn a_restart_of_every_process_replays_what_was_recorded() {
         let again = Member::start(&backend.url(), LEASE, &fleet.folder).await;
         assert!(again.server.post("/work", "k", "{}").await.is_replay());
         assert_eq!(fleet.runs(), ["attempt 1"]);
+    }
+}
+
+/// What runs outlives its store: the answer is recorded when that is back, and nobody else runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_restarts_under_a_run_loses_nothing_of_it() {
+    for mut backend in Backend::all() {
+        // Long enough for a busy machine to start the store again.
+        let fleet = Fleet::start(&backend.url(), 20 * LEASE).await;
+        let (one, other) = (fleet.one.server, fleet.other.server);
+        let before = tokio::spawn(async move { one.post("/effect", "before", "").await });
+        assert_eq!(before.await.expect("no panic").status, 200);
+        let first = tokio::spawn(async move { one.post("/work", "k", "{}").await });
+        eventually("it runs", || fleet.runs().len() == 2).await;
+        backend.kill();
+        assert_eq!(other.post("/work", "k", "{}").await.status, 503);
+        backend.start_again();
+        // Its claim is where it was.
+        let retry = async || other.post("/work", "k", "{}").await;
+        assert_eq!(
+            until_served(retry).await.code(),
+            "idempotency_key_in_flight"
+        );
+        fleet.open_gate();
+        let answer = first.await.expect("no panic");
+        assert_eq!((answer.text(), answer.is_replay()), ("attempt 1", false));
+        for server in [one, other] {
+            assert!(
+                until(
+                    async || server.post("/work", "k", "{}").await,
+                    Answer::is_replay
+                )
+                .await
+                .is_replay()
+            );
+            assert!(server.post("/effect", "before", "").await.is_replay());
+        }
+        assert!(fleet.runs_of_each_key().values().all(|runs| *runs == 1));
+    }
+}
+
+/// The first answer that is not about the store.
+async fn until_served(mut ask: impl AsyncFnMut() -> Answer) -> Answer {
+    loop {
+        let answer = ask().await;
+        if answer.status != 503 {
+            return answer;
+        }
     }
 }
 

@@ -29,6 +29,26 @@ const ADDRESS: &str = "serves at ";
 struct Folder(PathBuf);
 
 impl Folder {
+    /// An effect that no crash takes back: a line in a synced file, with the process that wrote it.
+    async fn effect(&self, key: &IdempotencyKey, attempt: &Attempt, body: &[u8]) -> String {
+        let run = format!("attempt {}", attempt.number());
+        let line = format!("{key}: {run} {}\n", std::process::id());
+        let path = self.0.join("runs");
+        let write = move || {
+            let mut runs = OpenOptions::new().append(true).create(true).open(path)?;
+            // One write, so that no line is ever half there.
+            runs.write_all(line.as_bytes())?;
+            runs.sync_data()
+        };
+        let written = tokio::task::spawn_blocking(write).await.expect("no panic");
+        written.expect("written");
+        let pause = std::str::from_utf8(body)
+            .ok()
+            .and_then(|body| body.parse().ok());
+        tokio::time::sleep(Duration::from_millis(pause.unwrap_or_default())).await;
+        run
+    }
+
     async fn run(&self, key: &IdempotencyKey, attempt: &Attempt) -> String {
         let run = format!("attempt {}", attempt.number());
         let runs = OpenOptions::new()
@@ -63,6 +83,17 @@ async fn held(
     folder.run(&key, &attempt).await
 }
 
+/// Its body says for how many milliseconds it goes on behind its effect.
+#[idempotent(scope = token)]
+async fn effect(
+    key: IdempotencyKey,
+    attempt: Attempt,
+    State(folder): State<Folder>,
+    body: Bytes,
+) -> String {
+    folder.effect(&key, &attempt, &body).await
+}
+
 /// Serves until it is killed, where it was started for that.
 pub(crate) async fn serve_if_asked() {
     let Ok(store) = std::env::var(STORE) else {
@@ -79,6 +110,7 @@ pub(crate) async fn serve_if_asked() {
     let router = Router::new()
         .route("/work", post(work))
         .route("/held", post(held))
+        .route("/effect", post(effect))
         .layer(settings.store_timeout(Duration::from_secs(1)).build())
         .with_state(Folder(variable(FOLDER).into()));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -115,6 +147,10 @@ impl Member {
             process,
             server: Server(address.expect("the member serves")),
         }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     pub(crate) fn kill(&mut self) {
@@ -162,6 +198,21 @@ impl Fleet {
     pub(crate) fn runs(&self) -> Vec<String> {
         let runs = read(&self.folder.path().join("runs"));
         runs.into_iter().map(|(_, run)| run).collect()
+    }
+
+    /// Every effect of each key, in order: the attempt, and the process that it was made by.
+    pub(crate) fn effects(&self) -> BTreeMap<String, Vec<(u32, u32)>> {
+        let mut effects: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (key, run) in read(&self.folder.path().join("runs")) {
+            let numbers = run
+                .strip_prefix("attempt ")
+                .and_then(|run| run.split_once(' '));
+            let (attempt, process) = numbers.expect("an attempt and a process");
+            let number = |text: &str| text.parse::<u32>().expect("a number");
+            let effect = (number(attempt), number(process));
+            effects.entry(key).or_default().push(effect);
+        }
+        effects
     }
 
     pub(crate) fn runs_of_each_key(&self) -> BTreeMap<String, usize> {

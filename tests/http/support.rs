@@ -1,5 +1,6 @@
 //! A real server on a free port of the loopback, and clients that speak to it over sockets.
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -77,18 +78,23 @@ impl Server {
 
     /// Sends one request on a connection of its own.
     pub(crate) async fn send(self, request: Request<Full<Bytes>>) -> Answer {
-        let io = TokioIo::new(self.connect().await);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
-            .await
-            .expect("HTTP/1");
+        self.try_send(request).await.expect("an answer")
+    }
+
+    /// As [`send`](Self::send), to a server that may not be there, or not to the end.
+    pub(crate) async fn try_send(
+        self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Answer, Box<dyn Error + Send + Sync>> {
+        let io = TokioIo::new(TcpStream::connect(self.0).await?);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
         tokio::spawn(connection);
-        let answer = sender.send_request(request).await.expect("an answer");
-        let (parts, body) = answer.into_parts();
-        Answer {
+        let (parts, body) = sender.send_request(request).await?.into_parts();
+        Ok(Answer {
             status: parts.status,
             headers: parts.headers,
-            body: body.collect().await.expect("a whole body").to_bytes(),
-        }
+            body: body.collect().await?.to_bytes(),
+        })
     }
 
     /// `POST path` with a key and a body.

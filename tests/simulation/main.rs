@@ -1,0 +1,137 @@
+//! Two processes of a service, their store and their clients on a simulated network, which is cut,
+//! held up and healed while hosts crash and clocks jump.
+//!
+//! A seed decides the network, the faults and what the clients do. A failure names it, and
+//! `IDEM_SEED` runs it alone; pauses that the engine draws by itself are not the seed's. `IDEM_SEEDS`
+//! makes a run longer:
+//!
+//! ```sh
+//! IDEM_SEEDS=2000 cargo test --release --all-features --test simulation -- --nocapture
+//! ```
+
+mod chaos;
+mod client;
+mod oracle;
+mod service;
+mod store_host;
+mod wire;
+
+use std::time::Duration;
+
+use turmoil::{Builder, Sim};
+
+use chaos::Chaos;
+use oracle::Oracle;
+use store_host::Vault;
+
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
+pub(crate) const SERVICES: [&str; 2] = ["service-0", "service-1"];
+pub(crate) const CLIENTS: [&str; 3] = ["client-0", "client-1", "client-2"];
+pub(crate) const STORE: &str = "store";
+
+const TICK: Duration = Duration::from_millis(10);
+/// How long things go wrong.
+const CHAOS: Duration = Duration::from_secs(25);
+/// How long a key then takes at most: a lease, a run, and the client's own time-outs and pauses.
+pub(crate) const CALM: Duration = Duration::from_secs(15);
+
+/// What came of one simulation.
+#[derive(Debug, Default)]
+struct Tally {
+    faults: usize,
+    keys: usize,
+    runs: usize,
+    replays: usize,
+}
+
+/// A whole simulation of one seed.
+fn simulate(seed: u64, with_faults: bool) -> Tally {
+    let mut sim = Builder::new()
+        .rng_seed(seed)
+        .tick_duration(TICK)
+        .simulation_duration(Duration::from_secs(3600))
+        .min_message_latency(Duration::from_millis(1))
+        .max_message_latency(Duration::from_millis(60))
+        // What is held up arrives all at once.
+        .tcp_capacity(4096)
+        .build();
+    let oracle = Oracle::default();
+    let vault = Vault::new(oracle.clone());
+    let mut chaos = Chaos::new(seed);
+    {
+        let (vault, skew) = (vault.clone(), chaos.skew(STORE));
+        sim.host(STORE, move || store_host::run(vault.clone(), skew.clone()));
+    }
+    for name in SERVICES {
+        let (oracle, skew) = (oracle.clone(), chaos.skew(name));
+        sim.host(name, move || service::run(oracle.clone(), skew.clone()));
+    }
+    for (number, name) in CLIENTS.into_iter().enumerate() {
+        sim.client(name, client::run(seed, number, oracle.clone()));
+    }
+    while with_faults && sim.elapsed() < CHAOS {
+        let ended = step(&mut sim, seed);
+        chaos.step(&mut sim);
+        if ended {
+            break;
+        }
+    }
+    chaos.heal(&mut sim);
+    oracle.healed(sim.elapsed());
+    while !step(&mut sim, seed) {}
+    // What runs on in the background comes to its end too.
+    let clients_ended_at = sim.elapsed();
+    while sim.elapsed() < clients_ended_at + 2 * LEASE {
+        step(&mut sim, seed);
+    }
+    drop(sim);
+    let (keys, runs, replays) = oracle.judge(seed, &vault, with_faults);
+    Tally {
+        faults: chaos.count(),
+        keys,
+        runs,
+        replays,
+    }
+}
+
+fn step(sim: &mut Sim<'_>, seed: u64) -> bool {
+    sim.step()
+        .unwrap_or_else(|error| panic!("seed {seed}: {error}"))
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn without_faults_each_key_runs_once() {
+    for seed in 0..3 {
+        let tally = simulate(seed, false);
+        assert_eq!(tally.runs, tally.keys, "seed {seed}");
+    }
+}
+
+#[test]
+fn whatever_the_network_does_the_promises_hold() {
+    let only = number("IDEM_SEED");
+    let first = only.unwrap_or_else(|| fastrand::u64(..1 << 48));
+    let seeds = if only.is_some() {
+        1
+    } else {
+        number("IDEM_SEEDS").unwrap_or(12)
+    };
+    let mut all = Tally::default();
+    for seed in first..first + seeds {
+        // Printed with whatever fails, a panic of a host's task included.
+        println!("seed {seed}");
+        let tally = simulate(seed, true);
+        all.faults += tally.faults;
+        all.keys += tally.keys;
+        all.runs += tally.runs;
+        all.replays += tally.replays;
+    }
+    println!("{seeds} seeds from {first}: {all:?}");
+    assert!(all.faults > 0 && all.replays > 0);
+    // Some runs died or lost their lease, or nothing was put to the test.
+    assert!(all.runs > all.keys || seeds < 10, "{all:?}");
+}

@@ -76,7 +76,7 @@ impl Chaos {
 
     /// Something goes wrong, or is mended, about every third of a second.
     pub(crate) fn step(&mut self, sim: &mut Sim<'_>) {
-        if self.random.u8(..33) > 0 {
+        if self.random.u8(..13) > 0 {
             return;
         }
         self.count += 1;

@@ -15,7 +15,9 @@ use crate::{CALM, SERVICES, service};
 
 /// Every client uses the same keys; each means its own.
 const KEYS: usize = 4;
-const PATIENCE: Duration = Duration::from_secs(4);
+/// At most, in milliseconds. Many leave before their answer, which takes up to twice as long.
+const PATIENCE: u64 = 4_000;
+const LONGEST_RUN: u64 = 8_000;
 /// How many requests of one key are under way at once.
 const AT_ONCE: usize = 2;
 
@@ -34,7 +36,7 @@ pub(crate) async fn run(seed: u64, number: usize, oracle: Oracle) -> Result<(), 
     for key in 0..KEYS {
         sleep(Duration::from_millis(random.u64(..3_000))).await;
         let path = *random.choice(&["/rerun", "/hold", "/wait"]).expect("three");
-        let order = format!("{number} {key} {}", random.u64(..2_500));
+        let order = format!("{number} {key} {}", random.u64(..LONGEST_RUN));
         let requests: Vec<_> = (0..AT_ONCE)
             .map(|_| {
                 let (random, order, oracle) = (random.fork(), order.clone(), oracle.clone());
@@ -66,7 +68,8 @@ async fn until_known(
             assert!(took < CALM, "{order} has no answer after {took:?}");
         }
         let service = *random.choice(&SERVICES).expect("some");
-        let asked = timeout(PATIENCE, ask(service, path, number, key, order.clone()));
+        let patience = Duration::from_millis(random.u64(500..PATIENCE));
+        let asked = timeout(patience, ask(service, path, number, key, order.clone()));
         let is_known = match asked.await {
             Ok(Ok(answer)) => learn(&oracle, number, key, &order, &answer),
             // Cut off, or too late.

@@ -24,16 +24,16 @@ use chaos::Chaos;
 use oracle::Oracle;
 use store_host::Vault;
 
-pub(crate) const LEASE: Duration = Duration::from_secs(3);
+pub(crate) const LEASE: Duration = Duration::from_secs(2);
 pub(crate) const SERVICES: [&str; 2] = ["service-0", "service-1"];
 pub(crate) const CLIENTS: [&str; 3] = ["client-0", "client-1", "client-2"];
 pub(crate) const STORE: &str = "store";
 
-const TICK: Duration = Duration::from_millis(10);
+const TICK: Duration = Duration::from_millis(25);
 /// How long things go wrong.
 const CHAOS: Duration = Duration::from_secs(25);
 /// How long a key then takes at most: a lease, a run, and the client's own time-outs and pauses.
-pub(crate) const CALM: Duration = Duration::from_secs(15);
+pub(crate) const CALM: Duration = Duration::from_secs(25);
 
 /// What came of one simulation.
 #[derive(Debug, Default)]
@@ -118,7 +118,7 @@ fn whatever_the_network_does_the_promises_hold() {
     let seeds = if only.is_some() {
         1
     } else {
-        number("IDEM_SEEDS").unwrap_or(12)
+        number("IDEM_SEEDS").unwrap_or(20)
     };
     let mut all = Tally::default();
     for seed in first..first + seeds {

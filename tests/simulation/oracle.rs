@@ -29,6 +29,8 @@ struct Key {
     /// The claim that holds, by the store's clock.
     held: Option<(u64, Instant)>,
     is_recorded: bool,
+    /// The fence of each run that has begun.
+    runs: BTreeSet<u64>,
     /// The fence of each effect.
     effects: Vec<u64>,
     is_held_when_unknown: bool,
@@ -74,8 +76,16 @@ impl Oracle {
         });
     }
 
-    /// Released or given up.
-    pub(crate) fn ended(&self, holder: Holder) {
+    /// No answer of this service is released, so what is has not run.
+    pub(crate) fn released(&self, holder: Holder) {
+        self.with(holder, |key| {
+            let has_run = key.runs.contains(&holder.fence);
+            assert!(!has_run, "{}: released in its run", holder.id);
+            key.held = None;
+        });
+    }
+
+    pub(crate) fn abandoned(&self, holder: Holder) {
         self.with(holder, |key| key.held = None);
     }
 
@@ -88,15 +98,18 @@ impl Oracle {
         self.lock().calm_since
     }
 
-    /// A handler has had its effect.
-    pub(crate) fn effect(&self, id: RecordId, fence: u64) {
+    /// A handler begins.
+    pub(crate) fn begins(&self, id: RecordId, fence: u64) {
         let mut seen = self.lock();
         let key = seen.keys.entry(id).or_default();
         assert!(key.given.contains(&fence), "{id}: a run without a claim");
-        assert!(
-            !key.effects.contains(&fence),
-            "{id}: claim {fence} ran twice"
-        );
+        assert!(key.runs.insert(fence), "{id}: claim {fence} runs twice");
+    }
+
+    /// It has had its effect.
+    pub(crate) fn effect(&self, id: RecordId, fence: u64) {
+        let mut seen = self.lock();
+        let key = seen.keys.entry(id).or_default();
         key.effects.push(fence);
     }
 
@@ -158,7 +171,7 @@ impl Oracle {
                 assert_eq!(*text, stored, "seed {seed}: a replay is not the record");
             }
             // Whoever ran last has recorded: a fence before its own settles nothing.
-            let last = all.keys[&id].effects.iter().max();
+            let last = all.keys[&id].runs.last();
             let (_, fence) = stored.rsplit_once(' ').expect("an answer");
             assert_eq!(
                 Some(fence),

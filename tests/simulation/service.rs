@@ -24,10 +24,12 @@ type Answered = (StatusCode, String);
 /// The body says who orders, under which key, and for how long the work takes.
 async fn work(oracle: &Oracle, attempt: &Attempt, order: &str) -> Answered {
     let fence = attempt.fence().expect("a key");
+    let id = attempt.record_id().expect("a key");
+    oracle.begins(id, fence);
     let (_, millis) = order.rsplit_once(' ').expect("an order");
     let half = Duration::from_millis(millis.parse().expect("a number")) / 2;
     sleep(half).await;
-    oracle.effect(attempt.record_id().expect("a key"), fence);
+    oracle.effect(id, fence);
     sleep(half).await;
     (StatusCode::CREATED, format!("{order} {fence}"))
 }

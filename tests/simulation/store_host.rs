@@ -82,14 +82,14 @@ impl Vault {
             Question::Release(who) => {
                 let released = store.release(who.into()).await?;
                 if released == Settled::Done {
-                    self.oracle.ended(who.into());
+                    self.oracle.released(who.into());
                 }
                 Answer::of_settling(released)
             }
             Question::Abandon(who) => {
                 let abandoned = store.abandon(who.into()).await?;
                 if abandoned == Settled::Done {
-                    self.oracle.ended(who.into());
+                    self.oracle.abandoned(who.into());
                 }
                 Answer::of_settling(abandoned)
             }

@@ -10,9 +10,14 @@ use idem_runtime::store::{
     Claim, Claimed, Entry, Holder, MemoryStore, NearCache, OnUnknown, Record, Settled, Store,
     StoreFuture,
 };
+#[cfg(feature = "testing")]
+use idem_runtime::testing::{Fault, FaultStore, Operation};
 use idem_runtime::{Fingerprint, RecordId};
 
 use servers::asking::{HOUR, claim, id, record, replay, win};
+
+#[cfg(feature = "testing")]
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Counts the claims that reach the store behind.
 #[derive(Clone, Default)]
@@ -155,6 +160,42 @@ async fn what_one_process_forgets_the_others_forget_within_the_age() {
     win(&there, claim("k")).await;
     let claimed = here.claim(claim("k")).await;
     assert!(matches!(claimed, Ok(Claimed::InFlight { .. })));
+}
+
+/// Its record was read before it was forgotten, and told behind that.
+#[cfg(feature = "testing")]
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_does_not_bring_back_what_was_forgotten() {
+    let behind = FaultStore::new(MemoryStore::default());
+    let near = NearCache::new(behind.clone());
+    keep(&near, "k", HOUR).await;
+    behind.script(Operation::Claim, [Fault::DelayReply(SECOND)]);
+    let late = near.claim(claim("k"));
+    let forgets = async {
+        tokio::time::sleep(SECOND / 2).await;
+        near.forget(id("k")).await
+    };
+    let (late, forgotten) = tokio::join!(late, forgets);
+    assert!(matches!(late, Ok(Claimed::Recorded { .. })));
+    assert!(forgotten.expect("memory answers"));
+    win(&near, claim("k")).await;
+}
+
+/// The store behind has forgotten, and has not said so yet.
+#[cfg(feature = "testing")]
+#[tokio::test(start_paused = true)]
+async fn nothing_is_near_while_it_is_being_forgotten() {
+    let behind = FaultStore::new(MemoryStore::default());
+    let near = NearCache::new(behind.clone());
+    keep(&near, "k", HOUR).await;
+    replay(&near, "k").await;
+    behind.script(Operation::Forget, [Fault::DelayReply(SECOND)]);
+    let claims = async {
+        tokio::time::sleep(SECOND / 2).await;
+        win(&near, claim("k")).await
+    };
+    let (forgotten, _) = tokio::join!(near.forget(id("k")), claims);
+    assert!(forgotten.expect("memory answers"));
 }
 
 #[tokio::test]

@@ -286,6 +286,34 @@ async fn a_lock_on_a_row_stops_no_replay() {
     transaction.rollback().await.expect("postgres is there");
 }
 
+/// A claim that read its time and was then held up got a fence below those of whoever came and went
+/// meanwhile. It waits before it reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_was_held_up_has_a_fence_above_those_that_came_before_it() {
+    let server = PostgresServer::start();
+    let pool = pool(&server).await;
+    let [store, _] = of_two_minds(&pool).await;
+    let id = id("k");
+    let (number, _) = id.as_bytes().split_first_chunk().expect("32 bytes");
+    let mut transaction = pool.begin().await.expect("postgres is there");
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(i64::from_be_bytes(*number))
+        .execute(&mut *transaction)
+        .await
+        .expect("nobody holds it");
+    let held_up = tokio::spawn(async move { win(&store, claim("k")).await });
+    eventually_async("the claim waits, or has ended", async || {
+        let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+        (held_up.is_finished() || server.command(waiting) == "1").then_some(())
+    })
+    .await;
+    let now = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    let before: u64 = server.command(now).parse().expect("microseconds");
+    transaction.commit().await.expect("postgres is there");
+    let fence = held_up.await.expect("no panic").fence;
+    assert!(fence > before, "{fence} after {before}");
+}
+
 #[tokio::test]
 async fn a_completion_that_is_repeated_is_done_and_prolongs_nothing() {
     let server = PostgresServer::start();

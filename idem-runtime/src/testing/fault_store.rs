@@ -59,6 +59,8 @@ pub enum Fault {
     ErrAfter,
     /// It is applied this much later, also when its caller has given up by then.
     Delay(Duration),
+    /// It is applied, and answers this much later.
+    DelayReply(Duration),
     /// It is not applied, and never answers.
     Hang,
     /// It is applied, and never answers.
@@ -217,6 +219,10 @@ impl<S: Store> FaultStore<S> {
             };
             tokio::task::yield_now().await;
             match fault {
+                Some(Fault::DelayReply(delay)) => {
+                    tokio::time::sleep(delay).await;
+                    answer
+                }
                 Some(Fault::ErrAfter) => answer.and(Err(unavailable())),
                 Some(Fault::DropReply) => std::future::pending().await,
                 _ => answer,

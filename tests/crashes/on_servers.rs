@@ -1,0 +1,128 @@
+//! A first request on Redis and PostgreSQL, cut off wherever it waits. Leases are short, for the
+//! clocks are real.
+
+use std::future::Future;
+use std::time::Duration;
+
+use axum_idem::store::{PostgresStore, RedisStore, Store};
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::sleep;
+
+use crate::cut::{Cut, Waiting};
+use crate::servers::postgres::PostgresServer;
+use crate::servers::redis::RedisServer;
+use crate::shop::{Answer, Effects, Shop};
+use crate::ways::BODY;
+
+const LEASE: Duration = Duration::from_millis(400);
+const MOST_WAITS: usize = 50;
+
+#[test]
+fn on_redis_a_first_request_may_end_wherever_it_waits() {
+    let server = RedisServer::start();
+    let connect = || RedisStore::connect(server.url());
+    cut_everywhere(
+        async || connect().await.expect("redis is there"),
+        || {
+            server.command(&["FLUSHALL"]);
+        },
+    );
+}
+
+#[test]
+fn on_postgres_a_first_request_may_end_wherever_it_waits() {
+    let server = PostgresServer::start();
+    let connect = || PostgresStore::connect(server.url());
+    cut_everywhere(
+        async || connect().await.expect("postgres is there"),
+        || {
+            server.command("TRUNCATE idem_records");
+        },
+    );
+}
+
+fn process() -> Runtime {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all().build().expect("a runtime")
+}
+
+/// Each process connects anew; `clear` makes every key new.
+fn cut_everywhere<S: Store>(connect: impl AsyncFn() -> S, clear: impl Fn()) {
+    let mut cuts = 0;
+    for cut in Cut::ALL {
+        let was_cut = |waits: &usize| {
+            let was_cut = play(&connect, cut, *waits);
+            clear();
+            was_cut
+        };
+        let times = (1..MOST_WAITS).take_while(was_cut).count();
+        assert!((4..MOST_WAITS - 1).contains(&times), "{times} waits");
+        cuts += times;
+    }
+    println!("{cuts} cuts");
+}
+
+/// Says whether the request was cut off, for it may have ended before that.
+fn play<S: Store>(connect: &impl AsyncFn() -> S, cut: Cut, waits: usize) -> bool {
+    let effects = Effects::default();
+    let open = async || Shop::open(connect().await, LEASE, &effects);
+    let first = process();
+    let shop = first.block_on(open());
+    let mut request = Box::pin(shop.clone().post("/order", BODY));
+    let waiting = Waiting {
+        future: &mut request,
+        waits,
+    };
+    let answer = first.block_on(waiting);
+    let (process, shop) = match cut {
+        Cut::Disconnect => {
+            first.block_on(async { drop(request) });
+            (first, shop)
+        }
+        Cut::Shutdown => {
+            drop(first);
+            let second = process();
+            // sqlx gives its connections back in a runtime, whichever.
+            let shop = second.block_on(async {
+                drop(request);
+                open().await
+            });
+            (second, shop)
+        }
+        Cut::Kill => {
+            std::mem::forget((first, request));
+            let second = process();
+            let shop = second.block_on(open());
+            (second, shop)
+        }
+    };
+    let [retry, again] = process.block_on(async {
+        let retry = until_settled(|| shop.clone().post("/order", BODY)).await;
+        [retry, shop.clone().post("/order", BODY).await]
+    });
+    let what = format!("{cut:?} at wait {waits}: {retry:?}, {again:?}");
+    assert_eq!(retry.status, 201, "{what}");
+    assert!(again.is_replay && again.text == retry.text, "{what}");
+    if let Some(told) = &answer {
+        assert!(
+            retry.is_replay && retry.text == told.text,
+            "{told:?}, {what}"
+        );
+    }
+    let most = 1 + usize::from(cut != Cut::Disconnect);
+    let fences = effects.fences();
+    assert!((1..=most).contains(&fences.len()), "{fences:?}, {what}");
+    assert!(fences.is_sorted_by(|a, b| a < b), "{fences:?}, {what}");
+    answer.is_none()
+}
+
+async fn until_settled<F: Future<Output = Answer>>(ask: impl Fn() -> F) -> Answer {
+    for _ in 0..500 {
+        let answer = ask().await;
+        if answer.code.as_deref() != Some("idempotency_key_in_flight") {
+            return answer;
+        }
+        sleep(LEASE / 20).await;
+    }
+    panic!("the key stays in flight");
+}

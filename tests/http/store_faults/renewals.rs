@@ -50,7 +50,7 @@ async fn a_renewal_that_hangs_ends_nothing() {
 async fn a_lease_that_cannot_be_renewed_lapses_and_its_run_settles_nothing() {
     let setup = start_with(OnStoreError::FailClosed, SHORT).await;
     let (server, runs, store) = (setup.server, &setup.runs, &setup.store);
-    store.script(Renew, [ErrBefore; 1_000]);
+    store.script(Renew, std::iter::repeat_n(ErrBefore, 1_000));
     let first = tokio::spawn(async move { server.post("/slow", "k", "").await });
     runs.until_started(1).await;
     let heir = tokio::spawn(async move {

@@ -189,6 +189,9 @@ impl<S: Stage> Scene<S> {
         let is_growing = fences.first() != Some(&0) && fences.is_sorted_by(|a, b| a < b);
         self.must(is_growing, || format!("fences are {fences:?}"));
 
+        if let Some(told) = answer {
+            self.must(told.status == self.way.told, || format!("told {told:?}"));
+        }
         // What was told to the client, its retry is told again.
         let is_told = answer.filter(|told| told.status == 201);
         let may_be_lost = self.dies() && !self.way.faults.is_empty();

@@ -22,6 +22,8 @@ pub(crate) struct Way {
     pub(crate) before: Before,
     pub(crate) panics: bool,
     pub(crate) faults: &'static [(Operation, Fault)],
+    /// The status of the answer where the request is not cut off.
+    pub(crate) told: u16,
     /// The status of a retry, and the code where it is a refusal.
     pub(crate) retried: &'static [(u16, &'static str)],
     /// How many effects there are behind one retry, at most: when the process lives, and when it
@@ -37,6 +39,7 @@ const FIRST_SIGHT: Way = Way {
     before: Before::Nothing,
     panics: false,
     faults: &[],
+    told: 201,
     retried: &[(201, "")],
     effects: [1, 2],
 };
@@ -60,6 +63,7 @@ pub(crate) const WAYS: [Way; 15] = [
     },
     Way {
         name: "mismatch",
+        told: 409,
         before: Before::Answered("other"),
         retried: &[(409, "idempotency_key_reused")],
         effects: [1, 1],
@@ -67,6 +71,7 @@ pub(crate) const WAYS: [Way; 15] = [
     },
     Way {
         name: "in flight",
+        told: 409,
         before: Before::Runs,
         ..FIRST_SIGHT
     },
@@ -84,6 +89,7 @@ pub(crate) const WAYS: [Way; 15] = [
     },
     Way {
         name: "unknown and held",
+        told: 409,
         path: "/held",
         before: Before::CutOff,
         retried: &[UNKNOWN],
@@ -92,6 +98,7 @@ pub(crate) const WAYS: [Way; 15] = [
     },
     Way {
         name: "error",
+        told: 500,
         path: "/fails",
         retried: &[(500, "")],
         effects: [2, 2],
@@ -99,6 +106,7 @@ pub(crate) const WAYS: [Way; 15] = [
     },
     Way {
         name: "panic",
+        told: 500,
         panics: true,
         retried: &[(201, ""), (500, "")],
         effects: [2, 2],
@@ -106,6 +114,7 @@ pub(crate) const WAYS: [Way; 15] = [
     },
     Way {
         name: "panic, held when unknown",
+        told: 500,
         path: "/held",
         panics: true,
         retried: &[UNKNOWN, (500, "")],
@@ -114,6 +123,7 @@ pub(crate) const WAYS: [Way; 15] = [
     },
     Way {
         name: "opt-out",
+        told: 202,
         path: "/opts-out",
         retried: &[(202, "")],
         effects: [2, 2],
@@ -121,12 +131,14 @@ pub(crate) const WAYS: [Way; 15] = [
     },
     Way {
         name: "not kept",
+        told: 200,
         path: "/streams",
         retried: &[(200, ""), (409, "idempotency_response_not_kept")],
         ..FIRST_SIGHT
     },
     Way {
         name: "rejection",
+        told: 422,
         path: "/rejects",
         retried: &[(422, "")],
         effects: [0, 0],
@@ -134,6 +146,7 @@ pub(crate) const WAYS: [Way; 15] = [
     },
     Way {
         name: "rejection that is kept",
+        told: 422,
         path: "/keeps-rejections",
         retried: &[(422, "")],
         effects: [0, 0],
@@ -145,6 +158,7 @@ pub(crate) const WAYS: [Way; 15] = [
 pub(crate) const FAULTY_WAYS: [Way; 9] = [
     Way {
         name: "store down",
+        told: 503,
         faults: &[(Operation::Claim, Fault::ErrBefore); 3],
         ..FIRST_SIGHT
     },
@@ -155,6 +169,7 @@ pub(crate) const FAULTY_WAYS: [Way; 9] = [
     },
     Way {
         name: "every answer to the claim lost",
+        told: 503,
         faults: &[(Operation::Claim, Fault::ErrAfter); 3],
         ..FIRST_SIGHT
     },
@@ -180,6 +195,7 @@ pub(crate) const FAULTY_WAYS: [Way; 9] = [
     },
     Way {
         name: "release fails",
+        told: 500,
         path: "/fails",
         faults: &[(Operation::Release, Fault::ErrBefore)],
         retried: &[(500, "")],
@@ -188,6 +204,7 @@ pub(crate) const FAULTY_WAYS: [Way; 9] = [
     },
     Way {
         name: "abandoning fails",
+        told: 500,
         panics: true,
         faults: &[(Operation::Abandon, Fault::ErrBefore)],
         retried: &[(201, ""), (500, "")],

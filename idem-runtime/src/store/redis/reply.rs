@@ -233,6 +233,21 @@ mod tests {
         }
     }
 
+    /// The server counts the millisecond that has begun.
+    #[test]
+    fn no_more_of_a_records_time_is_told_than_is_left() {
+        let record = Record::not_kept(Fingerprint::from_bytes([1; 32]), http::StatusCode::OK);
+        let mut value = vec![0; RECORD_AT];
+        value.extend_from_slice(record.as_bytes());
+        let value = Value::BulkString(value);
+        let reply = vec![Value::Int(RECORDED), value, Value::Int(5)];
+        let claimed = Reply::new(Value::Array(reply)).and_then(Reply::claimed);
+        let Ok(Claimed::Recorded { expires_in, .. }) = claimed else {
+            panic!("no record: {claimed:?}");
+        };
+        assert_eq!(expires_in, Duration::from_millis(4));
+    }
+
     #[test]
     fn another_version_is_named() {
         let value = Value::Array(vec![Value::Int(UNREADABLE), Value::Int(9)]);

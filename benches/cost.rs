@@ -1,0 +1,197 @@
+//! What a request costs in instructions and allocations: `cargo bench --bench cost`.
+//!
+//! Both are counted by callgrind and not timed, so every run of one build gives the same, whatever
+//! else the machine does. The instructions of the digests are left out: valgrind knows no SHA
+//! instructions, and their stand-in costs as much as all the rest. `-- --check` compares with
+//! the committed figures in `cost.txt` and fails where one has grown; `-- --write` writes them.
+
+mod paths;
+
+use std::collections::HashMap;
+use std::process::{Command, ExitCode};
+use std::{env, fs};
+
+use axum_idem::store::MemoryStore;
+
+use self::paths::{body, paths};
+
+/// How many requests are counted, after those that warm up.
+const REQUESTS: u64 = 1_000;
+const WARM_UP: u64 = 200;
+
+/// How much an instruction count may grow: toolchains and hash seeds differ by less.
+const MARGIN: f64 = 1.02;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["--serve", path, requests] => serve(path, requests.parse().expect("a number")),
+        _ => return report(&arguments),
+    }
+    ExitCode::SUCCESS
+}
+
+/// What callgrind looks at: so many requests on one path, and what surrounds them.
+#[tokio::main(flavor = "current_thread")]
+async fn serve(path: &str, requests: u64) {
+    let body = body(200);
+    let paths = paths(&MemoryStore::default(), &body).await;
+    let path = paths
+        .iter()
+        .find(|known| known.name == path)
+        .expect("a path");
+    let mut waiting: Vec<_> = (0..REQUESTS + WARM_UP)
+        .map(|n| path.request(n, &body))
+        .collect();
+    for request in waiting.drain(..usize::try_from(requests).expect("few")) {
+        path.serve(request).await;
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Cost {
+    instructions: f64,
+    allocations: f64,
+}
+
+fn report(arguments: &[&str]) -> ExitCode {
+    let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/cost.txt");
+    let names = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(async { paths(&MemoryStore::default(), &body(200)).await })
+        .into_iter()
+        .map(|path| path.name);
+    let mut bare = None;
+    let mut lines = Vec::new();
+    for name in names {
+        let cost = per_request(name);
+        let bare = *bare.get_or_insert(cost);
+        let ratio = cost.instructions / bare.instructions;
+        lines.push(format!("{name:<22} {ratio:>6.3} {:>6.1}", cost.allocations));
+    }
+    let head = format!("{:<22} {:>6} {:>6}", "path", "instr.", "allocs");
+    let table = format!("{head}\n{}\n", lines.join("\n"));
+    print!("{table}");
+    if arguments.contains(&"--write") {
+        fs::write(committed, table).expect("written");
+    } else if arguments.contains(&"--check") {
+        let committed = fs::read_to_string(committed).expect("the committed figures");
+        let grown: Vec<_> = table
+            .lines()
+            .zip(committed.lines())
+            .skip(1)
+            .filter(|(now, then)| has_grown(now, then))
+            .collect();
+        for (now, then) in &grown {
+            println!("has grown:\n  {now}\nfrom\n  {then}");
+        }
+        if !grown.is_empty() || table.lines().count() != committed.lines().count() {
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn has_grown(now: &str, then: &str) -> bool {
+    let figures = |line: &str| -> [f64; 2] {
+        let mut figures = line.rsplit(' ').filter(|part| !part.is_empty());
+        [(); 2].map(|()| {
+            figures
+                .next()
+                .and_then(|figure| figure.parse().ok())
+                .expect("a figure")
+        })
+    };
+    let ([allocations, ratio], [allocations_then, ratio_then]) = (figures(now), figures(then));
+    ratio > ratio_then * MARGIN || allocations > allocations_then
+}
+
+fn per_request(path: &str) -> Cost {
+    let [before, after] = [WARM_UP, WARM_UP + REQUESTS].map(|requests| count(path, requests));
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let each = |of: fn(&Counts) -> u64| (of(&after) - of(&before)) as f64 / REQUESTS as f64;
+    Cost {
+        instructions: each(|counts| counts.instructions),
+        allocations: each(|counts| counts.allocations).round(),
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    instructions: u64,
+    allocations: u64,
+}
+
+fn count(path: &str, requests: u64) -> Counts {
+    let folder = tempfile::tempdir().expect("a folder");
+    let profile = folder.path().join("profile");
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--quiet"])
+        .arg(format!("--callgrind-out-file={}", profile.display()))
+        .arg(env::current_exe().expect("a path"))
+        .args(["--serve", path, &requests.to_string()])
+        .output()
+        .expect("valgrind is installed");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Counts::of(&fs::read_to_string(profile).expect("a profile"))
+}
+
+impl Counts {
+    /// Reads what each function took by itself, in callgrind's own format.
+    fn of(profile: &str) -> Self {
+        let mut names: HashMap<&str, &str> = HashMap::new();
+        let mut counts = Self::default();
+        let mut is_digest = false;
+        let mut callee = "";
+        let mut is_a_call = false;
+        for line in profile.lines() {
+            if let Some(entry) = line.strip_prefix("fn=") {
+                is_digest = is_of_a_digest(resolve(&mut names, entry));
+            } else if let Some(entry) = line.strip_prefix("cfn=") {
+                callee = resolve(&mut names, entry);
+            } else if let Some(call) = line.strip_prefix("calls=") {
+                is_a_call = true;
+                if matches!(
+                    callee,
+                    "malloc" | "calloc" | "realloc" | "aligned_alloc" | "posix_memalign"
+                ) {
+                    let calls = call.split(' ').next().and_then(|calls| calls.parse().ok());
+                    counts.allocations += calls.unwrap_or(0);
+                }
+            } else if line
+                .starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first))
+            {
+                let own = line.split(' ').nth(1).and_then(|cost| cost.parse().ok());
+                if !is_a_call && !is_digest {
+                    counts.instructions += own.unwrap_or(0);
+                }
+                is_a_call = false;
+            }
+        }
+        counts
+    }
+}
+
+/// The name of a function, which stands beside its number only once.
+fn resolve<'p>(names: &mut HashMap<&'p str, &'p str>, entry: &'p str) -> &'p str {
+    match entry.split_once(' ') {
+        Some((number, name)) => {
+            names.insert(number, name);
+            name
+        }
+        None => names.get(entry).copied().unwrap_or_default(),
+    }
+}
+
+fn is_of_a_digest(name: &str) -> bool {
+    ["sha2", "sha256", "blake3"]
+        .iter()
+        .any(|digest| name.contains(digest))
+}

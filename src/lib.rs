@@ -4,9 +4,9 @@ pub use idem_macros::idempotent;
 #[doc(hidden)]
 pub use idem_runtime::__private;
 pub use idem_runtime::{
-    Attempt, Deferred, Dialect, DoNotRecord, Fingerprint, Idempotency, IdempotencyBuilder,
-    IdempotencyFuture, IdempotencyKey, IdempotencyService, KeySyntax, OnStoreError,
-    ParseRecordIdError, Problem, RecordId, Scope, store,
+    Attempt, Deferred, Dialect, DoNotRecord, Fingerprint, FingerprintDigest, Idempotency,
+    IdempotencyBuilder, IdempotencyFuture, IdempotencyKey, IdempotencyService, KeySyntax,
+    OnStoreError, ParseRecordIdError, Problem, RecordId, Scope, store,
 };
 
 #[cfg(feature = "testing")]

@@ -4,9 +4,9 @@ mod minimum;
 
 use std::future::pending;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::http::StatusCode;
+use axum::http::{HeaderName, StatusCode, header};
 use axum::routing::post;
 use axum::{Json, Router};
 use axum_idem::store::MemoryStore;
@@ -49,6 +49,17 @@ async fn bare(Json(order): Json<Order>) -> (StatusCode, Json<Trade>) {
 #[idempotent(scope = token)]
 async fn protected(Json(order): Json<Order>) -> (StatusCode, Json<Trade>) {
     book(order)
+}
+
+/// The least that an answer to a whole request can cost, which is the limit of a replay.
+async fn constant(_: Bytes) -> (StatusCode, [(HeaderName, &'static str); 1], &'static str) {
+    const ANSWER: &str = concat!(
+        r#"{"symbol":"AAPL","quantity":10,"note":"nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"#,
+        r#"nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"#,
+        r#"nnnn","memo":"booked at the price of the moment, to be settled in two days' time, at the"}"#,
+    );
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    (StatusCode::CREATED, json, ANSWER)
 }
 
 /// Holds its key for as long as the bench lasts.
@@ -143,12 +154,13 @@ impl Path {
     }
 
     /// The `n`th request that takes this path.
-    pub(crate) fn request(&self, n: u64, body: &str) -> Request {
+    fn request(&self, n: u64, body: &str) -> Request {
         request((self.key)(n), body)
     }
 
-    pub(crate) async fn serve(&self, request: Request) {
-        let answer = self.router.clone().oneshot(request).await;
+    /// Makes the `n`th request and reads its answer.
+    pub(crate) async fn serve(&self, n: u64, body: &str) {
+        let answer = self.router.clone().oneshot(self.request(n, body)).await;
         let answer = answer.expect("infallible");
         assert_eq!(answer.status(), self.status, "{}", self.name);
         let body = answer.into_body().collect().await;
@@ -164,6 +176,7 @@ fn protected_by(store: &MemoryStore) -> Router {
 /// Every path, bare axum first. Those of the library that read or write records do so in `store`.
 pub(crate) async fn paths(store: &MemoryStore, body: &str) -> Vec<Path> {
     let bare = Router::new().route("/trades", post(bare));
+    let constant = Router::new().route("/trades", post(constant));
     let minimum = || {
         let router = Router::new().route("/trades", post(minimum::handler));
         router.with_state(Minimum::default())
@@ -173,13 +186,14 @@ pub(crate) async fn paths(store: &MemoryStore, body: &str) -> Vec<Path> {
         .route("/trades", post(never_ending))
         .layer(idem);
     let paths = vec![
-        Path::new("bare", bare.clone(), |_| None),
+        Path::new("bare", bare.clone(), Some),
         Path::new("bare, identity layer", bare.layer(Identity), |_| None),
         Path::new("no key", protected_by(store), |_| None),
         Path::new("first sight", protected_by(store), Some),
         Path::new("first sight, minimum", minimum(), Some),
         Path::new("replay", protected_by(store), |_| Some(SAME)),
         Path::new("replay, minimum", minimum(), |_| Some(SAME)),
+        Path::new("a constant answer", constant, Some),
         Path::new("mismatch", protected_by(store), |_| Some(SAME - 1))
             .answers(StatusCode::CONFLICT),
         Path::new("in flight", in_flight, |_| Some(SAME - 2)).answers(StatusCode::CONFLICT),
@@ -197,7 +211,7 @@ pub(crate) async fn paths(store: &MemoryStore, body: &str) -> Vec<Path> {
                 tokio::spawn(first);
                 tokio::task::yield_now().await;
             }
-            "replay" | "replay, minimum" => path.serve(path.request(0, body)).await,
+            "replay" | "replay, minimum" => path.serve(0, body).await,
             _ => {}
         }
     }

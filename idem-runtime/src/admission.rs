@@ -1,5 +1,6 @@
 //! A request's way up to its claim: is there a key, and whose is it.
 
+use std::pin::Pin;
 use std::{fmt, mem};
 
 use axum::extract::Request;
@@ -8,7 +9,6 @@ use http::{HeaderMap, header};
 
 use crate::admitting::{Admitting, Identified};
 use crate::deferred::{Deferred, Pending, State};
-use crate::dialect::Dialect;
 use crate::idempotency::{AsIdempotency, Idempotency};
 use crate::key;
 use crate::lease::Lease;
@@ -47,8 +47,8 @@ pub struct Admission<T>(Asked<T>);
 enum Asked<T> {
     Refused(Response),
     Extracted(T),
-    Unkeyed(Box<dyn Pending<T>>),
-    Keyed(Keyed, Box<dyn Pending<T>>),
+    Unkeyed(Pin<Box<dyn Pending<T>>>),
+    Keyed(Keyed, Pin<Box<dyn Pending<T>>>),
 }
 
 impl<T: Send + 'static> Admission<T> {
@@ -57,19 +57,35 @@ impl<T: Send + 'static> Admission<T> {
         body: Deferred<T, LAZY>,
         idem: impl FnOnce(&Request) -> Option<Idempotency>,
     ) -> Self {
-        let mut pending = match body.0 {
+        let (mut pending, has_key) = match body.0 {
             State::Extracted(argument) => {
                 trace::decided(policy.endpoint, None, Outcome::Bypassed);
                 return Self(Asked::Extracted(argument));
             }
-            State::Pending(pending) => pending,
+            State::Keyed(pending) => (pending, Some(true)),
+            State::Undecided(pending) => (pending, None),
         };
-        let request = pending.request_mut();
+        let request = pending.as_mut().request_mut();
         let idem = idem(request);
-        Self(match keyed(policy, request, idem) {
-            Ok(Some(keyed)) => Asked::Keyed(keyed, pending),
-            Ok(None) => Asked::Unkeyed(pending),
-            Err(refusal) => Asked::Refused(refusal),
+        let has_key = has_key.unwrap_or_else(|| key::concerns(request, idem.as_ref()));
+        Self(if has_key {
+            let keyed = Keyed {
+                policy,
+                idem: idem.unwrap_or_else(Idempotency::process_wide),
+                scope: Ok(Scope::new()),
+            };
+            Asked::Keyed(keyed, pending)
+        } else if policy.required && !request.method().is_safe() {
+            trace::decided(policy.endpoint, None, Outcome::Refused);
+            let problem = Problem::key_missing();
+            Asked::Refused(match idem {
+                Some(idem) => idem.refuse(problem),
+                // A layer above, if there is one, renders it in the service's own way.
+                None => problem.into_response(),
+            })
+        } else {
+            trace::decided(policy.endpoint, None, Outcome::Bypassed);
+            Asked::Unkeyed(pending)
         })
     }
 
@@ -115,7 +131,7 @@ impl<T: Send + 'static> Admission<T> {
         if let Asked::Keyed(keyed, pending) = &mut self.0
             && let Ok(scope) = &mut keyed.scope
         {
-            keyed.scope = part(mem::take(scope), pending.request_mut().headers());
+            keyed.scope = part(mem::take(scope), pending.as_mut().request_mut().headers());
         }
         self
     }
@@ -125,11 +141,16 @@ impl<T: Send + 'static> Admission<T> {
         match self.0 {
             Asked::Refused(response) => Admitting::refused(response),
             Asked::Extracted(argument) => Admitting::Extracted(Lease::Unprotected, Some(argument)),
-            Asked::Unkeyed(pending) => Admitting::extracting(Lease::Unprotected, pending),
-            Asked::Keyed(keyed, mut pending) => match keyed.identify(pending.request_mut()) {
-                Ok(identified) => identified.admit(pending),
-                Err(refusal) => Admitting::refused(refusal),
+            Asked::Unkeyed(pending) => Admitting::Extracting {
+                lease: Lease::Unprotected,
+                extraction: pending,
             },
+            Asked::Keyed(keyed, mut pending) => {
+                match keyed.identify(pending.as_mut().request_mut()) {
+                    Ok(identified) => identified.admit(pending),
+                    Err(refusal) => Admitting::refused(refusal),
+                }
+            }
         }
     }
 }
@@ -164,45 +185,6 @@ impl Keyed {
                 Err(idem.refuse(problem))
             }
         }
-    }
-}
-
-/// Whether a request has a key, and may have one.
-#[expect(
-    clippy::result_large_err,
-    reason = "the refusal is the answer itself, and moves once"
-)]
-fn keyed(
-    policy: &'static Policy,
-    request: &Request,
-    idem: Option<Idempotency>,
-) -> Result<Option<Keyed>, Response> {
-    let has_key = has_key(request.headers(), idem.as_ref());
-    if request.method().is_safe() || !has_key && !policy.required {
-        trace::decided(policy.endpoint, None, Outcome::Bypassed);
-        return Ok(None);
-    }
-    if has_key {
-        return Ok(Some(Keyed {
-            policy,
-            idem: idem.unwrap_or_else(Idempotency::process_wide),
-            scope: Ok(Scope::new()),
-        }));
-    }
-    trace::decided(policy.endpoint, None, Outcome::Refused);
-    let problem = Problem::key_missing();
-    Err(match idem {
-        Some(idem) => idem.refuse(problem),
-        // A layer above, if there is one, renders it in the service's own way.
-        None => problem.into_response(),
-    })
-}
-
-/// Whether there is a key, in the header where the service has it.
-fn has_key(headers: &HeaderMap, idem: Option<&Idempotency>) -> bool {
-    match idem {
-        Some(idem) => idem.has_key(headers),
-        None => headers.contains_key(Dialect::DEFAULT_KEY_HEADER),
     }
 }
 

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
+use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 
@@ -12,7 +13,7 @@ use crate::admission::Admission;
 use crate::attempt::Attempt;
 use crate::claiming::{Claiming, Verdict};
 use crate::decision::Decision;
-use crate::deferred::{Extraction, Pending};
+use crate::deferred::Pending;
 use crate::fingerprint::Fingerprint;
 use crate::idempotency::Idempotency;
 use crate::lease::Lease;
@@ -33,8 +34,11 @@ pub(crate) struct Identified {
 
 impl Identified {
     /// Where the body is there and the store answers at once, this waits for nothing.
-    pub(crate) fn admit<T: Send + 'static>(self, mut pending: Box<dyn Pending<T>>) -> Admitting<T> {
-        let request = pending.request_mut();
+    pub(crate) fn admit<T: Send + 'static>(
+        self,
+        mut pending: Pin<Box<dyn Pending<T>>>,
+    ) -> Admitting<T> {
+        let request = pending.as_mut().request_mut();
         let mut reader = match BodyReader::new(request) {
             Ok(reader) => reader,
             Err(problem) => return Admitting::refused(self.refuse(Outcome::Refused, problem)),
@@ -50,33 +54,58 @@ impl Identified {
 
     fn admit_whole<T: Send + 'static>(
         self,
-        mut pending: Box<dyn Pending<T>>,
+        mut pending: Pin<Box<dyn Pending<T>>>,
         body: Result<Bytes, Problem>,
     ) -> Admitting<T> {
         let body = match body {
             Ok(body) => body,
             Err(problem) => return Admitting::refused(self.refuse(Outcome::Refused, problem)),
         };
-        let request = pending.request_mut();
-        let fingerprint = Fingerprint::of(request, &body, self.policy.fingerprint);
-        *request.body_mut() = Body::from(body);
+        let request = pending.as_mut().request_mut();
+        let fingerprint = self
+            .idem
+            .fingerprint(request, &body, self.policy.fingerprint);
         let claiming = Claiming::new(self.policy, &self.idem, self.id, fingerprint);
         match claiming.ask(&self.idem) {
-            Ok(verdict) => self.conclude(pending, fingerprint, verdict),
+            Ok(verdict) => self.conclude(pending, body, fingerprint, verdict),
             Err(asked) => Admitting::deciding(async move {
                 let verdict = claiming.settle(&self.idem, asked).await;
-                self.conclude(pending, fingerprint, verdict)
+                self.conclude(pending, body, fingerprint, verdict)
             }),
         }
     }
 
-    /// Acts on the store's word.
     fn conclude<T: Send + 'static>(
         self,
-        mut pending: Box<dyn Pending<T>>,
+        mut pending: Pin<Box<dyn Pending<T>>>,
+        body: Bytes,
         fingerprint: Fingerprint,
         verdict: Result<Verdict, StoreError>,
     ) -> Admitting<T> {
+        let request = pending.as_mut().request_mut();
+        match self.lease(request, fingerprint, verdict) {
+            Ok(lease) => {
+                *request.body_mut() = Body::from(body);
+                Admitting::Extracting {
+                    lease,
+                    extraction: pending,
+                }
+            }
+            Err(answer) => Admitting::refused(answer),
+        }
+    }
+
+    /// Acts on the store's word: the handler runs, or this is the answer.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the refusal is the answer itself, and moves once"
+    )]
+    fn lease(
+        self,
+        request: &mut Request,
+        fingerprint: Fingerprint,
+        verdict: Result<Verdict, StoreError>,
+    ) -> Result<Lease, Response> {
         let verdict = match verdict {
             Ok(verdict) => verdict,
             Err(error) => {
@@ -89,10 +118,9 @@ impl Identified {
                 );
                 if self.idem.fails_open() {
                     self.decided(Outcome::Bypassed);
-                    return Admitting::extracting(Lease::Degraded, pending);
+                    return Ok(Lease::Degraded);
                 }
-                let refusal = self.refuse(Outcome::StoreError, Problem::store_unavailable());
-                return Admitting::refused(refusal);
+                return Err(self.refuse(Outcome::StoreError, Problem::store_unavailable()));
             }
         };
         let outcome = verdict.decision.outcome();
@@ -108,7 +136,7 @@ impl Identified {
                     fence,
                 };
                 // The last argument may be it, or ask for it, and is extracted after this.
-                let attempt = Attempt::of(pending.request_mut().extensions_mut());
+                let attempt = Attempt::of(request.extensions_mut());
                 attempt.claimed(holder, number);
                 let running = Running::new(
                     self.policy,
@@ -118,18 +146,18 @@ impl Identified {
                     verdict.asked_at,
                     attempt,
                 );
-                return Admitting::extracting(Lease::Held(running), pending);
+                return Ok(Lease::Held(running));
             }
             Decision::Replay(record) => {
                 self.decided(outcome);
-                return Admitting::refused(self.idem.replay(&record));
+                return Err(self.idem.replay(&record));
             }
             Decision::Mismatch => Problem::key_reused(),
             Decision::InFlight => Problem::key_in_flight(),
             Decision::Unknown => Problem::outcome_unknown(),
             Decision::Full => Problem::capacity(),
         };
-        Admitting::refused(self.refuse(outcome, problem))
+        Err(self.refuse(outcome, problem))
     }
 
     fn refuse(&self, outcome: Outcome, problem: Problem) -> Response {
@@ -149,7 +177,7 @@ pub(crate) enum Admitting<T> {
     Deciding(Pin<Box<dyn Future<Output = Self> + Send>>),
     Extracting {
         lease: Lease,
-        extraction: Extraction<T>,
+        extraction: Pin<Box<dyn Pending<T>>>,
     },
     Extracted(Lease, Option<T>),
     /// Settles what the body extractor refused.
@@ -159,13 +187,6 @@ pub(crate) enum Admitting<T> {
 }
 
 impl<T: Send + 'static> Admitting<T> {
-    pub(crate) fn extracting(lease: Lease, pending: Box<dyn Pending<T>>) -> Self {
-        Self::Extracting {
-            lease,
-            extraction: pending.extract(),
-        }
-    }
-
     pub(crate) fn refused(response: Response) -> Self {
         Self::Refused(Some(response))
     }

@@ -44,6 +44,7 @@ impl IntoResponseParts for DoNotRecord {
 pub(crate) struct KeptHeaders<'a> {
     headers: &'a HeaderMap,
     keeps_set_cookie: bool,
+    names_hop_by_hop: bool,
 }
 
 impl<'a> KeptHeaders<'a> {
@@ -51,6 +52,7 @@ impl<'a> KeptHeaders<'a> {
         Self {
             headers,
             keeps_set_cookie,
+            names_hop_by_hop: headers.contains_key(header::CONNECTION),
         }
     }
 
@@ -61,6 +63,9 @@ impl<'a> KeptHeaders<'a> {
 
     /// Whether a `Connection` header names it.
     fn is_hop_by_hop(self, name: &HeaderName) -> bool {
+        if !self.names_hop_by_hop {
+            return false;
+        }
         let lines = self.headers.get_all(header::CONNECTION).iter();
         let mut names = lines
             .filter_map(|line| line.to_str().ok())
@@ -109,11 +114,11 @@ pub(crate) fn mark_replay(headers: &mut HeaderMap, replay_header: Option<&Header
 
 /// Whether an answer announces that its body is too long, or endless.
 pub(crate) fn is_known_too_long(headers: &HeaderMap, body: &Body, limit: usize) -> bool {
-    let is_event_stream = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split(';').next())
-        .is_some_and(|mime| mime.trim().eq_ignore_ascii_case("text/event-stream"));
+    let is_event_stream = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        let mime = value.as_bytes().split(|byte| *byte == b';').next();
+        let mime = mime.unwrap_or_default().trim_ascii();
+        mime.eq_ignore_ascii_case(b"text/event-stream")
+    });
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse().ok())
@@ -121,10 +126,39 @@ pub(crate) fn is_known_too_long(headers: &HeaderMap, body: &Body, limit: usize) 
     is_event_stream || body.size_hint().lower().max(announced) > limit as u64
 }
 
+/// Frames in their order. Most bodies have one, and it needs no queue.
+#[derive(Debug, Default)]
+struct Read {
+    first: Option<Result<Frame<Bytes>, axum::Error>>,
+    rest: VecDeque<Result<Frame<Bytes>, axum::Error>>,
+}
+
+impl Read {
+    fn push(&mut self, frame: Result<Frame<Bytes>, axum::Error>) {
+        if self.is_empty() {
+            self.first = Some(frame);
+        } else {
+            self.rest.push_back(frame);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Result<Frame<Bytes>, axum::Error>> {
+        self.first.take().or_else(|| self.rest.pop_front())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_none() && self.rest.is_empty()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Result<Frame<Bytes>, axum::Error>> {
+        self.first.iter().chain(&self.rest)
+    }
+}
+
 /// Reads a body of at most `limit` bytes to its end.
 #[derive(Debug)]
 pub(crate) struct Collector {
-    frames: VecDeque<Result<Frame<Bytes>, axum::Error>>,
+    read: Read,
     len: usize,
     limit: usize,
 }
@@ -140,7 +174,7 @@ pub(crate) enum Collected {
 impl Collector {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
-            frames: VecDeque::new(),
+            read: Read::default(),
             len: 0,
             limit,
         }
@@ -157,7 +191,7 @@ impl Collector {
                         .ok()
                         .and_then(Frame::data_ref)
                         .map(Bytes::len);
-                    self.frames.push_back(frame);
+                    self.read.push(frame);
                     match data_len {
                         Some(len) if self.len + len <= self.limit => self.len += len,
                         _ => return Poll::Ready(Collected::NotKept(self.give_back(body))),
@@ -168,15 +202,14 @@ impl Collector {
     }
 
     fn join(&mut self) -> Bytes {
-        let mut data = self
-            .frames
-            .drain(..)
-            .filter_map(|frame| frame.ok()?.into_data().ok());
+        let len = self.len;
+        let mut data =
+            std::iter::from_fn(|| self.read.pop()).filter_map(|frame| frame.ok()?.into_data().ok());
         let first = data.next().unwrap_or_default();
-        if first.len() == self.len {
+        if first.len() == len {
             return first;
         }
-        let mut whole = BytesMut::with_capacity(self.len);
+        let mut whole = BytesMut::with_capacity(len);
         whole.extend_from_slice(&first);
         data.for_each(|data| whole.extend_from_slice(&data));
         whole.freeze()
@@ -184,7 +217,7 @@ impl Collector {
 
     fn give_back(&mut self, body: &mut Body) -> Body {
         Body::new(GivenBack {
-            frames: std::mem::take(&mut self.frames),
+            read: std::mem::take(&mut self.read),
             rest: std::mem::replace(body, Body::empty()),
         })
     }
@@ -192,7 +225,7 @@ impl Collector {
 
 /// A body that was read in part: what was read, and then the rest.
 struct GivenBack {
-    frames: VecDeque<Result<Frame<Bytes>, axum::Error>>,
+    read: Read,
     rest: Body,
 }
 
@@ -204,19 +237,19 @@ impl HttpBody for GivenBack {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        match self.frames.pop_front() {
+        match self.read.pop() {
             Some(frame) => Poll::Ready(Some(frame)),
             None => Pin::new(&mut self.rest).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.frames.is_empty() && self.rest.is_end_stream()
+        self.read.is_empty() && self.rest.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         let read = self
-            .frames
+            .read
             .iter()
             .filter_map(|frame| frame.as_ref().ok()?.data_ref());
         let read: u64 = read.map(|data| data.len() as u64).sum();

@@ -1,15 +1,16 @@
 //! The handler's last argument, whose extraction waits until it is known that the handler runs.
 
-use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::{fmt, mem};
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
+use pin_project_lite::pin_project;
 
-use crate::dialect::Dialect;
-use crate::idempotency::Idempotency;
+use crate::key;
 
 /// The last argument of an annotated handler.
 ///
@@ -35,42 +36,68 @@ pub struct Deferred<T, const LAZY: bool = false>(pub(crate) State<T>);
 
 pub(crate) enum State<T> {
     Extracted(T),
-    Pending(Box<dyn Pending<T>>),
+    /// The request has a key.
+    Keyed(Pin<Box<dyn Pending<T>>>),
+    /// The request may have a key: its head alone does not tell.
+    Undecided(Pin<Box<dyn Pending<T>>>),
 }
 
-/// A request with all that it takes to extract a `T` from it.
-pub(crate) trait Pending<T>: Send {
-    fn request_mut(&mut self) -> &mut Request;
-
-    fn extract(self: Box<Self>) -> Extraction<T>;
+/// A request, and the extraction of a `T` from it, which begins when it is first polled.
+pub(crate) trait Pending<T>: Future<Output = Result<T, Response>> + Send {
+    /// The request, until the extraction begins.
+    fn request_mut(self: Pin<&mut Self>) -> &mut Request;
 }
 
-/// The extracted argument, or its extractor's answer.
-pub(crate) type Extraction<T> = Pin<Box<dyn Future<Output = Result<T, Response>> + Send>>;
-
-struct Kept<S, T, M> {
-    request: Request,
-    state: S,
-    extracts: PhantomData<fn() -> (T, M)>,
-}
-
-impl<S, T, M> Pending<T> for Kept<S, T, M>
-where
-    S: Send + Sync + 'static,
-    T: FromRequest<S, M> + 'static,
-    M: 'static,
-{
-    fn request_mut(&mut self) -> &mut Request {
-        &mut self.request
+pin_project! {
+    /// Both in one place, for it is on the heap.
+    struct Kept<E, F> {
+        request: Request,
+        extract: Option<E>,
+        #[pin]
+        extraction: Option<F>,
     }
+}
 
-    fn extract(self: Box<Self>) -> Extraction<T> {
-        Box::pin(async move {
-            let Self { request, state, .. } = *self;
-            T::from_request(request, &state)
-                .await
-                .map_err(IntoResponse::into_response)
-        })
+impl<E, F> Kept<E, F>
+where
+    E: FnOnce(Request) -> F,
+{
+    fn new(request: Request, extract: E) -> Self {
+        Self {
+            request,
+            extract: Some(extract),
+            extraction: None,
+        }
+    }
+}
+
+impl<T, E, F> Future for Kept<E, F>
+where
+    E: FnOnce(Request) -> F,
+    F: Future<Output = Result<T, Response>>,
+{
+    type Output = Result<T, Response>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut kept = self.project();
+        if let Some(extract) = kept.extract.take() {
+            let request = mem::take(kept.request);
+            kept.extraction.set(Some(extract(request)));
+        }
+        match kept.extraction.as_pin_mut() {
+            Some(extraction) => extraction.poll(cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<T, E, F> Pending<T> for Kept<E, F>
+where
+    E: FnOnce(Request) -> F + Send,
+    F: Future<Output = Result<T, Response>> + Send,
+{
+    fn request_mut(self: Pin<&mut Self>) -> &mut Request {
+        self.project().request
     }
 }
 
@@ -87,26 +114,20 @@ where
     type Rejection = T::Rejection;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
-        if LAZY || may_need_a_claim(&request) {
-            Ok(Self(State::Pending(Box::new(Kept {
-                request,
-                state: state.clone(),
-                extracts: PhantomData,
-            }))))
-        } else {
+        if !LAZY && !key::concerns(&request, request.extensions().get()) {
             let extracted = T::from_request(request, state).await?;
-            Ok(Self(State::Extracted(extracted)))
+            return Ok(Self(State::Extracted(extracted)));
         }
-    }
-}
-
-fn may_need_a_claim(request: &Request) -> bool {
-    if request.method().is_safe() {
-        return false;
-    }
-    match request.extensions().get::<Idempotency>() {
-        Some(idem) => idem.has_key(request.headers()),
-        None => request.headers().contains_key(Dialect::DEFAULT_KEY_HEADER),
+        let state = state.clone();
+        let kept = Box::pin(Kept::new(request, move |request| async move {
+            let extracted = T::from_request(request, &state).await;
+            extracted.map_err(IntoResponse::into_response)
+        }));
+        Ok(Self(if LAZY {
+            State::Undecided(kept)
+        } else {
+            State::Keyed(kept)
+        }))
     }
 }
 

@@ -228,6 +228,10 @@ impl Dialect {
         self
     }
 
+    pub(crate) fn has_default_key_header(&self) -> bool {
+        self.key_header == Self::DEFAULT_KEY_HEADER
+    }
+
     pub(crate) fn key_header_name(&self) -> &HeaderName {
         &self.key_header
     }

@@ -4,29 +4,62 @@ use std::fmt;
 
 use axum::extract::OriginalUri;
 use http::{Request, header};
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 
 use crate::canonical_json;
+use crate::digest::Absorb;
 use crate::policy::FingerprintMode;
 
 /// Tells a retry of the first request from another request under the same key.
 ///
-/// SHA-256 over a versioned domain tag, the method, the path and query as the client sent them, the
-/// content type and the body, each with its length in front, so that no two different requests give
-/// the same input.
+/// A digest of the body, the method, the path and query as the client sent them, the content type,
+/// and a versioned domain tag, so delimited that no two different requests give the same input.
 #[derive(Clone, Copy)]
 pub struct Fingerprint([u8; 32]);
 
-const DOMAIN: &[u8] = b"axum-idem fingerprint v1\0";
+/// Which digest makes the fingerprints of a service.
+///
+/// A fingerprint of the one never equals one of the other. Where a service changes from one to the
+/// other, a retry that crosses the change is refused as a reused key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FingerprintDigest {
+    /// SHA-256 (FIPS 180-4).
+    #[default]
+    Sha256,
+    /// BLAKE3: several times as fast for bodies of some KiB and more.
+    #[cfg(feature = "blake3")]
+    Blake3,
+}
 
-/// How the body entered the digest. Part of it, so that bytes never pass for a canonical value.
-const BYTES: u8 = 0;
-const CANONICAL_JSON: u8 = 1;
-const NOTHING: u8 = 2;
+impl FingerprintDigest {
+    /// Stands at the end of the input: the version of the form, and which digest it is.
+    const fn tag(self) -> &'static [u8] {
+        match self {
+            Self::Sha256 => b"idem f1 s",
+            #[cfg(feature = "blake3")]
+            Self::Blake3 => b"idem f1 b",
+        }
+    }
+}
+
+/// What follows the body, in one byte. Bytes never pass for a canonical value, and a query or a
+/// content type that is absent is not one that is empty.
+mod flag {
+    pub(super) const CANONICAL_JSON: u8 = 1;
+    pub(super) const WITHOUT_BODY: u8 = 2;
+    pub(super) const QUERY: u8 = 4;
+    pub(super) const CONTENT_TYPE: u8 = 8;
+}
 
 impl Fingerprint {
     /// The fingerprint of a request whose body has been read.
-    pub(crate) fn of<B>(request: &Request<B>, body: &[u8], mode: FingerprintMode) -> Self {
+    pub(crate) fn of<B>(
+        request: &Request<B>,
+        body: &[u8],
+        mode: FingerprintMode,
+        digest: FingerprintDigest,
+    ) -> Self {
         let uri = request
             .extensions()
             .get::<OriginalUri>()
@@ -37,36 +70,33 @@ impl Fingerprint {
             FingerprintMode::JsonPointers(pointers) => canonical_json::values_at(body, pointers),
             FingerprintMode::Body | FingerprintMode::WithoutBody => None,
         };
-        let (kind, body) = match (mode, &canonical) {
-            (FingerprintMode::WithoutBody, _) => (NOTHING, &[][..]),
-            (_, Some(canonical)) => (CANONICAL_JSON, &canonical[..]),
-            (_, None) => (BYTES, body),
+        let (mut flags, body) = match (mode, &canonical) {
+            (FingerprintMode::WithoutBody, _) => (flag::WITHOUT_BODY, &[][..]),
+            (_, Some(canonical)) => (flag::CANONICAL_JSON, &canonical[..]),
+            (_, None) => (0, body),
         };
-        Self::digest(
-            [
+        if uri.query().is_some() {
+            flags |= flag::QUERY;
+        }
+        if content_type.is_some() {
+            flags |= flag::CONTENT_TYPE;
+        }
+        let input = Input {
+            body,
+            flags,
+            head: [
                 request.method().as_str().as_bytes(),
                 uri.path().as_bytes(),
-                // A query that is absent and one that is empty are different requests, as an absent
-                // and an empty content type are.
                 uri.query().unwrap_or_default().as_bytes(),
-                &[u8::from(uri.query().is_some())],
                 content_type.map_or(&[], |value| counted(value.as_bytes(), mode)),
-                &[u8::from(content_type.is_some())],
-                &[kind],
             ],
-            body,
-        )
-    }
-
-    fn digest(head: [&[u8]; 7], body: &[u8]) -> Self {
-        let mut hasher = Sha256::new_with_prefix(DOMAIN);
-        for part in head {
-            hasher.update((part.len() as u64).to_le_bytes());
-            hasher.update(part);
-        }
-        hasher.update((body.len() as u64).to_le_bytes());
-        hasher.update(body);
-        Self(hasher.finalize().into())
+            tag: digest.tag(),
+        };
+        Self(match digest {
+            FingerprintDigest::Sha256 => input.digest::<Sha256>(),
+            #[cfg(feature = "blake3")]
+            FingerprintDigest::Blake3 => input.digest::<blake3::Hasher>(),
+        })
     }
 
     /// The 32 bytes of the digest.
@@ -79,6 +109,29 @@ impl Fingerprint {
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
+    }
+}
+
+/// What enters the digest. It can be read from its end: the tag, the length of the body, and with
+/// that where the rest begins. The body comes first, for a wide digest is fastest from its start on.
+struct Input<'a> {
+    body: &'a [u8],
+    flags: u8,
+    head: [&'a [u8]; 4],
+    tag: &'static [u8],
+}
+
+impl Input<'_> {
+    fn digest<D: Absorb>(&self) -> [u8; 32] {
+        let mut digest = D::default();
+        digest.absorb(self.body);
+        digest.absorb(&[self.flags]);
+        for part in self.head {
+            digest.absorb_counted(part);
+        }
+        digest.absorb(&(self.body.len() as u64).to_le_bytes());
+        digest.absorb(self.tag);
+        digest.finish()
     }
 }
 
@@ -133,6 +186,7 @@ mod tests {
             &request(method, uri, content_type),
             body.as_bytes(),
             FingerprintMode::Body,
+            FingerprintDigest::Sha256,
         )
     }
 
@@ -165,7 +219,12 @@ mod tests {
         let mut nested = request("POST", "/trades", None);
         let uri = "/v1/trades".parse().expect("a path");
         nested.extensions_mut().insert(OriginalUri(uri));
-        let nested = Fingerprint::of(&nested, b"", FingerprintMode::Body);
+        let nested = Fingerprint::of(
+            &nested,
+            b"",
+            FingerprintMode::Body,
+            FingerprintDigest::Sha256,
+        );
         assert_eq!(nested, of("POST", "/v1/trades", None, ""));
         assert_ne!(nested, of("POST", "/trades", None, ""));
     }
@@ -177,6 +236,7 @@ mod tests {
                 &request("POST", "/", None),
                 body.as_bytes(),
                 FingerprintMode::Json,
+                FingerprintDigest::Sha256,
             )
         };
         assert_eq!(
@@ -193,7 +253,14 @@ mod tests {
     #[test]
     fn pointers_see_nothing_else() {
         let mode = FingerprintMode::JsonPointers(&["/amount", "/to/iban"]);
-        let at = |body: &str| Fingerprint::of(&request("POST", "/", None), body.as_bytes(), mode);
+        let at = |body: &str| {
+            Fingerprint::of(
+                &request("POST", "/", None),
+                body.as_bytes(),
+                mode,
+                FingerprintDigest::Sha256,
+            )
+        };
         let first = at(r#"{"amount":1,"to":{"iban":"x"},"at":1}"#);
         assert_eq!(
             first,
@@ -207,7 +274,12 @@ mod tests {
     #[test]
     fn without_the_body_its_boundary_does_not_count() {
         let of = |content_type, mode| {
-            Fingerprint::of(&request("POST", "/", Some(content_type)), b"", mode)
+            Fingerprint::of(
+                &request("POST", "/", Some(content_type)),
+                b"",
+                mode,
+                FingerprintDigest::Sha256,
+            )
         };
         let [one, other] = [
             "multipart/form-data; boundary=1",
@@ -219,6 +291,20 @@ mod tests {
         assert_ne!(
             of(one, FingerprintMode::Body),
             of(other, FingerprintMode::Body)
+        );
+    }
+
+    #[cfg(feature = "blake3")]
+    #[test]
+    fn the_digests_never_meet() {
+        let request = request("POST", "/", None);
+        let by = |digest| Fingerprint::of(&request, b"{}", FingerprintMode::Body, digest);
+        let (sha256, blake3) = (by(FingerprintDigest::Sha256), by(FingerprintDigest::Blake3));
+        assert_ne!(sha256, blake3);
+        let blake3 = RecordId::from_bytes(*blake3.as_bytes()).to_string();
+        assert_eq!(
+            blake3,
+            "77a4bd25446baa26c84fdd4948bb5536983d8e2a59e7dbd8292abb4c884c29d4"
         );
     }
 
@@ -234,7 +320,7 @@ mod tests {
                 Some("application/json"),
                 "{}"
             )),
-            "26fbd3be5c41c2db26e9dd55ad3e708d495c7426604480dffbfe9ed1c6c75bd7"
+            "1add5a89346e65c1c32d17bd3bd0333e2dbd50afb4c134710a99f5216e9d3956"
         );
     }
 }

@@ -5,11 +5,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::{Extensions, HeaderMap};
 use tokio_util::task::TaskTracker;
 
 use crate::dialect::Dialect;
+use crate::fingerprint::{Fingerprint, FingerprintDigest};
+use crate::policy::FingerprintMode;
 use crate::problem::Problem;
 use crate::record_id::RecordId;
 use crate::scope::Scope;
@@ -43,6 +47,7 @@ struct Inner {
     body_timeout: Duration,
     max_recorded_body: usize,
     record_set_cookie: bool,
+    fingerprint_digest: FingerprintDigest,
     on_store_error: OnStoreError,
     render: Option<Box<Render>>,
     attempts: TaskTracker,
@@ -258,7 +263,8 @@ impl Idempotency {
         if !record.is_kept() {
             return self.refuse(Problem::response_not_kept());
         }
-        let mut response = (record.status(), axum::body::Body::from(record.body())).into_response();
+        let mut response = Response::new(Body::from(record.body()));
+        *response.status_mut() = record.status();
         *response.headers_mut() = record.headers();
         crate::answer::mark_replay(response.headers_mut(), self.0.dialect.replay_header_name());
         response
@@ -282,6 +288,13 @@ impl Idempotency {
         headers.contains_key(self.0.dialect.key_header_name())
     }
 
+    /// Whether a handler below, by these settings or by the process-wide ones, can find a key.
+    pub(crate) fn may_have_key(&self, headers: &HeaderMap) -> bool {
+        self.has_key(headers)
+            || !self.0.dialect.has_default_key_header()
+                && headers.contains_key(Dialect::DEFAULT_KEY_HEADER)
+    }
+
     pub(crate) fn store(&self) -> &Arc<dyn Store> {
         &self.0.store
     }
@@ -300,6 +313,15 @@ impl Idempotency {
 
     pub(crate) fn max_recorded_body(&self) -> usize {
         self.0.max_recorded_body
+    }
+
+    pub(crate) fn fingerprint(
+        &self,
+        request: &Request,
+        body: &[u8],
+        mode: FingerprintMode,
+    ) -> Fingerprint {
+        Fingerprint::of(request, body, mode, self.0.fingerprint_digest)
     }
 
     pub(crate) fn records_set_cookie(&self) -> bool {
@@ -339,6 +361,7 @@ pub struct IdempotencyBuilder {
     body_timeout: Duration,
     max_recorded_body: usize,
     record_set_cookie: bool,
+    fingerprint_digest: FingerprintDigest,
     on_store_error: OnStoreError,
     render: Option<Box<Render>>,
 }
@@ -354,6 +377,7 @@ impl Default for IdempotencyBuilder {
             body_timeout: Duration::from_secs(30),
             max_recorded_body: 1 << 20,
             record_set_cookie: false,
+            fingerprint_digest: FingerprintDigest::default(),
             on_store_error: OnStoreError::default(),
             render: None,
         }
@@ -419,6 +443,12 @@ impl IdempotencyBuilder {
         self
     }
 
+    /// Which digest tells a retry from a reused key. [`FingerprintDigest::Sha256`] by default.
+    pub fn fingerprint_digest(mut self, digest: FingerprintDigest) -> Self {
+        self.fingerprint_digest = digest;
+        self
+    }
+
     /// What happens to a keyed request whose claim the store could not answer.
     pub fn on_store_error(mut self, choice: OnStoreError) -> Self {
         self.on_store_error = choice;
@@ -452,6 +482,7 @@ impl IdempotencyBuilder {
             body_timeout: self.body_timeout,
             max_recorded_body: self.max_recorded_body,
             record_set_cookie: self.record_set_cookie,
+            fingerprint_digest: self.fingerprint_digest,
             on_store_error: self.on_store_error,
             render: self.render,
             attempts: TaskTracker::new(),

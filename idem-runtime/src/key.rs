@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
-use http::HeaderMap;
 use http::request::Parts;
+use http::{HeaderMap, Request};
 use sfv::{BareItem, Item, Parser};
 
 use crate::dialect::{Dialect, KeySyntax};
@@ -86,6 +86,17 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for IdempotencyKey {
     }
 }
 
+/// Whether a request is about a key: it has one, where the service has it, and a method that can
+/// change something (RFC 9110, section 9.2.1).
+pub(crate) fn concerns<B>(request: &Request<B>, idem: Option<&Idempotency>) -> bool {
+    let headers = request.headers();
+    !request.method().is_safe()
+        && idem.map_or_else(
+            || headers.contains_key(Dialect::DEFAULT_KEY_HEADER),
+            |idem| idem.has_key(headers),
+        )
+}
+
 /// Reads the key of a request.
 ///
 /// `Ok(None)` means that there is no key header at all. Everything else that is not one good key is
@@ -137,10 +148,14 @@ pub(crate) fn parse<'a>(
 
 /// A key without quotes: visible ASCII, and nothing that a list or a cut-off string would hold.
 fn bare(line: &[u8]) -> Result<Cow<'_, str>, &'static str> {
+    // Looks at every byte and has no way out, for a loop of that kind is the fast one.
+    let is_plain = line.iter().fold(true, |is_plain, byte| {
+        is_plain & byte.is_ascii_graphic() & (*byte != b'"') & (*byte != b',')
+    });
     match std::str::from_utf8(line) {
+        Ok(key) if is_plain => Ok(Cow::Borrowed(key)),
         Ok(key) if key.contains('"') => Err("its quotes do not match"),
         Ok(key) if key.contains(',') => Err("there is more than one key in the header"),
-        Ok(key) if key.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Cow::Borrowed(key)),
         _ => Err("an unquoted key is visible ASCII characters without spaces"),
     }
 }

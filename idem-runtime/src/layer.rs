@@ -10,7 +10,6 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::dialect::Dialect;
 use crate::idempotency::Idempotency;
 use crate::problem::Problem;
 
@@ -49,9 +48,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        // A key in the default header counts too: a handler that finds no `Idempotency` looks there.
-        let concerns_a_key = self.idem.has_key(request.headers())
-            || request.headers().contains_key(Dialect::DEFAULT_KEY_HEADER)
+        let concerns_a_key = self.idem.may_have_key(request.headers())
             || request.extensions().get::<Idempotency>().is_some();
         if concerns_a_key {
             request.extensions_mut().insert(self.idem.clone());

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 
+use crate::digest::Absorb;
 use crate::scope::Scope;
 
 /// The only name under which a store knows a record.
@@ -23,12 +24,12 @@ impl RecordId {
     /// The name of the record for `key`, as unescaped from its header, in `scope` and `namespace`.
     #[must_use]
     pub fn new(namespace: &str, scope: &Scope, key: &str) -> Self {
-        let mut hasher = Sha256::new_with_prefix(DOMAIN);
+        let mut digest = Sha256::default();
+        digest.absorb(DOMAIN);
         for part in [namespace.as_bytes(), scope.as_bytes(), key.as_bytes()] {
-            hasher.update((part.len() as u64).to_le_bytes());
-            hasher.update(part);
+            digest.absorb_counted(part);
         }
-        Self(hasher.finalize().into())
+        Self(digest.finish())
     }
 
     /// The 32 bytes of the digest.
@@ -132,7 +133,7 @@ mod tests {
         );
         assert_eq!(
             id.to_string(),
-            "8aa0b81c30e2595fb543191ffd322b68915393a58068aedce1257e98955cc0a9"
+            "bc309be87b848a74f765c291241ab154656c29c186004dd9fee42d6703704b9b"
         );
     }
 }

@@ -25,6 +25,7 @@ use crate::idempotency::Idempotency;
 use crate::policy::Policy;
 use crate::settling::{Settlement, Settler};
 use crate::store::{Holder, Record};
+use crate::trace;
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -62,7 +63,7 @@ enum Stage {
     Claimed,
     Handling(BoxFuture<Response>),
     Reading {
-        parts: Box<Parts>,
+        parts: Parts,
         body: Body,
         collector: Collector,
     },
@@ -90,7 +91,7 @@ impl Running {
             heartbeat: Heartbeat::new(claimed_at, idem.lease()),
             attempt,
             runtime: Handle::current(),
-            span: Span::current(),
+            span: trace::current_span(),
             _tracked: idem.attempts().token(),
             idem,
         };
@@ -197,7 +198,7 @@ impl Work {
         }
         let (parts, body) = response.into_parts();
         Stage::Reading {
-            parts: Box::new(parts),
+            parts,
             body,
             collector: Collector::new(limit),
         }
@@ -217,11 +218,11 @@ impl Work {
                     || self.not_kept(parts.status),
                     |record| self.complete(record),
                 );
-                self.settling(settlement, Response::from_parts(*parts, Body::from(body)))
+                self.settling(settlement, Response::from_parts(parts, Body::from(body)))
             }
             Collected::NotKept(body) => self.settling(
                 self.not_kept(parts.status),
-                Response::from_parts(*parts, body),
+                Response::from_parts(parts, body),
             ),
         }
     }

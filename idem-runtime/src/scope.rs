@@ -69,6 +69,8 @@ impl Scope {
 
     /// Writes the head of a part and returns where its bytes begin.
     fn begin(&mut self, kind: u8) -> usize {
+        // Enough for most scopes, tokens included.
+        self.0.reserve(96);
         self.0.push(kind);
         self.0.extend_from_slice(&[0; 8]);
         self.0.len()

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use tracing::level_filters::LevelFilter;
 use tracing::{Level, Span};
 
 use crate::record_id::RecordId;
@@ -59,8 +60,17 @@ impl fmt::Display for Outcome {
 
 /// Reports a decision, here and as the field `outcome` of the current span, where it has one.
 pub(crate) fn decided(endpoint: &'static str, id: Option<&RecordId>, outcome: Outcome) {
-    Span::current().record("outcome", outcome.as_str());
+    current_span().record("outcome", outcome.as_str());
     report(endpoint, id, outcome);
+}
+
+/// The current span, which is not looked for where nobody listens.
+pub(crate) fn current_span() -> Span {
+    if LevelFilter::current() == LevelFilter::OFF {
+        Span::none()
+    } else {
+        Span::current()
+    }
 }
 
 /// Reports how an attempt ended.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use http::{Request, header};
 
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::{Fingerprint, FingerprintDigest};
 use crate::policy::FingerprintMode;
 
 const METHODS: [&str; 2] = ["POST", "POSTa"];
@@ -45,7 +45,9 @@ fn no_two_requests_have_one_fingerprint() {
                     request = request.header(header::CONTENT_TYPE, content_type);
                 }
                 let request = request.body(()).expect("a request");
-                let digest = *Fingerprint::of(&request, body.as_bytes(), *mode).as_bytes();
+                let digest =
+                    *Fingerprint::of(&request, body.as_bytes(), *mode, FingerprintDigest::Sha256)
+                        .as_bytes();
                 let shown = format!("{method} {uri} {content_type:?} {body}");
                 if let Some((other_mode, other)) = seen.insert(digest, (*mode, shown.clone())) {
                     // What is no JSON counts as bytes in either mode.
@@ -71,7 +73,7 @@ fn a_fingerprint_is_the_same_for_the_same_request() {
         FingerprintMode::JsonPointers(&["/a"]),
         FingerprintMode::WithoutBody,
     ] {
-        let of = |body: &[u8]| Fingerprint::of(&request, body, mode);
+        let of = |body: &[u8]| Fingerprint::of(&request, body, mode, FingerprintDigest::Sha256);
         assert_eq!(of(b"{\"a\":1}"), of(b"{\"a\":1}"), "{mode:?}");
         let is_blind = matches!(mode, FingerprintMode::WithoutBody);
         assert_eq!(of(b"{\"a\":1}") == of(b"{\"a\":2}"), is_blind, "{mode:?}");

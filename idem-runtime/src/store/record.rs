@@ -171,7 +171,9 @@ impl Record {
     /// The headers of the answer, with repeated ones in their order.
     #[must_use]
     pub fn headers(&self) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(self.u16_at(LINES).into());
+        let lines = usize::from(self.u16_at(LINES));
+        // A replay adds its marks and its length: room for them spares it another table.
+        let mut headers = HeaderMap::with_capacity(lines + 3);
         for (name, value) in self.lines().flatten() {
             // The value is a part of the record's own buffer, as the body is.
             let value = HeaderValue::from_maybe_shared(self.0.slice_ref(value));

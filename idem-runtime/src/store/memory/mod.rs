@@ -130,9 +130,11 @@ impl MemoryStore {
 impl Inner {
     fn claim(&self, claim: &Claim) -> Claimed {
         let now = Instant::now();
-        self.purge(now);
         loop {
             if let Some(claimed) = self.try_claim(claim, now) {
+                if matches!(claimed, Claimed::Fresh { .. }) {
+                    self.purge(now);
+                }
                 return claimed;
             }
             if !self.make_room(now) {
@@ -222,7 +224,7 @@ impl Inner {
     }
 
     /// Drops a few records that are past their time, so that each claim pays for what it adds. Says
-    /// whether there were any.
+    /// whether there were any. Called without a lock.
     fn purge(&self, now: Instant) -> bool {
         let due = self.records.pop_due(now);
         let any = !due.is_empty();

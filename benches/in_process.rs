@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use axum_idem::store::{MemoryStore, OnFull};
 
-use self::paths::{Path, body, paths};
+use self::paths::{Path, body, paths, protected_by};
 
 const PER_ROUND: u64 = 200;
 
@@ -45,13 +45,10 @@ async fn store_with(records: u64, is_full: bool) -> MemoryStore {
         .max_bytes(bytes)
         .on_full(OnFull::EvictOldest)
         .build();
+    let path = Path::new("fill", protected_by(&store), Some);
     let body = body(200);
-    let paths = paths(&store, &body).await;
-    let first_sight = paths.iter().find(|path| path.name == "first sight");
-    let first_sight = first_sight.expect("the path");
-    let records = if is_full { 50_000 } else { records };
-    for n in 0..records {
-        first_sight.serve(FILLERS + n, &body).await;
+    for n in 0..if is_full { 50_000 } else { records } {
+        path.serve(FILLERS + n, &body).await;
     }
     store
 }

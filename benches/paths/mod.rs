@@ -138,7 +138,7 @@ pub(crate) struct Path {
 const SAME: u64 = u64::MAX >> 16;
 
 impl Path {
-    fn new(name: &'static str, router: Router, key: fn(u64) -> Option<u64>) -> Self {
+    pub(crate) fn new(name: &'static str, router: Router, key: fn(u64) -> Option<u64>) -> Self {
         Self {
             name,
             // As `axum::serve` does; else the layers are applied anew for every request.
@@ -168,7 +168,8 @@ impl Path {
     }
 }
 
-fn protected_by(store: &MemoryStore) -> Router {
+/// The endpoint of the library's own paths.
+pub(crate) fn protected_by(store: &MemoryStore) -> Router {
     let idem = Idempotency::builder().store(store.clone()).build();
     Router::new().route("/trades", post(protected)).layer(idem)
 }

@@ -1,6 +1,5 @@
 //! A request's way up to its claim: is there a key, and whose is it.
 
-use std::pin::Pin;
 use std::{fmt, mem};
 
 use axum::extract::Request;
@@ -8,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
 
 use crate::admitting::{Admitting, Identified};
-use crate::deferred::{Deferred, Pending, State};
+use crate::deferred::{Deferred, State};
 use crate::idempotency::{AsIdempotency, Idempotency};
 use crate::key;
 use crate::lease::Lease;
@@ -40,16 +39,9 @@ impl Policy {
     }
 }
 
-/// A request on its way to its handler: refused, without a key, or with one that awaits its scope.
+/// A request on its way to its handler, while its scope is read.
 #[must_use = "nothing runs until it is told what"]
-pub struct Admission<T>(Asked<T>);
-
-enum Asked<T> {
-    Refused(Response),
-    Extracted(T),
-    Unkeyed(Pin<Box<dyn Pending<T>>>),
-    Keyed(Keyed, Pin<Box<dyn Pending<T>>>),
-}
+pub struct Admission<T>(pub(crate) Admitting<T>);
 
 impl<T: Send + 'static> Admission<T> {
     fn of<const LAZY: bool>(
@@ -60,12 +52,12 @@ impl<T: Send + 'static> Admission<T> {
         let (mut pending, has_key) = match body.0 {
             State::Extracted(argument) => {
                 trace::decided(policy.endpoint, None, Outcome::Bypassed);
-                return Self(Asked::Extracted(argument));
+                return Self(Admitting::Extracted(Some(argument)));
             }
             State::Keyed(pending) => (pending, Some(true)),
             State::Undecided(pending) => (pending, None),
         };
-        let request = pending.as_mut().request_mut();
+        let request = pending.request_mut();
         let idem = idem(request);
         let has_key = has_key.unwrap_or_else(|| key::concerns(request, idem.as_ref()));
         Self(if has_key {
@@ -74,18 +66,21 @@ impl<T: Send + 'static> Admission<T> {
                 idem: idem.unwrap_or_else(Idempotency::process_wide),
                 scope: Ok(Scope::new()),
             };
-            Asked::Keyed(keyed, pending)
+            Admitting::Keyed(Some((keyed, pending)))
         } else if policy.required && !request.method().is_safe() {
             trace::decided(policy.endpoint, None, Outcome::Refused);
             let problem = Problem::key_missing();
-            Asked::Refused(match idem {
+            Admitting::refused(match idem {
                 Some(idem) => idem.refuse(problem),
                 // A layer above, if there is one, renders it in the service's own way.
                 None => problem.into_response(),
             })
         } else {
             trace::decided(policy.endpoint, None, Outcome::Bypassed);
-            Asked::Unkeyed(pending)
+            Admitting::Extracting {
+                lease: Lease::Unprotected,
+                extraction: pending.extract(),
+            }
         })
     }
 
@@ -128,35 +123,17 @@ impl<T: Send + 'static> Admission<T> {
         mut self,
         part: impl FnOnce(Scope, &HeaderMap) -> Result<Scope, ScopeMissing>,
     ) -> Self {
-        if let Asked::Keyed(keyed, pending) = &mut self.0
+        if let Admitting::Keyed(Some((keyed, pending))) = &mut self.0
             && let Ok(scope) = &mut keyed.scope
         {
-            keyed.scope = part(mem::take(scope), pending.as_mut().request_mut().headers());
+            keyed.scope = part(mem::take(scope), pending.request_mut().headers());
         }
         self
-    }
-
-    /// Asks for a claim, where the request has a key.
-    pub(crate) fn decide(self) -> Admitting<T> {
-        match self.0 {
-            Asked::Refused(response) => Admitting::refused(response),
-            Asked::Extracted(argument) => Admitting::Extracted(Lease::Unprotected, Some(argument)),
-            Asked::Unkeyed(pending) => Admitting::Extracting {
-                lease: Lease::Unprotected,
-                extraction: pending,
-            },
-            Asked::Keyed(keyed, mut pending) => {
-                match keyed.identify(pending.as_mut().request_mut()) {
-                    Ok(identified) => identified.admit(pending),
-                    Err(refusal) => Admitting::refused(refusal),
-                }
-            }
-        }
     }
 }
 
 /// A request with a key, while its scope is read.
-struct Keyed {
+pub(crate) struct Keyed {
     policy: &'static Policy,
     idem: Idempotency,
     scope: Result<Scope, ScopeMissing>,
@@ -168,7 +145,7 @@ impl Keyed {
         clippy::result_large_err,
         reason = "the refusal is the answer itself, and moves once"
     )]
-    fn identify(self, request: &Request) -> Result<Identified, Response> {
+    pub(crate) fn identify(self, request: &Request) -> Result<Identified, Response> {
         let id = match key::parse(request.headers(), self.idem.dialect()) {
             Ok(Some(key)) => match &self.scope {
                 Ok(scope) => Ok(self.idem.record_id(scope, &key)),
@@ -239,7 +216,7 @@ mod tests {
 
     fn scope(admission: Admission<()>) -> Option<Result<Scope, ScopeMissing>> {
         match admission.0 {
-            Asked::Keyed(keyed, _) => Some(keyed.scope),
+            Admitting::Keyed(Some((keyed, _))) => Some(keyed.scope),
             _ => None,
         }
     }

@@ -9,11 +9,11 @@ use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 
-use crate::admission::Admission;
+use crate::admission::Keyed;
 use crate::attempt::Attempt;
 use crate::claiming::{Claiming, Verdict};
 use crate::decision::Decision;
-use crate::deferred::Pending;
+use crate::deferred::{Extraction, Pending};
 use crate::fingerprint::Fingerprint;
 use crate::idempotency::Idempotency;
 use crate::lease::Lease;
@@ -34,11 +34,8 @@ pub(crate) struct Identified {
 
 impl Identified {
     /// Where the body is there and the store answers at once, this waits for nothing.
-    pub(crate) fn admit<T: Send + 'static>(
-        self,
-        mut pending: Pin<Box<dyn Pending<T>>>,
-    ) -> Admitting<T> {
-        let request = pending.as_mut().request_mut();
+    pub(crate) fn admit<T: Send + 'static>(self, mut pending: Box<dyn Pending<T>>) -> Admitting<T> {
+        let request = pending.request_mut();
         let mut reader = match BodyReader::new(request) {
             Ok(reader) => reader,
             Err(problem) => return Admitting::refused(self.refuse(Outcome::Refused, problem)),
@@ -54,14 +51,14 @@ impl Identified {
 
     fn admit_whole<T: Send + 'static>(
         self,
-        mut pending: Pin<Box<dyn Pending<T>>>,
+        mut pending: Box<dyn Pending<T>>,
         body: Result<Bytes, Problem>,
     ) -> Admitting<T> {
         let body = match body {
             Ok(body) => body,
             Err(problem) => return Admitting::refused(self.refuse(Outcome::Refused, problem)),
         };
-        let request = pending.as_mut().request_mut();
+        let request = pending.request_mut();
         let fingerprint = self
             .idem
             .fingerprint(request, &body, self.policy.fingerprint);
@@ -77,18 +74,18 @@ impl Identified {
 
     fn conclude<T: Send + 'static>(
         self,
-        mut pending: Pin<Box<dyn Pending<T>>>,
+        mut pending: Box<dyn Pending<T>>,
         body: Bytes,
         fingerprint: Fingerprint,
         verdict: Result<Verdict, StoreError>,
     ) -> Admitting<T> {
-        let request = pending.as_mut().request_mut();
+        let request = pending.request_mut();
         match self.lease(request, fingerprint, verdict) {
             Ok(lease) => {
                 *request.body_mut() = Body::from(body);
                 Admitting::Extracting {
                     lease,
-                    extraction: pending,
+                    extraction: pending.extract(),
                 }
             }
             Err(answer) => Admitting::refused(answer),
@@ -172,14 +169,15 @@ impl Identified {
 
 /// A request from its claim to the start of its handler, or to the answer that it gets instead.
 pub(crate) enum Admitting<T> {
-    Asked(Option<Admission<T>>),
+    /// Without a key: there is nothing to wait for.
+    Extracted(Option<T>),
+    Keyed(Option<(Keyed, Box<dyn Pending<T>>)>),
     /// Waits for the body or for the store.
     Deciding(Pin<Box<dyn Future<Output = Self> + Send>>),
     Extracting {
         lease: Lease,
-        extraction: Pin<Box<dyn Pending<T>>>,
+        extraction: Extraction<T>,
     },
-    Extracted(Lease, Option<T>),
     /// Settles what the body extractor refused.
     Rejecting(BoxFuture<Response>),
     Refused(Option<Response>),
@@ -199,23 +197,32 @@ impl<T: Send + 'static> Admitting<T> {
     pub(crate) fn poll_argument(&mut self, cx: &mut Context<'_>) -> Option<T> {
         loop {
             *self = match self {
-                Self::Asked(admission) => admission.take()?.decide(),
+                Self::Extracted(argument) => {
+                    let argument = argument.take();
+                    *self = Self::Running(Lease::Unprotected);
+                    return argument;
+                }
+                Self::Keyed(keyed) => {
+                    let (keyed, mut pending) = keyed.take()?;
+                    match keyed.identify(pending.request_mut()) {
+                        Ok(identified) => identified.admit(pending),
+                        Err(refusal) => Self::refused(refusal),
+                    }
+                }
                 Self::Deciding(next) => match next.as_mut().poll(cx) {
                     Poll::Ready(next) => next,
                     Poll::Pending => return None,
                 },
                 Self::Extracting { lease, extraction } => match extraction.as_mut().poll(cx) {
-                    Poll::Ready(Ok(argument)) => Self::Extracted(lease.take(), Some(argument)),
+                    Poll::Ready(Ok(argument)) => {
+                        *self = Self::Running(lease.take());
+                        return Some(argument);
+                    }
                     Poll::Ready(Err(rejection)) => {
                         Self::Rejecting(Box::pin(lease.take().reject(rejection)))
                     }
                     Poll::Pending => return None,
                 },
-                Self::Extracted(lease, argument) => {
-                    let argument = argument.take();
-                    *self = Self::Running(lease.take());
-                    return argument;
-                }
                 Self::Rejecting(rejected) => match rejected.as_mut().poll(cx) {
                     Poll::Ready(response) => Self::refused(response),
                     Poll::Pending => return None,

@@ -1,14 +1,12 @@
 //! The handler's last argument, whose extraction waits until it is known that the handler runs.
 
+use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::{fmt, mem};
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
-use pin_project_lite::pin_project;
 
 use crate::key;
 
@@ -37,67 +35,46 @@ pub struct Deferred<T, const LAZY: bool = false>(pub(crate) State<T>);
 pub(crate) enum State<T> {
     Extracted(T),
     /// The request has a key.
-    Keyed(Pin<Box<dyn Pending<T>>>),
+    Keyed(Box<dyn Pending<T>>),
     /// The request may have a key: its head alone does not tell.
-    Undecided(Pin<Box<dyn Pending<T>>>),
+    Undecided(Box<dyn Pending<T>>),
 }
 
-/// A request, and the extraction of a `T` from it, which begins when it is first polled.
-pub(crate) trait Pending<T>: Future<Output = Result<T, Response>> + Send {
-    /// The request, until the extraction begins.
-    fn request_mut(self: Pin<&mut Self>) -> &mut Request;
+/// A request with all that it takes to extract a `T` from it.
+pub(crate) trait Pending<T>: Send {
+    fn request_mut(&mut self) -> &mut Request;
+
+    fn extract(self: Box<Self>) -> Extraction<T>;
 }
 
-pin_project! {
-    /// Both in one place, for it is on the heap.
-    struct Kept<E, F> {
-        request: Request,
-        extract: Option<E>,
-        #[pin]
-        extraction: Option<F>,
-    }
+/// The extracted argument, or its extractor's answer.
+pub(crate) type Extraction<T> = Pin<Box<dyn Future<Output = Result<T, Response>> + Send>>;
+
+struct Kept<S, T, M> {
+    request: Request,
+    state: S,
+    extracts: PhantomData<fn() -> (T, M)>,
 }
 
-impl<E, F> Kept<E, F>
+impl<S, T, M> Pending<T> for Kept<S, T, M>
 where
-    E: FnOnce(Request) -> F,
+    S: Send + Sync + 'static,
+    T: FromRequest<S, M> + 'static,
+    M: 'static,
 {
-    fn new(request: Request, extract: E) -> Self {
-        Self {
-            request,
-            extract: Some(extract),
-            extraction: None,
-        }
+    fn request_mut(&mut self) -> &mut Request {
+        &mut self.request
     }
-}
 
-impl<T, E, F> Future for Kept<E, F>
-where
-    E: FnOnce(Request) -> F,
-    F: Future<Output = Result<T, Response>>,
-{
-    type Output = Result<T, Response>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut kept = self.project();
-        if let Some(extract) = kept.extract.take() {
-            let request = mem::take(kept.request);
-            kept.extraction.set(Some(extract(request)));
-        }
-        match kept.extraction.as_pin_mut() {
-            Some(extraction) => extraction.poll(cx),
-            None => Poll::Pending,
-        }
-    }
-}
-
-impl<T, E, F> Pending<T> for Kept<E, F>
-where
-    E: FnOnce(Request) -> F + Send,
-    F: Future<Output = Result<T, Response>> + Send,
-{
-    fn request_mut(self: Pin<&mut Self>) -> &mut Request {
-        self.project().request
+    fn extract(self: Box<Self>) -> Extraction<T> {
+        // A future of its own, for it is long and a replay needs none. It captures the box and not
+        // the request, which it would have room for twice.
+        Box::pin(async move {
+            let Self { request, state, .. } = *self;
+            T::from_request(request, &state)
+                .await
+                .map_err(IntoResponse::into_response)
+        })
     }
 }
 
@@ -118,11 +95,11 @@ where
             let extracted = T::from_request(request, state).await?;
             return Ok(Self(State::Extracted(extracted)));
         }
-        let state = state.clone();
-        let kept = Box::pin(Kept::new(request, move |request| async move {
-            let extracted = T::from_request(request, &state).await;
-            extracted.map_err(IntoResponse::into_response)
-        }));
+        let kept = Box::new(Kept {
+            request,
+            state: state.clone(),
+            extracts: PhantomData,
+        });
         Ok(Self(if LAZY {
             State::Undecided(kept)
         } else {

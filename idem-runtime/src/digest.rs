@@ -10,20 +10,33 @@ pub(crate) trait Absorb: Default {
 
     /// Absorbs `part` behind its length (unsigned LEB128): most take one byte more.
     fn absorb_counted(&mut self, part: &[u8]) {
-        let (mut length, mut rest) = ([0; 10], part.len());
-        let mut digits = 0;
-        loop {
-            length[digits] = u8::try_from(rest & 0x7f).unwrap_or_default();
-            rest >>= 7;
-            if rest == 0 {
-                break;
+        // Both in one piece where they are short, for each piece has its price.
+        let mut piece = [0; 64];
+        let head = put_length(&mut piece, part.len());
+        match piece.get_mut(head..head + part.len()) {
+            Some(tail) => {
+                tail.copy_from_slice(part);
+                self.absorb(&piece[..head + part.len()]);
             }
-            length[digits] |= 0x80;
-            digits += 1;
+            None => {
+                self.absorb(&piece[..head]);
+                self.absorb(part);
+            }
         }
-        self.absorb(&length[..=digits]);
-        self.absorb(part);
     }
+}
+
+/// Writes a length as unsigned LEB128, and says how many bytes that took.
+fn put_length(bytes: &mut [u8], mut length: usize) -> usize {
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::try_from(length & 0x7f).unwrap_or_default();
+        length >>= 7;
+        if length == 0 {
+            return at + 1;
+        }
+        *byte |= 0x80;
+    }
+    unreachable!("a length has at most 64 bits, which are ten bytes")
 }
 
 impl Absorb for Sha256 {

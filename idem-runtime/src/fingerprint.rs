@@ -32,9 +32,11 @@ pub enum FingerprintDigest {
     Blake3,
 }
 
+const TAG: usize = 9;
+
 impl FingerprintDigest {
     /// Stands at the end of the input: the version of the form, and which digest it is.
-    const fn tag(self) -> &'static [u8] {
+    const fn tag(self) -> &'static [u8; TAG] {
         match self {
             Self::Sha256 => b"idem f1 s",
             #[cfg(feature = "blake3")]
@@ -43,7 +45,7 @@ impl FingerprintDigest {
     }
 }
 
-/// What follows the body, in one byte. Bytes never pass for a canonical value, and a query or a
+/// What the parts mean, in one byte. Bytes never pass for a canonical value, and a query or a
 /// content type that is absent is not one that is empty.
 mod flag {
     pub(super) const CANONICAL_JSON: u8 = 1;
@@ -112,25 +114,27 @@ impl Fingerprint {
     }
 }
 
-/// What enters the digest. It can be read from its end: the tag, the length of the body, and with
-/// that where the rest begins. The body comes first, for a wide digest is fastest from its start on.
+/// What enters the digest. It can be read from its end: the tag, the flags, the length of the body,
+/// and with that where the rest begins. The body comes first, for a wide digest is fastest from its start on.
 struct Input<'a> {
     body: &'a [u8],
     flags: u8,
     head: [&'a [u8]; 4],
-    tag: &'static [u8],
+    tag: &'static [u8; TAG],
 }
 
 impl Input<'_> {
     fn digest<D: Absorb>(&self) -> [u8; 32] {
         let mut digest = D::default();
         digest.absorb(self.body);
-        digest.absorb(&[self.flags]);
         for part in self.head {
             digest.absorb_counted(part);
         }
-        digest.absorb(&(self.body.len() as u64).to_le_bytes());
-        digest.absorb(self.tag);
+        let mut end = [0; TAG + 9];
+        end[..8].copy_from_slice(&(self.body.len() as u64).to_le_bytes());
+        end[8] = self.flags;
+        end[9..].copy_from_slice(self.tag);
+        digest.absorb(&end);
         digest.finish()
     }
 }
@@ -304,7 +308,7 @@ mod tests {
         let blake3 = RecordId::from_bytes(*blake3.as_bytes()).to_string();
         assert_eq!(
             blake3,
-            "77a4bd25446baa26c84fdd4948bb5536983d8e2a59e7dbd8292abb4c884c29d4"
+            "5b1731252088753b2c19f0f71aee6eade9b991959dbbc6cc34b0a6451e9e635c"
         );
     }
 
@@ -320,7 +324,7 @@ mod tests {
                 Some("application/json"),
                 "{}"
             )),
-            "1add5a89346e65c1c32d17bd3bd0333e2dbd50afb4c134710a99f5216e9d3956"
+            "5a23928f804985ccaf07b2a99ab3a454e2b3618982eafa820bd95bce0c82a07f"
         );
     }
 }

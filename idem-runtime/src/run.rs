@@ -19,7 +19,7 @@ impl<T: Send + 'static> Admission<T> {
         F: Future<Output: IntoResponse> + Send + 'static,
     {
         Run {
-            admitting: Admitting::Asked(Some(self)),
+            admitting: self.0,
             handler: Some(handler),
             unprotected: None,
         }

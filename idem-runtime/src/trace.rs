@@ -60,17 +60,24 @@ impl fmt::Display for Outcome {
 
 /// Reports a decision, here and as the field `outcome` of the current span, where it has one.
 pub(crate) fn decided(endpoint: &'static str, id: Option<&RecordId>, outcome: Outcome) {
-    current_span().record("outcome", outcome.as_str());
-    report(endpoint, id, outcome);
+    if is_anybody_listening() {
+        Span::current().record("outcome", outcome.as_str());
+        report(endpoint, id, outcome);
+    }
 }
 
-/// The current span, which is not looked for where nobody listens.
+/// The current span, where anybody listens.
 pub(crate) fn current_span() -> Span {
-    if LevelFilter::current() == LevelFilter::OFF {
-        Span::none()
-    } else {
+    if is_anybody_listening() {
         Span::current()
+    } else {
+        Span::none()
     }
+}
+
+/// To look for a span or a subscriber costs more than to ask whether there is one.
+fn is_anybody_listening() -> bool {
+    LevelFilter::current() != LevelFilter::OFF
 }
 
 /// Reports how an attempt ended.

@@ -3,7 +3,7 @@
 //! No leases, no disconnects, no waiting, no header policy, no tracing: the measure of what all
 //! that costs, not an example to follow.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ type Id = [u8; 32];
 pub(crate) struct Minimum(Arc<Inner>);
 
 struct Inner {
-    claims: Box<[Mutex<HashMap<Id, ()>>]>,
+    claims: Box<[Mutex<HashSet<Id>>]>,
     records: moka::sync::Cache<Id, Arc<Kept>>,
 }
 
@@ -67,7 +67,7 @@ pub(crate) async fn handler(
         if let Some(kept) = minimum.0.records.get(&id) {
             return replay(&kept, fingerprint);
         }
-        if claims.insert(id, ()).is_some() {
+        if !claims.insert(id) {
             return StatusCode::CONFLICT.into_response();
         }
     }

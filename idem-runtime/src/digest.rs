@@ -13,15 +13,12 @@ pub(crate) trait Absorb: Default {
         // Both in one piece where they are short, for each piece has its price.
         let mut piece = [0; 64];
         let head = put_length(&mut piece, part.len());
-        match piece.get_mut(head..head + part.len()) {
-            Some(tail) => {
-                tail.copy_from_slice(part);
-                self.absorb(&piece[..head + part.len()]);
-            }
-            None => {
-                self.absorb(&piece[..head]);
-                self.absorb(part);
-            }
+        if let Some(tail) = piece.get_mut(head..head + part.len()) {
+            tail.copy_from_slice(part);
+            self.absorb(&piece[..head + part.len()]);
+        } else {
+            self.absorb(&piece[..head]);
+            self.absorb(part);
         }
     }
 }

@@ -148,12 +148,11 @@ pub(crate) fn parse<'a>(
 
 /// A key without quotes: visible ASCII, and nothing that a list or a cut-off string would hold.
 fn bare(line: &[u8]) -> Result<Cow<'_, str>, &'static str> {
+    let is_plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b',');
     // Looks at every byte and has no way out, for a loop of that kind is the fast one.
-    let is_plain = line.iter().fold(true, |is_plain, byte| {
-        is_plain & byte.is_ascii_graphic() & (*byte != b'"') & (*byte != b',')
-    });
+    let others = line.iter().filter(|byte| !is_plain(byte)).count();
     match std::str::from_utf8(line) {
-        Ok(key) if is_plain => Ok(Cow::Borrowed(key)),
+        Ok(key) if others == 0 => Ok(Cow::Borrowed(key)),
         Ok(key) if key.contains('"') => Err("its quotes do not match"),
         Ok(key) if key.contains(',') => Err("there is more than one key in the header"),
         _ => Err("an unquoted key is visible ASCII characters without spaces"),

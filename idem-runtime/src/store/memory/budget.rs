@@ -1,6 +1,6 @@
 //! How many bytes the memory store holds, and how many it may.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use super::sync::{AtomicU64, AtomicUsize, Ordering};
 
 /// How many bytes the memory store holds, and how many it may.
 ///

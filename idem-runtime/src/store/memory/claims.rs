@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::fingerprint::Fingerprint;
 use crate::record_id::RecordId;
 use crate::store::{Claim, Holder, Owner};

@@ -3,6 +3,9 @@
 mod budget;
 mod claims;
 mod records;
+#[cfg(all(test, shuttle))]
+mod schedules;
+mod sync;
 #[cfg(test)]
 mod tests;
 

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasherDefault;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use moka::sync::Cache;
 use tokio::time::Instant;
 
 use super::claims::DigestHasher;
+use super::sync::{Mutex, MutexGuard, may_switch};
 use crate::record_id::RecordId;
 use crate::store::Record;
 
@@ -57,7 +58,9 @@ impl Default for Records {
 
 impl Records {
     pub(super) fn get(&self, id: &RecordId) -> Option<Kept> {
-        self.cache.get(id)
+        let kept = self.cache.get(id);
+        may_switch();
+        kept
     }
 
     pub(super) fn insert(&self, id: RecordId, record: Record, ttl: Duration, now: Instant) {

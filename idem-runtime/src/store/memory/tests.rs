@@ -9,11 +9,11 @@ use crate::fingerprint::Fingerprint;
 use crate::scope::Scope;
 use crate::store::Owner;
 
-const LEASE: Duration = Duration::from_secs(30);
-const TTL: Duration = Duration::from_secs(3600);
+pub(super) const LEASE: Duration = Duration::from_secs(30);
+pub(super) const TTL: Duration = Duration::from_secs(3600);
 const FINGERPRINT: Fingerprint = Fingerprint::from_bytes([7; 32]);
 
-fn claim(key: impl std::fmt::Display) -> Claim {
+pub(super) fn claim(key: impl std::fmt::Display) -> Claim {
     Claim {
         id: RecordId::new("", &Scope::new(), &key.to_string()),
         fingerprint: FINGERPRINT,
@@ -25,11 +25,11 @@ fn claim(key: impl std::fmt::Display) -> Claim {
     }
 }
 
-fn answer(body: &[u8]) -> Record {
+pub(super) fn answer(body: &[u8]) -> Record {
     Record::answer(FINGERPRINT, StatusCode::CREATED, &HeaderMap::new(), body).expect("fits")
 }
 
-fn fresh(store: &MemoryStore, claim: &Claim) -> Holder {
+pub(super) fn fresh(store: &MemoryStore, claim: &Claim) -> Holder {
     match store.0.claim(claim) {
         Claimed::Fresh { fence, .. } => Holder {
             id: claim.id,

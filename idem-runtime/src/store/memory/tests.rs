@@ -187,6 +187,22 @@ async fn a_record_lives_for_its_ttl_to_the_millisecond() {
 
 /// Each claim drops a few records that are past their time; those that it does not get to are gone too.
 #[tokio::test(start_paused = true)]
+async fn a_lease_holds_to_the_millisecond() {
+    let store = MemoryStore::default();
+    fresh(&store, &claim("a"));
+    tokio::time::advance(LEASE - Duration::from_millis(1)).await;
+    assert!(matches!(
+        store.0.claim(&claim("a")),
+        Claimed::InFlight { .. }
+    ));
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(matches!(
+        store.0.claim(&claim("a")),
+        Claimed::Fresh { attempt: 2, .. }
+    ));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_record_is_gone_at_its_expiry_whether_or_not_it_was_dropped() {
     let store = MemoryStore::default();
     for key in 0..50 {

@@ -1,0 +1,99 @@
+//! The PostgreSQL store by a clock that stands still until it is set: what ends, ends on the tick.
+#![cfg(feature = "postgres")]
+
+mod servers;
+
+use std::time::Duration;
+
+use idem_runtime::store::{Claim, Claimed, PostgresStore, Settled, Store};
+
+use servers::asking::{FINGERPRINT, HOUR, claim, id, record, replay, win};
+use servers::postgres::PostgresServer;
+
+/// A server whose `clock_timestamp()` gives what a table says, and a store on it.
+///
+/// Every statement that asks another clock tells another time.
+async fn with_a_clock() -> (PostgresServer, PostgresStore) {
+    let server = PostgresServer::start();
+    for statement in [
+        "CREATE SCHEMA stopped",
+        "CREATE TABLE stopped.clock AS SELECT '2020-01-01Z'::timestamptz AS now",
+        "CREATE FUNCTION stopped.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
+         AS 'SELECT now FROM stopped.clock'",
+        "ALTER ROLE desk SET search_path = stopped, pg_catalog",
+    ] {
+        server.command(statement);
+    }
+    let builder = PostgresStore::builder().url(server.url()).no_sweeper();
+    let store = builder.timeout(Duration::from_secs(20)).connect().await;
+    (server, store.expect("postgres is there"))
+}
+
+fn pass(server: &PostgresServer, time: &str) {
+    server.command(&format!(
+        "UPDATE stopped.clock SET now = now + interval '{time}'"
+    ));
+}
+
+#[tokio::test]
+async fn a_lease_ends_on_the_tick() {
+    let (server, store) = with_a_clock().await;
+    win(&store, claim("k")).await;
+    pass(&server, "59 minutes 59.999999 seconds");
+    let early = store.claim(claim("k")).await;
+    assert!(matches!(early, Ok(Claimed::InFlight { .. })), "{early:?}");
+    pass(&server, "1 microsecond");
+    let taken_over = store.claim(claim("k")).await;
+    assert!(
+        matches!(taken_over, Ok(Claimed::Fresh { attempt: 2, .. })),
+        "{taken_over:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_is_forgotten_on_the_tick() {
+    let (server, store) = with_a_clock().await;
+    let short = Duration::from_millis(1);
+    let holder = win(&store, Claim::new(id("k"), FINGERPRINT, HOUR, short)).await;
+    pass(&server, "1 hour 0.999 milliseconds");
+    let late = store.look_up(id("k")).await.expect("postgres is there");
+    assert!(late.is_some());
+    pass(&server, "1 microsecond");
+    let gone = store.look_up(id("k")).await.expect("postgres is there");
+    assert!(gone.is_none(), "{gone:?}");
+    // Nobody's, although its row is there still.
+    let completed = store.complete(holder, record(b"late"), HOUR).await;
+    assert_eq!(completed.expect("postgres is there"), Settled::Lost);
+    let first = store.claim(claim("k")).await;
+    assert!(
+        matches!(first, Ok(Claimed::Fresh { attempt: 1, .. })),
+        "{first:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_record_ends_on_the_tick() {
+    let (server, store) = with_a_clock().await;
+    let holder = win(&store, claim("k")).await;
+    let completed = store.complete(holder, record(b"{}"), HOUR).await;
+    assert_eq!(completed.expect("postgres is there"), Settled::Done);
+    pass(&server, "59 minutes 59.999999 seconds");
+    assert_eq!(replay(&store, "k").await, record(b"{}"));
+    assert_eq!(store.sweep().await.expect("postgres is there"), 0);
+    pass(&server, "1 microsecond");
+    let again = store.claim(claim("k")).await;
+    assert!(
+        matches!(again, Ok(Claimed::Fresh { attempt: 1, .. })),
+        "{again:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_sweeper_removes_what_ends_on_the_tick() {
+    let (server, store) = with_a_clock().await;
+    let holder = win(&store, claim("k")).await;
+    let completed = store.complete(holder, record(b"{}"), HOUR).await;
+    assert_eq!(completed.expect("postgres is there"), Settled::Done);
+    pass(&server, "1 hour");
+    assert_eq!(store.sweep().await.expect("postgres is there"), 1);
+}

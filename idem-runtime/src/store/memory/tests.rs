@@ -190,12 +190,13 @@ async fn a_record_lives_for_its_ttl_to_the_millisecond() {
 async fn a_lease_holds_to_the_millisecond() {
     let store = MemoryStore::default();
     fresh(&store, &claim("a"));
-    tokio::time::advance(LEASE - Duration::from_millis(1)).await;
+    let tick = Duration::from_millis(1);
+    tokio::time::advance(LEASE.saturating_sub(tick)).await;
     assert!(matches!(
         store.0.claim(&claim("a")),
         Claimed::InFlight { .. }
     ));
-    tokio::time::advance(Duration::from_millis(1)).await;
+    tokio::time::advance(tick).await;
     assert!(matches!(
         store.0.claim(&claim("a")),
         Claimed::Fresh { attempt: 2, .. }

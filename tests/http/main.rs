@@ -1,6 +1,7 @@
 //! A request's way, over real sockets.
 
 mod answers;
+mod background;
 mod bodies;
 mod capacity;
 mod disconnects;

@@ -20,14 +20,18 @@ pub(crate) use self::minimum::Minimum;
 #[derive(Deserialize)]
 pub(crate) struct Order {
     symbol: String,
+    side: String,
     quantity: u32,
+    limit: f64,
     note: String,
 }
 
 #[derive(Serialize)]
 pub(crate) struct Trade {
     symbol: String,
+    side: String,
     quantity: u32,
+    limit: f64,
     note: String,
     memo: &'static str,
 }
@@ -35,7 +39,9 @@ pub(crate) struct Trade {
 fn book(order: Order) -> (StatusCode, Json<Trade>) {
     let trade = Trade {
         symbol: order.symbol,
+        side: order.side,
         quantity: order.quantity,
+        limit: order.limit,
         note: order.note,
         memo: "booked at the price of the moment, to be settled in two days' time, at the latest",
     };
@@ -54,9 +60,10 @@ async fn protected(Json(order): Json<Order>) -> (StatusCode, Json<Trade>) {
 /// The least that an answer to a whole request can cost, which is the limit of a replay.
 async fn constant(_: Bytes) -> (StatusCode, [(HeaderName, &'static str); 1], &'static str) {
     const ANSWER: &str = concat!(
-        r#"{"symbol":"AAPL","quantity":10,"note":"nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"#,
+        r#"{"symbol":"AAPL","side":"buy","quantity":10,"limit":189.25,"note":"nnnnnnnnnnnnnnnnnnnnnnn"#,
         r#"nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"#,
-        r#"nnnn","memo":"booked at the price of the moment, to be settled in two days' time, at the"}"#,
+        r#"nnnnnnnnnnnnnnnnnnnnnnnn","memo":"booked at the price of the moment, to be settled in two "#,
+        r#"days' time, at the latest"}"#,
     );
     let json = [(header::CONTENT_TYPE, "application/json")];
     (StatusCode::CREATED, json, ANSWER)
@@ -102,11 +109,9 @@ impl<S: Service<R>, R> Service<R> for IdentityService<S> {
 
 /// A body of `size` bytes.
 pub(crate) fn body(size: usize) -> String {
-    let empty = r#"{"symbol":"AAPL","quantity":10,"note":""}"#.len();
-    format!(
-        r#"{{"symbol":"AAPL","quantity":10,"note":"{}"}}"#,
-        "n".repeat(size - empty)
-    )
+    let order = r#"{"symbol":"AAPL","side":"buy","quantity":10,"limit":189.25,"note":""}"#;
+    let (head, tail) = order.split_at(order.len() - 2);
+    format!("{head}{}{tail}", "n".repeat(size - order.len()))
 }
 
 fn request(key: Option<u64>, body: &str) -> Request<Body> {
@@ -153,14 +158,15 @@ impl Path {
         self
     }
 
-    /// The `n`th request that takes this path.
-    fn request(&self, n: u64, body: &str) -> Request {
+    /// The `n`th request that takes this path. Made before anything is measured: it is the
+    /// client's part.
+    pub(crate) fn request(&self, n: u64, body: &str) -> Request {
         request((self.key)(n), body)
     }
 
-    /// Makes the `n`th request and reads its answer.
-    pub(crate) async fn serve(&self, n: u64, body: &str) {
-        let answer = self.router.clone().oneshot(self.request(n, body)).await;
+    /// Serves a request and reads its answer.
+    pub(crate) async fn serve(&self, request: Request) {
+        let answer = self.router.clone().oneshot(request).await;
         let answer = answer.expect("infallible");
         assert_eq!(answer.status(), self.status, "{}", self.name);
         let body = answer.into_body().collect().await;
@@ -170,7 +176,11 @@ impl Path {
 
 /// The endpoint of the library's own paths.
 pub(crate) fn protected_by(store: &MemoryStore) -> Router {
-    let idem = Idempotency::builder().store(store.clone()).build();
+    let idem = Idempotency::builder()
+        .store(store.clone())
+        // An answer to the longest body that is measured is a little longer than that.
+        .max_recorded_body(2 << 20)
+        .build();
     Router::new().route("/trades", post(protected)).layer(idem)
 }
 
@@ -212,7 +222,7 @@ pub(crate) async fn paths(store: &MemoryStore, body: &str) -> Vec<Path> {
                 tokio::spawn(first);
                 tokio::task::yield_now().await;
             }
-            "replay" | "replay, minimum" => path.serve(0, body).await,
+            "replay" | "replay, minimum" => path.serve(path.request(0, body)).await,
             _ => {}
         }
     }

@@ -1,18 +1,16 @@
 //! A request's way up to its claim: is there a key, and whose is it.
 
-use std::{fmt, mem};
+use std::fmt;
 
 use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, header};
+use http::header::{self, AsHeaderName, HeaderMap};
 
-use crate::admitting::{Admitting, Identified};
-use crate::deferred::{Deferred, State};
+use crate::admitting::Admitting;
+use crate::deciding::{self, Deciding};
+use crate::deferred::{Deferred, Intake, State};
 use crate::idempotency::{AsIdempotency, Idempotency};
 use crate::key;
-use crate::lease::Lease;
 use crate::policy::Policy;
-use crate::problem::Problem;
 use crate::scope::{Scope, ScopeMissing, ScopeValue};
 use crate::trace::{self, Outcome};
 
@@ -41,7 +39,14 @@ impl Policy {
 
 /// A request on its way to its handler, while its scope is read.
 #[must_use = "nothing runs until it is told what"]
-pub struct Admission<T>(pub(crate) Admitting<T>);
+pub struct Admission<T>(pub(crate) Entrance<T>);
+
+/// Which way a request goes to its handler.
+pub(crate) enum Entrance<T> {
+    /// Without a key: there is nothing to wait for.
+    Open(T),
+    Guarded(Admitting<T>),
+}
 
 impl<T: Send + 'static> Admission<T> {
     fn of<const LAZY: bool>(
@@ -49,39 +54,28 @@ impl<T: Send + 'static> Admission<T> {
         body: Deferred<T, LAZY>,
         idem: impl FnOnce(&Request) -> Option<Idempotency>,
     ) -> Self {
-        let (mut pending, has_key) = match body.0 {
+        let (mut pending, is_lazy) = match body.0 {
             State::Extracted(argument) => {
                 trace::decided(policy.endpoint, None, Outcome::Bypassed);
-                return Self(Admitting::Extracted(Some(argument)));
+                return Self(Entrance::Open(argument));
             }
-            State::Keyed(pending) => (pending, Some(true)),
-            State::Undecided(pending) => (pending, None),
+            State::Keyed(pending) => (pending, false),
+            State::Undecided(pending) => (pending, true),
         };
-        let request = pending.request_mut();
-        let idem = idem(request);
-        let has_key = has_key.unwrap_or_else(|| key::concerns(request, idem.as_ref()));
-        Self(if has_key {
-            let keyed = Keyed {
-                policy,
-                idem: idem.unwrap_or_else(Idempotency::process_wide),
-                scope: Ok(Scope::new()),
-            };
-            Admitting::Keyed(Some((keyed, pending)))
-        } else if policy.required && !request.method().is_safe() {
-            trace::decided(policy.endpoint, None, Outcome::Refused);
-            let problem = Problem::key_missing();
-            Admitting::refused(match idem {
-                Some(idem) => idem.refuse(problem),
-                // A layer above, if there is one, renders it in the service's own way.
-                None => problem.into_response(),
-            })
-        } else {
-            trace::decided(policy.endpoint, None, Outcome::Bypassed);
-            Admitting::Extracting {
-                lease: Lease::Unprotected,
-                extraction: pending.extract(),
+        let intake = pending.intake();
+        let idem = idem(&intake.request);
+        if is_lazy {
+            if !key::concerns(&intake.request, idem.as_ref()) {
+                let decided = deciding::unkeyed(policy, idem.as_ref(), intake);
+                return Self(Entrance::Guarded(Admitting::decided(decided, pending)));
             }
-        })
+            intake.limit_body();
+        }
+        let idem = idem.unwrap_or_else(Idempotency::process_wide);
+        Self(Entrance::Guarded(Admitting::Deciding {
+            deciding: Deciding::new(policy, idem),
+            pending: Some(pending),
+        }))
     }
 
     /// `scope = global`.
@@ -92,8 +86,9 @@ impl<T: Send + 'static> Admission<T> {
     /// `scope = token`.
     pub fn token(self) -> Self {
         self.scoped(|scope, headers| {
-            let token = only_value(headers, header::AUTHORIZATION.as_str());
-            Ok(scope.token(token.ok_or(ScopeMissing::Token)?))
+            let token = only_value(headers, header::AUTHORIZATION);
+            scope.add_token(token.ok_or(ScopeMissing::Token)?);
+            Ok(())
         })
     }
 
@@ -101,7 +96,8 @@ impl<T: Send + 'static> Admission<T> {
     pub fn header(self, name: &'static str) -> Self {
         self.scoped(|scope, headers| {
             let value = only_value(headers, name).ok_or(ScopeMissing::Header)?;
-            Ok(scope.header(name, value))
+            scope.add_header(name, value);
+            Ok(())
         })
     }
 
@@ -110,77 +106,48 @@ impl<T: Send + 'static> Admission<T> {
     /// # Panics
     ///
     /// When the value's own `Display` fails.
-    pub fn value(self, read: impl Fn(&mut ScopePart)) -> Self {
+    pub fn value(self, read: impl Fn(&mut ScopePart<'_>)) -> Self {
         self.scoped(|scope, _| {
-            let mut part = ScopePart(scope);
-            read(&mut part);
-            Ok(part.0)
+            read(&mut ScopePart(scope));
+            Ok(())
         })
     }
 
     /// Adds a part to the scope, unless one before it is missing.
     fn scoped(
         mut self,
-        part: impl FnOnce(Scope, &HeaderMap) -> Result<Scope, ScopeMissing>,
+        part: impl FnOnce(&mut Scope, &HeaderMap) -> Result<(), ScopeMissing>,
     ) -> Self {
-        if let Admitting::Keyed(Some((keyed, pending))) = &mut self.0
-            && let Ok(scope) = &mut keyed.scope
+        if let Entrance::Guarded(Admitting::Deciding { pending, .. }) = &mut self.0
+            && let Some(pending) = pending
         {
-            keyed.scope = part(mem::take(scope), pending.request_mut().headers());
+            let Intake { request, scope, .. } = pending.intake();
+            if let Ok(so_far) = scope
+                && let Err(missing) = part(so_far, request.headers())
+            {
+                *scope = Err(missing);
+            }
         }
         self
     }
 }
 
-/// A request with a key, while its scope is read.
-pub(crate) struct Keyed {
-    policy: &'static Policy,
-    idem: Idempotency,
-    scope: Result<Scope, ScopeMissing>,
-}
-
-impl Keyed {
-    /// Names the record that the request is about.
-    #[expect(
-        clippy::result_large_err,
-        reason = "the refusal is the answer itself, and moves once"
-    )]
-    pub(crate) fn identify(self, request: &Request) -> Result<Identified, Response> {
-        let id = match key::parse(request.headers(), self.idem.dialect()) {
-            Ok(Some(key)) => match &self.scope {
-                Ok(scope) => Ok(self.idem.record_id(scope, &key)),
-                Err(missing) => Err(Problem::scope_missing(*missing)),
-            },
-            Ok(None) => Err(Problem::key_missing()),
-            Err(reason) => Err(Problem::key_invalid(reason)),
-        };
-        let Self { policy, idem, .. } = self;
-        match id {
-            Ok(id) => Ok(Identified { policy, idem, id }),
-            Err(problem) => {
-                trace::decided(policy.endpoint, None, Outcome::Refused);
-                Err(idem.refuse(problem))
-            }
-        }
-    }
-}
-
 /// The scope of one request, where an expression adds to it.
 #[derive(Debug)]
-pub struct ScopePart(Scope);
+pub struct ScopePart<'a>(&'a mut Scope);
 
-impl ScopePart {
+impl ScopePart<'_> {
     /// Adds `value`.
     ///
     /// # Panics
     ///
     /// When the value's own `Display` fails.
     pub fn is<V: ScopeValue + ?Sized>(&mut self, value: &V) {
-        self.0 = mem::take(&mut self.0).value(value);
+        self.0.add_value(value);
     }
 }
 
-fn only_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+fn only_value(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&[u8]> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.as_bytes();
     (values.next().is_none() && !value.is_empty()).then_some(value)
@@ -216,7 +183,9 @@ mod tests {
 
     fn scope(admission: Admission<()>) -> Option<Result<Scope, ScopeMissing>> {
         match admission.0 {
-            Admitting::Keyed(Some((keyed, _))) => Some(keyed.scope),
+            Entrance::Guarded(Admitting::Deciding { pending, .. }) => {
+                pending.map(|mut pending| pending.intake().scope.clone())
+            }
             _ => None,
         }
     }

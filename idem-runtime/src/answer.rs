@@ -107,9 +107,10 @@ pub(crate) fn mark_replay(headers: &mut HeaderMap, replay_header: Option<&Header
         return;
     };
     headers.insert(name, HeaderValue::from_static("true"));
-    headers
-        .entry(header::CACHE_CONTROL)
-        .or_insert(HeaderValue::from_static("no-store"));
+    // An answer has few headers: to look at them all takes less than to hash one name.
+    if !headers.keys().any(|name| *name == header::CACHE_CONTROL) {
+        headers.append(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
 }
 
 /// Whether an answer announces that its body is too long, or endless.
@@ -119,11 +120,13 @@ pub(crate) fn is_known_too_long(headers: &HeaderMap, body: &Body, limit: usize) 
         let mime = mime.unwrap_or_default().trim_ascii();
         mime.eq_ignore_ascii_case(b"text/event-stream")
     });
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse().ok())
-        .unwrap_or(0);
-    is_event_stream || body.size_hint().lower().max(announced) > limit as u64
+    let hint = body.size_hint();
+    let announced = || {
+        let value = headers.get(header::CONTENT_LENGTH)?;
+        value.to_str().ok()?.parse().ok()
+    };
+    let len = hint.exact().or_else(announced).unwrap_or(0);
+    is_event_stream || hint.lower().max(len) > limit as u64
 }
 
 /// Frames in their order. Most bodies have one, and it needs no queue.

@@ -1,14 +1,19 @@
 //! The handler's last argument, whose extraction waits until it is known that the handler runs.
 
-use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::{fmt, mem};
 
+use axum::RequestExt;
+use axum::body::HttpBody;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
+use pin_project_lite::pin_project;
 
 use crate::key;
+use crate::scope::{Scope, ScopeMissing};
 
 /// The last argument of an annotated handler.
 ///
@@ -42,18 +47,55 @@ pub(crate) enum State<T> {
 
 /// A request with all that it takes to extract a `T` from it.
 pub(crate) trait Pending<T>: Send {
-    fn request_mut(&mut self) -> &mut Request;
+    fn intake(&mut self) -> &mut Intake;
 
     fn extract(self: Box<Self>) -> Extraction<T>;
+}
+
+/// A request, and what is known of it before anything is extracted.
+pub(crate) struct Intake {
+    pub(crate) request: Request,
+    /// How many bytes the body announces, at least.
+    pub(crate) announced: u64,
+    pub(crate) scope: Result<Scope, ScopeMissing>,
+}
+
+impl Intake {
+    /// Holds the body against the limit that the service sets for it. One that has a key is read to
+    /// its end, also for an extractor such as `Request`, which would skip that limit.
+    pub(crate) fn limit_body(&mut self) {
+        self.request = mem::take(&mut self.request).with_limited_body();
+    }
 }
 
 /// The extracted argument, or its extractor's answer.
 pub(crate) type Extraction<T> = Pin<Box<dyn Future<Output = Result<T, Response>> + Send>>;
 
 struct Kept<S, T, M> {
-    request: Request,
+    intake: Intake,
     state: S,
     extracts: PhantomData<fn() -> (T, M)>,
+}
+
+fn kept<S, T, M, const HAS_KEY: bool>(request: Request, state: S) -> Box<dyn Pending<T>>
+where
+    S: Send + Sync + 'static,
+    T: FromRequest<S, M> + 'static,
+    M: 'static,
+{
+    Box::new(Kept {
+        intake: Intake {
+            announced: request.body().size_hint().lower(),
+            request: if HAS_KEY {
+                request.with_limited_body()
+            } else {
+                request
+            },
+            scope: Ok(Scope::new()),
+        },
+        state,
+        extracts: PhantomData,
+    })
 }
 
 impl<S, T, M> Pending<T> for Kept<S, T, M>
@@ -62,16 +104,15 @@ where
     T: FromRequest<S, M> + 'static,
     M: 'static,
 {
-    fn request_mut(&mut self) -> &mut Request {
-        &mut self.request
+    fn intake(&mut self) -> &mut Intake {
+        &mut self.intake
     }
 
-    fn extract(self: Box<Self>) -> Extraction<T> {
+    fn extract(mut self: Box<Self>) -> Extraction<T> {
         // A future of its own, for it is long and a replay needs none. It captures the box and not
         // the request, which it would have room for twice.
         Box::pin(async move {
-            let Self { request, state, .. } = *self;
-            T::from_request(request, &state)
+            T::from_request(mem::take(&mut self.intake.request), &self.state)
                 .await
                 .map_err(IntoResponse::into_response)
         })
@@ -90,21 +131,61 @@ where
 {
     type Rejection = T::Rejection;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
+    #[expect(
+        clippy::inline_always,
+        reason = "called, it would copy the whole extraction, which is long, twice for each request"
+    )]
+    #[inline(always)]
+    fn from_request(
+        request: Request,
+        state: &S,
+    ) -> impl Future<Output = Result<Self, Self::Rejection>> + Send {
         if !LAZY && !key::concerns(&request, request.extensions().get()) {
-            let extracted = T::from_request(request, state).await?;
-            return Ok(Self(State::Extracted(extracted)));
+            return Extracting::Now {
+                extraction: T::from_request(request, state),
+            };
         }
-        let kept = Box::new(Kept {
-            request,
-            state: state.clone(),
-            extracts: PhantomData,
-        });
-        Ok(Self(if LAZY {
-            State::Undecided(kept)
-        } else {
-            State::Keyed(kept)
-        }))
+        Extracting::PutOff {
+            kept: Some(if LAZY {
+                kept::<_, _, _, false>(request, state.clone())
+            } else {
+                kept::<_, _, _, true>(request, state.clone())
+            }),
+            deferred: PhantomData,
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`Deferred`]'s extraction. No `async` block, which would have room for the
+    /// request beside the extraction that it moves into.
+    #[project = ExtractingProjection]
+    enum Extracting<F, T, D> {
+        Now { #[pin] extraction: F },
+        PutOff { kept: Option<Box<dyn Pending<T>>>, deferred: PhantomData<fn() -> D> },
+    }
+}
+
+impl<F, T, R, const LAZY: bool> Future for Extracting<F, T, Deferred<T, LAZY>>
+where
+    F: Future<Output = Result<T, R>>,
+{
+    type Output = Result<Deferred<T, LAZY>, R>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let state = match self.project() {
+            ExtractingProjection::Now { extraction } => match extraction.poll(cx) {
+                Poll::Ready(Ok(argument)) => State::Extracted(argument),
+                Poll::Ready(Err(rejection)) => return Poll::Ready(Err(rejection)),
+                Poll::Pending => return Poll::Pending,
+            },
+            ExtractingProjection::PutOff { kept, .. } => match kept.take() {
+                Some(kept) if LAZY => State::Undecided(kept),
+                Some(kept) => State::Keyed(kept),
+                None => return Poll::Pending,
+            },
+        };
+        Poll::Ready(Ok(Deferred(state)))
     }
 }
 

@@ -3,42 +3,15 @@
 use sha2::{Digest as _, Sha256};
 
 /// A digest of 32 bytes that is fed piece by piece.
-pub(crate) trait Absorb: Default {
-    fn absorb(&mut self, bytes: &[u8]);
+pub(crate) trait Digest: Default {
+    fn update(&mut self, bytes: &[u8]);
 
     fn finish(self) -> [u8; 32];
-
-    /// Absorbs `part` behind its length (unsigned LEB128): most take one byte more.
-    fn absorb_counted(&mut self, part: &[u8]) {
-        // Both in one piece where they are short, for each piece has its price.
-        let mut piece = [0; 64];
-        let head = put_length(&mut piece, part.len());
-        if let Some(tail) = piece.get_mut(head..head + part.len()) {
-            tail.copy_from_slice(part);
-            self.absorb(&piece[..head + part.len()]);
-        } else {
-            self.absorb(&piece[..head]);
-            self.absorb(part);
-        }
-    }
 }
 
-/// Writes a length as unsigned LEB128, and says how many bytes that took.
-fn put_length(bytes: &mut [u8], mut length: usize) -> usize {
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::try_from(length & 0x7f).unwrap_or_default();
-        length >>= 7;
-        if length == 0 {
-            return at + 1;
-        }
-        *byte |= 0x80;
-    }
-    unreachable!("a length has at most 64 bits, which are ten bytes")
-}
-
-impl Absorb for Sha256 {
-    fn absorb(&mut self, bytes: &[u8]) {
-        self.update(bytes);
+impl Digest for Sha256 {
+    fn update(&mut self, bytes: &[u8]) {
+        sha2::Digest::update(self, bytes);
     }
 
     fn finish(self) -> [u8; 32] {
@@ -47,8 +20,8 @@ impl Absorb for Sha256 {
 }
 
 #[cfg(feature = "blake3")]
-impl Absorb for blake3::Hasher {
-    fn absorb(&mut self, bytes: &[u8]) {
+impl Digest for blake3::Hasher {
+    fn update(&mut self, bytes: &[u8]) {
         self.update(bytes);
     }
 
@@ -57,24 +30,97 @@ impl Absorb for blake3::Hasher {
     }
 }
 
+/// Short parts are joined to pieces of this length, for each piece that a digest is fed has its price.
+const PIECE: usize = 256;
+
+/// A digest that is fed parts.
+pub(crate) struct Absorber<D> {
+    digest: D,
+    piece: [u8; PIECE],
+    len: usize,
+}
+
+impl<D: Digest> Absorber<D> {
+    /// Begins with bytes that are long, or else as good as a piece: they are not copied.
+    pub(crate) fn begin(bytes: &[u8]) -> Self {
+        let mut digest = D::default();
+        digest.update(bytes);
+        Self {
+            digest,
+            piece: [0; PIECE],
+            len: 0,
+        }
+    }
+
+    /// Absorbs bytes whose length can be told from what is absorbed beside them.
+    #[inline]
+    pub(crate) fn absorb(&mut self, bytes: &[u8]) {
+        let end = self.len + bytes.len();
+        if let Some(room) = self.piece.get_mut(self.len..end) {
+            room.copy_from_slice(bytes);
+            self.len = end;
+        } else {
+            self.flush();
+            self.digest.update(bytes);
+        }
+    }
+
+    /// Absorbs `part` behind its length (unsigned LEB128): most take one byte more.
+    #[inline]
+    pub(crate) fn absorb_counted(&mut self, part: &[u8]) {
+        let [lowest, ..] = part.len().to_le_bytes();
+        if part.len() <= 0x7f
+            && let Some([first, room @ ..]) =
+                self.piece.get_mut(self.len..self.len + 1 + part.len())
+        {
+            *first = lowest;
+            room.copy_from_slice(part);
+            self.len += 1 + part.len();
+            return;
+        }
+        let mut length = part.len();
+        while length > 0x7f {
+            self.absorb(&[length.to_le_bytes()[0] | 0x80]);
+            length >>= 7;
+        }
+        self.absorb(&[length.to_le_bytes()[0]]);
+        self.absorb(part);
+    }
+
+    pub(crate) fn finish(mut self) -> [u8; 32] {
+        self.flush();
+        self.digest.finish()
+    }
+
+    fn flush(&mut self) {
+        self.digest.update(&self.piece[..self.len]);
+        self.len = 0;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Keeps what it absorbs, but for what does not fit.
-    #[derive(Default)]
-    struct Kept(Vec<u8>);
-
-    impl Absorb for Kept {
-        fn absorb(&mut self, bytes: &[u8]) {
-            self.0.extend_from_slice(bytes);
+    fn absorbed(parts: &[&[u8]]) -> [u8; 32] {
+        let mut absorber = Absorber::<Sha256>::begin(b"");
+        for part in parts {
+            absorber.absorb(part);
         }
+        absorber.finish()
+    }
 
-        fn finish(self) -> [u8; 32] {
-            let mut kept = [0; 32];
-            kept[..self.0.len().min(32)].copy_from_slice(&self.0[..self.0.len().min(32)]);
-            kept
+    #[test]
+    fn how_bytes_come_in_pieces_does_not_count() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(3 * PIECE).collect();
+        let whole: [u8; 32] = Sha256::digest(&bytes).into();
+        for cut in [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 3 * PIECE] {
+            let (head, tail) = bytes.split_at(cut);
+            assert_eq!(absorbed(&[head, tail]), whole, "cut at {cut}");
+            assert_eq!(absorbed(&[b"", head, b"", tail]), whole, "cut at {cut}");
         }
+        let short: Vec<&[u8]> = bytes.chunks(7).collect();
+        assert_eq!(absorbed(&short), whole);
     }
 
     #[test]
@@ -87,10 +133,10 @@ mod tests {
             (300, &[0xac, 2]),
             (16_384, &[0x80, 0x80, 1]),
         ] {
-            let mut kept = Kept::default();
-            kept.absorb_counted(&vec![b'x'; len]);
-            assert_eq!(&kept.0[..head.len()], head);
-            assert_eq!(kept.0.len(), head.len() + len);
+            let part = vec![b'x'; len];
+            let mut counted = Absorber::<Sha256>::begin(b"");
+            counted.absorb_counted(&part);
+            assert_eq!(counted.finish(), absorbed(&[head, &part]));
         }
     }
 }

@@ -7,7 +7,7 @@ use http::{Request, header};
 use sha2::Sha256;
 
 use crate::canonical_json;
-use crate::digest::Absorb;
+use crate::digest::{Absorber, Digest};
 use crate::policy::FingerprintMode;
 
 /// Tells a retry of the first request from another request under the same key.
@@ -124,17 +124,14 @@ struct Input<'a> {
 }
 
 impl Input<'_> {
-    fn digest<D: Absorb>(&self) -> [u8; 32] {
-        let mut digest = D::default();
-        digest.absorb(self.body);
+    fn digest<D: Digest>(&self) -> [u8; 32] {
+        let mut digest = Absorber::<D>::begin(self.body);
         for part in self.head {
             digest.absorb_counted(part);
         }
-        let mut end = [0; TAG + 9];
-        end[..8].copy_from_slice(&(self.body.len() as u64).to_le_bytes());
-        end[8] = self.flags;
-        end[9..].copy_from_slice(self.tag);
-        digest.absorb(&end);
+        digest.absorb(&(self.body.len() as u64).to_le_bytes());
+        digest.absorb(&[self.flags]);
+        digest.absorb(self.tag);
         digest.finish()
     }
 }

@@ -36,7 +36,12 @@ use crate::store::{Entry, MemoryStore, Record, Settled, Store, StoreError, Store
 /// Handlers without one above them share one process-wide [`Idempotency::in_memory`], and a warning
 /// says so once.
 #[derive(Clone)]
-pub struct Idempotency(Arc<Inner>);
+pub struct Idempotency {
+    inner: Arc<Inner>,
+    /// Whether the layer that put this one into a request's extensions found a key there, so that
+    /// nobody has to look again.
+    found_key: bool,
+}
 
 struct Inner {
     store: Arc<dyn Store>,
@@ -147,7 +152,7 @@ impl Idempotency {
     /// ```
     #[must_use]
     pub fn record_id(&self, scope: &Scope, key: &str) -> RecordId {
-        RecordId::new(&self.0.namespace, scope, key)
+        RecordId::new(&self.inner.namespace, scope, key)
     }
 
     /// What the store holds under `id`. Changes nothing.
@@ -156,7 +161,7 @@ impl Idempotency {
     ///
     /// When the store does not answer in time or holds what it cannot read.
     pub async fn look_up(&self, id: RecordId) -> Result<Option<Entry>, StoreError> {
-        self.in_time(self.0.store.look_up(id)).await
+        self.in_time(self.inner.store.look_up(id)).await
     }
 
     /// Removes what the store holds under `id`, and says whether there was anything.
@@ -168,7 +173,7 @@ impl Idempotency {
     ///
     /// When the store does not answer in time.
     pub async fn forget(&self, id: RecordId) -> Result<bool, StoreError> {
-        self.in_time(self.0.store.forget(id)).await
+        self.in_time(self.inner.store.forget(id)).await
     }
 
     /// Settles a key whose outcome is unknown with the answer that its retries are to get, for
@@ -192,7 +197,8 @@ impl Idempotency {
         else {
             return Ok(false);
         };
-        let headers = crate::answer::KeptHeaders::new(answer.headers(), self.0.record_set_cookie);
+        let headers =
+            crate::answer::KeptHeaders::new(answer.headers(), self.inner.record_set_cookie);
         let record = Record::answer_with(
             fingerprint,
             answer.status(),
@@ -201,7 +207,7 @@ impl Idempotency {
         )
         .unwrap_or_else(|| Record::not_kept(fingerprint, answer.status()));
         let settled = self
-            .in_time(self.0.store.resolve(id, fence, record, ttl))
+            .in_time(self.inner.store.resolve(id, fence, record, ttl))
             .await?;
         Ok(settled == Settled::Done)
     }
@@ -226,7 +232,7 @@ impl Idempotency {
     /// What still runs at the deadline is left to its lease: it is not released, since its work may
     /// be half done. Cancel-safe.
     pub async fn drain(&self, timeout: Duration) -> usize {
-        let attempts = &self.0.attempts;
+        let attempts = &self.inner.attempts;
         attempts.close();
         if tokio::time::timeout(timeout, attempts.wait())
             .await
@@ -243,8 +249,8 @@ impl Idempotency {
 
     /// The answer of this service to a refused request.
     pub(crate) fn refuse(&self, problem: Problem) -> Response {
-        let problem = problem.in_dialect(&self.0.dialect);
-        let Some(render) = &self.0.render else {
+        let problem = problem.in_dialect(&self.inner.dialect);
+        let Some(render) = &self.inner.render else {
             let mut response = problem.render();
             problem.complete(&mut response);
             return response;
@@ -265,8 +271,9 @@ impl Idempotency {
         }
         let mut response = Response::new(Body::from(record.body()));
         *response.status_mut() = record.status();
-        *response.headers_mut() = record.headers();
-        crate::answer::mark_replay(response.headers_mut(), self.0.dialect.replay_header_name());
+        let headers = response.headers_mut();
+        record.append_headers(headers);
+        crate::answer::mark_replay(headers, self.inner.dialect.replay_header_name());
         response
     }
 
@@ -274,45 +281,59 @@ impl Idempotency {
     pub(crate) async fn in_time<T>(&self, answer: StoreFuture<T>) -> Result<T, StoreError> {
         match answer.try_now() {
             Ok(answer) => answer,
-            Err(pending) => tokio::time::timeout(self.0.store_timeout, pending)
+            Err(pending) => tokio::time::timeout(self.inner.store_timeout, pending)
                 .await
                 .unwrap_or(Err(StoreError::TimedOut)),
         }
     }
 
     pub(crate) fn dialect(&self) -> &Dialect {
-        &self.0.dialect
+        &self.inner.dialect
+    }
+
+    /// What a layer puts into the extensions of a request with these headers: nothing where no
+    /// handler below, by these settings or by the process-wide ones, can find a key.
+    pub(crate) fn for_request(&self, headers: &HeaderMap) -> Option<Self> {
+        let found_key = headers.contains_key(self.inner.dialect.key_header_name());
+        let is_of_interest = found_key
+            || !self.inner.dialect.has_default_key_header()
+                && headers.contains_key(Dialect::DEFAULT_KEY_HEADER);
+        is_of_interest.then(|| Self {
+            found_key,
+            ..self.for_any_request()
+        })
+    }
+
+    /// The same settings, of which nothing is known about a request.
+    pub(crate) fn for_any_request(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            found_key: false,
+        }
     }
 
     pub(crate) fn has_key(&self, headers: &HeaderMap) -> bool {
-        headers.contains_key(self.0.dialect.key_header_name())
-    }
-
-    /// Whether a handler below, by these settings or by the process-wide ones, can find a key.
-    pub(crate) fn may_have_key(&self, headers: &HeaderMap) -> bool {
-        self.has_key(headers)
-            || !self.0.dialect.has_default_key_header()
-                && headers.contains_key(Dialect::DEFAULT_KEY_HEADER)
+        self.found_key || headers.contains_key(self.inner.dialect.key_header_name())
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn Store> {
-        &self.0.store
+        &self.inner.store
     }
 
     pub(crate) fn store_timeout(&self) -> Duration {
-        self.0.store_timeout
+        self.inner.store_timeout
     }
 
     pub(crate) fn lease(&self) -> Duration {
-        self.0.lease
+        self.inner.lease
     }
 
     pub(crate) fn body_timeout(&self) -> Duration {
-        self.0.body_timeout
+        self.inner.body_timeout
     }
 
     pub(crate) fn max_recorded_body(&self) -> usize {
-        self.0.max_recorded_body
+        self.inner.max_recorded_body
     }
 
     pub(crate) fn fingerprint(
@@ -321,31 +342,31 @@ impl Idempotency {
         body: &[u8],
         mode: FingerprintMode,
     ) -> Fingerprint {
-        Fingerprint::of(request, body, mode, self.0.fingerprint_digest)
+        Fingerprint::of(request, body, mode, self.inner.fingerprint_digest)
     }
 
     pub(crate) fn records_set_cookie(&self) -> bool {
-        self.0.record_set_cookie
+        self.inner.record_set_cookie
     }
 
     pub(crate) fn fails_open(&self) -> bool {
-        self.0.on_store_error == OnStoreError::FailOpen
+        self.inner.on_store_error == OnStoreError::FailOpen
     }
 
     /// The handlers that run under a claim, for `drain`.
     pub(crate) fn attempts(&self) -> &TaskTracker {
-        &self.0.attempts
+        &self.inner.attempts
     }
 }
 
 impl fmt::Debug for Idempotency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Idempotency")
-            .field("namespace", &self.0.namespace)
-            .field("dialect", &self.0.dialect)
-            .field("lease", &self.0.lease)
-            .field("on_store_error", &self.0.on_store_error)
-            .field("running", &self.0.attempts.len())
+            .field("namespace", &self.inner.namespace)
+            .field("dialect", &self.inner.dialect)
+            .field("lease", &self.inner.lease)
+            .field("on_store_error", &self.inner.on_store_error)
+            .field("running", &self.inner.attempts.len())
             .finish_non_exhaustive()
     }
 }
@@ -471,7 +492,7 @@ impl IdempotencyBuilder {
     /// The settings, ready to be installed as a layer.
     #[must_use]
     pub fn build(self) -> Idempotency {
-        Idempotency(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             store: self
                 .store
                 .unwrap_or_else(|| Arc::new(MemoryStore::default())),
@@ -486,7 +507,11 @@ impl IdempotencyBuilder {
             on_store_error: self.on_store_error,
             render: self.render,
             attempts: TaskTracker::new(),
-        }))
+        });
+        Idempotency {
+            inner,
+            found_key: false,
+        }
     }
 }
 

@@ -148,11 +148,11 @@ pub(crate) fn parse<'a>(
 
 /// A key without quotes: visible ASCII, and nothing that a list or a cut-off string would hold.
 fn bare(line: &[u8]) -> Result<Cow<'_, str>, &'static str> {
-    let is_plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b',');
-    // Looks at every byte and has no way out, for a loop of that kind is the fast one.
-    let others = line.iter().filter(|byte| !is_plain(byte)).count();
+    // Looks at every byte and has no way out, for a loop of that kind is done for many bytes at once.
+    let is_other = |byte: u8| !byte.is_ascii_graphic() || matches!(byte, b'"' | b',');
+    let has_others = line.iter().fold(false, |any, byte| any | is_other(*byte));
     match std::str::from_utf8(line) {
-        Ok(key) if others == 0 => Ok(Cow::Borrowed(key)),
+        Ok(key) if !has_others => Ok(Cow::Borrowed(key)),
         Ok(key) if key.contains('"') => Err("its quotes do not match"),
         Ok(key) if key.contains(',') => Err("there is more than one key in the header"),
         _ => Err("an unquoted key is visible ASCII characters without spaces"),

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use axum::response::{IntoResponse, Response};
 use http::Request;
@@ -19,7 +19,7 @@ impl<S> Layer<S> for Idempotency {
     fn layer(&self, inner: S) -> Self::Service {
         IdempotencyService {
             inner,
-            idem: self.clone(),
+            idem: self.for_any_request(),
         }
     }
 }
@@ -48,10 +48,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let concerns_a_key = self.idem.may_have_key(request.headers())
-            || request.extensions().get::<Idempotency>().is_some();
-        if concerns_a_key {
-            request.extensions_mut().insert(self.idem.clone());
+        if let Some(idem) = self.idem.for_request(request.headers()) {
+            request.extensions_mut().insert(idem);
+        } else if let Some(outer) = request.extensions_mut().get_mut::<Idempotency>() {
+            *outer = self.idem.clone();
         }
         IdempotencyFuture {
             inner: self.inner.call(request),
@@ -79,10 +79,12 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut response = ready!(this.inner.poll(cx))?.into_response();
-        let problem = response.extensions_mut().remove::<Problem>();
-        Poll::Ready(Ok(
-            problem.map_or(response, |problem| this.idem.refuse(problem))
-        ))
+        this.inner.poll(cx).map_ok(|response| {
+            let mut response = response.into_response();
+            if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+                response = this.idem.refuse(problem);
+            }
+            response
+        })
     }
 }

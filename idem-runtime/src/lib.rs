@@ -7,6 +7,7 @@ mod answer;
 mod attempt;
 mod canonical_json;
 mod claiming;
+mod deciding;
 mod decision;
 mod deferred;
 mod dialect;

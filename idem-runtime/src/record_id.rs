@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use sha2::Sha256;
 
-use crate::digest::Absorb;
+use crate::digest::Absorber;
 use crate::scope::Scope;
 
 /// The only name under which a store knows a record.
@@ -24,8 +24,7 @@ impl RecordId {
     /// The name of the record for `key`, as unescaped from its header, in `scope` and `namespace`.
     #[must_use]
     pub fn new(namespace: &str, scope: &Scope, key: &str) -> Self {
-        let mut digest = Sha256::default();
-        digest.absorb(DOMAIN);
+        let mut digest = Absorber::<Sha256>::begin(DOMAIN);
         for part in [namespace.as_bytes(), scope.as_bytes(), key.as_bytes()] {
             digest.absorb_counted(part);
         }

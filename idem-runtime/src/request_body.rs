@@ -2,16 +2,16 @@
 
 use std::error::Error;
 use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use axum::RequestExt;
 use axum::body::{Body, HttpBody};
-use axum::extract::Request;
 use bytes::{Bytes, BytesMut};
-use futures_util::FutureExt;
 use http_body::Frame;
 use http_body_util::{BodyExt, LengthLimitError};
 
+use crate::deferred::Intake;
 use crate::problem::Problem;
 
 /// The body of one request, while it is read to its end.
@@ -28,16 +28,11 @@ pub(crate) struct BodyReader {
 
 impl BodyReader {
     /// Takes the body out of its request.
-    pub(crate) fn new(request: &mut Request) -> Result<Self, Problem> {
-        let announced = request.body().size_hint().lower();
-        let (parts, body) = mem::take(request).with_limited_body().into_parts();
-        *request = Request::from_parts(parts, Body::empty());
+    pub(crate) fn new(intake: &mut Intake) -> Result<Self, Problem> {
+        let body = mem::take(intake.request.body_mut());
         // A limit shows as an upper bound: what announces more than it is refused unread.
-        if body
-            .size_hint()
-            .upper()
-            .is_some_and(|limit| announced > limit)
-        {
+        let limit = body.size_hint().upper();
+        if limit.is_some_and(|limit| intake.announced > limit) {
             return Err(Problem::body_too_large());
         }
         Ok(Self {
@@ -47,12 +42,15 @@ impl BodyReader {
         })
     }
 
-    /// Reads on without waiting; gives the body where all of it is there.
+    /// Reads on without waiting; gives the body where all of it is there, as most are.
     pub(crate) fn read_now(&mut self) -> Option<Result<Bytes, Problem>> {
+        let mut nobody = Context::from_waker(Waker::noop());
         loop {
-            // Most bodies are there already.
-            let frame = self.body.frame().now_or_never()?;
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(&mut nobody) else {
+                return None;
+            };
             match self.push(frame) {
+                Ok(true) if self.body.is_end_stream() => return Some(Ok(self.take())),
                 Ok(true) => {}
                 Ok(false) => return Some(Ok(self.take())),
                 Err(problem) => return Some(Err(problem)),

@@ -7,8 +7,9 @@ use std::task::{Context, Poll};
 use axum::response::{IntoResponse, Response};
 use pin_project_lite::pin_project;
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Entrance};
 use crate::admitting::Admitting;
+use crate::lease::{Lease, Unprotected};
 
 impl<T: Send + 'static> Admission<T> {
     /// Runs `handler` where the request is admitted, and settles its answer whatever becomes of the
@@ -18,10 +19,12 @@ impl<T: Send + 'static> Admission<T> {
         H: FnOnce(T) -> F,
         F: Future<Output: IntoResponse> + Send + 'static,
     {
-        Run {
-            admitting: self.0,
-            handler: Some(handler),
-            unprotected: None,
+        match self.0 {
+            Entrance::Open(argument) => Run::unprotected(handler(argument), Unprotected::Unkeyed),
+            Entrance::Guarded(admitting) => Run::Admitting {
+                admitting,
+                handler: Some(handler),
+            },
         }
     }
 }
@@ -30,13 +33,27 @@ pin_project! {
     /// The future of [`Admission::run`].
     ///
     /// For each handler it is compiled anew: whatever is the same for all of them stands elsewhere.
-    struct Run<T, H, F> {
-        admitting: Admitting<T>,
-        // `None` once it has begun.
-        handler: Option<H>,
-        // What it became where no lease is held; else the lease has it.
-        #[pin]
-        unprotected: Option<Responding<F>>,
+    #[project = RunProjection]
+    enum Run<T, H, F> {
+        Unprotected {
+            #[pin]
+            handler: Responding<F>,
+            why: Unprotected,
+        },
+        Admitting {
+            admitting: Admitting<T>,
+            // `None` once it has begun.
+            handler: Option<H>,
+        },
+    }
+}
+
+impl<T, H, F> Run<T, H, F> {
+    fn unprotected(handler: F, why: Unprotected) -> Self {
+        Self::Unprotected {
+            handler: Responding { handler },
+            why,
+        }
     }
 }
 
@@ -48,22 +65,29 @@ where
 {
     type Output = Response;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
-        let mut run = self.project();
-        if let Some(argument) = run.admitting.poll_argument(cx)
-            && let Some(handler) = run.handler.take()
-        {
-            let handler = Responding {
-                handler: handler(argument),
-            };
-            match run.admitting.lease() {
-                Some(lease) => lease.handle(Box::pin(handler)),
-                None => run.unprotected.set(Some(handler)),
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
+        loop {
+            match self.as_mut().project() {
+                RunProjection::Unprotected { handler, why } => {
+                    let why = *why;
+                    return handler.poll(cx).map(|response| why.mark(response));
+                }
+                RunProjection::Admitting { admitting, handler } => {
+                    let Some((lease, argument)) = admitting.poll_admitted(cx) else {
+                        return admitting.poll_answer(cx);
+                    };
+                    let Some(handler) = handler.take() else {
+                        return Poll::Pending;
+                    };
+                    let handler = handler(argument);
+                    match lease {
+                        Lease::Held(running) => {
+                            admitting.begin(running, Box::pin(Responding { handler }));
+                        }
+                        Lease::None(why) => self.set(Self::unprotected(handler, why)),
+                    }
+                }
             }
-        }
-        match run.unprotected.as_pin_mut() {
-            Some(handler) => run.admitting.poll_answer(Some(handler), cx),
-            None => run.admitting.poll_answer(None, cx),
         }
     }
 }

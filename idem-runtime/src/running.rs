@@ -101,6 +101,13 @@ impl Running {
         }
     }
 
+    /// Renews the lease where that is due, before the handler begins.
+    pub(crate) fn keep(&mut self, cx: &mut Context<'_>) {
+        if let Some(work) = &mut self.work {
+            work.keep(cx);
+        }
+    }
+
     /// Begins to run the handler.
     pub(crate) fn handle(&mut self, handler: BoxFuture<Response>) {
         if let Some(work) = &mut self.work {
@@ -146,6 +153,11 @@ impl Work {
                 next => self.stage = next,
             }
         }
+        self.keep(cx);
+        Poll::Pending
+    }
+
+    fn keep(&mut self, cx: &mut Context<'_>) {
         self.heartbeat.poll(cx, &self.idem, self.holder, || {
             tracing::warn!(
                 target: crate::TARGET,
@@ -155,7 +167,6 @@ impl Work {
             );
             self.attempt.lose();
         });
-        Poll::Pending
     }
 
     /// What comes after the current stage, once that has come to its end.

@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display, Write as _};
 
+use smallvec::SmallVec;
+
 /// Whose key it is.
 ///
 /// A scope is a sequence of parts. Each part is stored with its kind and its length, so that no two
@@ -15,7 +17,10 @@ use std::fmt::{self, Display, Write as _};
 /// # let _ = as_in_the_attribute;
 /// ```
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Scope(Vec<u8>);
+pub struct Scope(SmallVec<[u8; INLINE]>);
+
+/// Enough for most scopes, tokens included; a longer one takes an allocation.
+const INLINE: usize = 128;
 
 const TOKEN: u8 = 1;
 const HEADER: u8 = 2;
@@ -32,15 +37,14 @@ impl Scope {
     /// scheme included.
     #[must_use]
     pub fn token(mut self, authorization: impl AsRef<[u8]>) -> Self {
-        self.push(TOKEN, authorization.as_ref());
+        self.add_token(authorization.as_ref());
         self
     }
 
     /// Adds the part that `header("name")` stands for. The name is compared in lower case.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        self.push(HEADER, name.to_ascii_lowercase().as_bytes());
-        self.push(HEADER, value.as_ref());
+        self.add_header(name, value.as_ref());
         self
     }
 
@@ -51,10 +55,23 @@ impl Scope {
     /// When the value's own `Display` fails, as `to_string` does.
     #[must_use]
     pub fn value(mut self, value: impl Display) -> Self {
+        self.add_value(&value);
+        self
+    }
+
+    pub(crate) fn add_token(&mut self, authorization: &[u8]) {
+        self.push(TOKEN, authorization);
+    }
+
+    pub(crate) fn add_header(&mut self, name: &str, value: &[u8]) {
+        self.push(HEADER, name.to_ascii_lowercase().as_bytes());
+        self.push(HEADER, value);
+    }
+
+    pub(crate) fn add_value(&mut self, value: &(impl Display + ?Sized)) {
         let start = self.begin(VALUE);
         write!(self, "{value}").expect("a `Display` implementation returned an error");
         self.end(start);
-        self
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
@@ -69,10 +86,7 @@ impl Scope {
 
     /// Writes the head of a part and returns where its bytes begin.
     fn begin(&mut self, kind: u8) -> usize {
-        // Enough for most scopes, tokens included.
-        self.0.reserve(96);
-        self.0.push(kind);
-        self.0.extend_from_slice(&[0; 8]);
+        self.0.extend_from_slice(&[kind, 0, 0, 0, 0, 0, 0, 0, 0]);
         self.0.len()
     }
 

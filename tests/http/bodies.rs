@@ -26,6 +26,15 @@ async fn whole_request(State(runs): State<Runs>, request: Request) -> String {
     format!("{}: {} bytes", runs.count(), body.len())
 }
 
+/// What asks for a key has its request undecided for longer.
+#[idempotent(scope = global, required)]
+async fn whole_request_with_a_key(State(runs): State<Runs>, request: Request) -> String {
+    let body = axum::body::to_bytes(request.into_body(), usize::MAX)
+        .await
+        .expect("a whole body");
+    format!("{}: {} bytes", runs.count(), body.len())
+}
+
 async fn start() -> (Server, Runs) {
     let runs = Runs::default();
     let idem = Idempotency::builder()
@@ -39,6 +48,7 @@ async fn start() -> (Server, Runs) {
     let router = Router::new()
         .route("/bytes", post(bytes))
         .route("/request", post(whole_request))
+        .route("/required", post(whole_request_with_a_key))
         .nest("/limit-100", limited(100))
         .nest("/limit-0", limited(0))
         .route("/unlimited", post(bytes).layer(DefaultBodyLimit::disable()))
@@ -73,7 +83,7 @@ async fn a_body_up_to_the_limit_passes_and_a_longer_one_does_not() {
 #[tokio::test]
 async fn no_extractor_gets_around_the_default_limit() {
     let (server, runs) = start().await;
-    for path in ["/bytes", "/request"] {
+    for path in ["/bytes", "/request", "/required"] {
         let answer = server.post(path, "k", &"a".repeat(2_097_153)).await;
         assert_eq!(
             (answer.status.as_u16(), answer.code().as_str()),

@@ -1,10 +1,12 @@
 //! The service's side: which settings a handler gets, and how refusals look.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{FromRef, Json, State};
+use axum::extract::{Extension, FromRef, Json, Request, State};
 use axum::http::{Method, StatusCode};
+use axum::middleware::map_request;
 use axum::routing::post;
 use axum_idem::{Dialect, Idempotency, Problem, idempotent};
 use tower::ServiceBuilder;
@@ -127,6 +129,55 @@ async fn it_goes_with_other_layers_on_either_side() {
     let server = Server::start(router).await;
     assert!(!server.post("/count", "k", "").await.is_replay());
     assert!(server.post("/count", "k", "").await.is_replay());
+}
+
+/// What the layer saw is not what the handler gets: there is no key any more.
+#[tokio::test]
+async fn a_key_that_is_taken_away_on_the_way_is_none() {
+    let runs = Runs::default();
+    let router = router(&runs)
+        .layer(map_request(|mut request: Request| async move {
+            request.headers_mut().remove(KEY);
+            request
+        }))
+        .layer(Idempotency::in_memory());
+    let server = Server::start(router).await;
+    for run in ["1", "2"] {
+        assert_eq!(server.post("/count", "k", "").await.text(), run);
+    }
+    assert_eq!(
+        server.post("/required", "k", "").await.code(),
+        "idempotency_key_missing"
+    );
+}
+
+/// The settings of another request know nothing of this one's key.
+#[tokio::test]
+async fn settings_out_of_a_request_serve_others_too() {
+    let runs = Runs::default();
+    let kept = Arc::new(Mutex::new(None));
+    let keeper = kept.clone();
+    let router = router(&runs)
+        .layer(map_request(move |request: Request| {
+            let idem = request.extensions().get::<Idempotency>().cloned();
+            *keeper.lock().expect("no panic") = idem;
+            async { request }
+        }))
+        .layer(Idempotency::in_memory());
+    let server = Server::start(router).await;
+    assert!(!server.post("/count", "k", "").await.is_replay());
+    let idem = kept.lock().expect("no panic").clone().expect("settings");
+
+    let other = Server::start(self::router(&runs).layer(idem.clone())).await;
+    assert!(other.post("/count", "k", "").await.is_replay());
+    let by_hand = Server::start(self::router(&runs).layer(Extension(idem))).await;
+    assert!(by_hand.post("/count", "k", "").await.is_replay());
+    for server in [other, by_hand] {
+        let unkeyed = || request(Method::POST, "/count", [("authorization", "a")], "");
+        assert!(!server.send(unkeyed()).await.is_replay());
+        assert!(!server.send(unkeyed()).await.is_replay());
+    }
+    assert_eq!(runs.started(), 5);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! A settled answer in one buffer: the versioned form that every store keeps.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::fingerprint::Fingerprint;
 
@@ -171,17 +171,27 @@ impl Record {
     /// The headers of the answer, with repeated ones in their order.
     #[must_use]
     pub fn headers(&self) -> HeaderMap {
-        let lines = usize::from(self.u16_at(LINES));
+        let mut headers = HeaderMap::new();
+        self.append_headers(&mut headers);
+        headers
+    }
+
+    pub(crate) fn append_headers(&self, headers: &mut HeaderMap) {
         // A replay adds its marks and its length: room for them spares it another table.
-        let mut headers = HeaderMap::with_capacity(lines + 3);
+        headers.reserve(usize::from(self.u16_at(LINES)) + 3);
         for (name, value) in self.lines().flatten() {
+            // Nearly every answer has it.
+            let name = if name == header::CONTENT_TYPE.as_str().as_bytes() {
+                Ok(header::CONTENT_TYPE)
+            } else {
+                HeaderName::from_bytes(name)
+            };
             // The value is a part of the record's own buffer, as the body is.
             let value = HeaderValue::from_maybe_shared(self.0.slice_ref(value));
-            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), value) {
+            if let (Ok(name), Ok(value)) = (name, value) {
                 headers.append(name, value);
             }
         }
-        headers
     }
 
     /// The body of the answer: a part of the record's own buffer.

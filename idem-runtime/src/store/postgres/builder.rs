@@ -4,17 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{Connection, PgPool};
 
+use super::connections::Connections;
 use super::failure::store_error;
 use super::statements::Statements;
 use super::table::Table;
 use super::{Inner, PostgresStore, setup, sweeper};
 use crate::store::StoreError;
-
-/// A connection that has stood idle for longer is tried out before it is used.
-const TRUSTED_IDLE: Duration = Duration::from_secs(5);
 
 /// Settings of a [`PostgresStore`].
 #[derive(Clone)]
@@ -57,7 +55,9 @@ impl PostgresStoreBuilder {
     /// The service's own pool, with its own settings.
     ///
     /// A handler that holds a connection of the pool while the store asks for one can starve it:
-    /// leave room for both. Claims are made outside the handler's transactions.
+    /// leave room for both. Claims are made outside the handler's transactions. sqlx tries out a
+    /// connection that is given back to a pool, so that each transition costs the server a second
+    /// round trip, for which nobody waits; connections by [`url`](Self::url) do without.
     pub fn pool(mut self, pool: PgPool) -> Self {
         self.server = Server::Pool(pool);
         self
@@ -112,29 +112,21 @@ impl PostgresStoreBuilder {
     /// refuses.
     pub async fn connect(self) -> Result<PostgresStore, StoreError> {
         let table = Table::new(self.schema, self.table)?;
-        let pool = match self.server {
-            Server::Pool(pool) => pool,
-            Server::Url(url) => PgPoolOptions::new()
-                .max_connections(self.max_connections)
-                .acquire_timeout(self.timeout)
-                .test_before_acquire(false)
-                .before_acquire(|connection, meta| {
-                    Box::pin(async move {
-                        if meta.idle_for > TRUSTED_IDLE {
-                            connection.ping().await?;
-                        }
-                        Ok(true)
-                    })
-                })
-                .connect(&url)
-                .await
-                .map_err(store_error)?,
+        let connections = match self.server {
+            Server::Pool(pool) => Connections::Shared(pool),
+            Server::Url(url) => {
+                let pool = PgPoolOptions::new()
+                    .max_connections(self.max_connections)
+                    .acquire_timeout(self.timeout)
+                    .connect(&url);
+                Connections::own(pool.await.map_err(store_error)?)
+            }
         };
-        setup::check(&pool).await?;
-        setup::migrate(&pool, &table).await?;
+        setup::check(connections.pool()).await?;
+        setup::migrate(connections.pool(), &table).await?;
         let inner = Arc::new(Inner {
             statements: Statements::new(&table),
-            pool,
+            connections,
             table,
             timeout: self.timeout,
         });

@@ -1,6 +1,7 @@
 //! The PostgreSQL store: one statement for each transition, one row for each record.
 
 mod builder;
+mod connections;
 mod failure;
 mod row;
 mod setup;
@@ -16,6 +17,7 @@ use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{AssertSqlSafe, PgPool, Postgres};
 
 pub use self::builder::PostgresStoreBuilder;
+use self::connections::Connections;
 use self::failure::{Cure, cure, store_error};
 use self::statements::Statements;
 use self::table::Table;
@@ -87,7 +89,7 @@ const TRIES: usize = 12;
 pub struct PostgresStore(Arc<Inner>);
 
 struct Inner {
-    pool: PgPool,
+    connections: Connections,
     statements: Statements,
     table: Table,
     timeout: Duration,
@@ -147,11 +149,12 @@ impl Inner {
         let tries = async {
             let mut last = None;
             for _ in 0..TRIES {
-                let mut connection = self.pool.acquire().await.map_err(store_error)?;
+                let mut connection = self.connections.acquire().await.map_err(store_error)?;
                 let query = bind(sqlx::query(AssertSqlSafe(statement.clone())));
                 // All rows, for only behind the last of them the commit is acknowledged.
                 match query.fetch_all(&mut *connection).await {
                     Ok(rows) => {
+                        connection.give_back();
                         if let Some(answer) = read(&rows)? {
                             return Ok(answer);
                         }
@@ -159,8 +162,8 @@ impl Inner {
                     Err(error) => {
                         match cure(&error) {
                             Cure::Tell => return Err(store_error(error)),
-                            Cure::Again => {}
-                            Cure::Elsewhere => connection.close_on_drop(),
+                            Cure::Again => connection.give_back(),
+                            Cure::Elsewhere => connection.close(),
                         }
                         last = Some(error);
                     }

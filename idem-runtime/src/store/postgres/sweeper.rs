@@ -15,12 +15,14 @@ pub(super) const BATCH: i64 = 1000;
 impl Inner {
     /// Removes up to `batch` expired rows, and says how many there were.
     pub(super) async fn sweep_batch(&self, batch: i64) -> Result<u64, StoreError> {
-        sqlx::query(AssertSqlSafe(self.statements.sweep.clone()))
+        let mut connection = self.connections.acquire().await.map_err(store_error)?;
+        let done = sqlx::query(AssertSqlSafe(self.statements.sweep.clone()))
             .bind(batch)
-            .execute(&self.pool)
+            .execute(&mut *connection)
             .await
-            .map(|done| done.rows_affected())
-            .map_err(store_error)
+            .map_err(store_error)?;
+        connection.give_back();
+        Ok(done.rows_affected())
     }
 
     pub(super) async fn sweep(&self) -> Result<u64, StoreError> {

@@ -104,6 +104,19 @@ impl RedisStore {
 }
 
 impl Inner {
+    /// The prefix and the digits of the id, without the formatter's own cost for each of them.
+    fn key(&self, id: RecordId) -> String {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut key = String::with_capacity(self.prefix.len() + 64);
+        key.push_str(&self.prefix);
+        for byte in id.as_bytes() {
+            for digit in [byte >> 4, byte & 15] {
+                key.push(char::from(DIGITS[usize::from(digit)]));
+            }
+        }
+        key
+    }
+
     async fn run(
         &self,
         transition: &Transition,
@@ -111,7 +124,7 @@ impl Inner {
         arguments: &[&[u8]],
         replicas: Option<Replicas>,
     ) -> Result<(Reply, Option<usize>), Failure> {
-        let key = format!("{}{id}", self.prefix);
+        let key = self.key(id);
         let deadline = Instant::now() + self.timeout;
         let by_name = transition.by_name(&key, arguments);
         let answer = self.link.send(&by_name, replicas, deadline).await;

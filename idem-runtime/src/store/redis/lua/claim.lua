@@ -6,12 +6,12 @@ if not is_there then
   local now = redis.call('TIME')
   fence, attempt = now[1] * 1000000 + now[2], 1
 elseif kind == 'R' then
-  return {RECORDED, redis.call('GET', key), left}
+  return {RECORDED, value, left}
 else
-  fence, attempt = struct.unpack('<I8I4', string.sub(head, 19, 30))
-  local fingerprint = string.sub(head, 31, 62)
+  fence, attempt = struct.unpack('<I8I4', value, 19)
+  local fingerprint = string.sub(value, 31, 62)
   if lease_left > 0 then
-    if string.sub(head, 3, 18) ~= ARGV[1] then
+    if string.sub(value, 3, 18) ~= ARGV[1] then
       return {IN_FLIGHT, fingerprint, lease_left}
     end
     -- A write that changes nothing, so that WAIT has one to wait for.
@@ -23,6 +23,6 @@ else
   end
   fence, attempt = fence + 1, attempt + 1
 end
-local value = '\1C' .. ARGV[1] .. struct.pack('<I8I4', fence, attempt) .. ARGV[2] .. ARGV[3]
-redis.call('SET', key, value, 'PX', ARGV[4])
+local claim = '\1C' .. ARGV[1] .. struct.pack('<I8I4', fence, attempt) .. ARGV[2] .. ARGV[3]
+redis.call('SET', key, claim, 'PX', ARGV[4])
 return {FRESH, fence, attempt}

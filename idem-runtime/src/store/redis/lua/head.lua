@@ -9,22 +9,20 @@ local NOTHING, FRESH, IN_FLIGHT, RECORDED, UNKNOWN, UNREADABLE = 0, 1, 2, 3, 4, 
 local LOST, DONE = 0, 1
 
 local key = KEYS[1]
-local head = redis.call('GETRANGE', key, 0, 70)
-local left = redis.call('PTTL', key)
+-- Read whole: another read of a record costs more than the copy.
+local value = redis.call('GET', key)
+local left = value and redis.call('PTTL', key) or 0
 local is_there = left ~= 0 and left ~= -2
-if not is_there then
-  head = ''
-end
-local kind = string.sub(head, 2, 2)
-local holder = string.sub(head, 3, 26)
+local kind, holder = '', ''
 local lease_left = 0
 if is_there then
-  local is_claim = kind == 'C' and #head == 70
-  local is_record = kind == 'R' and #head > 26
-  if string.byte(head) ~= 1 or left < 0 or not (is_claim or is_record) then
-    return {UNREADABLE, string.byte(head) or 1}
+  kind, holder = string.sub(value, 2, 2), string.sub(value, 3, 26)
+  local is_claim = kind == 'C' and #value == 70
+  local is_record = kind == 'R' and #value > 26
+  if string.byte(value) ~= 1 or left < 0 or not (is_claim or is_record) then
+    return {UNREADABLE, string.byte(value) or 1}
   end
   if is_claim then
-    lease_left = left - struct.unpack('<I8', string.sub(head, 63, 70))
+    lease_left = left - struct.unpack('<I8', value, 63)
   end
 end

@@ -1,0 +1,137 @@
+//! What a second core brings, with one key and with many: `cargo bench --bench contention`.
+//!
+//! Throughput on every core as a ratio to one, for each path, in many short rounds (`ROUNDS`, 100) of
+//! one run: bare axum's own ratio is what the machine gives.
+
+mod measure;
+
+use std::sync::Barrier;
+use std::thread;
+use std::time::Instant;
+
+use axum::http::StatusCode;
+use axum::routing::post;
+use axum::{Json, Router};
+use axum_idem::{Idempotency, idempotent};
+use measure::contenders::{
+    Contender, NO_KEY, Order, SAME_KEY, Trade, bare, body, book, protected, wide_store,
+};
+use measure::{float, line, quartiles, setting, shown};
+
+/// Of one thread in one round.
+const REQUESTS: u64 = 2_000;
+
+/// Of the records that are replayed by all.
+const RECORDS: u64 = 10_000;
+
+/// All threads ask for the same new key at once: one runs, and the others wait for it and replay.
+#[idempotent(scope = token, in_flight = wait("5s"))]
+async fn waited_for(Json(order): Json<Order>) -> (StatusCode, Json<Trade>) {
+    book(order)
+}
+
+fn waiting() -> Router {
+    let idem = Idempotency::builder().store(wide_store()).build();
+    Router::new().route("/trades", post(waited_for)).layer(idem)
+}
+
+struct Contended {
+    name: &'static str,
+    endpoint: Contender,
+    /// The `n`th request of a thread, told apart from those of the others.
+    nth: fn(thread: u64, n: u64) -> u64,
+    begun: u64,
+}
+
+fn main() {
+    let cores = thread::available_parallelism().map_or(2, usize::from);
+    let body = body(200);
+    let mut contended = contended(&body);
+    let mut gains: Vec<Vec<f64>> = contended.iter().map(|_| Vec::new()).collect();
+    for _ in 0..setting("ROUNDS", 100) {
+        for (contended, gains) in contended.iter_mut().zip(&mut gains) {
+            let alone = contended.throughput(1, &body);
+            gains.push(contended.throughput(cores, &body) / alone);
+        }
+    }
+    println!("throughput of {cores} threads on {cores} cores, ratio to one thread");
+    for (contended, gains) in contended.iter().zip(gains) {
+        line(contended.name, &[shown(quartiles(gains))]);
+    }
+}
+
+fn contended(body: &str) -> Vec<Contended> {
+    let store = wide_store();
+    let ours = |name, key| Contender::new(name, protected(store.clone()), key);
+    let apart = |thread, n| (thread + 1) << 36 | n;
+    let contended = |name, endpoint, nth: fn(u64, u64) -> u64| Contended {
+        name,
+        endpoint,
+        nth,
+        begun: 0,
+    };
+    let all = vec![
+        contended("bare", Contender::new("bare", bare(), Some), apart),
+        contended("no key", ours("no key", NO_KEY), apart),
+        contended("first sight, own keys", ours("own", Some), apart),
+        contended(
+            "one new key for all",
+            Contender::new("race", waiting(), Some),
+            |_, n| n,
+        ),
+        contended("replay, one key", ours("one", SAME_KEY), apart),
+        contended("replay, many keys", ours("many", Some), |_, n| n % RECORDS),
+    ];
+    runtime().block_on(async {
+        for contended in &all[4..] {
+            for n in 0..RECORDS {
+                let request = contended.endpoint.request(n, body);
+                contended.endpoint.serve(request).await;
+            }
+        }
+    });
+    all
+}
+
+impl Contended {
+    /// Requests a second of so many threads, each with a runtime of its own.
+    fn throughput(&mut self, threads: usize, body: &str) -> f64 {
+        let barrier = Barrier::new(threads + 1);
+        let (this, barrier) = (&*self, &barrier);
+        let seconds = thread::scope(|scope| {
+            let threads: Vec<_> = (0..)
+                .take(threads)
+                .map(|thread| {
+                    scope.spawn(move || {
+                        let numbers = this.begun..this.begun + REQUESTS;
+                        let numbers = numbers.map(|n| (this.nth)(thread, n));
+                        let requests = this.endpoint.requests(numbers, body);
+                        runtime().block_on(async {
+                            barrier.wait();
+                            for request in requests {
+                                this.endpoint.serve(request).await;
+                            }
+                        });
+                    })
+                })
+                .collect();
+            barrier.wait();
+            let begun = Instant::now();
+            for thread in threads {
+                thread.join().expect("served");
+            }
+            begun.elapsed().as_secs_f64()
+        });
+        self.begun += REQUESTS;
+        #[expect(clippy::cast_precision_loss, reason = "a small number")]
+        let threads = threads as f64;
+        threads * float(REQUESTS) / seconds
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}

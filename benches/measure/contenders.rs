@@ -1,0 +1,148 @@
+//! One service, bare, by the library, and by hand, each under the requests that are measured.
+
+#[path = "../paths/minimum.rs"]
+mod minimum;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::routing::post;
+use axum::{Json, Router};
+use axum_idem::store::MemoryStore;
+use axum_idem::{Idempotency, idempotent};
+use http_body_util::BodyExt;
+use serde::{Deserialize, Serialize};
+use tower::ServiceExt;
+
+use self::minimum::Minimum;
+
+/// One way to serve, and the keys of the requests that it is asked to.
+pub(crate) struct Contender {
+    pub(crate) name: &'static str,
+    pub(crate) router: Router,
+    pub(crate) key: Key,
+}
+
+impl Contender {
+    pub(crate) fn new(name: &'static str, router: Router, key: Key) -> Self {
+        // As `axum::serve` does; else the layers are applied anew for every request.
+        let router = router.with_state(());
+        Self { name, router, key }
+    }
+
+    /// The `n`th request. Made before anything is measured: it is the client's part.
+    pub(crate) fn request(&self, n: u64, body: &str) -> Request {
+        let mut request = Request::post("/trades")
+            .header("host", "localhost")
+            .header("authorization", "Bearer 0123456789abcdef0123456789abcdef")
+            .header("content-type", "application/json")
+            .header("content-length", body.len());
+        if let Some(key) = (self.key)(n) {
+            let key = format!("8e03978e-40d5-43e8-bc93-{key:012x}");
+            request = request.header("idempotency-key", key);
+        }
+        let body = Body::from(body.to_owned());
+        request.body(body).expect("a request")
+    }
+
+    pub(crate) fn requests(&self, numbers: impl Iterator<Item = u64>, body: &str) -> Vec<Request> {
+        numbers.map(|n| self.request(n, body)).collect()
+    }
+
+    /// Serves a request and reads its answer.
+    pub(crate) async fn serve(&self, request: Request) {
+        let answer = self.router.clone().oneshot(request).await;
+        let answer = answer.expect("infallible");
+        assert_eq!(answer.status(), StatusCode::CREATED, "{}", self.name);
+        let body = answer.into_body().collect().await;
+        std::hint::black_box(body.expect("a body").to_bytes());
+    }
+}
+
+/// Which key the `n`th request has.
+pub(crate) type Key = fn(u64) -> Option<u64>;
+
+pub(crate) const NO_KEY: Key = |_| None;
+pub(crate) const SAME_KEY: Key = |_| Some(u64::MAX >> 16);
+
+#[derive(Deserialize)]
+pub(crate) struct Order {
+    symbol: String,
+    side: String,
+    quantity: u32,
+    limit: u64,
+    note: String,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Trade {
+    symbol: String,
+    side: String,
+    quantity: u32,
+    limit: u64,
+    note: String,
+    memo: &'static str,
+}
+
+pub(crate) fn book(order: Order) -> (StatusCode, Json<Trade>) {
+    let trade = Trade {
+        symbol: order.symbol,
+        side: order.side,
+        quantity: order.quantity,
+        limit: order.limit,
+        note: order.note,
+        memo: "booked at the price of the moment, to be settled in two days' time, at the latest",
+    };
+    (StatusCode::CREATED, Json(trade))
+}
+
+async fn bare_handler(Json(order): Json<Order>) -> (StatusCode, Json<Trade>) {
+    book(order)
+}
+
+#[idempotent(scope = token)]
+pub(crate) async fn protected_handler(Json(order): Json<Order>) -> (StatusCode, Json<Trade>) {
+    book(order)
+}
+
+pub(crate) fn bare() -> Router {
+    Router::new().route("/trades", post(bare_handler))
+}
+
+pub(crate) fn protected(store: MemoryStore) -> Router {
+    let idem = Idempotency::builder().store(store).build();
+    Router::new()
+        .route("/trades", post(protected_handler))
+        .layer(idem)
+}
+
+/// A store that no bench fills.
+pub(crate) fn wide_store() -> MemoryStore {
+    MemoryStore::builder().max_bytes(16 << 30).build()
+}
+
+pub(crate) fn minimum() -> Router {
+    Router::new()
+        .route("/trades", post(minimum::handler))
+        .with_state(Minimum::default())
+}
+
+/// Bare axum, which all are compared with, and then the others.
+pub(crate) fn contenders() -> Vec<Contender> {
+    let ours = || protected(wide_store());
+    vec![
+        Contender::new("bare", bare(), Some),
+        Contender::new("no key", ours(), NO_KEY),
+        Contender::new("first sight", ours(), Some),
+        Contender::new("first sight, minimum", minimum(), Some),
+        Contender::new("replay", ours(), SAME_KEY),
+        Contender::new("replay, minimum", minimum(), SAME_KEY),
+    ]
+}
+
+/// An order of `size` bytes.
+pub(crate) fn body(size: usize) -> String {
+    let order = r#"{"symbol":"AAPL","side":"buy","quantity":10,"limit":18950,"note":""}"#;
+    let (head, tail) = order.split_at(order.len() - 2);
+    format!("{head}{}{tail}", "n".repeat(size - order.len()))
+}

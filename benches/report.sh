@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Runs every bench on this machine and keeps what they print in docs/performance, from which it fills
+# the marked places of docs/performance.md and docs/scale.md, and draws the plots.
+#
+#     benches/report.sh [name…]
+#
+# Without names, all; about half an hour of a machine that does nothing else. `peers` needs crates
+# that nothing else here does, and so is built only for this.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+output=docs/performance
+mkdir -p "$output"
+
+bench() { # file, bench, and what stands behind `--`
+    local file=$1 name=$2
+    shift 2
+    printf '%s\n' "== $file" >&2
+    cargo bench --quiet --all-features --locked --bench "$name" -- "$@" > "$output/$file.txt.new"
+    mv "$output/$file.txt.new" "$output/$file.txt"
+}
+
+peers() { # file, command
+    printf '%s\n' "== $1" >&2
+    (cd benches/peers && cargo run --quiet --release --locked --ignore-rust-version -- "$2") \
+        > "$output/$1.txt.new"
+    mv "$output/$1.txt.new" "$output/$1.txt"
+}
+
+run() {
+    case $1 in
+        cost) bench cost cost ;;
+        in_process) bench in_process in_process ;;
+        in_process_full) FULL=1 ROUNDS=100 bench in_process_full in_process ;;
+        in_process_many) RECORDS=1000000 ROUNDS=100 bench in_process_many in_process ;;
+        loopback) bench loopback loopback ;;
+        sizes) bench sizes sizes ;;
+        memory) bench memory memory ;;
+        contention) bench contention contention ;;
+        stores) bench stores stores ;;
+        scale) bench scale stores scale ;;
+        peers)
+            peers peers_in_process in-process
+            ROUNDS=10 peers peers_loopback loopback
+            RECORDS=20000 peers peers_memory memory
+            ;;
+        documents)
+            benches/plot.py "$output"
+            benches/quote.py "$output" docs/performance.md docs/scale.md
+            ;;
+        *)
+            echo "no such bench: $1" >&2
+            exit 2
+            ;;
+    esac
+}
+
+if [ $# = 0 ]; then
+    set -- cost in_process in_process_full in_process_many sizes loopback memory contention stores scale \
+        peers documents
+fi
+for name; do
+    run "$name"
+done

@@ -78,6 +78,13 @@ impl Args {
             );
             return skip_argument(input);
         };
+        if input.peek(Token![-]) {
+            let name = with_underscores(name, input);
+            if self.is_known(&name, mistakes) {
+                mistakes.at(&name, format!("this is written `{name}`"));
+            }
+            return skip_argument(input);
+        }
         if name == "scope" {
             self.scope_is_meant = true;
         }
@@ -140,7 +147,7 @@ impl Args {
         if NAMES.contains(&given.as_str()) {
             return true;
         }
-        let meant = nearest(&given, NAMES).or_else(|| other_word(&given));
+        let meant = other_word(&given).or_else(|| nearest(&given, NAMES));
         if let Some(meant) = meant {
             self.scope_is_meant |= meant == "scope";
             mistakes.at(
@@ -220,15 +227,64 @@ fn form(name: &Ident, input: ParseStream<'_>) -> syn::Result<Form> {
         );
         return Err(syn::Error::new(equals.span, message));
     }
+    let last = last_token(input);
     input
         .parse()
-        .map(|value| Form::Assigned(Box::new(value)))
+        .map(|value| Form::Assigned(Box::new(ungrouped(value))))
         .map_err(|error: syn::Error| {
             let example = example(&name.to_string());
             let message =
                 format!("cannot read the value of `{name}`: {error}; write it as in `{example}`");
-            syn::Error::new(error.span(), message)
+            // Where the text ends too early there is no token to point at but the one before.
+            let span = match last {
+                Some(last) if error.to_string().starts_with("unexpected end") => last,
+                _ => error.span(),
+            };
+            syn::Error::new(span, message)
         })
+}
+
+/// The last token of the value that comes next.
+fn last_token(input: ParseStream<'_>) -> Option<Span> {
+    let rest = input.fork().parse::<TokenStream>().ok()?;
+    let is_comma = |token: &TokenTree| matches!(token, TokenTree::Punct(p) if p.as_char() == ',');
+    let value = rest.into_iter().take_while(|token| !is_comma(token));
+    value.last().map(|token| match token {
+        TokenTree::Group(group) => group.span_close(),
+        token => token.span(),
+    })
+}
+
+/// The value itself, where a `macro_rules` macro has handed it on as one token.
+pub(crate) fn ungrouped(value: Expr) -> Expr {
+    match value {
+        Expr::Group(group) => ungrouped(*group.expr),
+        Expr::Call(mut call) => {
+            call.args = call.args.into_iter().map(ungrouped).collect();
+            Expr::Call(call)
+        }
+        Expr::Array(mut list) => {
+            list.elems = list.elems.into_iter().map(ungrouped).collect();
+            Expr::Array(list)
+        }
+        Expr::Tuple(mut tuple) => {
+            tuple.elems = tuple.elems.into_iter().map(ungrouped).collect();
+            Expr::Tuple(tuple)
+        }
+        value => value,
+    }
+}
+
+/// The name that was written with hyphens.
+fn with_underscores(first: Ident, input: ParseStream<'_>) -> Ident {
+    let mut name = first.to_string();
+    while input.parse::<Token![-]>().is_ok() {
+        let Ok(next) = input.call(Ident::parse_any) else {
+            break;
+        };
+        name = format!("{name}_{next}");
+    }
+    Ident::new(&name, first.span())
 }
 
 /// How the argument is written, for a message.

@@ -1,9 +1,12 @@
 //! Every rule about the handler, and those between it and the arguments, in one place.
 
-use proc_macro2::Ident;
+use proc_macro2::{Ident, Span};
 use quote::ToTokens;
 use syn::visit::{self, Visit};
-use syn::{Attribute, GenericArgument, GenericParam, PathArguments, Safety, Type, TypeImplTrait};
+use syn::{
+    Expr, GenericArgument, GenericParam, Path, PathArguments, Safety, Type, TypeImplTrait,
+    TypeReference,
+};
 
 use crate::args::Args;
 use crate::fallback::Repair;
@@ -11,6 +14,7 @@ use crate::handler::{Argument, Handler};
 use crate::mistakes::Mistakes;
 use crate::names;
 use crate::scope::{self, Part};
+use crate::words::code;
 
 /// What axum's own `Handler` takes.
 const MOST_ARGUMENTS: usize = 16;
@@ -18,8 +22,8 @@ const MOST_ARGUMENTS: usize = 16;
 /// What the expansion needs to know beyond the arguments themselves.
 pub(crate) struct Plan {
     pub(crate) parts: Vec<Part>,
-    /// The scope or the runtime names a binding of the last argument, so that it reads no body.
-    pub(crate) names_last: bool,
+    /// The name of the last argument's that the scope or the runtime uses, so that it reads no body.
+    pub(crate) last_named: Option<Ident>,
     /// The names that the scope may use, and those that the runtime may.
     pub(crate) runtime_names: Vec<Ident>,
 }
@@ -119,6 +123,28 @@ fn argument(argument: &Argument, mistakes: &mut Mistakes) -> bool {
             visit::visit_type_impl_trait(self, ty);
         }
     }
+    /// A reference inside a type, such as that of `Path<&str>`.
+    struct Borrowed(Option<TypeReference>);
+    impl Visit<'_> for Borrowed {
+        fn visit_type_reference(&mut self, ty: &TypeReference) {
+            let is_static = ty
+                .lifetime
+                .as_ref()
+                .is_some_and(|name| name.ident == "static");
+            if is_static {
+                visit::visit_type_reference(self, ty);
+            } else {
+                self.0.get_or_insert_with(|| ty.clone());
+            }
+        }
+        // The arguments of a function are its own: `Arc<dyn Fn(&str)>`.
+        fn visit_type_fn_ptr(&mut self, _: &syn::TypeFnPtr) {}
+        fn visit_parenthesized_generic_arguments(
+            &mut self,
+            _: &syn::ParenthesizedGenericArguments,
+        ) {
+        }
+    }
     if let Some(cfg) = argument
         .attrs
         .iter()
@@ -129,16 +155,22 @@ fn argument(argument: &Argument, mistakes: &mut Mistakes) -> bool {
             "an argument cannot be conditional; put `#[cfg(…)]` on two versions of the handler",
         );
     }
-    if let Type::Reference(reference) = &argument.ty {
-        let inner = reference.elem.to_token_stream().to_string();
+    let mut borrowed = Borrowed(None);
+    match &argument.ty {
+        Type::Reference(reference) => borrowed.0 = Some(reference.clone()),
+        ty => borrowed.visit_type(ty),
+    }
+    if let Some(reference) = borrowed.0 {
+        let inner = code(&reference.elem);
         let owned = match inner.as_str() {
             "str" => "write `String`".to_owned(),
+            "[u8]" => "write `Bytes`".to_owned(),
             _ => format!(
                 "take `{inner}` by value, or through an extractor such as `State` or `Json`"
             ),
         };
         mistakes.at(
-            &argument.ty,
+            reference,
             format!("a handler cannot borrow its arguments; {owned}"),
         );
         return true;
@@ -146,7 +178,7 @@ fn argument(argument: &Argument, mistakes: &mut Mistakes) -> bool {
     let mut found = ImplTrait(None);
     found.visit_type(&argument.ty);
     if let Some(ty) = found.0 {
-        let bounds = ty.bounds.to_token_stream();
+        let bounds = code(&ty.bounds);
         mistakes.at(
             ty,
             format!(
@@ -160,18 +192,33 @@ fn argument(argument: &Argument, mistakes: &mut Mistakes) -> bool {
 }
 
 /// A second `#[idempotent]` on the same function.
-pub(crate) fn doubled(attrs: &mut Vec<Attribute>, mistakes: &mut Mistakes) {
-    attrs.retain(|attr| {
+pub(crate) fn doubled(handler: &mut Handler, mistakes: &mut Mistakes) {
+    const TWICE: &str = "`#[idempotent]` is given twice; put all arguments into one";
+    handler.attrs.retain(|attr| {
         let last = attr.path().segments.last();
         let doubled = last.is_some_and(|segment| segment.ident == "idempotent");
         if doubled {
-            mistakes.at(
-                attr.path(),
-                "`#[idempotent]` is given twice; put all arguments into one",
-            );
+            mistakes.at(attr.path(), TWICE);
         }
         !doubled
     });
+    // Under another name it has not been seen, but what it makes of the function is.
+    let is_expanded = handler.last().is_some_and(|last| match &last.ty {
+        Type::Path(path) => path
+            .path
+            .segments
+            .iter()
+            .any(|part| part.ident == "__private"),
+        _ => false,
+    });
+    if is_expanded {
+        mistakes.at_span(attribute(handler), TWICE);
+    }
+}
+
+/// The place of the attribute itself, as a token that the user wrote.
+fn attribute(handler: &Handler) -> Span {
+    Span::call_site().resolved_at(handler.sig.fn_token.span)
 }
 
 /// Checks what the arguments say about the handler.
@@ -181,7 +228,7 @@ pub(crate) fn plan(args: &Args, handler: &Handler, mistakes: &mut Mistakes) -> P
         parts = scope::parts(value, handler, mistakes);
     } else if !args.scope_is_meant {
         mistakes.at_span(
-            proc_macro2::Span::call_site(),
+            attribute(handler),
             format!(
                 "`scope` is missing: whose key is it? write `scope = …` with {}",
                 scope::CHOICES
@@ -219,7 +266,7 @@ pub(crate) fn plan(args: &Args, handler: &Handler, mistakes: &mut Mistakes) -> P
     }
     Plan {
         parts,
-        names_last: scope_last.is_some() || runtime_last.is_some(),
+        last_named: scope_last.or(runtime_last),
         runtime_names,
     }
 }
@@ -228,13 +275,31 @@ fn runtime_names(args: &Args, handler: &Handler, mistakes: &mut Mistakes) -> Vec
     let Some(runtime) = &args.runtime else {
         return Vec::new();
     };
-    let problem = scope::Names::of(handler)
-        .unknown("runtime", runtime)
+    let problem = new_each_time(runtime)
+        .or_else(|| scope::Names::of(handler).unknown("runtime", runtime))
         .or_else(|| scope::not_at_once("runtime", runtime));
     if let Some(problem) = problem {
         mistakes.push(problem);
     }
     names::variables(runtime.to_token_stream())
+}
+
+/// The mistake of a runtime that is made for each request, and so remembers none before it.
+fn new_each_time(runtime: &Expr) -> Option<syn::Error> {
+    let made = match runtime {
+        Expr::Call(call) => &*call.func,
+        Expr::MethodCall(call) => return new_each_time(&call.receiver),
+        Expr::Reference(reference) => return new_each_time(&reference.expr),
+        _ => return None,
+    };
+    let Expr::Path(path) = made else { return None };
+    let mut names = path.path.segments.iter().rev().map(|part| &part.ident);
+    let (made, of) = (names.next()?, names.next()?);
+    (of == "Idempotency" && (made == "in_memory" || made == "builder")).then(|| {
+        let message = "this is a new `Idempotency` for each request, which remembers none before \
+                       it; keep one in the service's state or in a static, and name that";
+        syn::Error::new_spanned(path, message)
+    })
 }
 
 /// The name of the type, where it is one that is known to read the body.
@@ -254,6 +319,9 @@ pub(crate) fn body_extractor(ty: &Type) -> Option<String> {
         "Vec",
     ];
     let Type::Path(path) = ty else { return None };
+    if !is_well_known(&path.path) {
+        return None;
+    }
     let segment = path.path.segments.last()?;
     let name = segment.ident.to_string();
     if matches!(name.as_str(), "Option" | "Result")
@@ -263,4 +331,31 @@ pub(crate) fn body_extractor(ty: &Type) -> Option<String> {
         return body_extractor(inner);
     }
     READ_THE_BODY.contains(&name.as_str()).then_some(name)
+}
+
+/// Whether nothing in front of the name says that it is another type of that name.
+fn is_well_known(path: &Path) -> bool {
+    const MODULES: [&str; 19] = [
+        "alloc",
+        "axum",
+        "axum_core",
+        "axum_extra",
+        "body",
+        "bytes",
+        "core",
+        "extract",
+        "form",
+        "http",
+        "hyper",
+        "json",
+        "multipart",
+        "option",
+        "request",
+        "result",
+        "std",
+        "string",
+        "vec",
+    ];
+    let mut modules = path.segments.iter().rev().skip(1);
+    modules.all(|module| MODULES.iter().any(|name| module.ident == name))
 }

@@ -38,9 +38,9 @@ pub(crate) fn expand(args: &Args, plan: &Plan, handler: &Handler) -> TokenStream
 
     let arguments = Arguments::of(handler);
     let head = arguments.head_declarations();
-    let last = arguments.last_declaration(args, plan, &private);
+    let last = arguments.last_declaration(args, plan);
     let policy = policy(args, name, &private);
-    let split = arguments.split(plan);
+    let split = arguments.split(args, plan);
     let admit = admit(args, plan, &arguments);
     let run = run(args, plan, &arguments, handler);
     let span = returns::span(&handler.sig);
@@ -84,14 +84,13 @@ fn is_inert(attr: &Attribute) -> bool {
     first.is_some_and(|first| INERT.iter().any(|name| first.ident == name))
 }
 
-/// The path of what generated code names, as if it were written at `span`.
-fn private(args: &Args, span: Span) -> TokenStream {
-    let default = || quote_spanned!(span=> ::axum_idem);
-    let facade = args
-        .facade
-        .as_ref()
-        .map_or_else(default, ToTokens::to_token_stream);
-    quote_spanned!(span=> #facade::__private)
+/// The path of what generated code names, as if it were written at `span`; or at the path that the
+/// user gave, since that may not be the one.
+pub(crate) fn private(args: &Args, span: Span) -> TokenStream {
+    match &args.facade {
+        None => quote_spanned!(span=> ::axum_idem::__private),
+        Some(facade) => quote_spanned!(facade.span()=> #facade::__private),
+    }
 }
 
 fn policy(args: &Args, name: &Ident, private: &TokenStream) -> TokenStream {

@@ -1,6 +1,6 @@
 //! Reads the value of `scope`: whose key it is.
 
-use proc_macro2::{Ident, TokenStream};
+use proc_macro2::{Delimiter, Group, Ident, TokenStream};
 use quote::{ToTokens, quote};
 use syn::spanned::Spanned as _;
 use syn::visit::{self, Visit};
@@ -73,10 +73,17 @@ fn part(value: &Expr, in_tuple: bool, handler: &Handler, mistakes: &mut Mistakes
                 return None;
             }
         }
+        Expr::Tuple(_) if in_tuple => {
+            let message =
+                "all parts of a scope stand in one tuple; leave the inner parentheses out";
+            mistakes.at(value, message);
+            return None;
+        }
         _ => {}
     }
     let problem = names
-        .unknown("scope", value)
+        .built_in_inside(value)
+        .or_else(|| names.unknown("scope", value))
         .or_else(|| not_at_once("scope", value));
     if let Some(problem) = problem {
         mistakes.push(problem);
@@ -132,8 +139,18 @@ fn header(call: &ExprCall) -> syn::Result<Part> {
 fn literal_problem(literal: &Lit, in_tuple: bool, names: &Names) -> Option<String> {
     if let Lit::Str(text) = literal {
         let text = text.value();
-        if matches!(text.as_str(), "token" | "global") || names.bound(&text) {
-            return Some(format!("a scope stands without quotes; write `{text}`"));
+        let meant = match text.to_lowercase().as_str() {
+            "authorization" => Some("token"),
+            "token" | "global" => Some(text.as_str()),
+            _ => {
+                let value = syn::parse_str(&text).ok();
+                let root = value.as_ref().and_then(root).map(ToString::to_string);
+                root.is_some_and(|root| names.bound(&root))
+                    .then_some(text.as_str())
+            }
+        };
+        if let Some(meant) = meant {
+            return Some(format!("a scope stands without quotes; write `{meant}`"));
         }
         if !in_tuple && text.contains('-') {
             return Some(format!("a header's scope is written `header(\"{text}\")`"));
@@ -174,6 +191,67 @@ impl Names {
         self.all().any(|bound| bound == name)
     }
 
+    /// The mistake of an expression that computes with `token`, `global` or `header`, as if they
+    /// were variables.
+    fn built_in_inside(&self, value: &Expr) -> Option<syn::Error> {
+        struct Finder<'a> {
+            names: &'a Names,
+            found: Option<Ident>,
+            is_shadowed: bool,
+        }
+        impl Finder<'_> {
+            fn look_at(&mut self, name: &Ident) {
+                let is_one = matches!(name.to_string().as_str(), "token" | "global" | "header");
+                if is_one && !self.names.bound(&name.to_string()) {
+                    self.found.get_or_insert_with(|| name.clone());
+                }
+            }
+        }
+        impl Visit<'_> for Finder<'_> {
+            fn visit_expr_path(&mut self, path: &syn::ExprPath) {
+                if let Some(name) = path.path.get_ident() {
+                    self.look_at(name);
+                }
+            }
+            fn visit_expr_call(&mut self, call: &ExprCall) {
+                // A function may well have such a name.
+                if !matches!(&*call.func, Expr::Path(_)) {
+                    self.visit_expr(&call.func);
+                }
+                call.args
+                    .iter()
+                    .for_each(|argument| self.visit_expr(argument));
+            }
+            fn visit_macro(&mut self, called: &syn::Macro) {
+                // Others may bind names of their own.
+                if called.path.is_ident("format") {
+                    for name in names::variables(quote!(#called)) {
+                        self.look_at(&name);
+                    }
+                }
+            }
+            fn visit_pat_ident(&mut self, _: &syn::PatIdent) {
+                self.is_shadowed = true;
+            }
+        }
+        let mut finder = Finder {
+            names: self,
+            found: None,
+            is_shadowed: false,
+        };
+        finder.visit_expr(value);
+        let name = finder.found.filter(|_| !finder.is_shadowed)?;
+        let written = match name.to_string().as_str() {
+            "header" => "header(\"x-workspace-id\")".to_owned(),
+            other => other.to_owned(),
+        };
+        let message = format!(
+            "`{name}` stands alone, for it is no argument of the handler; write `scope = {written}`, \
+             or a tuple such as `({written}, user.id)`"
+        );
+        Some(syn::Error::new_spanned(name, message))
+    }
+
     /// The mistake of an expression that begins with a name that no argument has.
     pub(crate) fn unknown(&self, argument: &str, value: &Expr) -> Option<syn::Error> {
         let root = root(value)?;
@@ -185,14 +263,6 @@ impl Names {
             return Some(syn::Error::new_spanned(
                 root,
                 "a handler has no `self`; name one of its arguments",
-            ));
-        }
-        if argument == "scope" && matches!(name.as_str(), "token" | "global") {
-            return Some(syn::Error::new_spanned(
-                root,
-                format!(
-                    "`{name}` stands alone, for it is no argument of the handler; write `scope = {name}`"
-                ),
             ));
         }
         // A constant, or the type that a longer expression begins with.
@@ -215,7 +285,11 @@ impl Names {
             _ => "a runtime is made of the handler's arguments",
         };
         let built_in = ["token", "global", "header"].into_iter();
-        let hint = match nearest(&name, bound.clone().chain(built_in)) {
+        let other_word = match name.as_str() {
+            "authorization" | "bearer" | "jwt" if argument == "scope" => Some("token"),
+            _ => None,
+        };
+        let hint = match other_word.or_else(|| nearest(&name, bound.clone().chain(built_in))) {
             Some(meant) => format!("did you mean `{meant}`? "),
             None => String::new(),
         };
@@ -326,10 +400,11 @@ pub(crate) fn reference_to(value: &Expr) -> TokenStream {
             | Expr::Paren(_)
             | Expr::Reference(_)
     );
-    let value = value.to_token_stream();
+    let tokens = value.to_token_stream();
     if binds_tighter {
-        quote!(#and #value)
-    } else {
-        quote!(#and (#value))
+        return quote!(#and #tokens);
     }
+    let mut parentheses = Group::new(Delimiter::Parenthesis, tokens);
+    parentheses.set_span(value.span());
+    quote!(#and #parentheses)
 }

@@ -166,6 +166,7 @@ fn a_scope_over_the_last_argument() {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
                     ::core::concat!(::core::module_path!(), "::", "cancel"),
                 );
+                use ::axum_idem::__private::Split as _;
                 let (Path(order), __idem_body) = order.split();
                 __IDEM_POLICY
                     .admit(__idem_body)
@@ -317,9 +318,7 @@ fn a_half_typed_body_still_expands() {
     check(
         "scope = token",
         "async fn place(order: String) -> String { let user = order. }",
-        &expect![[
-            r#"fn place (order : :: axum_idem :: __private :: Deferred < String >) -> impl :: core :: future :: Future < Output = :: axum_idem :: __private :: Response > { static __IDEM_POLICY : :: axum_idem :: __private :: Policy = :: axum_idem :: __private :: Policy :: new (:: core :: concat ! (:: core :: module_path ! () , "::" , "place")) ; __IDEM_POLICY . admit (order) . token () . run (async move | order | { let _ = & order ; if false { return :: axum_idem :: __private :: never :: < String > () ; } let user = order . }) }"#
-        ]],
+        &expect![[r##"# [allow (unused_braces)] fn place (order : :: axum_idem :: __private :: Deferred < String >) -> impl :: core :: future :: Future < Output = :: axum_idem :: __private :: Response > { static __IDEM_POLICY : :: axum_idem :: __private :: Policy = :: axum_idem :: __private :: Policy :: new (:: core :: concat ! (:: core :: module_path ! () , "::" , "place")) ; __IDEM_POLICY . admit (order) . token () . run (async move | order | { let _ = & order ; if false { return :: axum_idem :: __private :: never :: < String > () ; } { let user = order . } }) }"##]],
     );
 }
 

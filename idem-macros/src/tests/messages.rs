@@ -158,7 +158,7 @@ fn values() {
         &expect![[r##"
             #[idempotent(scope = token, ttl = 24)]
             24
-                24 has no unit; write `"24s"` for seconds or `"24h"` for hours
+                `24` has no unit; write `"24s"` for seconds or `"24h"` for hours
             #[idempotent(scope = token, ttl = 24h)]
             24h
                 a duration stands in quotes; write `"24h"`
@@ -320,7 +320,7 @@ fn scopes() {
                 `token` takes nothing in parentheses; write `token`
             #[idempotent(scope = token.sub)]
             token
-                `token` stands alone, for it is no argument of the handler; write `scope = token`
+                `token` stands alone, for it is no argument of the handler; write `scope = token`, or a tuple such as `(token, user.id)`
             #[idempotent(scope = usr.id)]
             usr
                 no argument is called `usr`; did you mean `user`? a scope is `token`, `header("…")`, `global`, or made of the handler's arguments, which bind `user`
@@ -352,7 +352,7 @@ fn scopes() {
             "{}-{order}"
                 `order` comes from the body, which is extracted only once the key is known to be new; make the scope of an argument before `String`, such as the user or the path, or of `token` or `header("…")`
             #[idempotent(scope = user.)]
-            #[idempotent]
+            .
                 cannot read the value of `scope`: unexpected end of input, expected identifier or integer; write it as in `scope = token`
             #[idempotent(scope = token, runtime = dsk.idem)]
             dsk
@@ -408,6 +408,7 @@ fn qualifiers() {
             fn
                 a handler is `async`; write `async fn`
 
+            #[allow(unused_variables)]
             async fn place(order: String) -> String {
                 order
             }
@@ -416,15 +417,16 @@ fn qualifiers() {
     check_item(
         "const unsafe extern \"C\" fn place() {}",
         &expect![[r#"
-        const
-            a handler cannot be `const`; write `async fn`
-        unsafe
-            a handler cannot be `unsafe`; leave it out, and write an `unsafe` block inside
-        extern "C"
-            a handler has Rust's own calling convention; leave `extern` out
+            const
+                a handler cannot be `const`; write `async fn`
+            unsafe
+                a handler cannot be `unsafe`; leave it out, and write an `unsafe` block inside
+            extern "C"
+                a handler has Rust's own calling convention; leave `extern` out
 
-        async fn place() {}
-    "#]],
+            #[allow(unused_variables)]
+            async fn place() {}
+        "#]],
     );
     check_item(
         "fn place() -> impl Future<Output = String> { ready(String::new()) }",
@@ -432,6 +434,7 @@ fn qualifiers() {
             fn
                 a handler is `async`; write `async fn`
 
+            #[allow(unused_variables)]
             fn place() -> impl Future<Output = String> {
                 ready(String::new())
             }
@@ -444,11 +447,12 @@ fn arguments_that_no_handler_has() {
     check_item(
         "async fn place(&self, order: String) {}",
         &expect![[r#"
-        &self
-            methods with `self` are not handlers; move the body into a function without `self`
+            &self
+                methods with `self` are not handlers; move the body into a function without `self`
 
-        async fn place(&self, order: String) {}
-    "#]],
+            #[allow(unused_variables)]
+            async fn place(&self, order: String) {}
+        "#]],
     );
     check_item(
         "async fn place(desk: &Desk, name: &'static str) {}",
@@ -459,7 +463,7 @@ fn arguments_that_no_handler_has() {
                 a handler cannot borrow its arguments; write `String`
 
             async fn place() {
-                #[allow(dead_code)]
+                #[allow(dead_code, unused_variables)]
                 async fn place(desk: &Desk, name: &'static str) {}
             }
         "#]],
@@ -471,7 +475,7 @@ fn arguments_that_no_handler_has() {
                 a router cannot tell which type this is; make it a type parameter `R: Desk`, and name it in the route
 
             async fn place() {
-                #[allow(dead_code)]
+                #[allow(dead_code, unused_variables)]
                 async fn place(State(desk): State<impl Desk>) {}
             }
         "#]],
@@ -484,6 +488,7 @@ fn arguments_that_no_handler_has() {
             #[cfg(test)]
                 an argument cannot be conditional; put `#[cfg(…)]` on two versions of the handler
 
+            #[allow(unused_variables)]
             async fn place<'a>(#[cfg(test)] name: Name<'a>) {}
         "#]],
     );
@@ -494,7 +499,7 @@ fn arguments_that_no_handler_has() {
                 `Json` reads the body, so it has to be the last argument; move it to the end
 
             async fn place() {
-                #[allow(dead_code)]
+                #[allow(dead_code, unused_variables)]
                 async fn place(Json(order): Json<Order>, user: User) {}
             }
         "#]],
@@ -565,6 +570,7 @@ fn items_that_are_no_handler() {
             idempotent
                 `#[idempotent]` is given twice; put all arguments into one
 
+            #[allow(unused_variables)]
             async fn place() {}
         "#]],
     );

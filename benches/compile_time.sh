@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # How much longer do 100 annotated handlers compile than 100 with `#[debug_handler]`?
 #
-#     benches/compile_time.sh [check|build]
+#     benches/compile_time.sh [check|build|lines]
 #
 # Builds the dependencies once, then the crate alone, turn and turn about; prints the best of five,
-# in seconds of processor time, which other work on the machine disturbs least.
+# in seconds of processor time, which other work on the machine disturbs least. With `lines` it
+# prints how much there is to compile instead, in lines of LLVM's language before any optimisation:
+# the same number on every machine.
 set -eu
 # With it the second build would find everything already there.
 export CARGO_INCREMENTAL=0
@@ -87,9 +89,22 @@ seconds() { # name
         awk '{ print $1 + $2 }'
 }
 
+lines() { # name
+    touch "$place/$1/src/main.rs"
+    (cd "$place/$1" && cargo rustc --quiet --target-dir "$place/target" -- \
+        --emit=llvm-ir -C no-prepopulate-passes -C codegen-units=1)
+    cat "$place"/target/debug/deps/"$1"-*.ll | wc -l
+}
+
 write_crate plain ''
 write_crate debug_handler '#[axum::debug_handler]'
 write_crate idempotent '#[axum_idem::idempotent(scope = token)]'
+if [ "$command" = lines ]; then
+    for name in plain debug_handler idempotent; do
+        echo "$name: $(lines "$name") lines"
+    done
+    exit
+fi
 for name in plain debug_handler idempotent; do
     seconds "$name" > /dev/null
 done

@@ -95,12 +95,12 @@ pub(crate) fn private(args: &Args, span: Span) -> TokenStream {
 
 fn policy(args: &Args, name: &Ident, private: &TokenStream) -> TokenStream {
     let name = name.to_string();
-    let name = name.trim_start_matches("r#");
+    let name = format!("::{}", name.trim_start_matches("r#"));
     let mut policy = quote! {
-        #private::Policy::new(::core::concat!(::core::module_path!(), "::", #name))
+        #private::Policy::new(::core::concat!(::core::module_path!(), #name))
     };
     let mut set = |call: TokenStream| policy.extend(call);
-    if let Some(millis) = args.ttl_millis {
+    if let Some(millis) = args.ttl_millis.map(number) {
         set(quote!(.ttl_millis(#millis)));
     }
     if args.required {
@@ -113,7 +113,7 @@ fn policy(args: &Args, name: &Ident, private: &TokenStream) -> TokenStream {
     if args.record_rejections {
         set(quote!(.record_rejections()));
     }
-    if let Some(millis) = args.wait_millis {
+    if let Some(millis) = args.wait_millis.map(number) {
         set(quote!(.wait_millis(#millis)));
     }
     if args.hold_unknown {
@@ -124,6 +124,19 @@ fn policy(args: &Args, name: &Ident, private: &TokenStream) -> TokenStream {
         set(quote!(.fingerprint(#fingerprint)));
     }
     policy
+}
+
+/// The number as a person writes it, `86_400_000`.
+fn number(number: u64) -> TokenStream {
+    let digits = number.to_string();
+    let mut written = String::new();
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            written.push('_');
+        }
+        written.push(digit);
+    }
+    written.parse().unwrap_or_else(|_| number.to_token_stream())
 }
 
 /// `__IDEM_POLICY.admit(order).token()`

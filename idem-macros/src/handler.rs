@@ -1,6 +1,6 @@
 //! The annotated function, as far as the attribute has to know it.
 
-use proc_macro2::{Group, Ident, TokenStream, TokenTree};
+use proc_macro2::{Ident, TokenStream, TokenTree};
 use syn::parse::{Parse, ParseStream};
 use syn::{
     Attribute, Block, FnArg, Pat, PatType, Receiver, Signature, Token, Type, Visibility, token,
@@ -71,7 +71,7 @@ impl Parse for Handler {
         let body = if input.parse::<Option<Token![;]>>()?.is_some() {
             None
         } else {
-            let whole: Group = input.fork().parse()?;
+            let whole: TokenTree = input.fork().parse()?;
             let body;
             let _: token::Brace = syn::braced!(body in input);
             attrs.extend(Attribute::parse_inner(&body)?.into_iter().map(outer));
@@ -83,7 +83,7 @@ impl Parse for Handler {
                 body
             } else {
                 attrs.push(syn::parse_quote!(#[allow(unused_braces)]));
-                TokenTree::from(whole).into()
+                whole.into()
             })
         };
         let mut receiver = None;

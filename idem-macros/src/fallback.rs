@@ -63,7 +63,8 @@ pub(crate) fn not_a_function(
     mistakes: &mut Mistakes,
 ) -> TokenStream {
     let Some(other) = handler::other_item(item.clone()) else {
-        mistakes.push(error);
+        let message = format!("cannot read this function: {error}");
+        mistakes.at_span(error.span(), message);
         return item;
     };
     mistakes.at(

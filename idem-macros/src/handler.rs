@@ -71,7 +71,7 @@ impl Parse for Handler {
         let body = if input.parse::<Option<Token![;]>>()?.is_some() {
             None
         } else {
-            let whole: TokenTree = input.fork().parse()?;
+            let whole = input.fork();
             let body;
             let _: token::Brace = syn::braced!(body in input);
             attrs.extend(Attribute::parse_inner(&body)?.into_iter().map(outer));
@@ -83,7 +83,7 @@ impl Parse for Handler {
                 body
             } else {
                 attrs.push(syn::parse_quote!(#[allow(unused_braces)]));
-                whole.into()
+                whole.parse::<TokenTree>()?.into()
             })
         };
         let mut receiver = None;

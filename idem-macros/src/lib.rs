@@ -138,6 +138,12 @@ use crate::transform::transform;
 /// `#[debug_handler]`, `#[tracing::instrument]` and `#[utoipa::path]` stand above or below.
 /// Those that need the declared answer stand above: `#[utoipa::path]`, `#[instrument(err)]`. On a
 /// handler without arguments `#[debug_handler]` stands below.
+///
+/// # Errors of the compiler
+///
+/// What cannot work does not compile. All mistakes of one attribute are told together, each at its
+/// own token, and `axum_idem::compile_errors` has an entry for every message. A function with
+/// mistakes stays what it is without the attribute, so that the rest of the crate is checked too.
 #[proc_macro_attribute]
 pub fn idempotent(
     arguments: proc_macro::TokenStream,

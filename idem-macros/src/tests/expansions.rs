@@ -318,8 +318,36 @@ fn a_half_typed_body_still_expands() {
     check(
         "scope = token",
         "async fn place(order: String) -> String { let user = order. }",
-        &expect![[r##"# [allow (unused_braces)] fn place (order : :: axum_idem :: __private :: Deferred < String >) -> impl :: core :: future :: Future < Output = :: axum_idem :: __private :: Response > { static __IDEM_POLICY : :: axum_idem :: __private :: Policy = :: axum_idem :: __private :: Policy :: new (:: core :: concat ! (:: core :: module_path ! () , "::place")) ; __IDEM_POLICY . admit (order) . token () . run (async move | order | { let _ = & order ; if false { return :: axum_idem :: __private :: never :: < String > () ; } { let user = order . } }) }"##]],
+        &expect![[
+            r##"# [allow (unused_braces)] fn place (order : :: axum_idem :: __private :: Deferred < String >) -> impl :: core :: future :: Future < Output = :: axum_idem :: __private :: Response > { static __IDEM_POLICY : :: axum_idem :: __private :: Policy = :: axum_idem :: __private :: Policy :: new (:: core :: concat ! (:: core :: module_path ! () , "::place")) ; __IDEM_POLICY . admit (order) . token () . run (async move | order | { let _ = & order ; if false { return :: axum_idem :: __private :: never :: < String > () ; } { let user = order . } }) }"##
+        ]],
     );
+}
+
+#[test]
+fn whatever_is_half_typed_in_a_body_stays_in_it() {
+    for body in [
+        "desk.",
+        "let order = ",
+        "match order { Side::Buy => ",
+        "if order.",
+        "order.place(",
+    ] {
+        // The compiler closes what is open before it calls an attribute.
+        let closed = match body.chars().last() {
+            Some('(') => format!("{body})"),
+            _ if body.contains('{') => format!("{body}}}"),
+            _ => body.to_owned(),
+        };
+        let item = format!("async fn place(desk: Desk, order: Order) -> Answer {{ {closed} }}");
+        let (item, mistakes) = transform("scope = token", &item);
+        assert!(mistakes.is_empty());
+        let without_space = |text: &str| text.split_whitespace().collect::<String>();
+        let item = without_space(&item);
+        for part in ["desk: Desk", "<Order>", "<Answer>", &closed] {
+            assert!(item.contains(&without_space(part)), "{part}: {item}");
+        }
+    }
 }
 
 #[test]

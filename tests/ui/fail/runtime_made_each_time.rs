@@ -1,6 +1,6 @@
-use axum_idem::{Idempotency, idempotent};
+use axum_idem::idempotent;
 
-#[idempotent(scope = token, runtime = Idempotency::builder().build())]
+#[idempotent(scope = token, runtime = axum_idem::Idempotency::builder().build())]
 async fn place_trade(order: String) -> String {
     order
 }

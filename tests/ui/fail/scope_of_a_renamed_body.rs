@@ -1,4 +1,4 @@
-use axum::Json as Body;
+use axum::Json as Payload;
 use axum::{Router, routing::post};
 use axum_idem::idempotent;
 
@@ -8,7 +8,7 @@ struct Order {
 }
 
 #[idempotent(scope = order.account)]
-async fn place_trade(Body(order): Body<Order>) -> String {
+async fn place_trade(Payload(order): Payload<Order>) -> String {
     order.account.to_string()
 }
 

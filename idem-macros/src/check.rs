@@ -14,6 +14,7 @@ use crate::handler::{Argument, Handler};
 use crate::mistakes::Mistakes;
 use crate::names;
 use crate::scope::{self, Part};
+use crate::scope_names::{Names, not_at_once};
 use crate::words::code;
 
 /// What axum's own `Handler` takes.
@@ -276,8 +277,8 @@ fn runtime_names(args: &Args, handler: &Handler, mistakes: &mut Mistakes) -> Vec
         return Vec::new();
     };
     let problem = new_each_time(runtime)
-        .or_else(|| scope::Names::of(handler).unknown("runtime", runtime))
-        .or_else(|| scope::not_at_once("runtime", runtime));
+        .or_else(|| Names::of(handler).unknown("runtime", runtime))
+        .or_else(|| not_at_once("runtime", runtime));
     if let Some(problem) = problem {
         mistakes.push(problem);
     }

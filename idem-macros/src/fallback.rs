@@ -58,7 +58,7 @@ pub(crate) fn expand(handler: &Handler, repair: Repair) -> TokenStream {
 
 /// Something that no attribute can make a handler of, and what of it can still be emitted.
 pub(crate) fn not_a_function(
-    error: syn::Error,
+    error: &syn::Error,
     item: TokenStream,
     mistakes: &mut Mistakes,
 ) -> TokenStream {

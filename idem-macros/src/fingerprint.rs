@@ -97,12 +97,12 @@ fn pointer(argument: &Expr) -> Result<LitStr, String> {
         // Written as a path, `$.lines[0].price` or so.
         let is_name = |part: &&str| !matches!(*part, "" | "$");
         let parts = value.split(['.', '[', ']', '/']).filter(is_name);
-        let fixed: String = parts.map(|part| format!("/{part}")).collect();
+        let fixed = parts.collect::<Vec<_>>().join("/");
         if fixed.is_empty() {
             return Err(WHOLE_BODY.to_owned());
         }
         return Err(format!(
-            "a JSON pointer begins with `/`; write `\"{fixed}\"`"
+            "a JSON pointer begins with `/`; write `\"/{fixed}\"`"
         ));
     }
     let escapes = value.split('~').skip(1);

@@ -10,12 +10,14 @@ mod duration;
 mod expand;
 mod fallback;
 mod fingerprint;
+mod form;
 mod handler;
 mod mistakes;
 mod names;
 mod patterns;
 mod returns;
 mod scope;
+mod scope_names;
 mod statuses;
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ pub(crate) fn transform(arguments: TokenStream, item: TokenStream) -> (TokenStre
     let mut handler: Handler = match syn::parse2(item.clone()) {
         Ok(handler) => handler,
         Err(error) => {
-            let item = fallback::not_a_function(error, item, &mut mistakes);
+            let item = fallback::not_a_function(&error, item, &mut mistakes);
             return (item, mistakes);
         }
     };

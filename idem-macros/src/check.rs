@@ -4,8 +4,8 @@ use proc_macro2::{Ident, Span};
 use quote::ToTokens;
 use syn::visit::{self, Visit};
 use syn::{
-    Expr, GenericArgument, GenericParam, Path, PathArguments, Safety, Type, TypeImplTrait,
-    TypeReference,
+    Expr, GenericArgument, GenericParam, Lifetime, ParenthesizedGenericArguments, Path,
+    PathArguments, Safety, Type, TypeFnPtr, TypeImplTrait, TypeReference,
 };
 
 use crate::args::Args;
@@ -124,28 +124,6 @@ fn argument(argument: &Argument, mistakes: &mut Mistakes) -> bool {
             visit::visit_type_impl_trait(self, ty);
         }
     }
-    /// A reference inside a type, such as that of `Path<&str>`.
-    struct Borrowed(Option<TypeReference>);
-    impl Visit<'_> for Borrowed {
-        fn visit_type_reference(&mut self, ty: &TypeReference) {
-            let is_static = ty
-                .lifetime
-                .as_ref()
-                .is_some_and(|name| name.ident == "static");
-            if is_static {
-                visit::visit_type_reference(self, ty);
-            } else {
-                self.0.get_or_insert_with(|| ty.clone());
-            }
-        }
-        // The arguments of a function are its own: `Arc<dyn Fn(&str)>`.
-        fn visit_type_fn_ptr(&mut self, _: &syn::TypeFnPtr) {}
-        fn visit_parenthesized_generic_arguments(
-            &mut self,
-            _: &syn::ParenthesizedGenericArguments,
-        ) {
-        }
-    }
     if let Some(cfg) = argument
         .attrs
         .iter()
@@ -156,24 +134,7 @@ fn argument(argument: &Argument, mistakes: &mut Mistakes) -> bool {
             "an argument cannot be conditional; put `#[cfg(…)]` on two versions of the handler",
         );
     }
-    let mut borrowed = Borrowed(None);
-    match &argument.ty {
-        Type::Reference(reference) => borrowed.0 = Some(reference.clone()),
-        ty => borrowed.visit_type(ty),
-    }
-    if let Some(reference) = borrowed.0 {
-        let inner = code(&reference.elem);
-        let owned = match inner.as_str() {
-            "str" => "write `String`".to_owned(),
-            "[u8]" => "write `Bytes`".to_owned(),
-            _ => format!(
-                "take `{inner}` by value, or through an extractor such as `State` or `Json`"
-            ),
-        };
-        mistakes.at(
-            reference,
-            format!("a handler cannot borrow its arguments; {owned}"),
-        );
+    if borrows(&argument.ty, mistakes) {
         return true;
     }
     let mut found = ImplTrait(None);
@@ -190,6 +151,67 @@ fn argument(argument: &Argument, mistakes: &mut Mistakes) -> bool {
         return true;
     }
     false
+}
+
+/// Whether the type borrows from the request, in itself or inside, as `Path<&str>` does.
+fn borrows(ty: &Type, mistakes: &mut Mistakes) -> bool {
+    #[derive(Default)]
+    struct Borrowed {
+        reference: Option<TypeReference>,
+        elided: Option<Lifetime>,
+    }
+    impl Visit<'_> for Borrowed {
+        fn visit_type_reference(&mut self, ty: &TypeReference) {
+            match &ty.lifetime {
+                // One that is declared has been complained about there.
+                Some(lifetime) if lifetime.ident != "_" => visit::visit_type_reference(self, ty),
+                _ => {
+                    self.reference.get_or_insert_with(|| ty.clone());
+                }
+            }
+        }
+        fn visit_lifetime(&mut self, lifetime: &Lifetime) {
+            if lifetime.ident == "_" {
+                self.elided.get_or_insert_with(|| lifetime.clone());
+            }
+        }
+        // The arguments of a function are its own: `Arc<dyn Fn(&str)>`.
+        fn visit_type_fn_ptr(&mut self, _: &TypeFnPtr) {}
+        fn visit_parenthesized_generic_arguments(&mut self, _: &ParenthesizedGenericArguments) {}
+    }
+    const HOW: &str = "a handler cannot borrow its arguments";
+    let mut borrowed = Borrowed::default();
+    match ty {
+        Type::Reference(reference) if is_static(reference) => {
+            borrowed.reference = Some(reference.clone());
+        }
+        ty => borrowed.visit_type(ty),
+    }
+    if let Some(reference) = borrowed.reference {
+        let inner = code(&reference.elem);
+        let owned = match inner.as_str() {
+            "str" => "write `String`".to_owned(),
+            "[u8]" => "write `Bytes`".to_owned(),
+            _ => format!(
+                "take `{inner}` by value, or through an extractor such as `State` or `Json`"
+            ),
+        };
+        mistakes.at(reference, format!("{HOW}; {owned}"));
+        return true;
+    }
+    if let Some(lifetime) = borrowed.elided {
+        mistakes.at(
+            lifetime,
+            format!("{HOW}; write `'static`, or an owned type"),
+        );
+        return true;
+    }
+    matches!(ty, Type::Reference(_))
+}
+
+fn is_static(reference: &TypeReference) -> bool {
+    let lifetime = reference.lifetime.as_ref();
+    lifetime.is_some_and(|lifetime| lifetime.ident == "static")
 }
 
 /// A second `#[idempotent]` on the same function.

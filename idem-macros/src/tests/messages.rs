@@ -575,12 +575,14 @@ fn arguments_that_no_handler_has() {
         "#]],
     );
     check_item(
-        "async fn place(Path(name): Path<&str>, Query(at): Query<Vec<(u8, &[u8])>>, body: &Json<Order>) {}",
+        "async fn place(Path(name): Path<&str>, Query(at): Query<Vec<(u8, &[u8])>>, to: Path<Cow<'_, str>>, body: &Json<Order>) {}",
         &expect![[r#"
             &str
                 a handler cannot borrow its arguments; write `String`
             &[u8]
                 a handler cannot borrow its arguments; write `Bytes`
+            '_
+                a handler cannot borrow its arguments; write `'static`, or an owned type
             &Json<Order>
                 a handler cannot borrow its arguments; take `Json<Order>` by value, or through an extractor such as `State` or `Json`
 
@@ -589,6 +591,7 @@ fn arguments_that_no_handler_has() {
                 async fn place(
                     Path(name): Path<&str>,
                     Query(at): Query<Vec<(u8, &[u8])>>,
+                    to: Path<Cow<'_, str>>,
                     body: &Json<Order>,
                 ) {}
             }
@@ -607,15 +610,17 @@ fn arguments_that_no_handler_has() {
         "#]],
     );
     check_item(
-        "async fn place<'a>(#[cfg(test)] name: Name<'a>) {}",
+        "async fn place<'a>(#[cfg(test)] name: Name<'a>, desk: &'a Desk) {}",
         &expect![[r#"
             'a
                 a handler may outlive its request, so it borrows nothing; leave the lifetime out and take owned values
             #[cfg(test)]
                 an argument cannot be conditional; put `#[cfg(…)]` on two versions of the handler
 
-            #[allow(unused_variables)]
-            async fn place<'a>(#[cfg(test)] name: Name<'a>) {}
+            async fn place<'a>() {
+                #[allow(dead_code, unused_variables)]
+                async fn place<'a>(#[cfg(test)] name: Name<'a>, desk: &'a Desk) {}
+            }
         "#]],
     );
     check_item(

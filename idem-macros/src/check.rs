@@ -159,11 +159,11 @@ fn borrows(ty: &Type, mistakes: &mut Mistakes) -> bool {
     struct Borrowed {
         reference: Option<TypeReference>,
         elided: Option<Lifetime>,
+        is_declared: bool,
     }
     impl Visit<'_> for Borrowed {
         fn visit_type_reference(&mut self, ty: &TypeReference) {
             match &ty.lifetime {
-                // One that is declared has been complained about there.
                 Some(lifetime) if lifetime.ident != "_" => visit::visit_type_reference(self, ty),
                 _ => {
                     self.reference.get_or_insert_with(|| ty.clone());
@@ -173,6 +173,9 @@ fn borrows(ty: &Type, mistakes: &mut Mistakes) -> bool {
         fn visit_lifetime(&mut self, lifetime: &Lifetime) {
             if lifetime.ident == "_" {
                 self.elided.get_or_insert_with(|| lifetime.clone());
+            } else if lifetime.ident != "static" {
+                // It has been complained about where it is declared.
+                self.is_declared = true;
             }
         }
         // The arguments of a function are its own: `Arc<dyn Fn(&str)>`.
@@ -206,7 +209,7 @@ fn borrows(ty: &Type, mistakes: &mut Mistakes) -> bool {
         );
         return true;
     }
-    matches!(ty, Type::Reference(_))
+    borrowed.is_declared
 }
 
 fn is_static(reference: &TypeReference) -> bool {

@@ -4,11 +4,12 @@ use proc_macro2::{Ident, Span};
 use quote::ToTokens;
 use syn::visit::{self, Visit};
 use syn::{
-    Expr, GenericArgument, GenericParam, Lifetime, ParenthesizedGenericArguments, Path,
-    PathArguments, Safety, Type, TypeFnPtr, TypeImplTrait, TypeReference,
+    Expr, GenericParam, Lifetime, ParenthesizedGenericArguments, Safety, Type, TypeFnPtr,
+    TypeImplTrait, TypeReference,
 };
 
 use crate::args::Args;
+use crate::body_extractors::body_extractor;
 use crate::fallback::Repair;
 use crate::handler::{Argument, Handler};
 use crate::mistakes::Mistakes;
@@ -326,62 +327,4 @@ fn new_each_time(runtime: &Expr) -> Option<syn::Error> {
                        it; keep one in the service's state or in a static, and name that";
         syn::Error::new_spanned(path, message)
     })
-}
-
-/// The name of the type, where it is one that is known to read the body.
-pub(crate) fn body_extractor(ty: &Type) -> Option<String> {
-    const READ_THE_BODY: [&str; 12] = [
-        "Json",
-        "Form",
-        "Bytes",
-        "BytesMut",
-        "String",
-        "Multipart",
-        "Request",
-        "RawForm",
-        "Body",
-        "Protobuf",
-        "JsonLines",
-        "Vec",
-    ];
-    let Type::Path(path) = ty else { return None };
-    if !is_well_known(&path.path) {
-        return None;
-    }
-    let segment = path.path.segments.last()?;
-    let name = segment.ident.to_string();
-    if matches!(name.as_str(), "Option" | "Result")
-        && let PathArguments::AngleBracketed(arguments) = &segment.arguments
-        && let Some(GenericArgument::Type(inner)) = arguments.args.first()
-    {
-        return body_extractor(inner);
-    }
-    READ_THE_BODY.contains(&name.as_str()).then_some(name)
-}
-
-/// Whether nothing in front of the name says that it is another type of that name.
-fn is_well_known(path: &Path) -> bool {
-    const MODULES: [&str; 19] = [
-        "alloc",
-        "axum",
-        "axum_core",
-        "axum_extra",
-        "body",
-        "bytes",
-        "core",
-        "extract",
-        "form",
-        "http",
-        "hyper",
-        "json",
-        "multipart",
-        "option",
-        "request",
-        "result",
-        "std",
-        "string",
-        "vec",
-    ];
-    let mut modules = path.segments.iter().rev().skip(1);
-    modules.all(|module| MODULES.iter().any(|name| module.ident == name))
 }

@@ -5,6 +5,7 @@
 
 mod args;
 mod arguments;
+mod body_extractors;
 mod check;
 mod duration;
 mod expand;

@@ -6,7 +6,7 @@ use syn::spanned::Spanned as _;
 use syn::visit::{self, Visit};
 use syn::{Expr, ExprCall};
 
-use crate::check::body_extractor;
+use crate::body_extractors::body_extractor;
 use crate::handler::Handler;
 use crate::names;
 use crate::words::{all_of, nearest};

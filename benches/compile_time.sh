@@ -1,15 +1,20 @@
 #!/usr/bin/env bash
 # How much longer do 100 annotated handlers compile than 100 with `#[debug_handler]`?
 #
-#     benches/compile_time.sh [check|build]
+#     benches/compile_time.sh [check|build]                 # in seconds of processor time
+#     benches/compile_time.sh [check|build] instructions    # counted by valgrind
+#     benches/compile_time.sh lines
 #
-# Builds the dependencies once, then the crate alone, turn and turn about; prints the best of five,
-# in seconds of processor time, which other work on the machine disturbs least.
+# Builds the dependencies once, then the crate alone, turn and turn about. Of the seconds it prints the
+# best of five, for other work on the machine disturbs them; of the compiler's instructions one count,
+# for it is the same every time, though it takes forty times as long. `lines` is how much there is to
+# compile: LLVM's language before any optimisation.
 set -eu
 # With it the second build would find everything already there.
 export CARGO_INCREMENTAL=0
 
 command=${1:-build}
+counted=${2:-seconds}
 repository=$(cd "$(dirname "$0")/.." && pwd)
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
@@ -87,12 +92,44 @@ seconds() { # name
         awk '{ print $1 + $2 }'
 }
 
+cat > "$place/counting" <<'SH'
+#!/bin/sh
+exec valgrind --tool=cachegrind --cache-sim=no --cachegrind-out-file=/dev/null "$@"
+SH
+chmod +x "$place/counting"
+
+instructions() { # name
+    touch "$place/$1/src/main.rs"
+    (cd "$place/$1" && RUSTC_WORKSPACE_WRAPPER="$place/counting" \
+        cargo "$command" --target-dir "$place/target" 2>&1) |
+        awk '/I +refs/ { gsub(",", "", $NF); count = $NF } END { print count }'
+}
+
+lines() { # name
+    touch "$place/$1/src/main.rs"
+    (cd "$place/$1" && cargo rustc --quiet --target-dir "$place/target" -- \
+        --emit=llvm-ir -C no-prepopulate-passes -C codegen-units=1 -C debuginfo=0)
+    cat "$place"/target/debug/deps/"$1"-*.ll | wc -l
+}
+
 write_crate plain ''
 write_crate debug_handler '#[axum::debug_handler]'
 write_crate idempotent '#[axum_idem::idempotent(scope = token)]'
+if [ "$command" = lines ]; then
+    for name in plain debug_handler idempotent; do
+        echo "$name: $(lines "$name") lines"
+    done
+    exit
+fi
 for name in plain debug_handler idempotent; do
     seconds "$name" > /dev/null
 done
+if [ "$counted" = instructions ]; then
+    for name in plain debug_handler idempotent; do
+        echo "$name: $(instructions "$name") instructions"
+    done
+    exit
+fi
 for name in plain debug_handler idempotent; do
     : > "$place/$name.times"
 done

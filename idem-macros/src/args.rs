@@ -4,10 +4,11 @@ use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::ToTokens as _;
 use syn::ext::IdentExt as _;
 use syn::parse::{ParseStream, Parser as _};
-use syn::{Expr, Lit, LitBool, Path, Token, token};
+use syn::{Expr, Lit, LitBool, Path, Token};
 
 use crate::duration;
 use crate::fingerprint::Fingerprint;
+use crate::form::{Form, example, form, with_underscores};
 use crate::mistakes::Mistakes;
 use crate::statuses::Statuses;
 use crate::words::{all_of, nearest, one_of};
@@ -44,16 +45,6 @@ pub(crate) struct Args {
     given: Vec<Ident>,
 }
 
-/// How an argument was written.
-enum Form {
-    /// `required`
-    Alone,
-    /// `ttl = …`
-    Assigned(Box<Expr>),
-    /// `ttl(…)`
-    Called(token::Paren),
-}
-
 impl Args {
     /// Reads all arguments; a mistake in one does not keep the next from being read.
     pub(crate) fn parse(tokens: TokenStream, mistakes: &mut Mistakes) -> Self {
@@ -78,6 +69,13 @@ impl Args {
             );
             return skip_argument(input);
         };
+        if input.peek(Token![-]) {
+            let name = with_underscores(&name, input);
+            if self.is_known(&name, mistakes) {
+                mistakes.at(&name, format!("this is written `{name}`"));
+            }
+            return skip_argument(input);
+        }
         if name == "scope" {
             self.scope_is_meant = true;
         }
@@ -140,7 +138,7 @@ impl Args {
         if NAMES.contains(&given.as_str()) {
             return true;
         }
-        let meant = nearest(&given, NAMES).or_else(|| other_word(&given));
+        let meant = other_word(&given).or_else(|| nearest(&given, NAMES));
         if let Some(meant) = meant {
             self.scope_is_meant |= meant == "scope";
             mistakes.at(
@@ -197,54 +195,6 @@ fn other_word(given: &str) -> Option<&'static str> {
         "mandatory" | "optional" | "key_required" => "required",
         _ => return None,
     })
-}
-
-fn form(name: &Ident, input: ParseStream<'_>) -> syn::Result<Form> {
-    if input.peek(token::Paren) {
-        let content;
-        let paren = syn::parenthesized!(content in input);
-        content.parse::<TokenStream>()?;
-        return Ok(Form::Called(paren));
-    }
-    if input.peek(Token![:]) {
-        let message = format!("expected `=`; write `{}`", example(&name.to_string()));
-        return Err(input.error(message));
-    }
-    let Some(equals) = input.parse::<Option<Token![=]>>()? else {
-        return Ok(Form::Alone);
-    };
-    if input.is_empty() || input.peek(Token![,]) {
-        let message = format!(
-            "`{name}` lacks its value; write `{}`",
-            example(&name.to_string())
-        );
-        return Err(syn::Error::new(equals.span, message));
-    }
-    input
-        .parse()
-        .map(|value| Form::Assigned(Box::new(value)))
-        .map_err(|error: syn::Error| {
-            let example = example(&name.to_string());
-            let message =
-                format!("cannot read the value of `{name}`: {error}; write it as in `{example}`");
-            syn::Error::new(error.span(), message)
-        })
-}
-
-/// How the argument is written, for a message.
-fn example(argument: &str) -> &'static str {
-    match argument {
-        "scope" => "scope = token",
-        "ttl" => "ttl = \"24h\"",
-        "required" => "required",
-        "record" => "record = [2xx, 4xx]",
-        "record_rejections" => "record_rejections",
-        "in_flight" => "in_flight = wait(\"5s\")",
-        "on_unknown" => "on_unknown = hold",
-        "fingerprint" => "fingerprint = json",
-        "runtime" => "runtime = desk.idempotency",
-        _ => "crate = ::axum_idem",
-    }
 }
 
 fn is_flag(name: &Ident, form: &Form, mistakes: &mut Mistakes) -> bool {

@@ -1,10 +1,12 @@
 //! How the handler's arguments get into the user's future, and stay until it ends.
 
 use proc_macro2::{Ident, Span, TokenStream};
-use quote::{ToTokens, quote};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::spanned::Spanned as _;
 
 use crate::args::Args;
 use crate::check::Plan;
+use crate::expand::private;
 use crate::handler::{Argument, Handler};
 use crate::patterns;
 
@@ -48,27 +50,24 @@ impl<'a> Arguments<'a> {
     }
 
     /// The last argument as the function declares it.
-    pub(crate) fn last_declaration(
-        &self,
-        args: &Args,
-        plan: &Plan,
-        private: &TokenStream,
-    ) -> TokenStream {
-        let wrapper = if plan.names_last {
-            quote!(#private::Headed)
+    pub(crate) fn last_declaration(&self, args: &Args, plan: &Plan) -> TokenStream {
+        // A complaint about the wrapped type is one about the type that the user wrote.
+        let (attrs, ty, span) = match &self.last {
+            None => (&[][..], quote!(()), Span::call_site()),
+            Some(Parameter { argument, .. }) => {
+                let Argument { attrs, ty, .. } = argument;
+                (&attrs[..], ty.to_token_stream(), ty.span())
+            }
+        };
+        let wrapper = if plan.last_named.is_some() {
+            Ident::new("Headed", span)
         } else {
-            quote!(#private::Deferred)
+            Ident::new("Deferred", span)
         };
         // What a request without a key gets depends on more than the request's head.
         let lazy = (args.required || args.runtime.is_some()).then(|| quote!(, true));
-        let name = self.wrapped_name();
-        match &self.last {
-            None => quote!(#name: #wrapper<() #lazy>),
-            Some(last) => {
-                let Argument { attrs, ty, .. } = last.argument;
-                quote!(#(#attrs)* #name: #wrapper<#ty #lazy>)
-            }
-        }
+        let (name, private) = (self.wrapped_name(), private(args, span));
+        quote_spanned!(span=> #(#attrs)* #name: #private::#wrapper<#ty #lazy>)
     }
 
     /// The last argument's own name where it has one, so that `#[instrument(skip(order))]` below
@@ -81,20 +80,23 @@ impl<'a> Arguments<'a> {
     }
 
     /// Takes the last argument out of its wrapper, where the scope has to look at it.
-    pub(crate) fn split(&self, plan: &Plan) -> TokenStream {
-        match &self.last {
-            Some(last) if plan.names_last => {
-                let (pattern, body, wrapped) =
-                    (last.pattern(), local("__idem_body"), self.wrapped_name());
-                quote!(let (#pattern, #body) = #wrapped.split();)
-            }
-            _ => TokenStream::new(),
+    pub(crate) fn split(&self, args: &Args, plan: &Plan) -> TokenStream {
+        let (Some(last), Some(named)) = (&self.last, &plan.last_named) else {
+            return TokenStream::new();
+        };
+        let (pattern, body, wrapped) = (last.pattern(), local("__idem_body"), self.wrapped_name());
+        let private = private(args, Span::call_site());
+        // That it reads the body, if it does, is a complaint about the name in the scope.
+        let split = quote_spanned!(named.span()=> .split());
+        quote! {
+            use #private::Split as _;
+            let (#pattern, #body) = #wrapped #split;
         }
     }
 
     /// What is handed over to be admitted.
     pub(crate) fn deferred(&self, plan: &Plan) -> Ident {
-        if plan.names_last {
+        if plan.last_named.is_some() {
             local("__idem_body")
         } else {
             self.wrapped_name()
@@ -104,7 +106,7 @@ impl<'a> Arguments<'a> {
     /// What a request that is admitted gets of the last argument.
     pub(crate) fn admitted(&self, plan: &Plan) -> TokenStream {
         match &self.last {
-            Some(last) if !plan.names_last => last.pattern(),
+            Some(last) if plan.last_named.is_none() => last.pattern(),
             _ => quote!(()),
         }
     }

@@ -1,16 +1,22 @@
 //! Every rule about the handler, and those between it and the arguments, in one place.
 
-use proc_macro2::Ident;
+use proc_macro2::{Ident, Span};
 use quote::ToTokens;
 use syn::visit::{self, Visit};
-use syn::{Attribute, GenericArgument, GenericParam, PathArguments, Safety, Type, TypeImplTrait};
+use syn::{
+    Expr, GenericParam, Lifetime, ParenthesizedGenericArguments, Safety, Type, TypeFnPtr,
+    TypeImplTrait, TypeReference,
+};
 
 use crate::args::Args;
+use crate::body_extractors::body_extractor;
 use crate::fallback::Repair;
 use crate::handler::{Argument, Handler};
 use crate::mistakes::Mistakes;
 use crate::names;
 use crate::scope::{self, Part};
+use crate::scope_names::{Names, not_at_once};
+use crate::words::code;
 
 /// What axum's own `Handler` takes.
 const MOST_ARGUMENTS: usize = 16;
@@ -18,8 +24,8 @@ const MOST_ARGUMENTS: usize = 16;
 /// What the expansion needs to know beyond the arguments themselves.
 pub(crate) struct Plan {
     pub(crate) parts: Vec<Part>,
-    /// The scope or the runtime names a binding of the last argument, so that it reads no body.
-    pub(crate) names_last: bool,
+    /// The name of the last argument's that the scope or the runtime uses, so that it reads no body.
+    pub(crate) last_named: Option<Ident>,
     /// The names that the scope may use, and those that the runtime may.
     pub(crate) runtime_names: Vec<Ident>,
 }
@@ -129,24 +135,13 @@ fn argument(argument: &Argument, mistakes: &mut Mistakes) -> bool {
             "an argument cannot be conditional; put `#[cfg(…)]` on two versions of the handler",
         );
     }
-    if let Type::Reference(reference) = &argument.ty {
-        let inner = reference.elem.to_token_stream().to_string();
-        let owned = match inner.as_str() {
-            "str" => "write `String`".to_owned(),
-            _ => format!(
-                "take `{inner}` by value, or through an extractor such as `State` or `Json`"
-            ),
-        };
-        mistakes.at(
-            &argument.ty,
-            format!("a handler cannot borrow its arguments; {owned}"),
-        );
+    if borrows(&argument.ty, mistakes) {
         return true;
     }
     let mut found = ImplTrait(None);
     found.visit_type(&argument.ty);
     if let Some(ty) = found.0 {
-        let bounds = ty.bounds.to_token_stream();
+        let bounds = code(&ty.bounds);
         mistakes.at(
             ty,
             format!(
@@ -159,19 +154,98 @@ fn argument(argument: &Argument, mistakes: &mut Mistakes) -> bool {
     false
 }
 
+/// Whether the type borrows from the request, in itself or inside, as `Path<&str>` does.
+fn borrows(ty: &Type, mistakes: &mut Mistakes) -> bool {
+    #[derive(Default)]
+    struct Borrowed {
+        reference: Option<TypeReference>,
+        elided: Option<Lifetime>,
+        is_declared: bool,
+    }
+    impl Visit<'_> for Borrowed {
+        fn visit_type_reference(&mut self, ty: &TypeReference) {
+            match &ty.lifetime {
+                Some(lifetime) if lifetime.ident != "_" => visit::visit_type_reference(self, ty),
+                _ => {
+                    self.reference.get_or_insert_with(|| ty.clone());
+                }
+            }
+        }
+        fn visit_lifetime(&mut self, lifetime: &Lifetime) {
+            if lifetime.ident == "_" {
+                self.elided.get_or_insert_with(|| lifetime.clone());
+            } else if lifetime.ident != "static" {
+                // It has been complained about where it is declared.
+                self.is_declared = true;
+            }
+        }
+        // The arguments of a function are its own: `Arc<dyn Fn(&str)>`.
+        fn visit_type_fn_ptr(&mut self, _: &TypeFnPtr) {}
+        fn visit_parenthesized_generic_arguments(&mut self, _: &ParenthesizedGenericArguments) {}
+    }
+    const HOW: &str = "a handler cannot borrow its arguments";
+    let mut borrowed = Borrowed::default();
+    match ty {
+        Type::Reference(reference) if is_static(reference) => {
+            borrowed.reference = Some(reference.clone());
+        }
+        ty => borrowed.visit_type(ty),
+    }
+    if let Some(reference) = borrowed.reference {
+        let inner = code(&reference.elem);
+        let owned = match inner.as_str() {
+            "str" => "write `String`".to_owned(),
+            "[u8]" => "write `Bytes`".to_owned(),
+            _ => format!(
+                "take `{inner}` by value, or through an extractor such as `State` or `Json`"
+            ),
+        };
+        mistakes.at(reference, format!("{HOW}; {owned}"));
+        return true;
+    }
+    if let Some(lifetime) = borrowed.elided {
+        mistakes.at(
+            lifetime,
+            format!("{HOW}; write `'static`, or an owned type"),
+        );
+        return true;
+    }
+    borrowed.is_declared
+}
+
+fn is_static(reference: &TypeReference) -> bool {
+    let lifetime = reference.lifetime.as_ref();
+    lifetime.is_some_and(|lifetime| lifetime.ident == "static")
+}
+
 /// A second `#[idempotent]` on the same function.
-pub(crate) fn doubled(attrs: &mut Vec<Attribute>, mistakes: &mut Mistakes) {
-    attrs.retain(|attr| {
+pub(crate) fn doubled(handler: &mut Handler, mistakes: &mut Mistakes) {
+    const TWICE: &str = "`#[idempotent]` is given twice; put all arguments into one";
+    handler.attrs.retain(|attr| {
         let last = attr.path().segments.last();
         let doubled = last.is_some_and(|segment| segment.ident == "idempotent");
         if doubled {
-            mistakes.at(
-                attr.path(),
-                "`#[idempotent]` is given twice; put all arguments into one",
-            );
+            mistakes.at(attr.path(), TWICE);
         }
         !doubled
     });
+    // Under another name it has not been seen, but what it makes of the function is.
+    let is_expanded = handler.last().is_some_and(|last| match &last.ty {
+        Type::Path(path) => path
+            .path
+            .segments
+            .iter()
+            .any(|part| part.ident == "__private"),
+        _ => false,
+    });
+    if is_expanded {
+        mistakes.at_span(attribute(handler), TWICE);
+    }
+}
+
+/// The place of the attribute itself, as a token that the user wrote.
+fn attribute(handler: &Handler) -> Span {
+    Span::call_site().resolved_at(handler.sig.fn_token.span)
 }
 
 /// Checks what the arguments say about the handler.
@@ -181,7 +255,7 @@ pub(crate) fn plan(args: &Args, handler: &Handler, mistakes: &mut Mistakes) -> P
         parts = scope::parts(value, handler, mistakes);
     } else if !args.scope_is_meant {
         mistakes.at_span(
-            proc_macro2::Span::call_site(),
+            attribute(handler),
             format!(
                 "`scope` is missing: whose key is it? write `scope = …` with {}",
                 scope::CHOICES
@@ -219,7 +293,7 @@ pub(crate) fn plan(args: &Args, handler: &Handler, mistakes: &mut Mistakes) -> P
     }
     Plan {
         parts,
-        names_last: scope_last.is_some() || runtime_last.is_some(),
+        last_named: scope_last.or(runtime_last),
         runtime_names,
     }
 }
@@ -228,39 +302,29 @@ fn runtime_names(args: &Args, handler: &Handler, mistakes: &mut Mistakes) -> Vec
     let Some(runtime) = &args.runtime else {
         return Vec::new();
     };
-    let problem = scope::Names::of(handler)
-        .unknown("runtime", runtime)
-        .or_else(|| scope::not_at_once("runtime", runtime));
+    let problem = new_each_time(runtime)
+        .or_else(|| Names::of(handler).unknown("runtime", runtime))
+        .or_else(|| not_at_once("runtime", runtime));
     if let Some(problem) = problem {
         mistakes.push(problem);
     }
     names::variables(runtime.to_token_stream())
 }
 
-/// The name of the type, where it is one that is known to read the body.
-pub(crate) fn body_extractor(ty: &Type) -> Option<String> {
-    const READ_THE_BODY: [&str; 12] = [
-        "Json",
-        "Form",
-        "Bytes",
-        "BytesMut",
-        "String",
-        "Multipart",
-        "Request",
-        "RawForm",
-        "Body",
-        "Protobuf",
-        "JsonLines",
-        "Vec",
-    ];
-    let Type::Path(path) = ty else { return None };
-    let segment = path.path.segments.last()?;
-    let name = segment.ident.to_string();
-    if matches!(name.as_str(), "Option" | "Result")
-        && let PathArguments::AngleBracketed(arguments) = &segment.arguments
-        && let Some(GenericArgument::Type(inner)) = arguments.args.first()
-    {
-        return body_extractor(inner);
-    }
-    READ_THE_BODY.contains(&name.as_str()).then_some(name)
+/// The mistake of a runtime that is made for each request, and so remembers none before it.
+fn new_each_time(runtime: &Expr) -> Option<syn::Error> {
+    let made = match runtime {
+        Expr::Call(call) => &*call.func,
+        Expr::MethodCall(call) => return new_each_time(&call.receiver),
+        Expr::Reference(reference) => return new_each_time(&reference.expr),
+        _ => return None,
+    };
+    let Expr::Path(path) = made else { return None };
+    let mut names = path.path.segments.iter().rev().map(|part| &part.ident);
+    let (made, of) = (names.next()?, names.next()?);
+    (of == "Idempotency" && (made == "in_memory" || made == "builder")).then(|| {
+        let message = "this is a new `Idempotency` for each request, which remembers none before \
+                       it; keep one in the service's state or in a static, and name that";
+        syn::Error::new_spanned(path, message)
+    })
 }

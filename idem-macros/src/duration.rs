@@ -23,11 +23,13 @@ pub(crate) fn from_expr(argument: &str, example: &str, value: &Expr) -> syn::Res
                 Err(problem) => problem,
             },
             Lit::Int(number) if unit(number.suffix()).is_some() => {
-                format!("a duration stands in quotes; write `\"{number}\"`")
+                let (digits, unit) = (number.base10_digits(), number.suffix());
+                format!("a duration stands in quotes; write `\"{digits}{unit}\"`")
             }
-            Lit::Int(number) if number.suffix().is_empty() => format!(
-                "{number} has no unit; write `\"{number}s\"` for seconds or `\"{number}h\"` for hours"
-            ),
+            Lit::Int(number) if number.suffix().is_empty() => match number.base10_digits() {
+                "0" => zero("0"),
+                digits => no_unit(digits),
+            },
             _ => format!("`{argument}` takes a duration in quotes; write `\"{example}\"`"),
         },
         _ => format!("`{argument}` takes a duration in quotes; write `\"{example}\"`"),
@@ -42,6 +44,16 @@ fn unit(name: &str) -> Option<u64> {
         .map(|(_, millis)| *millis)
 }
 
+fn zero(text: &str) -> String {
+    format!("`{text}` is zero; a duration is longer than nothing, such as `\"90s\"` or `\"24h\"`")
+}
+
+fn no_unit(digits: &str) -> String {
+    format!(
+        "`{digits}` has no unit; write `\"{digits}s\"` for seconds or `\"{digits}h\"` for hours"
+    )
+}
+
 /// The milliseconds that `text` stands for, or what is wrong with it and what to write.
 fn read(text: &str) -> Result<u64, String> {
     let cannot = || format!("cannot read `{text}` as a duration; {HOW}");
@@ -54,10 +66,11 @@ fn read(text: &str) -> Result<u64, String> {
             "`{text}` is negative; a duration is longer than nothing, such as `\"{positive}\"`"
         ));
     }
+    if text.bytes().all(|byte| byte == b'0') {
+        return Err(zero(text));
+    }
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(format!(
-            "`{text}` has no unit; write `\"{text}s\"` for seconds or `\"{text}h\"` for hours"
-        ));
+        return Err(no_unit(text));
     }
     let tidy: String = text.to_lowercase().split_whitespace().collect();
     if tidy != text && read(&tidy).is_ok() {
@@ -105,9 +118,7 @@ fn read(text: &str) -> Result<u64, String> {
         rest = after;
     }
     match total {
-        0 => Err(format!(
-            "`{text}` is zero; a duration is longer than nothing, such as `\"90s\"` or `\"24h\"`"
-        )),
+        0 => Err(zero(text)),
         _ if total > LONGEST => Err(too_long()),
         _ => Ok(total),
     }
@@ -143,7 +154,7 @@ mod tests {
             ("24", "write `\"24s\"`"),
             ("-1h", "negative"),
             ("0s", "is zero"),
-            ("0", "no unit"),
+            ("0", "is zero"),
             ("1.5h", "`\"1h30m\"`"),
             ("24 hourz", "cannot read `24 hourz`"),
             ("24H", "write `\"24h\"`"),

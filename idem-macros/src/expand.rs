@@ -38,9 +38,9 @@ pub(crate) fn expand(args: &Args, plan: &Plan, handler: &Handler) -> TokenStream
 
     let arguments = Arguments::of(handler);
     let head = arguments.head_declarations();
-    let last = arguments.last_declaration(args, plan, &private);
+    let last = arguments.last_declaration(args, plan);
     let policy = policy(args, name, &private);
-    let split = arguments.split(plan);
+    let split = arguments.split(args, plan);
     let admit = admit(args, plan, &arguments);
     let run = run(args, plan, &arguments, handler);
     let span = returns::span(&handler.sig);
@@ -84,24 +84,23 @@ fn is_inert(attr: &Attribute) -> bool {
     first.is_some_and(|first| INERT.iter().any(|name| first.ident == name))
 }
 
-/// The path of what generated code names, as if it were written at `span`.
-fn private(args: &Args, span: Span) -> TokenStream {
-    let default = || quote_spanned!(span=> ::axum_idem);
-    let facade = args
-        .facade
-        .as_ref()
-        .map_or_else(default, ToTokens::to_token_stream);
-    quote_spanned!(span=> #facade::__private)
+/// The path of what generated code names, as if it were written at `span`; or at the path that the
+/// user gave, since that may not be the one.
+pub(crate) fn private(args: &Args, span: Span) -> TokenStream {
+    match &args.facade {
+        None => quote_spanned!(span=> ::axum_idem::__private),
+        Some(facade) => quote_spanned!(facade.span()=> #facade::__private),
+    }
 }
 
 fn policy(args: &Args, name: &Ident, private: &TokenStream) -> TokenStream {
     let name = name.to_string();
-    let name = name.trim_start_matches("r#");
+    let name = format!("::{}", name.trim_start_matches("r#"));
     let mut policy = quote! {
-        #private::Policy::new(::core::concat!(::core::module_path!(), "::", #name))
+        #private::Policy::new(::core::concat!(::core::module_path!(), #name))
     };
     let mut set = |call: TokenStream| policy.extend(call);
-    if let Some(millis) = args.ttl_millis {
+    if let Some(millis) = args.ttl_millis.map(number) {
         set(quote!(.ttl_millis(#millis)));
     }
     if args.required {
@@ -114,7 +113,7 @@ fn policy(args: &Args, name: &Ident, private: &TokenStream) -> TokenStream {
     if args.record_rejections {
         set(quote!(.record_rejections()));
     }
-    if let Some(millis) = args.wait_millis {
+    if let Some(millis) = args.wait_millis.map(number) {
         set(quote!(.wait_millis(#millis)));
     }
     if args.hold_unknown {
@@ -125,6 +124,19 @@ fn policy(args: &Args, name: &Ident, private: &TokenStream) -> TokenStream {
         set(quote!(.fingerprint(#fingerprint)));
     }
     policy
+}
+
+/// The number as a person writes it, `86_400_000`.
+fn number(number: u64) -> TokenStream {
+    let digits = number.to_string();
+    let mut written = String::new();
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            written.push('_');
+        }
+        written.push(digit);
+    }
+    written.parse().unwrap_or_else(|_| number.to_token_stream())
 }
 
 /// `__IDEM_POLICY.admit(order).token()`

@@ -31,8 +31,10 @@ pub(crate) fn expand(handler: &Handler, repair: Repair) -> TokenStream {
     let Some(body) = body else {
         return quote!(#(#attrs)* #vis #sig;);
     };
+    // What only the scope would have used is no second mistake.
+    let allow = quote!(#[allow(unused_variables)]);
     match repair {
-        Repair::AsWritten => quote!(#(#attrs)* #vis #sig { #body }),
+        Repair::AsWritten => quote!(#(#attrs)* #allow #vis #sig { #body }),
         Repair::Qualifiers => {
             let mut sig = sig.clone();
             sig.constness = None;
@@ -41,12 +43,12 @@ pub(crate) fn expand(handler: &Handler, repair: Repair) -> TokenStream {
             if sig.asyncness.is_none() && !gives_a_future(&sig.output) {
                 sig.asyncness = Some(syn::Token![async](sig.fn_token.span));
             }
-            quote!(#(#attrs)* #vis #sig { #body })
+            quote!(#(#attrs)* #allow #vis #sig { #body })
         }
         Repair::Stub => {
             let (name, generics) = (&sig.ident, &sig.generics);
             let (_, _, bounds) = generics.split_for_impl();
-            let as_written = quote!(#[allow(dead_code)] #sig { #body });
+            let as_written = quote!(#[allow(dead_code, unused_variables)] #sig { #body });
             // Inside another function there is no `Self`.
             let as_written = (!names::mentions_self(as_written.clone())).then_some(as_written);
             quote!(#vis async fn #name #generics () #bounds { #as_written })
@@ -56,12 +58,13 @@ pub(crate) fn expand(handler: &Handler, repair: Repair) -> TokenStream {
 
 /// Something that no attribute can make a handler of, and what of it can still be emitted.
 pub(crate) fn not_a_function(
-    error: syn::Error,
+    error: &syn::Error,
     item: TokenStream,
     mistakes: &mut Mistakes,
 ) -> TokenStream {
     let Some(other) = handler::other_item(item.clone()) else {
-        mistakes.push(error);
+        let message = format!("cannot read this function: {error}");
+        mistakes.at_span(error.span(), message);
         return item;
     };
     mistakes.at(

@@ -9,6 +9,8 @@ use crate::words::nearest;
 
 const HOW: &str = "`fingerprint` is `body`, `json`, `json(\"/amount\", \"/currency\")` or `none`";
 
+const WHOLE_BODY: &str = "an empty pointer means the whole body; write `fingerprint = json`";
+
 /// Which parts of the body tell a retry from a reused key.
 pub(crate) enum Fingerprint {
     Body,
@@ -89,10 +91,16 @@ fn pointer(argument: &Expr) -> Result<LitStr, String> {
     };
     let value = text.value();
     if value.is_empty() {
-        return Err("an empty pointer means the whole body; write `fingerprint = json`".to_owned());
+        return Err(WHOLE_BODY.to_owned());
     }
     if !value.starts_with('/') {
-        let fixed = value.trim_start_matches("$.").replace('.', "/");
+        // Written as a path, `$.lines[0].price` or so.
+        let is_name = |part: &&str| !matches!(*part, "" | "$");
+        let parts = value.split(['.', '[', ']', '/']).filter(is_name);
+        let fixed = parts.collect::<Vec<_>>().join("/");
+        if fixed.is_empty() {
+            return Err(WHOLE_BODY.to_owned());
+        }
         return Err(format!(
             "a JSON pointer begins with `/`; write `\"/{fixed}\"`"
         ));
@@ -135,12 +143,15 @@ mod tests {
 
     #[test]
     fn a_wrong_one_says_what_to_write() {
-        let table: [(Expr, &str); 9] = [
+        let table: [(Expr, &str); 12] = [
             (parse_quote!(md5), "`fingerprint` is `body`"),
             (parse_quote!(jsno), "did you mean `json`"),
             (parse_quote!("json"), "without quotes"),
             (parse_quote!(json("amount")), "write `\\\"/amount\\\"`"),
             (parse_quote!(json("$.a.b")), "write `\\\"/a/b\\\"`"),
+            (parse_quote!(json(".a")), "write `\\\"/a\\\"`"),
+            (parse_quote!(json("$.a[0].b")), "write `\\\"/a/0/b\\\"`"),
+            (parse_quote!(json("$")), "whole body"),
             (parse_quote!(json("")), "whole body"),
             (parse_quote!(json("/~2")), "`~0`"),
             (parse_quote!(json()), "names no pointer"),

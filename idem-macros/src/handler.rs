@@ -2,7 +2,9 @@
 
 use proc_macro2::{Ident, TokenStream, TokenTree};
 use syn::parse::{Parse, ParseStream};
-use syn::{Attribute, FnArg, Pat, PatType, Receiver, Signature, Token, Type, Visibility, token};
+use syn::{
+    Attribute, Block, FnArg, Pat, PatType, Receiver, Signature, Token, Type, Visibility, token,
+};
 
 use crate::patterns;
 
@@ -69,10 +71,20 @@ impl Parse for Handler {
         let body = if input.parse::<Option<Token![;]>>()?.is_some() {
             None
         } else {
+            let whole = input.fork();
             let body;
             let _: token::Brace = syn::braced!(body in input);
             attrs.extend(Attribute::parse_inner(&body)?.into_iter().map(outer));
-            Some(body.parse()?)
+            let is_complete = body.fork().call(Block::parse_within).is_ok();
+            let body: TokenStream = body.parse()?;
+            // The compiler has complained about a half-typed one. Between its own braces it does so
+            // in the same words at the same place again, and tells that once.
+            Some(if is_complete {
+                body
+            } else {
+                attrs.push(syn::parse_quote!(#[allow(unused_braces)]));
+                whole.parse::<TokenTree>()?.into()
+            })
         };
         let mut receiver = None;
         let mut arguments = Vec::new();
@@ -107,7 +119,7 @@ pub(crate) struct OtherItem {
 
 /// What the item is, when it is no function.
 pub(crate) fn other_item(item: TokenStream) -> Option<OtherItem> {
-    const WORDS: [(&str, &str); 11] = [
+    const WORDS: [(&str, &str); 14] = [
         ("struct", "a struct"),
         ("enum", "an enum"),
         ("union", "a union"),
@@ -119,12 +131,16 @@ pub(crate) fn other_item(item: TokenStream) -> Option<OtherItem> {
         ("const", "a constant"),
         ("use", "an import"),
         ("let", "a `let` statement"),
+        ("extern", "an `extern` item"),
+        ("macro_rules", "a macro"),
+        ("!", "the call of a macro"),
     ];
-    for token in item {
+    let tokens: Vec<TokenTree> = item.into_iter().collect();
+    if tokens.iter().any(|token| token.to_string() == "fn") {
+        return None;
+    }
+    for token in tokens {
         let word = token.to_string();
-        if word == "fn" {
-            return None;
-        }
         let closure = [("|", "a closure")];
         let known = WORDS
             .iter()

@@ -5,17 +5,20 @@
 
 mod args;
 mod arguments;
+mod body_extractors;
 mod check;
 mod duration;
 mod expand;
 mod fallback;
 mod fingerprint;
+mod form;
 mod handler;
 mod mistakes;
 mod names;
 mod patterns;
 mod returns;
 mod scope;
+mod scope_names;
 mod statuses;
 #[cfg(test)]
 mod tests;
@@ -138,6 +141,12 @@ use crate::transform::transform;
 /// `#[debug_handler]`, `#[tracing::instrument]` and `#[utoipa::path]` stand above or below.
 /// Those that need the declared answer stand above: `#[utoipa::path]`, `#[instrument(err)]`. On a
 /// handler without arguments `#[debug_handler]` stands below.
+///
+/// # Errors of the compiler
+///
+/// What cannot work does not compile. All mistakes of one attribute are told together, each at its
+/// own token, and `axum_idem::compile_errors` has an entry for every message. A function with
+/// mistakes stays what it is without the attribute, so that the rest of the crate is checked too.
 #[proc_macro_attribute]
 pub fn idempotent(
     arguments: proc_macro::TokenStream,

@@ -1,17 +1,15 @@
 //! Reads the value of `scope`: whose key it is.
 
-use proc_macro2::{Ident, TokenStream};
+use proc_macro2::{Delimiter, Group, Ident, TokenStream};
 use quote::{ToTokens, quote};
 use syn::spanned::Spanned as _;
-use syn::visit::{self, Visit};
 use syn::{Expr, ExprCall, Lit, LitStr};
 
 use crate::arguments::{Arguments, local};
-use crate::check::body_extractor;
 use crate::handler::Handler;
 use crate::mistakes::Mistakes;
 use crate::names;
-use crate::words::{all_of, nearest};
+use crate::scope_names::{Names, not_at_once, root};
 
 /// One part of a scope.
 pub(crate) enum Part {
@@ -73,10 +71,17 @@ fn part(value: &Expr, in_tuple: bool, handler: &Handler, mistakes: &mut Mistakes
                 return None;
             }
         }
+        Expr::Tuple(_) if in_tuple => {
+            let message =
+                "all parts of a scope stand in one tuple; leave the inner parentheses out";
+            mistakes.at(value, message);
+            return None;
+        }
         _ => {}
     }
     let problem = names
-        .unknown("scope", value)
+        .built_in_inside(value)
+        .or_else(|| names.unknown("scope", value))
         .or_else(|| not_at_once("scope", value));
     if let Some(problem) = problem {
         mistakes.push(problem);
@@ -132,155 +137,24 @@ fn header(call: &ExprCall) -> syn::Result<Part> {
 fn literal_problem(literal: &Lit, in_tuple: bool, names: &Names) -> Option<String> {
     if let Lit::Str(text) = literal {
         let text = text.value();
-        if matches!(text.as_str(), "token" | "global") || names.bound(&text) {
-            return Some(format!("a scope stands without quotes; write `{text}`"));
+        let meant = match text.to_lowercase().as_str() {
+            "authorization" => Some("token"),
+            "token" | "global" => Some(text.as_str()),
+            _ => {
+                let value = syn::parse_str(&text).ok();
+                let root = value.as_ref().and_then(root).map(ToString::to_string);
+                root.is_some_and(|root| names.bound(&root))
+                    .then_some(text.as_str())
+            }
+        };
+        if let Some(meant) = meant {
+            return Some(format!("a scope stands without quotes; write `{meant}`"));
         }
         if !in_tuple && text.contains('-') {
             return Some(format!("a header's scope is written `header(\"{text}\")`"));
         }
     }
     (!in_tuple).then(|| format!("this scope is the same for every caller; write {CHOICES}"))
-}
-
-/// The names that a scope may use.
-pub(crate) struct Names {
-    head: Vec<Ident>,
-    last: Vec<Ident>,
-    /// The last argument reads the body: its names are known, and of no use.
-    last_is_body: bool,
-}
-
-impl Names {
-    pub(crate) fn of(handler: &Handler) -> Self {
-        let head = handler
-            .head()
-            .iter()
-            .flat_map(|argument| &argument.bindings);
-        let last = handler.last().map(|argument| argument.bindings.clone());
-        Self {
-            head: head.cloned().collect(),
-            last: last.unwrap_or_default(),
-            last_is_body: handler
-                .last()
-                .is_some_and(|last| body_extractor(&last.ty).is_some()),
-        }
-    }
-
-    fn all(&self) -> impl Iterator<Item = String> + '_ {
-        self.head.iter().chain(&self.last).map(ToString::to_string)
-    }
-
-    fn bound(&self, name: &str) -> bool {
-        self.all().any(|bound| bound == name)
-    }
-
-    /// The mistake of an expression that begins with a name that no argument has.
-    pub(crate) fn unknown(&self, argument: &str, value: &Expr) -> Option<syn::Error> {
-        let root = root(value)?;
-        let name = root.to_string();
-        if self.bound(&name) {
-            return None;
-        }
-        if name == "self" {
-            return Some(syn::Error::new_spanned(
-                root,
-                "a handler has no `self`; name one of its arguments",
-            ));
-        }
-        if argument == "scope" && matches!(name.as_str(), "token" | "global") {
-            return Some(syn::Error::new_spanned(
-                root,
-                format!(
-                    "`{name}` stands alone, for it is no argument of the handler; write `scope = {name}`"
-                ),
-            ));
-        }
-        // A constant, or the type that a longer expression begins with.
-        let alone = matches!(value, Expr::Path(_)) && name.contains(char::is_lowercase);
-        if !alone && name.starts_with(char::is_uppercase) {
-            return None;
-        }
-        let last = self.last.iter().filter(|_| !self.last_is_body);
-        let bound: Vec<String> = self
-            .head
-            .iter()
-            .chain(last)
-            .map(ToString::to_string)
-            .collect();
-        let bound = bound.iter().map(String::as_str);
-        let choices = match argument {
-            "scope" => {
-                "a scope is `token`, `header(\"…\")`, `global`, or made of the handler's arguments"
-            }
-            _ => "a runtime is made of the handler's arguments",
-        };
-        let built_in = ["token", "global", "header"].into_iter();
-        let hint = match nearest(&name, bound.clone().chain(built_in)) {
-            Some(meant) => format!("did you mean `{meant}`? "),
-            None => String::new(),
-        };
-        let arguments = match bound.len() {
-            0 => String::new(),
-            _ => format!(", which bind {}", all_of(bound)),
-        };
-        Some(syn::Error::new_spanned(
-            root,
-            format!("no argument is called `{name}`; {hint}{choices}{arguments}"),
-        ))
-    }
-}
-
-/// The variable that a chain such as `&user.account().id` begins with.
-fn root(value: &Expr) -> Option<&Ident> {
-    match value {
-        Expr::Path(path) if path.qself.is_none() => path.path.get_ident(),
-        Expr::Field(field) => root(&field.base),
-        Expr::MethodCall(call) => root(&call.receiver),
-        Expr::Reference(reference) => root(&reference.expr),
-        Expr::Unary(unary) => root(&unary.expr),
-        Expr::Paren(paren) => root(&paren.expr),
-        Expr::Group(group) => root(&group.expr),
-        Expr::Index(index) => root(&index.expr),
-        Expr::Try(tried) => root(&tried.expr),
-        Expr::Await(awaited) => root(&awaited.base),
-        _ => None,
-    }
-}
-
-/// A scope is read at once and cannot fail: no `.await`, no `?`.
-pub(crate) fn not_at_once(argument: &str, value: &Expr) -> Option<syn::Error> {
-    struct Finder<'a>(&'a str, Option<syn::Error>);
-    impl Visit<'_> for Finder<'_> {
-        fn visit_expr_await(&mut self, value: &syn::ExprAwait) {
-            self.1 = Some(syn::Error::new(
-                value.await_token.span,
-                format!(
-                    "`{}` is read without waiting; let an extractor do the `.await`, and name its result",
-                    self.0
-                ),
-            ));
-        }
-        fn visit_expr_try(&mut self, value: &syn::ExprTry) {
-            self.1 = Some(syn::Error::new(
-                value.question_token.span(),
-                format!(
-                    "`{}` cannot fail; let an extractor refuse the request, and name its result",
-                    self.0
-                ),
-            ));
-        }
-        // What happens inside these is their own.
-        fn visit_expr_closure(&mut self, _: &syn::ExprClosure) {}
-        fn visit_expr_async(&mut self, _: &syn::ExprAsync) {}
-        fn visit_expr(&mut self, value: &Expr) {
-            if self.1.is_none() {
-                visit::visit_expr(self, value);
-            }
-        }
-    }
-    let mut finder = Finder(argument, None);
-    finder.visit_expr(value);
-    finder.1
 }
 
 impl Part {
@@ -326,10 +200,11 @@ pub(crate) fn reference_to(value: &Expr) -> TokenStream {
             | Expr::Paren(_)
             | Expr::Reference(_)
     );
-    let value = value.to_token_stream();
+    let tokens = value.to_token_stream();
     if binds_tighter {
-        quote!(#and #value)
-    } else {
-        quote!(#and (#value))
+        return quote!(#and #tokens);
     }
+    let mut parentheses = Group::new(Delimiter::Parenthesis, tokens);
+    parentheses.set_span(value.span());
+    quote!(#and #parentheses)
 }

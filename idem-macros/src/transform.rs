@@ -13,12 +13,12 @@ pub(crate) fn transform(arguments: TokenStream, item: TokenStream) -> (TokenStre
     let mut handler: Handler = match syn::parse2(item.clone()) {
         Ok(handler) => handler,
         Err(error) => {
-            let item = fallback::not_a_function(error, item, &mut mistakes);
+            let item = fallback::not_a_function(&error, item, &mut mistakes);
             return (item, mistakes);
         }
     };
     let args = Args::parse(arguments, &mut mistakes);
-    check::doubled(&mut handler.attrs, &mut mistakes);
+    check::doubled(&mut handler, &mut mistakes);
     let repair = check::signature(&handler, &mut mistakes);
     let plan = check::plan(&args, &handler, &mut mistakes);
     let item = if mistakes.is_empty() {

@@ -1,5 +1,7 @@
 //! Words for messages: the name that was probably meant, and lists that read well.
 
+use quote::ToTokens;
+
 /// The name among `known` that is nearest to `given`, when one is near enough to be a slip.
 pub(crate) fn nearest<'a>(
     given: &str,
@@ -32,6 +34,24 @@ fn list<'a>(names: impl IntoIterator<Item = &'a str>, word: &str) -> String {
         Some(last) => format!("{} {word} {last}", quoted.join(", ")),
         None => String::new(),
     }
+}
+
+/// Code as a person writes it, and not as a token stream prints itself.
+pub(crate) fn code(tokens: impl ToTokens) -> String {
+    let mut text = tokens.to_token_stream().to_string();
+    for (printed, written) in [
+        (" :: ", "::"),
+        (":: ", "::"),
+        (" < ", "<"),
+        ("< ", "<"),
+        (" >", ">"),
+        (" ,", ","),
+        ("& ", "&"),
+        (" (", "("),
+    ] {
+        text = text.replace(printed, written);
+    }
+    text
 }
 
 /// How many letters have to be put in, left out, changed or swapped to get from one to the other.
@@ -74,6 +94,20 @@ mod tests {
             ("x", None),
         ] {
             assert_eq!(nearest(given, known), meant, "{given}");
+        }
+    }
+
+    #[test]
+    fn code_reads_as_it_was_written() {
+        for text in [
+            "Json<Order>",
+            "::serde::de::DeserializeOwned + Send",
+            "Arc<dyn Fn(&str)>",
+            "Result<A, B<C>>",
+            "[u8]",
+        ] {
+            let tokens: proc_macro2::TokenStream = text.parse().expect("tokens");
+            assert_eq!(code(tokens), text);
         }
     }
 

@@ -209,10 +209,64 @@ pub struct Headed<T, const LAZY: bool = false> {
     body: Deferred<(), LAZY>,
 }
 
-impl<T, const LAZY: bool> Headed<T, LAZY> {
+/// Takes the argument apart from the rest of the request.
+pub trait Split {
+    /// The argument's type.
+    type Argument;
+    /// The rest of the request.
+    type Rest;
+
     /// The argument, and the rest of the request.
-    pub fn split(self) -> (T, Deferred<(), LAZY>) {
+    fn split(self) -> (Self::Argument, Self::Rest);
+}
+
+impl<T, const LAZY: bool> Split for Headed<T, LAZY> {
+    type Argument = T;
+    type Rest = Deferred<(), LAZY>;
+
+    fn split(self) -> (T, Deferred<(), LAZY>) {
         (self.argument, self.body)
+    }
+}
+
+/// Found before the trait's method, and never compiled: where the argument reads the body after all,
+/// its type being of another crate or name than the attribute knows, the scope hears of it.
+impl<T, const LAZY: bool> Headed<T, LAZY>
+where
+    T: FromRequest<AnyState>,
+{
+    /// The mistake.
+    pub fn split(self) -> (T, Deferred<(), LAZY>)
+    where
+        T: ReadsNoBody,
+    {
+        (self.argument, self.body)
+    }
+}
+
+/// A state of no service's: what is extracted under it is extracted under any.
+#[derive(Clone, Copy, Debug)]
+pub struct AnyState;
+
+/// No type is this: what asks for it has found one that reads the body.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` reads the body, which is extracted only once the key is known to be new",
+    label = "comes from the body",
+    note = "make the scope of an argument before it, such as the user or the path, or of `token` or `header(\"…\")`"
+)]
+pub trait ReadsNoBody {}
+
+/// Keeps that mistake from being told a second time, at the route.
+impl<S, T, const LAZY: bool> FromRequest<S, Via<AnyState>> for Headed<T, LAZY>
+where
+    S: Send + Sync,
+    T: FromRequest<S> + FromRequest<AnyState>,
+{
+    type Rejection = <T as FromRequest<S>>::Rejection;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
+        let argument = <T as FromRequest<S>>::from_request(request, state).await?;
+        Ok(argument.into())
     }
 }
 

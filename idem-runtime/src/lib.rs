@@ -54,9 +54,10 @@ pub mod __private {
     pub use axum::response::Response;
 
     pub use crate::admission::{Admission, ScopePart};
-    pub use crate::deferred::{Deferred, Headed, Via};
+    pub use crate::deferred::{AnyState, Deferred, Headed, ReadsNoBody, Split, Via};
     pub use crate::idempotency::AsIdempotency;
     pub use crate::policy::{FingerprintMode, Policy, Statuses};
+    pub use crate::run::Answer;
     pub use crate::scope::ScopeValue;
 
     /// Names the type that a handler returns, where nothing is ever returned.

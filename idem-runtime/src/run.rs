@@ -17,7 +17,7 @@ impl<T: Send + 'static> Admission<T> {
     pub fn run<H, F>(self, handler: H) -> impl Future<Output = Response>
     where
         H: FnOnce(T) -> F,
-        F: Future<Output: IntoResponse> + Send + 'static,
+        F: Future<Output: Answer> + Send + 'static,
     {
         match self.0 {
             Entrance::Open(argument) => Run::unprotected(handler(argument), Unprotected::Unkeyed),
@@ -28,6 +28,16 @@ impl<T: Send + 'static> Admission<T> {
         }
     }
 }
+
+/// What a handler can answer: anything that is `IntoResponse`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the answer of a handler, for it is not `IntoResponse`",
+    label = "not `IntoResponse`",
+    note = "wrap it, as in `Json<Trade>`, or implement `IntoResponse` for it"
+)]
+pub trait Answer: IntoResponse {}
+
+impl<T: IntoResponse> Answer for T {}
 
 pin_project! {
     /// The future of [`Admission::run`].

@@ -32,9 +32,9 @@ fn the_readmes_handler() {
                 order: ::axum_idem::__private::Deferred<Json<Order>>,
             ) -> impl ::core::future::Future<Output = ::axum_idem::__private::Response> {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
-                        ::core::concat!(::core::module_path!(), "::", "place_trade"),
+                        ::core::concat!(::core::module_path!(), "::place_trade"),
                     )
-                    .ttl_millis(86400000u64);
+                    .ttl_millis(86_400_000);
                 __IDEM_POLICY
                     .admit(order)
                     .token()
@@ -62,7 +62,7 @@ fn no_arguments_and_no_answer() {
                 __idem_body: ::axum_idem::__private::Deferred<()>,
             ) -> impl ::core::future::Future<Output = ::axum_idem::__private::Response> {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
-                    ::core::concat!(::core::module_path!(), "::", "ping"),
+                    ::core::concat!(::core::module_path!(), "::ping"),
                 );
                 __IDEM_POLICY
                     .admit(__idem_body)
@@ -93,13 +93,13 @@ fn every_argument_of_the_attribute() {
                 order: idem::__private::Deferred<Bytes, true>,
             ) -> impl ::core::future::Future<Output = idem::__private::Response> {
                 static __IDEM_POLICY: idem::__private::Policy = idem::__private::Policy::new(
-                        ::core::concat!(::core::module_path!(), "::", "place"),
+                        ::core::concat!(::core::module_path!(), "::place"),
                     )
-                    .ttl_millis(5400000u64)
+                    .ttl_millis(5_400_000)
                     .required()
                     .record(idem::__private::Statuses::NONE.class(2u16).code(503u16))
                     .record_rejections()
-                    .wait_millis(5000u64)
+                    .wait_millis(5_000)
                     .hold_unknown()
                     .fingerprint(idem::__private::FingerprintMode::JsonPointers(&["/amount"]));
                 __IDEM_POLICY
@@ -133,7 +133,7 @@ fn patterns_that_leave_something_behind() {
                 order: ::axum_idem::__private::Deferred<String>,
             ) -> impl ::core::future::Future<Output = ::axum_idem::__private::Response> {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
-                    ::core::concat!(::core::module_path!(), "::", "place"),
+                    ::core::concat!(::core::module_path!(), "::place"),
                 );
                 __IDEM_POLICY
                     .admit(order)
@@ -164,8 +164,9 @@ fn a_scope_over_the_last_argument() {
                 order: ::axum_idem::__private::Headed<Path<u64>>,
             ) -> impl ::core::future::Future<Output = ::axum_idem::__private::Response> {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
-                    ::core::concat!(::core::module_path!(), "::", "cancel"),
+                    ::core::concat!(::core::module_path!(), "::cancel"),
                 );
+                use ::axum_idem::__private::Split as _;
                 let (Path(order), __idem_body) = order.split();
                 __IDEM_POLICY
                     .admit(__idem_body)
@@ -201,7 +202,7 @@ fn generics_outlive_the_request() {
                 T: Order + ::core::marker::Send + 'static,
             {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
-                    ::core::concat!(::core::module_path!(), "::", "place"),
+                    ::core::concat!(::core::module_path!(), "::place"),
                 );
                 __IDEM_POLICY
                     .admit(order)
@@ -230,7 +231,7 @@ fn an_opaque_answer_keeps_its_bounds() {
                 order: ::axum_idem::__private::Deferred<Json<T>>,
             ) -> impl ::core::future::Future<Output = ::axum_idem::__private::Response> {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
-                    ::core::concat!(::core::module_path!(), "::", "watch"),
+                    ::core::concat!(::core::module_path!(), "::watch"),
                 );
                 __IDEM_POLICY
                     .admit(order)
@@ -263,7 +264,7 @@ fn an_answer_that_is_only_a_response() {
                 order: ::axum_idem::__private::Deferred<String>,
             ) -> impl ::core::future::Future<Output = ::axum_idem::__private::Response> {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
-                    ::core::concat!(::core::module_path!(), "::", "place"),
+                    ::core::concat!(::core::module_path!(), "::place"),
                 );
                 __IDEM_POLICY
                     .admit(order)
@@ -291,7 +292,7 @@ fn an_opaque_answer_beside_self() {
                 order: ::axum_idem::__private::Deferred<String>,
             ) -> impl ::core::future::Future<Output = ::axum_idem::__private::Response> {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
-                    ::core::concat!(::core::module_path!(), "::", "place"),
+                    ::core::concat!(::core::module_path!(), "::place"),
                 );
                 __IDEM_POLICY
                     .admit(order)
@@ -318,9 +319,35 @@ fn a_half_typed_body_still_expands() {
         "scope = token",
         "async fn place(order: String) -> String { let user = order. }",
         &expect![[
-            r#"fn place (order : :: axum_idem :: __private :: Deferred < String >) -> impl :: core :: future :: Future < Output = :: axum_idem :: __private :: Response > { static __IDEM_POLICY : :: axum_idem :: __private :: Policy = :: axum_idem :: __private :: Policy :: new (:: core :: concat ! (:: core :: module_path ! () , "::" , "place")) ; __IDEM_POLICY . admit (order) . token () . run (async move | order | { let _ = & order ; if false { return :: axum_idem :: __private :: never :: < String > () ; } let user = order . }) }"#
+            r##"# [allow (unused_braces)] fn place (order : :: axum_idem :: __private :: Deferred < String >) -> impl :: core :: future :: Future < Output = :: axum_idem :: __private :: Response > { static __IDEM_POLICY : :: axum_idem :: __private :: Policy = :: axum_idem :: __private :: Policy :: new (:: core :: concat ! (:: core :: module_path ! () , "::place")) ; __IDEM_POLICY . admit (order) . token () . run (async move | order | { let _ = & order ; if false { return :: axum_idem :: __private :: never :: < String > () ; } { let user = order . } }) }"##
         ]],
     );
+}
+
+#[test]
+fn whatever_is_half_typed_in_a_body_stays_in_it() {
+    for body in [
+        "desk.",
+        "let order = ",
+        "match order { Side::Buy => ",
+        "if order.",
+        "order.place(",
+    ] {
+        // The compiler closes what is open before it calls an attribute.
+        let closed = match body.chars().last() {
+            Some('(') => format!("{body})"),
+            _ if body.contains('{') => format!("{body}}}"),
+            _ => body.to_owned(),
+        };
+        let item = format!("async fn place(desk: Desk, order: Order) -> Answer {{ {closed} }}");
+        let (item, mistakes) = transform("scope = token", &item);
+        assert!(mistakes.is_empty());
+        let without_space = |text: &str| text.split_whitespace().collect::<String>();
+        let item = without_space(&item);
+        for part in ["desk: Desk", "<Order>", "<Answer>", &closed] {
+            assert!(item.contains(&without_space(part)), "{part}: {item}");
+        }
+    }
 }
 
 #[test]
@@ -337,7 +364,7 @@ fn attributes_inside_the_body_go_above() {
                 order: ::axum_idem::__private::Deferred<String>,
             ) -> impl ::core::future::Future<Output = ::axum_idem::__private::Response> {
                 static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
-                    ::core::concat!(::core::module_path!(), "::", "place"),
+                    ::core::concat!(::core::module_path!(), "::place"),
                 );
                 __IDEM_POLICY
                     .admit(order)

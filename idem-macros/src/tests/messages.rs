@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use expect_test::{Expect, expect};
 
+use super::entries::assert_entry;
 use super::transform;
 
 const HANDLER: &str = "async fn place(user: User, order: String) -> String { order }";
@@ -15,7 +16,11 @@ fn messages(arguments: &str, item: &str) -> String {
     for error in mistakes {
         let caret = error.span().source_text();
         let caret = caret.unwrap_or_else(|| "#[idempotent]".to_owned());
-        writeln!(text, "{caret}\n    {error}").expect("a string takes everything");
+        let message = error.to_string();
+        if !message.contains("is given here first") {
+            assert_entry(&message);
+        }
+        writeln!(text, "{caret}\n    {message}").expect("a string takes everything");
     }
     text
 }
@@ -57,6 +62,8 @@ fn the_list_of_arguments() {
             "scope = , ttl = , required",
             "scope, ttl, runtime, record, crate",
             "scope(token), ttl(\"1h\")",
+            "scope = token, in-flight = reject, on-unkown = hold",
+            "scope = token, store = redis",
         ],
         &expect![[r##"
             #[idempotent()]
@@ -122,6 +129,14 @@ fn the_list_of_arguments() {
                 `scope` takes its value after `=`; write `scope = token`
             ("1h")
                 `ttl` takes its value after `=`; write `ttl = "24h"`
+            #[idempotent(scope = token, in-flight = reject, on-unkown = hold)]
+            in
+                this is written `in_flight`
+            on
+                unknown argument `on_unkown`; did you mean `on_unknown`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `runtime` and `crate`
+            #[idempotent(scope = token, store = redis)]
+            store
+                unknown argument `store`; did you mean `runtime`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `runtime` and `crate`
         "##]],
     );
 }
@@ -132,10 +147,17 @@ fn values() {
         &[
             "scope = token, ttl = 24",
             "scope = token, ttl = 24h",
+            "scope = token, ttl = 24_h",
+            "scope = token, ttl = 0",
             "scope = token, ttl = Duration::from_secs(5)",
+            "scope = token, ttl = \"1.5h\"",
+            "scope = token, ttl = \"30m1h\"",
+            "scope = token, ttl = \"-1h\"",
+            "scope = token, ttl = \"400d\"",
+            "scope = token, ttl = \"\"",
             "scope = token, required = true, record_rejections = false",
             "scope = token, required(true)",
-            "scope = token, record = [7xx, 99, 2XX, \"404\", all, 1xx, 400..499]",
+            "scope = token, record = [7xx, 99, 2XX, \"404\", all, 1xx, 400..499, 150, 20x]",
             "scope = token, record = []",
             "scope = token, record = 2xx",
             "scope = token, record = success",
@@ -152,19 +174,41 @@ fn values() {
             "scope = token, fingerprint = \"json\"",
             "scope = token, fingerprint = json(\"amount\", total, \"/a~\")",
             "scope = token, fingerprint = json()",
+            "scope = token, fingerprint = json(\"$.lines[0].price\", \"$\")",
             "scope = token, crate = \"idem\"",
             "scope = token, crate = 1",
         ],
         &expect![[r##"
             #[idempotent(scope = token, ttl = 24)]
             24
-                24 has no unit; write `"24s"` for seconds or `"24h"` for hours
+                `24` has no unit; write `"24s"` for seconds or `"24h"` for hours
             #[idempotent(scope = token, ttl = 24h)]
             24h
                 a duration stands in quotes; write `"24h"`
+            #[idempotent(scope = token, ttl = 24_h)]
+            24_h
+                a duration stands in quotes; write `"24h"`
+            #[idempotent(scope = token, ttl = 0)]
+            0
+                `0` is zero; a duration is longer than nothing, such as `"90s"` or `"24h"`
             #[idempotent(scope = token, ttl = Duration::from_secs(5))]
             Duration::from_secs(5)
                 `ttl` takes a duration in quotes; write `"24h"`
+            #[idempotent(scope = token, ttl = "1.5h")]
+            "1.5h"
+                `1.5h` has a fraction; combine whole numbers instead, such as `"1h30m"`
+            #[idempotent(scope = token, ttl = "30m1h")]
+            "30m1h"
+                the units of `30m1h` are out of order; write each once and the largest first, such as `"1h30m"`
+            #[idempotent(scope = token, ttl = "-1h")]
+            "-1h"
+                `-1h` is negative; a duration is longer than nothing, such as `"1h"`
+            #[idempotent(scope = token, ttl = "400d")]
+            "400d"
+                `400d` is longer than a year; the longest is `"365d"`
+            #[idempotent(scope = token, ttl = "")]
+            ""
+                a duration cannot be empty; write a number and `s`, `m`, `h` or `d`, such as `"90s"` or `"24h"`
             #[idempotent(scope = token, required = true, record_rejections = false)]
             true
                 `required` takes no value; write `required` alone
@@ -173,7 +217,7 @@ fn values() {
             #[idempotent(scope = token, required(true))]
             (true)
                 `required` takes no value; write `required` alone
-            #[idempotent(scope = token, record = [7xx, 99, 2XX, "404", all, 1xx, 400..499])]
+            #[idempotent(scope = token, record = [7xx, 99, 2XX, "404", all, 1xx, 400..499, 150, 20x])]
             7xx
                 `7xx` is no class of statuses; classes are `2xx`, `3xx`, `4xx` and `5xx`
             99
@@ -188,6 +232,10 @@ fn values() {
                 a `1xx` is no answer yet; classes are `2xx`, `3xx`, `4xx` and `5xx`
             400..499
                 a range is written as a class, such as `4xx`
+            150
+                150 is no answer yet; codes are 200 to 599
+            20x
+                cannot read `20x` as a status; `record` takes status classes and codes, such as `[2xx, 4xx, 503]`, or `all`
             #[idempotent(scope = token, record = [])]
             []
                 an empty `record` keeps no answer, so that every retry runs again; name a class such as `2xx`, or leave `record` out
@@ -240,6 +288,11 @@ fn values() {
             #[idempotent(scope = token, fingerprint = json())]
             json()
                 `json()` names no pointer; write `json` for the whole body, or `json("/amount")`
+            #[idempotent(scope = token, fingerprint = json("$.lines[0].price", "$"))]
+            "$.lines[0].price"
+                a JSON pointer begins with `/`; write `"/lines/0/price"`
+            "$"
+                an empty pointer means the whole body; write `fingerprint = json`
             #[idempotent(scope = token, crate = "idem")]
             "idem"
                 a path stands without quotes; write `crate = idem`
@@ -265,8 +318,15 @@ fn scopes() {
             "scope = header(\"\")",
             "scope = header(\"a\", \"b\")",
             "scope = header(name)",
+            "scope = header[\"x-workspace-id\"]",
+            "scope = \"Authorization\"",
+            "scope = \"user.id\"",
             "scope = token()",
             "scope = token.sub",
+            "scope = [token, user.id]",
+            "scope = format!(\"{token}-{}\", user.id)",
+            "scope = (token, (user.id, global))",
+            "scope = authorization",
             "scope = usr.id",
             "scope = User",
             "scope = &acount.id.to_string()",
@@ -280,6 +340,8 @@ fn scopes() {
             "scope = user.",
             "scope = token, runtime = dsk.idem",
             "scope = token, runtime = order.idem",
+            "scope = token, runtime = &Idempotency::in_memory()",
+            "scope = token, runtime = axum_idem::Idempotency::builder().build()",
         ],
         &expect![[r##"
             #[idempotent(scope = ())]
@@ -315,12 +377,33 @@ fn scopes() {
             #[idempotent(scope = header(name))]
             header(name)
                 `header` takes one header name in quotes; write `header("x-workspace-id")`
+            #[idempotent(scope = header["x-workspace-id"])]
+            header
+                `header` stands alone, for it is no argument of the handler; write `scope = header("x-workspace-id")`, or a tuple such as `(header("x-workspace-id"), user.id)`
+            #[idempotent(scope = "Authorization")]
+            "Authorization"
+                a scope stands without quotes; write `token`
+            #[idempotent(scope = "user.id")]
+            "user.id"
+                a scope stands without quotes; write `user.id`
             #[idempotent(scope = token())]
             token()
                 `token` takes nothing in parentheses; write `token`
             #[idempotent(scope = token.sub)]
             token
-                `token` stands alone, for it is no argument of the handler; write `scope = token`
+                `token` stands alone, for it is no argument of the handler; write `scope = token`, or a tuple such as `(token, user.id)`
+            #[idempotent(scope = [token, user.id])]
+            token
+                `token` stands alone, for it is no argument of the handler; write `scope = token`, or a tuple such as `(token, user.id)`
+            #[idempotent(scope = format!("{token}-{}", user.id))]
+            "{token}-{}"
+                `token` stands alone, for it is no argument of the handler; write `scope = token`, or a tuple such as `(token, user.id)`
+            #[idempotent(scope = (token, (user.id, global)))]
+            (user.id, global)
+                all parts of a scope stand in one tuple; leave the inner parentheses out
+            #[idempotent(scope = authorization)]
+            authorization
+                no argument is called `authorization`; did you mean `token`? a scope is `token`, `header("…")`, `global`, or made of the handler's arguments, which bind `user`
             #[idempotent(scope = usr.id)]
             usr
                 no argument is called `usr`; did you mean `user`? a scope is `token`, `header("…")`, `global`, or made of the handler's arguments, which bind `user`
@@ -352,7 +435,7 @@ fn scopes() {
             "{}-{order}"
                 `order` comes from the body, which is extracted only once the key is known to be new; make the scope of an argument before `String`, such as the user or the path, or of `token` or `header("…")`
             #[idempotent(scope = user.)]
-            #[idempotent]
+            .
                 cannot read the value of `scope`: unexpected end of input, expected identifier or integer; write it as in `scope = token`
             #[idempotent(scope = token, runtime = dsk.idem)]
             dsk
@@ -360,6 +443,12 @@ fn scopes() {
             #[idempotent(scope = token, runtime = order.idem)]
             order
                 `order` comes from the body, which is extracted only once the key is known to be new; take the runtime from an argument before `String`
+            #[idempotent(scope = token, runtime = &Idempotency::in_memory())]
+            Idempotency::in_memory
+                this is a new `Idempotency` for each request, which remembers none before it; keep one in the service's state or in a static, and name that
+            #[idempotent(scope = token, runtime = axum_idem::Idempotency::builder().build())]
+            axum_idem::Idempotency::builder
+                this is a new `Idempotency` for each request, which remembers none before it; keep one in the service's state or in a static, and name that
         "##]],
     );
 }
@@ -379,6 +468,9 @@ fn what_may_stand_in_a_scope() {
         "REGION.name",
         "Region::of(&user)",
         "(\"trades\", user.id)",
+        "token_of(&user)",
+        "user.name.map_or(0, |token| token.len())",
+        "match user.name { Some(token) => token.len(), None => 0 }",
         "user.name.as_deref().unwrap_or(\"none\")",
         "match user.kind { Kind::A => 1, _ => 2 }",
         "*user.id",
@@ -389,6 +481,20 @@ fn what_may_stand_in_a_scope() {
             "",
             "{scope}"
         );
+    }
+}
+
+#[test]
+fn what_may_be_an_argument() {
+    for arguments in [
+        "State(quote): State<Arc<dyn Fn(&str) -> Price + Send + Sync>>",
+        "State(quote): State<fn(&str) -> Price>",
+        "Extension(name): Extension<&'static str>",
+        "request: tracing::Request, order: String",
+        "Path(ids): Path<Vec<u8>>, order: axum::extract::Json<Order>",
+    ] {
+        let item = format!("async fn place({arguments}) {{}}");
+        assert_eq!(messages("scope = token", &item), "", "{arguments}");
     }
 }
 
@@ -408,6 +514,7 @@ fn qualifiers() {
             fn
                 a handler is `async`; write `async fn`
 
+            #[allow(unused_variables)]
             async fn place(order: String) -> String {
                 order
             }
@@ -416,15 +523,16 @@ fn qualifiers() {
     check_item(
         "const unsafe extern \"C\" fn place() {}",
         &expect![[r#"
-        const
-            a handler cannot be `const`; write `async fn`
-        unsafe
-            a handler cannot be `unsafe`; leave it out, and write an `unsafe` block inside
-        extern "C"
-            a handler has Rust's own calling convention; leave `extern` out
+            const
+                a handler cannot be `const`; write `async fn`
+            unsafe
+                a handler cannot be `unsafe`; leave it out, and write an `unsafe` block inside
+            extern "C"
+                a handler has Rust's own calling convention; leave `extern` out
 
-        async fn place() {}
-    "#]],
+            #[allow(unused_variables)]
+            async fn place() {}
+        "#]],
     );
     check_item(
         "fn place() -> impl Future<Output = String> { ready(String::new()) }",
@@ -432,6 +540,7 @@ fn qualifiers() {
             fn
                 a handler is `async`; write `async fn`
 
+            #[allow(unused_variables)]
             fn place() -> impl Future<Output = String> {
                 ready(String::new())
             }
@@ -444,11 +553,12 @@ fn arguments_that_no_handler_has() {
     check_item(
         "async fn place(&self, order: String) {}",
         &expect![[r#"
-        &self
-            methods with `self` are not handlers; move the body into a function without `self`
+            &self
+                methods with `self` are not handlers; move the body into a function without `self`
 
-        async fn place(&self, order: String) {}
-    "#]],
+            #[allow(unused_variables)]
+            async fn place(&self, order: String) {}
+        "#]],
     );
     check_item(
         "async fn place(desk: &Desk, name: &'static str) {}",
@@ -459,8 +569,31 @@ fn arguments_that_no_handler_has() {
                 a handler cannot borrow its arguments; write `String`
 
             async fn place() {
-                #[allow(dead_code)]
+                #[allow(dead_code, unused_variables)]
                 async fn place(desk: &Desk, name: &'static str) {}
+            }
+        "#]],
+    );
+    check_item(
+        "async fn place(Path(name): Path<&str>, Query(at): Query<Vec<(u8, &[u8])>>, to: Path<Cow<'_, str>>, body: &Json<Order>) {}",
+        &expect![[r#"
+            &str
+                a handler cannot borrow its arguments; write `String`
+            &[u8]
+                a handler cannot borrow its arguments; write `Bytes`
+            '_
+                a handler cannot borrow its arguments; write `'static`, or an owned type
+            &Json<Order>
+                a handler cannot borrow its arguments; take `Json<Order>` by value, or through an extractor such as `State` or `Json`
+
+            async fn place() {
+                #[allow(dead_code, unused_variables)]
+                async fn place(
+                    Path(name): Path<&str>,
+                    Query(at): Query<Vec<(u8, &[u8])>>,
+                    to: Path<Cow<'_, str>>,
+                    body: &Json<Order>,
+                ) {}
             }
         "#]],
     );
@@ -471,20 +604,23 @@ fn arguments_that_no_handler_has() {
                 a router cannot tell which type this is; make it a type parameter `R: Desk`, and name it in the route
 
             async fn place() {
-                #[allow(dead_code)]
+                #[allow(dead_code, unused_variables)]
                 async fn place(State(desk): State<impl Desk>) {}
             }
         "#]],
     );
     check_item(
-        "async fn place<'a>(#[cfg(test)] name: Name<'a>) {}",
+        "async fn place<'a>(#[cfg(test)] name: Name<'a>, desk: &'a Desk) {}",
         &expect![[r#"
             'a
                 a handler may outlive its request, so it borrows nothing; leave the lifetime out and take owned values
             #[cfg(test)]
                 an argument cannot be conditional; put `#[cfg(…)]` on two versions of the handler
 
-            async fn place<'a>(#[cfg(test)] name: Name<'a>) {}
+            async fn place<'a>() {
+                #[allow(dead_code, unused_variables)]
+                async fn place<'a>(#[cfg(test)] name: Name<'a>, desk: &'a Desk) {}
+            }
         "#]],
     );
     check_item(
@@ -494,7 +630,7 @@ fn arguments_that_no_handler_has() {
                 `Json` reads the body, so it has to be the last argument; move it to the end
 
             async fn place() {
-                #[allow(dead_code)]
+                #[allow(dead_code, unused_variables)]
                 async fn place(Json(order): Json<Order>, user: User) {}
             }
         "#]],
@@ -507,6 +643,58 @@ fn arguments_that_no_handler_has() {
 
             async fn place() {}
         "#]],
+    );
+}
+
+#[test]
+fn half_typed_functions_keep_what_is_typed() {
+    check_item(
+        "async fn place(State(desk): State<Desk>, order) -> String { order }",
+        &expect![[r#"
+            )
+                cannot read this function: expected `:`
+
+            async fn place (State (desk) : State < Desk >, order) -> String { order }"#]],
+    );
+    check_item(
+        "async fn place(user: User, order: ) -> String { order. }",
+        &expect![[r#"
+            )
+                cannot read this function: unexpected end of input, expected one of: `for`, parentheses, `unsafe`, `fn`, `extern`, identifier, `::`, `<`, `dyn`, square brackets, `*`, `&`, `!`, `impl`, `_`, lifetime
+
+            async fn place (user : User , order :) -> String { order . }"#]],
+    );
+    check_item(
+        "async fn place(order: String) -> { order }",
+        &expect![[r#"
+        {
+            cannot read this function: expected one of: `for`, parentheses, `unsafe`, `fn`, `extern`, identifier, `::`, `<`, `dyn`, square brackets, `*`, `&`, `!`, `impl`, `_`, lifetime
+
+        async fn place (order : String) -> { order }"#]],
+    );
+    check_item(
+        "async fn place(order: String)",
+        &expect![[r#"
+            #[idempotent]
+                cannot read this function: unexpected end of input, expected curly braces
+
+            async fn place (order : String)"#]],
+    );
+    check_item(
+        "async fn",
+        &expect![[r#"
+        #[idempotent]
+            cannot read this function: unexpected end of input, expected identifier
+
+        async fn"#]],
+    );
+    check_item(
+        "async",
+        &expect![[r#"
+        #[idempotent]
+            cannot read this function: unexpected end of input, expected `fn`
+
+        async"#]],
     );
 }
 
@@ -560,11 +748,55 @@ fn items_that_are_no_handler() {
     "#]],
     );
     check_item(
+        "macro_rules! handler { () => { fn place() {} } }",
+        &expect![[r#"
+            macro_rules
+                `#[idempotent]` goes on a handler, an `async fn`, and not on a macro
+
+            macro_rules! handler {
+                () => {
+                    fn place() {}
+                };
+            }
+        "#]],
+    );
+    check_item(
+        "handlers::place!();",
+        &expect![[r#"
+        !
+            `#[idempotent]` goes on a handler, an `async fn`, and not on the call of a macro
+
+        handlers::place!();
+    "#]],
+    );
+    check_item(
+        "extern \"C\" { fn place(); }",
+        &expect![[r#"
+        extern
+            `#[idempotent]` goes on a handler, an `async fn`, and not on an `extern` item
+
+        extern "C" {
+            fn place();
+        }
+    "#]],
+    );
+    check_item(
+        "async fn place(order: ::axum_idem::__private::Deferred<String>) -> Response {}",
+        &expect![[r#"
+            #[idempotent]
+                `#[idempotent]` is given twice; put all arguments into one
+
+            #[allow(unused_variables)]
+            async fn place(order: ::axum_idem::__private::Deferred<String>) -> Response {}
+        "#]],
+    );
+    check_item(
         "#[idempotent(ttl = \"1h\")] async fn place() {}",
         &expect![[r#"
             idempotent
                 `#[idempotent]` is given twice; put all arguments into one
 
+            #[allow(unused_variables)]
             async fn place() {}
         "#]],
     );

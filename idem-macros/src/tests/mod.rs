@@ -6,6 +6,7 @@
 )]
 
 mod durations;
+mod entries;
 mod expansions;
 mod messages;
 

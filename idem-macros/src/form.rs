@@ -1,0 +1,114 @@
+//! How one argument is written: a name, and perhaps `=` and a value.
+
+use proc_macro2::{Ident, Span, TokenStream, TokenTree};
+use syn::ext::IdentExt as _;
+use syn::parse::ParseStream;
+use syn::{Expr, Token, token};
+
+/// How an argument was written.
+pub(crate) enum Form {
+    /// `required`
+    Alone,
+    /// `ttl = …`
+    Assigned(Box<Expr>),
+    /// `ttl(…)`
+    Called(token::Paren),
+}
+
+/// What follows the name of an argument.
+pub(crate) fn form(name: &Ident, input: ParseStream<'_>) -> syn::Result<Form> {
+    if input.peek(token::Paren) {
+        let content;
+        let paren = syn::parenthesized!(content in input);
+        content.parse::<TokenStream>()?;
+        return Ok(Form::Called(paren));
+    }
+    if input.peek(Token![:]) {
+        let message = format!("expected `=`; write `{}`", example(&name.to_string()));
+        return Err(input.error(message));
+    }
+    let Some(equals) = input.parse::<Option<Token![=]>>()? else {
+        return Ok(Form::Alone);
+    };
+    if input.is_empty() || input.peek(Token![,]) {
+        let message = format!(
+            "`{name}` lacks its value; write `{}`",
+            example(&name.to_string())
+        );
+        return Err(syn::Error::new(equals.span, message));
+    }
+    let last = last_token(input);
+    input
+        .parse()
+        .map(|value| Form::Assigned(Box::new(ungrouped(value))))
+        .map_err(|error: syn::Error| {
+            let example = example(&name.to_string());
+            let message =
+                format!("cannot read the value of `{name}`: {error}; write it as in `{example}`");
+            // Where the text ends too early there is no token to point at but the one before.
+            let span = match last {
+                Some(last) if error.to_string().starts_with("unexpected end") => last,
+                _ => error.span(),
+            };
+            syn::Error::new(span, message)
+        })
+}
+
+/// The last token of the value that comes next.
+fn last_token(input: ParseStream<'_>) -> Option<Span> {
+    let rest = input.fork().parse::<TokenStream>().ok()?;
+    let is_comma = |token: &TokenTree| matches!(token, TokenTree::Punct(p) if p.as_char() == ',');
+    let value = rest.into_iter().take_while(|token| !is_comma(token));
+    value.last().map(|token| match token {
+        TokenTree::Group(group) => group.span_close(),
+        token => token.span(),
+    })
+}
+
+/// The value itself, where a `macro_rules` macro has handed it on as one token.
+fn ungrouped(value: Expr) -> Expr {
+    match value {
+        Expr::Group(group) => ungrouped(*group.expr),
+        Expr::Call(mut call) => {
+            call.args = call.args.into_iter().map(ungrouped).collect();
+            Expr::Call(call)
+        }
+        Expr::Array(mut list) => {
+            list.elems = list.elems.into_iter().map(ungrouped).collect();
+            Expr::Array(list)
+        }
+        Expr::Tuple(mut tuple) => {
+            tuple.elems = tuple.elems.into_iter().map(ungrouped).collect();
+            Expr::Tuple(tuple)
+        }
+        value => value,
+    }
+}
+
+/// The name that was written with hyphens.
+pub(crate) fn with_underscores(first: &Ident, input: ParseStream<'_>) -> Ident {
+    let mut name = first.to_string();
+    while input.parse::<Token![-]>().is_ok() {
+        let Ok(next) = input.call(Ident::parse_any) else {
+            break;
+        };
+        name = format!("{name}_{next}");
+    }
+    Ident::new(&name, first.span())
+}
+
+/// How the argument is written, for a message.
+pub(crate) fn example(argument: &str) -> &'static str {
+    match argument {
+        "scope" => "scope = token",
+        "ttl" => "ttl = \"24h\"",
+        "required" => "required",
+        "record" => "record = [2xx, 4xx]",
+        "record_rejections" => "record_rejections",
+        "in_flight" => "in_flight = wait(\"5s\")",
+        "on_unknown" => "on_unknown = hold",
+        "fingerprint" => "fingerprint = json",
+        "runtime" => "runtime = desk.idempotency",
+        _ => "crate = ::axum_idem",
+    }
+}

@@ -1,0 +1,68 @@
+//! Every message has its entry in the page of the documents.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Asserts that a heading of the page has the words of `message`.
+///
+/// A heading gives those of several messages between dots, with `…` for what the user wrote.
+pub(super) fn assert_entry(message: &str) {
+    let page = fs::read_to_string(repository().join("src/compile_errors.md")).expect("the page");
+    let headings = page.lines().filter(|line| line.starts_with('#'));
+    let mut entries = headings.flat_map(|line| line.trim_start_matches(['#', ' ']).split(" · "));
+    assert!(
+        entries.any(|entry| has_words(message, entry)),
+        "src/compile_errors.md has no entry for: {message}"
+    );
+}
+
+fn has_words(message: &str, entry: &str) -> bool {
+    let mut rest = message;
+    entry.split('…').all(|words| match rest.split_once(words) {
+        Some((_, after)) => {
+            rest = after;
+            true
+        }
+        None => false,
+    })
+}
+
+#[test]
+fn what_the_compiler_says_of_misuse_is_explained_too() {
+    let goldens = fs::read_dir(repository().join("tests/ui/fail")).expect("the goldens");
+    let mut explained = 0;
+    for golden in goldens {
+        let path = golden.expect("a file").path();
+        let name = path.file_name().expect("a name").to_string_lossy();
+        // A mistake in the body is no misuse, and a closure is no place for any attribute.
+        let is_golden = name.ends_with(".stderr");
+        if !is_golden || name.starts_with("body_") || name == "on_a_closure.stderr" {
+            continue;
+        }
+        let text = fs::read_to_string(&path).expect("a golden");
+        for line in text.lines() {
+            let own = line.strip_prefix("error: ");
+            let message = own.or_else(|| line.strip_prefix("error[E0277]: "));
+            if let Some(message) =
+                message.filter(|message| !message.contains("is given here first"))
+            {
+                assert_entry(message);
+                explained += 1;
+            }
+        }
+    }
+    assert!(explained > 50, "{explained}");
+}
+
+#[test]
+fn a_message_without_an_entry_is_noticed() {
+    assert!(has_words(
+        "`ttl` is given twice; keep one",
+        "`…` is given twice"
+    ));
+    assert!(!has_words("`ttl` is given once", "`…` is given twice"));
+}

@@ -1,0 +1,11 @@
+use axum::{Router, extract::Path, routing::post};
+use axum_idem::idempotent;
+
+#[idempotent(scope = account.)]
+async fn place_trade(Path(account): Path<u64>, order: String) -> String {
+    order
+}
+
+fn main() {
+    let _: Router = Router::new().route("/", post(place_trade));
+}

@@ -31,7 +31,7 @@ impl Digest for blake3::Hasher {
 }
 
 /// Short parts are joined to pieces of this length, for each piece that a digest is fed has its price.
-const PIECE: usize = 256;
+const PIECE: usize = 128;
 
 /// A digest that is fed parts.
 pub(crate) struct Absorber<D> {

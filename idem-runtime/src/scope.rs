@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 pub struct Scope(SmallVec<[u8; INLINE]>);
 
 /// Enough for most scopes, tokens included; a longer one takes an allocation.
-const INLINE: usize = 128;
+const INLINE: usize = 96;
 
 const TOKEN: u8 = 1;
 const HEADER: u8 = 2;

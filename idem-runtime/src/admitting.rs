@@ -2,13 +2,14 @@
 
 use std::mem;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use axum::response::Response;
 
 use crate::deciding::{Decided, Deciding};
 use crate::deferred::{Extraction, Pending};
-use crate::lease::Lease;
+use crate::lease::{Lease, Unprotected};
+use crate::run::Begin;
 use crate::running::{BoxFuture, Running};
 
 /// A guarded request on its way to its handler, or to the answer that it gets instead.
@@ -25,6 +26,8 @@ pub(crate) enum Admitting<T> {
     Rejecting(BoxFuture<Response>),
     Answered(Option<Response>),
     Running(Running),
+    /// Without a lease.
+    Unprotected(BoxFuture<Response>, Unprotected),
     /// The handler has its argument.
     Admitted,
 }
@@ -41,56 +44,64 @@ impl<T: Send + 'static> Admitting<T> {
         }
     }
 
-    /// The lease and the last argument, once: when the handler is to begin.
-    pub(crate) fn poll_admitted(&mut self, cx: &mut Context<'_>) -> Option<(Lease, T)> {
+    /// The answer to the request, from the handler that `begin` makes where it is admitted.
+    pub(crate) fn poll(
+        &mut self,
+        begin: &mut dyn Begin<T>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Response> {
         loop {
             *self = match self {
                 Self::Deciding { deciding, pending } => {
-                    match deciding.poll(pending.as_mut()?.intake(), cx) {
-                        Poll::Ready(decided) => Self::decided(decided, pending.take()?),
-                        Poll::Pending => return None,
-                    }
+                    let Some(intake) = pending.as_mut().map(|pending| pending.intake()) else {
+                        return Poll::Pending;
+                    };
+                    let decided = ready!(deciding.poll(intake, cx));
+                    let Some(pending) = pending.take() else {
+                        return Poll::Pending;
+                    };
+                    Self::decided(decided, pending)
                 }
                 Self::Extracting { lease, extraction } => match extraction.as_mut().poll(cx) {
                     Poll::Ready(extracted) => {
                         let Self::Extracting { lease, .. } = mem::replace(self, Self::Admitted)
                         else {
-                            return None;
+                            return Poll::Pending;
                         };
                         match extracted {
-                            Ok(argument) => return Some((lease, argument)),
+                            Ok(argument) => {
+                                let Some(handler) = begin.begin(argument) else {
+                                    return Poll::Pending;
+                                };
+                                match lease {
+                                    Lease::Held(mut running) => {
+                                        running.handle(handler);
+                                        Self::Running(running)
+                                    }
+                                    Lease::None(why) => Self::Unprotected(handler, why),
+                                }
+                            }
                             Err(rejection) => Self::Rejecting(Box::pin(lease.reject(rejection))),
                         }
                     }
                     Poll::Pending => {
                         lease.keep(cx);
-                        return None;
+                        return Poll::Pending;
                     }
                 },
-                Self::Rejecting(rejected) => match rejected.as_mut().poll(cx) {
-                    Poll::Ready(response) => Self::Answered(Some(response)),
-                    Poll::Pending => return None,
-                },
-                Self::Answered(_) | Self::Running(_) | Self::Admitted => return None,
+                Self::Rejecting(rejected) => {
+                    Self::Answered(Some(ready!(rejected.as_mut().poll(cx))))
+                }
+                Self::Running(running) => return Pin::new(running).poll(cx),
+                Self::Unprotected(handler, why) => {
+                    let why = *why;
+                    return handler.as_mut().poll(cx).map(|response| why.mark(response));
+                }
+                Self::Answered(response) => {
+                    return response.take().map_or(Poll::Pending, Poll::Ready);
+                }
+                Self::Admitted => return Poll::Pending,
             }
-        }
-    }
-
-    /// Runs the handler under its lease.
-    pub(crate) fn begin(&mut self, mut running: Running, handler: BoxFuture<Response>) {
-        running.handle(handler);
-        *self = Self::Running(running);
-    }
-
-    /// The answer to a request whose handler runs under a lease, or does not run.
-    pub(crate) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Response> {
-        match self {
-            Self::Running(running) => Pin::new(running).poll(cx),
-            Self::Answered(response) => match response.take() {
-                Some(response) => Poll::Ready(response),
-                None => Poll::Pending,
-            },
-            _ => Poll::Pending,
         }
     }
 }

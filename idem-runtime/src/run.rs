@@ -9,7 +9,7 @@ use pin_project_lite::pin_project;
 
 use crate::admission::{Admission, Entrance};
 use crate::admitting::Admitting;
-use crate::lease::{Lease, Unprotected};
+use crate::running::BoxFuture;
 
 impl<T: Send + 'static> Admission<T> {
     /// Runs `handler` where the request is admitted, and settles its answer whatever becomes of the
@@ -20,8 +20,12 @@ impl<T: Send + 'static> Admission<T> {
         F: Future<Output: Answer> + Send + 'static,
     {
         match self.0 {
-            Entrance::Open(argument) => Run::unprotected(handler(argument), Unprotected::Unkeyed),
-            Entrance::Guarded(admitting) => Run::Admitting {
+            Entrance::Open(argument) => Run::Open {
+                handler: Responding {
+                    handler: handler(argument),
+                },
+            },
+            Entrance::Guarded(admitting) => Run::Guarded {
                 admitting,
                 handler: Some(handler),
             },
@@ -45,12 +49,11 @@ pin_project! {
     /// For each handler it is compiled anew: whatever is the same for all of them stands elsewhere.
     #[project = RunProjection]
     enum Run<T, H, F> {
-        Unprotected {
+        Open {
             #[pin]
             handler: Responding<F>,
-            why: Unprotected,
         },
-        Admitting {
+        Guarded {
             admitting: Admitting<T>,
             // `None` once it has begun.
             handler: Option<H>,
@@ -58,47 +61,43 @@ pin_project! {
     }
 }
 
-impl<T, H, F> Run<T, H, F> {
-    fn unprotected(handler: F, why: Unprotected) -> Self {
-        Self::Unprotected {
-            handler: Responding { handler },
-            why,
-        }
-    }
-}
-
 impl<T, H, F> Future for Run<T, H, F>
 where
     T: Send + 'static,
     H: FnOnce(T) -> F,
-    F: Future<Output: IntoResponse> + Send + 'static,
+    F: Future<Output: Answer> + Send + 'static,
 {
     type Output = Response;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
-        loop {
-            match self.as_mut().project() {
-                RunProjection::Unprotected { handler, why } => {
-                    let why = *why;
-                    return handler.poll(cx).map(|response| why.mark(response));
-                }
-                RunProjection::Admitting { admitting, handler } => {
-                    let Some((lease, argument)) = admitting.poll_admitted(cx) else {
-                        return admitting.poll_answer(cx);
-                    };
-                    let Some(handler) = handler.take() else {
-                        return Poll::Pending;
-                    };
-                    let handler = handler(argument);
-                    match lease {
-                        Lease::Held(running) => {
-                            admitting.begin(running, Box::pin(Responding { handler }));
-                        }
-                        Lease::None(why) => self.set(Self::unprotected(handler, why)),
-                    }
-                }
-            }
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
+        match self.project() {
+            RunProjection::Open { handler } => handler.poll(cx),
+            RunProjection::Guarded { admitting, handler } => admitting.poll(handler, cx),
         }
+    }
+}
+
+/// Makes the handler's future of its last argument, once.
+pub(crate) trait Begin<T> {
+    fn begin(&mut self, argument: T) -> Option<BoxFuture<Response>>;
+}
+
+impl<T, H, F> Begin<T> for Option<H>
+where
+    H: FnOnce(T) -> F,
+    F: Future<Output: Answer> + Send + 'static,
+{
+    #[expect(
+        clippy::question_mark,
+        reason = "it would be compiled anew for each handler"
+    )]
+    fn begin(&mut self, argument: T) -> Option<BoxFuture<Response>> {
+        let Some(handler) = self.take() else {
+            return None;
+        };
+        Some(Box::pin(Responding {
+            handler: handler(argument),
+        }))
     }
 }
 

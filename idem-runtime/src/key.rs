@@ -292,6 +292,32 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_handler_gets_the_key_or_none_or_is_refused() {
+        async fn both(line: Option<&str>) -> [Result<Option<String>, &'static str>; 2] {
+            let mut request = Request::post("/");
+            if let Some(line) = line {
+                request = request.header("idempotency-key", line);
+            }
+            let (mut parts, ()) = request.body(()).expect("a request").into_parts();
+            let parts = &mut parts;
+            let asked = <IdempotencyKey as OptionalFromRequestParts<()>>::from_request_parts;
+            let asked = asked(parts, &()).await;
+            let needed = <IdempotencyKey as FromRequestParts<()>>::from_request_parts;
+            let needed = needed(parts, &()).await;
+            [asked, needed.map(Some)].map(|key| {
+                key.map(|key| key.map(String::from))
+                    .map_err(|problem| problem.code())
+            })
+        }
+        let key = Ok(Some("k".to_owned()));
+        assert_eq!(both(Some("\"k\"")).await, [key.clone(), key]);
+        let missing = Err("idempotency_key_missing");
+        assert_eq!(both(None).await, [Ok(None), missing]);
+        let invalid = Err("idempotency_key_invalid");
+        assert_eq!(both(Some("a,b")).await, [invalid.clone(), invalid]);
+    }
+
     #[test]
     fn a_key_shows_itself_only_where_it_is_asked_to() {
         let key = IdempotencyKey("k-1".into());

@@ -260,6 +260,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_service_can_refuse_keys_by_a_rule_of_its_own() {
+        let dialect = Dialect::default().key_rule(|key| key != "test");
+        assert_eq!(read(&["k"], &dialect), Ok(Some("k".to_owned())));
+        let refused = Err("the key breaks a rule of this service");
+        assert_eq!(read(&["\"test\""], &dialect), refused);
+    }
+
     /// Its parameters could go on for ever.
     #[test]
     fn no_more_of_a_line_is_read_than_a_key_can_take() {

@@ -412,6 +412,29 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_refusal_is_a_problem_in_json() {
+        let answer = Problem::key_invalid("why").into_response();
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+        assert_eq!(
+            answer.headers()[header::CONTENT_TYPE],
+            "application/problem+json"
+        );
+        assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store");
+        let body = axum::body::to_bytes(answer.into_body(), 1 << 10)
+            .await
+            .expect("short");
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        let expected = serde_json::json!({
+            "type": "urn:axum-idem:problem:idempotency_key_invalid",
+            "title": "The idempotency key is not valid",
+            "status": 400,
+            "detail": "why",
+            "code": "idempotency_key_invalid",
+        });
+        assert_eq!(body, expected);
+    }
+
     #[test]
     fn a_dialect_changes_its_own_statuses_and_no_other() {
         let dialect = Dialect::default()

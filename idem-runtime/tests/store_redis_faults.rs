@@ -88,8 +88,11 @@ async fn a_full_server_takes_no_new_key_and_drops_none() {
     let holder = win(&store, claim("held")).await;
     server.command(&["CONFIG", "SET", "maxmemory", "1"]);
 
+    let before = server.round_trips();
     let claimed = store.claim(claim("new")).await;
     assert!(matches!(claimed, Ok(Claimed::Full)), "{claimed:?}");
+    // A script that the server knows is not sent again.
+    assert_eq!(server.round_trips() - before, 1);
     let renewed = store.renew(holder, HOUR).await;
     assert_eq!(renewed.expect("it needs no memory"), Settled::Done);
     let completed = store.complete(holder, record(b"{}"), HOUR).await;

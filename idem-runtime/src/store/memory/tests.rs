@@ -245,6 +245,47 @@ async fn what_is_past_its_time_gives_its_room_back() {
     assert!(store.0.make_room(Instant::now()));
 }
 
+#[tokio::test(start_paused = true)]
+async fn claims_past_their_time_give_their_room_back() {
+    let store = MemoryStore::builder().max_bytes(50_000).build();
+    let mut last = 0;
+    for key in 0.. {
+        match store.0.claim(&claim(key)) {
+            Claimed::Fresh { fence, .. } => last = last.max(fence),
+            _ => break,
+        }
+    }
+    tokio::time::advance(LEASE + TTL - Duration::from_millis(1)).await;
+    assert!(matches!(store.0.claim(&claim("new")), Claimed::Full));
+    tokio::time::advance(Duration::from_millis(1)).await;
+    let new = fresh(&store, &claim("new"));
+    assert!(new.fence > last, "{} after {last}", new.fence);
+    assert_eq!(store.0.claims.len(), 1);
+    assert_eq!(store.0.budget.used(), claims::WEIGHT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_just_ended_is_not_there_for_an_operator_either() {
+    let store = MemoryStore::default();
+    let held = fresh(&store, &claim("claimed"));
+    record(&store, "recorded", b"{}");
+    let recorded = claim("recorded").id;
+    tokio::time::advance(LEASE).await;
+    assert!(matches!(
+        store.0.look_up(&held.id),
+        Some(Entry::Unknown { .. })
+    ));
+    tokio::time::advance(TTL - LEASE).await;
+    assert!(store.0.look_up(&recorded).is_none());
+    assert!(!store.0.forget(&recorded));
+    tokio::time::advance(LEASE).await;
+    assert!(store.0.look_up(&held.id).is_none());
+    let resolved = store.0.resolve(held.id, held.fence, answer(b"{}"), TTL);
+    assert_eq!(resolved, Settled::Lost);
+    assert_eq!(store.0.complete(held, answer(b"{}"), TTL), Settled::Lost);
+    assert!(!store.0.forget(&held.id));
+}
+
 #[test]
 fn every_way_out_leaves_the_map_and_the_budget_empty() {
     let store = MemoryStore::default();

@@ -246,6 +246,20 @@ async fn what_is_past_its_time_gives_its_room_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_full_of_what_is_past_its_time_is_not_full() {
+    let store = MemoryStore::builder().max_bytes(50_000).build();
+    let mut taken = 0;
+    while matches!(store.0.claim(&claim(taken)), Claimed::Fresh { .. }) {
+        store.0.forget(&claim(taken).id);
+        record(&store, taken, &[0; 100]);
+        taken += 1;
+    }
+    tokio::time::advance(TTL).await;
+    fresh(&store, &claim("new"));
+    assert_eq!(store.evicted(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn claims_past_their_time_give_their_room_back() {
     let store = MemoryStore::builder().max_bytes(50_000).build();
     let mut last = 0;

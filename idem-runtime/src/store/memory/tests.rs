@@ -261,26 +261,37 @@ async fn a_store_full_of_what_is_past_its_time_is_not_full() {
 
 #[tokio::test(start_paused = true)]
 async fn claims_past_their_time_give_their_room_back() {
-    let full = || {
-        let store = MemoryStore::builder().max_bytes(50_000).build();
-        let mut last = 0;
-        for key in 0.. {
-            match store.0.claim(&claim(key)) {
-                Claimed::Fresh { fence, .. } => last = last.max(fence),
-                _ => break,
-            }
+    let store = MemoryStore::builder().max_bytes(50_000).build();
+    let mut taken_over = fresh(&store, &claim("taken over"));
+    for key in 0.. {
+        if matches!(store.0.claim(&claim(key)), Claimed::Full) {
+            break;
         }
-        (store, last)
-    };
-    let (early, _) = full();
-    let (store, last) = full();
-    tokio::time::advance(LEASE + TTL - Duration::from_millis(1)).await;
-    assert!(matches!(early.0.claim(&claim("new")), Claimed::Full));
-    tokio::time::advance(Duration::from_millis(1)).await;
-    let new = fresh(&store, &claim("new"));
-    assert!(new.fence > last, "{} after {last}", new.fence);
+    }
+    for _ in 0..3 {
+        assert_eq!(store.0.abandon(taken_over), Settled::Done);
+        taken_over = fresh(&store, &claim("taken over"));
+    }
+    tokio::time::advance(LEASE + TTL).await;
+    fresh(&store, &claim("new"));
     assert_eq!(store.0.claims.len(), 1);
     assert_eq!(store.0.budget.used(), claims::WEIGHT);
+    // Nothing is left of it but the promise that its fence grows.
+    let again = fresh(&store, &claim("taken over"));
+    assert!(again.fence > taken_over.fence);
+}
+
+/// They are remembered for as long as it was said.
+#[tokio::test(start_paused = true)]
+async fn claims_give_no_room_back_before_their_time() {
+    let store = MemoryStore::builder().max_bytes(50_000).build();
+    for key in 0.. {
+        if matches!(store.0.claim(&claim(key)), Claimed::Full) {
+            break;
+        }
+    }
+    tokio::time::advance(LEASE + TTL - Duration::from_millis(1)).await;
+    assert!(matches!(store.0.claim(&claim("new")), Claimed::Full));
 }
 
 #[tokio::test(start_paused = true)]

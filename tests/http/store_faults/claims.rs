@@ -6,7 +6,7 @@ use axum_idem::OnStoreError;
 use axum_idem::testing::Fault::{self, Delay, DropReply, ErrAfter, ErrBefore, Hang, Undecodable};
 use axum_idem::testing::Operation::{Claim, Release};
 
-use super::{LONG, SHORT, start, start_with};
+use super::{LONG, SHORT, start, start_waiting, start_with};
 use crate::support::{eventually, post_bytes};
 
 const EACH: [Fault; 4] = [ErrBefore, ErrAfter, Hang, DropReply];
@@ -59,7 +59,7 @@ async fn a_claim_that_fails_in_passing_is_tried_again() {
 /// A try that never ends takes half of the time, and leaves a slow store the rest.
 #[tokio::test]
 async fn a_claim_that_hangs_leaves_time_for_the_next_try() {
-    let setup = start().await;
+    let setup = start_waiting(OnStoreError::FailClosed, LONG, Duration::from_secs(2)).await;
     let slow = Delay(Duration::from_millis(5));
     setup.store.script(Claim, [Hang, slow, slow]);
     assert_eq!(setup.server.post("/count", "k", "").await.text(), "1");

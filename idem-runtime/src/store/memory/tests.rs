@@ -106,6 +106,18 @@ fn the_oldest_records_make_room_first() {
     assert_eq!(kept, (100 - kept.len()..100).collect::<Vec<_>>());
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_oldest_record_is_the_one_that_was_finished_first() {
+    let store = MemoryStore::default();
+    for (key, ttl) in [("first", 2 * TTL), ("second", TTL)] {
+        let holder = fresh(&store, &claim(key));
+        assert_eq!(store.0.complete(holder, answer(b"{}"), ttl), Settled::Done);
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    let (_, oldest) = store.0.records.pop_oldest().expect("there are two");
+    assert_eq!(oldest, claim("first").id);
+}
+
 #[test]
 fn claims_alone_can_fill_the_store() {
     let store = MemoryStore::builder()
@@ -290,7 +302,7 @@ async fn claims_give_no_room_back_before_their_time() {
             break;
         }
     }
-    tokio::time::advance(LEASE + TTL - Duration::from_millis(1)).await;
+    tokio::time::advance(TTL + LEASE.saturating_sub(Duration::from_millis(1))).await;
     assert!(matches!(store.0.claim(&claim("new")), Claimed::Full));
 }
 
@@ -305,7 +317,7 @@ async fn what_has_just_ended_is_not_there_for_an_operator_either() {
         store.0.look_up(&held.id),
         Some(Entry::Unknown { .. })
     ));
-    tokio::time::advance(TTL - LEASE).await;
+    tokio::time::advance(TTL.saturating_sub(LEASE)).await;
     assert!(store.0.look_up(&recorded).is_none());
     assert!(!store.0.forget(&recorded));
     tokio::time::advance(LEASE).await;

@@ -311,6 +311,99 @@ mod tests {
             panic!("it is too long");
         };
         assert_eq!(body.collect().await.expect("no error").to_bytes(), "abcdef");
+        let by_one = frames(vec![data("abc"), data("d"), data("e")]);
+        assert!(matches!(collect(by_one, 4).await, Collected::NotKept(_)));
+    }
+
+    /// Frames of known length.
+    struct Sized(VecDeque<&'static str>);
+
+    impl HttpBody for Sized {
+        type Data = Bytes;
+        type Error = axum::Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+            let text = self.0.pop_front();
+            Poll::Ready(text.map(|text| Ok(Frame::data(Bytes::from_static(text.as_bytes())))))
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.0.is_empty()
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.0.iter().map(|text| text.len() as u64).sum())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_given_back_says_how_long_it_is_and_when_it_ends() {
+        let body = Body::new(Sized(["ab", "cd", "efg"].into()));
+        let Collected::NotKept(mut body) = collect(body, 3).await else {
+            panic!("it is too long");
+        };
+        for left in [7, 5, 3] {
+            assert_eq!(body.size_hint().exact(), Some(left));
+            assert!(!body.is_end_stream(), "{left} are left");
+            assert!(body.frame().await.is_some());
+        }
+        assert_eq!(body.size_hint().exact(), Some(0));
+        assert!(body.is_end_stream());
+        // What is left of a stream of unknown length may be anything.
+        let body = frames(vec![data("ab"), data("cd"), data("efg")]);
+        let Collected::NotKept(body) = collect(body, 3).await else {
+            panic!("it is too long");
+        };
+        let hint = body.size_hint();
+        assert_eq!((hint.lower(), hint.upper()), (4, None));
+    }
+
+    #[test]
+    fn what_announces_that_it_is_too_long_is_not_read() {
+        let json = "application/json";
+        for (content_type, length, body, is_too_long) in [
+            (json, None, "abcd", false),
+            (json, None, "abcde", true),
+            (json, Some("4"), "", false),
+            (json, Some("5"), "", true),
+            (json, Some("much"), "abcd", false),
+            ("text/event-stream", None, "", true),
+            ("Text/Event-Stream ; charset=utf-8", None, "", true),
+            ("text/event-streams", None, "", false),
+            ("text/plain;text/event-stream", None, "", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+            if let Some(length) = length {
+                headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static(length));
+            }
+            assert_eq!(
+                is_known_too_long(&headers, &Body::from(body), 4),
+                is_too_long,
+                "{content_type}, {length:?}, {body:?}"
+            );
+        }
+        assert!(!is_known_too_long(&HeaderMap::new(), &Body::empty(), 0));
+    }
+
+    #[test]
+    fn a_replay_is_marked_where_the_service_marks_them() {
+        let mark = HeaderName::from_static("idempotency-replayed");
+        let mut headers = HeaderMap::new();
+        mark_replay(&mut headers, None);
+        assert!(headers.is_empty());
+        mark_replay(&mut headers, Some(&mark));
+        assert_eq!(headers[&mark], "true");
+        assert_eq!(headers[header::CACHE_CONTROL], "no-store");
+        headers.insert(
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("max-age=60"),
+        );
+        mark_replay(&mut headers, Some(&mark));
+        assert_eq!(headers[header::CACHE_CONTROL], "max-age=60");
     }
 
     #[tokio::test]

@@ -334,9 +334,13 @@ mod tests {
 
     #[test]
     fn depth_is_bounded() {
-        let nested = |depth| [vec![b'['; depth], vec![b']'; depth]].concat();
-        assert!(value(&nested(128)).is_some());
-        assert!(value(&nested(130)).is_none());
+        let arrays = |depth| [vec![b'['; depth], vec![b']'; depth]].concat();
+        let objects = |depth| [b"{\"a\":".repeat(depth), vec![b'0'], vec![b'}'; depth]].concat();
+        // The outermost value has depth 0, and so has 128 others in it at most.
+        assert!(value(&arrays(129)).is_some());
+        assert!(value(&arrays(130)).is_none());
+        assert!(value(&objects(128)).is_some());
+        assert!(value(&objects(129)).is_none());
         assert!(value(&vec![b'['; 2_000_000]).is_none());
     }
 

@@ -219,3 +219,20 @@ impl Drop for Unanswered {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_pauses_are_alike() {
+        let pause = Duration::from_millis(500);
+        let pauses: Vec<_> = (0..100).map(|_| jittered(pause)).collect();
+        assert!(pauses.iter().all(|it| (pause / 2..pause).contains(it)));
+        let mut shares = pauses.clone();
+        shares.sort();
+        shares.dedup();
+        // Of 1024 that there are, a few may be drawn twice.
+        assert!(shares.len() > 50, "{shares:?}");
+    }
+}

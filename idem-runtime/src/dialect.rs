@@ -303,4 +303,32 @@ mod tests {
     fn documentation_cannot_break_out_of_its_header() {
         let _ = Dialect::default().documentation("https://example.com/>; rel=\"next\", <x");
     }
+
+    #[test]
+    fn a_profile_is_what_its_name_says() {
+        let ietf = Dialect::ietf();
+        assert_eq!(ietf.syntax(), KeySyntax::StructuredString);
+        assert_eq!(ietf.mismatch_status(), StatusCode::UNPROCESSABLE_ENTITY);
+        let page = ietf.documentation_url().expect("the draft");
+        assert!(page.contains("draft-ietf-httpapi-idempotency-key-header-07"));
+
+        let stripe = Dialect::stripe();
+        assert_eq!(stripe.syntax(), KeySyntax::Raw);
+        assert_eq!(
+            stripe.replay_header_name().map(HeaderName::as_str),
+            Some("idempotent-replayed")
+        );
+        assert_eq!(stripe.documentation_url(), None);
+    }
+
+    #[test]
+    fn a_service_names_its_own_header() {
+        let dialect = Dialect::default();
+        assert_eq!(dialect.key_header_name(), "idempotency-key");
+        assert!(dialect.has_default_key_header());
+        let dialect = dialect.key_header("X-Request-Id");
+        assert_eq!(dialect.key_header_name(), "x-request-id");
+        assert!(!dialect.has_default_key_header());
+        assert_eq!(dialect.no_replay_header().replay_header_name(), None);
+    }
 }

@@ -168,3 +168,172 @@ fn structured_string(line: &[u8]) -> Result<Cow<'_, str>, &'static str> {
         _ => Err(NOT_A_STRING),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn read(lines: &[&str], dialect: &Dialect) -> Result<Option<String>, &'static str> {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            let line = HeaderValue::from_bytes(line.as_bytes()).expect("a header value");
+            headers.append(dialect.key_header_name(), line);
+        }
+        parse(&headers, dialect).map(|key| key.map(Cow::into_owned))
+    }
+
+    #[test]
+    fn a_key_is_what_its_client_meant() {
+        let raw = Dialect::default().key_syntax(KeySyntax::Raw);
+        let strict = Dialect::default().key_syntax(KeySyntax::StructuredString);
+        for (line, lenient_key, strict_key, raw_key) in [
+            ("k-1", Some("k-1"), None, Some("k-1")),
+            ("\"k-1\"", Some("k-1"), Some("k-1"), Some("\"k-1\"")),
+            (
+                " \"k,\\\"1\" ",
+                Some("k,\"1"),
+                Some("k,\"1"),
+                Some("\"k,\\\"1\""),
+            ),
+            ("\"k\";p=1", Some("k"), Some("k"), Some("\"k\";p=1")),
+            ("k;p=1", Some("k;p=1"), None, Some("k;p=1")),
+            ("a b", None, None, Some("a b")),
+            ("a,b", None, None, Some("a,b")),
+            ("größe", None, None, Some("größe")),
+            (":YQ==:", Some(":YQ==:"), None, Some(":YQ==:")),
+        ] {
+            for (dialect, key) in [
+                (&Dialect::default(), lenient_key),
+                (&strict, strict_key),
+                (&raw, raw_key),
+            ] {
+                let read = read(&[line], dialect);
+                assert_eq!(read.ok().flatten().as_deref(), key, "{line}: {dialect:?}");
+            }
+        }
+        assert_eq!(read(&[], &strict), Ok(None));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_key_is_told() {
+        for (lines, reason) in [
+            (&["a", "a"][..], "the header is there more than once"),
+            (&[""], "the key is empty"),
+            (&["\"\""], "the key is empty"),
+            (&["a\""], "its quotes do not match"),
+            (&["a\",b"], "its quotes do not match"),
+            (&["a,b"], "there is more than one key in the header"),
+            (
+                &["a b"],
+                "an unquoted key is visible ASCII characters without spaces",
+            ),
+            (
+                &["é"],
+                "an unquoted key is visible ASCII characters without spaces",
+            ),
+            (
+                &["\"a"],
+                "it is not one quoted string (RFC 9651, section 3.3.3)",
+            ),
+            (
+                &["\"a\", \"b\""],
+                "it is not one quoted string (RFC 9651, section 3.3.3)",
+            ),
+        ] {
+            assert_eq!(read(lines, &Dialect::default()), Err(reason), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_measured_without_its_quotes_and_escapes() {
+        let dialect = Dialect::default().min_key_len(2).max_key_len(4);
+        for line in ["ab", "abcd", "\"ab\"", "\"a\\\"b\\\\\""] {
+            assert!(matches!(read(&[line], &dialect), Ok(Some(_))), "{line}");
+        }
+        for line in ["a", "\"a\"", "\"\\\"\""] {
+            assert_eq!(read(&[line], &dialect), Err("the key is too short"));
+        }
+        for line in ["abcde", "\"abcde\""] {
+            assert_eq!(read(&[line], &dialect), Err("the key is too long"));
+        }
+    }
+
+    #[test]
+    fn a_service_can_refuse_keys_by_a_rule_of_its_own() {
+        let dialect = Dialect::default().key_rule(|key| key != "test");
+        assert_eq!(read(&["k"], &dialect), Ok(Some("k".to_owned())));
+        let refused = Err("the key breaks a rule of this service");
+        assert_eq!(read(&["\"test\""], &dialect), refused);
+    }
+
+    /// Its parameters could go on for ever.
+    #[test]
+    fn no_more_of_a_line_is_read_than_a_key_can_take() {
+        let dialect = Dialect::default().max_key_len(4);
+        let line = |len: usize| format!("\"ab\";{}", "p".repeat(len - 5));
+        assert!(read(&[&line(1032)], &dialect).is_ok());
+        assert_eq!(read(&[&line(1033)], &dialect), Err("the key is too long"));
+    }
+
+    #[test]
+    fn a_request_concerns_a_key_where_it_has_one_and_may_change_something() {
+        let idem = Idempotency::builder()
+            .dialect(Dialect::default().key_header("x-request-id"))
+            .build();
+        let concerns = |method: &str, header: &str, idem| {
+            let request = Request::builder().method(method).header(header, "k");
+            concerns(&request.body(()).expect("a request"), idem)
+        };
+        for method in ["POST", "PUT", "PATCH", "DELETE"] {
+            assert!(concerns(method, "idempotency-key", None), "{method}");
+            assert!(concerns(method, "x-request-id", Some(&idem)), "{method}");
+            assert!(!concerns(method, "x-request-id", None), "{method}");
+            assert!(
+                !concerns(method, "idempotency-key", Some(&idem)),
+                "{method}"
+            );
+        }
+        for method in ["GET", "HEAD", "OPTIONS", "TRACE"] {
+            assert!(!concerns(method, "idempotency-key", None), "{method}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_handler_gets_the_key_or_none_or_is_refused() {
+        async fn both(line: Option<&str>) -> [Result<Option<String>, &'static str>; 2] {
+            let mut request = Request::post("/");
+            if let Some(line) = line {
+                request = request.header("idempotency-key", line);
+            }
+            let (mut parts, ()) = request.body(()).expect("a request").into_parts();
+            let parts = &mut parts;
+            let asked = <IdempotencyKey as OptionalFromRequestParts<()>>::from_request_parts;
+            let asked = asked(parts, &()).await;
+            let needed = <IdempotencyKey as FromRequestParts<()>>::from_request_parts;
+            let needed = needed(parts, &()).await;
+            [asked, needed.map(Some)].map(|key| {
+                key.map(|key| key.map(String::from))
+                    .map_err(|problem| problem.code())
+            })
+        }
+        let key = Ok(Some("k".to_owned()));
+        assert_eq!(both(Some("\"k\"")).await, [key.clone(), key]);
+        let missing = Err("idempotency_key_missing");
+        assert_eq!(both(None).await, [Ok(None), missing]);
+        let invalid = Err("idempotency_key_invalid");
+        assert_eq!(both(Some("a,b")).await, [invalid.clone(), invalid]);
+    }
+
+    #[test]
+    fn a_key_shows_itself_only_where_it_is_asked_to() {
+        let key = IdempotencyKey("k-1".into());
+        assert_eq!(
+            (key.as_str(), key.as_ref(), key.to_string().as_str()),
+            ("k-1", "k-1", "k-1")
+        );
+        assert_eq!(format!("{key:?}"), "IdempotencyKey(…)");
+        assert_eq!(String::from(key), "k-1");
+    }
+}

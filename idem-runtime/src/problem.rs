@@ -352,3 +352,100 @@ impl IntoResponse for Problem {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Clients tell refusals apart by these, and know when to come back.
+    #[test]
+    fn each_refusal_has_its_code_its_status_and_its_wait() {
+        let all = [
+            (Problem::key_missing(), "key_missing", 400, None),
+            (Problem::key_invalid("why"), "key_invalid", 400, None),
+            (Problem::key_reused(), "key_reused", 409, None),
+            (Problem::key_in_flight(), "key_in_flight", 409, Some(1)),
+            (
+                Problem::scope_missing(ScopeMissing::Token),
+                "scope_missing",
+                401,
+                None,
+            ),
+            (
+                Problem::scope_missing(ScopeMissing::Header),
+                "scope_missing",
+                400,
+                None,
+            ),
+            (Problem::outcome_unknown(), "outcome_unknown", 409, None),
+            (Problem::response_not_kept(), "response_not_kept", 409, None),
+            (
+                Problem::store_unavailable(),
+                "store_unavailable",
+                503,
+                Some(1),
+            ),
+            (Problem::capacity(), "capacity", 503, Some(5)),
+            (Problem::body_too_large(), "body_too_large", 413, None),
+            (Problem::body_incomplete(), "body_incomplete", 400, None),
+            (Problem::body_timeout(), "body_timeout", 408, None),
+            (Problem::render_failed(), "render_failed", 500, None),
+        ];
+        for (problem, code, status, seconds) in all {
+            assert_eq!(problem.code(), format!("idempotency_{code}"));
+            assert_eq!(problem.status(), status, "{code}");
+            assert_eq!(problem.retry_after(), seconds.map(Duration::from_secs));
+            let type_uri = format!("urn:axum-idem:problem:idempotency_{code}");
+            assert_eq!(problem.type_uri(), type_uri);
+            assert_eq!(problem.title(), problem.kind.facts().2);
+            assert_eq!(problem.detail(), problem.detail);
+            let answer = problem.into_response();
+            let header = |name| answer.headers().get(name).map(HeaderValue::as_bytes);
+            let seconds = seconds.map(|seconds| seconds.to_string());
+            assert_eq!(
+                header(header::RETRY_AFTER),
+                seconds.as_ref().map(String::as_bytes)
+            );
+            let challenge = (status == 401).then_some(&b"Bearer"[..]);
+            assert_eq!(header(header::WWW_AUTHENTICATE), challenge);
+            assert_eq!(header(header::LINK), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_a_problem_in_json() {
+        let answer = Problem::key_invalid("why").into_response();
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+        assert_eq!(
+            answer.headers()[header::CONTENT_TYPE],
+            "application/problem+json"
+        );
+        assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store");
+        let body = axum::body::to_bytes(answer.into_body(), 1 << 10)
+            .await
+            .expect("short");
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        let expected = serde_json::json!({
+            "type": "urn:axum-idem:problem:idempotency_key_invalid",
+            "title": "The idempotency key is not valid",
+            "status": 400,
+            "detail": "why",
+            "code": "idempotency_key_invalid",
+        });
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn a_dialect_changes_its_own_statuses_and_no_other() {
+        let dialect = Dialect::default()
+            .missing(StatusCode::PRECONDITION_REQUIRED)
+            .mismatch(StatusCode::UNPROCESSABLE_ENTITY)
+            .in_flight(StatusCode::LOCKED);
+        let status = |problem: Problem| problem.in_dialect(&dialect).status().as_u16();
+        assert_eq!(status(Problem::key_missing()), 428);
+        assert_eq!(status(Problem::key_reused()), 422);
+        assert_eq!(status(Problem::key_in_flight()), 423);
+        assert_eq!(status(Problem::outcome_unknown()), 409);
+        assert_eq!(status(Problem::key_invalid("why")), 400);
+    }
+}

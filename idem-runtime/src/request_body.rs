@@ -106,3 +106,85 @@ fn is_over_the_limit(error: &axum::Error) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::extract::{DefaultBodyLimit, Request};
+    use futures_util::{StreamExt, stream};
+    use http_body_util::StreamBody;
+
+    use super::*;
+    use crate::scope::Scope;
+
+    type Frames = Vec<Result<&'static str, &'static str>>;
+
+    /// A body of unknown length.
+    fn frames(frames: Frames) -> Body {
+        let frames = stream::iter(frames).map(|frame| frame.map(|it| Frame::data(Bytes::from(it))));
+        Body::new(StreamBody::new(frames))
+    }
+
+    /// For a service that takes four bytes.
+    fn reader(body: Body) -> Result<BodyReader, Problem> {
+        let mut request = Request::new(body);
+        DefaultBodyLimit::max(4).apply(&mut request);
+        let mut intake = Intake {
+            announced: request.body().size_hint().lower(),
+            request,
+            scope: Ok(Scope::new()),
+        };
+        intake.limit_body();
+        BodyReader::new(&mut intake)
+    }
+
+    async fn read(body: impl Fn() -> Body) -> Result<Bytes, &'static str> {
+        let code = |problem: Problem| problem.code();
+        let at_once = reader(body()).map_err(code)?.read_now();
+        let later = reader(body()).map_err(code)?.read(Duration::MAX).await;
+        let (at_once, later) = (at_once.map(|it| it.map_err(code)), later.map_err(code));
+        assert_eq!(at_once, Some(later.clone()), "it was all there");
+        later
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_whole_however_it_comes() {
+        for (body, whole) in [
+            (vec![], ""),
+            (vec![Ok("abcd")], "abcd"),
+            (vec![Ok("ab"), Ok("cd")], "abcd"),
+            (vec![Ok(""), Ok("a"), Ok(""), Ok("b"), Ok("cd")], "abcd"),
+        ] {
+            assert_eq!(read(|| frames(body.clone())).await, Ok(whole.into()));
+        }
+        assert_eq!(read(|| Body::from("abcd")).await, Ok("abcd".into()));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_too_long_is_told_from_one_that_was_cut_off() {
+        let too_long = Err("idempotency_body_too_large");
+        assert_eq!(read(|| Body::from("abcde")).await, too_long);
+        assert_eq!(read(|| frames(vec![Ok("abc"), Ok("de")])).await, too_long);
+        let cut_off = Err("idempotency_body_incomplete");
+        assert_eq!(
+            read(|| frames(vec![Ok("abc"), Err("cut off")])).await,
+            cut_off
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_may_come_as_slowly_as_it_likes_but_not_stall() {
+        let stall = Duration::from_secs(1);
+        let slow = |pause: Duration| {
+            let frames = stream::iter(["a", "b", "c"]).then(move |data| async move {
+                tokio::time::sleep(pause).await;
+                Ok::<_, axum::Error>(Frame::data(Bytes::from(data)))
+            });
+            reader(Body::new(StreamBody::new(Box::pin(frames)))).expect("it is short")
+        };
+        let mut patient = slow(stall / 2);
+        assert!(patient.read_now().is_none());
+        assert_eq!(patient.read(stall).await.expect("it comes"), "abc");
+        let problem = slow(stall * 2).read(stall).await.expect_err("it stalls");
+        assert_eq!(problem.code(), "idempotency_body_timeout");
+    }
+}

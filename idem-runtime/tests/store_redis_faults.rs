@@ -10,6 +10,9 @@ use idem_runtime::store::{
 };
 use idem_runtime::{RecordId, Scope};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
 use servers::asking::{FINGERPRINT, HOUR, claim, id, record, replay, win};
 use servers::redis::RedisServer;
 
@@ -88,8 +91,11 @@ async fn a_full_server_takes_no_new_key_and_drops_none() {
     let holder = win(&store, claim("held")).await;
     server.command(&["CONFIG", "SET", "maxmemory", "1"]);
 
+    let before = server.round_trips();
     let claimed = store.claim(claim("new")).await;
     assert!(matches!(claimed, Ok(Claimed::Full)), "{claimed:?}");
+    // A script that the server knows is not sent again.
+    assert_eq!(server.round_trips() - before, 1);
     let renewed = store.renew(holder, HOUR).await;
     assert_eq!(renewed.expect("it needs no memory"), Settled::Done);
     let completed = store.complete(holder, record(b"{}"), HOUR).await;
@@ -196,6 +202,52 @@ async fn no_key_no_token_and_no_scope_is_ever_stored() {
     for secret in ["SECRETTOKEN", "SECRETSCOPE", "SECRETKEY", "Bearer"] {
         assert!(!server.has_on_disk(secret), "{secret} is stored");
     }
+}
+
+/// A line that breaks while the policy is asked for is no server that keeps it to itself.
+#[tokio::test]
+async fn a_server_that_goes_while_it_is_looked_at_is_not_taken() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut asked = vec![0; 4 << 10];
+            while let Ok(len @ 1..) = stream.read(&mut asked).await {
+                let asked = String::from_utf8_lossy(&asked[..len]);
+                if asked.contains("INFO\r\n$6\r\nmemory") {
+                    break;
+                }
+                // Whatever a client says of itself is fine.
+                let commands = asked.matches('*').count();
+                let answer = "+OK\r\n".repeat(commands);
+                stream.write_all(answer.as_bytes()).await.expect("it reads");
+            }
+        }
+    });
+    let error = RedisStore::connect(format!("redis://{address}")).await;
+    assert!(
+        matches!(error, Err(StoreError::Unavailable(_))),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_wait_for_replicas_comes_on_top_of_the_time_for_one_transition() {
+    let server = RedisServer::start();
+    let store = RedisStore::builder()
+        .url(server.url())
+        .timeout(Duration::from_secs(1))
+        .min_replicas(1, Duration::from_millis(1_500))
+        .connect()
+        .await
+        .expect("redis is there");
+    // The server learns the script by the first one.
+    assert!(store.claim(claim("first")).await.is_err());
+    let claimed = store.claim(claim("k")).await;
+    assert!(
+        matches!(claimed, Err(StoreError::Unavailable(_))),
+        "{claimed:?}"
+    );
 }
 
 #[tokio::test]

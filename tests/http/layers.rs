@@ -1,15 +1,18 @@
 //! The service's side: which settings a handler gets, and how refusals look.
 
+use std::convert::Infallible;
+use std::future::Ready;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Extension, FromRef, Json, Request, State};
-use axum::http::{Method, StatusCode};
+use axum::extract::{Extension, FromRef, Json, State};
+use axum::http::{Method, Request, StatusCode};
 use axum::middleware::map_request;
 use axum::routing::post;
 use axum_idem::{Dialect, Idempotency, Problem, idempotent};
-use tower::ServiceBuilder;
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_http::compression::CompressionLayer;
 
 use crate::support::{KEY, Runs, Server, post_bytes, request};
@@ -136,10 +139,12 @@ async fn it_goes_with_other_layers_on_either_side() {
 async fn a_key_that_is_taken_away_on_the_way_is_none() {
     let runs = Runs::default();
     let router = router(&runs)
-        .layer(map_request(|mut request: Request| async move {
-            request.headers_mut().remove(KEY);
-            request
-        }))
+        .layer(map_request(
+            |mut request: axum::extract::Request| async move {
+                request.headers_mut().remove(KEY);
+                request
+            },
+        ))
         .layer(Idempotency::in_memory());
     let server = Server::start(router).await;
     for run in ["1", "2"] {
@@ -158,7 +163,7 @@ async fn settings_out_of_a_request_serve_others_too() {
     let kept = Arc::new(Mutex::new(None));
     let keeper = kept.clone();
     let router = router(&runs)
-        .layer(map_request(move |request: Request| {
+        .layer(map_request(move |request: axum::extract::Request| {
             let idem = request.extensions().get::<Idempotency>().cloned();
             *keeper.lock().expect("no panic") = idem;
             async { request }
@@ -332,4 +337,51 @@ async fn a_refusal_contains_neither_key_nor_token() {
         assert!(refusal.status.is_client_error(), "{refusal:?}");
         assert!(!format!("{refusal:?}").contains("SECRET"), "{refusal:?}");
     }
+}
+
+/// To put anything into its extensions would cost as much as all the rest.
+#[tokio::test]
+async fn a_request_without_a_key_passes_untouched() {
+    let untouched = |request: Request<()>| async move {
+        Ok::<_, Infallible>(request.extensions().is_empty().to_string())
+    };
+    let dialect = Dialect::default().key_header("x-request-id");
+    let service = ServiceBuilder::new()
+        .layer(Idempotency::builder().dialect(dialect).build())
+        .service_fn(untouched);
+    for (header, is_untouched) in [
+        ("accept", "true"),
+        ("x-request-id", "false"),
+        (KEY, "false"),
+    ] {
+        let request = Request::post("/").header(header, "k").body(());
+        let answer = service.clone().oneshot(request.expect("a request")).await;
+        let body = answer.expect("it answers").into_body();
+        let body = axum::body::to_bytes(body, 10).await.expect("short");
+        assert_eq!(body, is_untouched, "{header}");
+    }
+}
+
+#[derive(Clone)]
+struct Busy;
+
+impl Service<Request<()>> for Busy {
+    type Response = String;
+    type Error = Infallible;
+    type Future = Ready<Result<String, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Pending
+    }
+
+    fn call(&mut self, _: Request<()>) -> Self::Future {
+        panic!("it is never ready")
+    }
+}
+
+#[test]
+fn the_layer_is_ready_when_the_service_below_it_is() {
+    let mut service = Idempotency::builder().build().layer(Busy);
+    let cx = &mut Context::from_waker(Waker::noop());
+    assert!(service.poll_ready(cx).is_pending());
 }

@@ -336,3 +336,30 @@ async fn http_1_0_is_no_different() {
     }
     assert_eq!(runs.started(), 1);
 }
+
+/// A fingerprint of one digest is never one of the other.
+#[cfg(feature = "blake3")]
+#[tokio::test]
+async fn a_retry_that_crosses_a_change_of_the_digest_is_refused() {
+    use axum_idem::FingerprintDigest;
+    use axum_idem::store::MemoryStore;
+
+    let store = MemoryStore::default();
+    let runs = Runs::default();
+    let start = async |digest| {
+        let idem = Idempotency::builder()
+            .store(store.clone())
+            .fingerprint_digest(digest);
+        let router = Router::new().route("/count", post(count));
+        Server::start(router.layer(idem.build()).with_state(runs.clone())).await
+    };
+    let before = start(FingerprintDigest::Sha256).await;
+    let after = start(FingerprintDigest::Blake3).await;
+    assert_eq!(before.post("/count", "k", "{}").await.text(), "1");
+    assert_eq!(
+        after.post("/count", "k", "{}").await.code(),
+        "idempotency_key_reused"
+    );
+    assert_eq!(after.post("/count", "new", "{}").await.text(), "2");
+    assert!(after.post("/count", "new", "{}").await.is_replay());
+}

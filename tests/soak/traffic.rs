@@ -20,8 +20,8 @@ struct Client {
 }
 
 /// Sends until it is over.
-pub(crate) async fn send(server: Server, number: usize, tally: Arc<Tally>) {
-    let mut random = fastrand::Rng::with_seed(number as u64);
+pub(crate) async fn send(server: Server, number: usize, seed: u64, tally: Arc<Tally>) {
+    let mut random = fastrand::Rng::with_seed(seed.wrapping_mul(31) + number as u64);
     let mut client = Client {
         server,
         sender: None,

@@ -1,8 +1,11 @@
 //! Durations, for every input and not for a list of them.
+//!
+//! A failure prints its seed and its smallest case. `IDEM_SEED=7` takes the cases of that seed again.
 
 use std::fmt::Write as _;
 
 use proptest::prelude::*;
+use proptest::test_runner::{Config, RngSeed};
 use syn::{Expr, ExprLit, Lit, LitStr};
 
 use crate::duration::from_expr;
@@ -15,7 +18,19 @@ fn read(text: &str) -> Result<u64, String> {
     from_expr("ttl", "24h", &value).map_err(|error| error.to_string())
 }
 
+fn config() -> Config {
+    let given = std::env::var("IDEM_SEED").map(|seed| seed.parse().expect("a number"));
+    let seed = given.unwrap_or_else(|_| fastrand::u64(..1 << 48));
+    println!("IDEM_SEED={seed}");
+    Config {
+        rng_seed: RngSeed::Fixed(seed),
+        ..Config::default()
+    }
+}
+
 proptest! {
+    #![proptest_config(config())]
+
     #[test]
     fn what_is_written_is_what_is_read(
         parts in [0_u64..360, 0_u64..100, 0_u64..1000, 0_u64..1000, 1_u64..10_000],

@@ -114,6 +114,8 @@ fn spelled(json: &Json, choices: Vec<u8>) -> String {
 }
 
 proptest! {
+    #![proptest_config(super::config())]
+
     #[test]
     fn every_spelling_of_a_value_has_one_form(json in json(), choices in vec(any::<u8>(), 64)) {
         let [plain, fancy] = [spelled(&json, Vec::new()), spelled(&json, choices)];

@@ -21,6 +21,8 @@ fn quoted(key: &str) -> Vec<u8> {
 }
 
 proptest! {
+    #![proptest_config(super::config())]
+
     #[test]
     fn with_and_without_quotes_it_is_one_key(key in "[!#-+\\--~]{1,255}") {
         prop_assert_eq!(read(key.as_bytes(), KeySyntax::Lenient), Ok(key.clone()));

@@ -56,6 +56,8 @@ fn parts(record: &Record) -> [Vec<u8>; 5] {
 }
 
 proptest! {
+    #![proptest_config(super::config())]
+
     #[test]
     fn a_record_comes_back_as_it_was(record in record()) {
         let again = Record::decode(record.as_bytes().clone()).expect("whole");

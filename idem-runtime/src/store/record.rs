@@ -342,6 +342,58 @@ mod tests {
         );
     }
 
+    /// A record of `name: value`, with `bytes` written over it from `at` on.
+    fn changed(at: usize, bytes: &[u8]) -> Result<Record, DecodeError> {
+        let mut headers = HeaderMap::new();
+        headers.append("name", HeaderValue::from_static("value"));
+        let record = Record::answer(FINGERPRINT, StatusCode::OK, &headers, b"{}").expect("fits");
+        let mut changed = record.as_bytes().to_vec();
+        changed[at..at + bytes.len()].copy_from_slice(bytes);
+        Record::decode(changed.into())
+    }
+
+    #[test]
+    fn what_no_answer_can_hold_is_damaged() {
+        const NAME: usize = HEAD + LINE_HEAD;
+        assert!(changed(NAME, b"nama").is_ok());
+        for (what, at, bytes) in [
+            ("another kind", 1, &[2][..]),
+            ("an answer where none was kept", 1, &[NOT_KEPT]),
+            ("a status below 100", STATUS, &[99, 0]),
+            ("a status above 999", STATUS, &[0xe8, 3]),
+            ("a name that is none", NAME, b"na:e"),
+            ("a value that is none", NAME + 4, b"va\nue"),
+        ] {
+            assert_eq!(
+                changed(at, bytes).err(),
+                Some(DecodeError::Damaged),
+                "{what}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_header_lines_are_counted() {
+        let mut headers = HeaderMap::new();
+        for _ in 0..MAX_LINES {
+            headers.append("a", HeaderValue::from_static("b"));
+        }
+        let answer =
+            |headers: &HeaderMap| Record::answer(FINGERPRINT, StatusCode::OK, headers, b"");
+        let most = answer(&headers).expect("it just fits").as_bytes().clone();
+        assert!(Record::decode(most.clone()).is_ok());
+        headers.append("a", HeaderValue::from_static("b"));
+        assert_eq!(answer(&headers), None);
+        // Nobody writes one more, so that nobody reads it.
+        let mut more = most.to_vec();
+        more.extend_from_slice(b"\x01\0\x01\0\0\0ab");
+        more[LINES..BODY_LEN].copy_from_slice(&(MAX_LINES + 1).to_le_bytes());
+        assert_eq!(
+            Record::decode(more.into()).err(),
+            Some(DecodeError::Damaged)
+        );
+    }
+
     #[test]
     fn a_declared_length_allocates_nothing() {
         let mut bytes = Record::not_kept(FINGERPRINT, StatusCode::OK)

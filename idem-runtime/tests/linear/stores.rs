@@ -27,7 +27,7 @@ async fn linearizable(name: &str, store: impl Store, short: Short, transitions: 
         let history = run(store.clone(), short, seed).await;
         assert!(
             history.failures.is_empty(),
-            "{name}: {:?}",
+            "{name}: seed {seed}: {:?}",
             history.failures
         );
         history

@@ -1,12 +1,12 @@
 //! The store fails while it is asked who runs.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum_idem::OnStoreError;
 use axum_idem::testing::Fault::{self, Delay, DropReply, ErrAfter, ErrBefore, Hang, Undecodable};
 use axum_idem::testing::Operation::{Claim, Release};
 
-use super::{LONG, SHORT, start, start_with};
+use super::{LONG, SHORT, start, start_waiting, start_with};
 use crate::support::{eventually, post_bytes};
 
 const EACH: [Fault; 4] = [ErrBefore, ErrAfter, Hang, DropReply];
@@ -49,8 +49,21 @@ async fn a_service_can_choose_to_run_unprotected_and_says_so() {
 async fn a_claim_that_fails_in_passing_is_tried_again() {
     let setup = start().await;
     setup.store.script(Claim, [ErrBefore, ErrBefore]);
+    let begun = Instant::now();
     assert_eq!(setup.server.post("/count", "k", "").await.text(), "1");
     assert_eq!((setup.runs.started(), setup.claims()), (1, 3));
+    // The store is given a moment, and then a longer one.
+    assert!(begun.elapsed() >= Duration::from_millis(10 + 20));
+}
+
+/// A try that never ends takes half of the time, and leaves a slow store the rest.
+#[tokio::test]
+async fn a_claim_that_hangs_leaves_time_for_the_next_try() {
+    let setup = start_waiting(OnStoreError::FailClosed, LONG, Duration::from_secs(2)).await;
+    let slow = Delay(Duration::from_millis(5));
+    setup.store.script(Claim, [Hang, slow, slow]);
+    assert_eq!(setup.server.post("/count", "k", "").await.text(), "1");
+    assert_eq!(setup.runs.started(), 1);
 }
 
 /// Without its owner's mark the second try would meet the first one's claim, and answer 409 to itself.

@@ -66,11 +66,16 @@ struct Setup {
 }
 
 async fn start_with(choice: OnStoreError, lease: Duration) -> Setup {
+    start_waiting(choice, lease, Duration::from_millis(200)).await
+}
+
+/// A service that gives its store this long.
+async fn start_waiting(choice: OnStoreError, lease: Duration, timeout: Duration) -> Setup {
     let runs = Runs::default();
     let store = FaultStore::new(MemoryStore::default());
     let idem = Idempotency::builder()
         .store(store.clone())
-        .store_timeout(Duration::from_millis(200))
+        .store_timeout(timeout)
         .lease(lease)
         .on_store_error(choice)
         .build();

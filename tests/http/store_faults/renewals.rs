@@ -1,13 +1,13 @@
 //! The store fails while a lease is renewed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum_idem::OnStoreError;
 use axum_idem::testing::Fault::{DropReply, ErrAfter, ErrBefore, Hang};
 use axum_idem::testing::Operation::{Claim, Renew};
 
 use super::{LONG, SHORT, start_with};
-use crate::support::eventually;
+use crate::support::{eventually, post_bytes};
 
 #[tokio::test]
 async fn a_renewal_that_fails_ends_nothing() {
@@ -26,6 +26,28 @@ async fn a_renewal_that_fails_ends_nothing() {
     assert!(server.post("/slow", "k", "").await.is_replay());
     tokio::time::sleep(SHORT).await;
     assert_eq!(store.calls(Renew), renewals, "it goes on after the end");
+}
+
+/// A third of a lease apart, and a tenth where the store fails.
+#[tokio::test]
+async fn a_lease_is_renewed_no_more_often_than_it_has_to() {
+    for (faults, share) in [(0, 3), (1_000, 10)] {
+        let setup = start_with(OnStoreError::FailClosed, SHORT).await;
+        let (server, runs, store) = (setup.server, &setup.runs, &setup.store);
+        store.script(Renew, std::iter::repeat_n(ErrBefore, faults));
+        let _first = server.write(post_bytes("/slow", "k", "")).await;
+        runs.until_started(1).await;
+        let begun = Instant::now();
+        tokio::time::sleep(2 * SHORT).await;
+        let (renewals, elapsed) = (store.calls(Renew), begun.elapsed());
+        let most = elapsed.as_millis() / (SHORT / share).as_millis() + 2;
+        assert!(renewals >= 1, "it was never renewed");
+        assert!(
+            renewals as u128 <= most,
+            "{renewals} renewals in {elapsed:?}"
+        );
+        runs.open(1);
+    }
 }
 
 /// One that never answers is given up in time for the next.

@@ -7,7 +7,7 @@ use axum_idem::testing::Fault::{self, Delay, DropReply, ErrAfter, ErrBefore, Han
 use axum_idem::testing::Operation::{Abandon, Complete, Release, Renew};
 
 use super::{LONG, SHORT, start, start_with};
-use crate::support::post_bytes;
+use crate::support::{eventually, post_bytes};
 
 const EACH: [Fault; 5] = [
     ErrBefore,
@@ -44,6 +44,21 @@ async fn a_record_that_fails_for_longer_than_a_lease_is_written_all_the_same() {
     );
     assert_eq!(setup.idem.drain(LONG).await, 0);
     assert!(setup.server.post("/count", "k", "").await.is_replay());
+    assert_eq!(setup.runs.started(), 1);
+}
+
+/// The lease that a renewal has prolonged is the one that is left for it.
+#[tokio::test]
+async fn a_record_that_fails_after_a_renewal_is_written_all_the_same() {
+    let setup = start_with(OnStoreError::FailClosed, SHORT).await;
+    let (server, store) = (setup.server, &setup.store);
+    let first = tokio::spawn(async move { server.post("/slow", "k", "").await });
+    eventually("the lease is renewed", || store.calls(Renew) >= 2).await;
+    store.script(Complete, [ErrBefore]);
+    setup.runs.open(1);
+    assert_eq!(first.await.expect("no panic").text(), "1");
+    assert_eq!(setup.idem.drain(LONG).await, 0);
+    assert!(server.post("/slow", "k", "").await.is_replay());
     assert_eq!(setup.runs.started(), 1);
 }
 

@@ -1,5 +1,7 @@
 //! The store fails those who wait for a first run.
 
+use std::time::{Duration, Instant};
+
 use axum_idem::testing::Fault::{ErrAfter, ErrBefore};
 use axum_idem::testing::Operation::Claim;
 
@@ -22,6 +24,32 @@ async fn those_who_wait_look_again_where_the_store_cannot_wake_them() {
         assert!(waiter.await.expect("no panic").is_replay());
     }
     assert_eq!(runs.started(), 1);
+}
+
+/// Each look takes twice as long to come as the one before, up to half a second, and no two waiters
+/// march in step.
+#[tokio::test]
+async fn those_who_wait_look_ever_more_rarely() {
+    const WAITERS: usize = 20;
+    let setup = start().await;
+    let (server, runs) = (setup.server, &setup.runs);
+    let first = tokio::spawn(async move { server.post("/wait", "k", "").await });
+    runs.until_started(1).await;
+    let begun = Instant::now();
+    let waiters: Vec<_> = (0..WAITERS)
+        .map(|_| tokio::spawn(async move { server.post("/wait", "k", "").await }))
+        .collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (looks, elapsed) = (setup.claims() - 1, begun.elapsed());
+    runs.open(1);
+    assert_eq!(first.await.expect("no panic").text(), "1");
+    for waiter in waiters {
+        assert!(waiter.await.expect("no panic").is_replay());
+    }
+    // The first, five while the pause grows from at least 10 ms, and then one each 250 ms at least.
+    let most = 7 + usize::try_from(elapsed.as_millis()).expect("soon over") / 250;
+    assert!(looks >= 2 * WAITERS, "{looks} looks");
+    assert!(looks <= WAITERS * most, "{looks} looks in {elapsed:?}");
 }
 
 #[tokio::test]

@@ -106,6 +106,18 @@ fn the_oldest_records_make_room_first() {
     assert_eq!(kept, (100 - kept.len()..100).collect::<Vec<_>>());
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_oldest_record_is_the_one_that_was_finished_first() {
+    let store = MemoryStore::default();
+    for (key, ttl) in [("first", 2 * TTL), ("second", TTL)] {
+        let holder = fresh(&store, &claim(key));
+        assert_eq!(store.0.complete(holder, answer(b"{}"), ttl), Settled::Done);
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    let (_, oldest) = store.0.records.pop_oldest().expect("there are two");
+    assert_eq!(oldest, claim("first").id);
+}
+
 #[test]
 fn claims_alone_can_fill_the_store() {
     let store = MemoryStore::builder()
@@ -243,6 +255,77 @@ async fn what_is_past_its_time_gives_its_room_back() {
     assert_eq!(store.0.budget.used(), 100 * claims::WEIGHT);
     tokio::time::advance(LEASE + TTL).await;
     assert!(store.0.make_room(Instant::now()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_full_of_what_is_past_its_time_is_not_full() {
+    let store = MemoryStore::builder().max_bytes(50_000).build();
+    let mut taken = 0;
+    while matches!(store.0.claim(&claim(taken)), Claimed::Fresh { .. }) {
+        store.0.forget(&claim(taken).id);
+        record(&store, taken, &[0; 100]);
+        taken += 1;
+    }
+    tokio::time::advance(TTL).await;
+    fresh(&store, &claim("new"));
+    assert_eq!(store.evicted(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn claims_past_their_time_give_their_room_back() {
+    let store = MemoryStore::builder().max_bytes(50_000).build();
+    let mut taken_over = fresh(&store, &claim("taken over"));
+    for key in 0.. {
+        if matches!(store.0.claim(&claim(key)), Claimed::Full) {
+            break;
+        }
+    }
+    for _ in 0..3 {
+        assert_eq!(store.0.abandon(taken_over), Settled::Done);
+        taken_over = fresh(&store, &claim("taken over"));
+    }
+    tokio::time::advance(LEASE + TTL).await;
+    fresh(&store, &claim("new"));
+    assert_eq!(store.0.claims.len(), 1);
+    assert_eq!(store.0.budget.used(), claims::WEIGHT);
+    // Nothing is left of it but the promise that its fence grows.
+    let again = fresh(&store, &claim("taken over"));
+    assert!(again.fence > taken_over.fence);
+}
+
+/// They are remembered for as long as it was said.
+#[tokio::test(start_paused = true)]
+async fn claims_give_no_room_back_before_their_time() {
+    let store = MemoryStore::builder().max_bytes(50_000).build();
+    for key in 0.. {
+        if matches!(store.0.claim(&claim(key)), Claimed::Full) {
+            break;
+        }
+    }
+    tokio::time::advance(TTL + LEASE.saturating_sub(Duration::from_millis(1))).await;
+    assert!(matches!(store.0.claim(&claim("new")), Claimed::Full));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_just_ended_is_not_there_for_an_operator_either() {
+    let store = MemoryStore::default();
+    let held = fresh(&store, &claim("claimed"));
+    record(&store, "recorded", b"{}");
+    let recorded = claim("recorded").id;
+    tokio::time::advance(LEASE).await;
+    assert!(matches!(
+        store.0.look_up(&held.id),
+        Some(Entry::Unknown { .. })
+    ));
+    tokio::time::advance(TTL.saturating_sub(LEASE)).await;
+    assert!(store.0.look_up(&recorded).is_none());
+    assert!(!store.0.forget(&recorded));
+    tokio::time::advance(LEASE).await;
+    assert!(store.0.look_up(&held.id).is_none());
+    let resolved = store.0.resolve(held.id, held.fence, answer(b"{}"), TTL);
+    assert_eq!(resolved, Settled::Lost);
+    assert_eq!(store.0.complete(held, answer(b"{}"), TTL), Settled::Lost);
+    assert!(!store.0.forget(&held.id));
 }
 
 #[test]

@@ -243,3 +243,24 @@ fn is_the_connections_end(error: &RedisError) -> bool {
                 | ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
         )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_takes_no_writes_any_more_is_looked_for_anew() {
+        let is_the_end = |line: &str| match redis::parse_redis_value(line.as_bytes()) {
+            Ok(Value::ServerError(error)) => is_the_connections_end(&error.into()),
+            other => panic!("not an error: {other:?}"),
+        };
+        assert!(is_the_end(
+            "-READONLY You can't write against a replica.\r\n"
+        ));
+        assert!(is_the_end("-MASTERDOWN Link with MASTER is down\r\n"));
+        assert!(!is_the_end("-OOM command not allowed\r\n"));
+        assert!(!is_the_end("-NOSCRIPT No matching script.\r\n"));
+        let broken = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        assert!(is_the_connections_end(&broken.into()));
+    }
+}

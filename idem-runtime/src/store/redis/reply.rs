@@ -249,6 +249,19 @@ mod tests {
     }
 
     #[test]
+    fn a_value_that_was_cut_off_holds_no_record() {
+        for len in [0, RECORD_AT - 1, RECORD_AT, RECORD_AT + 1] {
+            let value = Value::BulkString(vec![VERSION; len]);
+            let reply = vec![Value::Int(RECORDED), value, Value::Int(5)];
+            let claimed = Reply::new(Value::Array(reply)).and_then(Reply::claimed);
+            assert!(
+                matches!(claimed, Err(StoreError::Undecodable(DecodeError::Damaged))),
+                "{len}: {claimed:?}"
+            );
+        }
+    }
+
+    #[test]
     fn another_version_is_named() {
         let value = Value::Array(vec![Value::Int(UNREADABLE), Value::Int(9)]);
         let error = Reply::new(value).err();

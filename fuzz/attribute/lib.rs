@@ -5,6 +5,8 @@
 mod args;
 #[path = "../../idem-macros/src/arguments.rs"]
 mod arguments;
+#[path = "../../idem-macros/src/body_extractors.rs"]
+mod body_extractors;
 #[path = "../../idem-macros/src/check.rs"]
 mod check;
 #[path = "../../idem-macros/src/duration.rs"]
@@ -15,6 +17,8 @@ mod expand;
 mod fallback;
 #[path = "../../idem-macros/src/fingerprint.rs"]
 mod fingerprint;
+#[path = "../../idem-macros/src/form.rs"]
+mod form;
 #[path = "../../idem-macros/src/handler.rs"]
 mod handler;
 #[path = "../../idem-macros/src/mistakes.rs"]
@@ -27,6 +31,8 @@ mod patterns;
 mod returns;
 #[path = "../../idem-macros/src/scope.rs"]
 mod scope;
+#[path = "../../idem-macros/src/scope_names.rs"]
+mod scope_names;
 #[path = "../../idem-macros/src/statuses.rs"]
 mod statuses;
 #[path = "../../idem-macros/src/transform.rs"]

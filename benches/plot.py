@@ -52,7 +52,7 @@ def picture(path, height, parts):
 
 def bars(path, title, found):
     """One bar for each name, its quartiles as a whisker, and a line where bare axum is."""
-    left, right, top, row = 230, 60, 48, 26
+    left, right, top, row = 270, 60, 48, 26
     longest = max(max(high for _, _, high in found.values()), 1.0)
     at = lambda value: left + value / longest * (WIDTH - left - right)
     height = top + row * len(found) + 20

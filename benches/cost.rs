@@ -4,8 +4,12 @@
 //! else the machine does. The instructions of the digests are left out: valgrind knows no SHA
 //! instructions, and their stand-in costs as much as all the rest. `-- --check` compares with
 //! the committed figures in `cost.txt` and fails where one has grown; `-- --write` writes them.
+//!
+//! `-- --misses` shows why the time of a path is more than its instructions tell: what a processor with
+//! first-level caches of 32 KiB has to fetch for a request, and how many branches it guesses wrong, as
+//! callgrind simulates it.
 
-mod paths;
+mod measure;
 
 use std::collections::HashMap;
 use std::process::{Command, ExitCode};
@@ -13,7 +17,8 @@ use std::{env, fs};
 
 use axum_idem::store::MemoryStore;
 
-use self::paths::{body, paths};
+use measure::contenders::body;
+use measure::paths::paths;
 
 /// How many requests are counted, after those that warm up.
 const REQUESTS: u64 = 1_000;
@@ -52,28 +57,30 @@ async fn serve(path: &str, requests: usize) {
     std::process::exit(0);
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Cost {
-    instructions: f64,
-    allocations: f64,
-}
-
-fn report(arguments: &[&str]) -> ExitCode {
-    let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/cost.txt");
-    let names = tokio::runtime::Builder::new_current_thread()
+fn names() -> impl Iterator<Item = &'static str> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime")
         .block_on(async { paths(&MemoryStore::default(), &body(200)).await })
         .into_iter()
-        .map(|path| path.name);
+        .map(|path| path.name)
+}
+
+fn report(arguments: &[&str]) -> ExitCode {
+    if arguments.contains(&"--misses") {
+        report_misses();
+        return ExitCode::SUCCESS;
+    }
+    let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/cost.txt");
     let mut bare = None;
     let mut lines = Vec::new();
-    for name in names {
-        let cost = per_request(name);
-        let bare = *bare.get_or_insert(cost);
-        let ratio = cost.instructions / bare.instructions;
-        lines.push(format!("{name:<22} {ratio:>6.3} {:>6.1}", cost.allocations));
+    for name in names() {
+        let cost = per_request(name, &[]);
+        let instructions = cost[Event::Instructions as usize];
+        let ratio = instructions / *bare.get_or_insert(instructions);
+        let allocations = cost[Event::Allocations as usize].round();
+        lines.push(format!("{name:<22} {ratio:>6.3} {allocations:>6.1}"));
     }
     let head = format!("{:<22} {:>6} {:>6}", "path", "instr.", "allocs");
     let table = format!("{head}\n{}\n", lines.join("\n"));
@@ -112,27 +119,64 @@ fn has_grown(now: &str, then: &str) -> bool {
     ratio > ratio_then * MARGIN || allocations > allocations_then
 }
 
-fn per_request(path: &str) -> Cost {
-    let [before, after] = [WARM_UP, WARM_UP + REQUESTS].map(|requests| count(path, requests));
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-    let each = |of: fn(&Counts) -> u64| (of(&after) - of(&before)) as f64 / REQUESTS as f64;
-    Cost {
-        instructions: each(|counts| counts.instructions),
-        allocations: each(|counts| counts.allocations).round(),
+fn report_misses() {
+    const SIMULATED: [&str; 4] = [
+        "--cache-sim=yes",
+        "--branch-sim=yes",
+        "--I1=32768,8,64",
+        "--D1=32768,8,64",
+    ];
+    println!("of one request        instructions  I1 misses  D1 misses  mispredicted");
+    for name in names() {
+        let cost = per_request(name, &SIMULATED);
+        let [instructions, code, data, branches] = [
+            Event::Instructions,
+            Event::CodeMisses,
+            Event::DataMisses,
+            Event::Mispredicted,
+        ]
+        .map(|event| cost[event as usize]);
+        println!("{name:<22} {instructions:>11.0} {code:>10.0} {data:>10.0} {branches:>13.0}");
     }
 }
 
-#[derive(Debug, Default)]
-struct Counts {
-    instructions: u64,
-    allocations: u64,
+/// What is counted.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Instructions,
+    Allocations,
+    CodeMisses,
+    DataMisses,
+    Mispredicted,
 }
 
-fn count(path: &str, requests: u64) -> Counts {
+const EVENTS: usize = 5;
+
+impl Event {
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "Ir" => Some(Self::Instructions),
+            "I1mr" => Some(Self::CodeMisses),
+            "D1mr" | "D1mw" => Some(Self::DataMisses),
+            "Bcm" | "Bim" => Some(Self::Mispredicted),
+            _ => None,
+        }
+    }
+}
+
+fn per_request(path: &str, options: &[&str]) -> [f64; EVENTS] {
+    let [before, after] =
+        [WARM_UP, WARM_UP + REQUESTS].map(|requests| count(path, requests, options));
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    std::array::from_fn(|event| (after[event] as f64 - before[event] as f64) / REQUESTS as f64)
+}
+
+fn count(path: &str, requests: u64, options: &[&str]) -> [u64; EVENTS] {
     let folder = tempfile::tempdir().expect("a folder");
     let profile = folder.path().join("profile");
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--quiet"])
+        .args(options)
         .arg(format!("--callgrind-out-file={}", profile.display()))
         .arg(env::current_exe().expect("a path"))
         .args(["--serve", path, &requests.to_string()])
@@ -143,43 +187,46 @@ fn count(path: &str, requests: u64) -> Counts {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    Counts::of(&fs::read_to_string(profile).expect("a profile"))
+    counted(&fs::read_to_string(profile).expect("a profile"))
 }
 
-impl Counts {
-    /// Reads what each function took by itself, in callgrind's own format.
-    fn of(profile: &str) -> Self {
-        let mut names: HashMap<&str, &str> = HashMap::new();
-        let mut counts = Self::default();
-        let mut is_digest = false;
-        let mut callee = "";
-        let mut is_a_call = false;
-        for line in profile.lines() {
-            if let Some(entry) = line.strip_prefix("fn=") {
-                is_digest = is_of_a_digest(resolve(&mut names, entry));
-            } else if let Some(entry) = line.strip_prefix("cfn=") {
-                callee = resolve(&mut names, entry);
-            } else if let Some(call) = line.strip_prefix("calls=") {
-                is_a_call = true;
-                if matches!(
-                    callee,
-                    "malloc" | "calloc" | "realloc" | "aligned_alloc" | "posix_memalign"
-                ) {
-                    let calls = call.split(' ').next().and_then(|calls| calls.parse().ok());
-                    counts.allocations += calls.unwrap_or(0);
-                }
-            } else if line
-                .starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first))
-            {
-                let own = line.split(' ').nth(1).and_then(|cost| cost.parse().ok());
-                if !is_a_call && !is_digest {
-                    counts.instructions += own.unwrap_or(0);
-                }
-                is_a_call = false;
+/// Sums what each function took by itself, in callgrind's own format.
+fn counted(profile: &str) -> [u64; EVENTS] {
+    let mut names: HashMap<&str, &str> = HashMap::new();
+    let mut columns = Vec::new();
+    let mut counts = [0; EVENTS];
+    let mut is_digest = false;
+    let mut callee = "";
+    let mut is_a_call = false;
+    for line in profile.lines() {
+        if let Some(events) = line.strip_prefix("events: ") {
+            columns = events.split(' ').map(Event::named).collect();
+        } else if let Some(entry) = line.strip_prefix("fn=") {
+            is_digest = is_of_a_digest(resolve(&mut names, entry));
+        } else if let Some(entry) = line.strip_prefix("cfn=") {
+            callee = resolve(&mut names, entry);
+        } else if let Some(call) = line.strip_prefix("calls=") {
+            is_a_call = true;
+            if matches!(
+                callee,
+                "malloc" | "calloc" | "realloc" | "aligned_alloc" | "posix_memalign"
+            ) {
+                let calls = call.split(' ').next().and_then(|calls| calls.parse().ok());
+                counts[Event::Allocations as usize] += calls.unwrap_or(0);
             }
+        } else if line.starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first)) {
+            if !is_a_call && !is_digest {
+                let figures = line.split(' ').skip(1).map(|figure| figure.parse().ok());
+                for (event, figure) in columns.iter().zip(figures) {
+                    if let Some(event) = event {
+                        counts[*event as usize] += figure.unwrap_or(0);
+                    }
+                }
+            }
+            is_a_call = false;
         }
-        counts
     }
+    counts
 }
 
 /// The name of a function, which stands beside its number only once.

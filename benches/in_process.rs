@@ -5,18 +5,19 @@
 //! `ROUNDS` (300) and `RECORDS` (none) in the environment say how many rounds, and with how many
 //! records in the store; `FULL=1` measures with a store that drops its oldest for each new one.
 
-mod paths;
+mod measure;
 
-use std::env;
 use std::time::{Duration, Instant};
 
 use axum_idem::store::{MemoryStore, OnFull};
 
-use self::paths::{Path, body, paths, protected_by};
+use measure::contenders::{Contender, body, protected};
+use measure::paths::paths;
+use measure::{median, ratios, setting};
 
 const PER_ROUND: u64 = 200;
 
-async fn round(path: &Path, round: u64, body: &str) -> f64 {
+async fn round(path: &Contender, round: u64, body: &str) -> f64 {
     let numbers = round * PER_ROUND..(round + 1) * PER_ROUND;
     let requests: Vec<_> = numbers.map(|n| path.request(n, body)).collect();
     let begun = Instant::now();
@@ -24,18 +25,6 @@ async fn round(path: &Path, round: u64, body: &str) -> f64 {
         path.serve(request).await;
     }
     begun.elapsed().as_secs_f64()
-}
-
-fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
-    values.sort_by(f64::total_cmp);
-    [1, 2, 3].map(|quarter| values[values.len() * quarter / 4])
-}
-
-fn setting(name: &str, default: u64) -> u64 {
-    env::var(name)
-        .ok()
-        .and_then(|value| value.parse().ok())
-        .unwrap_or(default)
 }
 
 /// Keys that no path of the bench uses.
@@ -50,7 +39,7 @@ async fn store_with(records: u64, size: Option<usize>) -> MemoryStore {
         .max_bytes(size.map_or(16 << 30, |size| ROOM * (size + 600)))
         .on_full(OnFull::EvictOldest)
         .build();
-    let path = Path::new("fill", protected_by(&store), Some);
+    let path = Contender::new("fill", protected(store.clone()), Some);
     let body = body(size.unwrap_or(200));
     let mut n = 0;
     while n < records || size.is_some() && store.evicted() == 0 {
@@ -79,14 +68,13 @@ async fn main() {
             }
         }
         #[expect(clippy::cast_precision_loss, reason = "a small number")]
-        let bare = quartiles(times[0].clone())[1] / PER_ROUND as f64;
+        let bare = median(&times[0]) / PER_ROUND as f64;
         println!(
             "{size} B; bare axum {:?} a request",
             Duration::from_secs_f64(bare)
         );
         for (path, own) in paths.iter().zip(&times).skip(1) {
-            let ratios = own.iter().zip(&times[0]).map(|(time, bare)| time / bare);
-            let [low, median, high] = quartiles(ratios.collect());
+            let [low, median, high] = ratios(own, &times[0]);
             println!("  {:<22} {median:.2}  ({low:.2} to {high:.2})", path.name);
         }
     }

@@ -11,7 +11,7 @@ use axum::Router;
 use axum::routing::post;
 use axum_idem::{FingerprintDigest, Idempotency};
 use measure::contenders::{
-    Contender, SAME_KEY, bare, body, minimum, protected_handler, wide_store,
+    Contender, LONGEST_ANSWER, SAME_KEY, bare, body, minimum, protected_handler, wide_store,
 };
 use measure::{line, ratios, setting, shown};
 use sha2::{Digest, Sha256};
@@ -25,8 +25,7 @@ const REQUESTS: usize = 200;
 fn by(digest: FingerprintDigest) -> Router {
     let idem = Idempotency::builder()
         .store(wide_store())
-        // An answer is a little longer than its request, and the longest is longer than the default.
-        .max_recorded_body(2 << 20)
+        .max_recorded_body(LONGEST_ANSWER)
         .fingerprint_digest(digest)
         .build();
     Router::new()

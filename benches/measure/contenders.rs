@@ -1,8 +1,5 @@
 //! One service, bare, by the library, and by hand, each under the requests that are measured.
 
-#[path = "../paths/minimum.rs"]
-mod minimum;
-
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::StatusCode;
@@ -14,20 +11,32 @@ use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 use tower::ServiceExt;
 
-use self::minimum::Minimum;
+use super::minimum::{self, Minimum};
 
 /// One way to serve, and the keys of the requests that it is asked to.
 pub(crate) struct Contender {
     pub(crate) name: &'static str,
     pub(crate) router: Router,
     pub(crate) key: Key,
+    status: StatusCode,
 }
 
 impl Contender {
     pub(crate) fn new(name: &'static str, router: Router, key: Key) -> Self {
         // As `axum::serve` does; else the layers are applied anew for every request.
         let router = router.with_state(());
-        Self { name, router, key }
+        Self {
+            name,
+            router,
+            key,
+            status: StatusCode::CREATED,
+        }
+    }
+
+    /// Its answers have this status.
+    pub(crate) fn answers(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
     }
 
     /// The `n`th request. Made before anything is measured: it is the client's part.
@@ -53,7 +62,7 @@ impl Contender {
     pub(crate) async fn serve(&self, request: Request) {
         let answer = self.router.clone().oneshot(request).await;
         let answer = answer.expect("infallible");
-        assert_eq!(answer.status(), StatusCode::CREATED, "{}", self.name);
+        assert_eq!(answer.status(), self.status, "{}", self.name);
         let body = answer.into_body().collect().await;
         std::hint::black_box(body.expect("a body").to_bytes());
     }
@@ -70,7 +79,7 @@ pub(crate) struct Order {
     symbol: String,
     side: String,
     quantity: u32,
-    limit: u64,
+    limit: f64,
     note: String,
 }
 
@@ -79,7 +88,7 @@ pub(crate) struct Trade {
     symbol: String,
     side: String,
     quantity: u32,
-    limit: u64,
+    limit: f64,
     note: String,
     memo: &'static str,
 }
@@ -110,11 +119,17 @@ pub(crate) fn bare() -> Router {
 }
 
 pub(crate) fn protected(store: MemoryStore) -> Router {
-    let idem = Idempotency::builder().store(store).build();
+    let idem = Idempotency::builder()
+        .store(store)
+        .max_recorded_body(LONGEST_ANSWER)
+        .build();
     Router::new()
         .route("/trades", post(protected_handler))
         .layer(idem)
 }
+
+/// An answer is a little longer than its request, and the longest request is as long as the default.
+pub(crate) const LONGEST_ANSWER: usize = 2 << 20;
 
 /// A store that no bench fills.
 pub(crate) fn wide_store() -> MemoryStore {
@@ -142,7 +157,7 @@ pub(crate) fn contenders() -> Vec<Contender> {
 
 /// An order of `size` bytes.
 pub(crate) fn body(size: usize) -> String {
-    let order = r#"{"symbol":"AAPL","side":"buy","quantity":10,"limit":18950,"note":""}"#;
+    let order = r#"{"symbol":"AAPL","side":"buy","quantity":10,"limit":189.25,"note":""}"#;
     let (head, tail) = order.split_at(order.len() - 2);
     format!("{head}{}{tail}", "n".repeat(size - order.len()))
 }

@@ -4,6 +4,8 @@
 pub(crate) mod contenders;
 pub(crate) mod loopback;
 pub(crate) mod memory;
+pub(crate) mod minimum;
+pub(crate) mod paths;
 pub(crate) mod process;
 pub(crate) mod wire;
 

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use sha2::{Digest, Sha256};
 
-use super::book;
+use super::contenders::book;
 
 type Id = [u8; 32];
 

@@ -1,0 +1,106 @@
+//! Every way in which one request can be served.
+
+use std::future::pending;
+
+use axum::body::Bytes;
+use axum::http::{HeaderName, StatusCode, header};
+use axum::routing::post;
+use axum::{Json, Router};
+use axum_idem::store::MemoryStore;
+use axum_idem::{Idempotency, idempotent};
+use tower::{Layer, Service, ServiceExt};
+
+use super::contenders::{Contender, NO_KEY, Order, SAME_KEY, bare, minimum, protected};
+
+/// The least that an answer to a whole request can cost, which is the limit of a replay.
+async fn constant(_: Bytes) -> (StatusCode, [(HeaderName, &'static str); 1], &'static str) {
+    const ANSWER: &str = concat!(
+        r#"{"symbol":"AAPL","side":"buy","quantity":10,"limit":189.25,"note":"nnnnnnnnnnnnnnnnnnnnnnn"#,
+        r#"nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"#,
+        r#"nnnnnnnnnnnnnnnnnnnnnnnn","memo":"booked at the price of the moment, to be settled in two "#,
+        r#"days' time, at the latest"}"#,
+    );
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    (StatusCode::CREATED, json, ANSWER)
+}
+
+/// Holds its key for as long as the bench lasts.
+#[idempotent(scope = token)]
+async fn never_ending(Json(_): Json<Order>) -> StatusCode {
+    pending().await
+}
+
+/// A layer that does nothing, as the measure of a layer that does little.
+#[derive(Clone)]
+struct Identity;
+
+impl<S> Layer<S> for Identity {
+    type Service = IdentityService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        IdentityService(inner)
+    }
+}
+
+#[derive(Clone)]
+struct IdentityService<S>(S);
+
+impl<S: Service<R>, R> Service<R> for IdentityService<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: R) -> S::Future {
+        self.0.call(request)
+    }
+}
+
+/// A key of its own for all requests that are to be refused, apart from the one that is replayed.
+const MISMATCHED: u64 = 1 << 41;
+const IN_FLIGHT: u64 = MISMATCHED + 1;
+
+/// Every path, bare axum first. Those of the library that read or write records do so in `store`.
+pub(crate) async fn paths(store: &MemoryStore, body: &str) -> Vec<Contender> {
+    let ours = || protected(store.clone());
+    let constant = Router::new().route("/trades", post(constant));
+    let idem = Idempotency::builder().store(store.clone()).build();
+    let in_flight = Router::new()
+        .route("/trades", post(never_ending))
+        .layer(idem);
+    let paths = vec![
+        Contender::new("bare", bare(), Some),
+        Contender::new("bare, identity layer", bare().layer(Identity), NO_KEY),
+        Contender::new("no key", ours(), NO_KEY),
+        Contender::new("first sight", ours(), Some),
+        Contender::new("first sight, minimum", minimum(), Some),
+        Contender::new("replay", ours(), SAME_KEY),
+        Contender::new("replay, minimum", minimum(), SAME_KEY),
+        Contender::new("a constant answer", constant, Some),
+        Contender::new("mismatch", ours(), |_| Some(MISMATCHED)).answers(StatusCode::CONFLICT),
+        Contender::new("in flight", in_flight, |_| Some(IN_FLIGHT)).answers(StatusCode::CONFLICT),
+    ];
+    for path in &paths {
+        match path.name {
+            "mismatch" => {
+                let other = path.request(0, &body.replace("AAPL", "MSFT"));
+                let first = Contender::new("first", ours(), path.key);
+                first.serve(other).await;
+            }
+            "in flight" => {
+                let first = path.router.clone().oneshot(path.request(0, body));
+                tokio::spawn(first);
+                tokio::task::yield_now().await;
+            }
+            "replay" | "replay, minimum" => path.serve(path.request(0, body)).await,
+            _ => {}
+        }
+    }
+    paths
+}

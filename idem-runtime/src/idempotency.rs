@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::dialect::Dialect;
 use crate::fingerprint::{Fingerprint, FingerprintDigest};
+use crate::key;
 use crate::policy::FingerprintMode;
 use crate::problem::Problem;
 use crate::record_id::RecordId;
@@ -294,10 +295,10 @@ impl Idempotency {
     /// What a layer puts into the extensions of a request with these headers: nothing where no
     /// handler below, by these settings or by the process-wide ones, can find a key.
     pub(crate) fn for_request(&self, headers: &HeaderMap) -> Option<Self> {
-        let found_key = headers.contains_key(self.inner.dialect.key_header_name());
+        let found_key = key::is_there(headers, self.inner.dialect.key_header_name());
         let is_of_interest = found_key
             || !self.inner.dialect.has_default_key_header()
-                && headers.contains_key(Dialect::DEFAULT_KEY_HEADER);
+                && key::is_there(headers, &Dialect::DEFAULT_KEY_HEADER);
         is_of_interest.then(|| Self {
             found_key,
             ..self.for_any_request()
@@ -313,7 +314,7 @@ impl Idempotency {
     }
 
     pub(crate) fn has_key(&self, headers: &HeaderMap) -> bool {
-        self.found_key || headers.contains_key(self.inner.dialect.key_header_name())
+        self.found_key || key::is_there(headers, self.inner.dialect.key_header_name())
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn Store> {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use http::request::Parts;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, HeaderName, Request};
 use sfv::{BareItem, Item, Parser};
 
 use crate::dialect::{Dialect, KeySyntax};
@@ -92,9 +92,15 @@ pub(crate) fn concerns<B>(request: &Request<B>, idem: Option<&Idempotency>) -> b
     let headers = request.headers();
     !request.method().is_safe()
         && idem.map_or_else(
-            || headers.contains_key(Dialect::DEFAULT_KEY_HEADER),
+            || is_there(headers, &Dialect::DEFAULT_KEY_HEADER),
             |idem| idem.has_key(headers),
         )
+}
+
+/// Whether there is such a header. A request has few, and to look at them all takes less than to hash
+/// one name.
+pub(crate) fn is_there(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers.keys().any(|other| other == name)
 }
 
 /// Reads the key of a request.

@@ -28,7 +28,10 @@ peers() { # file, command
 
 run() {
     case $1 in
-        cost) bench cost cost ;;
+        cost)
+            bench cost cost
+            bench cost_misses cost --misses
+            ;;
         in_process) bench in_process in_process ;;
         in_process_full) FULL=1 ROUNDS=100 bench in_process_full in_process ;;
         in_process_many) RECORDS=1000000 ROUNDS=100 bench in_process_many in_process ;;

@@ -19,6 +19,10 @@ use tokio::sync::Semaphore;
 pub(crate) const KEY: &str = "idempotency-key";
 pub(crate) const REPLAYED: &str = "idempotency-replayed";
 
+/// How long a slow machine may take for what comes at once on others. Whoever waits for longer waits
+/// for what does not come, and a test that says so is worth more than one that hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A server that runs until the test ends.
 #[derive(Clone, Copy)]
 pub(crate) struct Server(pub(crate) SocketAddr);
@@ -86,6 +90,13 @@ impl Server {
         self,
         request: Request<Full<Bytes>>,
     ) -> Result<Answer, Box<dyn Error + Send + Sync>> {
+        tokio::time::timeout(PATIENCE, self.exchange(request)).await?
+    }
+
+    async fn exchange(
+        self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Answer, Box<dyn Error + Send + Sync>> {
         let io = TokioIo::new(TcpStream::connect(self.0).await?);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
         tokio::spawn(connection);
@@ -128,7 +139,8 @@ impl Server {
 
 pub(crate) async fn read_to_end(mut stream: TcpStream) -> Vec<u8> {
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.expect("read");
+    let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+    read.expect("the connection is closed").expect("read");
     answer
 }
 
@@ -231,13 +243,13 @@ impl Runs {
     }
 }
 
-/// Waits for what another task is about to do, for as long as a slow machine may take.
+/// Waits for what another task is about to do.
 pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..6_000 {
-        if is_so() {
-            return;
+    let so = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("it does not come to be that {what}");
+    };
+    let waited = tokio::time::timeout(PATIENCE, so).await;
+    assert!(waited.is_ok(), "it does not come to be that {what}");
 }

@@ -49,14 +49,24 @@ fn replays(store: &MemoryStore, key: impl std::fmt::Display) -> bool {
     matches!(store.0.claim(&claim(key)), Claimed::Recorded { record, .. } if record.is_kept())
 }
 
+/// Whether the store takes one record more, of those that are numbered.
+fn takes(store: &MemoryStore, number: usize) -> bool {
+    assert!(number < 10_000, "it has room for everything");
+    let claim = claim(number);
+    if matches!(store.0.claim(&claim), Claimed::Full) {
+        return false;
+    }
+    store.0.forget(&claim.id);
+    record(store, number, &[0; 100]);
+    true
+}
+
 /// moka with a capacity and its default policy drops new entries at once when it is full.
 #[test]
 fn a_full_store_keeps_every_record_it_took() {
     let store = MemoryStore::builder().max_bytes(500_000).build();
     let mut taken = 0;
-    while matches!(store.0.claim(&claim(taken)), Claimed::Fresh { .. }) {
-        store.0.forget(&claim(taken).id);
-        record(&store, taken, &[0; 100]);
+    while takes(&store, taken) {
         taken += 1;
         // Popular entries are what makes that policy turn new ones away.
         for _ in 0..5 {
@@ -261,9 +271,7 @@ async fn what_is_past_its_time_gives_its_room_back() {
 async fn a_store_full_of_what_is_past_its_time_is_not_full() {
     let store = MemoryStore::builder().max_bytes(50_000).build();
     let mut taken = 0;
-    while matches!(store.0.claim(&claim(taken)), Claimed::Fresh { .. }) {
-        store.0.forget(&claim(taken).id);
-        record(&store, taken, &[0; 100]);
+    while takes(&store, taken) {
         taken += 1;
     }
     tokio::time::advance(TTL).await;
@@ -344,7 +352,7 @@ fn every_way_out_leaves_the_map_and_the_budget_empty() {
     assert_eq!(store.0.budget.used(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_waiter_is_woken_however_the_claim_ends() {
     let store = MemoryStore::default();
     let ends: [fn(&Inner, Holder) -> Settled; 3] = [
@@ -365,7 +373,8 @@ async fn a_waiter_is_woken_however_the_claim_ends() {
         };
         // The claim ends before the waiter waits: nothing may be missed.
         assert_eq!(end(&store.0, holder), Settled::Done);
-        changed.wait().await;
+        let woken = tokio::time::timeout(LEASE, changed.wait()).await;
+        assert!(woken.is_ok(), "it sleeps on");
     }
 }
 

@@ -23,7 +23,7 @@ use crate::fingerprint::Fingerprint;
 use crate::heartbeat::Heartbeat;
 use crate::idempotency::Idempotency;
 use crate::policy::Policy;
-use crate::settling::{Settlement, Settler};
+use crate::settling::{self, Settlement, Settler};
 use crate::store::{Holder, Record};
 use crate::trace;
 
@@ -52,10 +52,27 @@ struct Work {
     heartbeat: Heartbeat,
     /// What the handler can know of itself.
     attempt: Attempt,
-    runtime: Handle,
-    span: Span,
+    /// Known from the first time that it waits: before that nobody can leave it.
+    background: Option<Background>,
     /// Makes `drain` wait.
     _tracked: TaskTrackerToken,
+}
+
+/// Where an attempt goes on when its request is gone.
+#[derive(Clone)]
+struct Background {
+    runtime: Handle,
+    span: Span,
+}
+
+impl Background {
+    /// None where there is no runtime.
+    fn of_this_task() -> Option<Self> {
+        Some(Self {
+            runtime: Handle::try_current().ok()?,
+            span: trace::current_span(),
+        })
+    }
 }
 
 enum Stage {
@@ -90,8 +107,7 @@ impl Running {
             is_polling: false,
             heartbeat: Heartbeat::new(claimed_at, idem.lease()),
             attempt,
-            runtime: Handle::current(),
-            span: trace::current_span(),
+            background: None,
             _tracked: idem.attempts().token(),
             idem,
         };
@@ -158,6 +174,9 @@ impl Work {
     }
 
     fn keep(&mut self, cx: &mut Context<'_>) {
+        if self.background.is_none() {
+            self.background = Background::of_this_task();
+        }
         self.heartbeat.poll(cx, &self.idem, self.holder, || {
             tracing::warn!(
                 target: crate::TARGET,
@@ -255,16 +274,33 @@ impl Work {
 
     /// The answer goes out when the store has acknowledged what became of the attempt.
     fn settling(&self, settlement: Settlement, response: Response) -> Stage {
-        match self.settler().settle(settlement) {
+        match self.settle(settlement) {
             None => Stage::Settled(response),
-            Some(settled) => Stage::Settling(Box::pin(settled), response),
+            Some(settled) => Stage::Settling(settled, response),
         }
     }
 
     /// Settles where nobody waits for it.
     fn settle_unattended(&self, settlement: Settlement) {
-        if let Some(settled) = self.settler().settle(settlement) {
-            self.runtime.spawn(settled);
+        if let Some(settled) = self.settle(settlement)
+            && let Some(background) = self.background()
+        {
+            background.runtime.spawn(settled);
+        }
+    }
+
+    /// Tells the store what became of the attempt. Gives a future where it does not answer at once.
+    fn settle(&self, settlement: Settlement) -> Option<BoxFuture<()>> {
+        match settlement.apply(&self.idem, self.holder).try_now() {
+            Ok(Ok(settled)) => {
+                settling::report(self.policy.endpoint, self.holder, &settlement, settled);
+                None
+            }
+            Ok(Err(error)) => {
+                self.settler().try_again(settlement, &error);
+                None
+            }
+            Err(answer) => Some(Box::pin(self.settler().settle(settlement, answer))),
         }
     }
 
@@ -274,8 +310,12 @@ impl Work {
             idem: self.idem.clone(),
             holder: self.holder,
             held_until: self.heartbeat.held_until(),
-            runtime: self.runtime.clone(),
+            runtime: self.background().map(|background| background.runtime),
         }
+    }
+
+    fn background(&self) -> Option<Background> {
+        self.background.clone().or_else(Background::of_this_task)
     }
 
     /// Ends an attempt that was cut off, by a panic or with its runtime.
@@ -303,7 +343,9 @@ impl Drop for Running {
             Stage::Claimed => work.settle_unattended(work.give_back()),
             _ if self.in_background => work.cut_off(),
             _ => {
-                let (runtime, span) = (work.runtime.clone(), work.span.clone());
+                let Some(Background { runtime, span }) = work.background() else {
+                    return;
+                };
                 let running = Self {
                     work: Some(work),
                     in_background: true,

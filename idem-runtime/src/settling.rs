@@ -1,6 +1,5 @@
 //! Tells the store what became of an attempt, and tells it again when that fails.
 
-use std::future::Future;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -51,52 +50,40 @@ impl Settlement {
     }
 }
 
-/// Settles one attempt.
+/// Settles one attempt whose store did not answer at once.
 #[derive(Debug)]
 pub(crate) struct Settler {
     pub(crate) endpoint: &'static str,
     pub(crate) idem: Idempotency,
     pub(crate) holder: Holder,
     pub(crate) held_until: Instant,
-    pub(crate) runtime: Handle,
+    /// Without one there is no background, and the lease ends what could not be settled.
+    pub(crate) runtime: Option<Handle>,
 }
 
 impl Settler {
-    /// Tells the store. Gives a future where the store does not answer at once.
-    ///
-    /// When the store fails, the claim stays, and the rest goes on in the background: the work is
-    /// done, and its client gets its answer.
-    pub(crate) fn settle(
-        self,
-        settlement: Settlement,
-    ) -> Option<impl Future<Output = ()> + Send + 'static> {
-        match settlement.apply(&self.idem, self.holder).try_now() {
-            Ok(answer) => {
-                self.answered(settlement, answer);
-                None
-            }
-            Err(pending) => Some(async move {
-                let answer = self.idem.in_time(pending).await;
-                self.answered(settlement, answer);
-            }),
+    /// Awaits the answer of the store.
+    pub(crate) async fn settle(self, settlement: Settlement, answer: StoreFuture<Settled>) {
+        match self.idem.in_time(answer).await {
+            Ok(settled) => report(self.endpoint, self.holder, &settlement, settled),
+            Err(error) => self.try_again(settlement, &error),
         }
     }
 
-    fn answered(self, settlement: Settlement, answer: Result<Settled, StoreError>) {
-        match answer {
-            Ok(settled) => self.report(&settlement, settled),
-            Err(error) => {
-                tracing::error!(
-                    target: crate::TARGET,
-                    endpoint = self.endpoint,
-                    record = %self.holder.id.short(),
-                    outcome = %settlement.outcome(),
-                    error = &error as &dyn std::error::Error,
-                    "the store could not settle an attempt; it is tried again while the lease holds"
-                );
-                let (runtime, attempts) = (self.runtime.clone(), self.idem.attempts().clone());
-                attempts.spawn_on(self.keep_trying(settlement), &runtime);
-            }
+    /// When the store fails, the claim stays, and the rest goes on in the background: the work is done,
+    /// and its client gets its answer.
+    pub(crate) fn try_again(self, settlement: Settlement, error: &StoreError) {
+        tracing::error!(
+            target: crate::TARGET,
+            endpoint = self.endpoint,
+            record = %self.holder.id.short(),
+            outcome = %settlement.outcome(),
+            error = error as &dyn std::error::Error,
+            "the store could not settle an attempt; it is tried again while the lease holds"
+        );
+        if let Some(runtime) = self.runtime.clone() {
+            let attempts = self.idem.attempts().clone();
+            attempts.spawn_on(self.keep_trying(settlement), &runtime);
         }
     }
 
@@ -119,7 +106,7 @@ impl Settler {
                 .in_time(settlement.apply(&self.idem, self.holder))
                 .await;
             if let Ok(settled) = answer {
-                return self.report(&settlement, settled);
+                return report(self.endpoint, self.holder, &settlement, settled);
             }
             if matches!(settlement, Settlement::Complete { .. }) {
                 let asked_at = Instant::now();
@@ -141,19 +128,24 @@ impl Settler {
             "the lease could not be held until the store settled the attempt; its outcome is unknown"
         );
     }
+}
 
-    fn report(&self, settlement: &Settlement, settled: Settled) {
-        match settled {
-            Settled::Done => {
-                trace::report(self.endpoint, Some(&self.holder.id), settlement.outcome());
-            }
-            Settled::Lost => tracing::warn!(
-                target: crate::TARGET,
-                endpoint = self.endpoint,
-                record = %self.holder.id.short(),
-                outcome = %settlement.outcome(),
-                "the lease was lost before the attempt was settled; its answer went to its own client only"
-            ),
-        }
+/// Says how an attempt ended.
+pub(crate) fn report(
+    endpoint: &'static str,
+    holder: Holder,
+    settlement: &Settlement,
+    settled: Settled,
+) {
+    let outcome = settlement.outcome();
+    match settled {
+        Settled::Done => trace::report(endpoint, Some(&holder.id), outcome),
+        Settled::Lost => tracing::warn!(
+            target: crate::TARGET,
+            endpoint,
+            record = %holder.id.short(),
+            outcome = %outcome,
+            "the lease was lost before the attempt was settled; its answer went to its own client only"
+        ),
     }
 }

@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{FromRequest, Json, Path, Query, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum_idem::{Attempt, DoNotRecord, Idempotency, idempotent};
+use futures_util::FutureExt;
 use serde::Deserialize;
+use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::support::{KEY, Runs, Server, request};
+use crate::support::{KEY, REPLAYED, Runs, Server, request};
 
 #[idempotent(scope = global)]
 async fn status(State(runs): State<Runs>, Path(code): Path<u16>) -> (StatusCode, String) {
@@ -324,6 +327,29 @@ async fn a_panic_without_a_layer_that_catches_it_frees_the_key_too() {
     let request = "POST / HTTP/1.1\r\nhost: a\r\nidempotency-key: k\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
     assert!(server.write_and_read(request).await.is_empty());
     assert_eq!(server.post("/", "k", "").await.text(), "ran");
+}
+
+/// The handler of a unit test may be polled by anybody.
+#[test]
+fn what_never_waits_needs_no_runtime() {
+    #[idempotent(scope = global)]
+    async fn panics_once(State(runs): State<Runs>) -> String {
+        let run = runs.count();
+        assert!(run > 1, "the first run panics");
+        run.to_string()
+    }
+    let router = Router::new()
+        .route("/", post(panics_once))
+        .layer(Idempotency::in_memory())
+        .layer(CatchPanicLayer::new())
+        .with_state(Runs::default());
+    for (status, is_replay) in [(500, false), (200, false), (200, true)] {
+        let request = request(Method::POST, "/", [(KEY, "k")], "").map(Body::new);
+        let answer = router.clone().oneshot(request).now_or_never();
+        let answer = answer.expect("at once").expect("infallible");
+        assert_eq!(answer.status(), status);
+        assert_eq!(answer.headers().contains_key(REPLAYED), is_replay);
+    }
 }
 
 /// The same in every attempt at one record, and different for every record and label.

@@ -21,7 +21,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower_http::compression::CompressionLayer;
 
-use crate::support::{KEY, Runs, Server, post_bytes, request};
+use crate::support::{KEY, PATIENCE, Runs, Server, post_bytes, request};
 
 const LIMIT: usize = 1_000;
 
@@ -265,7 +265,8 @@ async fn read_until(server: Server, path: &str, wanted: &str) -> String {
     let mut read = Vec::new();
     while !String::from_utf8_lossy(&read).contains(wanted) {
         let mut chunk = [0; 1024];
-        let len = stream.read(&mut chunk).await.expect("read");
+        let len = tokio::time::timeout(PATIENCE, stream.read(&mut chunk)).await;
+        let len = len.expect("the beginning comes").expect("read");
         assert_ne!(len, 0, "it ended: {}", String::from_utf8_lossy(&read));
         read.extend_from_slice(&chunk[..len]);
     }

@@ -21,7 +21,7 @@ pub(crate) const REPLAYED: &str = "idempotency-replayed";
 
 /// How long a slow machine may take for what comes at once on others. Whoever waits for longer waits
 /// for what does not come, and a test that says so is worth more than one that hangs.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server that runs until the test ends.
 #[derive(Clone, Copy)]

@@ -1,6 +1,8 @@
 //! The PostgreSQL store: one statement for each transition, one row for each record.
 
+mod answer;
 mod builder;
+mod claiming;
 mod connections;
 mod failure;
 mod row;
@@ -137,7 +139,7 @@ impl PostgresStore {
 }
 
 impl Inner {
-    /// Sends a statement until it has its one row, as long as what stands in the way passes.
+    /// Sends a statement until it has its answer, as long as what stands in the way passes.
     ///
     /// `read` gives `None` to have the statement sent again.
     async fn run<T>(
@@ -146,37 +148,50 @@ impl Inner {
         bind: impl Fn(Query) -> Query,
         read: impl Fn(&[PgRow]) -> Result<Option<T>, StoreError>,
     ) -> Result<T, StoreError> {
-        let tries = async {
-            let mut last = None;
-            for _ in 0..TRIES {
-                let mut connection = self.connections.acquire().await.map_err(store_error)?;
-                let query = bind(sqlx::query(AssertSqlSafe(statement.clone())));
-                // All rows, for only behind the last of them the commit is acknowledged.
-                match query.fetch_all(&mut *connection).await {
-                    Ok(rows) => {
-                        connection.give_back();
-                        if let Some(answer) = read(&rows)? {
-                            return Ok(answer);
-                        }
-                    }
-                    Err(error) => {
-                        match cure(&error) {
-                            Cure::Tell => return Err(store_error(error)),
-                            Cure::Again => connection.give_back(),
-                            Cure::Elsewhere => connection.close(),
-                        }
-                        last = Some(error);
-                    }
-                }
-            }
-            Err(last.map_or_else(
-                || StoreError::Unavailable("the race for a record did not end".into()),
-                store_error,
-            ))
-        };
-        tokio::time::timeout(self.timeout, tries)
+        self.in_time(self.send(statement, bind, read)).await
+    }
+
+    async fn in_time<T>(
+        &self,
+        transition: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        tokio::time::timeout(self.timeout, transition)
             .await
             .unwrap_or(Err(StoreError::TimedOut))
+    }
+
+    async fn send<T>(
+        &self,
+        statement: &Arc<str>,
+        bind: impl Fn(Query) -> Query,
+        read: impl Fn(&[PgRow]) -> Result<Option<T>, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut last = None;
+        for _ in 0..TRIES {
+            let mut connection = self.connections.acquire().await.map_err(store_error)?;
+            let query = bind(sqlx::query(AssertSqlSafe(statement.clone())));
+            // All rows, for only behind the last of them the commit is acknowledged.
+            match query.fetch_all(&mut *connection).await {
+                Ok(rows) => {
+                    connection.give_back();
+                    if let Some(answer) = read(&rows)? {
+                        return Ok(answer);
+                    }
+                }
+                Err(error) => {
+                    match cure(&error) {
+                        Cure::Tell => return Err(store_error(error)),
+                        Cure::Again => connection.give_back(),
+                        Cure::Elsewhere => connection.close(),
+                    }
+                    last = Some(error);
+                }
+            }
+        }
+        Err(last.map_or_else(
+            || StoreError::Unavailable("the race for a record did not end".into()),
+            store_error,
+        ))
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
@@ -207,16 +222,38 @@ impl Inner {
         let Ok(fence) = i64::try_from(holder.fence) else {
             return Ok(Settled::Lost);
         };
-        let bind = |query: Query| {
-            bind(
-                query
-                    .bind(holder.id.as_bytes().to_vec())
-                    .bind(holder.owner.as_bytes().to_vec())
-                    .bind(fence),
-            )
-        };
+        let bind = |query: Query| bind(held(query, holder, fence));
         let read = |rows: &[PgRow]| row::settled(only(rows)?).map(Some);
         self.run(statement, bind, read).await
+    }
+
+    async fn complete(
+        &self,
+        holder: Holder,
+        record: &Record,
+        ttl: Duration,
+    ) -> Result<Settled, StoreError> {
+        let Ok(fence) = i64::try_from(holder.fence) else {
+            return Ok(Settled::Lost);
+        };
+        let Statements {
+            complete,
+            is_complete,
+            ..
+        } = &self.statements;
+        let holding = |query| held(query, holder, fence).bind(record.as_bytes().to_vec());
+        let was_held = |rows: &[PgRow]| Ok(Some(!rows.is_empty()));
+        let settled = |rows: &[PgRow]| row::settled(only(rows)?).map(Some);
+        self.in_time(async {
+            let holding_for = |query| holding(query).bind(millis(ttl));
+            if self.send(complete, holding_for, was_held).await? {
+                return Ok(Settled::Done);
+            }
+            // The same record again is what a holder sends whose first answer got lost: it stands,
+            // and its time runs on.
+            self.send(is_complete, holding, settled).await
+        })
+        .await
     }
 
     async fn look_up(&self, id: RecordId) -> Result<Option<Entry>, StoreError> {
@@ -253,6 +290,14 @@ impl Inner {
     }
 }
 
+/// `$1` to `$3` of what a holder sends.
+fn held(query: Query, holder: Holder, fence: i64) -> Query {
+    query
+        .bind(holder.id.as_bytes().to_vec())
+        .bind(holder.owner.as_bytes().to_vec())
+        .bind(fence)
+}
+
 fn only(rows: &[PgRow]) -> Result<&PgRow, StoreError> {
     rows.first()
         .ok_or_else(|| StoreError::Unavailable("a statement gave no row".into()))
@@ -275,8 +320,7 @@ impl Store for PostgresStore {
     fn complete(&self, holder: Holder, record: Record, ttl: Duration) -> StoreFuture<Settled> {
         let inner = self.0.clone();
         StoreFuture::new(async move {
-            let bind = |query: Query| query.bind(record.as_bytes().to_vec()).bind(millis(ttl));
-            inner.settle(&inner.statements.complete, holder, bind).await
+            inner.complete(holder, &record, ttl).await
         })
     }
 

@@ -12,6 +12,7 @@ mod sweeper;
 mod table;
 
 use std::fmt;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -148,12 +149,13 @@ impl Inner {
         bind: impl Fn(Query) -> Query,
         read: impl Fn(&[PgRow]) -> Result<Option<T>, StoreError>,
     ) -> Result<T, StoreError> {
-        self.in_time(self.send(statement, bind, read)).await
+        self.in_time(pin!(self.send(statement, bind, read))).await
     }
 
+    /// Takes a transition where it lies, for it is long and would be copied.
     async fn in_time<T>(
         &self,
-        transition: impl Future<Output = Result<T, StoreError>>,
+        transition: Pin<&mut impl Future<Output = Result<T, StoreError>>>,
     ) -> Result<T, StoreError> {
         tokio::time::timeout(self.timeout, transition)
             .await
@@ -244,7 +246,7 @@ impl Inner {
         let holding = |query| held(query, holder, fence).bind(record.as_bytes().to_vec());
         let was_held = |rows: &[PgRow]| Ok(Some(!rows.is_empty()));
         let settled = |rows: &[PgRow]| row::settled(only(rows)?).map(Some);
-        self.in_time(async {
+        let transition = pin!(async {
             let holding_for = |query| holding(query).bind(millis(ttl));
             if self.send(complete, holding_for, was_held).await? {
                 return Ok(Settled::Done);
@@ -252,8 +254,8 @@ impl Inner {
             // The same record again is what a holder sends whose first answer got lost: it stands,
             // and its time runs on.
             self.send(is_complete, holding, settled).await
-        })
-        .await
+        });
+        self.in_time(transition).await
     }
 
     async fn look_up(&self, id: RecordId) -> Result<Option<Entry>, StoreError> {
@@ -319,9 +321,7 @@ impl Store for PostgresStore {
 
     fn complete(&self, holder: Holder, record: Record, ttl: Duration) -> StoreFuture<Settled> {
         let inner = self.0.clone();
-        StoreFuture::new(async move {
-            inner.complete(holder, &record, ttl).await
-        })
+        StoreFuture::new(async move { inner.complete(holder, &record, ttl).await })
     }
 
     fn release(&self, holder: Holder) -> StoreFuture<Settled> {

@@ -56,10 +56,7 @@ pub(super) async fn migrate(pool: &PgPool, table: &Table) -> Result<(), StoreErr
     transaction.commit().await.map_err(store_error)
 }
 
-async fn stands(
-    executor: impl PgExecutor<'_>,
-    table: &Table,
-) -> Result<bool, StoreError> {
+async fn stands(executor: impl PgExecutor<'_>, table: &Table) -> Result<bool, StoreError> {
     let stands = "SELECT to_regclass($1) IS NOT NULL AND to_regprocedure($2) IS NOT NULL";
     sqlx::query_scalar(stands)
         .bind(table.quoted())

@@ -29,6 +29,10 @@ pub(super) struct Statements {
 const DURABLY: &str = "CASE current_setting('synchronous_commit')
     WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END";
 
+/// The same for a whole session.
+pub(super) const DURABLY_FROM_NOW: &str = "SELECT set_config('synchronous_commit', 'on', false)
+    WHERE current_setting('synchronous_commit') = 'off'";
+
 /// The claim that a holder holds.
 const HELD: &str = "id = $1 AND owner = $2 AND fence = $3 AND version = 1
     AND record IS NULL AND expires_at > clock_timestamp()";

@@ -102,8 +102,9 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// Connects, looks whether the server takes writes, and creates the table where it is missing,
-    /// which is safe to do from many processes at once.
+    /// Connects, looks whether the server takes writes, and creates the table and its function where
+    /// one is missing, which is safe to do from many processes at once. What rights that takes stands
+    /// at [`PostgresStore`].
     ///
     /// # Errors
     ///

@@ -84,13 +84,11 @@ impl Own {
             _room: room,
         };
         while let Some(mut kept) = self.take() {
-            // What is rare stands apart, so that it is not copied with everything around it.
-            let is_trusted = kept.since.elapsed() < TRUSTED_IDLE;
-            if is_trusted || Box::pin(kept.connection.ping()).await.is_ok() {
+            if kept.since.elapsed() < TRUSTED_IDLE || kept.connection.ping().await.is_ok() {
                 return Ok(lend(kept.connection, kept.made));
             }
         }
-        let made = Box::pin(self.pool.acquire()).await?.detach();
+        let made = self.pool.acquire().await?.detach();
         Ok(lend(made, Instant::now()))
     }
 

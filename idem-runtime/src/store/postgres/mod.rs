@@ -1,4 +1,4 @@
-//! The PostgreSQL store: one statement for each transition, one row for each record.
+//! The PostgreSQL store: one row for each record, one transaction for each transition.
 
 mod answer;
 mod builder;
@@ -35,8 +35,8 @@ const TRIES: usize = 12;
 /// Keeps claims and records in PostgreSQL (12 or later), in a table of its own.
 ///
 /// A first request costs two round trips, one to claim and one to settle; a replay costs one, and
-/// only reads. Every transition is one statement, committed by itself: a claim is never part of a
-/// handler's transaction, where it would make its duplicates wait. Time is the server's alone, by
+/// only reads. Every transition is committed by itself: a claim is never part of a handler's
+/// transaction, where it would make its duplicates wait. Time is the server's alone, by
 /// `clock_timestamp()`.
 ///
 /// The feature `postgres` needs Rust 1.94, as sqlx 0.9 does.
@@ -61,7 +61,7 @@ const TRIES: usize = 12;
 /// | when | what holds |
 /// |---|---|
 /// | any number of processes, one primary | the whole contract of [`Store`] |
-/// | restart or crash of the server | everything that was acknowledged: where the session has `synchronous_commit = off`, every transition but a renewal turns it on for itself. With `fsync = off`, nothing |
+/// | restart or crash of the server | everything that was acknowledged: where the session has `synchronous_commit = off`, every transition but a renewal turns it on for itself, and a connection by [`url`](PostgresStoreBuilder::url) has it on from its start. With `fsync = off`, nothing |
 /// | failover to an asynchronous replica | what the replica had. A claim that was acknowledged and not yet replicated is lost, and a retry runs again; with `synchronous_standby_names` nothing is lost |
 /// | a replica, a read-only session | refused at the start, and an error later |
 /// | a jump of the server's clock | leases and records end earlier or later by the jump |
@@ -84,6 +84,14 @@ const TRIES: usize = 12;
 /// in batches by a sweeper.
 ///
 /// Durations are kept in whole milliseconds, rounded up, and end at 100 years.
+///
+/// # Rights
+///
+/// Beside the table stands a PL/pgSQL function, which claims: `idem_records_claim_v1`, after the
+/// table's name. Who connects first creates both, and needs the right to create in the schema. A role
+/// for which both stand needs `USAGE` on the schema, `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the
+/// table, and `EXECUTE` on the function, which everybody has unless it was revoked. Versions of the
+/// library with different functions work on one table together.
 ///
 /// # Cancellation
 ///

@@ -121,12 +121,7 @@ impl Lane {
         replicas: Option<Replicas>,
         deadline: Instant,
     ) -> Result<(Value, Option<usize>), Failure> {
-        let standing = self.lock().clone();
-        let mut current = match standing {
-            Some(standing) => standing,
-            // Apart, for connecting is long, and would be copied with everything around it.
-            None => Box::pin(in_time(deadline, self.current(finder))).await??,
-        };
+        let mut current = in_time(deadline, self.current(finder)).await??;
         match in_time(deadline, current.send(command, replicas)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {

@@ -92,6 +92,29 @@ async fn a_table_that_stands_asks_for_no_rights() {
     assert_eq!(replay(&store, "k").await, record(b"k"));
 }
 
+/// As after a version of the library without it, or with another.
+#[tokio::test]
+async fn a_function_that_is_missing_is_created_or_told_at_the_start() {
+    let server = PostgresServer::start();
+    let url = server.url();
+    let owner = PostgresStore::builder().url(&url).schema("idem");
+    let store = owner.clone().connect().await.expect("it may create");
+    keep(&store, "k", HOUR).await;
+    server.command("DROP FUNCTION idem.idem_records_claim_v1");
+    server.command("CREATE ROLE guest LOGIN");
+    server.command("GRANT USAGE ON SCHEMA idem TO guest");
+    server.command("GRANT SELECT, INSERT, UPDATE, DELETE ON idem.idem_records TO guest");
+    let guest = PostgresStore::builder().schema("idem");
+    let error = guest.url(url.replace("user=desk", "user=guest"));
+    let error = error.connect().await.err();
+    assert!(
+        matches!(error, Some(StoreError::Unavailable(_))),
+        "{error:?}"
+    );
+    let store = owner.connect().await.expect("it may create");
+    assert_eq!(replay(&store, "k").await, record(b"k"));
+}
+
 #[tokio::test]
 async fn a_name_that_is_none_is_refused_before_it_is_sent() {
     for name in ["x; drop table y", "x\"", "", "1x"] {
@@ -188,12 +211,32 @@ async fn a_server_that_takes_no_writes_is_refused() {
 /// Whatever the session says, what was acknowledged is on disk.
 #[tokio::test]
 async fn a_crash_takes_nothing_that_was_acknowledged() {
+    for is_shared in [false, true] {
+        for ends_with_a_claim in [false, true] {
+            crash(is_shared, ends_with_a_claim).await;
+        }
+    }
+}
+
+/// A session of the service's pool is as it is; the store's own commits durably from its start. What
+/// is committed durably takes all before it to disk, so that only the last tells.
+async fn crash(is_shared: bool, ends_with_a_claim: bool) {
     let mut server = PostgresServer::with(&["synchronous_commit=off", "wal_writer_delay=10s"]);
-    let builder = PostgresStore::builder().url(server.url()).no_sweeper();
+    let builder = PostgresStore::builder().no_sweeper();
+    let builder = if is_shared {
+        builder.pool(pool(&server).await)
+    } else {
+        builder.url(server.url())
+    };
     let store = builder.timeout(Duration::from_secs(5)).connect().await;
     let store = store.expect("postgres is there");
-    keep(&store, "done", HOUR).await;
+    if ends_with_a_claim {
+        keep(&store, "done", HOUR).await;
+    }
     let held = win(&store, claim("held")).await;
+    if !ends_with_a_claim {
+        keep(&store, "done", HOUR).await;
+    }
     server.kill();
     let error = store
         .claim(claim("new"))
@@ -312,6 +355,28 @@ async fn a_claim_that_was_held_up_has_a_fence_above_those_that_came_before_it() 
     transaction.commit().await.expect("postgres is there");
     let fence = held_up.await.expect("no panic").fence;
     assert!(fence > before, "{fence} after {before}");
+}
+
+/// Nor for the lock that a claim takes before it writes.
+#[tokio::test]
+async fn a_claim_at_work_stops_no_replay() {
+    let server = PostgresServer::start();
+    let store = connect(&server).await;
+    keep(&store, "done", HOUR).await;
+    let held = win(&store, claim("held")).await;
+    let pool = pool(&server).await;
+    let mut transaction = pool.begin().await.expect("postgres is there");
+    for id in [id("done"), held.id] {
+        let (number, _) = id.as_bytes().split_first_chunk().expect("32 bytes");
+        sqlx::query("SELECT pg_advisory_xact_lock($1)")
+            .bind(i64::from_be_bytes(*number))
+            .execute(&mut *transaction)
+            .await
+            .expect("nobody holds it");
+    }
+    assert_eq!(replay(&store, "done").await, record(b"done"));
+    let duplicate = store.claim(claim("held")).await;
+    assert!(matches!(duplicate, Ok(Claimed::InFlight { .. })));
 }
 
 #[tokio::test]

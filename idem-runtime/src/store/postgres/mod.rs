@@ -1,6 +1,8 @@
-//! The PostgreSQL store: one statement for each transition, one row for each record.
+//! The PostgreSQL store: one row for each record, one transaction for each transition.
 
+mod answer;
 mod builder;
+mod claiming;
 mod connections;
 mod failure;
 mod row;
@@ -10,6 +12,7 @@ mod sweeper;
 mod table;
 
 use std::fmt;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,8 +35,8 @@ const TRIES: usize = 12;
 /// Keeps claims and records in PostgreSQL (12 or later), in a table of its own.
 ///
 /// A first request costs two round trips, one to claim and one to settle; a replay costs one, and
-/// only reads. Every transition is one statement, committed by itself: a claim is never part of a
-/// handler's transaction, where it would make its duplicates wait. Time is the server's alone, by
+/// only reads. Every transition is committed by itself: a claim is never part of a handler's
+/// transaction, where it would make its duplicates wait. Time is the server's alone, by
 /// `clock_timestamp()`.
 ///
 /// The feature `postgres` needs Rust 1.94, as sqlx 0.9 does.
@@ -58,7 +61,7 @@ const TRIES: usize = 12;
 /// | when | what holds |
 /// |---|---|
 /// | any number of processes, one primary | the whole contract of [`Store`] |
-/// | restart or crash of the server | everything that was acknowledged: where the session has `synchronous_commit = off`, every transition but a renewal turns it on for itself. With `fsync = off`, nothing |
+/// | restart or crash of the server | everything that was acknowledged: where the session has `synchronous_commit = off`, every transition but a renewal turns it on for itself, and a connection by [`url`](PostgresStoreBuilder::url) has it on from its start. With `fsync = off`, nothing |
 /// | failover to an asynchronous replica | what the replica had. A claim that was acknowledged and not yet replicated is lost, and a retry runs again; with `synchronous_standby_names` nothing is lost |
 /// | a replica, a read-only session | refused at the start, and an error later |
 /// | a jump of the server's clock | leases and records end earlier or later by the jump |
@@ -81,6 +84,14 @@ const TRIES: usize = 12;
 /// in batches by a sweeper.
 ///
 /// Durations are kept in whole milliseconds, rounded up, and end at 100 years.
+///
+/// # Rights
+///
+/// Beside the table stands a PL/pgSQL function, which claims: `idem_records_claim_v1`, after the
+/// table's name. Who connects first creates both, and needs the right to create in the schema. A role
+/// for which both stand needs `USAGE` on the schema, `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the
+/// table, and `EXECUTE` on the function, which everybody has unless it was revoked. Versions of the
+/// library with different functions work on one table together.
 ///
 /// # Cancellation
 ///
@@ -137,7 +148,7 @@ impl PostgresStore {
 }
 
 impl Inner {
-    /// Sends a statement until it has its one row, as long as what stands in the way passes.
+    /// Sends a statement until it has its answer, as long as what stands in the way passes.
     ///
     /// `read` gives `None` to have the statement sent again.
     async fn run<T>(
@@ -146,37 +157,51 @@ impl Inner {
         bind: impl Fn(Query) -> Query,
         read: impl Fn(&[PgRow]) -> Result<Option<T>, StoreError>,
     ) -> Result<T, StoreError> {
-        let tries = async {
-            let mut last = None;
-            for _ in 0..TRIES {
-                let mut connection = self.connections.acquire().await.map_err(store_error)?;
-                let query = bind(sqlx::query(AssertSqlSafe(statement.clone())));
-                // All rows, for only behind the last of them the commit is acknowledged.
-                match query.fetch_all(&mut *connection).await {
-                    Ok(rows) => {
-                        connection.give_back();
-                        if let Some(answer) = read(&rows)? {
-                            return Ok(answer);
-                        }
-                    }
-                    Err(error) => {
-                        match cure(&error) {
-                            Cure::Tell => return Err(store_error(error)),
-                            Cure::Again => connection.give_back(),
-                            Cure::Elsewhere => connection.close(),
-                        }
-                        last = Some(error);
-                    }
-                }
-            }
-            Err(last.map_or_else(
-                || StoreError::Unavailable("the race for a record did not end".into()),
-                store_error,
-            ))
-        };
-        tokio::time::timeout(self.timeout, tries)
+        self.in_time(pin!(self.send(statement, bind, read))).await
+    }
+
+    /// Takes a transition where it lies, for it is long and would be copied.
+    async fn in_time<T>(
+        &self,
+        transition: Pin<&mut impl Future<Output = Result<T, StoreError>>>,
+    ) -> Result<T, StoreError> {
+        tokio::time::timeout(self.timeout, transition)
             .await
             .unwrap_or(Err(StoreError::TimedOut))
+    }
+
+    async fn send<T>(
+        &self,
+        statement: &Arc<str>,
+        bind: impl Fn(Query) -> Query,
+        read: impl Fn(&[PgRow]) -> Result<Option<T>, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut last = None;
+        for _ in 0..TRIES {
+            let mut connection = self.connections.acquire().await.map_err(store_error)?;
+            let query = bind(sqlx::query(AssertSqlSafe(statement.clone())));
+            // All rows, for only behind the last of them the commit is acknowledged.
+            match query.fetch_all(&mut *connection).await {
+                Ok(rows) => {
+                    connection.give_back();
+                    if let Some(answer) = read(&rows)? {
+                        return Ok(answer);
+                    }
+                }
+                Err(error) => {
+                    match cure(&error) {
+                        Cure::Tell => return Err(store_error(error)),
+                        Cure::Again => connection.give_back(),
+                        Cure::Elsewhere => connection.close(),
+                    }
+                    last = Some(error);
+                }
+            }
+        }
+        Err(last.map_or_else(
+            || StoreError::Unavailable("the race for a record did not end".into()),
+            store_error,
+        ))
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
@@ -207,16 +232,38 @@ impl Inner {
         let Ok(fence) = i64::try_from(holder.fence) else {
             return Ok(Settled::Lost);
         };
-        let bind = |query: Query| {
-            bind(
-                query
-                    .bind(holder.id.as_bytes().to_vec())
-                    .bind(holder.owner.as_bytes().to_vec())
-                    .bind(fence),
-            )
-        };
+        let bind = |query: Query| bind(held(query, holder, fence));
         let read = |rows: &[PgRow]| row::settled(only(rows)?).map(Some);
         self.run(statement, bind, read).await
+    }
+
+    async fn complete(
+        &self,
+        holder: Holder,
+        record: &Record,
+        ttl: Duration,
+    ) -> Result<Settled, StoreError> {
+        let Ok(fence) = i64::try_from(holder.fence) else {
+            return Ok(Settled::Lost);
+        };
+        let Statements {
+            complete,
+            is_complete,
+            ..
+        } = &self.statements;
+        let holding = |query| held(query, holder, fence).bind(record.as_bytes().to_vec());
+        let was_held = |rows: &[PgRow]| Ok(Some(!rows.is_empty()));
+        let settled = |rows: &[PgRow]| row::settled(only(rows)?).map(Some);
+        let transition = pin!(async {
+            let holding_for = |query| holding(query).bind(millis(ttl));
+            if self.send(complete, holding_for, was_held).await? {
+                return Ok(Settled::Done);
+            }
+            // The same record again is what a holder sends whose first answer got lost: it stands,
+            // and its time runs on.
+            self.send(is_complete, holding, settled).await
+        });
+        self.in_time(transition).await
     }
 
     async fn look_up(&self, id: RecordId) -> Result<Option<Entry>, StoreError> {
@@ -253,6 +300,14 @@ impl Inner {
     }
 }
 
+/// `$1` to `$3` of what a holder sends.
+fn held(query: Query, holder: Holder, fence: i64) -> Query {
+    query
+        .bind(holder.id.as_bytes().to_vec())
+        .bind(holder.owner.as_bytes().to_vec())
+        .bind(fence)
+}
+
 fn only(rows: &[PgRow]) -> Result<&PgRow, StoreError> {
     rows.first()
         .ok_or_else(|| StoreError::Unavailable("a statement gave no row".into()))
@@ -274,10 +329,7 @@ impl Store for PostgresStore {
 
     fn complete(&self, holder: Holder, record: Record, ttl: Duration) -> StoreFuture<Settled> {
         let inner = self.0.clone();
-        StoreFuture::new(async move {
-            let bind = |query: Query| query.bind(record.as_bytes().to_vec()).bind(millis(ttl));
-            inner.settle(&inner.statements.complete, holder, bind).await
-        })
+        StoreFuture::new(async move { inner.complete(holder, &record, ttl).await })
     }
 
     fn release(&self, holder: Holder) -> StoreFuture<Settled> {

@@ -1,7 +1,8 @@
-//! Looks whether a server is fit, and creates the table.
+//! Looks whether a server is fit, and creates what is missing.
 
-use sqlx::{AssertSqlSafe, PgPool, Row};
+use sqlx::{AssertSqlSafe, PgExecutor, PgPool, Row};
 
+use super::claiming::TAKES;
 use super::failure::store_error;
 use super::table::Table;
 use crate::store::StoreError;
@@ -29,15 +30,10 @@ pub(super) async fn check(pool: &PgPool) -> Result<(), StoreError> {
     Err(StoreError::Unfit(reason.into()))
 }
 
-/// Creates the table, safe for any number of processes at once. Where it stands, nothing is done
-/// that asks for the right to create one.
+/// Creates the table and its function, safe for any number of processes at once. Where both stand,
+/// nothing is done that asks for the right to create one.
 pub(super) async fn migrate(pool: &PgPool, table: &Table) -> Result<(), StoreError> {
-    let stands = sqlx::query_scalar::<_, bool>("SELECT to_regclass($1) IS NOT NULL")
-        .bind(table.quoted())
-        .fetch_one(pool)
-        .await
-        .map_err(store_error)?;
-    if stands {
+    if stands(pool, table).await? {
         return Ok(());
     }
     let mut transaction = pool.begin().await.map_err(store_error)?;
@@ -47,6 +43,10 @@ pub(super) async fn migrate(pool: &PgPool, table: &Table) -> Result<(), StoreErr
         .execute(&mut *transaction)
         .await
         .map_err(store_error)?;
+    // Another role may have been first, whose function is not to be replaced.
+    if stands(&mut *transaction, table).await? {
+        return Ok(());
+    }
     for statement in table.definition() {
         sqlx::query(AssertSqlSafe(statement))
             .execute(&mut *transaction)
@@ -54,4 +54,14 @@ pub(super) async fn migrate(pool: &PgPool, table: &Table) -> Result<(), StoreErr
             .map_err(store_error)?;
     }
     transaction.commit().await.map_err(store_error)
+}
+
+async fn stands(executor: impl PgExecutor<'_>, table: &Table) -> Result<bool, StoreError> {
+    let stands = "SELECT to_regclass($1) IS NOT NULL AND to_regprocedure($2) IS NOT NULL";
+    sqlx::query_scalar(stands)
+        .bind(table.quoted())
+        .bind(format!("{}{TAKES}", table.claim()))
+        .fetch_one(executor)
+        .await
+        .map_err(store_error)
 }

@@ -1,5 +1,6 @@
 //! The one table, named by identifiers that are nothing else.
 
+use super::claiming;
 use crate::store::StoreError;
 
 /// PostgreSQL cuts names at 63 bytes; the index's is longer than the table's.
@@ -45,7 +46,17 @@ impl Table {
         }
     }
 
-    /// What creates it, safe to run again.
+    /// The function that claims, as it stands in a statement. Its number is that of its body.
+    pub(super) fn claim(&self) -> String {
+        let name = format!("{}_claim_v1", self.name);
+        Self {
+            schema: self.schema.clone(),
+            name,
+        }
+        .quoted()
+    }
+
+    /// What creates it and its function, safe to run again.
     pub(super) fn definition(&self) -> Vec<String> {
         let schema = self
             .schema
@@ -68,6 +79,7 @@ impl Table {
                 )"
             ),
             format!("CREATE INDEX IF NOT EXISTS \"{name}_expires_at\" ON {table} (expires_at)"),
+            claiming::definition(self),
         ];
         schema.chain(rest).collect()
     }

@@ -1,0 +1,128 @@
+//! What stands under an id, packed into bytes by the server and read back here.
+//!
+//! One value costs less than a column for each of its parts, at both ends.
+
+use bytes::{Buf, Bytes};
+
+use crate::fingerprint::Fingerprint;
+use crate::store::millis::from_millis;
+use crate::store::{Claimed, DecodeError, Entry, Owner, Record, StoreError};
+
+/// A claim that was won: its kind, fence and attempt.
+pub(super) const WON: &str = "int4send(1) || int8send(r.fence) || int4send(r.attempt)";
+
+/// A record: its kind, what is left of its time, and its bytes. `NULL` for a claim.
+pub(super) const RECORDED: &str = "int4send(2) || interval_send(r.expires_at - now) || r.record";
+
+/// Whatever stands in the row `r` at the time `now`.
+pub(super) const SEEN: &str = "CASE
+    WHEN r.version <> 1 THEN int4send(5) || int2send(r.version)
+    WHEN r.record IS NOT NULL THEN int4send(2) || interval_send(r.expires_at - now) || r.record
+    WHEN r.leased_until > now THEN int4send(3) || interval_send(r.leased_until - now)
+        || int8send(r.fence) || int4send(r.attempt) || r.owner || r.fingerprint
+    ELSE int4send(4) || interval_send(r.expires_at - now)
+        || int8send(r.fence) || int4send(r.attempt) || r.owner || r.fingerprint
+END";
+
+/// What the server packed.
+pub(super) enum Answer {
+    Won { fence: u64, attempt: u32 },
+    Seen { entry: Entry, owner: Option<Owner> },
+}
+
+impl Answer {
+    /// # Errors
+    ///
+    /// When the row is of another version, or was damaged.
+    pub(super) fn read(mut bytes: &[u8]) -> Result<Self, StoreError> {
+        let bytes = &mut bytes;
+        let answer = match bytes.try_get_i32().map_err(damaged)? {
+            1 => Self::Won {
+                fence: number(bytes.try_get_i64())?,
+                attempt: number(bytes.try_get_i32())?,
+            },
+            2 => {
+                let expires_in = time(bytes)?;
+                let record = Record::decode(Bytes::copy_from_slice(bytes));
+                let record = record.map_err(StoreError::Undecodable)?;
+                let entry = Entry::Recorded { record, expires_in };
+                Self::Seen { entry, owner: None }
+            }
+            kind @ (3 | 4) => {
+                let left = time(bytes)?;
+                let fence = number(bytes.try_get_i64())?;
+                let attempt = number(bytes.try_get_i32())?;
+                let (owner, rest) = bytes.split_first_chunk().ok_or_else(|| damaged(()))?;
+                let fingerprint = <[u8; 32]>::try_from(rest).map_err(damaged)?;
+                let fingerprint = Fingerprint::from_bytes(fingerprint);
+                let entry = if kind == 3 {
+                    Entry::InFlight {
+                        fingerprint,
+                        fence,
+                        attempt,
+                        lease_left: left,
+                    }
+                } else {
+                    Entry::Unknown {
+                        fingerprint,
+                        fence,
+                        attempt,
+                        retained_for: left,
+                    }
+                };
+                let owner = Some(Owner::from_bytes(*owner));
+                Self::Seen { entry, owner }
+            }
+            _ => {
+                let version = u8::try_from(bytes.try_get_i16().map_err(damaged)?);
+                let error = version.map_or(DecodeError::Damaged, DecodeError::Version);
+                return Err(StoreError::Undecodable(error));
+            }
+        };
+        Ok(answer)
+    }
+
+    /// What it is to a claim by `owner`.
+    pub(super) fn claimed(self, owner: Owner) -> Claimed {
+        match self {
+            Self::Won { fence, attempt } => Claimed::Fresh { fence, attempt },
+            Self::Seen {
+                entry: Entry::InFlight { fence, attempt, .. },
+                owner: Some(holder),
+            } if holder == owner => Claimed::Fresh { fence, attempt },
+            Self::Seen { entry, .. } => match entry {
+                Entry::InFlight {
+                    fingerprint,
+                    lease_left,
+                    ..
+                } => Claimed::InFlight {
+                    fingerprint,
+                    lease_left,
+                    changed: None,
+                },
+                Entry::Unknown { fingerprint, .. } => Claimed::Unknown { fingerprint },
+                Entry::Recorded { record, expires_in } => Claimed::Recorded { record, expires_in },
+            },
+        }
+    }
+}
+
+/// An interval in whole milliseconds: PostgreSQL sends microseconds, days and months, and gives no
+/// months between two times.
+fn time(bytes: &mut &[u8]) -> Result<std::time::Duration, StoreError> {
+    const DAY: i64 = 24 * 60 * 60 * 1_000_000;
+    let micros = bytes.try_get_i64().map_err(damaged)?;
+    let days = bytes.try_get_i32().map_err(damaged)?;
+    bytes.try_get_i32().map_err(damaged)?;
+    let micros = i64::from(days).saturating_mul(DAY).saturating_add(micros);
+    Ok(from_millis(micros.div_euclid(1000)))
+}
+
+/// A number that is never negative in a row of ours.
+fn number<N, T: TryFrom<N>, E>(number: Result<N, E>) -> Result<T, StoreError> {
+    T::try_from(number.map_err(damaged)?).map_err(damaged)
+}
+
+fn damaged<E>(_: E) -> StoreError {
+    StoreError::Undecodable(DecodeError::Damaged)
+}

@@ -1,0 +1,79 @@
+//! The function that claims, as it stands in the database.
+//!
+//! A statement that may write is set up by PostgreSQL for writing before it reads. A function comes to
+//! its writes when it needs them, and keeps its plans.
+
+use super::answer::{RECORDED, SEEN, WON};
+use super::statements::{VERSION, micros_since_1970, millis};
+use super::table::Table;
+
+/// What its arguments are.
+pub(super) const TAKES: &str = "(bytea, bytea, bytea, bigint, bigint, boolean, bigint)";
+
+/// `$1` id, `$2` fingerprint, `$3` owner, `$4` lease, `$5` retention, `$6` whether to rerun, `$7` the
+/// id as a number. Other processes call what stands, so that another body needs another name:
+/// [`Table::claim`].
+///
+/// Where a record or a claim is in the way, nothing is written and nothing is locked, so that a
+/// replay is a read. Otherwise the primary key decides the race: who loses it gets no answer, and
+/// asks again.
+///
+/// The first fence is the time in microseconds since 1970, above every fence of an earlier life of
+/// the id, of which nothing may be left. For that, who may win takes the advisory lock of the id
+/// before he reads the time: between that and his insert, another could have won and be forgotten.
+pub(super) fn definition(table: &Table) -> String {
+    let (name, table) = (table.claim(), table.quoted());
+    let (lease, retention) = (millis("$4"), millis("$5"));
+    let fence = micros_since_1970("clock_timestamp()");
+    format!(
+        "CREATE OR REPLACE FUNCTION {name}{TAKES} RETURNS bytea LANGUAGE plpgsql AS $$
+        DECLARE
+            now timestamptz := clock_timestamp();
+            answer bytea;
+        BEGIN
+            SELECT CASE WHEN r.version = {VERSION} THEN {RECORDED} END INTO answer
+            FROM {table} r WHERE r.id = $1 AND r.expires_at > now;
+            IF answer IS NOT NULL THEN
+                RETURN answer;
+            ELSIF FOUND THEN
+                SELECT {SEEN} INTO answer
+                FROM {table} r WHERE r.id = $1 AND r.expires_at > now
+                    AND NOT (r.version = {VERSION} AND r.record IS NULL AND r.leased_until <= now
+                        AND r.fingerprint = $2 AND $6);
+                IF FOUND THEN
+                    RETURN answer;
+                END IF;
+            END IF;
+            PERFORM pg_advisory_xact_lock($7);
+            INSERT INTO {table} AS r (id, version, fingerprint, owner, fence, attempt,
+                leased_until, retention_ms, expires_at, record)
+            VALUES ($1, {VERSION}, $2, $3, {fence}, 1,
+                clock_timestamp() + {lease}, $5, clock_timestamp() + {lease} + {retention}, NULL)
+            ON CONFLICT (id) DO NOTHING
+            RETURNING {WON} INTO answer;
+            IF NOT FOUND THEN
+                UPDATE {table} AS r SET
+                    version = {VERSION},
+                    fingerprint = $2,
+                    owner = $3,
+                    fence = CASE WHEN r.expires_at <= clock_timestamp()
+                        THEN greatest(r.fence + 1, {fence}) ELSE r.fence + 1 END,
+                    attempt = CASE WHEN r.expires_at <= clock_timestamp()
+                        THEN 1 ELSE r.attempt + 1 END,
+                    leased_until = clock_timestamp() + {lease},
+                    retention_ms = $5,
+                    expires_at = clock_timestamp() + {lease} + {retention},
+                    record = NULL
+                WHERE r.id = $1 AND (r.expires_at <= clock_timestamp()
+                    OR r.version = {VERSION} AND r.record IS NULL
+                        AND r.leased_until <= clock_timestamp()
+                        AND r.fingerprint = $2 AND $6)
+                RETURNING {WON} INTO answer;
+            END IF;
+            IF current_setting('synchronous_commit') = 'off' THEN
+                PERFORM set_config('synchronous_commit', 'on', true);
+            END IF;
+            RETURN answer;
+        END $$"
+    )
+}

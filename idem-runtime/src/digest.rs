@@ -134,9 +134,13 @@ mod tests {
             (16_384, &[0x80, 0x80, 1]),
         ] {
             let part = vec![b'x'; len];
-            let mut counted = Absorber::<Sha256>::begin(b"");
-            counted.absorb_counted(&part);
-            assert_eq!(counted.finish(), absorbed(&[head, &part]));
+            // With room for it in the piece, and without.
+            for before in [&[][..], &[b'y'; PIECE - 1]] {
+                let mut counted = Absorber::<Sha256>::begin(b"");
+                counted.absorb(before);
+                counted.absorb_counted(&part);
+                assert_eq!(counted.finish(), absorbed(&[before, head, &part]));
+            }
         }
     }
 }

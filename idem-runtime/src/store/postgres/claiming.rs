@@ -77,3 +77,24 @@ pub(super) fn definition(table: &Table) -> String {
         END $$"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+    use crate::record_id::RecordId;
+
+    /// Versions of the library share a table: another body takes another number in `Table::claim`.
+    #[test]
+    fn golden() {
+        let table = Table::new(None, "idem_records".into()).expect("a name");
+        let words = definition(&table);
+        let words: Vec<_> = words.split_whitespace().collect();
+        let digest = Sha256::digest(words.join(" "));
+        assert_eq!(
+            RecordId::from_bytes(digest.into()).to_string(),
+            "8f106af4d732517440c37438017106d403811417404e3c704a6ae5c009b49566"
+        );
+    }
+}

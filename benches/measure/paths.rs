@@ -1,6 +1,7 @@
 //! Every way in which one request can be served.
 
 use std::future::pending;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::{HeaderName, StatusCode, header};
@@ -70,7 +71,11 @@ const IN_FLIGHT: u64 = MISMATCHED + 1;
 pub(crate) async fn paths(store: &MemoryStore, body: &str) -> Vec<Contender> {
     let ours = || protected(store.clone());
     let constant = Router::new().route("/trades", post(constant));
-    let idem = Idempotency::builder().store(store.clone()).build();
+    // Held without being renewed: nothing that is measured gives way to the task that would.
+    let idem = Idempotency::builder()
+        .store(store.clone())
+        .lease(Duration::from_secs(24 * 60 * 60))
+        .build();
     let in_flight = Router::new()
         .route("/trades", post(never_ending))
         .layer(idem);

@@ -211,23 +211,15 @@ async fn a_server_that_takes_no_writes_is_refused() {
 /// Whatever the session says, what was acknowledged is on disk.
 #[tokio::test]
 async fn a_crash_takes_nothing_that_was_acknowledged() {
-    for is_shared in [false, true] {
-        for ends_with_a_claim in [false, true] {
-            crash(is_shared, ends_with_a_claim).await;
-        }
+    for ends_with_a_claim in [false, true] {
+        crash(ends_with_a_claim).await;
     }
 }
 
-/// A session of the service's pool is as it is; the store's own commits durably from its start. What
-/// is committed durably takes all before it to disk, so that only the last tells.
-async fn crash(is_shared: bool, ends_with_a_claim: bool) {
+/// What is committed durably takes all before it to disk, so that only the last tells.
+async fn crash(ends_with_a_claim: bool) {
     let mut server = PostgresServer::with(&["synchronous_commit=off", "wal_writer_delay=10s"]);
-    let builder = PostgresStore::builder().no_sweeper();
-    let builder = if is_shared {
-        builder.pool(pool(&server).await)
-    } else {
-        builder.url(server.url())
-    };
+    let builder = PostgresStore::builder().url(server.url()).no_sweeper();
     let store = builder.timeout(Duration::from_secs(5)).connect().await;
     let store = store.expect("postgres is there");
     if ends_with_a_claim {

@@ -4,6 +4,7 @@
 
 use bytes::{Buf, Bytes};
 
+use super::statements::VERSION;
 use crate::fingerprint::Fingerprint;
 use crate::store::millis::from_millis;
 use crate::store::{Claimed, DecodeError, Entry, Owner, Record, StoreError};
@@ -15,14 +16,18 @@ pub(super) const WON: &str = "int4send(1) || int8send(r.fence) || int4send(r.att
 pub(super) const RECORDED: &str = "int4send(2) || interval_send(r.expires_at - now) || r.record";
 
 /// Whatever stands in the row `r` at the time `now`.
-pub(super) const SEEN: &str = "CASE
-    WHEN r.version <> 1 THEN int4send(5) || int2send(r.version)
-    WHEN r.record IS NOT NULL THEN int4send(2) || interval_send(r.expires_at - now) || r.record
+pub(super) fn seen() -> String {
+    format!(
+        "CASE
+    WHEN r.version <> {VERSION} THEN int4send(5) || int2send(r.version)
+    WHEN r.record IS NOT NULL THEN {RECORDED}
     WHEN r.leased_until > now THEN int4send(3) || interval_send(r.leased_until - now)
         || int8send(r.fence) || int4send(r.attempt) || r.owner || r.fingerprint
     ELSE int4send(4) || interval_send(r.expires_at - now)
         || int8send(r.fence) || int4send(r.attempt) || r.owner || r.fingerprint
-END";
+END"
+    )
+}
 
 /// What the server packed.
 pub(super) enum Answer {

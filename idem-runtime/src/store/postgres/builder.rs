@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{Executor, PgPool};
 
 use super::connections::Connections;
 use super::failure::store_error;
-use super::statements::{DURABLY_FROM_NOW, Statements};
+use super::statements::Statements;
 use super::table::Table;
 use super::{Inner, PostgresStore, setup, sweeper};
 use crate::store::StoreError;
@@ -119,12 +119,6 @@ impl PostgresStoreBuilder {
                 let pool = PgPoolOptions::new()
                     .max_connections(self.max_connections)
                     .acquire_timeout(self.timeout)
-                    // Once, rather than in each statement, which looks for it nevertheless.
-                    .after_connect(|connection, _| {
-                        Box::pin(
-                            async move { connection.execute(DURABLY_FROM_NOW).await.map(drop) },
-                        )
-                    })
                     .connect(&url);
                 Connections::own(pool.await.map_err(store_error)?)
             }

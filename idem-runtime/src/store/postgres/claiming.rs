@@ -3,7 +3,7 @@
 //! A statement that may write is set up by PostgreSQL for writing before it reads. A function comes to
 //! its writes when it needs them, and keeps its plans.
 
-use super::answer::{RECORDED, SEEN, WON};
+use super::answer::{RECORDED, WON, seen};
 use super::statements::{VERSION, micros_since_1970, millis};
 use super::table::Table;
 
@@ -23,7 +23,7 @@ pub(super) const TAKES: &str = "(bytea, bytea, bytea, bigint, bigint, boolean, b
 /// before he reads the time: between that and his insert, another could have won and be forgotten.
 pub(super) fn definition(table: &Table) -> String {
     let (name, table) = (table.claim(), table.quoted());
-    let (lease, retention) = (millis("$4"), millis("$5"));
+    let (lease, retention, seen) = (millis("$4"), millis("$5"), seen());
     let fence = micros_since_1970("clock_timestamp()");
     format!(
         "CREATE OR REPLACE FUNCTION {name}{TAKES} RETURNS bytea LANGUAGE plpgsql AS $$
@@ -36,7 +36,7 @@ pub(super) fn definition(table: &Table) -> String {
             IF answer IS NOT NULL THEN
                 RETURN answer;
             ELSIF FOUND THEN
-                SELECT {SEEN} INTO answer
+                SELECT {seen} INTO answer
                 FROM {table} r WHERE r.id = $1 AND r.expires_at > now
                     AND NOT (r.version = {VERSION} AND r.record IS NULL AND r.leased_until <= now
                         AND r.fingerprint = $2 AND $6);

@@ -61,7 +61,7 @@ const TRIES: usize = 12;
 /// | when | what holds |
 /// |---|---|
 /// | any number of processes, one primary | the whole contract of [`Store`] |
-/// | restart or crash of the server | everything that was acknowledged: where the session has `synchronous_commit = off`, every transition but a renewal turns it on for itself, and a connection by [`url`](PostgresStoreBuilder::url) has it on from its start. With `fsync = off`, nothing |
+/// | restart or crash of the server | everything that was acknowledged: where the session has `synchronous_commit = off`, every transition but a renewal turns it on for itself. With `fsync = off`, nothing |
 /// | failover to an asynchronous replica | what the replica had. A claim that was acknowledged and not yet replicated is lost, and a retry runs again; with `synchronous_standby_names` nothing is lost |
 /// | a replica, a read-only session | refused at the start, and an error later |
 /// | a jump of the server's clock | leases and records end earlier or later by the jump |

@@ -1,8 +1,8 @@
-//! The transitions, each one statement.
+//! The statements of the transitions. What claims stands in `claiming.rs`.
 
 use std::sync::Arc;
 
-use super::answer::SEEN;
+use super::answer::seen;
 use super::table::Table;
 
 /// The version of a row. Another version's is left alone.
@@ -28,10 +28,6 @@ pub(super) struct Statements {
 /// Commits what follows to disk, where the session would not. Read by `COMMIT`, and over with it.
 const DURABLY: &str = "CASE current_setting('synchronous_commit')
     WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END";
-
-/// The same for a whole session.
-pub(super) const DURABLY_FROM_NOW: &str = "SELECT set_config('synchronous_commit', 'on', false)
-    WHERE current_setting('synchronous_commit') = 'off'";
 
 /// The claim that a holder holds.
 const HELD: &str = "id = $1 AND owner = $2 AND fence = $3 AND version = 1
@@ -87,8 +83,9 @@ impl Statements {
             .into(),
             look_up: format!(
                 "WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
-                SELECT {SEEN} FROM {table} r, clock
-                WHERE r.id = $1 AND r.expires_at > now"
+                SELECT {seen} FROM {table} r, clock
+                WHERE r.id = $1 AND r.expires_at > now",
+                seen = seen(),
             )
             .into(),
             forget: format!(

@@ -36,10 +36,10 @@ async fn a_claim_counts_when_the_replica_has_it() {
         .connect()
         .await
         .expect("redis is there");
+    let first = claim("acknowledged");
+    let (id, owner) = (first.id, first.owner);
     let acknowledged = eventually_async("an acknowledgement", async || {
-        let first = claim("acknowledged");
-        let (id, owner) = (first.id, first.owner);
-        match store.claim(first).await {
+        match store.claim(first.clone()).await {
             Ok(Claimed::Fresh { fence, .. }) => Some(Holder { id, owner, fence }),
             _ => None,
         }

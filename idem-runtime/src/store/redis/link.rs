@@ -96,7 +96,7 @@ impl Link {
         match self {
             Self::Primary { finder, lanes, .. } => {
                 for lane in lanes {
-                    in_time(deadline, lane.current(finder)).await??;
+                    in_time(deadline, lane.connect(finder)).await??;
                 }
                 Ok(())
             }
@@ -121,7 +121,11 @@ impl Lane {
         replicas: Option<Replicas>,
         deadline: Instant,
     ) -> Result<(Value, Option<usize>), Failure> {
-        let mut current = in_time(deadline, self.current(finder)).await??;
+        let mut current = match self.standing() {
+            Some(current) => current,
+            // Boxed, for it is long and rare, and every transition would carry the room for it.
+            None => in_time(deadline, Box::pin(self.connect(finder))).await??,
+        };
         match in_time(deadline, current.send(command, replicas)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
@@ -138,13 +142,14 @@ impl Lane {
         }
     }
 
-    /// The connection that stands, or a new one. Of any number of callers one connects.
-    async fn current(&self, finder: &Finder) -> Result<Current, Failure> {
-        if let Some(current) = self.lock().clone() {
-            return Ok(current);
-        }
+    fn standing(&self) -> Option<Current> {
+        self.lock().clone()
+    }
+
+    /// A new connection. Of any number of callers one connects, and the others get the same.
+    async fn connect(&self, finder: &Finder) -> Result<Current, Failure> {
         let _connecting = self.connecting.lock().await;
-        if let Some(current) = self.lock().clone() {
+        if let Some(current) = self.standing() {
             return Ok(current);
         }
         let mut connection = finder.connect().await?;

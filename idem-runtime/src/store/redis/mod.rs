@@ -145,13 +145,10 @@ impl Inner {
             OnUnknown::Rerun => b"1",
             OnUnknown::Hold => b"0",
         };
-        let arguments = [
-            claim.owner.as_bytes(),
-            claim.fingerprint.as_bytes().as_slice(),
-            &retention.to_le_bytes(),
-            kept.as_bytes(),
-            rerun,
-        ];
+        let mut claimed = [0; 40];
+        claimed[..32].copy_from_slice(claim.fingerprint.as_bytes());
+        claimed[32..].copy_from_slice(&retention.to_le_bytes());
+        let arguments = [claim.owner.as_bytes(), &claimed[..], kept.as_bytes(), rerun];
         let answer = self
             .run(&script::CLAIM, claim.id, &arguments, self.replicas)
             .await;

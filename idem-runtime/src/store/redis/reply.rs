@@ -2,22 +2,21 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use redis::{RedisError, ServerErrorKind, Value};
 
 use crate::fingerprint::Fingerprint;
-use crate::store::millis::from_millis;
 use crate::store::{Claimed, DecodeError, Entry, Record, Settled, StoreError};
 
 // As in `lua/head.lua`.
-const NOTHING: i64 = 0;
-const FRESH: i64 = 1;
-const IN_FLIGHT: i64 = 2;
-const RECORDED: i64 = 3;
-const UNKNOWN: i64 = 4;
-const UNREADABLE: i64 = 5;
-const LOST: i64 = 0;
-const DONE: i64 = 1;
+const NOTHING: u8 = 0;
+const FRESH: u8 = 1;
+const IN_FLIGHT: u8 = 2;
+const RECORDED: u8 = 3;
+const UNKNOWN: u8 = 4;
+const UNREADABLE: u8 = 5;
+const LOST: u8 = 0;
+const DONE: u8 = 1;
 
 /// Version, kind, owner and fence.
 const RECORD_AT: usize = 26;
@@ -26,8 +25,16 @@ const VERSION: u8 = 1;
 /// An answer of a script: what it found, and what belongs to that.
 #[derive(Debug)]
 pub(super) struct Reply {
-    kind: i64,
-    rest: std::vec::IntoIter<Value>,
+    kind: u8,
+    rest: Bytes,
+}
+
+/// A claim as an answer tells of it.
+struct Found {
+    left: Duration,
+    fence: u64,
+    attempt: u32,
+    fingerprint: Fingerprint,
 }
 
 impl Reply {
@@ -35,35 +42,42 @@ impl Reply {
     ///
     /// When the answer is none of ours, or says that the value cannot be read.
     pub(super) fn new(value: Value) -> Result<Self, StoreError> {
-        let Value::Array(values) = value else {
-            return Err(not_ours());
+        let mut reply = match value {
+            Value::Int(kind) => Self {
+                kind: u8::try_from(kind).map_err(|_| not_ours())?,
+                rest: Bytes::new(),
+            },
+            Value::BulkString(bytes) => {
+                let mut rest = Bytes::from(bytes);
+                let kind = rest.try_get_u8().map_err(|_| not_ours())?;
+                Self { kind, rest }
+            }
+            _ => return Err(not_ours()),
         };
-        let mut rest = values.into_iter();
-        let kind = int(rest.next().as_ref())?;
-        if kind == UNREADABLE {
-            let version = u8::try_from(int(rest.next().as_ref())?).unwrap_or_default();
+        if reply.kind == UNREADABLE {
+            let version = reply.rest.try_get_u8().map_err(|_| not_ours())?;
             return Err(unreadable(version));
         }
-        Ok(Self { kind, rest })
+        Ok(reply)
     }
 
-    pub(super) fn claimed(mut self) -> Result<Claimed, StoreError> {
+    pub(super) fn claimed(self) -> Result<Claimed, StoreError> {
         match self.kind {
-            FRESH => Ok(Claimed::Fresh {
-                fence: self.number()?,
-                attempt: self.number()?,
-            }),
-            IN_FLIGHT => Ok(Claimed::InFlight {
-                fingerprint: self.fingerprint()?,
-                lease_left: from_millis(self.int()?),
-                changed: None,
-            }),
-            RECORDED => Ok(Claimed::Recorded {
-                record: self.record()?,
-                expires_in: self.at_least()?,
-            }),
+            FRESH => self.fresh(),
+            IN_FLIGHT => {
+                let found = self.found()?;
+                Ok(Claimed::InFlight {
+                    fingerprint: found.fingerprint,
+                    lease_left: found.left,
+                    changed: None,
+                })
+            }
+            RECORDED => {
+                let (record, expires_in) = self.record()?;
+                Ok(Claimed::Recorded { record, expires_in })
+            }
             UNKNOWN => Ok(Claimed::Unknown {
-                fingerprint: self.fingerprint()?,
+                fingerprint: self.found()?.fingerprint,
             }),
             _ => Err(not_ours()),
         }
@@ -71,35 +85,36 @@ impl Reply {
 
     pub(super) fn settled(&self) -> Result<Settled, StoreError> {
         match self.kind {
+            _ if !self.rest.is_empty() => Err(not_ours()),
             DONE => Ok(Settled::Done),
             LOST => Ok(Settled::Lost),
             _ => Err(not_ours()),
         }
     }
 
-    pub(super) fn entry(mut self) -> Result<Option<Entry>, StoreError> {
+    pub(super) fn entry(self) -> Result<Option<Entry>, StoreError> {
         let entry = match self.kind {
             NOTHING => return Ok(None),
-            RECORDED => Entry::Recorded {
-                record: self.record()?,
-                expires_in: self.at_least()?,
-            },
+            RECORDED => {
+                let (record, expires_in) = self.record()?;
+                Entry::Recorded { record, expires_in }
+            }
             IN_FLIGHT => {
-                let (fingerprint, lease_left) = (self.fingerprint()?, from_millis(self.int()?));
+                let found = self.found()?;
                 Entry::InFlight {
-                    fingerprint,
-                    fence: self.number()?,
-                    attempt: self.number()?,
-                    lease_left,
+                    fingerprint: found.fingerprint,
+                    fence: found.fence,
+                    attempt: found.attempt,
+                    lease_left: found.left,
                 }
             }
             UNKNOWN => {
-                let (fingerprint, retained_for) = (self.fingerprint()?, from_millis(self.int()?));
+                let found = self.found()?;
                 Entry::Unknown {
-                    fingerprint,
-                    fence: self.number()?,
-                    attempt: self.number()?,
-                    retained_for,
+                    fingerprint: found.fingerprint,
+                    fence: found.fence,
+                    attempt: found.attempt,
+                    retained_for: found.left,
                 }
             }
             _ => return Err(not_ours()),
@@ -107,45 +122,52 @@ impl Reply {
         Ok(Some(entry))
     }
 
-    fn int(&mut self) -> Result<i64, StoreError> {
-        int(self.rest.next().as_ref())
+    fn fresh(mut self) -> Result<Claimed, StoreError> {
+        let (fence, attempt) = (self.number()?, self.attempt()?);
+        self.ends_with(Claimed::Fresh { fence, attempt })
     }
 
-    fn number<T: TryFrom<i64>>(&mut self) -> Result<T, StoreError> {
-        T::try_from(self.int()?).map_err(|_| not_ours())
+    fn found(mut self) -> Result<Found, StoreError> {
+        let left = Duration::from_millis(self.number()?);
+        let (fence, attempt) = (self.number()?, self.attempt()?);
+        let mut fingerprint = [0; 32];
+        self.rest
+            .try_copy_to_slice(&mut fingerprint)
+            .map_err(|_| not_ours())?;
+        self.ends_with(Found {
+            left,
+            fence,
+            attempt,
+            fingerprint: Fingerprint::from_bytes(fingerprint),
+        })
     }
 
-    /// What is left at least: the server's clock shows whole milliseconds, and is up to one late.
-    fn at_least(&mut self) -> Result<Duration, StoreError> {
-        Ok(from_millis(self.int()? - 1))
-    }
-
-    fn bytes(&mut self) -> Result<Bytes, StoreError> {
-        match self.rest.next() {
-            Some(Value::BulkString(bytes)) => Ok(bytes.into()),
-            _ => Err(not_ours()),
-        }
-    }
-
-    fn fingerprint(&mut self) -> Result<Fingerprint, StoreError> {
-        let bytes = self.bytes()?;
-        let bytes = <[u8; 32]>::try_from(&bytes[..]).map_err(|_| damaged())?;
-        Ok(Fingerprint::from_bytes(bytes))
-    }
-
-    fn record(&mut self) -> Result<Record, StoreError> {
-        let value = self.bytes()?;
+    /// The record, and how long it is left at least: the server's clock shows whole milliseconds, and
+    /// is up to one late.
+    fn record(mut self) -> Result<(Record, Duration), StoreError> {
+        let left = Duration::from_millis(self.number()?.saturating_sub(1));
+        let value = self.rest;
         if value.len() < RECORD_AT {
             return Err(damaged());
         }
-        Record::decode(value.slice(RECORD_AT..)).map_err(StoreError::Undecodable)
+        let record = Record::decode(value.slice(RECORD_AT..)).map_err(StoreError::Undecodable)?;
+        Ok((record, left))
     }
-}
 
-fn int(value: Option<&Value>) -> Result<i64, StoreError> {
-    match value {
-        Some(Value::Int(int)) => Ok(*int),
-        _ => Err(not_ours()),
+    fn number(&mut self) -> Result<u64, StoreError> {
+        self.rest.try_get_u64_le().map_err(|_| not_ours())
+    }
+
+    fn attempt(&mut self) -> Result<u32, StoreError> {
+        self.rest.try_get_u32_le().map_err(|_| not_ours())
+    }
+
+    fn ends_with<T>(&self, last: T) -> Result<T, StoreError> {
+        if self.rest.is_empty() {
+            Ok(last)
+        } else {
+            Err(not_ours())
+        }
     }
 }
 
@@ -218,42 +240,57 @@ mod tests {
         assert!(matches!(wrong_type, StoreError::Undecodable(_)));
     }
 
+    fn answer(kind: u8, parts: &[&[u8]]) -> Value {
+        Value::BulkString([&[kind], &parts.concat()[..]].concat())
+    }
+
     #[test]
     fn an_answer_of_somebody_else_is_an_error() {
+        let (number, attempt) = (7_u64.to_le_bytes(), 1_u32.to_le_bytes());
         for value in [
             Value::Nil,
             Value::Okay,
-            Value::Array(vec![]),
-            Value::Array(vec![Value::Okay]),
-            Value::Array(vec![Value::Int(9)]),
-            Value::Array(vec![Value::Int(FRESH), Value::Int(-1), Value::Int(1)]),
+            Value::Array(vec![Value::Int(1)]),
+            Value::Int(1),
+            Value::Int(9),
+            Value::Int(257),
+            Value::Int(-1),
+            Value::BulkString(vec![]),
+            answer(9, &[]),
+            answer(UNREADABLE, &[]),
+            answer(FRESH, &[&number]),
+            answer(FRESH, &[&number, &attempt, b"x"]),
+            answer(IN_FLIGHT, &[&number, &number, &attempt, &[0; 31]]),
+            answer(UNKNOWN, &[&number, &number, &attempt, &[0; 33]]),
+            answer(RECORDED, &[b"short"]),
         ] {
             let claimed = Reply::new(value).and_then(Reply::claimed);
             assert!(matches!(claimed, Err(StoreError::Unavailable(_))));
         }
+        let settled = Reply::new(answer(DONE, &[b"x"])).and_then(|reply| reply.settled());
+        assert!(matches!(settled, Err(StoreError::Unavailable(_))));
     }
 
     /// The server counts the millisecond that has begun.
     #[test]
     fn no_more_of_a_records_time_is_told_than_is_left() {
         let record = Record::not_kept(Fingerprint::from_bytes([1; 32]), http::StatusCode::OK);
-        let mut value = vec![0; RECORD_AT];
-        value.extend_from_slice(record.as_bytes());
-        let value = Value::BulkString(value);
-        let reply = vec![Value::Int(RECORDED), value, Value::Int(5)];
-        let claimed = Reply::new(Value::Array(reply)).and_then(Reply::claimed);
-        let Ok(Claimed::Recorded { expires_in, .. }) = claimed else {
-            panic!("no record: {claimed:?}");
-        };
-        assert_eq!(expires_in, Duration::from_millis(4));
+        for (told, left) in [(5_u64, 4), (1, 0), (0, 0)] {
+            let value = [&[0; RECORD_AT], &record.as_bytes()[..]].concat();
+            let reply = answer(RECORDED, &[&told.to_le_bytes(), &value]);
+            let claimed = Reply::new(reply).and_then(Reply::claimed);
+            let Ok(Claimed::Recorded { expires_in, .. }) = claimed else {
+                panic!("no record: {claimed:?}");
+            };
+            assert_eq!(expires_in, Duration::from_millis(left));
+        }
     }
 
     #[test]
     fn a_value_that_was_cut_off_holds_no_record() {
         for len in [0, RECORD_AT - 1, RECORD_AT, RECORD_AT + 1] {
-            let value = Value::BulkString(vec![VERSION; len]);
-            let reply = vec![Value::Int(RECORDED), value, Value::Int(5)];
-            let claimed = Reply::new(Value::Array(reply)).and_then(Reply::claimed);
+            let reply = answer(RECORDED, &[&5_u64.to_le_bytes(), &vec![VERSION; len]]);
+            let claimed = Reply::new(reply).and_then(Reply::claimed);
             assert!(
                 matches!(claimed, Err(StoreError::Undecodable(DecodeError::Damaged))),
                 "{len}: {claimed:?}"
@@ -263,8 +300,7 @@ mod tests {
 
     #[test]
     fn another_version_is_named() {
-        let value = Value::Array(vec![Value::Int(UNREADABLE), Value::Int(9)]);
-        let error = Reply::new(value).err();
+        let error = Reply::new(answer(UNREADABLE, &[&[9]])).err();
         assert!(matches!(
             error,
             Some(StoreError::Undecodable(DecodeError::Version(9)))

@@ -11,6 +11,9 @@ pub(super) struct Transition {
     script: Script,
 }
 
+/// Bytes of a command that carries no answer, all of its arguments together.
+const ROOM: usize = 256;
+
 macro_rules! transition {
     ($name:ident, $file:literal) => {
         pub(super) static $name: LazyLock<Transition> = LazyLock::new(|| {
@@ -53,8 +56,8 @@ impl Transition {
     }
 
     fn command(how: &str, script: &str, key: &str, arguments: &[&[u8]]) -> Cmd {
-        let mut command = redis::cmd(how);
-        command.arg(script).arg(1).arg(key);
+        let mut command = Cmd::with_capacity(4 + arguments.len(), ROOM);
+        command.arg(how).arg(script).arg(1).arg(key);
         for argument in arguments {
             command.arg(*argument);
         }

@@ -1,6 +1,6 @@
 -- ARGV: holder.
 if kind ~= 'C' or holder ~= ARGV[1] then
-  return {LOST}
+  return LOST
 end
 redis.call('PEXPIRE', key, left - lease_left)
-return {DONE}
+return DONE

@@ -2,6 +2,6 @@
 -- as in head.lua, though DEL would count it as one.
 local left = redis.call('PTTL', KEYS[1])
 if redis.call('DEL', KEYS[1]) == 1 and left ~= 0 then
-  return {1}
+  return 1
 end
-return {0}
+return 0

@@ -5,6 +5,13 @@
 --   kind R, a record: the record's own bytes
 -- with all numbers little-endian. A claim lives for its lease and its retention together: what is
 -- left of the key's time beyond the retention is what is left of the lease.
+--
+-- An answer is a number where that says all, and else one string, for a list takes the server and its
+-- client longer: what was found (1 byte) and
+--   FRESH:               fence (8), attempt (4)
+--   IN_FLIGHT, UNKNOWN:  milliseconds that are left (8); fence, attempt and fingerprint, as in the value
+--   RECORDED:            milliseconds that are left (8); the value
+--   UNREADABLE:          its version (1)
 local NOTHING, FRESH, IN_FLIGHT, RECORDED, UNKNOWN, UNREADABLE = 0, 1, 2, 3, 4, 5
 local LOST, DONE = 0, 1
 
@@ -20,7 +27,7 @@ if is_there then
   local is_claim = kind == 'C' and #value == 70
   local is_record = kind == 'R' and #value > 26
   if string.byte(value) ~= 1 or left < 0 or not (is_claim or is_record) then
-    return {UNREADABLE, string.byte(value) or 1}
+    return string.char(UNREADABLE, string.byte(value) or 1)
   end
   if is_claim then
     lease_left = left - struct.unpack('<I8', value, 63)

@@ -1,12 +1,10 @@
 if not is_there then
-  return {NOTHING}
+  return NOTHING
 end
 if kind == 'R' then
-  return {RECORDED, value, left}
+  return struct.pack('<BI8', RECORDED, left) .. value
 end
-local fence, attempt = struct.unpack('<I8I4', value, 19)
-local fingerprint = string.sub(value, 31, 62)
 if lease_left > 0 then
-  return {IN_FLIGHT, fingerprint, lease_left, fence, attempt}
+  return struct.pack('<BI8', IN_FLIGHT, lease_left) .. string.sub(value, 19, 62)
 end
-return {UNKNOWN, fingerprint, left, fence, attempt}
+return struct.pack('<BI8', UNKNOWN, left) .. string.sub(value, 19, 62)

@@ -45,7 +45,7 @@ enum Stage {
     /// Waits for the body.
     Reading {
         id: RecordId,
-        body: BoxFuture<Result<Bytes, Problem>>,
+        body: BodyReader,
     },
     /// Waits for the store.
     Claiming {
@@ -85,7 +85,8 @@ impl Deciding {
             let decided = match &mut self.stage {
                 Stage::Keyed => self.begin(intake),
                 Stage::Reading { id, body } => {
-                    let (id, body) = (*id, ready!(body.as_mut().poll(cx)));
+                    let stall = self.idem.body_timeout();
+                    let (id, body) = (*id, ready!(body.poll(stall, cx)));
                     self.claim(id, body, intake)
                 }
                 Stage::Claiming { claimed, verdict } => {
@@ -100,7 +101,7 @@ impl Deciding {
         }
     }
 
-    /// Reads the key, and the body where it is there.
+    /// Reads the key, and takes the body out of its request.
     fn begin(&mut self, intake: &mut Intake) -> Option<Decided> {
         let id = match self.record_id(intake) {
             Ok(Some(id)) => id,
@@ -108,16 +109,13 @@ impl Deciding {
             Ok(None) => return Some(unkeyed(self.policy, Some(&self.idem), intake)),
             Err(problem) => return Some(self.refuse(None, Outcome::Refused, problem)),
         };
-        let mut reader = match BodyReader::new(intake) {
-            Ok(reader) => reader,
-            Err(problem) => return Some(self.refuse(Some(id), Outcome::Refused, problem)),
-        };
-        if let Some(body) = reader.read_now() {
-            return self.claim(id, body, intake);
+        match BodyReader::new(intake) {
+            Ok(body) => {
+                self.stage = Stage::Reading { id, body };
+                None
+            }
+            Err(problem) => Some(self.refuse(Some(id), Outcome::Refused, problem)),
         }
-        let body = Box::pin(reader.read(self.idem.body_timeout()));
-        self.stage = Stage::Reading { id, body };
-        None
     }
 
     /// Names the record that the request is about.

@@ -1,15 +1,17 @@
 //! Reads the body of a keyed request to its end before anything is claimed.
 
 use std::error::Error;
+use std::future::Future;
 use std::mem;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
 use http_body::Frame;
-use http_body_util::{BodyExt, LengthLimitError};
+use http_body_util::LengthLimitError;
+use tokio::time::{Sleep, sleep};
 
 use crate::deferred::Intake;
 use crate::problem::Problem;
@@ -24,6 +26,17 @@ pub(crate) struct BodyReader {
     first: Bytes,
     /// Empty as long as there is one frame only.
     whole: BytesMut,
+    wait: Wait,
+}
+
+/// How long the next frame has been waited for.
+#[derive(Debug)]
+enum Wait {
+    NotYet,
+    /// hyper reads a body only once it is asked for, so that the frame which lies there already comes
+    /// with the next poll: a timer for it would be set and dropped at every request.
+    ForOnePoll,
+    Timed(Pin<Box<Sleep>>),
 }
 
 impl BodyReader {
@@ -39,31 +52,42 @@ impl BodyReader {
             body,
             first: Bytes::new(),
             whole: BytesMut::new(),
+            wait: Wait::NotYet,
         })
     }
 
-    /// Reads on without waiting; gives the body where all of it is there, as most are.
-    pub(crate) fn read_now(&mut self) -> Option<Result<Bytes, Problem>> {
-        let mut nobody = Context::from_waker(Waker::noop());
+    /// Reads on, as long as no frame takes longer than `stall` to come. Not to be polled again once it
+    /// is ready.
+    pub(crate) fn poll(
+        &mut self,
+        stall: Duration,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Bytes, Problem>> {
         loop {
-            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(&mut nobody) else {
-                return None;
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+                ready!(self.wait(stall, cx));
+                return Poll::Ready(Err(Problem::body_timeout()));
             };
+            self.wait = Wait::NotYet;
             match self.push(frame) {
-                Ok(true) if self.body.is_end_stream() => return Some(Ok(self.take())),
-                Ok(true) => {}
-                Ok(false) => return Some(Ok(self.take())),
-                Err(problem) => return Some(Err(problem)),
+                Ok(true) if !self.body.is_end_stream() => {}
+                Ok(_) => return Poll::Ready(Ok(self.take())),
+                Err(problem) => return Poll::Ready(Err(problem)),
             }
         }
     }
 
-    /// Reads the rest, as long as no frame takes longer than `stall` to come.
-    pub(crate) async fn read(mut self, stall: Duration) -> Result<Bytes, Problem> {
+    /// Is ready when a frame has been waited for too long.
+    fn wait(&mut self, stall: Duration, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let frame = tokio::time::timeout(stall, self.body.frame()).await;
-            if !self.push(frame.map_err(|_| Problem::body_timeout())?)? {
-                return Ok(self.take());
+            match &mut self.wait {
+                Wait::NotYet => {
+                    self.wait = Wait::ForOnePoll;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Wait::ForOnePoll => self.wait = Wait::Timed(Box::pin(sleep(stall))),
+                Wait::Timed(timer) => return timer.as_mut().poll(cx),
             }
         }
     }
@@ -109,6 +133,11 @@ fn is_over_the_limit(error: &axum::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
+
     use axum::extract::{DefaultBodyLimit, Request};
     use futures_util::{StreamExt, stream};
     use http_body_util::StreamBody;
@@ -137,13 +166,16 @@ mod tests {
         BodyReader::new(&mut intake)
     }
 
-    async fn read(body: impl Fn() -> Body) -> Result<Bytes, &'static str> {
-        let code = |problem: Problem| problem.code();
-        let at_once = reader(body()).map_err(code)?.read_now();
-        let later = reader(body()).map_err(code)?.read(Duration::MAX).await;
-        let (at_once, later) = (at_once.map(|it| it.map_err(code)), later.map_err(code));
-        assert_eq!(at_once, Some(later.clone()), "it was all there");
-        later
+    async fn read(mut reader: BodyReader, stall: Duration) -> Result<Bytes, &'static str> {
+        let read = poll_fn(|cx| reader.poll(stall, cx)).await;
+        read.map_err(|problem| problem.code())
+    }
+
+    async fn read_whole(body: Body) -> Result<Bytes, &'static str> {
+        match reader(body) {
+            Ok(reader) => read(reader, Duration::MAX).await,
+            Err(problem) => Err(problem.code()),
+        }
     }
 
     #[tokio::test]
@@ -154,21 +186,52 @@ mod tests {
             (vec![Ok("ab"), Ok("cd")], "abcd"),
             (vec![Ok(""), Ok("a"), Ok(""), Ok("b"), Ok("cd")], "abcd"),
         ] {
-            assert_eq!(read(|| frames(body.clone())).await, Ok(whole.into()));
+            assert_eq!(read_whole(frames(body)).await, Ok(whole.into()));
         }
-        assert_eq!(read(|| Body::from("abcd")).await, Ok("abcd".into()));
+        assert_eq!(read_whole(Body::from("abcd")).await, Ok("abcd".into()));
     }
 
     #[tokio::test]
     async fn a_body_that_is_too_long_is_told_from_one_that_was_cut_off() {
         let too_long = Err("idempotency_body_too_large");
-        assert_eq!(read(|| Body::from("abcde")).await, too_long);
-        assert_eq!(read(|| frames(vec![Ok("abc"), Ok("de")])).await, too_long);
+        assert_eq!(read_whole(Body::from("abcde")).await, too_long);
+        let frames_of = |parts: [_; 2]| read_whole(frames(parts.into()));
+        assert_eq!(frames_of([Ok("abc"), Ok("de")]).await, too_long);
         let cut_off = Err("idempotency_body_incomplete");
-        assert_eq!(
-            read(|| frames(vec![Ok("abc"), Err("cut off")])).await,
-            cut_off
-        );
+        assert_eq!(frames_of([Ok("abc"), Err("cut off")]).await, cut_off);
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// To set a timer would take a runtime.
+    #[test]
+    fn what_comes_with_the_second_poll_is_not_timed() {
+        let mut polls = 0;
+        let asked_twice = stream::poll_fn(move |_| {
+            polls += 1;
+            match polls {
+                1 => Poll::Pending,
+                2 => Poll::Ready(Some(Ok::<_, axum::Error>(Frame::data(Bytes::from("abcd"))))),
+                _ => Poll::Ready(None),
+            }
+        });
+        let mut reader = reader(Body::new(StreamBody::new(asked_twice))).expect("it is short");
+        let woken = Arc::new(Woken::default());
+        let waker = woken.clone().into();
+        let mut cx = Context::from_waker(&waker);
+        assert!(reader.poll(Duration::MAX, &mut cx).is_pending());
+        assert!(woken.0.load(Ordering::Relaxed), "it is polled again");
+        let Poll::Ready(Ok(body)) = reader.poll(Duration::MAX, &mut cx) else {
+            panic!("it is there");
+        };
+        assert_eq!(body, "abcd");
     }
 
     #[tokio::test(start_paused = true)]
@@ -181,10 +244,8 @@ mod tests {
             });
             reader(Body::new(StreamBody::new(Box::pin(frames)))).expect("it is short")
         };
-        let mut patient = slow(stall / 2);
-        assert!(patient.read_now().is_none());
-        assert_eq!(patient.read(stall).await.expect("it comes"), "abc");
-        let problem = slow(stall * 2).read(stall).await.expect_err("it stalls");
-        assert_eq!(problem.code(), "idempotency_body_timeout");
+        assert_eq!(read(slow(stall / 2), stall).await, Ok("abc".into()));
+        let stalled = Err("idempotency_body_timeout");
+        assert_eq!(read(slow(stall * 2), stall).await, stalled);
     }
 }

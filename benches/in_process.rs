@@ -32,7 +32,7 @@ const FILLERS: u64 = 1 << 40;
 
 /// How many records a full store has room for: more than one run drops, so that those that are
 /// replayed stay.
-const ROOM: usize = 40_000;
+const ROOM: usize = 80_000;
 
 async fn store_with(records: u64, size: Option<usize>) -> MemoryStore {
     let store = MemoryStore::builder()

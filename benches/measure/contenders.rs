@@ -1,7 +1,7 @@
 //! One service, bare, by the library, and by hand, each under the requests that are measured.
 
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
@@ -118,14 +118,32 @@ pub(crate) fn bare() -> Router {
     Router::new().route("/trades", post(bare_handler))
 }
 
-pub(crate) fn protected(store: MemoryStore) -> Router {
-    let idem = Idempotency::builder()
+fn idempotency(store: MemoryStore) -> Idempotency {
+    Idempotency::builder()
         .store(store)
         .max_recorded_body(LONGEST_ANSWER)
-        .build();
+        .build()
+}
+
+pub(crate) fn protected(store: MemoryStore) -> Router {
     Router::new()
         .route("/trades", post(protected_handler))
-        .layer(idem)
+        .layer(idempotency(store))
+}
+
+#[idempotent(scope = token, runtime = idem)]
+async fn layerless_handler(
+    State(idem): State<Idempotency>,
+    Json(order): Json<Order>,
+) -> (StatusCode, Json<Trade>) {
+    book(order)
+}
+
+/// The same without a layer: the handler says where its `Idempotency` is.
+pub(crate) fn layerless(store: MemoryStore) -> Router {
+    Router::new()
+        .route("/trades", post(layerless_handler))
+        .with_state(idempotency(store))
 }
 
 /// An answer is a little longer than its request, and the longest request is as long as the default.
@@ -145,12 +163,15 @@ pub(crate) fn minimum() -> Router {
 /// Bare axum, which all are compared with, and then the others.
 pub(crate) fn contenders() -> Vec<Contender> {
     let ours = || protected(wide_store());
+    let layerless = || layerless(wide_store());
     vec![
         Contender::new("bare", bare(), Some),
         Contender::new("no key", ours(), NO_KEY),
         Contender::new("first sight", ours(), Some),
+        Contender::new("first sight, no layer", layerless(), Some),
         Contender::new("first sight, minimum", minimum(), Some),
         Contender::new("replay", ours(), SAME_KEY),
+        Contender::new("replay, no layer", layerless(), SAME_KEY),
         Contender::new("replay, minimum", minimum(), SAME_KEY),
     ]
 }

@@ -11,7 +11,7 @@ use axum_idem::store::MemoryStore;
 use axum_idem::{Idempotency, idempotent};
 use tower::{Layer, Service, ServiceExt};
 
-use super::contenders::{Contender, NO_KEY, Order, SAME_KEY, bare, minimum, protected};
+use super::contenders::{Contender, NO_KEY, Order, SAME_KEY, bare, layerless, minimum, protected};
 
 /// The least that an answer to a whole request can cost, which is the limit of a replay.
 async fn constant(_: Bytes) -> (StatusCode, [(HeaderName, &'static str); 1], &'static str) {
@@ -67,9 +67,13 @@ impl<S: Service<R>, R> Service<R> for IdentityService<S> {
 const MISMATCHED: u64 = 1 << 41;
 const IN_FLIGHT: u64 = MISMATCHED + 1;
 
+/// Keys of another handler, for the store is the same.
+const LAYERLESS: u64 = 1 << 42;
+
 /// Every path, bare axum first. Those of the library that read or write records do so in `store`.
 pub(crate) async fn paths(store: &MemoryStore, body: &str) -> Vec<Contender> {
     let ours = || protected(store.clone());
+    let layerless = || layerless(store.clone());
     let constant = Router::new().route("/trades", post(constant));
     // Held without being renewed: nothing that is measured gives way to the task that would.
     let idem = Idempotency::builder()
@@ -83,9 +87,14 @@ pub(crate) async fn paths(store: &MemoryStore, body: &str) -> Vec<Contender> {
         Contender::new("bare", bare(), Some),
         Contender::new("bare, identity layer", bare().layer(Identity), NO_KEY),
         Contender::new("no key", ours(), NO_KEY),
+        Contender::new("no key, no layer", layerless(), NO_KEY),
         Contender::new("first sight", ours(), Some),
+        Contender::new("first sight, no layer", layerless(), |n| {
+            Some(LAYERLESS + n)
+        }),
         Contender::new("first sight, minimum", minimum(), Some),
         Contender::new("replay", ours(), SAME_KEY),
+        Contender::new("replay, no layer", layerless(), SAME_KEY),
         Contender::new("replay, minimum", minimum(), SAME_KEY),
         Contender::new("a constant answer", constant, Some),
         Contender::new("mismatch", ours(), |_| Some(MISMATCHED)).answers(StatusCode::CONFLICT),
@@ -103,7 +112,9 @@ pub(crate) async fn paths(store: &MemoryStore, body: &str) -> Vec<Contender> {
                 tokio::spawn(first);
                 tokio::task::yield_now().await;
             }
-            "replay" | "replay, minimum" => path.serve(path.request(0, body)).await,
+            "replay" | "replay, no layer" | "replay, minimum" => {
+                path.serve(path.request(0, body)).await;
+            }
             _ => {}
         }
     }

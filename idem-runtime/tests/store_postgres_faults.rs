@@ -263,6 +263,21 @@ async fn a_restart_between_two_requests_is_not_noticed() {
     assert_eq!(completed.expect("postgres is back"), Settled::Done);
 }
 
+/// As behind an address that leads elsewhere since a failover: the old primary takes no writes.
+#[tokio::test]
+async fn a_connection_that_takes_no_writes_any_more_is_left_for_another() {
+    let server = PostgresServer::start();
+    let url = server.url();
+    let pool = PgPoolOptions::new().max_connections(1).connect(&url).await;
+    let pool = pool.expect("postgres is there");
+    let [store, _] = of_two_minds(&pool).await;
+    sqlx::query("SET default_transaction_read_only = on")
+        .execute(&pool)
+        .await
+        .expect("postgres is there");
+    win(&store, claim("k")).await;
+}
+
 #[tokio::test]
 async fn an_exhausted_pool_is_an_error_in_time() {
     let server = PostgresServer::start();

@@ -134,10 +134,12 @@ impl Lent<'_> {
         }
     }
 
+    /// Not to be used again. Nor are those that stand idle: what has ended this one, such as a restart
+    /// or a failover, has ended them as well, and each would cost a try.
     pub(super) fn close(self) {
         match self {
             Self::Shared(mut connection) => connection.close_on_drop(),
-            Self::Own { connection, .. } => drop(connection),
+            Self::Own { home, .. } => home.idle().clear(),
         }
     }
 }
@@ -265,7 +267,16 @@ mod tests {
         }
         assert_eq!(server.counts(), (1, 0));
         drop(lend(&own).await);
-        lend(&own).await.close();
+        lend(&own).await.give_back();
+        assert_eq!(server.counts(), (2, 0));
+    }
+
+    #[tokio::test]
+    async fn what_led_nowhere_takes_with_it_what_stands_idle() {
+        let (server, own) = Server::start().await;
+        let (first, second) = (lend(&own).await, lend(&own).await);
+        first.give_back();
+        second.close();
         lend(&own).await.give_back();
         assert_eq!(server.counts(), (3, 0));
     }

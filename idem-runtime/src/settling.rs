@@ -150,7 +150,8 @@ pub(crate) fn report(
     }
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests {
     use http::StatusCode;
 

@@ -149,3 +149,55 @@ pub(crate) fn report(
         ),
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+    use crate::fingerprint::Fingerprint;
+    use crate::record_id::RecordId;
+    use crate::store::{Claim, Claimed, Entry, MemoryStore};
+    use crate::testing::Fault::ErrBefore;
+    use crate::testing::{FaultStore, Operation};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// One attempt whose record the store refuses so many times: the record that stands in the end,
+    /// and how long that took.
+    async fn refused(times: usize, lease: Duration) -> (Option<Entry>, Duration) {
+        let store = FaultStore::new(MemoryStore::default());
+        store.script(Operation::Complete, vec![ErrBefore; times]);
+        let idem = Idempotency::builder().store(store).lease(lease).build();
+        let fingerprint = Fingerprint::from_bytes([7; 32]);
+        let claim = Claim::new(RecordId::from_bytes([1; 32]), fingerprint, lease, HOUR);
+        let (id, owner) = (claim.id, claim.owner);
+        let Ok(Claimed::Fresh { fence, .. }) = idem.store().claim(claim).await else {
+            panic!("nobody else claims it");
+        };
+        let settler = Settler {
+            endpoint: "place_trade",
+            idem: idem.clone(),
+            holder: Holder { id, owner, fence },
+            held_until: Instant::now() + lease,
+            runtime: None,
+        };
+        let begun = Instant::now();
+        let record = Record::not_kept(fingerprint, StatusCode::CREATED);
+        let settlement = Settlement::Complete { record, ttl: HOUR };
+        settler.keep_trying(settlement).await;
+        let entry = idem.store().look_up(id).await;
+        (entry.expect("it does not fail"), begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_refuses_is_asked_again_within_each_lease_and_not_all_the_time() {
+        for (lease, pause) in [(30, 10), (300, 100), (60_000, 2_000)] {
+            let [lease, pause] = [lease, pause].map(Duration::from_millis);
+            let (entry, took) = refused(40, lease).await;
+            assert!(matches!(entry, Some(Entry::Recorded { .. })), "{entry:?}");
+            assert!((30 * pause..60 * pause).contains(&took), "{took:?}");
+        }
+    }
+}

@@ -6,6 +6,7 @@ mod servers;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use idem_runtime::store::{
     Claim, Claimed, DecodeError, Entry, PostgresStore, Settled, Store, StoreError,
 };
@@ -261,6 +262,36 @@ async fn a_restart_between_two_requests_is_not_noticed() {
     server.start_again();
     let completed = store.complete(holder, record(b"{}"), HOUR).await;
     assert_eq!(completed.expect("postgres is back"), Settled::Done);
+}
+
+/// More connections than a transition has tries, and none of them lives.
+#[tokio::test]
+async fn a_restart_behind_many_connections_is_not_noticed_either() {
+    let mut server = PostgresServer::start();
+    let builder = PostgresStore::builder().url(server.url()).no_sweeper();
+    let builder = builder.timeout(Duration::from_secs(20)).max_connections(20);
+    let store = builder.connect().await.expect("postgres is there");
+    let names: Vec<_> = (0..20).map(|number| number.to_string()).collect();
+    let holders = join_all(names.iter().map(|name| win(&store, claim(name)))).await;
+    server.kill();
+    server.start_again();
+    let completed = store.complete(holders[0], record(b"{}"), HOUR).await;
+    assert_eq!(completed.expect("postgres is back"), Settled::Done);
+}
+
+/// As behind an address that leads elsewhere since a failover: the old primary takes no writes.
+#[tokio::test]
+async fn a_connection_that_takes_no_writes_any_more_is_left_for_another() {
+    let server = PostgresServer::start();
+    let url = server.url();
+    let pool = PgPoolOptions::new().max_connections(1).connect(&url).await;
+    let pool = pool.expect("postgres is there");
+    let [store, _] = of_two_minds(&pool).await;
+    sqlx::query("SET default_transaction_read_only = on")
+        .execute(&pool)
+        .await
+        .expect("postgres is there");
+    win(&store, claim("k")).await;
 }
 
 #[tokio::test]

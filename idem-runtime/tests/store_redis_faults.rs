@@ -56,6 +56,22 @@ async fn a_replay_from_the_near_cache_costs_none() {
 }
 
 #[tokio::test]
+async fn a_connection_that_stands_serves_every_transition() {
+    let server = RedisServer::start();
+    let store = connect(&server).await;
+    let connections = || -> u64 {
+        let received = server.info("total_connections_received");
+        received.and_then(|it| it.parse().ok()).expect("a number")
+    };
+    let before = connections();
+    let holder = win(&store, claim("k")).await;
+    let completed = store.complete(holder, record(b"{}"), HOUR).await;
+    assert_eq!(completed.expect("redis is there"), Settled::Done);
+    assert_eq!(replay(&store, "k").await, record(b"{}"));
+    assert_eq!(connections() - before, 1, "it is the one that asks");
+}
+
+#[tokio::test]
 async fn forgotten_scripts_are_sent_again() {
     let server = RedisServer::start();
     let store = connect(&server).await;

@@ -131,3 +131,29 @@ fn number<N, T: TryFrom<N>, E>(number: Result<N, E>) -> Result<T, StoreError> {
 fn damaged<E>(_: E) -> StoreError {
     StoreError::Undecodable(DecodeError::Damaged)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// PostgreSQL gives the days between two times apart from the rest.
+    #[test]
+    fn what_is_left_is_told_in_whole_milliseconds() {
+        for (micros, days, millis) in [
+            (0_i64, 0_i32, 0),
+            (999, 0, 0),
+            (1_000, 0, 1),
+            (1_999, 0, 1),
+            (1_000, 1, 86_400_001),
+            (-1, 1, 86_399_999),
+            (0, 400, 34_560_000_000),
+            (-1, 0, 0),
+        ] {
+            let sent = [&micros.to_be_bytes()[..], &days.to_be_bytes(), &[0; 4]].concat();
+            let left = time(&mut &sent[..]).expect("an interval");
+            assert_eq!(left, Duration::from_millis(millis), "{micros} and {days}");
+        }
+    }
+}

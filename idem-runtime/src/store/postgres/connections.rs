@@ -134,10 +134,12 @@ impl Lent<'_> {
         }
     }
 
+    /// Not to be used again. Nor are those that stand idle: what has ended this one, such as a restart
+    /// or a failover, has ended them as well, and each would cost a try.
     pub(super) fn close(self) {
         match self {
             Self::Shared(mut connection) => connection.close_on_drop(),
-            Self::Own { connection, .. } => drop(connection),
+            Self::Own { home, .. } => home.idle().clear(),
         }
     }
 }
@@ -159,5 +161,153 @@ impl DerefMut for Lent<'_> {
             Self::Shared(connection) => connection,
             Self::Own { connection, .. } => connection,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use sqlx::postgres::PgPoolOptions;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    const WELCOME: &[u8] = b"R\0\0\0\x08\0\0\0\0";
+    const READY: &[u8] = b"Z\0\0\0\x05I";
+
+    /// Speaks as much of PostgreSQL as it takes to connect and to be tried out.
+    #[derive(Default)]
+    struct Server {
+        made: AtomicUsize,
+        tried: AtomicUsize,
+        hangs_up: AtomicBool,
+    }
+
+    impl Server {
+        async fn start() -> (Arc<Self>, Own) {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let port = listener.local_addr().expect("bound").port();
+            let server = Arc::new(Self::default());
+            let serving = server.clone();
+            tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    let serving = serving.clone();
+                    // It ends when its client goes.
+                    tokio::spawn(async move { serving.serve(stream).await });
+                }
+            });
+            let url = format!("postgres://desk@127.0.0.1:{port}/?sslmode=disable");
+            let options = PgPoolOptions::new()
+                .idle_timeout(Duration::from_secs(10))
+                .max_lifetime(Duration::from_secs(20));
+            let pool = options.connect_lazy(&url).expect("a URL");
+            let Connections::Own(own) = Connections::own(pool) else {
+                unreachable!("it is its own");
+            };
+            (server, own)
+        }
+
+        async fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
+            let length = stream.read_u32().await?;
+            skip(&mut stream, length).await?;
+            self.made.fetch_add(1, Ordering::SeqCst);
+            stream.write_all(&[WELCOME, READY].concat()).await?;
+            loop {
+                let kind = stream.read_u8().await?;
+                let length = stream.read_u32().await?;
+                skip(&mut stream, length).await?;
+                if kind == b'S' {
+                    self.tried.fetch_add(1, Ordering::SeqCst);
+                    if self.hangs_up.load(Ordering::SeqCst) {
+                        return Ok(());
+                    }
+                    stream.write_all(READY).await?;
+                }
+            }
+        }
+
+        /// How many connections were made, and how often one was tried out.
+        fn counts(&self) -> (usize, usize) {
+            let [made, tried] = [&self.made, &self.tried].map(|it| it.load(Ordering::SeqCst));
+            (made, tried)
+        }
+    }
+
+    /// Reads what is left of a message whose length, which counts itself, is read.
+    async fn skip(stream: &mut TcpStream, length: u32) -> io::Result<()> {
+        let mut rest = stream.take(u64::from(length).saturating_sub(4));
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+        Ok(())
+    }
+
+    async fn lend(own: &Own) -> Lent<'_> {
+        own.acquire().await.expect("the server is there")
+    }
+
+    fn before(time: Instant, seconds: u64) -> Instant {
+        let earlier = time.checked_sub(Duration::from_secs(seconds));
+        earlier.expect("the machine has been up for longer")
+    }
+
+    fn let_stand(own: &Own, seconds: u64) {
+        for kept in own.idle().iter_mut() {
+            kept.since = before(kept.since, seconds);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_has_served_serves_the_next_without_a_question() {
+        let (server, own) = Server::start().await;
+        for _ in 0..3 {
+            lend(&own).await.give_back();
+        }
+        assert_eq!(server.counts(), (1, 0));
+        drop(lend(&own).await);
+        lend(&own).await.give_back();
+        assert_eq!(server.counts(), (2, 0));
+    }
+
+    #[tokio::test]
+    async fn what_led_nowhere_takes_with_it_what_stands_idle() {
+        let (server, own) = Server::start().await;
+        let (first, second) = (lend(&own).await, lend(&own).await);
+        first.give_back();
+        second.close();
+        lend(&own).await.give_back();
+        assert_eq!(server.counts(), (3, 0));
+    }
+
+    #[tokio::test]
+    async fn what_stood_idle_is_tried_out_before_it_serves() {
+        let (server, own) = Server::start().await;
+        lend(&own).await.give_back();
+        let_stand(&own, 6);
+        lend(&own).await.give_back();
+        assert_eq!(server.counts(), (1, 1));
+        server.hangs_up.store(true, Ordering::SeqCst);
+        let_stand(&own, 6);
+        lend(&own).await.give_back();
+        assert_eq!(server.counts(), (2, 2));
+    }
+
+    #[tokio::test]
+    async fn what_has_had_its_time_is_not_kept() {
+        let (_server, own) = Server::start().await;
+        let (first, second) = (lend(&own).await, lend(&own).await);
+        first.give_back();
+        let_stand(&own, 11);
+        second.give_back();
+        assert_eq!(own.idle().len(), 1, "one has stood for too long");
+
+        let mut old = lend(&own).await;
+        if let Lent::Own { made, .. } = &mut old {
+            *made = before(*made, 21);
+        }
+        old.give_back();
+        assert_eq!(own.idle().len(), 0, "one has lived for too long");
     }
 }

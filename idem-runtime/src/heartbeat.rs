@@ -102,3 +102,38 @@ impl Heartbeat {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+    use crate::fingerprint::Fingerprint;
+    use crate::record_id::RecordId;
+    use crate::store::{Claim, Claimed, Entry};
+
+    const LEASE: Duration = Duration::from_secs(30);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_is_renewed_at_each_third_of_its_length_and_not_before() {
+        let idem = Idempotency::in_memory();
+        let id = RecordId::from_bytes([1; 32]);
+        let claim = Claim::new(id, Fingerprint::from_bytes([7; 32]), LEASE, LEASE);
+        let owner = claim.owner;
+        let Ok(Claimed::Fresh { fence, .. }) = idem.store().claim(claim).await else {
+            panic!("nobody else claims it");
+        };
+        let holder = Holder { id, owner, fence };
+        let mut heartbeat = Heartbeat::new(Instant::now(), LEASE);
+        let mut cx = Context::from_waker(Waker::noop());
+        for (pass, left) in [(0, 30), (9, 21), (2, 30), (9, 21), (2, 30)] {
+            tokio::time::advance(Duration::from_secs(pass)).await;
+            heartbeat.poll(&mut cx, &idem, holder, || panic!("it is held"));
+            let entry = idem.store().look_up(id).await;
+            let Ok(Some(Entry::InFlight { lease_left, .. })) = entry else {
+                panic!("it is held: {entry:?}");
+            };
+            assert_eq!(lease_left, Duration::from_secs(left));
+        }
+    }
+}

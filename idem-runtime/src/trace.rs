@@ -87,3 +87,14 @@ pub(crate) fn report(endpoint: &'static str, id: Option<&RecordId>, outcome: Out
         tracing::debug!(target: crate::TARGET, endpoint, outcome = outcome.as_str(), record);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_reads_in_a_message_as_in_its_field() {
+        assert_eq!(Outcome::Recorded.to_string(), "recorded");
+        assert_eq!(Outcome::InFlight.to_string(), "in_flight");
+    }
+}

@@ -72,6 +72,28 @@ async fn a_connection_that_stands_serves_every_transition() {
 }
 
 #[tokio::test]
+async fn it_signs_in_as_it_is_told() {
+    let server = RedisServer::start();
+    server.command(&[
+        "ACL", "SETUSER", "desk", "on", ">secret", "~*", "&*", "+@all",
+    ]);
+    let builder = RedisStore::builder().url(server.url()).username("desk");
+    let refused = builder.clone().password("wrong").connect().await.err();
+    assert!(
+        matches!(refused, Some(StoreError::Unavailable(_))),
+        "{refused:?}"
+    );
+    let builder = builder.password("secret").database(3);
+    let builder = builder.timeout(Duration::from_secs(10));
+    let store = builder.connect().await.expect("the password is right");
+    win(&store, claim("k")).await;
+    let clients = server.command(&["CLIENT", "LIST"]);
+    let is_the_store = |client: &str| client.contains(" user=desk ") && client.contains(" db=3 ");
+    assert!(clients.lines().any(is_the_store), "{clients}");
+    assert_eq!(server.command(&["-n", "3", "DBSIZE"]), "1");
+}
+
+#[tokio::test]
 async fn forgotten_scripts_are_sent_again() {
     let server = RedisServer::start();
     let store = connect(&server).await;

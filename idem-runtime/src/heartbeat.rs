@@ -126,7 +126,7 @@ mod tests {
         let holder = Holder { id, owner, fence };
         let mut heartbeat = Heartbeat::new(Instant::now(), LEASE);
         let mut cx = Context::from_waker(Waker::noop());
-        for (pass, left) in [(0, 30), (9, 21), (2, 30), (9, 21), (2, 30)] {
+        for (pass, left) in [(3, 27), (6, 21), (2, 30), (9, 21), (2, 30)] {
             tokio::time::advance(Duration::from_secs(pass)).await;
             heartbeat.poll(&mut cx, &idem, holder, || panic!("it is held"));
             let entry = idem.store().look_up(id).await;

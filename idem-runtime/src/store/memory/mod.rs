@@ -132,9 +132,14 @@ impl MemoryStore {
 
 impl Inner {
     fn claim(&self, claim: &Claim) -> Claimed {
-        let now = Instant::now();
         loop {
-            if let Some(claimed) = self.try_claim(claim, now) {
+            let mut shard = self.claims.shard(&claim.id);
+            // Under the lock, as in every transition: by an earlier time this one would find in flight
+            // what a holder has abandoned meanwhile, though its lease had lapsed before.
+            let now = Instant::now();
+            let claimed = self.try_claim(&mut shard, claim, now);
+            drop(shard);
+            if let Some(claimed) = claimed {
                 if matches!(claimed, Claimed::Fresh { .. }) {
                     self.purge(now);
                 }
@@ -147,8 +152,7 @@ impl Inner {
     }
 
     /// Claims, or gives `None` where there is no room for a new claim.
-    fn try_claim(&self, claim: &Claim, now: Instant) -> Option<Claimed> {
-        let mut shard = self.claims.shard(&claim.id);
+    fn try_claim(&self, shard: &mut Shard, claim: &Claim, now: Instant) -> Option<Claimed> {
         let (fence, attempt) = match shard.get_mut(&claim.id) {
             Some(held) if held.leased_until > now && held.owner == claim.owner => {
                 return Some(Claimed::Fresh {
@@ -328,8 +332,8 @@ impl Inner {
     }
 
     fn look_up(&self, id: &RecordId) -> Option<Entry> {
-        let now = Instant::now();
         let shard = self.claims.shard(id);
+        let now = Instant::now();
         match shard.get(id) {
             Some(held) if held.leased_until > now => Some(Entry::InFlight {
                 fingerprint: held.fingerprint,

@@ -1,6 +1,7 @@
 //! What is particular to the in-memory store; the rules of every store are in the contract suite.
 
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{HeaderMap, StatusCode};
 
@@ -396,4 +397,33 @@ fn a_fence_grows_however_the_claim_before_ended() {
             }
         };
     }
+}
+
+/// What would be wrong falls between a look at the clock and the lock, and so is met by luck: in most
+/// runs, by some hundred claims.
+#[test]
+fn a_lapsed_lease_does_not_come_back_when_its_holder_abandons_it() {
+    const ROUNDS: usize = 20_000;
+    let store = MemoryStore::default();
+    let mut lapses = claim("k");
+    lapses.lease = Duration::ZERO;
+    let holder = fresh(&store, &lapses);
+    let mut hold = claim("k");
+    hold.on_unknown = OnUnknown::Hold;
+    let abandoned = AtomicUsize::new(0);
+    let mut in_flight = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while abandoned.fetch_add(1, Ordering::Relaxed) < ROUNDS {
+                assert_eq!(store.0.abandon(holder), Settled::Done);
+            }
+        });
+        while abandoned.load(Ordering::Relaxed) < ROUNDS {
+            let claimed = store.0.claim(&hold);
+            let seen = store.0.look_up(&hold.id);
+            in_flight += usize::from(!matches!(claimed, Claimed::Unknown { .. }));
+            in_flight += usize::from(!matches!(seen, Some(Entry::Unknown { .. })));
+        }
+    });
+    assert_eq!(in_flight, 0);
 }

@@ -70,10 +70,11 @@ impl Statements {
                 SELECT EXISTS (SELECT FROM done) AS done"
             )
             .into(),
+            // A claim that has read the clock before must not find a lapsed lease prolonged.
             abandon: format!(
                 "WITH done AS (
                     UPDATE {table} SET
-                        leased_until = clock_timestamp(),
+                        leased_until = least(leased_until, clock_timestamp()),
                         expires_at = clock_timestamp() + {retention}
                     WHERE {HELD} RETURNING 1
                 )

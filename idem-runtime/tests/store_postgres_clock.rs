@@ -50,6 +50,22 @@ async fn a_lease_ends_on_the_tick() {
     );
 }
 
+/// A claim that has read the clock may come to the row only after somebody who read it later.
+#[tokio::test]
+async fn to_abandon_a_lapsed_claim_does_not_prolong_its_lease() {
+    let (server, store) = with_a_clock().await;
+    let holder = win(&store, claim("k")).await;
+    pass(&server, "90 minutes");
+    let abandoned = store.abandon(holder).await;
+    assert_eq!(abandoned.expect("postgres is there"), Settled::Done);
+    pass(&server, "-15 minutes");
+    let taken_over = store.claim(claim("k")).await;
+    assert!(
+        matches!(taken_over, Ok(Claimed::Fresh { attempt: 2, .. })),
+        "{taken_over:?}"
+    );
+}
+
 #[tokio::test]
 async fn an_unknown_outcome_is_forgotten_on_the_tick() {
     let (server, store) = with_a_clock().await;

@@ -78,13 +78,13 @@ async fn it_signs_in_as_it_is_told() {
         "ACL", "SETUSER", "desk", "on", ">secret", "~*", "&*", "+@all",
     ]);
     let builder = RedisStore::builder().url(server.url()).username("desk");
+    let builder = builder.timeout(Duration::from_secs(10));
     let refused = builder.clone().password("wrong").connect().await.err();
     assert!(
         matches!(refused, Some(StoreError::Unavailable(_))),
         "{refused:?}"
     );
     let builder = builder.password("secret").database(3);
-    let builder = builder.timeout(Duration::from_secs(10));
     let store = builder.connect().await.expect("the password is right");
     win(&store, claim("k")).await;
     let clients = server.command(&["CLIENT", "LIST"]);

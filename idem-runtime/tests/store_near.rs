@@ -111,6 +111,20 @@ async fn a_service_chooses_how_long_a_record_is_near() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_record_can_be_near_for_as_long_as_it_lives() {
+    let behind = Counted::default();
+    let near = NearCache::builder()
+        .max_age(Duration::MAX)
+        .build(behind.clone());
+    keep(&near, "k", Duration::MAX).await;
+    for _ in 0..3 {
+        replay(&near, "k").await;
+        tokio::time::advance(HOUR).await;
+    }
+    assert_eq!(behind.claims(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_a_record_has_been_forgotten_the_next_ones_are_near_again() {
     let behind = Counted::default();
     let near = NearCache::new(behind.clone());

@@ -7,6 +7,7 @@ mod capacity;
 mod disconnects;
 mod in_flight;
 mod keys;
+mod last_argument;
 mod layers;
 mod operators;
 mod outcomes;

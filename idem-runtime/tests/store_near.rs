@@ -1,6 +1,6 @@
 //! The near cache asks the store behind as seldom as it may, and no more seldom.
 
-mod servers;
+use test_support::servers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

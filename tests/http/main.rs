@@ -15,5 +15,6 @@ mod retries;
 mod scopes;
 #[cfg(feature = "testing")]
 mod store_faults;
-mod support;
 mod traces;
+
+use test_support::http as support;

@@ -3,9 +3,13 @@
 
 pub(crate) mod asking;
 #[cfg(feature = "postgres")]
+pub(crate) mod pgbouncer;
+#[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+#[cfg(feature = "postgres")]
+pub(crate) mod wire;
 
 use std::net::TcpListener;
 use std::path::Path;

@@ -1,6 +1,8 @@
 //! Stores that are wrong, for the tests that must find it.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod table;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

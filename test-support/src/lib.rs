@@ -11,5 +11,7 @@
 )]
 
 pub mod http;
+// Starts servers as Unix processes and signals them.
+#[cfg(unix)]
 pub mod servers;
 pub mod wrong;

@@ -8,6 +8,7 @@ mod disconnects;
 mod in_flight;
 mod keys;
 mod layers;
+mod leases;
 mod operators;
 mod outcomes;
 mod retries;

@@ -47,7 +47,7 @@ impl Answer {
     }
 
     /// Whether it says that its record is not in the store yet.
-    pub(crate) fn is_unrecorded(&self) -> bool {
+    pub fn is_unrecorded(&self) -> bool {
         self.headers
             .get("idempotency-degraded")
             .is_some_and(|value| value == "unrecorded")
@@ -194,7 +194,7 @@ pub fn post_bytes(path: &str, key: &str, body: &str) -> String {
 }
 
 /// One exchange without a connection, for tests that stop the clock.
-pub(crate) async fn exchange(router: Router, request: Request<Full<Bytes>>) -> Answer {
+pub async fn exchange(router: Router, request: Request<Full<Bytes>>) -> Answer {
     let request = request.map(axum::body::Body::new);
     let response = tower::ServiceExt::oneshot(router, request).await;
     let (parts, body) = response.expect("a router does not fail").into_parts();

@@ -38,7 +38,7 @@ pub async fn replay(store: &impl Store, name: &str) -> Record {
 }
 
 /// Claims, wins and completes.
-pub(crate) async fn complete(store: &impl Store, name: &str) {
+pub async fn complete(store: &impl Store, name: &str) {
     let holder = win(store, claim(name)).await;
     let completed = store.complete(holder, record(b"{}"), HOUR).await;
     assert_eq!(completed.expect("the store is there"), Settled::Done);

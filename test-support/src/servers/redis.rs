@@ -292,10 +292,7 @@ pub fn serving<'a>(nodes: &'a [RedisServer], key: &str) -> &'a RedisServer {
 }
 
 /// The replicas of a primary.
-pub fn replicas_of<'a>(
-    nodes: &'a [RedisServer],
-    primary: &RedisServer,
-) -> Vec<&'a RedisServer> {
+pub fn replicas_of<'a>(nodes: &'a [RedisServer], primary: &RedisServer) -> Vec<&'a RedisServer> {
     let port = primary.port.to_string();
     let follows = |node: &&RedisServer| node.info("master_port").is_some_and(|it| it == port);
     nodes.iter().filter(follows).collect()

@@ -5,8 +5,5 @@ mod cut;
 mod memory;
 #[cfg(all(feature = "postgres", feature = "redis"))]
 mod on_servers;
-#[cfg(all(feature = "postgres", feature = "redis"))]
-#[path = "../../idem-runtime/tests/servers/mod.rs"]
-mod servers;
 mod shop;
 mod ways;

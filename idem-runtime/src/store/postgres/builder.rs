@@ -17,6 +17,8 @@ use crate::store::StoreError;
 /// Settings of a [`PostgresStore`].
 #[derive(Clone)]
 #[must_use]
+// The module has this cfg as well. Here it also reaches the documentation of the facade.
+#[cfg(feature = "postgres")]
 pub struct PostgresStoreBuilder {
     server: Server,
     max_connections: u32,

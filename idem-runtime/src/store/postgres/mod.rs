@@ -97,6 +97,8 @@ const TRIES: usize = 12;
 ///
 /// A transition that is dropped half way was either run by the server or not.
 #[derive(Clone)]
+// The module has this cfg as well. Here it also reaches the documentation of the facade.
+#[cfg(feature = "postgres")]
 pub struct PostgresStore(Arc<Inner>);
 
 struct Inner {

@@ -17,10 +17,10 @@ mod two_handles;
 mod unreadable;
 mod waiting;
 
-use std::future::Future;
-use std::panic::AssertUnwindSafe;
-
-use futures_util::FutureExt;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
 
 use super::handles::Handles;
 use super::subject::{Subject, broken};
@@ -53,7 +53,8 @@ pub(super) async fn run(
     under(7, fences::run(subject)).await?;
     under(3, leases::run(subject)).await?;
     under(4, expiry::run(subject)).await?;
-    under(3, lapses::run(subject)).await
+    // Large, because it runs many checks at once.
+    under(3, Box::pin(lapses::run(subject))).await
 }
 
 /// Runs checks of which a panic violates `rule`.
@@ -61,8 +62,11 @@ async fn under(
     rule: u8,
     checks: impl Future<Output = Result<(), Violation>>,
 ) -> Result<(), Violation> {
-    match AssertUnwindSafe(checks).catch_unwind().await {
-        Ok(checked) => checked,
-        Err(_) => broken(rule, "a transition panicked"),
-    }
+    let mut checks = pin!(checks);
+    poll_fn(|cx| {
+        let poll = || checks.as_mut().poll(cx);
+        let panicked = |_| Poll::Ready(broken(rule, "a transition panicked"));
+        catch_unwind(AssertUnwindSafe(poll)).unwrap_or_else(panicked)
+    })
+    .await
 }

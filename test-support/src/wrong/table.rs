@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 /// What a [`FlawedStore`] does wrong. All else is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flaw {
+pub enum Flaw {
     None,
     /// A microsecond between look and write.
     MicrosecondGap,
@@ -62,7 +62,7 @@ pub(crate) enum Flaw {
 }
 
 /// A handle of one process to a table that all share.
-pub(crate) struct FlawedStore {
+pub struct FlawedStore {
     flaw: Flaw,
     table: Arc<Mutex<Table>>,
     process: Process,
@@ -96,7 +96,7 @@ struct Row {
 }
 
 impl FlawedStore {
-    pub(crate) fn with(flaw: Flaw) -> Self {
+    pub fn with(flaw: Flaw) -> Self {
         Self {
             flaw,
             table: Arc::default(),
@@ -105,7 +105,8 @@ impl FlawedStore {
     }
 
     /// The same table, as another process sees it.
-    pub(crate) fn of_another_process(&self) -> Self {
+    #[must_use]
+    pub fn of_another_process(&self) -> Self {
         Self {
             flaw: self.flaw,
             table: self.table.clone(),

@@ -13,19 +13,19 @@ use super::{end, eventually, signal};
 const HOW_TO_GET: &str = "PostgreSQL is missing; `apt-get install postgresql`";
 
 /// A `postgres` of this test.
-pub(crate) struct PostgresServer {
+pub struct PostgresServer {
     child: Child,
     folder: TempDir,
     settings: Vec<String>,
 }
 
 impl PostgresServer {
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         Self::with(&[])
     }
 
     /// Starts with settings as in its file: `["default_transaction_read_only=on"]`.
-    pub(crate) fn with(settings: &[&str]) -> Self {
+    pub fn with(settings: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         give_away(folder.path());
         let made = program("initdb", folder.path())
@@ -38,7 +38,7 @@ impl PostgresServer {
     }
 
     /// A replica of `primary`, which streams from it.
-    pub(crate) fn replica_of(primary: &Self) -> Self {
+    pub fn replica_of(primary: &Self) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         give_away(folder.path());
         let made = program("pg_basebackup", folder.path())
@@ -81,24 +81,24 @@ impl PostgresServer {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         let folder = self.folder.path().display();
         format!("postgres:///postgres?user=desk&host={folder}")
     }
 
     /// Ends it as a crash does: nothing is written any more.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         signal(&self.child, "-QUIT");
         let _ = self.child.wait();
     }
 
-    pub(crate) fn start_again(&mut self) {
+    pub fn start_again(&mut self) {
         self.child = spawn(&self.folder, &self.settings);
         self.wait_until_up();
     }
 
     /// What `psql` prints for a statement, without ornament.
-    pub(crate) fn command(&self, statement: &str) -> String {
+    pub fn command(&self, statement: &str) -> String {
         self.try_command(statement).expect("postgres answers")
     }
 
@@ -115,7 +115,7 @@ impl PostgresServer {
     }
 
     /// Whether a text stands anywhere in what the server has written to disk.
-    pub(crate) fn has_on_disk(&self, text: &str) -> bool {
+    pub fn has_on_disk(&self, text: &str) -> bool {
         self.command("CHECKPOINT");
         super::is_in(self.folder.path(), text)
     }

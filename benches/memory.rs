@@ -6,9 +6,6 @@
 //! one run. Replays are of a record chosen at random each time. Linux only.
 
 mod measure;
-#[path = "stores/transitions.rs"]
-#[expect(dead_code, reason = "shared with the bench of the stores")]
-mod transitions;
 
 use std::env;
 use std::process::Command;
@@ -19,6 +16,7 @@ use measure::contenders::{Contender, body, minimum, protected, wide_store};
 use measure::memory::{Keeper, records};
 use measure::process::resident;
 use measure::{line, ratios, setting, shown};
+use test_support::transitions;
 
 const FEW: u64 = 1_000;
 

@@ -12,4 +12,5 @@
 
 pub mod http;
 pub mod servers;
+pub mod transitions;
 pub mod wrong;

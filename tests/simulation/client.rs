@@ -122,7 +122,9 @@ async fn ask(
         .body(Full::<Bytes>::from(order))?;
     let response = sender.send_request(request).await?;
     let status = response.status();
-    let is_replay = response.headers().contains_key("idempotency-replayed");
+    // A replay that is not in the store yet may be lost with its process, as a first response may.
+    let is_replay = response.headers().contains_key("idempotency-replayed")
+        && !response.headers().contains_key("idempotency-degraded");
     let body = response.into_body().collect().await?.to_bytes();
     connection.abort();
     Ok(Answer {

@@ -9,9 +9,6 @@
 //! each combination of sizes and allocator settings in a process of its own.
 
 mod measure;
-#[path = "stores/transitions.rs"]
-#[expect(dead_code, reason = "shared with the bench of the stores")]
-mod transitions;
 
 use std::env;
 use std::ops::Range;
@@ -27,6 +24,7 @@ use measure::contenders::{Contender, body, minimum, protected, wide_store};
 use measure::memory::{Keeper, records};
 use measure::process::resident;
 use measure::{line, ratios, setting, shown};
+use test_support::transitions;
 
 const FEW: u64 = 1_000;
 

@@ -60,9 +60,20 @@ impl Fingerprint {
             );
             return None;
         }
-        let mut pointers = Vec::new();
+        let mut pointers: Vec<LitStr> = Vec::new();
         for argument in &call.args {
             match pointer(argument) {
+                Ok(pointer)
+                    if pointers
+                        .iter()
+                        .any(|known| known.value() == pointer.value()) =>
+                {
+                    let pointer = pointer.value();
+                    mistakes.at(
+                        argument,
+                        format!("`\"{pointer}\"` is given twice; keep one of them"),
+                    );
+                }
                 Ok(pointer) => pointers.push(pointer),
                 Err(problem) => mistakes.at(argument, problem),
             }
@@ -149,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_wrong_one_says_what_to_write() {
-        let table: [(Expr, &str); 13] = [
+        let table: [(Expr, &str); 14] = [
             (parse_quote!(md5), "`fingerprint` is `body`"),
             (parse_quote!(jsno), "did you mean `json`"),
             (parse_quote!("json"), "without quotes"),
@@ -162,6 +173,7 @@ mod tests {
             (parse_quote!(json("/~2")), "`~0`"),
             (parse_quote!(json()), "names no pointer"),
             (parse_quote!(json(amount)), "in quotes"),
+            (parse_quote!(json("/a", "/a")), "is given twice"),
             (
                 parse_quote!(json(["/a", "/b"])),
                 "write `json(\\\"/a\\\", \\\"/b\\\")`",

@@ -338,6 +338,7 @@ fn scopes() {
             "scope = vec![user.id, 1]",
             "scope = REGION",
             "scope = Config::get()",
+            "scope = format!(\"{usr}\")",
             "scope = (1, 2)",
             "scope = (REGION, region)",
             "scope = format!(\"{}\", 5)",
@@ -445,6 +446,9 @@ fn scopes() {
             #[idempotent(scope = Config::get())]
             Config::get()
                 this scope is the same for every caller, because it names no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+            #[idempotent(scope = format!("{usr}"))]
+            "{usr}"
+                no argument is called `usr`; did you mean `user`? a scope is `token`, `header("…")`, `global`, or made of the handler's arguments, which bind `user`
             #[idempotent(scope = (1, 2))]
             (1, 2)
                 this scope is the same for every caller, because it names no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`

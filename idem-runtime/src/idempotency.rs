@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -102,6 +102,13 @@ impl AsIdempotency for Idempotency {
 }
 
 impl<R: AsIdempotency + ?Sized> AsIdempotency for &R {
+    fn as_idempotency(&self) -> &Idempotency {
+        (**self).as_idempotency()
+    }
+}
+
+/// `runtime = IDEM` with a `static IDEM: LazyLock<Idempotency>`.
+impl<R: AsIdempotency, F: FnOnce() -> R> AsIdempotency for LazyLock<R, F> {
     fn as_idempotency(&self) -> &Idempotency {
         (**self).as_idempotency()
     }

@@ -223,14 +223,15 @@ impl Work {
             return self.settling(Settlement::Release, response);
         }
         let limit = self.idem.max_recorded_body();
-        if answer::is_known_too_long(response.headers(), response.body(), limit) {
+        let announced = answer::announced_len(&response);
+        if answer::cannot_be_kept(&response, announced, limit) {
             return self.settling(self.not_kept(response.status()), response);
         }
         let (parts, body) = response.into_parts();
         Stage::Reading {
             parts,
             body,
-            collector: Collector::new(limit),
+            collector: Collector::new(announced, limit),
         }
     }
 

@@ -2,8 +2,7 @@
 //! be read.
 #![cfg(feature = "redis")]
 
-#[path = "../idem-runtime/tests/servers/mod.rs"]
-mod servers;
+use test_support::servers;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

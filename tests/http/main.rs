@@ -7,6 +7,7 @@ mod capacity;
 mod disconnects;
 mod in_flight;
 mod keys;
+mod last_argument;
 mod layers;
 mod leases;
 mod operators;
@@ -15,5 +16,6 @@ mod retries;
 mod scopes;
 #[cfg(feature = "testing")]
 mod store_faults;
-mod support;
 mod traces;
+
+use test_support::http as support;

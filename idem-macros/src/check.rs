@@ -303,12 +303,12 @@ fn runtime_names(args: &Args, handler: &Handler, mistakes: &mut Mistakes) -> Vec
         return Vec::new();
     };
     let problem = new_each_time(runtime)
-        .or_else(|| Names::of(handler).unknown("runtime", runtime))
+        .or_else(|| Names::of(handler).unknown("runtime", runtime, false))
         .or_else(|| not_at_once("runtime", runtime));
     if let Some(problem) = problem {
         mistakes.push(problem);
     }
-    names::variables(runtime.to_token_stream())
+    names::variables(runtime)
 }
 
 /// The mistake of a runtime that is made for each request, and so remembers none before it.

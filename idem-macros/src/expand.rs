@@ -21,7 +21,7 @@ use syn::{
 };
 
 use crate::args::Args;
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, Opened};
 use crate::check::Plan;
 use crate::handler::Handler;
 use crate::{returns, scope};
@@ -36,22 +36,23 @@ pub(crate) fn expand(args: &Args, plan: &Plan, handler: &Handler) -> TokenStream
     let generics = outliving(&sig.generics);
     let (parameters, _, bounds) = generics.split_for_impl();
 
-    let arguments = Arguments::of(handler);
+    let stays_async = !attrs.iter().all(is_inert);
+    let arguments = Arguments::of(handler, plan, stays_async);
     let head = arguments.head_declarations();
-    let last = arguments.last_declaration(args, plan);
+    let last = arguments.last_declaration(args);
     let policy = policy(args, name, &private);
-    let split = arguments.split(args, plan);
+    let split = arguments.split(args);
     let admit = admit(args, plan, &arguments);
-    let run = run(args, plan, &arguments, handler);
+    let run = run(args, &arguments, handler);
     let span = returns::span(&handler.sig);
     let response = self::private(args, span);
     let response = quote_spanned!(span=> #response::Response);
     // What would be awaited at once is handed on as it is, unless somebody else looks at it first.
-    let (asyncness, output, awaited) = if attrs.iter().all(is_inert) {
+    let (asyncness, output, awaited) = if stays_async {
+        (Some(quote!(async)), response, Some(quote!(.await)))
+    } else {
         let future = quote_spanned!(span=> impl ::core::future::Future<Output = #response>);
         (None, future, None)
-    } else {
-        (Some(quote!(async)), response, Some(quote!(.await)))
     };
     quote! {
         #(#attrs)*
@@ -141,27 +142,19 @@ fn number(number: u64) -> TokenStream {
 
 /// `__IDEM_POLICY.admit(order).token()`
 fn admit(args: &Args, plan: &Plan, arguments: &Arguments<'_>) -> TokenStream {
-    let body = arguments.deferred(plan);
+    let body = arguments.deferred();
     let scope = plan.parts.iter().map(|part| part.expand(arguments));
     let Some(runtime) = &args.runtime else {
         return quote!(__IDEM_POLICY.admit(#body) #(#scope)*);
     };
     let span = Span::call_site().located_at(runtime.span());
-    let opened = arguments.opened(&plan.runtime_names);
-    let runtime = match runtime {
-        // Taken apart by reference, it is one already.
-        Expr::Path(path)
-            if path
-                .path
-                .get_ident()
-                .is_some_and(|name| arguments.opens(name)) =>
-        {
-            runtime.to_token_stream()
-        }
-        Expr::Path(_) | Expr::Field(_) | Expr::Index(_) | Expr::Unary(_) => {
-            scope::reference_to(runtime)
-        }
-        _ => runtime.to_token_stream(),
+    let (opened, runtime) = arguments.opened(runtime, &plan.runtime_names);
+    let runtime = match &runtime {
+        Opened::Reference(runtime) => runtime.clone(),
+        Opened::Value(
+            runtime @ (Expr::Path(_) | Expr::Field(_) | Expr::Index(_) | Expr::Unary(_)),
+        ) => scope::reference_to(runtime),
+        Opened::Value(runtime) => runtime.to_token_stream(),
     };
     let runtime = if opened.is_empty() {
         quote!(|| #runtime)
@@ -176,15 +169,27 @@ fn admit(args: &Args, plan: &Plan, arguments: &Arguments<'_>) -> TokenStream {
 /// `.run(async move |Json(order)| { … })`, all of it spanned at the type that the
 /// user declared: a future that is not `Send` and an answer that is none are then reported there,
 /// and once.
-fn run(args: &Args, plan: &Plan, arguments: &Arguments<'_>, handler: &Handler) -> TokenStream {
+fn run(args: &Args, arguments: &Arguments<'_>, handler: &Handler) -> TokenStream {
     let span = returns::span(&handler.sig);
-    let admitted = arguments.admitted(plan);
+    let admitted = arguments.admitted();
     let moved = arguments.moved();
     let taken_apart = arguments.taken_apart();
     let pin = returns::pin(&handler.sig, &private(args, span));
     let body = &handler.body;
-    let mut block = Group::new(Delimiter::Brace, quote!(#moved #taken_apart #pin #body));
-    block.set_span(span);
+    let block = |content| {
+        let mut block = Group::new(Delimiter::Brace, content);
+        block.set_span(span);
+        block
+    };
+    let body = if taken_apart.is_empty() {
+        quote!(#pin #body)
+    } else {
+        // Before edition 2024 the end of a block drops its variables before the temporaries of its
+        // last expression, which may borrow from them. The arm of a `match` drops them in time.
+        let body = block(quote!(#pin #body));
+        quote!(#taken_apart match () { () => #body })
+    };
+    let block = block(quote!(#moved #body));
     quote_spanned!(span=> .run(async move |#admitted| #block))
 }
 

@@ -1,7 +1,7 @@
 //! The Redis store on a cluster whose nodes hang, fail over and pass slots on.
 #![cfg(feature = "redis")]
 
-mod servers;
+use test_support::servers;
 
 use std::sync::Arc;
 use std::time::Duration;

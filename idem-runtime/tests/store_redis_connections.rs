@@ -1,7 +1,7 @@
 //! The Redis store when connections break, stall, idle or lead to a server that refuses.
 #![cfg(feature = "redis")]
 
-mod servers;
+use test_support::servers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The Redis store behind Sentinels that hang, disagree or lag behind.
 #![cfg(feature = "redis")]
 
-mod servers;
+use test_support::servers;
 
 use idem_runtime::store::{Claimed, RedisStore, Store, StoreError};
 

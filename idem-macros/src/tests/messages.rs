@@ -334,6 +334,14 @@ fn scopes() {
             "scope = self.id",
             "scope = user.id().await",
             "scope = user.id()?",
+            "scope = { if user.is_guest { return; } user.id }",
+            "scope = vec![user.id, 1]",
+            "scope = REGION",
+            "scope = Config::get()",
+            "scope = (1, 2)",
+            "scope = (REGION, region)",
+            "scope = format!(\"{}\", 5)",
+            "scope = { let x = 5; x }",
             "scope = order",
             "scope = order.len()",
             "scope = format!(\"{}-{order}\", user.id)",
@@ -349,7 +357,7 @@ fn scopes() {
                 this scope is empty; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
             #[idempotent(scope = 1)]
             1
-                this scope is the same for every caller; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+                this scope is the same for every caller, because it names no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
             #[idempotent(scope = "token")]
             "token"
                 a scope stands without quotes; write `token`
@@ -393,8 +401,8 @@ fn scopes() {
             token
                 `token` stands alone, for it is no argument of the handler; write `scope = token`, or a tuple such as `(token, user.id)`
             #[idempotent(scope = [token, user.id])]
-            token
-                `token` stands alone, for it is no argument of the handler; write `scope = token`, or a tuple such as `(token, user.id)`
+            [token, user.id]
+                the parts of a scope stand in a tuple; write `(token, user.id)`
             #[idempotent(scope = format!("{token}-{}", user.id))]
             "{token}-{}"
                 `token` stands alone, for it is no argument of the handler; write `scope = token`, or a tuple such as `(token, user.id)`
@@ -425,6 +433,30 @@ fn scopes() {
             #[idempotent(scope = user.id()?)]
             ?
                 `scope` cannot fail; let an extractor refuse the request, and name its result
+            #[idempotent(scope = { if user.is_guest { return; } user.id })]
+            return
+                `scope` has one value and cannot return early; write `if … { … } else { … }` with a value in both
+            #[idempotent(scope = vec![user.id, 1])]
+            vec![user.id, 1]
+                the parts of a scope stand in a tuple; write `(user.id, 1)`
+            #[idempotent(scope = REGION)]
+            REGION
+                this scope is the same for every caller, because it names no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+            #[idempotent(scope = Config::get())]
+            Config::get()
+                this scope is the same for every caller, because it names no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+            #[idempotent(scope = (1, 2))]
+            (1, 2)
+                this scope is the same for every caller, because it names no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+            #[idempotent(scope = (REGION, region))]
+            region
+                no argument is called `region`; a scope is `token`, `header("…")`, `global`, or made of the handler's arguments, which bind `user`
+            #[idempotent(scope = format!("{}", 5))]
+            format!("{}", 5)
+                this scope is the same for every caller, because it names no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+            #[idempotent(scope = { let x = 5; x })]
+            { let x = 5; x }
+                this scope is the same for every caller, because it names no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
             #[idempotent(scope = order)]
             order
                 `order` comes from the body, which is extracted only once the key is known to be new; make the scope of an argument before `String`, such as the user or the path, or of `token` or `header("…")`
@@ -464,8 +496,16 @@ fn what_may_stand_in_a_scope() {
         "&user.id",
         "key(&user)",
         "crate::key(&user)",
-        "REGION",
-        "REGION.name",
+        "(REGION, user.id)",
+        "(REGION.name, token)",
+        "(region, user.id)",
+        "(global, REGION)",
+        "region.of(user.id)",
+        "{ static region: &str = \"eu\"; format!(\"{region}{}\", user.id) }",
+        "user.orders.iter().filter(|order| order.is_open()).count()",
+        "format!(\"{order}\", order = user.id)",
+        "if let Some(order) = user.order { order } else { 0 }",
+        "user.ids.map(|id| { return id; })",
         "Region::of(&user)",
         "(\"trades\", user.id)",
         "token_of(&user)",

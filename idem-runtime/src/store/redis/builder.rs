@@ -30,6 +30,8 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Settings of a [`RedisStore`].
 #[derive(Clone)]
 #[must_use]
+// The module has this cfg as well. Here it also reaches the documentation of the facade.
+#[cfg(feature = "redis")]
 pub struct RedisStoreBuilder {
     topology: Topology,
     username: Option<String>,

@@ -132,6 +132,8 @@ use crate::record_id::RecordId;
 /// A transition that is dropped half way was either run by the server or not. The next one gets a
 /// new connection.
 #[derive(Clone)]
+// The module has this cfg as well. Here it also reaches the documentation of the facade.
+#[cfg(feature = "redis")]
 pub struct RedisStore(Arc<Inner>);
 
 /// How often a claim is sent when the server says that it is too late: the second time with the clock

@@ -236,7 +236,7 @@ impl Inner {
                 }
                 return Ok(claimed);
             };
-            // In time here, and too late there: the server's clock was set.
+            // In time here, and too late there: the clock was set, or read while the server was slow.
             sent.clock.learn(micros, sent.at);
         }
         Err(StoreError::TimedOut)

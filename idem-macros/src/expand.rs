@@ -13,17 +13,18 @@
 //! ```
 
 use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream};
-use quote::{ToTokens, quote, quote_spanned};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::ext::IdentExt as _;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned as _;
 use syn::{
-    Attribute, Expr, Generics, Token, Type, TypeParamBound, WherePredicate, parse_quote_spanned,
+    Attribute, Expr, Generics, Path, Token, Type, TypeParamBound, WherePredicate, parse_quote,
 };
 
 use crate::args::Args;
 use crate::arguments::{Arguments, Opened};
 use crate::check::Plan;
-use crate::handler::Handler;
+use crate::handler::{Argument, Handler};
 use crate::{returns, scope};
 
 /// The whole item.
@@ -36,7 +37,9 @@ pub(crate) fn expand(args: &Args, plan: &Plan, handler: &Handler) -> TokenStream
     let generics = outliving(&sig.generics);
     let (parameters, _, bounds) = generics.split_for_impl();
 
-    let stays_async = !attrs.iter().all(is_inert);
+    let (debugging, attrs): (Vec<_>, Vec<_>) = attrs.iter().partition(|attr| is_debugging(attr));
+    let debugged = debugged(handler, &debugging);
+    let stays_async = !attrs.iter().all(|attr| is_inert(attr));
     let arguments = Arguments::of(handler, plan, stays_async);
     let head = arguments.head_declarations();
     let last = arguments.last_declaration(args);
@@ -61,7 +64,32 @@ pub(crate) fn expand(args: &Args, plan: &Plan, handler: &Handler) -> TokenStream
             #split
             #admit #run #awaited
         }
+        #debugged
     }
+}
+
+fn is_debugging(attr: &Attribute) -> bool {
+    let last = attr.path().segments.last();
+    last.is_some_and(|last| last.ident == "debug_handler")
+}
+
+/// The arguments as the user declared them, for `#[debug_handler]` below the attribute: on the handler
+/// itself it would complain about the wrapper of the last one.
+fn debugged(handler: &Handler, debugging: &[&Attribute]) -> Option<TokenStream> {
+    if debugging.is_empty() {
+        return None;
+    }
+    let name = format_ident!("__idem_debug_{}", handler.sig.ident.unraw());
+    let (parameters, _, bounds) = handler.sig.generics.split_for_impl();
+    let arguments = handler
+        .arguments
+        .iter()
+        .map(|Argument { pat, ty, .. }| quote!(#pat: #ty));
+    Some(quote! {
+        #[allow(warnings)]
+        #(#debugging)*
+        async fn #name #parameters (#(#arguments),*) #bounds {}
+    })
 }
 
 /// Whether an attribute is no macro, which could ask for an `async fn` as `#[instrument]` does.
@@ -203,10 +231,10 @@ fn outliving(generics: &Generics) -> Generics {
     for name in names {
         let mut missing: Vec<TypeParamBound> = Vec::new();
         if !has_bound(&generics, &name, "Send") {
-            missing.push(parse_quote_spanned!(name.span()=> ::core::marker::Send));
+            missing.push(parse_quote!(::core::marker::Send));
         }
         if !has_bound(&generics, &name, "'static") {
-            missing.push(parse_quote_spanned!(name.span()=> 'static));
+            missing.push(parse_quote!('static));
         }
         bounds_of(&mut generics, &name, |bounds| bounds.extend(missing));
     }
@@ -227,10 +255,23 @@ fn has_bound(generics: &Generics, name: &Ident, wanted: &str) -> bool {
         _ => None,
     });
     inline.chain(clause.flatten()).any(|bound| match bound {
-        TypeParamBound::Trait(bound) => bound.path.is_ident(wanted),
+        TypeParamBound::Trait(bound) => is_marker(&bound.path, wanted),
         TypeParamBound::Lifetime(lifetime) => lifetime.to_string() == wanted,
         _ => false,
     })
+}
+
+/// `Send`, or its path in `core` or `std`.
+fn is_marker(path: &Path, name: &str) -> bool {
+    let mut segments = path.segments.iter().rev();
+    let is_named = segments.next().is_some_and(|last| last.ident == name);
+    let mut modules = segments.map(|segment| segment.ident.to_string());
+    is_named
+        && match modules.next().as_deref() {
+            None => true,
+            Some("marker") => modules.all(|module| matches!(&*module, "core" | "std")),
+            Some(_) => false,
+        }
 }
 
 /// Bounds stay where the user wrote the others, in the `where` clause or beside the name.

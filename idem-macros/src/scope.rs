@@ -168,10 +168,11 @@ fn header_of_a_map(index: &ExprIndex, names: &Names) -> Option<String> {
 }
 
 fn not_a_tuple(parts: &Punctuated<Expr, Token![,]>) -> String {
-    format!(
-        "the parts of a scope stand in a tuple; write `{}`",
-        code(quote!((#parts)))
-    )
+    let written = match parts.first() {
+        Some(only) if parts.len() == 1 => code(only),
+        _ => code(quote!((#parts))),
+    };
+    format!("the parts of a scope stand in a tuple; write `{written}`")
 }
 
 fn built_in_call(call: &ExprCall, names: &Names) -> Option<syn::Result<Part>> {

@@ -78,7 +78,10 @@ impl Names {
         value: &Expr,
         only_slips: bool,
     ) -> Option<syn::Error> {
-        let root = root(value)?;
+        // In a scope that differs by nothing, any name may be the slip.
+        let first = || names::values(value).into_iter().next();
+        let root = root(value).cloned();
+        let root = root.or_else(|| first().filter(|_| !only_slips))?;
         let name = root.to_string();
         if self.bound(&name) {
             return None;

@@ -19,40 +19,110 @@ async fn broken_rule(contract: Contract) -> u8 {
     violation.expect_err("the store is wrong").rule()
 }
 
-/// Stores whose flaw shows on one thread, by a clock that is paused.
-macro_rules! flaws {
-    ($($name:ident: $flaw:ident, $rule:literal;)*) => {
-        $(
-            #[tokio::test(start_paused = true)]
-            async fn $name() {
-                let store = FlawedStore::with(Flaw::$flaw);
-                assert_eq!(broken_rule(Contract::of(store)).await, $rule);
-            }
-        )*
-    };
+/// Runs the suite on one thread, by a clock that is paused, where the flaw shows as well.
+async fn breaks(flaw: Flaw, rule: u8) {
+    let store = FlawedStore::with(flaw);
+    assert_eq!(broken_rule(Contract::of(store)).await, rule);
 }
 
-flaws! {
-    a_renewal_that_leaves_the_expiry_breaks_rule_3: RenewKeepsExpiry, 3;
-    a_retention_counted_from_the_claim_breaks_rule_3: RetentionFromClaim, 3;
-    a_record_found_by_its_fingerprint_breaks_rule_4: RecordByFingerprint, 4;
-    an_expiry_that_is_always_the_whole_ttl_breaks_rule_4: FullExpiresIn, 4;
-    a_claim_that_restarts_a_retention_breaks_rule_3: ClaimRestartsRetention, 3;
-    a_look_up_that_restarts_a_retention_breaks_rule_10: LookUpRestartsRetention, 10;
-    a_look_up_that_prolongs_a_lease_breaks_rule_10: LookUpProlongsLease, 10;
-    a_look_up_that_knows_no_attempt_breaks_rule_10: LookUpSaysFirstAttempt, 10;
-    a_look_up_that_knows_no_lease_breaks_rule_10: LookUpSaysNoLeaseLeft, 10;
-    a_forget_that_finds_what_expired_breaks_rule_10: ForgetsExpired, 10;
-    a_resolve_with_an_earlier_fence_breaks_rule_10: ResolvesLowerFences, 10;
-    a_resolve_past_the_retention_breaks_rule_10: ResolvesPastRetention, 10;
-    a_resolve_that_ignores_its_ttl_breaks_rule_10: ResolveIgnoresTtl, 10;
-    a_released_takeover_that_stays_unknown_breaks_rule_2: ReleasedTakeoverIsUnknown, 2;
-    a_takeover_with_the_old_lease_breaks_rule_3: TakeoverKeepsLease, 3;
-    a_takeover_with_the_old_retention_breaks_rule_3: TakeoverKeepsRetention, 3;
-    a_panic_on_a_claim_that_waits_breaks_rule_1: PanicsOnWait, 1;
-    a_lease_of_which_nothing_is_left_breaks_rule_1: NanosecondLeft, 1;
-    a_fence_that_stands_past_its_retention_breaks_rule_7: FenceStandsPastRetention, 7;
-    an_own_claim_that_outlives_its_lease_breaks_rule_8: OwnClaimAfterLease, 8;
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_leaves_the_expiry_breaks_rule_3() {
+    breaks(Flaw::RenewKeepsExpiry, 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retention_counted_from_the_claim_breaks_rule_3() {
+    breaks(Flaw::RetentionFromClaim, 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_found_by_its_fingerprint_breaks_rule_4() {
+    breaks(Flaw::RecordByFingerprint, 4).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expiry_that_is_always_the_whole_ttl_breaks_rule_4() {
+    breaks(Flaw::FullExpiresIn, 4).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_restarts_a_retention_breaks_rule_3() {
+    breaks(Flaw::ClaimRestartsRetention, 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_up_that_restarts_a_retention_breaks_rule_10() {
+    breaks(Flaw::LookUpRestartsRetention, 10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_up_that_prolongs_a_lease_breaks_rule_10() {
+    breaks(Flaw::LookUpProlongsLease, 10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_up_that_knows_no_attempt_breaks_rule_10() {
+    breaks(Flaw::LookUpSaysFirstAttempt, 10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_up_that_knows_no_lease_breaks_rule_10() {
+    breaks(Flaw::LookUpSaysNoLeaseLeft, 10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forget_that_finds_what_expired_breaks_rule_10() {
+    breaks(Flaw::ForgetsExpired, 10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resolve_with_an_earlier_fence_breaks_rule_10() {
+    breaks(Flaw::ResolvesLowerFences, 10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resolve_past_the_retention_breaks_rule_10() {
+    breaks(Flaw::ResolvesPastRetention, 10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resolve_that_ignores_its_ttl_breaks_rule_10() {
+    breaks(Flaw::ResolveIgnoresTtl, 10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_released_takeover_that_stays_unknown_breaks_rule_2() {
+    breaks(Flaw::ReleasedTakeoverIsUnknown, 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_takeover_with_the_old_lease_breaks_rule_3() {
+    breaks(Flaw::TakeoverKeepsLease, 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_takeover_with_the_old_retention_breaks_rule_3() {
+    breaks(Flaw::TakeoverKeepsRetention, 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_on_a_claim_that_waits_breaks_rule_1() {
+    breaks(Flaw::PanicsOnWait, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_of_which_nothing_is_left_breaks_rule_1() {
+    breaks(Flaw::NanosecondLeft, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fence_that_stands_past_its_retention_breaks_rule_7() {
+    breaks(Flaw::FenceStandsPastRetention, 7).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_own_claim_that_outlives_its_lease_breaks_rule_8() {
+    breaks(Flaw::OwnClaimAfterLease, 8).await;
 }
 
 /// Without a flaw it is right, so that each flaw is what the suite found.

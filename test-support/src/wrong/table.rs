@@ -105,6 +105,7 @@ impl FlawedStore {
     }
 
     /// The same table, as another process sees it.
+    #[must_use]
     pub fn of_another_process(&self) -> Self {
         Self {
             flaw: self.flaw,

@@ -62,7 +62,7 @@ use crate::record_id::RecordId;
 /// | when | what holds |
 /// |---|---|
 /// | any number of processes, one primary that keeps its data | the whole contract of [`Store`] |
-/// | memory full | new keys get 503; nothing is dropped, leases are renewed, and a record that could not be written can be tried again |
+/// | memory full | new keys get 503; nothing is dropped, leases are renewed, and a record that does not fit is tried again until its `ttl` has passed; meanwhile the process that holds it replays it |
 /// | restart with the append-only file | what was on disk; under `appendfsync everysec` a loss of power can take the last second, under `always` nothing acknowledged |
 /// | restart without persistence | nothing: every key is new, and a retry runs again |
 /// | failover | what the promoted replica had. A claim that was acknowledged and not yet replicated is lost, and a retry runs again; [`min_replicas`](RedisStoreBuilder::min_replicas) narrows that window and cannot close it |

@@ -1,11 +1,10 @@
 //! Rule 1 when one transition stops half way and another runs in between.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::join;
 use tokio::time::Instant;
 
 use super::super::Violation;
@@ -91,10 +90,11 @@ async fn stopped(
         second = &mut second => Some(second),
         () = patience() => None,
     };
-    let (first, second) = match alone {
-        Some(second) => (first.await, second),
-        // The first has what the second waits for, such as a lock.
-        None => join(first, second).await,
+    let (first, second) = if let Some(second) = alone {
+        (first.await, second)
+    } else {
+        // The first holds what the second waits for, such as a lock.
+        tokio::join!(first, second)
     };
     (false, first, second)
 }
@@ -104,7 +104,7 @@ async fn polled(transition: &mut StoreFuture<Outcome>, polls: usize) -> Option<E
     let mut left = polls;
     poll_fn(|cx| {
         left -= 1;
-        match transition.poll_unpin(cx) {
+        match Pin::new(&mut *transition).poll(cx) {
             Poll::Ready(ended) => Poll::Ready(Some(ended)),
             Poll::Pending if left == 0 => Poll::Ready(None),
             Poll::Pending => Poll::Pending,

@@ -1,7 +1,5 @@
 //! Rules 2, 3, 4, 7, 8 and 10 once time has passed by itself: nobody abandons, and nobody clears away.
 
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, future};
 use tokio::time::Instant;
 
 use super::super::Violation;
@@ -14,21 +12,20 @@ use crate::store::{Claimed, Entry, Settled};
 
 /// Runs all at once, because each of them waits.
 pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
-    let checks: [BoxFuture<'_, Result<(), Violation>>; 12] = [
-        lapsed(subject).boxed(),
-        forgotten(subject).boxed(),
-        longer_lease_than_retention(subject).boxed(),
-        renewed_past_its_retention(subject).boxed(),
-        renewed_to_a_short_lease(subject).boxed(),
-        taken_over_for_long(subject).boxed(),
-        taken_over_for_a_short_time(subject).boxed(),
-        asked_all_the_time(subject).boxed(),
-        looked_at_all_the_time(subject).boxed(),
-        own_claim(subject).boxed(),
-        expired(subject).boxed(),
-        resolved(subject).boxed(),
-    ];
-    future::try_join_all(checks).await?;
+    tokio::try_join!(
+        lapsed(subject),
+        forgotten(subject),
+        longer_lease_than_retention(subject),
+        renewed_past_its_retention(subject),
+        renewed_to_a_short_lease(subject),
+        taken_over_for_long(subject),
+        taken_over_for_a_short_time(subject),
+        asked_all_the_time(subject),
+        looked_at_all_the_time(subject),
+        own_claim(subject),
+        expired(subject),
+        resolved(subject),
+    )?;
     Ok(())
 }
 

@@ -14,7 +14,6 @@ mod proxy;
 mod scale;
 mod serving;
 mod single;
-mod transitions;
 
 use std::env;
 

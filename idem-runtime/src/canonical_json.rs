@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn pointers_follow_rfc_6901() {
-        let body = br#"{"":1,"a/b":2,"m~n":3,"l":[4,5],"0":6}"#;
+        let body = br#"{"":1,"a/b":2,"m~n":3,"l":[4,5],"0":6,"~1":7,"/":8}"#;
         let at = |pointer| values_at(body, &[pointer]);
         let is = |text: &str| {
             let mut form = Vec::new();
@@ -356,6 +356,9 @@ mod tests {
         assert_eq!(at("/"), is("1"));
         assert_eq!(at("/a~1b"), is("2"));
         assert_eq!(at("/m~0n"), is("3"));
+        // `~01` is an escaped `~` and a `1` (section 4), not an escaped `/`.
+        assert_eq!(at("/~01"), is("7"));
+        assert_eq!(at("/~1"), is("8"));
         assert_eq!(at("/l/1"), is("5"));
         assert_eq!(at("/0"), is("6"));
         assert_eq!(at(""), value(body));

@@ -7,10 +7,11 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
-use crate::attempt::Attempt;
+use crate::attempt::{self, Attempt};
 use crate::claiming::{Claiming, Verdict};
 use crate::decision::Decision;
 use crate::deferred::Intake;
+use crate::degraded;
 use crate::fingerprint::Fingerprint;
 use crate::idempotency::Idempotency;
 use crate::key;
@@ -198,20 +199,30 @@ impl Deciding {
                 };
                 *intake.request.body_mut() = Body::from(claimed.body);
                 // The last argument may be it, or ask for it, and is extracted after this.
-                let known = Attempt::of(intake.request.extensions_mut());
-                known.claimed(holder, attempt);
+                let known = Attempt::claim(
+                    intake.request.extensions_mut(),
+                    attempt::Claimed {
+                        holder,
+                        fingerprint: claimed.fingerprint,
+                        number: attempt,
+                    },
+                );
                 return Decided::Run(Lease::Held(Running::new(
                     self.policy,
                     self.idem.clone(),
                     holder,
                     claimed.fingerprint,
-                    verdict.asked_at,
+                    &verdict,
                     known,
                 )));
             }
             Decision::Replay(record) => {
                 self.decided(id, outcome);
                 return Decided::Answer(self.idem.replay(&record));
+            }
+            Decision::ReplayUnwritten(record) => {
+                self.decided(id, outcome);
+                return Decided::Answer(degraded::unrecorded(self.idem.replay(&record)));
             }
             Decision::Mismatch => Problem::key_reused(),
             Decision::InFlight => Problem::key_in_flight(),

@@ -14,11 +14,13 @@ use tokio_util::task::TaskTracker;
 use crate::dialect::Dialect;
 use crate::fingerprint::{Fingerprint, FingerprintDigest};
 use crate::key;
+use crate::orphans::Orphans;
 use crate::policy::FingerprintMode;
 use crate::problem::Problem;
 use crate::record_id::RecordId;
 use crate::scope::Scope;
 use crate::store::{Entry, MemoryStore, Record, Settled, Store, StoreError, StoreFuture};
+use crate::unwritten::Unwritten;
 
 /// The settings of one service, its store, and what its operators can do.
 ///
@@ -64,9 +66,15 @@ struct Inner {
     on_store_error: OnStoreError,
     render: Option<Box<Render>>,
     attempts: TaskTracker,
+    unwritten: Unwritten,
+    orphans: Orphans,
 }
 
 type Render = dyn Fn(&Problem) -> Response + Send + Sync;
+
+/// 100 years, as long as the stores keep anything. An `Instant` that far ahead does not overflow, as
+/// one at `Duration::MAX` does.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// What happens to a keyed request whose claim the store could not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -159,17 +167,22 @@ impl Idempotency {
     /// Removes what the store holds under `id`, and says whether there was anything.
     ///
     /// The next request with this key runs the handler. That is so for a claim in flight too: its
-    /// handler runs on and is no longer recorded.
+    /// handler runs on and is no longer recorded. A record that this process holds because the store could
+    /// not take it in time is removed as well.
     ///
     /// # Errors
     ///
     /// When the store does not answer in time.
     pub async fn forget(&self, id: RecordId) -> Result<bool, StoreError> {
-        self.in_time(self.inner.store.forget(id)).await
+        let unwritten = self.inner.unwritten.forget(&id);
+        let was_stored = self.in_time(self.inner.store.forget(id)).await?;
+        let was_unwritten = unwritten.confirm();
+        Ok(was_stored || was_unwritten)
     }
 
     /// Settles a key whose outcome is unknown with the answer that its retries are to get, for
-    /// `ttl` from now. Says whether it took effect: a key that is not unknown is left alone.
+    /// `ttl` from now. Says whether it took effect: a key that is not unknown is left alone, and so is one
+    /// whose record this process holds and has yet to write.
     ///
     /// Set-Cookie and hop-by-hop headers are left out, as from a handler's answer. To have the key
     /// run again instead, [`forget`](Self::forget) it.
@@ -189,6 +202,10 @@ impl Idempotency {
         else {
             return Ok(false);
         };
+        if self.inner.unwritten.find(&id).is_some() {
+            // This process knows the outcome, and writes it as soon as it can.
+            return Ok(false);
+        }
         let headers =
             crate::answer::KeptHeaders::new(answer.headers(), self.inner.record_set_cookie);
         let record = Record::answer_with(
@@ -199,13 +216,20 @@ impl Idempotency {
         )
         .unwrap_or_else(|| Record::not_kept(fingerprint, answer.status()));
         let settled = self
-            .in_time(self.inner.store.resolve(id, fence, record, ttl))
+            .in_time(
+                self.inner
+                    .store
+                    .resolve(id, fence, record, ttl.min(LONGEST)),
+            )
             .await?;
         Ok(settled == Settled::Done)
     }
 
-    /// Waits until no handler runs under a claim any more, or until `timeout` has passed. Returns
-    /// how many still run.
+    /// Waits until no handler runs under a claim any more and everything is settled, or until `timeout`
+    /// has passed. Returns how many attempts and background tasks are left.
+    ///
+    /// That includes records which the store could not take in time, and claims whose reply was lost:
+    /// both are tried again while the store is away.
     ///
     /// A handler whose client has gone runs on in the background; axum's graceful shutdown does not
     /// wait for it. Call this behind it:
@@ -221,19 +245,19 @@ impl Idempotency {
     /// # }
     /// ```
     ///
-    /// What still runs at the deadline is left to its lease: it is not released, since its work may
-    /// be half done. Cancel-safe.
+    /// What is left at the deadline is left to its lease: it is not released, since its work may be half
+    /// done. When the process ends then, a record that is not in the store yet is lost. Cancel-safe.
     pub async fn drain(&self, timeout: Duration) -> usize {
         let attempts = &self.inner.attempts;
         attempts.close();
-        if tokio::time::timeout(timeout, attempts.wait())
+        if tokio::time::timeout(timeout.min(LONGEST), attempts.wait())
             .await
             .is_err()
         {
             tracing::warn!(
                 target: crate::TARGET,
                 running = attempts.len(),
-                "handlers still run at the drain's deadline; their claims are left to their leases"
+                "attempts still run or wait to be settled at the drain's deadline; their claims are left to their leases"
             );
         }
         attempts.len()
@@ -271,12 +295,17 @@ impl Idempotency {
 
     /// Awaits the store for no longer than the service allows.
     pub(crate) async fn in_time<T>(&self, answer: StoreFuture<T>) -> Result<T, StoreError> {
-        match answer.try_now() {
-            Ok(answer) => answer,
-            Err(pending) => tokio::time::timeout(self.inner.store_timeout, pending)
-                .await
-                .unwrap_or(Err(StoreError::TimedOut)),
-        }
+        within(self.inner.store_timeout, answer).await
+    }
+
+    /// The records that the store does not have yet.
+    pub(crate) fn unwritten(&self) -> &Unwritten {
+        &self.inner.unwritten
+    }
+
+    /// The claims that the store may have granted unheard.
+    pub(crate) fn orphans(&self) -> &Orphans {
+        &self.inner.orphans
     }
 
     pub(crate) fn dialect(&self) -> &Dialect {
@@ -351,6 +380,16 @@ impl Idempotency {
     }
 }
 
+/// Awaits the store for no longer than `limit`.
+pub(crate) async fn within<T>(limit: Duration, answer: StoreFuture<T>) -> Result<T, StoreError> {
+    match answer.try_now() {
+        Ok(answer) => answer,
+        Err(pending) => tokio::time::timeout(limit, pending)
+            .await
+            .unwrap_or(Err(StoreError::TimedOut)),
+    }
+}
+
 impl fmt::Debug for Idempotency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Idempotency")
@@ -364,6 +403,8 @@ impl fmt::Debug for Idempotency {
 }
 
 /// Settings of an [`Idempotency`].
+///
+/// A duration of more than 100 years means 100 years.
 #[must_use]
 pub struct IdempotencyBuilder {
     store: Option<Arc<dyn Store>>,
@@ -418,24 +459,24 @@ impl IdempotencyBuilder {
 
     /// How long a claim outlives its process. 30 seconds by default, and at least 3 milliseconds.
     ///
-    /// It is renewed at a third of this while the handler lives, so it need not cover the handler's
-    /// run. A handler that blocks its thread cannot be seen to live: one that does so for longer
+    /// It is renewed at a third of this while the handler lives, whether or not its request is polled, so it
+    /// need not cover the handler's run. A handler that blocks its thread cannot be seen to live: one that does so for longer
     /// than the lease may be run again beside itself.
     pub fn lease(mut self, lease: Duration) -> Self {
-        self.lease = lease.max(Duration::from_millis(3));
+        self.lease = lease.clamp(Duration::from_millis(3), LONGEST);
         self
     }
 
     /// How long one answer of the store is waited for. 5 seconds by default.
     pub fn store_timeout(mut self, timeout: Duration) -> Self {
-        self.store_timeout = timeout;
+        self.store_timeout = timeout.min(LONGEST);
         self
     }
 
     /// How long the body of a keyed request may stall before it is refused with 408. 30 seconds by
     /// default. No claim is held meanwhile.
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
-        self.body_timeout = timeout;
+        self.body_timeout = timeout.min(LONGEST);
         self
     }
 
@@ -499,6 +540,8 @@ impl IdempotencyBuilder {
             on_store_error: self.on_store_error,
             render: self.render,
             attempts: TaskTracker::new(),
+            unwritten: Unwritten::default(),
+            orphans: Orphans::default(),
         });
         Idempotency {
             inner,

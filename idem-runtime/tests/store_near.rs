@@ -206,6 +206,34 @@ async fn what_one_process_forgets_the_others_forget_within_the_age() {
     assert!(matches!(claimed, Ok(Claimed::InFlight { .. })));
 }
 
+/// The store behind said how much of the `ttl` is left when it read the record, not when its response
+/// arrived.
+#[cfg(feature = "testing")]
+#[tokio::test(start_paused = true)]
+async fn a_late_response_does_not_prolong_a_record() {
+    let behind = FaultStore::new(MemoryStore::default());
+    let near = NearCache::new(behind.clone());
+    keep(&near, "k", 5 * SECOND).await;
+    behind.script(Operation::Claim, [Fault::DelayReply(SECOND)]);
+    replay(&near, "k").await;
+    tokio::time::advance(4 * SECOND).await;
+    win(&near, claim("k")).await;
+}
+
+#[cfg(feature = "testing")]
+#[tokio::test(start_paused = true)]
+async fn a_late_response_counts_against_the_age_of_a_record() {
+    let behind = FaultStore::new(MemoryStore::default());
+    let near = NearCache::new(behind.clone());
+    keep(&near, "k", HOUR).await;
+    behind.script(Operation::Claim, [Fault::DelayReply(SECOND)]);
+    replay(&near, "k").await;
+    let asked = behind.calls(Operation::Claim);
+    tokio::time::advance(9 * SECOND).await;
+    replay(&near, "k").await;
+    assert_eq!(behind.calls(Operation::Claim), asked + 1);
+}
+
 /// Its record was read before it was forgotten, and told behind that.
 #[cfg(feature = "testing")]
 #[tokio::test(start_paused = true)]

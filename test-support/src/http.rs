@@ -46,6 +46,13 @@ impl Answer {
             .is_some_and(|value| value == "true")
     }
 
+    /// Whether it says that its record is not in the store yet.
+    pub fn is_unrecorded(&self) -> bool {
+        self.headers
+            .get("idempotency-degraded")
+            .is_some_and(|value| value == "unrecorded")
+    }
+
     /// The code of a problem, which is then checked to be a whole one.
     pub fn code(&self) -> String {
         assert_eq!(
@@ -184,6 +191,18 @@ pub fn post_bytes(path: &str, key: &str, body: &str) -> String {
          idempotency-key: {key}\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )
+}
+
+/// One exchange without a connection, for tests that stop the clock.
+pub async fn exchange(router: Router, request: Request<Full<Bytes>>) -> Answer {
+    let request = request.map(axum::body::Body::new);
+    let response = tower::ServiceExt::oneshot(router, request).await;
+    let (parts, body) = response.expect("a router does not fail").into_parts();
+    Answer {
+        status: parts.status,
+        headers: parts.headers,
+        body: body.collect().await.expect("a body").to_bytes(),
+    }
 }
 
 /// Counts runs, and holds them at a gate until the test opens it.

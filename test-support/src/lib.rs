@@ -11,5 +11,8 @@
 )]
 
 pub mod http;
+// Starts servers as Unix processes and signals them.
+#[cfg(unix)]
 pub mod servers;
+pub mod transitions;
 pub mod wrong;

@@ -1,5 +1,7 @@
 //! Stores that are wrong, for the tests that must find it.
 
+pub mod table;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

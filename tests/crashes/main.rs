@@ -5,5 +5,7 @@ mod cut;
 mod memory;
 #[cfg(all(feature = "postgres", feature = "redis"))]
 mod on_servers;
+#[cfg(all(feature = "postgres", feature = "redis"))]
+mod shared_pool;
 mod shop;
 mod ways;

@@ -9,6 +9,7 @@ mod in_flight;
 mod keys;
 mod last_argument;
 mod layers;
+mod leases;
 mod operators;
 mod outcomes;
 mod retries;

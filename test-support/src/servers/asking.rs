@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
-use idem_runtime::store::{Claim, Claimed, Holder, Record, Store};
+use idem_runtime::store::{Claim, Claimed, Holder, Record, Settled, Store};
 use idem_runtime::{Fingerprint, RecordId, Scope};
 
 pub const FINGERPRINT: Fingerprint = Fingerprint::from_bytes([7; 32]);
@@ -35,4 +35,11 @@ pub async fn replay(store: &impl Store, name: &str) -> Record {
         Ok(Claimed::Recorded { record, .. }) => record,
         other => panic!("no replay: {other:?}"),
     }
+}
+
+/// Claims, wins and completes.
+pub async fn complete(store: &impl Store, name: &str) {
+    let holder = win(store, claim(name)).await;
+    let completed = store.complete(holder, record(b"{}"), HOUR).await;
+    assert_eq!(completed.expect("the store is there"), Settled::Done);
 }

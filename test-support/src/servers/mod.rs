@@ -1,8 +1,10 @@
 //! Servers of their own for tests: on free ports, in temporary folders, ended with the test.
 
 pub mod asking;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod redis;
+pub mod wire;
 
 use std::net::TcpListener;
 use std::path::Path;

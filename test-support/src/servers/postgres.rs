@@ -81,6 +81,48 @@ impl PostgresServer {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
+    /// How many sessions of stores there have been, with `log_connections=on`.
+    pub fn sessions_of_stores(&self) -> usize {
+        let of_a_store = "application_name=axum-idem";
+        let log = self.log();
+        log.lines().filter(|line| line.contains(of_a_store)).count()
+    }
+
+    /// The folder of its socket.
+    pub fn socket_folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Asks a role for its password from now on.
+    pub fn ask_for_password_of(&self, role: &str) {
+        let path = self.folder.path().join("data/pg_hba.conf");
+        let rules = std::fs::read_to_string(&path).expect("its file");
+        let rules = format!("local all {role} scram-sha-256\n{rules}");
+        std::fs::write(&path, rules).expect("its file");
+        self.reload();
+    }
+
+    /// Changes a setting of the running server.
+    pub fn set(&self, name: &str, value: &str) {
+        self.command(&format!("ALTER SYSTEM SET {name} = '{value}'"));
+        self.reload();
+    }
+
+    pub fn reset(&self, name: &str) {
+        self.command(&format!("ALTER SYSTEM RESET {name}"));
+        self.reload();
+    }
+
+    /// Returns when every process of the server was told to read its settings anew.
+    fn reload(&self) {
+        let before = self.command("SELECT clock_timestamp()");
+        self.command("SELECT pg_reload_conf()");
+        let look = format!("SELECT pg_conf_load_time() >= '{before}'");
+        eventually("the new settings", || {
+            (self.command(&look) == "t").then_some(())
+        });
+    }
+
     pub fn url(&self) -> String {
         let folder = self.folder.path().display();
         format!("postgres:///postgres?user=desk&host={folder}")
@@ -160,7 +202,7 @@ fn spawn(folder: &TempDir, settings: &[String]) -> Child {
 }
 
 /// A program of PostgreSQL, as the user that owns `folder`: the server does not run as root.
-fn program(name: &str, folder: &Path) -> Command {
+pub(super) fn program(name: &str, folder: &Path) -> Command {
     let mut command = Command::new(find(name));
     let owner = folder.metadata().expect("ours");
     let runs_as = Path::new("/proc/self").metadata().expect("a process");
@@ -180,11 +222,14 @@ fn find(name: &str) -> PathBuf {
         .filter(|program| program.exists())
         .collect();
     found.sort();
-    found.pop().unwrap_or_else(|| name.into())
+    // Debian keeps `pgbouncer` outside the path of users.
+    let elsewhere = Path::new("/usr/sbin").join(name);
+    let elsewhere = elsewhere.exists().then_some(elsewhere);
+    found.pop().or(elsewhere).unwrap_or_else(|| name.into())
 }
 
 /// Where the test runs as root, gives a folder to `postgres`.
-fn give_away(folder: &Path) {
+pub(super) fn give_away(folder: &Path) {
     if folder.metadata().expect("ours").uid() != 0 {
         return;
     }

@@ -147,14 +147,32 @@ pub struct Sentinel {
 }
 
 impl Sentinel {
-    /// Watches `primary` under the name `trades`.
+    /// Watches `primary` under the name `trades`, and decides alone.
     pub fn watching(primary: &RedisServer) -> Self {
+        Self::with_quorum(primary, 1)
+    }
+
+    /// Three that watch `primary`, know each other, and decide by two.
+    pub fn three_watching(primary: &RedisServer) -> [Self; 3] {
+        let sentinels = std::array::from_fn(|_| Self::with_quorum(primary, 2));
+        for sentinel in &sentinels {
+            eventually("the other sentinels", || {
+                (sentinel.says("num-other-sentinels") == "2").then_some(())
+            });
+            eventually("the replica", || {
+                (sentinel.says("num-slaves") == "1").then_some(())
+            });
+        }
+        sentinels
+    }
+
+    fn with_quorum(primary: &RedisServer, quorum: usize) -> Self {
         for _ in 0..5 {
             let folder = tempfile::tempdir().expect("a temporary folder");
             let port = free_port();
             let file: PathBuf = folder.path().join("sentinel.conf");
             let settings = format!(
-                "port {port}\nbind 127.0.0.1\nsentinel monitor trades 127.0.0.1 {} 1\n\
+                "port {port}\nbind 127.0.0.1\nsentinel monitor trades 127.0.0.1 {} {quorum}\n\
                  sentinel down-after-milliseconds trades 300\n\
                  sentinel failover-timeout trades 3000\n",
                 primary.port
@@ -193,6 +211,10 @@ impl Sentinel {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
+    pub fn stall(&self) {
+        signal(&self.child, "-STOP");
+    }
+
     /// What it says about the primary it watches.
     pub fn says(&self, field: &str) -> String {
         let output = Command::new("redis-cli")
@@ -213,8 +235,20 @@ impl Drop for Sentinel {
 
 /// Three primaries that share the slots.
 pub fn cluster() -> Vec<RedisServer> {
-    let settings = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
-    let nodes: Vec<_> = (0..3)
+    cluster_with_replicas(0)
+}
+
+/// Three primaries that share the slots, with so many replicas each.
+pub fn cluster_with_replicas(replicas: usize) -> Vec<RedisServer> {
+    let settings = [
+        "--cluster-enabled",
+        "yes",
+        "--cluster-node-timeout",
+        "2000",
+        "--repl-diskless-sync-delay",
+        "0",
+    ];
+    let nodes: Vec<_> = (0..3 * (1 + replicas))
         .map(|_| {
             let bus = free_port().to_string();
             let mut settings = settings.to_vec();
@@ -228,16 +262,38 @@ pub fn cluster() -> Vec<RedisServer> {
         create.arg(format!("127.0.0.1:{}", node.port));
     }
     let created = create
-        .args(["--cluster-yes", "--cluster-replicas", "0"])
+        .args(["--cluster-yes", "--cluster-replicas", &replicas.to_string()])
         .output()
         .expect(HOW_TO_GET);
     assert!(created.status.success(), "{created:?}");
+    let count = format!("cluster_known_nodes:{}", nodes.len());
     for node in &nodes {
         eventually("the cluster", || {
-            node.command(&["CLUSTER", "INFO"])
-                .contains("cluster_state:ok")
-                .then_some(())
+            let info = node.command(&["CLUSTER", "INFO"]);
+            (info.contains("cluster_state:ok") && info.contains(&count)).then_some(())
+        });
+        eventually("replication", || {
+            let is_primary = node.info("role")? == "master";
+            let is_up = if is_primary {
+                node.info("connected_slaves")? == replicas.to_string()
+            } else {
+                node.info("master_link_status")? == "up"
+            };
+            is_up.then_some(())
         });
     }
     nodes
+}
+
+/// The node of a cluster that serves a key.
+pub fn serving<'a>(nodes: &'a [RedisServer], key: &str) -> &'a RedisServer {
+    let serves = |node: &&RedisServer| !node.command(&["GET", key]).contains("MOVED");
+    nodes.iter().find(serves).expect("every slot is served")
+}
+
+/// The replicas of a primary.
+pub fn replicas_of<'a>(nodes: &'a [RedisServer], primary: &RedisServer) -> Vec<&'a RedisServer> {
+    let port = primary.port.to_string();
+    let follows = |node: &&RedisServer| node.info("master_port").is_some_and(|it| it == port);
+    nodes.iter().filter(follows).collect()
 }

@@ -4,21 +4,27 @@
 //! requests with new keys, 200 B in and 300 B out. Time is that of a request with so many records in
 //! the store, as a ratio to one with a thousand, both in turn in many short rounds (`ROUNDS`, 200) of
 //! one run. Replays are of a record chosen at random each time. Linux only.
+//!
+//! `cargo bench --bench memory -- --churn` shows what a full store takes after many lives of its records,
+//! each combination of sizes and allocator settings in a process of its own.
 
 mod measure;
-#[path = "stores/transitions.rs"]
-#[expect(dead_code, reason = "shared with the bench of the stores")]
-mod transitions;
 
 use std::env;
+use std::ops::Range;
+use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::Instant;
 
-use axum_idem::store::MemoryStore;
+use axum::http::{HeaderMap, StatusCode};
+use axum_idem::Fingerprint;
+use axum_idem::store::{Claim, Claimed, Holder, MemoryStore, OnFull, Record, Settled, Store};
 use measure::contenders::{Contender, body, minimum, protected, wide_store};
 use measure::memory::{Keeper, records};
 use measure::process::resident;
 use measure::{line, ratios, setting, shown};
+use test_support::transitions;
 
 const FEW: u64 = 1_000;
 
@@ -36,8 +42,16 @@ fn main() {
             router: minimum,
         },
     ];
-    if env::args().nth(1).as_deref() == Some("--gigabyte") {
+    let arguments: Vec<String> = env::args().skip(1).take(2).collect();
+    if arguments.iter().any(|argument| argument == "--gigabyte") {
         gigabyte();
+    } else if let [flag, name] = &arguments[..]
+        && flag == "--churned"
+    {
+        let sizes = SIZES.iter().find(|sizes| sizes.name == name);
+        churned(sizes.expect("a row"));
+    } else if arguments.iter().any(|argument| argument == "--churn") {
+        churn();
     } else if !measure::memory::run(&keepers) {
         let mut again = Command::new(env::current_exe().expect("a path"));
         let status = again.arg("--gigabyte").status();
@@ -60,6 +74,126 @@ async fn gigabyte() {
         (resident() - baseline) >> 20
     );
     std::process::exit(0);
+}
+
+/// The bodies of a table's row.
+struct Sizes {
+    name: &'static str,
+    /// Powers of two, each as likely as the next.
+    bits: Range<f64>,
+}
+
+const SIZES: [Sizes; 3] = [
+    Sizes {
+        name: "256 B to 512 B",
+        bits: 8.0..9.0,
+    },
+    Sizes {
+        name: "128 B to 64 KiB",
+        bits: 7.0..16.0,
+    },
+    Sizes {
+        name: "16 KiB to 256 KiB",
+        bits: 14.0..18.0,
+    },
+];
+
+const CHURNED_BYTES: usize = 128 << 20;
+/// How often the store is filled anew.
+const LIVES: usize = 8;
+const CHURNERS: usize = 4;
+const JEMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2";
+
+/// What full stores take by the sizes of their records and the settings of the allocator.
+fn churn() {
+    let mut settings = vec![
+        ("glibc", None),
+        ("one arena", Some(("MALLOC_ARENA_MAX", "1"))),
+        (
+            "mmap from 16 KiB",
+            Some(("MALLOC_MMAP_THRESHOLD_", "16384")),
+        ),
+    ];
+    if Path::new(JEMALLOC).exists() {
+        settings.push(("jemalloc", Some(("LD_PRELOAD", JEMALLOC))));
+    }
+    println!("resident memory, ratio to `max_bytes(128 << 20)`, after {LIVES} times as many bytes");
+    let names: Vec<_> = settings.iter().map(|(name, _)| *name).collect();
+    line("bodies", &names);
+    for sizes in &SIZES {
+        let ratios: Vec<_> = settings
+            .iter()
+            .map(|(_, setting)| {
+                let mut again = Command::new(env::current_exe().expect("a path"));
+                again.args(["--churned", sizes.name]).envs(*setting);
+                let output = again.output().expect("ours");
+                assert!(output.status.success());
+                let ratio = String::from_utf8(output.stdout).expect("a number");
+                ratio.trim().to_owned()
+            })
+            .collect();
+        line(sizes.name, &ratios);
+    }
+}
+
+/// Fills a store again and again from several threads, and prints what the process took.
+fn churned(sizes: &Sizes) {
+    let store = MemoryStore::builder()
+        .max_bytes(CHURNED_BYTES)
+        .on_full(OnFull::EvictOldest)
+        .build();
+    let baseline = resident();
+    thread::scope(|scope| {
+        for churner in 0..CHURNERS {
+            let store = &store;
+            scope.spawn(move || churner_of(store, sizes, churner));
+        }
+    });
+    let grown = measure::float(resident() - baseline);
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let bytes = CHURNED_BYTES as f64;
+    println!("{:.2}", grown / bytes);
+    std::process::exit(0);
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn churner_of(store: &MemoryStore, sizes: &Sizes, churner: usize) {
+    const FINGERPRINT: Fingerprint = Fingerprint::from_bytes([7; 32]);
+    let mut random = fastrand::Rng::with_seed(churner as u64);
+    let mut written = 0;
+    let mut number = (churner as u64) << 40;
+    while written < LIVES * CHURNED_BYTES / CHURNERS {
+        let Range { start, end } = sizes.bits;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a size"
+        )]
+        let length = (start + random.f64() * (end - start)).exp2() as usize;
+        number += 1;
+        let second = std::time::Duration::from_secs(1);
+        let claim = Claim::new(
+            transitions::id(number),
+            FINGERPRINT,
+            second,
+            transitions::DAY,
+        );
+        let (id, owner) = (claim.id, claim.owner);
+        let Ok(Claimed::Fresh { fence, .. }) = store.claim(claim).await else {
+            continue;
+        };
+        let record = Record::answer(
+            FINGERPRINT,
+            StatusCode::CREATED,
+            &HeaderMap::new(),
+            &vec![b'n'; length],
+        );
+        let holder = Holder { id, owner, fence };
+        let record = record.expect("it fits");
+        let settled = store.complete(holder, record, transitions::DAY).await;
+        assert_eq!(settled.expect("memory answers"), Settled::Done);
+        written += length;
+    }
 }
 
 /// The endpoint of a store with so many records, and their number.

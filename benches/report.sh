@@ -37,7 +37,11 @@ run() {
         in_process_many) RECORDS=1000000 ROUNDS=100 bench in_process_many in_process ;;
         loopback) bench loopback loopback ;;
         sizes) bench sizes sizes ;;
-        memory) bench memory memory ;;
+        memory)
+            bench memory memory
+            bench memory_churn memory --churn
+            ;;
+        memory_churn) bench memory_churn memory --churn ;;
         contention) bench contention contention ;;
         stores) bench stores stores ;;
         scale) bench scale stores scale ;;

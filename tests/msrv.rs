@@ -1,6 +1,6 @@
-//! The declared minimum Rust version covers everything that a user builds.
+//! The declared minimum Rust version covers every dependency of every feature.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::process::Command;
 
 use serde_json::Value;
@@ -15,49 +15,87 @@ fn version(text: &str) -> Vec<u32> {
     parts
 }
 
-#[test]
-fn no_dependency_asks_for_a_newer_compiler() {
-    let metadata = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version=1", "--locked"])
+/// The minimum Rust version of the features that bring sqlx.
+const WITH_SQLX: &str = "1.94";
+
+/// What `cargo metadata` says about the facade with these features.
+fn metadata(features: &str) -> Value {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--locked", "--features"])
+        .arg(features)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo runs");
-    let metadata: Value = serde_json::from_slice(&metadata.stdout).expect("JSON");
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let all = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
 
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn all(value: &Value) -> Vec<Value> {
+    value.as_array().cloned().unwrap_or_default()
+}
+
+/// Every package that a user of the facade builds, with the version that the package needs.
+fn built(metadata: &Value) -> BTreeMap<String, String> {
     let asks: BTreeMap<_, _> = all(&metadata["packages"])
         .iter()
         .map(|package| (text(&package["id"]), text(&package["rust_version"])))
         .collect();
-    let needs: BTreeMap<_, _> = all(&metadata["resolve"]["nodes"])
-        .iter()
-        .map(|node| {
-            let is_built = |dep: &Value| {
-                all(&dep["dep_kinds"])
-                    .iter()
-                    .any(|kind| text(&kind["kind"]) != "dev")
-            };
-            let deps = all(&node["deps"]).into_iter().filter(is_built);
-            (
-                text(&node["id"]),
-                deps.map(|dep| text(&dep["pkg"])).collect::<Vec<_>>(),
-            )
-        })
+    let nodes: BTreeMap<_, _> = all(&metadata["resolve"]["nodes"])
+        .into_iter()
+        .map(|node| (text(&node["id"]), node))
         .collect();
 
-    let declared = version(env!("CARGO_PKG_RUST_VERSION"));
-    let mut seen = BTreeSet::new();
+    let mut seen = BTreeMap::new();
     let mut next = vec![text(&metadata["resolve"]["root"])];
     while let Some(id) = next.pop() {
-        let asked = &asks[&id];
-        assert!(
-            asked.is_empty() || version(asked) <= declared,
-            "{id} asks for {asked}"
+        if seen.insert(id.clone(), asks[&id].clone()).is_some() {
+            continue;
+        }
+        let is_built = |dependency: &&Value| {
+            let kinds = all(&dependency["dep_kinds"]);
+            kinds.iter().any(|kind| text(&kind["kind"]) != "dev")
+        };
+        let dependencies = all(&nodes[&id]["deps"]);
+        next.extend(
+            dependencies
+                .iter()
+                .filter(is_built)
+                .map(|dependency| text(&dependency["pkg"])),
         );
-        if seen.insert(id.clone()) {
-            next.extend(needs[&id].iter().cloned());
+    }
+    seen
+}
+
+#[test]
+fn no_dependency_needs_a_newer_compiler() {
+    let packages = all(&metadata("")["packages"]);
+    let facade = packages
+        .iter()
+        .find(|package| package["name"] == "axum-idem");
+    let features = facade.expect("the facade")["features"]
+        .as_object()
+        .expect("features");
+    let has_sqlx = |feature: &&str| feature.starts_with("postgres");
+    let (with_sqlx, others): (Vec<_>, Vec<_>) =
+        features.keys().map(String::as_str).partition(has_sqlx);
+    assert!(!with_sqlx.is_empty() && others.len() > 3);
+
+    let declared = env!("CARGO_PKG_RUST_VERSION");
+    for (features, minimum) in [(others, declared), (with_sqlx, WITH_SQLX)] {
+        let built = built(&metadata(&features.join(",")));
+        assert!(
+            built.len() > 30,
+            "only {} packages with {features:?}",
+            built.len()
+        );
+        for (id, asked) in built {
+            assert!(
+                asked.is_empty() || version(&asked) <= version(minimum),
+                "with {features:?}, {id} needs Rust {asked}"
+            );
         }
     }
-    assert!(seen.len() > 30, "only {} packages seen", seen.len());
 }

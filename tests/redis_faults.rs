@@ -1,11 +1,13 @@
-//! What a request gets when the Redis behind it is full, or holds what cannot be read.
+//! What a request gets when the Redis behind it is full, is killed, stands still, or holds what cannot
+//! be read.
 #![cfg(feature = "redis")]
 
-#[path = "../idem-runtime/tests/servers/mod.rs"]
-mod servers;
+use test_support::servers;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -13,7 +15,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::routing::post;
 use axum_idem::store::RedisStore;
-use axum_idem::{Idempotency, idempotent};
+use axum_idem::{Idempotency, IdempotencyKey, idempotent};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
@@ -35,12 +37,23 @@ async fn book(State(effects): State<Effects>, body: String) -> (StatusCode, Stri
     (StatusCode::CREATED, format!("{body} {run}"))
 }
 
+#[idempotent(ttl = "1h", scope = global, on_unknown = hold)]
+async fn hold(State(effects): State<Effects>, body: String) -> (StatusCode, String) {
+    let run = effects.0.fetch_add(1, Ordering::SeqCst) + 1;
+    (StatusCode::CREATED, format!("{body} {run}"))
+}
+
 async fn service(server: &RedisServer, effects: &Effects) -> Router {
+    service_with(server, effects, Duration::from_secs(30)).await
+}
+
+async fn service_with(server: &RedisServer, effects: &Effects, lease: Duration) -> Router {
     let store = RedisStore::connect(server.url()).await;
     let idem = Idempotency::builder().store(store.expect("redis is there"));
     Router::new()
         .route("/book", post(book))
-        .layer(idem.build())
+        .route("/hold", post(hold))
+        .layer(idem.lease(lease).build())
         .with_state(effects.clone())
 }
 
@@ -54,10 +67,18 @@ impl Answer {
     fn is_replay(&self) -> bool {
         self.headers.contains_key("idempotency-replayed")
     }
+
+    fn is_unrecorded(&self) -> bool {
+        self.headers.contains_key("idempotency-degraded")
+    }
 }
 
 async fn send(service: &Router, key: &str) -> Answer {
-    let request = Request::post("/book")
+    send_to(service, "/book", key).await
+}
+
+async fn send_to(service: &Router, path: &str, key: &str) -> Answer {
+    let request = Request::post(path)
         .header("idempotency-key", key)
         .body(Body::from("trade"))
         .expect("a request");
@@ -98,4 +119,125 @@ async fn a_record_of_another_version_runs_nothing() {
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     }
     assert_eq!(effects.count(), 1);
+}
+
+/// Redis stands still for longer than a claim is waited for, and then executes it. Nothing ran under
+/// it, so the key is not of unknown outcome.
+#[tokio::test]
+async fn a_redis_that_stood_still_wedges_no_key() {
+    let (server, effects) = (RedisServer::start(), Effects::default());
+    let service = service_with(&server, &effects, Duration::from_secs(1)).await;
+    send(&service, "warm").await;
+    server.stall();
+    let refused = send_to(&service, "/hold", "k").await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    server.go_on();
+    let begun = Instant::now();
+    loop {
+        let retry = send_to(&service, "/hold", "k").await;
+        if retry.status == StatusCode::CREATED {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{}", retry.body);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(effects.count(), 2);
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often the handler of each key has run.
+type Runs = Arc<Mutex<HashMap<String, usize>>>;
+
+#[idempotent(ttl = "1h", scope = global)]
+async fn trade(key: IdempotencyKey, State(runs): State<Runs>, _: String) -> (StatusCode, String) {
+    let key = key.to_string();
+    let run = {
+        let mut runs = runs.lock().expect("no panic");
+        let run = runs.entry(key.clone()).or_default();
+        *run += 1;
+        *run
+    };
+    // Some are in their handlers when Redis is killed, and some behind them.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    (StatusCode::CREATED, format!("{key} {run}"))
+}
+
+/// Sends one key after the other, each until it has a response.
+async fn trader(service: Router, number: usize, is_over: Arc<AtomicBool>) -> Vec<(String, Answer)> {
+    let mut acknowledged = Vec::new();
+    for order in 0.. {
+        let key = format!("{number}-{order}");
+        loop {
+            if is_over.load(Ordering::SeqCst) {
+                return acknowledged;
+            }
+            let answer = send_to(&service, "/trade", &key).await;
+            if answer.status == StatusCode::CREATED {
+                acknowledged.push((key, answer));
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    acknowledged
+}
+
+/// Redis is killed under load for longer than a lease. Whoever got a response gets it again when Redis
+/// has been back for as long as it was away, and nothing ran twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_is_killed_under_load_loses_no_response() {
+    let seconds = std::env::var("IDEM_OUTAGE_SECONDS");
+    let seconds = seconds.map_or(3, |text| text.parse().expect("a number"));
+    let outage = Duration::from_secs(seconds);
+    let mut server = RedisServer::with(&["--appendonly", "yes"]);
+    let store = RedisStore::connect(server.url()).await;
+    let idem = Idempotency::builder().store(store.expect("redis is there"));
+    let idem = idem.lease(Duration::from_secs(2)).build();
+    let runs = Runs::default();
+    let service = Router::new()
+        .route("/trade", post(trade))
+        .layer(idem.clone())
+        .with_state(runs.clone());
+    let is_over = Arc::new(AtomicBool::new(false));
+    let traders: Vec<_> = (0..32)
+        .map(|number| tokio::spawn(trader(service.clone(), number, is_over.clone())))
+        .collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    server.kill();
+    tokio::time::sleep(outage).await;
+    let server = tokio::task::spawn_blocking(move || {
+        server.start_again();
+        server
+    });
+    let _server = server.await.expect("no panic");
+    tokio::time::sleep(outage).await;
+    is_over.store(true, Ordering::SeqCst);
+    let mut acknowledged = Vec::new();
+    for trader in traders {
+        acknowledged.extend(trader.await.expect("no panic"));
+    }
+    let late = acknowledged.iter().filter(|(_, it)| it.is_unrecorded());
+    let late = late.count();
+    assert!(
+        late > 0,
+        "no response was late, so nothing was put to the test"
+    );
+    for (key, first) in &acknowledged {
+        let retry = send_to(&service, "/trade", key).await;
+        let (status, body) = (retry.status, &retry.body);
+        assert_eq!((status, body), (StatusCode::CREATED, &first.body));
+        assert!(retry.is_replay(), "{key} ran again");
+        assert!(!retry.is_unrecorded(), "{key} is still not in the store");
+    }
+    let runs = runs.lock().expect("no panic");
+    let again: Vec<_> = runs.iter().filter(|(_, runs)| **runs > 1).collect();
+    println!(
+        "{} responses, {late} of them late, all replayed after an outage of {seconds} s; {} keys ran, {} \
+         of them twice",
+        acknowledged.len(),
+        runs.len(),
+        again.len()
+    );
+    assert!(again.is_empty(), "{again:?}");
 }

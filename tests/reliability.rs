@@ -1,10 +1,10 @@
-//! `docs/reliability.md` names tests that exist.
+//! `docs/reliability.md` names tests that exist and run.
 
 use std::fs;
 use std::path::Path;
 
 #[test]
-fn every_test_that_is_named_exists() {
+fn every_test_that_is_named_exists_and_runs() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(root.join("docs/reliability.md")).expect("the document");
     let named: Vec<_> = text
@@ -16,8 +16,52 @@ fn every_test_that_is_named_exists() {
     assert!(named.len() > 60, "{} tests are named", named.len());
     let is_missing = |(file, function): &&(&str, &str)| {
         let source = fs::read_to_string(root.join(file).with_extension("rs"));
-        !source.is_ok_and(|source| source.contains(&format!("fn {function}(")))
+        !source.is_ok_and(|source| is_test(&source, function))
     };
     let missing: Vec<_> = named.iter().filter(is_missing).collect();
-    assert!(missing.is_empty(), "there is no {missing:?}");
+    assert!(missing.is_empty(), "there is no test {missing:?}");
+}
+
+/// Whether the function has the attribute of a test, and no attribute that keeps it from running.
+fn is_test(source: &str, function: &str) -> bool {
+    let Some((before, _)) = source.split_once(&format!("fn {function}(")) else {
+        return false;
+    };
+    let attributes: Vec<_> = before
+        .lines()
+        .rev()
+        // The rest of the function's own line, such as `async`.
+        .skip(usize::from(!before.ends_with('\n')))
+        .take_while(|line| !line.is_empty() && !line.ends_with(['{', '}', ';']))
+        .map(str::trim)
+        .collect();
+    let has = |start: &str| attributes.iter().any(|line| line.starts_with(start));
+    (has("#[test]") || has("#[tokio::test")) && !has("#[ignore")
+}
+
+#[test]
+fn only_functions_with_the_attribute_of_a_test_count() {
+    let source = "\
+/// A test.
+#[tokio::test(start_paused = true)]
+async fn awaited() {}
+
+#[test]
+#[should_panic(expected = \"this\")]
+fn plain() {}
+
+#[ignore]
+#[test]
+fn ignored() {}
+
+fn helper() {
+    #[test]
+    fn inner() {}
+}
+fn next() {}
+";
+    let tests = ["awaited", "plain", "inner"];
+    assert!(tests.iter().all(|test| is_test(source, test)));
+    let others = ["ignored", "helper", "next", "missing"];
+    assert!(!others.iter().any(|other| is_test(source, other)));
 }

@@ -184,31 +184,20 @@ fn open_loop(contenders: &[Contender], server: &Server, load: f64, rate: f64, ne
                 .collect(),
         );
     }
-    let mut all: Vec<[Vec<f64>; 2]> = contenders.iter().map(|_| Default::default()).collect();
+    let mut medians: Vec<Vec<f64>> = contenders.iter().map(|_| Vec::new()).collect();
     for _ in 0..setting("ROUNDS", 60) / 2 {
-        for (connections, [p50, p99]) in lanes.iter_mut().zip(&mut all) {
-            let mut latencies = on_schedule(connections, rate, next_key);
-            latencies.sort_by(f64::total_cmp);
-            p50.push(latencies[latencies.len() / 2]);
-            p99.push(latencies[latencies.len() * 99 / 100]);
+        for (connections, medians) in lanes.iter_mut().zip(&mut medians) {
+            medians.push(median(&on_schedule(connections, rate, next_key)));
         }
     }
     let percent = load * 100.0;
     println!("\nopen loop at {percent:.0} % of bare's saturation; latency from the scheduled time");
-    line("ratio to bare", &["p50", "p99"]);
-    let [bare_p50, bare_p99] = &all[0];
-    for (contender, [p50, p99]) in contenders.iter().zip(&all) {
-        line(
-            contender.name,
-            &[shown(ratios(p50, bare_p50)), shown(ratios(p99, bare_p99))],
-        );
+    line("ratio to bare", &["median"]);
+    let bare = &medians[0];
+    for (contender, medians) in contenders.iter().zip(&medians) {
+        line(contender.name, &[shown(ratios(medians, bare))]);
     }
-    let micros = |seconds: &Vec<f64>| median(seconds) * 1e6;
-    println!(
-        "bare axum: p50 {:.0} µs, p99 {:.0} µs",
-        micros(bare_p50),
-        micros(bare_p99)
-    );
+    println!("bare axum: median {:.0} µs", median(bare) * 1e6);
 }
 
 /// The latencies of all requests of one turn.

@@ -12,11 +12,8 @@
 mod measure;
 mod proxy;
 mod scale;
-#[path = "../../idem-runtime/tests/servers/mod.rs"]
-mod servers;
 mod serving;
 mod single;
-mod transitions;
 
 use std::env;
 

@@ -4,7 +4,7 @@ use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::ToTokens as _;
 use syn::ext::IdentExt as _;
 use syn::parse::{ParseStream, Parser as _};
-use syn::{Expr, Lit, LitBool, Path, Token};
+use syn::{Expr, Lit, LitBool, LitStr, Path, Token};
 
 use crate::duration;
 use crate::fingerprint::Fingerprint;
@@ -48,7 +48,10 @@ pub(crate) struct Args {
 impl Args {
     /// Reads all arguments; a mistake in one does not keep the next from being read.
     pub(crate) fn parse(tokens: TokenStream, mistakes: &mut Mistakes) -> Self {
-        let mut args = Self::default();
+        let mut args = Self {
+            scope_is_meant: mentions_scope(tokens.clone()),
+            ..Self::default()
+        };
         let parser = |input: ParseStream<'_>| {
             while !input.is_empty() {
                 args.parse_one(input, mistakes);
@@ -63,21 +66,31 @@ impl Args {
 
     fn parse_one(&mut self, input: ParseStream<'_>, mistakes: &mut Mistakes) {
         let Ok(name) = input.call(Ident::parse_any) else {
-            mistakes.at_span(
-                input.span(),
-                format!("expected an argument: {}", one_of(NAMES)),
-            );
+            let span = input.span();
+            let quoted = input.parse::<Option<LitStr>>().ok().flatten();
+            match quoted.filter(|name| NAMES.contains(&&*name.value())) {
+                Some(name) => {
+                    let written = example(&name.value());
+                    let message = format!("an argument stands without quotes; write `{written}`");
+                    mistakes.at(name, message);
+                }
+                None => mistakes.at_span(span, format!("expected an argument: {}", one_of(NAMES))),
+            }
             return skip_argument(input);
         };
+        if input.peek(Token![.]) && !self.given.is_empty() {
+            mistakes.at(
+                name,
+                "several parts of a scope stand in a tuple; write `scope = (user.account, user.id)`",
+            );
+            return skip_argument(input);
+        }
         if input.peek(Token![-]) {
             let name = with_underscores(&name, input);
             if self.is_known(&name, mistakes) {
                 mistakes.at(&name, format!("this is written `{name}`"));
             }
             return skip_argument(input);
-        }
-        if name == "scope" {
-            self.scope_is_meant = true;
         }
         match form(&name, input) {
             Ok(form) => self.set(&name, form, mistakes),
@@ -139,7 +152,12 @@ impl Args {
             return true;
         }
         let meant = other_word(&given).or_else(|| nearest(&given, NAMES));
-        if let Some(meant) = meant {
+        if let Some(place) = of_the_service(&given) {
+            mistakes.at(
+                name,
+                format!("`{given}` is set for the whole service, and not here; write `{place}`"),
+            );
+        } else if let Some(meant) = meant {
             self.scope_is_meant |= meant == "scope";
             mistakes.at(
                 name,
@@ -194,6 +212,45 @@ fn other_word(given: &str) -> Option<&'static str> {
         "hash" | "body" => "fingerprint",
         "mandatory" | "optional" | "key_required" => "required",
         _ => return None,
+    })
+}
+
+/// What the service sets and not the endpoint, and where.
+fn of_the_service(given: &str) -> Option<String> {
+    const OF_THE_DIALECT: [&str; 9] = [
+        "documentation",
+        "key_header",
+        "key_rule",
+        "key_syntax",
+        "max_key_len",
+        "min_key_len",
+        "mismatch",
+        "no_replay_header",
+        "replay_header",
+    ];
+    const OF_THE_BUILDER: [&str; 7] = [
+        "body_timeout",
+        "dialect",
+        "lease",
+        "max_recorded_body",
+        "namespace",
+        "on_store_error",
+        "store_timeout",
+    ];
+    if OF_THE_DIALECT.contains(&given) {
+        return Some(format!("Dialect::ietf().{given}(…)"));
+    }
+    let builder = OF_THE_BUILDER.contains(&given);
+    builder.then(|| format!("Idempotency::builder().{given}(…)"))
+}
+
+/// Whether a `scope` was written, however: its absence is no second mistake.
+fn mentions_scope(tokens: TokenStream) -> bool {
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Ident(name) => name == "scope",
+        TokenTree::Group(group) => mentions_scope(group.stream()),
+        TokenTree::Literal(literal) => literal.to_string() == "\"scope\"",
+        TokenTree::Punct(_) => false,
     })
 }
 
@@ -266,9 +323,11 @@ fn choice(argument: &str, words: [&'static str; 2], value: &Expr) -> syn::Result
     if let Some(word) = words.into_iter().find(|word| is_word(value, word)) {
         return Ok(word);
     }
+    // `"wait"` is written `wait("5s")`.
+    let is_meant = |word: &&str, text: &str| *word == text || word.starts_with(&format!("{text}("));
     if let Expr::Lit(literal) = value
         && let Lit::Str(text) = &literal.lit
-        && let Some(word) = words.into_iter().find(|word| *word == text.value())
+        && let Some(word) = words.into_iter().find(|word| is_meant(word, &text.value()))
     {
         let message = format!("`{argument}` stands without quotes; write `{argument} = {word}`");
         return Err(syn::Error::new_spanned(value, message));

@@ -4,8 +4,8 @@ use proc_macro2::{Ident, Span};
 use quote::ToTokens;
 use syn::visit::{self, Visit};
 use syn::{
-    Expr, GenericParam, Lifetime, ParenthesizedGenericArguments, Safety, Type, TypeFnPtr,
-    TypeImplTrait, TypeReference,
+    Expr, GenericParam, Lifetime, ParenthesizedGenericArguments, ReturnType, Safety, Type,
+    TypeFnPtr, TypeImplTrait, TypeReference,
 };
 
 use crate::args::Args;
@@ -41,6 +41,14 @@ pub(crate) fn signature(handler: &Handler, mistakes: &mut Mistakes) -> Repair {
         );
         return repair;
     }
+    if let Some(lifetime) = of_async_trait(handler) {
+        mistakes.at_span(
+            lifetime,
+            "`#[async_trait]` has rewritten this function before `#[idempotent]` sees it; move the \
+             body into an `async fn` outside the trait, and put the attribute on that",
+        );
+        return repair;
+    }
     if let Some(constness) = &sig.constness {
         mistakes.at(constness, "a handler cannot be `const`; write `async fn`");
         repair = Repair::Qualifiers;
@@ -73,6 +81,15 @@ pub(crate) fn signature(handler: &Handler, mistakes: &mut Mistakes) -> Repair {
             receiver,
             "methods with `self` are not handlers; move the body into a function without `self`",
         );
+    }
+    if let ReturnType::Type(_, ty) = &sig.output
+        && let Type::Never(never) = &**ty
+    {
+        mistakes.at(
+            never,
+            "a handler returns a response, and `!` is none; write `std::convert::Infallible`",
+        );
+        repair = Repair::Stub;
     }
     for param in &sig.generics.params {
         if let GenericParam::Lifetime(lifetime) = param {
@@ -218,6 +235,30 @@ fn is_static(reference: &TypeReference) -> bool {
     lifetime.is_some_and(|lifetime| lifetime.ident == "static")
 }
 
+/// The name of a function that `#[async_trait]` has rewritten.
+fn of_async_trait(handler: &Handler) -> Option<Span> {
+    let mut lifetimes = handler.sig.generics.lifetimes();
+    let is_rewritten = lifetimes.any(|param| param.lifetime.ident == "async_trait");
+    is_rewritten.then(|| handler.sig.ident.span())
+}
+
+/// An attribute that runs the function itself, such as `#[tokio::main]`.
+pub(crate) fn entry_point(handler: &mut Handler, mistakes: &mut Mistakes) {
+    handler.attrs.retain(|attr| {
+        let path = attr.path();
+        let last = path.segments.last().filter(|_| path.segments.len() > 1);
+        let runs = last.is_some_and(|last| last.ident == "main" || last.ident == "test");
+        if runs {
+            let path = code(path);
+            mistakes.at(
+                attr.path(),
+                format!("`#[{path}]` runs the function by itself, and a router runs a handler; leave one of the attributes out"),
+            );
+        }
+        !runs
+    });
+}
+
 /// A second `#[idempotent]` on the same function.
 pub(crate) fn doubled(handler: &mut Handler, mistakes: &mut Mistakes) {
     const TWICE: &str = "`#[idempotent]` is given twice; put all arguments into one";
@@ -303,12 +344,12 @@ fn runtime_names(args: &Args, handler: &Handler, mistakes: &mut Mistakes) -> Vec
         return Vec::new();
     };
     let problem = new_each_time(runtime)
-        .or_else(|| Names::of(handler).unknown("runtime", runtime))
+        .or_else(|| Names::of(handler).unknown("runtime", runtime, false))
         .or_else(|| not_at_once("runtime", runtime));
     if let Some(problem) = problem {
         mistakes.push(problem);
     }
-    names::variables(runtime.to_token_stream())
+    names::variables(runtime)
 }
 
 /// The mistake of a runtime that is made for each request, and so remembers none before it.

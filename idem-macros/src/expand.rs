@@ -13,17 +13,18 @@
 //! ```
 
 use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream};
-use quote::{ToTokens, quote, quote_spanned};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::ext::IdentExt as _;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned as _;
 use syn::{
-    Attribute, Expr, Generics, Token, Type, TypeParamBound, WherePredicate, parse_quote_spanned,
+    Attribute, Expr, Generics, Path, Token, Type, TypeParamBound, WherePredicate, parse_quote,
 };
 
 use crate::args::Args;
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, Opened};
 use crate::check::Plan;
-use crate::handler::Handler;
+use crate::handler::{Argument, Handler};
 use crate::{returns, scope};
 
 /// The whole item.
@@ -36,22 +37,25 @@ pub(crate) fn expand(args: &Args, plan: &Plan, handler: &Handler) -> TokenStream
     let generics = outliving(&sig.generics);
     let (parameters, _, bounds) = generics.split_for_impl();
 
-    let arguments = Arguments::of(handler);
+    let (debugging, attrs): (Vec<_>, Vec<_>) = attrs.iter().partition(|attr| is_debugging(attr));
+    let debugged = debugged(handler, &debugging);
+    let stays_async = !attrs.iter().all(|attr| is_inert(attr));
+    let arguments = Arguments::of(handler, plan, stays_async);
     let head = arguments.head_declarations();
-    let last = arguments.last_declaration(args, plan);
+    let last = arguments.last_declaration(args);
     let policy = policy(args, name, &private);
-    let split = arguments.split(args, plan);
+    let split = arguments.split(args);
     let admit = admit(args, plan, &arguments);
-    let run = run(args, plan, &arguments, handler);
+    let run = run(args, &arguments, handler);
     let span = returns::span(&handler.sig);
     let response = self::private(args, span);
     let response = quote_spanned!(span=> #response::Response);
     // What would be awaited at once is handed on as it is, unless somebody else looks at it first.
-    let (asyncness, output, awaited) = if attrs.iter().all(is_inert) {
+    let (asyncness, output, awaited) = if stays_async {
+        (Some(quote!(async)), response, Some(quote!(.await)))
+    } else {
         let future = quote_spanned!(span=> impl ::core::future::Future<Output = #response>);
         (None, future, None)
-    } else {
-        (Some(quote!(async)), response, Some(quote!(.await)))
     };
     quote! {
         #(#attrs)*
@@ -60,7 +64,32 @@ pub(crate) fn expand(args: &Args, plan: &Plan, handler: &Handler) -> TokenStream
             #split
             #admit #run #awaited
         }
+        #debugged
     }
+}
+
+fn is_debugging(attr: &Attribute) -> bool {
+    let last = attr.path().segments.last();
+    last.is_some_and(|last| last.ident == "debug_handler")
+}
+
+/// The arguments as the user declared them, for `#[debug_handler]` below the attribute: on the handler
+/// itself it would complain about the wrapper of the last one.
+fn debugged(handler: &Handler, debugging: &[&Attribute]) -> Option<TokenStream> {
+    if debugging.is_empty() {
+        return None;
+    }
+    let name = format_ident!("__idem_debug_{}", handler.sig.ident.unraw());
+    let (parameters, _, bounds) = handler.sig.generics.split_for_impl();
+    let arguments = handler
+        .arguments
+        .iter()
+        .map(|Argument { pat, ty, .. }| quote!(#pat: #ty));
+    Some(quote! {
+        #[allow(warnings)]
+        #(#debugging)*
+        async fn #name #parameters (#(#arguments),*) #bounds {}
+    })
 }
 
 /// Whether an attribute is no macro, which could ask for an `async fn` as `#[instrument]` does.
@@ -141,27 +170,19 @@ fn number(number: u64) -> TokenStream {
 
 /// `__IDEM_POLICY.admit(order).token()`
 fn admit(args: &Args, plan: &Plan, arguments: &Arguments<'_>) -> TokenStream {
-    let body = arguments.deferred(plan);
+    let body = arguments.deferred();
     let scope = plan.parts.iter().map(|part| part.expand(arguments));
     let Some(runtime) = &args.runtime else {
         return quote!(__IDEM_POLICY.admit(#body) #(#scope)*);
     };
     let span = Span::call_site().located_at(runtime.span());
-    let opened = arguments.opened(&plan.runtime_names);
-    let runtime = match runtime {
-        // Taken apart by reference, it is one already.
-        Expr::Path(path)
-            if path
-                .path
-                .get_ident()
-                .is_some_and(|name| arguments.opens(name)) =>
-        {
-            runtime.to_token_stream()
-        }
-        Expr::Path(_) | Expr::Field(_) | Expr::Index(_) | Expr::Unary(_) => {
-            scope::reference_to(runtime)
-        }
-        _ => runtime.to_token_stream(),
+    let (opened, runtime) = arguments.opened(runtime, &plan.runtime_names);
+    let runtime = match &runtime {
+        Opened::Reference(runtime) => runtime.clone(),
+        Opened::Value(
+            runtime @ (Expr::Path(_) | Expr::Field(_) | Expr::Index(_) | Expr::Unary(_)),
+        ) => scope::reference_to(runtime),
+        Opened::Value(runtime) => runtime.to_token_stream(),
     };
     let runtime = if opened.is_empty() {
         quote!(|| #runtime)
@@ -176,15 +197,27 @@ fn admit(args: &Args, plan: &Plan, arguments: &Arguments<'_>) -> TokenStream {
 /// `.run(async move |Json(order)| { … })`, all of it spanned at the type that the
 /// user declared: a future that is not `Send` and an answer that is none are then reported there,
 /// and once.
-fn run(args: &Args, plan: &Plan, arguments: &Arguments<'_>, handler: &Handler) -> TokenStream {
+fn run(args: &Args, arguments: &Arguments<'_>, handler: &Handler) -> TokenStream {
     let span = returns::span(&handler.sig);
-    let admitted = arguments.admitted(plan);
+    let admitted = arguments.admitted();
     let moved = arguments.moved();
     let taken_apart = arguments.taken_apart();
     let pin = returns::pin(&handler.sig, &private(args, span));
     let body = &handler.body;
-    let mut block = Group::new(Delimiter::Brace, quote!(#moved #taken_apart #pin #body));
-    block.set_span(span);
+    let block = |content| {
+        let mut block = Group::new(Delimiter::Brace, content);
+        block.set_span(span);
+        block
+    };
+    let body = if taken_apart.is_empty() {
+        quote!(#pin #body)
+    } else {
+        // Before edition 2024 the end of a block drops its variables before the temporaries of its
+        // last expression, which may borrow from them. The arm of a `match` drops them in time.
+        let body = block(quote!(#pin #body));
+        quote!(#taken_apart match () { () => #body })
+    };
+    let block = block(quote!(#moved #body));
     quote_spanned!(span=> .run(async move |#admitted| #block))
 }
 
@@ -198,10 +231,10 @@ fn outliving(generics: &Generics) -> Generics {
     for name in names {
         let mut missing: Vec<TypeParamBound> = Vec::new();
         if !has_bound(&generics, &name, "Send") {
-            missing.push(parse_quote_spanned!(name.span()=> ::core::marker::Send));
+            missing.push(parse_quote!(::core::marker::Send));
         }
         if !has_bound(&generics, &name, "'static") {
-            missing.push(parse_quote_spanned!(name.span()=> 'static));
+            missing.push(parse_quote!('static));
         }
         bounds_of(&mut generics, &name, |bounds| bounds.extend(missing));
     }
@@ -222,10 +255,23 @@ fn has_bound(generics: &Generics, name: &Ident, wanted: &str) -> bool {
         _ => None,
     });
     inline.chain(clause.flatten()).any(|bound| match bound {
-        TypeParamBound::Trait(bound) => bound.path.is_ident(wanted),
+        TypeParamBound::Trait(bound) => is_marker(&bound.path, wanted),
         TypeParamBound::Lifetime(lifetime) => lifetime.to_string() == wanted,
         _ => false,
     })
+}
+
+/// `Send`, or its path in `core` or `std`.
+fn is_marker(path: &Path, name: &str) -> bool {
+    let mut segments = path.segments.iter().rev();
+    let is_named = segments.next().is_some_and(|last| last.ident == name);
+    let mut modules = segments.map(|segment| segment.ident.to_string());
+    is_named
+        && match modules.next().as_deref() {
+            None => true,
+            Some("marker") => modules.all(|module| matches!(&*module, "core" | "std")),
+            Some(_) => false,
+        }
 }
 
 /// Bounds stay where the user wrote the others, in the `where` clause or beside the name.

@@ -5,7 +5,7 @@ use quote::quote;
 use syn::{Expr, ExprCall, Lit, LitStr};
 
 use crate::mistakes::Mistakes;
-use crate::words::nearest;
+use crate::words::{code, nearest};
 
 const HOW: &str = "`fingerprint` is `body`, `json`, `json(\"/amount\", \"/currency\")` or `none`";
 
@@ -60,9 +60,20 @@ impl Fingerprint {
             );
             return None;
         }
-        let mut pointers = Vec::new();
+        let mut pointers: Vec<LitStr> = Vec::new();
         for argument in &call.args {
             match pointer(argument) {
+                Ok(pointer)
+                    if pointers
+                        .iter()
+                        .any(|known| known.value() == pointer.value()) =>
+                {
+                    let pointer = pointer.value();
+                    mistakes.at(
+                        argument,
+                        format!("`\"{pointer}\"` is given twice; keep one of them"),
+                    );
+                }
                 Ok(pointer) => pointers.push(pointer),
                 Err(problem) => mistakes.at(argument, problem),
             }
@@ -83,6 +94,12 @@ impl Fingerprint {
 
 /// A JSON pointer as RFC 6901 writes it, but for the empty one, which is `json` itself.
 fn pointer(argument: &Expr) -> Result<LitStr, String> {
+    if let Expr::Array(list) = argument {
+        let pointers = code(&list.elems);
+        return Err(format!(
+            "JSON pointers stand without brackets; write `json({pointers})`"
+        ));
+    }
     let Expr::Lit(literal) = argument else {
         return Err("a JSON pointer stands in quotes, such as `\"/amount\"`".to_owned());
     };
@@ -143,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_wrong_one_says_what_to_write() {
-        let table: [(Expr, &str); 12] = [
+        let table: [(Expr, &str); 14] = [
             (parse_quote!(md5), "`fingerprint` is `body`"),
             (parse_quote!(jsno), "did you mean `json`"),
             (parse_quote!("json"), "without quotes"),
@@ -156,6 +173,11 @@ mod tests {
             (parse_quote!(json("/~2")), "`~0`"),
             (parse_quote!(json()), "names no pointer"),
             (parse_quote!(json(amount)), "in quotes"),
+            (parse_quote!(json("/a", "/a")), "is given twice"),
+            (
+                parse_quote!(json(["/a", "/b"])),
+                "write `json(\\\"/a\\\", \\\"/b\\\")`",
+            ),
         ];
         for (value, words) in table {
             let errors = mistakes_of(&value).expect("wrong");

@@ -3,6 +3,7 @@
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use syn::ext::IdentExt as _;
 use syn::parse::ParseStream;
+use syn::parse::discouraged::Speculative as _;
 use syn::{Expr, Token, token};
 
 /// How an argument was written.
@@ -38,10 +39,14 @@ pub(crate) fn form(name: &Ident, input: ParseStream<'_>) -> syn::Result<Form> {
         return Err(syn::Error::new(equals.span, message));
     }
     let last = last_token(input);
-    input
-        .parse()
-        .map(|value| Form::Assigned(Box::new(ungrouped(value))))
-        .map_err(|error: syn::Error| {
+    // From the input itself, a half-read group would be reported a second time.
+    let value = input.fork();
+    match value.parse() {
+        Ok(expression) => {
+            input.advance_to(&value);
+            Ok(Form::Assigned(Box::new(ungrouped(expression))))
+        }
+        Err(error) => {
             let example = example(&name.to_string());
             let message =
                 format!("cannot read the value of `{name}`: {error}; write it as in `{example}`");
@@ -50,8 +55,9 @@ pub(crate) fn form(name: &Ident, input: ParseStream<'_>) -> syn::Result<Form> {
                 Some(last) if error.to_string().starts_with("unexpected end") => last,
                 _ => error.span(),
             };
-            syn::Error::new(span, message)
-        })
+            Err(syn::Error::new(span, message))
+        }
+    }
 }
 
 /// The last token of the value that comes next.

@@ -17,6 +17,7 @@ pub(crate) struct Handler {
     pub(crate) receiver: Option<Receiver>,
     pub(crate) arguments: Vec<Argument>,
     pub(crate) body: Option<TokenStream>,
+    pub(crate) is_half_typed: bool,
 }
 
 /// One argument of the handler.
@@ -26,6 +27,8 @@ pub(crate) struct Argument {
     pub(crate) ty: Type,
     /// The variables that its pattern binds.
     pub(crate) bindings: Vec<Ident>,
+    /// Names in capitals in its pattern: constants, or variables after all.
+    pub(crate) capitals: Vec<Ident>,
     /// Whether those variables hold all of the value.
     pub(crate) held: bool,
 }
@@ -47,7 +50,7 @@ impl Handler {
 
 impl Argument {
     pub(crate) fn binds(&self, name: &Ident) -> bool {
-        self.bindings.contains(name)
+        self.bindings.contains(name) || self.capitals.contains(name)
     }
 }
 
@@ -55,6 +58,7 @@ impl From<PatType> for Argument {
     fn from(argument: PatType) -> Self {
         Self {
             bindings: patterns::bindings(&argument.pat),
+            capitals: patterns::capitals(&argument.pat),
             held: patterns::holds_everything(&argument.pat),
             attrs: argument.attrs,
             pat: *argument.pat,
@@ -68,6 +72,7 @@ impl Parse for Handler {
         let mut attrs = input.call(Attribute::parse_outer)?;
         let vis = input.parse()?;
         let sig: Signature = input.parse()?;
+        let mut is_half_typed = false;
         let body = if input.parse::<Option<Token![;]>>()?.is_some() {
             None
         } else {
@@ -75,15 +80,15 @@ impl Parse for Handler {
             let body;
             let _: token::Brace = syn::braced!(body in input);
             attrs.extend(Attribute::parse_inner(&body)?.into_iter().map(outer));
-            let is_complete = body.fork().call(Block::parse_within).is_ok();
+            is_half_typed = body.fork().call(Block::parse_within).is_err();
             let body: TokenStream = body.parse()?;
             // The compiler has complained about a half-typed one. Between its own braces it does so
             // in the same words at the same place again, and tells that once.
-            Some(if is_complete {
-                body
-            } else {
+            Some(if is_half_typed {
                 attrs.push(syn::parse_quote!(#[allow(unused_braces)]));
                 whole.parse::<TokenTree>()?.into()
+            } else {
+                body
             })
         };
         let mut receiver = None;
@@ -101,6 +106,7 @@ impl Parse for Handler {
             receiver,
             arguments,
             body,
+            is_half_typed,
         })
     }
 }

@@ -7,18 +7,40 @@ use syn::{FieldPat, Pat, PatIdent, PatWild};
 
 /// The variables that a pattern binds, each once.
 pub(crate) fn bindings(pat: &Pat) -> Vec<Ident> {
-    struct Bindings(Vec<Ident>);
-    impl Visit<'_> for Bindings {
+    names(pat, |name| !is_constant(name))
+}
+
+/// The names that are taken for constants, each once.
+pub(crate) fn capitals(pat: &Pat) -> Vec<Ident> {
+    names(pat, is_constant)
+}
+
+/// The variables that are bound by `ref`.
+pub(crate) fn references(pat: &Pat) -> Vec<Ident> {
+    names(pat, |name| name.by_ref.is_some())
+}
+
+fn names(pat: &Pat, wanted: fn(&PatIdent) -> bool) -> Vec<Ident> {
+    struct Names(fn(&PatIdent) -> bool, Vec<Ident>);
+    impl Visit<'_> for Names {
         fn visit_pat_ident(&mut self, pat: &PatIdent) {
-            if !is_constant(pat) && !self.0.contains(&pat.ident) {
-                self.0.push(pat.ident.clone());
+            if (self.0)(pat) && !self.1.contains(&pat.ident) {
+                self.1.push(pat.ident.clone());
             }
             visit::visit_pat_ident(self, pat);
         }
+        // The guard of a pattern binds nothing.
+        fn visit_expr(&mut self, _: &syn::Expr) {}
     }
-    let mut bindings = Bindings(Vec::new());
-    bindings.visit_pat(pat);
-    bindings.0
+    let mut names = Names(wanted, Vec::new());
+    names.visit_pat(pat);
+    names.1
+}
+
+/// Whether the pattern binds a variable by `ref mut`, which asks for a `mut` place.
+pub(crate) fn borrows_mutably(pat: &Pat) -> bool {
+    let wanted = |name: &PatIdent| name.by_ref.is_some() && name.mutability.is_some();
+    !names(pat, wanted).is_empty()
 }
 
 /// Whether the pattern's variables hold all of the value, so that moving them moves everything.
@@ -54,12 +76,9 @@ pub(crate) fn by_reference(pat: &Pat, wanted: &[Ident]) -> Pat {
         fn visit_pat_mut(&mut self, pat: &mut Pat) {
             visit_mut::visit_pat_mut(self, pat);
             let Pat::Ident(inner) = pat else { return };
-            if is_constant(inner) {
-                return;
-            }
             inner.by_ref = None;
             inner.mutability = None;
-            if !self.0.contains(&inner.ident) {
+            if !is_constant(inner) && !self.0.contains(&inner.ident) {
                 *pat = match inner.subpat.take() {
                     Some((_, pat)) => *pat,
                     None => Pat::Wild(PatWild {

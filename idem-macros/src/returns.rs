@@ -1,11 +1,14 @@
 //! Pins the type that the handler's body returns, for inside an `async` block nothing else does.
 
-use proc_macro2::{Ident, Span, TokenStream, TokenTree};
+use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::punctuated::Punctuated;
 use syn::spanned::Spanned as _;
+use syn::visit::{self, Visit};
 use syn::visit_mut::{self, VisitMut};
 use syn::{
-    GenericParam, Generics, Path, PathArguments, ReturnType, Signature, Type, TypeParamBound,
+    GenericArgument, Lifetime, Path, PathArguments, ReturnType, Signature, Token, TraitBound, Type,
+    TypeImplTrait, TypeParamBound, TypePath, TypeReference,
 };
 
 /// A statement that is never reached and returns the type that the handler declares.
@@ -16,20 +19,19 @@ pub(crate) fn pin(sig: &Signature, private: &TokenStream) -> TokenStream {
     let ReturnType::Type(_, ty) = &sig.output else {
         return quote_spanned!(span=> if false { return; });
     };
-    let mut named = (**ty).clone();
-    let mut opaque = Opaque::default();
-    opaque.visit_type_mut(&mut named);
-    if opaque.parameters.is_empty() {
+    let bounds = opaque_bounds(ty);
+    if bounds.is_empty() {
         return pin_with(span, &quote_spanned!(span=> #private::never::<#ty>()));
     }
-    // That an answer is a response is asked of all of them; asked twice, it would be told twice.
-    let teaches_nothing = opaque.parameters.iter().all(Parameter::is_only_a_response);
-    if teaches_nothing || names_what_an_inner_item_cannot(sig) {
-        let named = opaque.parameters.iter().map(Parameter::only_named);
-        let pin = pin_erased(span, ty, private);
-        return quote!(#(#named)* #pin);
+    if bounds.iter().any(teaches)
+        && let Some(pin) = pin_opaque(ty, span, private)
+    {
+        return pin;
     }
-    pin_opaque(sig, &named, &opaque.parameters, private)
+    // The erased type names no trait. An import that only the signature needs is used even so.
+    let traits = bounds.iter().map(|bound| without_arguments(&bound.path));
+    let pin = pin_erased(span, ty, private);
+    quote!({ #(#[allow(unused_imports)] use #traits as _;)* } #pin)
 }
 
 /// Where the handler declares its answer; its name where it declares none.
@@ -53,70 +55,29 @@ fn pin_erased(span: Span, ty: &Type, private: &TokenStream) -> TokenStream {
     }
 }
 
-/// `impl Trait` has no place in a body, but as the type parameter of a function it has, where its
-/// bounds still teach inference: `impl Stream<Item = Result<Event, Infallible>>` names the only
-/// error type that there is.
-fn pin_opaque(
-    sig: &Signature,
-    ty: &Type,
-    parameters: &[Parameter],
-    private: &TokenStream,
-) -> TokenStream {
-    let mut generics = if mentions_any(ty, parameters, &sig.generics) {
-        sig.generics.clone()
-    } else {
-        Generics::default()
-    };
-    let mut arguments: Vec<TokenStream> = Vec::new();
-    for param in &generics.params {
-        match param {
-            GenericParam::Lifetime(_) => {}
-            GenericParam::Type(param) => arguments.push(param.ident.to_token_stream()),
-            GenericParam::Const(param) => arguments.push(param.ident.to_token_stream()),
+/// The traits of every `impl Trait` in the type.
+fn opaque_bounds(ty: &Type) -> Vec<TraitBound> {
+    struct Bounds(Vec<TraitBound>);
+    impl Visit<'_> for Bounds {
+        fn visit_type_impl_trait(&mut self, opaque: &TypeImplTrait) {
+            let bounds = opaque.bounds.iter().filter_map(|bound| match bound {
+                TypeParamBound::Trait(bound) => Some(bound.clone()),
+                _ => None,
+            });
+            self.0.extend(bounds);
+            visit::visit_type_impl_trait(self, opaque);
         }
     }
-    for Parameter { name, bounds } in parameters {
-        generics.params.push(syn::parse_quote!(#name: #(#bounds)+*));
-        arguments.push(quote!(_));
-    }
-    let (parameters, _, bounds) = generics.split_for_impl();
-    let span = span(sig);
-    let pin = pin_with(
-        span,
-        &quote_spanned!(span=> __idem_returns::<#(#arguments),*>()),
-    );
-    quote! {
-        fn __idem_returns #parameters () -> #ty #bounds {
-            #private::never()
-        }
-        #pin
-    }
+    let mut bounds = Bounds(Vec::new());
+    bounds.visit_type(ty);
+    bounds.0
 }
 
-struct Parameter {
-    name: Ident,
-    bounds: Vec<TypeParamBound>,
-}
-
-impl Parameter {
-    fn is_only_a_response(&self) -> bool {
-        self.bounds.iter().all(|bound| match bound {
-            TypeParamBound::Trait(bound) => {
-                let last = bound.path.segments.last();
-                last.is_some_and(|segment| segment.ident == "IntoResponse")
-            }
-            _ => true,
-        })
-    }
-
-    /// Names the traits where nothing else can: an import that only the signature needs is used.
-    fn only_named(&self) -> TokenStream {
-        let paths = self.bounds.iter().filter_map(|bound| match bound {
-            TypeParamBound::Trait(bound) => Some(without_arguments(&bound.path)),
-            _ => None,
-        });
-        quote!({ #(#[allow(unused_imports)] use #paths as _;)* })
-    }
+/// Whether the bound says something of other types, as `Stream<Item = Event>` does. `Send` and
+/// `IntoResponse` do not, and that an answer is a response is asked of all of them.
+fn teaches(bound: &TraitBound) -> bool {
+    let mut segments = bound.path.segments.iter();
+    segments.any(|segment| !segment.arguments.is_none())
 }
 
 fn without_arguments(path: &Path) -> Path {
@@ -127,27 +88,192 @@ fn without_arguments(path: &Path) -> Path {
     path
 }
 
-/// Puts a type parameter in the place of each `impl Trait`.
-#[derive(Default)]
-struct Opaque {
-    parameters: Vec<Parameter>,
+/// `impl Trait` has no place in a body, but as the type parameter of a function it has, where its
+/// bounds still teach inference: `impl Stream<Item = Result<Event, Infallible>>` names the only
+/// error type that there is.
+///
+/// A function inside the handler knows neither `Self` nor the type parameters around the handler.
+/// So every other type is a parameter too, whose argument is written in the body:
+///
+/// ```text
+/// fn __idem_returns<__IdemType0: ?Sized, __IdemOpaque0: Stream<Item = __IdemType0>>()
+///     -> Sse<__IdemOpaque0> { … }
+/// return __idem_returns::<Result<Event, Infallible>, _>();
+/// ```
+fn pin_opaque(ty: &Type, span: Span, private: &TokenStream) -> Option<TokenStream> {
+    let mut ty = ty.clone();
+    let mut parameters = Parameters::default();
+    parameters.visit_type_mut(&mut ty);
+    if parameters.has_failed {
+        return None;
+    }
+    let Parameters {
+        declared,
+        arguments,
+        ..
+    } = parameters;
+    let pin = pin_with(
+        span,
+        &quote_spanned!(span=> __idem_returns::<#(#arguments),*>()),
+    );
+    // In a block of its own the body may have a function of the same name.
+    Some(quote! {
+        {
+            fn __idem_returns<#(#declared),*>() -> #ty {
+                #private::never()
+            }
+            #pin
+        }
+    })
 }
 
-impl VisitMut for Opaque {
-    fn visit_type_mut(&mut self, ty: &mut Type) {
-        visit_mut::visit_type_mut(self, ty);
-        let Type::ImplTrait(opaque) = ty else { return };
-        let name = format_ident!("__IdemOpaque{}", self.parameters.len());
-        let bounds = opaque
-            .bounds
-            .iter()
-            .filter(|bound| !matches!(bound, TypeParamBound::PreciseCapture(_)));
-        self.parameters.push(Parameter {
-            name: name.clone(),
-            bounds: bounds.cloned().collect(),
-        });
-        *ty = syn::parse_quote!(#name);
+/// Puts a type parameter in the place of each `impl Trait`, and of each type beside one.
+#[derive(Default)]
+struct Parameters {
+    declared: Vec<TokenStream>,
+    arguments: Vec<TokenStream>,
+    /// What the bounds say cannot be said this way.
+    has_failed: bool,
+}
+
+impl Parameters {
+    fn parameter(&mut self, name: &str, bounds: &TokenStream, argument: TokenStream) -> Type {
+        let name = format_ident!("__Idem{name}{}", self.declared.len());
+        self.declared.push(quote!(#name: #bounds));
+        self.arguments.push(argument);
+        syn::parse_quote!(#name)
     }
+
+    fn bounds(&mut self, bounds: &mut Punctuated<TypeParamBound, Token![+]>) -> TokenStream {
+        let mut kept: Vec<&TypeParamBound> = Vec::new();
+        for bound in bounds.iter_mut() {
+            match bound {
+                TypeParamBound::Trait(bound) => {
+                    self.has_failed |= bound.lifetimes.is_some();
+                    for segment in &mut bound.path.segments {
+                        self.path_arguments(&mut segment.arguments, true);
+                    }
+                }
+                TypeParamBound::Lifetime(_) => {}
+                _ => continue,
+            }
+            kept.push(bound);
+        }
+        quote!(#(#kept)+*)
+    }
+
+    fn path_arguments(&mut self, arguments: &mut PathArguments, of_a_trait: bool) {
+        match arguments {
+            PathArguments::None => {}
+            PathArguments::AngleBracketed(arguments) => {
+                for argument in &mut arguments.args {
+                    match argument {
+                        GenericArgument::Type(ty) => self.visit_type_mut(ty),
+                        GenericArgument::AssocType(assoc) => self.associated(&mut assoc.ty),
+                        GenericArgument::Constraint(constraint) => {
+                            self.bounds(&mut constraint.bounds);
+                        }
+                        GenericArgument::Lifetime(_) => {}
+                        // A constant may be one that only the body knows.
+                        _ => self.has_failed = true,
+                    }
+                }
+            }
+            // `Fn(&str) -> T` has lifetimes of its own.
+            PathArguments::Parenthesized(_) => self.has_failed |= of_a_trait,
+        }
+    }
+
+    /// `Item = …`, which may be a type without a size.
+    fn associated(&mut self, ty: &mut Type) {
+        if has_opaque(ty) {
+            self.visit_type_mut(ty);
+        } else {
+            self.has_failed |= borrows(ty);
+            *ty = self.parameter(
+                "Type",
+                &quote!(?::core::marker::Sized),
+                ty.to_token_stream(),
+            );
+        }
+    }
+}
+
+impl VisitMut for Parameters {
+    fn visit_type_mut(&mut self, ty: &mut Type) {
+        if !has_opaque(ty) {
+            let unsized_type = matches!(ty, Type::Slice(_) | Type::TraitObject(_))
+                || matches!(ty, Type::Path(path) if path.path.is_ident("str"));
+            let bounds = if unsized_type {
+                quote!(?::core::marker::Sized)
+            } else {
+                TokenStream::new()
+            };
+            self.has_failed |= borrows(ty) || looks_like_a_constant(ty);
+            *ty = self.parameter("Type", &bounds, ty.to_token_stream());
+            return;
+        }
+        match ty {
+            Type::ImplTrait(opaque) => {
+                let bounds = self.bounds(&mut opaque.bounds);
+                *ty = self.parameter("Opaque", &bounds, quote!(_));
+            }
+            Type::Path(TypePath {
+                qself: None, path, ..
+            }) => {
+                let first = path.segments.first();
+                self.has_failed |= first.is_some_and(|first| first.ident == "Self");
+                if let Some(last) = path.segments.last_mut() {
+                    self.has_failed |= !may_hold_any(last);
+                    self.path_arguments(&mut last.arguments, false);
+                }
+            }
+            Type::Tuple(_) | Type::Paren(_) | Type::Group(_) => {
+                visit_mut::visit_type_mut(self, ty);
+            }
+            _ => self.has_failed = true,
+        }
+    }
+}
+
+fn has_opaque(ty: &Type) -> bool {
+    !opaque_bounds(ty).is_empty()
+}
+
+/// Whether the type takes whatever stands beside the `impl Trait`. Another may ask for a bound that
+/// the parameter in its place does not have.
+fn may_hold_any(segment: &syn::PathSegment) -> bool {
+    let PathArguments::AngleBracketed(arguments) = &segment.arguments else {
+        return true;
+    };
+    let known = ["Result", "Option", "Either", "Box", "Vec"];
+    arguments.args.len() == 1 || known.iter().any(|name| segment.ident == name)
+}
+
+/// Whether the type has a lifetime that an argument in the body cannot name.
+fn borrows(ty: &Type) -> bool {
+    struct Borrowed(bool);
+    impl Visit<'_> for Borrowed {
+        fn visit_type_reference(&mut self, ty: &TypeReference) {
+            self.0 |= ty.lifetime.is_none();
+            visit::visit_type_reference(self, ty);
+        }
+        fn visit_lifetime(&mut self, lifetime: &Lifetime) {
+            self.0 |= lifetime.ident != "static";
+        }
+    }
+    let mut borrowed = Borrowed(false);
+    borrowed.visit_type(ty);
+    borrowed.0
+}
+
+/// `MAX` in `Padded<impl IntoResponse, MAX>`, which is no type.
+fn looks_like_a_constant(ty: &Type) -> bool {
+    let Type::Path(path) = ty else { return false };
+    path.path.get_ident().is_some_and(|name| {
+        let name = name.to_string();
+        name.len() > 2 && !name.contains(char::is_lowercase)
+    })
 }
 
 /// Puts `_` in the place of each `impl Trait`.
@@ -160,41 +286,4 @@ impl VisitMut for Erase {
         }
         visit_mut::visit_type_mut(self, ty);
     }
-}
-
-/// A function inside the handler knows neither `Self` nor the type parameters of an `impl` block
-/// around it. Those cannot be seen from here; a name of one letter or two is taken for one.
-fn names_what_an_inner_item_cannot(sig: &Signature) -> bool {
-    let (generics, output) = (&sig.generics, &sig.output);
-    let bounds = &generics.where_clause;
-    any_ident(quote!(#generics #bounds #output), &|ident| {
-        let name = ident.to_string();
-        let looks_like_a_parameter = name.len() <= 2
-            && name.starts_with(|c: char| c.is_ascii_uppercase())
-            && name
-                .chars()
-                .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
-        name == "Self" || (looks_like_a_parameter && !declares(generics, ident))
-    })
-}
-
-fn declares(generics: &Generics, ident: &Ident) -> bool {
-    generics.params.iter().any(|param| match param {
-        GenericParam::Lifetime(_) => false,
-        GenericParam::Type(param) => param.ident == *ident,
-        GenericParam::Const(param) => param.ident == *ident,
-    })
-}
-
-fn mentions_any(ty: &Type, parameters: &[Parameter], generics: &Generics) -> bool {
-    let bounds = parameters.iter().flat_map(|parameter| &parameter.bounds);
-    any_ident(quote!(#ty #(#bounds)*), &|ident| declares(generics, ident))
-}
-
-fn any_ident(tokens: TokenStream, wanted: &dyn Fn(&Ident) -> bool) -> bool {
-    tokens.into_iter().any(|token| match token {
-        TokenTree::Ident(ident) => wanted(&ident),
-        TokenTree::Group(group) => any_ident(group.stream(), wanted),
-        _ => false,
-    })
 }

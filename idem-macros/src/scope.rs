@@ -2,14 +2,16 @@
 
 use proc_macro2::{Delimiter, Group, Ident, TokenStream};
 use quote::{ToTokens, quote};
+use syn::punctuated::Punctuated;
 use syn::spanned::Spanned as _;
-use syn::{Expr, ExprCall, Lit, LitStr};
+use syn::{Expr, ExprCall, ExprIndex, Lit, LitStr, Token};
 
-use crate::arguments::{Arguments, local};
+use crate::arguments::{Arguments, Opened, local};
 use crate::handler::Handler;
 use crate::mistakes::Mistakes;
 use crate::names;
 use crate::scope_names::{Names, not_at_once, root};
+use crate::words::code;
 
 /// One part of a scope.
 pub(crate) enum Part {
@@ -26,6 +28,7 @@ pub(crate) const CHOICES: &str = "`token` (the `Authorization` header), `header(
 
 /// Reads the parts of a scope, a tuple being one part after the other.
 pub(crate) fn parts(value: &Expr, handler: &Handler, mistakes: &mut Mistakes) -> Vec<Part> {
+    let names = Names::of(handler);
     match value {
         Expr::Paren(inner) => parts(&inner.expr, handler, mistakes),
         Expr::Group(inner) => parts(&inner.expr, handler, mistakes),
@@ -34,18 +37,54 @@ pub(crate) fn parts(value: &Expr, handler: &Handler, mistakes: &mut Mistakes) ->
             Vec::new()
         }
         Expr::Tuple(tuple) => {
+            let mut problems = Mistakes::default();
+            let differs = tuple.elems.iter().any(|element| differs(element, &names));
             let mut parts = Vec::new();
             for element in &tuple.elems {
-                parts.extend(part(element, true, handler, mistakes));
+                parts.extend(part(element, true, differs, &names, &mut problems));
             }
+            if problems.is_empty() && !differs {
+                problems.at(tuple, same_for_all());
+            }
+            mistakes.append(problems);
             parts
         }
-        value => part(value, false, handler, mistakes).into_iter().collect(),
+        value => {
+            let differs = differs(value, &names);
+            let part = part(value, false, differs, &names, mistakes);
+            part.into_iter().collect()
+        }
     }
 }
 
-fn part(value: &Expr, in_tuple: bool, handler: &Handler, mistakes: &mut Mistakes) -> Option<Part> {
-    let names = Names::of(handler);
+fn same_for_all() -> String {
+    format!(
+        "this scope is the same for every caller, because it names no argument of the handler; \
+         write {CHOICES}"
+    )
+}
+
+/// Whether a part of a scope names a built-in or an argument of the handler. `global` does not
+/// differ between callers, but says so.
+fn differs(value: &Expr, names: &Names) -> bool {
+    let is_built_in = |name: &Ident| {
+        ["token", "global", "header"]
+            .iter()
+            .any(|word| name == word)
+    };
+    let variables = names::variables(value);
+    variables
+        .iter()
+        .any(|name| names.bound(&name.to_string()) || is_built_in(name))
+}
+
+fn part(
+    value: &Expr,
+    in_tuple: bool,
+    differs: bool,
+    names: &Names,
+    mistakes: &mut Mistakes,
+) -> Option<Part> {
     match value {
         Expr::Path(path) if path.path.is_ident("token") && !names.bound("token") => {
             return Some(Part::Token);
@@ -61,13 +100,32 @@ fn part(value: &Expr, in_tuple: bool, handler: &Handler, mistakes: &mut Mistakes
             return None;
         }
         Expr::Call(call) => {
-            if let Some(result) = built_in_call(call, &names) {
+            if let Some(result) = built_in_call(call, names) {
                 return mistakes.take(result);
             }
         }
         Expr::Lit(literal) => {
-            if let Some(problem) = literal_problem(&literal.lit, in_tuple, &names) {
+            if let Some(problem) = literal_problem(&literal.lit, in_tuple, names) {
                 mistakes.at(value, problem);
+                return None;
+            }
+        }
+        Expr::Index(index) => {
+            if let Some(problem) = header_of_a_map(index, names) {
+                mistakes.at(value, problem);
+                return None;
+            }
+        }
+        Expr::Array(list) if !list.elems.is_empty() => {
+            mistakes.at(value, not_a_tuple(&list.elems));
+            return None;
+        }
+        Expr::Macro(list) if list.mac.path.is_ident("vec") => {
+            let parts = list
+                .mac
+                .parse_body_with(Punctuated::<Expr, Token![,]>::parse_terminated);
+            if let Ok(parts) = parts {
+                mistakes.at(value, not_a_tuple(&parts));
                 return None;
             }
         }
@@ -81,13 +139,40 @@ fn part(value: &Expr, in_tuple: bool, handler: &Handler, mistakes: &mut Mistakes
     }
     let problem = names
         .built_in_inside(value)
-        .or_else(|| names.unknown("scope", value))
+        .or_else(|| names.unknown("scope", value, differs))
         .or_else(|| not_at_once("scope", value));
     if let Some(problem) = problem {
         mistakes.push(problem);
         return None;
     }
+    if !differs && !in_tuple {
+        mistakes.at(value, same_for_all());
+        return None;
+    }
     Some(Part::Value(Box::new(value.clone())))
+}
+
+/// `headers["x-tenant"]`: the value of a header is no `Display`, but a scope of its own.
+fn header_of_a_map(index: &ExprIndex, names: &Names) -> Option<String> {
+    let Expr::Lit(literal) = &*index.index else {
+        return None;
+    };
+    let Lit::Str(name) = &literal.lit else {
+        return None;
+    };
+    let map = root(&index.expr)?.to_string();
+    (map.contains("header") && names.bound(&map)).then(|| {
+        let name = name.value();
+        format!("the value of a header is not `Display`; write `header(\"{name}\")`")
+    })
+}
+
+fn not_a_tuple(parts: &Punctuated<Expr, Token![,]>) -> String {
+    let written = match parts.first() {
+        Some(only) if parts.len() == 1 => code(only),
+        _ => code(quote!((#parts))),
+    };
+    format!("the parts of a scope stand in a tuple; write `{written}`")
 }
 
 fn built_in_call(call: &ExprCall, names: &Names) -> Option<syn::Result<Part>> {
@@ -154,14 +239,14 @@ fn literal_problem(literal: &Lit, in_tuple: bool, names: &Names) -> Option<Strin
             return Some(format!("a header's scope is written `header(\"{text}\")`"));
         }
     }
-    (!in_tuple).then(|| format!("this scope is the same for every caller; write {CHOICES}"))
+    (!in_tuple).then(same_for_all)
 }
 
 impl Part {
     /// The variables that the part names.
     pub(crate) fn names(&self) -> Vec<Ident> {
         match self {
-            Self::Value(value) => names::variables(value.to_token_stream()),
+            Self::Value(value) => names::variables(value),
             Self::Global | Self::Token | Self::Header(_) => Vec::new(),
         }
     }
@@ -173,8 +258,12 @@ impl Part {
             Self::Token => quote!(.token()),
             Self::Header(name) => quote!(.header(#name)),
             Self::Value(value) => {
-                let (part, reference) = (local("__idem_value"), reference_to(value));
-                let opened = arguments.opened(&self.names());
+                let part = local("__idem_value");
+                let (opened, value) = arguments.opened(value, &self.names());
+                let reference = match value {
+                    Opened::Reference(reference) => reference,
+                    Opened::Value(value) => reference_to(&value),
+                };
                 if opened.is_empty() {
                     quote!(.value(|#part| #part.is(#reference)))
                 } else {

@@ -1,10 +1,9 @@
 //! Which names a scope may use, and what it may do with them.
 
 use proc_macro2::Ident;
-use quote::quote;
+use syn::Expr;
 use syn::spanned::Spanned as _;
 use syn::visit::{self, Visit};
-use syn::{Expr, ExprCall};
 
 use crate::body_extractors::body_extractor;
 use crate::handler::Handler;
@@ -15,6 +14,8 @@ use crate::words::{all_of, nearest};
 pub(crate) struct Names {
     head: Vec<Ident>,
     last: Vec<Ident>,
+    /// Names that are constants, or variables after all.
+    capitals: Vec<Ident>,
     /// The last argument reads the body: its names are known, and of no use.
     last_is_body: bool,
 }
@@ -29,6 +30,11 @@ impl Names {
         Self {
             head: head.cloned().collect(),
             last: last.unwrap_or_default(),
+            capitals: handler
+                .arguments
+                .iter()
+                .flat_map(|argument| argument.capitals.clone())
+                .collect(),
             last_is_body: handler
                 .last()
                 .is_some_and(|last| body_extractor(&last.ty).is_some()),
@@ -40,59 +46,17 @@ impl Names {
     }
 
     pub(crate) fn bound(&self, name: &str) -> bool {
-        self.all().any(|bound| bound == name)
+        self.all().any(|bound| bound == name) || self.capitals.iter().any(|bound| bound == name)
     }
 
     /// The mistake of an expression that computes with `token`, `global` or `header`, as if they
     /// were variables.
     pub(crate) fn built_in_inside(&self, value: &Expr) -> Option<syn::Error> {
-        struct Finder<'a> {
-            names: &'a Names,
-            found: Option<Ident>,
-            is_shadowed: bool,
-        }
-        impl Finder<'_> {
-            fn look_at(&mut self, name: &Ident) {
-                let is_one = matches!(name.to_string().as_str(), "token" | "global" | "header");
-                if is_one && !self.names.bound(&name.to_string()) {
-                    self.found.get_or_insert_with(|| name.clone());
-                }
-            }
-        }
-        impl Visit<'_> for Finder<'_> {
-            fn visit_expr_path(&mut self, path: &syn::ExprPath) {
-                if let Some(name) = path.path.get_ident() {
-                    self.look_at(name);
-                }
-            }
-            fn visit_expr_call(&mut self, call: &ExprCall) {
-                // A function may well have such a name.
-                if !matches!(&*call.func, Expr::Path(_)) {
-                    self.visit_expr(&call.func);
-                }
-                call.args
-                    .iter()
-                    .for_each(|argument| self.visit_expr(argument));
-            }
-            fn visit_macro(&mut self, called: &syn::Macro) {
-                // Others may bind names of their own.
-                if called.path.is_ident("format") {
-                    for name in names::variables(quote!(#called)) {
-                        self.look_at(&name);
-                    }
-                }
-            }
-            fn visit_pat_ident(&mut self, _: &syn::PatIdent) {
-                self.is_shadowed = true;
-            }
-        }
-        let mut finder = Finder {
-            names: self,
-            found: None,
-            is_shadowed: false,
-        };
-        finder.visit_expr(value);
-        let name = finder.found.filter(|_| !finder.is_shadowed)?;
+        let is_one = |name: &String| matches!(name.as_str(), "token" | "global" | "header");
+        let name = names::values(value).into_iter().find(|name| {
+            let name = name.to_string();
+            is_one(&name) && !self.bound(&name)
+        })?;
         let written = match name.to_string().as_str() {
             "header" => "header(\"x-workspace-id\")".to_owned(),
             other => other.to_owned(),
@@ -105,8 +69,19 @@ impl Names {
     }
 
     /// The mistake of an expression that begins with a name that no argument has.
-    pub(crate) fn unknown(&self, argument: &str, value: &Expr) -> Option<syn::Error> {
-        let root = root(value)?;
+    ///
+    /// A name in lower case may be a static. Where the scope differs between callers by another
+    /// name, only a slip is a mistake for certain.
+    pub(crate) fn unknown(
+        &self,
+        argument: &str,
+        value: &Expr,
+        only_slips: bool,
+    ) -> Option<syn::Error> {
+        // In a scope that differs by nothing, any name may be the slip.
+        let first = || names::values(value).into_iter().next();
+        let root = root(value).cloned();
+        let root = root.or_else(|| first().filter(|_| !only_slips))?;
         let name = root.to_string();
         if self.bound(&name) {
             return None;
@@ -143,6 +118,7 @@ impl Names {
         };
         let hint = match other_word.or_else(|| nearest(&name, bound.clone().chain(built_in))) {
             Some(meant) => format!("did you mean `{meant}`? "),
+            None if only_slips => return None,
             None => String::new(),
         };
         let arguments = match bound.len() {
@@ -173,7 +149,7 @@ pub(crate) fn root(value: &Expr) -> Option<&Ident> {
     }
 }
 
-/// A scope is read at once and cannot fail: no `.await`, no `?`.
+/// A scope is read at once, cannot fail and has one value: no `.await`, no `?`, no `return`.
 pub(crate) fn not_at_once(argument: &str, value: &Expr) -> Option<syn::Error> {
     struct Finder<'a>(&'a str, Option<syn::Error>);
     impl Visit<'_> for Finder<'_> {
@@ -191,6 +167,15 @@ pub(crate) fn not_at_once(argument: &str, value: &Expr) -> Option<syn::Error> {
                 value.question_token.span(),
                 format!(
                     "`{}` cannot fail; let an extractor refuse the request, and name its result",
+                    self.0
+                ),
+            ));
+        }
+        fn visit_expr_return(&mut self, value: &syn::ExprReturn) {
+            self.1 = Some(syn::Error::new(
+                value.return_token.span,
+                format!(
+                    "`{}` has one value and cannot return early; write `if … {{ … }} else {{ … }}` with a value in both",
                     self.0
                 ),
             ));

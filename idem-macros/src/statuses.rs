@@ -1,5 +1,7 @@
 //! Reads the value of `record`: which answers are kept.
 
+use std::fmt;
+
 use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{Expr, ExprArray, Lit, LitInt};
@@ -53,6 +55,13 @@ impl Statuses {
                 Err(problem) => mistakes.at(element, problem),
             }
         }
+        for (at, element) in list.elems.iter().enumerate() {
+            if statuses.len() == list.elems.len()
+                && let Some(problem) = needless(&statuses, at)
+            {
+                mistakes.at(element, problem);
+            }
+        }
         (statuses.len() == list.elems.len()).then_some(Self::These(statuses))
     }
 
@@ -66,6 +75,29 @@ impl Statuses {
                 });
                 quote!(#private::Statuses::NONE #(#each)*)
             }
+        }
+    }
+}
+
+/// What is wrong with a status that changes nothing.
+fn needless(statuses: &[Status], at: usize) -> Option<String> {
+    let status = &statuses[at];
+    if statuses[..at].contains(status) {
+        return Some(format!("`{status}` is given twice; keep one of them"));
+    }
+    let Status::Code(code) = status else {
+        return None;
+    };
+    let class = Status::Class(code / 100);
+    let is_part = statuses.contains(&class);
+    is_part.then(|| format!("`{status}` is part of `{class}`; leave it out"))
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Class(class) => write!(f, "{class}xx"),
+            Self::Code(code) => write!(f, "{code}"),
         }
     }
 }
@@ -146,6 +178,14 @@ mod tests {
                 Status::Code(503)
             ]))
         );
+    }
+
+    #[test]
+    fn a_status_that_changes_nothing_is_a_mistake() {
+        let errors = read(&parse_quote!([2xx, 200, 404, 2xx])).expect_err("wrong");
+        assert!(errors.contains("`200` is part of `2xx`"), "{errors}");
+        assert!(errors.contains("`2xx` is given twice"), "{errors}");
+        assert!(!errors.contains("404"), "{errors}");
     }
 
     #[test]

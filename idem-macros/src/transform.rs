@@ -19,6 +19,7 @@ pub(crate) fn transform(arguments: TokenStream, item: TokenStream) -> (TokenStre
     };
     let args = Args::parse(arguments, &mut mistakes);
     check::doubled(&mut handler, &mut mistakes);
+    check::entry_point(&mut handler, &mut mistakes);
     let repair = check::signature(&handler, &mut mistakes);
     let plan = check::plan(&args, &handler, &mut mistakes);
     let item = if mistakes.is_empty() {

@@ -48,6 +48,8 @@ pub(crate) fn code(tokens: impl ToTokens) -> String {
         (" ,", ","),
         ("& ", "&"),
         (" (", "("),
+        (" . ", "."),
+        (" !", "!"),
     ] {
         text = text.replace(printed, written);
     }
@@ -105,6 +107,7 @@ mod tests {
             "Arc<dyn Fn(&str)>",
             "Result<A, B<C>>",
             "[u8]",
+            "(user.id, name!(1))",
         ] {
             let tokens: proc_macro2::TokenStream = text.parse().expect("tokens");
             assert_eq!(code(tokens), text);

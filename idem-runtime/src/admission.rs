@@ -1,6 +1,7 @@
 //! A request's way up to its claim: is there a key, and whose is it.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use axum::extract::Request;
 use http::header::{self, AsHeaderName, HeaderMap};
@@ -107,12 +108,15 @@ impl<T: Send + 'static> Admission<T> {
 
     /// `scope = expression`. It is read at once, and only for a request with a key.
     ///
+    /// The closure must return what [`ScopePart::is`] returns, so that no closure can return before
+    /// it adds its part: without the part, two callers would share a key.
+    ///
     /// # Panics
     ///
     /// When the value's own `Display` fails.
-    pub fn value(self, read: impl Fn(&mut ScopePart<'_>)) -> Self {
+    pub fn value(self, read: impl for<'a> Fn(ScopePart<'a>) -> ScopeAdded<'a>) -> Self {
         self.scoped(|scope, _| {
-            read(&mut ScopePart(scope));
+            let ScopeAdded(PhantomData) = read(ScopePart(scope));
             Ok(())
         })
     }
@@ -140,16 +144,22 @@ impl<T: Send + 'static> Admission<T> {
 #[derive(Debug)]
 pub struct ScopePart<'a>(&'a mut Scope);
 
-impl ScopePart<'_> {
+impl<'a> ScopePart<'a> {
     /// Adds `value`.
     ///
     /// # Panics
     ///
     /// When the value's own `Display` fails.
-    pub fn is<V: ScopeValue + ?Sized>(&mut self, value: &V) {
+    pub fn is<V: ScopeValue + ?Sized>(self, value: &V) -> ScopeAdded<'a> {
         self.0.add_value(value);
+        ScopeAdded(PhantomData)
     }
 }
+
+/// Proof that a [`ScopePart`] was added. Only [`ScopePart::is`] makes one, and the mutable borrow
+/// ties it to its own request.
+#[derive(Debug)]
+pub struct ScopeAdded<'a>(PhantomData<&'a mut Scope>);
 
 fn only_value(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&[u8]> {
     let mut values = headers.get_all(name).iter();
@@ -235,13 +245,22 @@ mod tests {
     #[tokio::test]
     async fn an_expression_is_read_only_for_a_request_with_a_key() {
         let reads = Cell::new(0);
-        let read = |part: &mut ScopePart| {
-            reads.set(reads.get() + 1);
-            part.is("user-7");
-        };
-        assert!(scope(admission(&[]).await.value(read)).is_none());
+        fn read(reads: &Cell<u32>) -> impl for<'a> Fn(ScopePart<'a>) -> ScopeAdded<'a> {
+            |part| {
+                reads.set(reads.get() + 1);
+                part.is("user-7")
+            }
+        }
+        assert!(scope(admission(&[]).await.value(read(&reads))).is_none());
         assert_eq!(reads.get(), 0);
-        assert!(scope(admission(&[("idempotency-key", "k")]).await.value(read)).is_some());
+        assert!(
+            scope(
+                admission(&[("idempotency-key", "k")])
+                    .await
+                    .value(read(&reads))
+            )
+            .is_some()
+        );
         assert_eq!(reads.get(), 1);
     }
 }

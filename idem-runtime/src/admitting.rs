@@ -85,7 +85,7 @@ impl<T: Send + 'static> Admitting<T> {
                         }
                     }
                     Poll::Pending => {
-                        lease.keep(cx);
+                        lease.keep();
                         return Poll::Pending;
                     }
                 },

@@ -5,12 +5,15 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use crate::backoff::jittered;
+use crate::deadline;
 use crate::decision::Decision;
 use crate::fingerprint::Fingerprint;
 use crate::idempotency::Idempotency;
+use crate::orphans::Orphans;
 use crate::policy::{InFlight, Policy};
 use crate::record_id::RecordId;
-use crate::settling::Settlement;
+use crate::settling;
 use crate::store::{Claim, Claimed, Holder, Owner, StoreError, StoreFuture};
 
 /// Tries at one claim, as long as the store errs in ways that pass.
@@ -28,11 +31,14 @@ pub(crate) struct Verdict {
     pub(crate) owner: Owner,
     /// Taken before the store was asked, so that the lease ends no later here than there.
     pub(crate) asked_at: Instant,
+    /// Whether a try at the claim was given up, which may still arrive.
+    pub(crate) has_stragglers: bool,
 }
 
 /// Asks the store for one request's claim.
 #[derive(Debug)]
 pub(crate) struct Claiming {
+    endpoint: &'static str,
     claim: Claim,
     /// Until when a first request that still runs is waited for, where the endpoint says so.
     give_up_at: Option<Instant>,
@@ -54,7 +60,7 @@ impl Claiming {
     ) -> Self {
         let give_up_at = match policy.in_flight {
             InFlight::Reject => None,
-            InFlight::Wait(patience) => Some(Instant::now() + patience),
+            InFlight::Wait(patience) => Some(deadline::after(Instant::now(), patience)),
         };
         let claim = Claim {
             id,
@@ -65,7 +71,11 @@ impl Claiming {
             on_unknown: policy.on_unknown,
             wait: give_up_at.is_some(),
         };
-        Self { claim, give_up_at }
+        Self {
+            endpoint: policy.endpoint,
+            claim,
+            give_up_at,
+        }
     }
 
     /// Asks the store; gives the verdict where the store answers at once, and nobody is waited for.
@@ -74,12 +84,15 @@ impl Claiming {
         idem: &Idempotency,
     ) -> Result<Result<Verdict, StoreError>, Box<Asked>> {
         let at = Instant::now();
+        if let Some(decision) = self.unwritten(idem) {
+            return Ok(Ok(self.verdict(decision, at)));
+        }
         match idem.store().claim(self.claim.clone()).try_now() {
             Ok(Ok(claimed @ Claimed::InFlight { .. })) if self.claim.wait => {
                 let answer = StoreFuture::ready(Ok(claimed));
                 Err(Box::new(Asked { answer, at }))
             }
-            Ok(answer) => Ok(answer.map(|claimed| self.verdict(claimed, at))),
+            Ok(answer) => Ok(self.conclude(idem, answer, at)),
             Err(answer) => Err(Box::new(Asked { answer, at })),
         }
     }
@@ -94,23 +107,33 @@ impl Claiming {
         asked: Box<Asked>,
     ) -> Result<Verdict, StoreError> {
         let Asked { answer, mut at } = *asked;
-        let mut claimed = answer_to(&self.claim, idem, answer).await?;
+        let mut has_stragglers = false;
+        let mut claimed = answer_to(&self.claim, idem, answer, &mut has_stragglers).await;
         let mut look_again = FIRST_LOOK;
         loop {
             let (give_up_at, lease_left, changed) = match (self.give_up_at, claimed) {
                 (
                     Some(give_up_at),
-                    Claimed::InFlight {
+                    Ok(Claimed::InFlight {
                         fingerprint,
                         lease_left,
                         changed,
-                    },
-                ) if at < give_up_at && fingerprint == self.claim.fingerprint => {
+                    }),
+                ) if at < give_up_at
+                    && fingerprint == self.claim.fingerprint
+                    && self.unwritten(idem).is_none() =>
+                {
                     (give_up_at, lease_left, changed)
                 }
-                (_, claimed) => return Ok(self.verdict(claimed, at)),
+                (_, claimed) => {
+                    let verdict = self.conclude(idem, claimed, at)?;
+                    return Ok(Verdict {
+                        has_stragglers,
+                        ..verdict
+                    });
+                }
             };
-            let until = give_up_at.min(at + lease_left);
+            let until = give_up_at.min(deadline::after(at, lease_left));
             if let Some(changed) = changed {
                 // Either way the store is asked again, and has the last word.
                 let _ = tokio::time::timeout_at(until, changed.wait()).await;
@@ -119,15 +142,62 @@ impl Claiming {
                 look_again = (look_again * 2).min(LAST_LOOK);
             }
             at = Instant::now();
-            claimed = answer_to(&self.claim, idem, idem.store().claim(self.claim.clone())).await?;
+            let again = idem.store().claim(self.claim.clone());
+            claimed = answer_to(&self.claim, idem, again, &mut has_stragglers).await;
         }
     }
 
-    fn verdict(&self, claimed: Claimed, asked_at: Instant) -> Verdict {
+    /// A record that the store does not have yet comes before what the store says, unless that is a
+    /// record too.
+    fn conclude(
+        &self,
+        idem: &Idempotency,
+        claimed: Result<Claimed, StoreError>,
+        asked_at: Instant,
+    ) -> Result<Verdict, StoreError> {
+        let unwritten = match claimed {
+            Ok(Claimed::Recorded { .. }) => None,
+            Ok(Claimed::Fresh { fence, attempt }) => {
+                self.settle_instead(idem, fence, attempt, asked_at)
+            }
+            _ => self.unwritten(idem),
+        };
+        let decision = match unwritten {
+            Some(decision) => decision,
+            None => Decision::of(claimed?, self.claim.fingerprint),
+        };
+        Ok(self.verdict(decision, asked_at))
+    }
+
+    /// What becomes of a request whose record this process holds.
+    fn unwritten(&self, idem: &Idempotency) -> Option<Decision> {
+        let record = idem.unwritten().find(&self.claim.id)?;
+        Some(Decision::of_unwritten(record, self.claim.fingerprint))
+    }
+
+    /// Settles a claim that was just granted, when this process holds the response of the attempt
+    /// before it: its handler has run, and the lease lapsed before the store had the record.
+    fn settle_instead(
+        &self,
+        idem: &Idempotency,
+        fence: u64,
+        attempt: u32,
+        asked_at: Instant,
+    ) -> Option<Decision> {
+        let Claim { id, owner, .. } = self.claim;
+        let late = idem.unwritten().take(&id, attempt)?;
+        let decision = Decision::of_unwritten(late.record.clone(), self.claim.fingerprint);
+        let holder = Holder { id, owner, fence };
+        settling::settle_with(late, self.endpoint, idem, holder, asked_at);
+        Some(decision)
+    }
+
+    fn verdict(&self, decision: Decision, asked_at: Instant) -> Verdict {
         Verdict {
-            decision: Decision::of(claimed, self.claim.fingerprint),
+            decision,
             owner: self.claim.owner,
             asked_at,
+            has_stragglers: false,
         }
     }
 }
@@ -141,13 +211,14 @@ async fn answer_to(
     claim: &Claim,
     idem: &Idempotency,
     first: StoreFuture<Claimed>,
+    has_stragglers: &mut bool,
 ) -> Result<Claimed, StoreError> {
     let pending = match first.try_now() {
         Ok(answer) => return answer,
         Err(pending) => pending,
     };
     let mut unanswered = Unanswered::new(idem, claim);
-    let deadline = Instant::now() + idem.store_timeout();
+    let deadline = deadline::after(Instant::now(), idem.store_timeout());
     let mut answer = half_until(deadline, pending).await;
     for retry in 1..TRIES {
         if matches!(answer, Ok(_) | Err(StoreError::Undecodable(_))) {
@@ -155,6 +226,8 @@ async fn answer_to(
         }
         tokio::time::sleep_until(deadline.min(Instant::now() + jittered(FIRST_BACKOFF * retry)))
             .await;
+        unanswered.sent += 1;
+        *has_stragglers = true;
         answer = half_until(deadline, idem.store().claim(claim.clone())).await;
     }
     if answer.is_ok() {
@@ -174,18 +247,12 @@ async fn half_until(
         .unwrap_or(Err(StoreError::TimedOut))
 }
 
-/// Somewhere between half of `pause` and the whole, so that waiters do not march in step.
-fn jittered(pause: Duration) -> Duration {
-    use std::hash::{BuildHasher, RandomState};
-    let random = RandomState::new().hash_one(0) % 1024;
-    let share = u32::try_from(random).unwrap_or_default();
-    pause / 2 + pause * share / 2048
-}
-
-/// A claim that the store may have granted without its claimer knowing. Its lease would end it; this
-/// gives it back at once, since nothing ran under it.
+/// A claim that the store may have granted without its claimer knowing. Dropped, it is looked for and
+/// given back, since nothing ran under it.
 struct Unanswered {
     claim: Option<(Idempotency, Claim)>,
+    /// How often it was sent.
+    sent: u32,
     runtime: Handle,
 }
 
@@ -193,6 +260,7 @@ impl Unanswered {
     fn new(idem: &Idempotency, claim: &Claim) -> Self {
         Self {
             claim: Some((idem.clone(), claim.clone())),
+            sent: 1,
             runtime: Handle::current(),
         }
     }
@@ -207,32 +275,7 @@ impl Drop for Unanswered {
         let Some((idem, claim)) = self.claim.take() else {
             return;
         };
-        self.runtime.spawn(async move {
-            let (id, owner) = (claim.id, claim.owner);
-            let answer = idem.in_time(idem.store().claim(claim)).await;
-            if let Ok(Claimed::Fresh { fence, attempt }) = answer {
-                let holder = Holder { id, owner, fence };
-                let given_back = Settlement::give_back(attempt).apply(&idem, holder);
-                // Where this fails too, the lease ends it.
-                let _ = idem.in_time(given_back).await;
-            }
-        });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_two_pauses_are_alike() {
-        let pause = Duration::from_millis(500);
-        let pauses: Vec<_> = (0..100).map(|_| jittered(pause)).collect();
-        assert!(pauses.iter().all(|it| (pause / 2..pause).contains(it)));
-        let mut shares = pauses.clone();
-        shares.sort();
-        shares.dedup();
-        // Of 1024 that there are, a few may be drawn twice.
-        assert!(shares.len() > 50, "{shares:?}");
+        let Claim { id, owner, .. } = claim;
+        Orphans::add(&idem, id, owner, claim.retention, self.sent, &self.runtime);
     }
 }

@@ -11,6 +11,7 @@ use crate::attempt::{self, Attempt};
 use crate::claiming::{Claiming, Verdict};
 use crate::decision::Decision;
 use crate::deferred::Intake;
+use crate::degraded;
 use crate::fingerprint::Fingerprint;
 use crate::idempotency::Idempotency;
 use crate::key;
@@ -211,13 +212,17 @@ impl Deciding {
                     self.idem.clone(),
                     holder,
                     claimed.fingerprint,
-                    verdict.asked_at,
+                    &verdict,
                     known,
                 )));
             }
             Decision::Replay(record) => {
                 self.decided(id, outcome);
                 return Decided::Answer(self.idem.replay(&record));
+            }
+            Decision::ReplayUnwritten(record) => {
+                self.decided(id, outcome);
+                return Decided::Answer(degraded::unrecorded(self.idem.replay(&record)));
             }
             Decision::Mismatch => Problem::key_reused(),
             Decision::InFlight => Problem::key_in_flight(),

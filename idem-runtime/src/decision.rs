@@ -11,6 +11,8 @@ pub(crate) enum Decision {
     Run { fence: u64, attempt: u32 },
     /// A record answers it.
     Replay(Record),
+    /// A record answers it that this process holds and the store does not have yet.
+    ReplayUnwritten(Record),
     /// The first request still runs.
     InFlight,
     /// The key was used with another request.
@@ -41,10 +43,19 @@ impl Decision {
         }
     }
 
+    /// What becomes of a request whose record the store does not have yet.
+    pub(crate) fn of_unwritten(record: Record, fingerprint: Fingerprint) -> Self {
+        if record.fingerprint() == fingerprint {
+            Self::ReplayUnwritten(record)
+        } else {
+            Self::Mismatch
+        }
+    }
+
     pub(crate) const fn outcome(&self) -> Outcome {
         match self {
             Self::Run { .. } => Outcome::Fresh,
-            Self::Replay(_) => Outcome::Replayed,
+            Self::Replay(_) | Self::ReplayUnwritten(_) => Outcome::Replayed,
             Self::InFlight => Outcome::InFlight,
             Self::Mismatch => Outcome::Mismatch,
             Self::Unknown => Outcome::Unknown,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -14,11 +14,13 @@ use tokio_util::task::TaskTracker;
 use crate::dialect::Dialect;
 use crate::fingerprint::{Fingerprint, FingerprintDigest};
 use crate::key;
+use crate::orphans::Orphans;
 use crate::policy::FingerprintMode;
 use crate::problem::Problem;
 use crate::record_id::RecordId;
 use crate::scope::Scope;
 use crate::store::{Entry, MemoryStore, Record, Settled, Store, StoreError, StoreFuture};
+use crate::unwritten::Unwritten;
 
 /// The settings of one service, its store, and what its operators can do.
 ///
@@ -64,6 +66,8 @@ struct Inner {
     on_store_error: OnStoreError,
     render: Option<Box<Render>>,
     attempts: TaskTracker,
+    unwritten: Unwritten,
+    orphans: Orphans,
 }
 
 type Render = dyn Fn(&Problem) -> Response + Send + Sync;
@@ -102,6 +106,13 @@ impl AsIdempotency for Idempotency {
 }
 
 impl<R: AsIdempotency + ?Sized> AsIdempotency for &R {
+    fn as_idempotency(&self) -> &Idempotency {
+        (**self).as_idempotency()
+    }
+}
+
+/// `runtime = IDEM` with a `static IDEM: LazyLock<Idempotency>`.
+impl<R: AsIdempotency, F: FnOnce() -> R> AsIdempotency for LazyLock<R, F> {
     fn as_idempotency(&self) -> &Idempotency {
         (**self).as_idempotency()
     }
@@ -156,17 +167,22 @@ impl Idempotency {
     /// Removes what the store holds under `id`, and says whether there was anything.
     ///
     /// The next request with this key runs the handler. That is so for a claim in flight too: its
-    /// handler runs on and is no longer recorded.
+    /// handler runs on and is no longer recorded. A record that this process holds because the store could
+    /// not take it in time is removed as well.
     ///
     /// # Errors
     ///
     /// When the store does not answer in time.
     pub async fn forget(&self, id: RecordId) -> Result<bool, StoreError> {
-        self.in_time(self.inner.store.forget(id)).await
+        let unwritten = self.inner.unwritten.forget(&id);
+        let was_stored = self.in_time(self.inner.store.forget(id)).await?;
+        let was_unwritten = unwritten.confirm();
+        Ok(was_stored || was_unwritten)
     }
 
     /// Settles a key whose outcome is unknown with the answer that its retries are to get, for
-    /// `ttl` from now. Says whether it took effect: a key that is not unknown is left alone.
+    /// `ttl` from now. Says whether it took effect: a key that is not unknown is left alone, and so is one
+    /// whose record this process holds and has yet to write.
     ///
     /// Set-Cookie and hop-by-hop headers are left out, as from a handler's answer. To have the key
     /// run again instead, [`forget`](Self::forget) it.
@@ -186,6 +202,10 @@ impl Idempotency {
         else {
             return Ok(false);
         };
+        if self.inner.unwritten.find(&id).is_some() {
+            // This process knows the outcome, and writes it as soon as it can.
+            return Ok(false);
+        }
         let headers =
             crate::answer::KeptHeaders::new(answer.headers(), self.inner.record_set_cookie);
         let record = Record::answer_with(
@@ -205,8 +225,11 @@ impl Idempotency {
         Ok(settled == Settled::Done)
     }
 
-    /// Waits until no handler runs under a claim any more, or until `timeout` has passed. Returns
-    /// how many still run.
+    /// Waits until no handler runs under a claim any more and everything is settled, or until `timeout`
+    /// has passed. Returns how many attempts and background tasks are left.
+    ///
+    /// That includes records which the store could not take in time, and claims whose reply was lost:
+    /// both are tried again while the store is away.
     ///
     /// A handler whose client has gone runs on in the background; axum's graceful shutdown does not
     /// wait for it. Call this behind it:
@@ -222,8 +245,8 @@ impl Idempotency {
     /// # }
     /// ```
     ///
-    /// What still runs at the deadline is left to its lease: it is not released, since its work may
-    /// be half done. Cancel-safe.
+    /// What is left at the deadline is left to its lease: it is not released, since its work may be half
+    /// done. When the process ends then, a record that is not in the store yet is lost. Cancel-safe.
     pub async fn drain(&self, timeout: Duration) -> usize {
         let attempts = &self.inner.attempts;
         attempts.close();
@@ -234,7 +257,7 @@ impl Idempotency {
             tracing::warn!(
                 target: crate::TARGET,
                 running = attempts.len(),
-                "handlers still run at the drain's deadline; their claims are left to their leases"
+                "attempts still run or wait to be settled at the drain's deadline; their claims are left to their leases"
             );
         }
         attempts.len()
@@ -272,12 +295,17 @@ impl Idempotency {
 
     /// Awaits the store for no longer than the service allows.
     pub(crate) async fn in_time<T>(&self, answer: StoreFuture<T>) -> Result<T, StoreError> {
-        match answer.try_now() {
-            Ok(answer) => answer,
-            Err(pending) => tokio::time::timeout(self.inner.store_timeout, pending)
-                .await
-                .unwrap_or(Err(StoreError::TimedOut)),
-        }
+        within(self.inner.store_timeout, answer).await
+    }
+
+    /// The records that the store does not have yet.
+    pub(crate) fn unwritten(&self) -> &Unwritten {
+        &self.inner.unwritten
+    }
+
+    /// The claims that the store may have granted unheard.
+    pub(crate) fn orphans(&self) -> &Orphans {
+        &self.inner.orphans
     }
 
     pub(crate) fn dialect(&self) -> &Dialect {
@@ -352,6 +380,16 @@ impl Idempotency {
     }
 }
 
+/// Awaits the store for no longer than `limit`.
+pub(crate) async fn within<T>(limit: Duration, answer: StoreFuture<T>) -> Result<T, StoreError> {
+    match answer.try_now() {
+        Ok(answer) => answer,
+        Err(pending) => tokio::time::timeout(limit, pending)
+            .await
+            .unwrap_or(Err(StoreError::TimedOut)),
+    }
+}
+
 impl fmt::Debug for Idempotency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Idempotency")
@@ -421,8 +459,8 @@ impl IdempotencyBuilder {
 
     /// How long a claim outlives its process. 30 seconds by default, and at least 3 milliseconds.
     ///
-    /// It is renewed at a third of this while the handler lives, so it need not cover the handler's
-    /// run. A handler that blocks its thread cannot be seen to live: one that does so for longer
+    /// It is renewed at a third of this while the handler lives, whether or not its request is polled, so it
+    /// need not cover the handler's run. A handler that blocks its thread cannot be seen to live: one that does so for longer
     /// than the lease may be run again beside itself.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease.clamp(Duration::from_millis(3), LONGEST);
@@ -502,6 +540,8 @@ impl IdempotencyBuilder {
             on_store_error: self.on_store_error,
             render: self.render,
             attempts: TaskTracker::new(),
+            unwritten: Unwritten::default(),
+            orphans: Orphans::default(),
         });
         Idempotency {
             inner,

@@ -1,14 +1,11 @@
 //! The claimer's right to run and to settle.
 
 use std::fmt;
-use std::task::Context;
 
 use axum::response::Response;
-use http::{HeaderName, HeaderValue};
 
+use crate::degraded;
 use crate::running::Running;
-
-const DEGRADED: HeaderName = HeaderName::from_static("idempotency-degraded");
 
 /// The claimer's right to run and to settle; or none, where a request runs without protection.
 ///
@@ -28,21 +25,20 @@ pub(crate) enum Unprotected {
 }
 
 impl Unprotected {
-    /// The answer of a handler that ran so; it says so where the request has a key.
-    pub(crate) fn mark(self, mut response: Response) -> Response {
-        if matches!(self, Self::Degraded) {
-            let value = HeaderValue::from_static("true");
-            response.headers_mut().insert(DEGRADED, value);
+    /// The response of a handler that ran so. It is marked when the request has a key.
+    pub(crate) fn mark(self, response: Response) -> Response {
+        match self {
+            Self::Unkeyed => response,
+            Self::Degraded => degraded::unprotected(response),
         }
-        response
     }
 }
 
 impl Lease {
-    /// Renews what is due while the body extractor works, and arranges to be polled again.
-    pub(crate) fn keep(&mut self, cx: &mut Context<'_>) {
+    /// Keeps the lease while the body extractor waits.
+    pub(crate) fn keep(&mut self) {
         if let Self::Held(running) = self {
-            running.keep(cx);
+            running.keep();
         }
     }
 

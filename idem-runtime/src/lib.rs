@@ -1,15 +1,21 @@
 //! Everything of `axum-idem` that runs. Use it by way of that crate; its generated code and this
 //! runtime move together.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod admission;
 mod admitting;
 mod answer;
 mod attempt;
+mod background;
+mod backoff;
 mod canonical_json;
 mod claiming;
+mod deadline;
 mod deciding;
 mod decision;
 mod deferred;
+mod degraded;
 mod dialect;
 mod digest;
 mod fingerprint;
@@ -18,6 +24,7 @@ mod idempotency;
 mod key;
 mod layer;
 mod lease;
+mod orphans;
 mod policy;
 mod problem;
 #[cfg(test)]
@@ -32,6 +39,7 @@ pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod trace;
+mod unwritten;
 
 pub use answer::DoNotRecord;
 pub use attempt::Attempt;

@@ -12,20 +12,22 @@ use axum::body::Body;
 use axum::response::Response;
 use http::StatusCode;
 use http::response::Parts;
-use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
-use tracing::{Instrument, Span};
+use tracing::Instrument;
 
 use crate::answer::{self, Collected, Collector, DoNotRecord, KeptHeaders};
 use crate::attempt::Attempt;
+use crate::background::Background;
+use crate::claiming::Verdict;
+use crate::deadline;
+use crate::degraded;
 use crate::fingerprint::Fingerprint;
-use crate::heartbeat::Heartbeat;
+use crate::heartbeat::{Heartbeat, Leaseholder};
 use crate::idempotency::Idempotency;
 use crate::policy::Policy;
-use crate::settling::{self, Settlement, Settler};
-use crate::store::{Holder, Record};
-use crate::trace;
+use crate::settling::{self, FirstTry, Settlement, Settler};
+use crate::store::{Holder, Record, Settled};
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -43,6 +45,8 @@ struct Work {
     policy: &'static Policy,
     idem: Idempotency,
     holder: Holder,
+    /// Whether a try at the claim was given up, which may still arrive.
+    has_stragglers: bool,
     fingerprint: Fingerprint,
     stage: Stage,
     /// The status of the handler's answer: from then on its work is done.
@@ -52,27 +56,10 @@ struct Work {
     heartbeat: Heartbeat,
     /// What the handler can know of itself.
     attempt: Attempt,
-    /// Known from the first time that it waits: before that nobody can leave it.
+    /// Set at the first `Pending`.
     background: Option<Background>,
     /// Makes `drain` wait.
     _tracked: TaskTrackerToken,
-}
-
-/// Where an attempt goes on when its request is gone.
-#[derive(Clone)]
-struct Background {
-    runtime: Handle,
-    span: Span,
-}
-
-impl Background {
-    /// None where there is no runtime.
-    fn of_this_task() -> Option<Self> {
-        Some(Self {
-            runtime: Handle::try_current().ok()?,
-            span: trace::current_span(),
-        })
-    }
 }
 
 enum Stage {
@@ -84,7 +71,7 @@ enum Stage {
         body: Body,
         collector: Collector,
     },
-    Settling(BoxFuture<()>, Response),
+    Settling(BoxFuture<FirstTry>, Response),
     Settled(Response),
     Ended,
 }
@@ -95,17 +82,18 @@ impl Running {
         idem: Idempotency,
         holder: Holder,
         fingerprint: Fingerprint,
-        claimed_at: Instant,
+        verdict: &Verdict,
         attempt: Attempt,
     ) -> Self {
         let work = Work {
             policy,
             holder,
+            has_stragglers: verdict.has_stragglers,
             fingerprint,
             stage: Stage::Claimed,
             answered: None,
             is_polling: false,
-            heartbeat: Heartbeat::new(claimed_at, idem.lease()),
+            heartbeat: Heartbeat::new(verdict.asked_at, idem.lease()),
             attempt,
             background: None,
             _tracked: idem.attempts().token(),
@@ -117,10 +105,10 @@ impl Running {
         }
     }
 
-    /// Renews the lease where that is due, before the handler begins.
-    pub(crate) fn keep(&mut self, cx: &mut Context<'_>) {
+    /// Keeps the lease while the body extractor waits, before the handler begins.
+    pub(crate) fn keep(&mut self) {
         if let Some(work) = &mut self.work {
-            work.keep(cx);
+            work.keep();
         }
     }
 
@@ -137,7 +125,8 @@ impl Running {
             work.stage = if work.policy.record_rejections {
                 work.answered(rejection)
             } else {
-                work.settling(work.give_back(), rejection)
+                let settlement = work.give_back();
+                work.settling(settlement, rejection)
             };
         }
         self
@@ -169,23 +158,27 @@ impl Work {
                 next => self.stage = next,
             }
         }
-        self.keep(cx);
+        self.keep();
         Poll::Pending
     }
 
-    fn keep(&mut self, cx: &mut Context<'_>) {
+    /// Keeps the lease from now on, and the way into the background. Until the first `Pending` nobody
+    /// can drop the future half way.
+    fn keep(&mut self) {
         if self.background.is_none() {
             self.background = Background::of_this_task();
         }
-        self.heartbeat.poll(cx, &self.idem, self.holder, || {
-            tracing::warn!(
-                target: crate::TARGET,
-                endpoint = self.policy.endpoint,
-                record = %self.holder.id.short(),
-                "the lease was lost while the handler runs; its answer will go to its own client only"
-            );
-            self.attempt.lose();
-        });
+        if let Some(background) = &self.background
+            // Whoever settles the attempt has the lease by then.
+            && !matches!(self.stage, Stage::Settling(..))
+        {
+            self.heartbeat.arm(background, || Leaseholder {
+                endpoint: self.policy.endpoint,
+                idem: self.idem.clone(),
+                holder: self.holder,
+                attempt: Some(self.attempt.clone()),
+            });
+        }
     }
 
     /// What comes after the current stage, once that has come to its end.
@@ -204,9 +197,9 @@ impl Work {
                 Poll::Ready(self.collected(collected))
             }
             Stage::Settling(settled, _) => {
-                ready!(settled.as_mut().poll(cx));
+                let first_try = ready!(settled.as_mut().poll(cx));
                 Poll::Ready(match mem::replace(&mut self.stage, Stage::Ended) {
-                    Stage::Settling(_, response) => Stage::Settled(response),
+                    Stage::Settling(_, response) => settled_with(first_try, response),
                     other => other,
                 })
             }
@@ -225,7 +218,8 @@ impl Work {
         let limit = self.idem.max_recorded_body();
         let announced = answer::announced_len(&response);
         if answer::cannot_be_kept(&response, announced, limit) {
-            return self.settling(self.not_kept(response.status()), response);
+            let settlement = self.not_kept(response.status());
+            return self.settling(settlement, response);
         }
         let (parts, body) = response.into_parts();
         Stage::Reading {
@@ -251,10 +245,10 @@ impl Work {
                 );
                 self.settling(settlement, Response::from_parts(parts, Body::from(body)))
             }
-            Collected::NotKept(body) => self.settling(
-                self.not_kept(parts.status),
-                Response::from_parts(parts, body),
-            ),
+            Collected::NotKept(body) => {
+                let settlement = self.not_kept(parts.status);
+                self.settling(settlement, Response::from_parts(parts, body))
+            }
         }
     }
 
@@ -273,45 +267,54 @@ impl Work {
         self.complete(Record::not_kept(self.fingerprint, status))
     }
 
-    /// The answer goes out when the store has acknowledged what became of the attempt.
-    fn settling(&self, settlement: Settlement, response: Response) -> Stage {
+    /// The response goes out when the store has acknowledged what became of the attempt, or when it
+    /// failed to do so in time.
+    fn settling(&mut self, settlement: Settlement, response: Response) -> Stage {
         match self.settle(settlement) {
-            None => Stage::Settled(response),
-            Some(settled) => Stage::Settling(settled, response),
+            Ok(first_try) => settled_with(first_try, response),
+            Err(pending) => Stage::Settling(pending, response),
         }
     }
 
-    /// Settles where nobody waits for it.
-    fn settle_unattended(&self, settlement: Settlement) {
-        if let Some(settled) = self.settle(settlement)
+    /// Settles while nobody waits for it.
+    fn settle_unattended(&mut self, settlement: Settlement) {
+        if let Err(pending) = self.settle(settlement)
             && let Some(background) = self.background()
         {
-            background.runtime.spawn(settled);
+            self.idem.attempts().spawn_on(pending, &background.runtime);
         }
     }
 
-    /// Tells the store what became of the attempt. Gives a future where it does not answer at once.
-    fn settle(&self, settlement: Settlement) -> Option<BoxFuture<()>> {
-        match settlement.apply(&self.idem, self.holder).try_now() {
-            Ok(Ok(settled)) => {
-                settling::report(self.policy.endpoint, self.holder, &settlement, settled);
-                None
+    /// Tells the store what became of the attempt. Returns a future when the store does not reply at
+    /// once.
+    fn settle(&mut self, settlement: Settlement) -> Result<FirstTry, BoxFuture<FirstTry>> {
+        let reply = settlement.apply(&self.idem, self.holder);
+        match reply.try_now() {
+            Ok(Ok(Settled::Done)) => {
+                settling::report(
+                    self.policy.endpoint,
+                    self.holder,
+                    &settlement,
+                    Settled::Done,
+                );
+                Ok(FirstTry::Over)
             }
-            Ok(Err(error)) => {
-                self.settler().try_again(settlement, &error);
-                None
-            }
-            Err(answer) => Some(Box::pin(self.settler().settle(settlement, answer))),
+            Ok(Ok(Settled::Lost)) => Ok(self.settler().conclude(&settlement, Settled::Lost, None)),
+            Ok(Err(error)) => Ok(self.settler().try_again(settlement, None, &error)),
+            Err(reply) => Err(Box::pin(self.settler().settle(settlement, reply))),
         }
     }
 
-    fn settler(&self) -> Settler {
+    fn settler(&mut self) -> Settler {
         Settler {
             endpoint: self.policy.endpoint,
             idem: self.idem.clone(),
             holder: self.holder,
-            held_until: self.heartbeat.held_until(),
-            runtime: self.background().map(|background| background.runtime),
+            attempt: self.attempt.number(),
+            heartbeat: self.heartbeat.hand_over(),
+            expires_at: deadline::after(Instant::now(), self.policy.ttl),
+            has_stragglers: self.has_stragglers,
+            background: self.background(),
         }
     }
 
@@ -320,19 +323,27 @@ impl Work {
     }
 
     /// Ends an attempt that was cut off, by a panic or with its runtime.
-    fn cut_off(&self) {
+    fn cut_off(&mut self) {
         if let Some(status) = self.answered {
             // The work is done: a retry must not do it again, though it cannot have the answer.
-            self.settle_unattended(self.not_kept(status));
+            let settlement = self.not_kept(status);
+            self.settle_unattended(settlement);
         } else {
             self.settle_unattended(Settlement::Abandon);
         }
     }
 }
 
+fn settled_with(first_try: FirstTry, response: Response) -> Stage {
+    Stage::Settled(match first_try {
+        FirstTry::Over => response,
+        FirstTry::Unrecorded => degraded::unrecorded(response),
+    })
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
-        let Some(work) = self.work.take() else {
+        let Some(mut work) = self.work.take() else {
             return;
         };
         if work.is_polling {
@@ -341,7 +352,10 @@ impl Drop for Running {
         }
         match work.stage {
             Stage::Ended => {}
-            Stage::Claimed => work.settle_unattended(work.give_back()),
+            Stage::Claimed => {
+                let settlement = work.give_back();
+                work.settle_unattended(settlement);
+            }
             _ if self.in_background => work.cut_off(),
             _ => {
                 let Some(Background { runtime, span }) = work.background() else {

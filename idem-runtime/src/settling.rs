@@ -2,20 +2,22 @@
 
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use crate::background::Background;
+use crate::backoff::Backoff;
+use crate::deadline;
+use crate::heartbeat::{Heartbeat, Leaseholder};
 use crate::idempotency::Idempotency;
+use crate::orphans::Orphans;
 use crate::store::{Holder, Record, Settled, StoreError, StoreFuture};
 use crate::trace::{self, Outcome};
-
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LAST_PAUSE: Duration = Duration::from_secs(2);
+use crate::unwritten::{Held, Late};
 
 /// What became of an attempt.
 #[derive(Clone, Debug)]
 pub(crate) enum Settlement {
-    /// Its answer is kept, or the note that there was one.
+    /// Its response is kept, or the note that there was one.
     Complete { record: Record, ttl: Duration },
     /// The key is free.
     Release,
@@ -24,7 +26,8 @@ pub(crate) enum Settlement {
 }
 
 impl Settlement {
-    /// Nothing of this attempt ran. Whether an earlier one did is as unknown as it was.
+    /// The handler did not run in this attempt. An earlier attempt may have, so the claim of a
+    /// takeover is abandoned, not released.
     pub(crate) const fn give_back(attempt: u32) -> Self {
         if attempt > 1 {
             Self::Abandon
@@ -50,74 +53,175 @@ impl Settlement {
     }
 }
 
+/// How the first try to settle an attempt ended, for the response that waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FirstTry {
+    /// The response may go out as it is.
+    Over,
+    /// The store does not have the record yet.
+    Unrecorded,
+}
+
 /// Settles one attempt whose store did not answer at once.
-#[derive(Debug)]
 pub(crate) struct Settler {
     pub(crate) endpoint: &'static str,
     pub(crate) idem: Idempotency,
     pub(crate) holder: Holder,
-    pub(crate) held_until: Instant,
-    /// Without one there is no background, and the lease ends what could not be settled.
-    pub(crate) runtime: Option<Handle>,
+    /// The number of the attempt.
+    pub(crate) attempt: u32,
+    pub(crate) heartbeat: Heartbeat,
+    /// When the `ttl` has passed, counted from the response.
+    pub(crate) expires_at: Instant,
+    /// Whether a try at the claim was given up, which may still arrive.
+    pub(crate) has_stragglers: bool,
+    /// `None` outside of a runtime. Then nothing is tried again.
+    pub(crate) background: Option<Background>,
 }
 
 impl Settler {
-    /// Awaits the answer of the store.
-    pub(crate) async fn settle(self, settlement: Settlement, answer: StoreFuture<Settled>) {
-        match self.idem.in_time(answer).await {
-            Ok(settled) => report(self.endpoint, self.holder, &settlement, settled),
-            Err(error) => self.try_again(settlement, &error),
+    /// Awaits the store's first reply.
+    pub(crate) async fn settle(
+        mut self,
+        settlement: Settlement,
+        reply: StoreFuture<Settled>,
+    ) -> FirstTry {
+        let mut held = None;
+        let settlement = if self.heartbeat.outlasts(self.idem.store_timeout()) {
+            settlement
+        } else {
+            // The lease may lapse before the store replies, and a retry be granted the next attempt.
+            self.renew();
+            self.hold(settlement, &mut held)
+        };
+        match self.idem.in_time(reply).await {
+            Ok(settled) => self.conclude(&settlement, settled, held),
+            Err(error) => self.try_again(settlement, held, &error),
         }
     }
 
-    /// When the store fails, the claim stays, and the rest goes on in the background: the work is done,
-    /// and its client gets its answer.
-    pub(crate) fn try_again(self, settlement: Settlement, error: &StoreError) {
+    /// The store has replied.
+    pub(crate) fn conclude(
+        self,
+        settlement: &Settlement,
+        settled: Settled,
+        mut held: Option<Held>,
+    ) -> FirstTry {
+        if settled == Settled::Lost {
+            let _ = self.hold(settlement.clone(), &mut held);
+        }
+        report(self.endpoint, self.holder, settlement, settled);
+        if self.has_stragglers
+            && let (Settlement::Release, Some(background)) = (settlement, &self.background)
+        {
+            // It would be granted, and nobody would know.
+            let Holder { id, owner, .. } = self.holder;
+            let retention = self.expires_at.saturating_duration_since(Instant::now());
+            let runtime = &background.runtime;
+            Orphans::add(&self.idem, id, owner, retention, 2, runtime);
+        }
+        if let (Settled::Lost, Some(held)) = (settled, held) {
+            // The claim may be one of this process, whose reply is under way or was given up.
+            let window = self.idem.lease().saturating_add(self.idem.store_timeout());
+            held.overtaken(deadline::after(Instant::now(), window));
+        }
+        FirstTry::Over
+    }
+
+    /// The store has failed. The rest goes on in the background: the work is done, and its client gets
+    /// its response.
+    pub(crate) fn try_again(
+        self,
+        settlement: Settlement,
+        held: Option<Held>,
+        error: &StoreError,
+    ) -> FirstTry {
+        let (first_try, message) = match settlement {
+            Settlement::Complete { .. } => (
+                FirstTry::Unrecorded,
+                "a response could not be recorded in time; it is tried again until its ttl has \
+                 passed, and until then this process alone replays it",
+            ),
+            Settlement::Release | Settlement::Abandon => (
+                FirstTry::Over,
+                "an attempt could not be settled in time; it is tried again",
+            ),
+        };
         tracing::error!(
             target: crate::TARGET,
             endpoint = self.endpoint,
             record = %self.holder.id.short(),
             outcome = %settlement.outcome(),
             error = error as &dyn std::error::Error,
-            "the store could not settle an attempt; it is tried again while the lease holds"
+            "{message}"
         );
-        if let Some(runtime) = self.runtime.clone() {
+        self.keep_trying_in_background(settlement, held);
+        first_try
+    }
+
+    fn keep_trying_in_background(mut self, settlement: Settlement, mut held: Option<Held>) {
+        let settlement = self.hold(settlement, &mut held);
+        if matches!(settlement, Settlement::Complete { .. }) {
+            self.renew();
+        }
+        if let Some(Background { runtime, .. }) = self.background.clone() {
             let attempts = self.idem.attempts().clone();
-            attempts.spawn_on(self.keep_trying(settlement), &runtime);
+            attempts.spawn_on(self.keep_trying(settlement, held), &runtime);
         }
     }
 
-    async fn keep_trying(mut self, settlement: Settlement) {
-        let give_up_at = match &settlement {
-            Settlement::Complete { ttl, .. } => Instant::now() + *ttl,
-            // A lease that is not renewed has the same effect a little later.
-            Settlement::Release | Settlement::Abandon => self.held_until,
+    /// Renews the lease, so that no other process takes over while the record is late.
+    fn renew(&mut self) {
+        if let Some(background) = &self.background {
+            self.heartbeat.arm(background, || Leaseholder {
+                endpoint: self.endpoint,
+                idem: self.idem.clone(),
+                holder: self.holder,
+                attempt: None,
+            });
+        }
+    }
+
+    /// Has this process replay a record, unless it does so already.
+    fn hold(&self, settlement: Settlement, held: &mut Option<Held>) -> Settlement {
+        match settlement {
+            Settlement::Complete { record, ttl } if held.is_none() => {
+                let late = Late {
+                    record,
+                    attempt: self.attempt,
+                    expires_at: self.expires_at,
+                };
+                let (entry, record) = Held::new(&self.idem, self.holder.id, late);
+                *held = Some(entry);
+                Settlement::Complete { record, ttl }
+            }
+            settlement => settlement,
+        }
+    }
+
+    async fn keep_trying(self, mut settlement: Settlement, held: Option<Held>) {
+        let give_up_at = match settlement {
+            Settlement::Complete { .. } | Settlement::Release => self.expires_at,
+            // The end of the lease has the same effect.
+            Settlement::Abandon => self.heartbeat.held_until(),
         };
-        let mut pause = FIRST_PAUSE.min(self.idem.lease() / 3);
+        let mut backoff = Backoff::new();
         loop {
-            tokio::time::sleep(pause).await;
-            // Well within a lease, so that each try finds the claim held.
-            pause = (pause * 2).min(LAST_PAUSE).min(self.idem.lease() / 3);
-            if Instant::now() >= self.held_until.min(give_up_at) {
+            let next = deadline::after(Instant::now(), backoff.pause());
+            tokio::time::sleep_until(next.min(give_up_at)).await;
+            if next >= give_up_at {
                 break;
             }
-            let answer = self
-                .idem
-                .in_time(settlement.apply(&self.idem, self.holder))
-                .await;
-            if let Ok(settled) = answer {
-                return report(self.endpoint, self.holder, &settlement, settled);
+            if held.as_ref().is_some_and(|held| !held.is_there()) {
+                // Forgotten by an operator, or settled under a later claim.
+                return;
             }
-            if matches!(settlement, Settlement::Complete { .. }) {
-                let asked_at = Instant::now();
-                let lease = self.idem.lease();
-                let renewed = self
-                    .idem
-                    .in_time(self.idem.store().renew(self.holder, lease))
-                    .await;
-                if matches!(renewed, Ok(Settled::Done)) {
-                    self.held_until = asked_at + lease;
-                }
+            if let Settlement::Complete { ttl, .. } = &mut settlement {
+                *ttl = give_up_at.saturating_duration_since(Instant::now());
+            }
+            let reply = settlement.apply(&self.idem, self.holder);
+            if let Ok(settled) = self.idem.in_time(reply).await {
+                self.conclude(&settlement, settled, held);
+                return;
             }
         }
         tracing::error!(
@@ -125,12 +229,38 @@ impl Settler {
             endpoint = self.endpoint,
             record = %self.holder.id.short(),
             outcome = %settlement.outcome(),
-            "the lease could not be held until the store settled the attempt; its outcome is unknown"
+            "an attempt could not be settled while that mattered; its outcome is unknown"
         );
     }
 }
 
-/// Says how an attempt ended.
+/// Settles a claim that this process was granted although it holds the response of the attempt before,
+/// with the record of that response.
+pub(crate) fn settle_with(
+    late: Late,
+    endpoint: &'static str,
+    idem: &Idempotency,
+    holder: Holder,
+    asked_at: Instant,
+) {
+    let settler = Settler {
+        endpoint,
+        idem: idem.clone(),
+        holder,
+        attempt: late.attempt.saturating_add(1),
+        heartbeat: Heartbeat::new(asked_at, idem.lease()),
+        expires_at: late.expires_at,
+        has_stragglers: false,
+        background: Background::of_this_task(),
+    };
+    let settlement = Settlement::Complete {
+        ttl: late.expires_at.saturating_duration_since(Instant::now()),
+        record: late.record,
+    };
+    settler.keep_trying_in_background(settlement, None);
+}
+
+/// Reports how an attempt ended.
 pub(crate) fn report(
     endpoint: &'static str,
     holder: Holder,
@@ -145,7 +275,7 @@ pub(crate) fn report(
             endpoint,
             record = %holder.id.short(),
             outcome = %outcome,
-            "the lease was lost before the attempt was settled; its answer went to its own client only"
+            "the lease was lost before the attempt was settled; its response went to its own client only"
         ),
     }
 }
@@ -163,15 +293,17 @@ mod tests {
     use crate::testing::{FaultStore, Operation};
 
     const HOUR: Duration = Duration::from_secs(3600);
+    const LEASE: Duration = Duration::from_millis(300);
 
-    /// One attempt whose record the store refuses so many times: the record that stands in the end,
-    /// and how long that took.
-    async fn refused(times: usize, lease: Duration) -> (Option<Entry>, Duration) {
+    /// One attempt whose record the store refuses so many times, while it renews no lease either: what
+    /// the store holds in the end, and how long that took.
+    async fn refused(times: usize, ttl: Duration) -> (Option<Entry>, Duration) {
         let store = FaultStore::new(MemoryStore::default());
         store.script(Operation::Complete, vec![ErrBefore; times]);
-        let idem = Idempotency::builder().store(store).lease(lease).build();
+        store.script(Operation::Renew, vec![ErrBefore; 1_000_000]);
+        let idem = Idempotency::builder().store(store).lease(LEASE).build();
         let fingerprint = Fingerprint::from_bytes([7; 32]);
-        let claim = Claim::new(RecordId::from_bytes([1; 32]), fingerprint, lease, HOUR);
+        let claim = Claim::new(RecordId::from_bytes([1; 32]), fingerprint, LEASE, HOUR);
         let (id, owner) = (claim.id, claim.owner);
         let Ok(Claimed::Fresh { fence, .. }) = idem.store().claim(claim).await else {
             panic!("nobody else claims it");
@@ -180,24 +312,44 @@ mod tests {
             endpoint: "place_trade",
             idem: idem.clone(),
             holder: Holder { id, owner, fence },
-            held_until: Instant::now() + lease,
-            runtime: None,
+            attempt: 1,
+            heartbeat: Heartbeat::new(Instant::now(), LEASE),
+            expires_at: Instant::now() + ttl,
+            has_stragglers: false,
+            background: Background::of_this_task(),
         };
         let begun = Instant::now();
         let record = Record::not_kept(fingerprint, StatusCode::CREATED);
-        let settlement = Settlement::Complete { record, ttl: HOUR };
-        settler.keep_trying(settlement).await;
+        let settlement = Settlement::Complete { record, ttl };
+        settler.keep_trying_in_background(settlement, None);
+        assert!(idem.unwritten().find(&id).is_some());
+        idem.drain(Duration::MAX).await;
+        assert!(idem.unwritten().find(&id).is_none());
         let entry = idem.store().look_up(id).await;
         (entry.expect("it does not fail"), begun.elapsed())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_store_that_refuses_is_asked_again_within_each_lease_and_not_all_the_time() {
-        for (lease, pause) in [(30, 10), (300, 100), (60_000, 2_000)] {
-            let [lease, pause] = [lease, pause].map(Duration::from_millis);
-            let (entry, took) = refused(40, lease).await;
-            assert!(matches!(entry, Some(Entry::Recorded { .. })), "{entry:?}");
-            assert!((30 * pause..60 * pause).contains(&took), "{took:?}");
-        }
+    async fn a_record_is_tried_far_beyond_its_lease_and_not_all_the_time() {
+        let (entry, took) = refused(400, HOUR).await;
+        assert!(took > 1_000 * LEASE, "{took:?}");
+        assert!(took < Duration::from_secs(2 * 401), "{took:?}");
+        let Some(Entry::Recorded { expires_in, .. }) = entry else {
+            panic!("{entry:?}");
+        };
+        // The ttl counts from the response.
+        let off = expires_in.abs_diff(HOUR.saturating_sub(took));
+        assert!(
+            off < Duration::from_millis(10),
+            "{expires_in:?} after {took:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_is_given_up_when_its_ttl_has_passed() {
+        let ttl = Duration::from_secs(60);
+        let (entry, took) = refused(1_000_000, ttl).await;
+        assert!(matches!(entry, Some(Entry::Unknown { .. })), "{entry:?}");
+        assert!(took >= ttl && took < ttl + LEASE, "{took:?}");
     }
 }

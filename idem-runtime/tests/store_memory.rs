@@ -12,8 +12,9 @@ use idem_runtime::testing::Contract;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_keeps_every_rule() {
-    let contract = Contract::of(MemoryStore::default());
-    contract.rounds(500).assert().await;
+    let store = MemoryStore::default();
+    let contract = Contract::of_two(store.clone(), store);
+    contract.rounds(200).assert().await;
 }
 
 #[tokio::test(start_paused = true)]

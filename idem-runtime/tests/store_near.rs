@@ -1,6 +1,6 @@
 //! The near cache asks the store behind as seldom as it may, and no more seldom.
 
-mod servers;
+use test_support::servers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -111,6 +111,20 @@ async fn a_service_chooses_how_long_a_record_is_near() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_record_can_be_near_for_as_long_as_it_lives() {
+    let behind = Counted::default();
+    let near = NearCache::builder()
+        .max_age(Duration::MAX)
+        .build(behind.clone());
+    keep(&near, "k", Duration::MAX).await;
+    for _ in 0..3 {
+        replay(&near, "k").await;
+        tokio::time::advance(HOUR).await;
+    }
+    assert_eq!(behind.claims(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_a_record_has_been_forgotten_the_next_ones_are_near_again() {
     let behind = Counted::default();
     let near = NearCache::new(behind.clone());
@@ -190,6 +204,34 @@ async fn what_one_process_forgets_the_others_forget_within_the_age() {
     win(&there, claim("k")).await;
     let claimed = here.claim(claim("k")).await;
     assert!(matches!(claimed, Ok(Claimed::InFlight { .. })));
+}
+
+/// The store behind said how much of the `ttl` is left when it read the record, not when its response
+/// arrived.
+#[cfg(feature = "testing")]
+#[tokio::test(start_paused = true)]
+async fn a_late_response_does_not_prolong_a_record() {
+    let behind = FaultStore::new(MemoryStore::default());
+    let near = NearCache::new(behind.clone());
+    keep(&near, "k", 5 * SECOND).await;
+    behind.script(Operation::Claim, [Fault::DelayReply(SECOND)]);
+    replay(&near, "k").await;
+    tokio::time::advance(4 * SECOND).await;
+    win(&near, claim("k")).await;
+}
+
+#[cfg(feature = "testing")]
+#[tokio::test(start_paused = true)]
+async fn a_late_response_counts_against_the_age_of_a_record() {
+    let behind = FaultStore::new(MemoryStore::default());
+    let near = NearCache::new(behind.clone());
+    keep(&near, "k", HOUR).await;
+    behind.script(Operation::Claim, [Fault::DelayReply(SECOND)]);
+    replay(&near, "k").await;
+    let asked = behind.calls(Operation::Claim);
+    tokio::time::advance(9 * SECOND).await;
+    replay(&near, "k").await;
+    assert_eq!(behind.calls(Operation::Claim), asked + 1);
 }
 
 /// Its record was read before it was forgotten, and told behind that.

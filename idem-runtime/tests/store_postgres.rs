@@ -1,7 +1,7 @@
 //! The PostgreSQL store on servers of its own.
 #![cfg(all(feature = "postgres", feature = "testing"))]
 
-mod servers;
+use test_support::servers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,8 @@ fn damaged(contract: Contract, server: &Arc<PostgresServer>) -> Contract {
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_keeps_every_rule() {
     let server = Arc::new(PostgresServer::start());
-    let contract = Contract::of(connect(&server).await).rounds(50);
+    let (store, other) = (connect(&server).await, connect(&server).await);
+    let contract = Contract::of_two(store, other).rounds(50);
     damaged(contract, &server).assert().await;
 }
 

@@ -1,7 +1,7 @@
 //! The PostgreSQL store: its table, its sweeper, and servers that fail.
 #![cfg(feature = "postgres")]
 
-mod servers;
+use test_support::servers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -283,32 +283,28 @@ async fn a_restart_behind_many_connections_is_not_noticed_either() {
 #[tokio::test]
 async fn a_connection_that_takes_no_writes_any_more_is_left_for_another() {
     let server = PostgresServer::start();
-    let url = server.url();
-    let pool = PgPoolOptions::new().max_connections(1).connect(&url).await;
-    let pool = pool.expect("postgres is there");
-    let [store, _] = of_two_minds(&pool).await;
-    sqlx::query("SET default_transaction_read_only = on")
-        .execute(&pool)
-        .await
-        .expect("postgres is there");
+    let store = connect(&server).await;
     win(&store, claim("k")).await;
+    // The sessions that there are stay read-only, and new ones are not.
+    server.command("ALTER DATABASE postgres SET default_transaction_read_only = off");
+    server.set("default_transaction_read_only", "on");
+    win(&store, claim("l")).await;
 }
 
+/// Handlers that hold every connection do not keep the store from renewing their leases.
 #[tokio::test]
-async fn an_exhausted_pool_is_an_error_in_time() {
+async fn an_exhausted_pool_of_the_service_stops_nothing() {
     let server = PostgresServer::start();
     let url = server.url();
     let pool = PgPoolOptions::new().max_connections(1).connect(&url).await;
     let pool = pool.expect("postgres is there");
-    let [patient, impatient] = of_two_minds(&pool).await;
-    let taken = pool.acquire().await.expect("postgres is there");
-    let error = impatient
-        .claim(claim("k"))
-        .await
-        .expect_err("nothing is left");
-    assert!(matches!(error, StoreError::TimedOut), "{error:?}");
-    drop(taken);
-    win(&patient, claim("k")).await;
+    let [store, _] = of_two_minds(&pool).await;
+    let _taken = pool.acquire().await.expect("postgres is there");
+    let holder = win(&store, claim("k")).await;
+    let renewed = store.renew(holder, HOUR).await.expect("postgres is there");
+    assert_eq!(renewed, Settled::Done);
+    let completed = store.complete(holder, record(b"{}"), HOUR).await;
+    assert_eq!(completed.expect("postgres is there"), Settled::Done);
 }
 
 /// A replay is a read: it waits for no lock and writes nothing.

@@ -1,7 +1,7 @@
 //! The Redis store on servers of its own.
 #![cfg(all(feature = "redis", feature = "testing"))]
 
-mod servers;
+use test_support::servers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,8 @@ fn damaged(contract: Contract, server: &Arc<RedisServer>) -> Contract {
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_keeps_every_rule() {
     let server = Arc::new(RedisServer::start());
-    let contract = Contract::of(connect(&server).await).rounds(100);
+    let (store, other) = (connect(&server).await, connect(&server).await);
+    let contract = Contract::of_two(store, other).rounds(100);
     damaged(contract, &server).assert().await;
 }
 

@@ -1,7 +1,7 @@
 //! The Redis store when the server is full, forgetful, or holds what it cannot read.
 #![cfg(feature = "redis")]
 
-mod servers;
+use test_support::servers;
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use idem_runtime::{RecordId, Scope};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use servers::asking::{FINGERPRINT, HOUR, claim, id, record, replay, win};
+use servers::asking::{FINGERPRINT, HOUR, claim, complete, id, record, replay, win};
 use servers::redis::RedisServer;
 
 async fn connect(server: &RedisServer) -> RedisStore {
@@ -289,16 +289,112 @@ async fn the_wait_for_replicas_comes_on_top_of_the_time_for_one_transition() {
 }
 
 #[tokio::test]
-async fn settings_that_do_not_go_together_are_told() {
-    let builder = RedisStore::builder().cluster(["redis://127.0.0.1:1"]);
-    let error = builder
-        .min_replicas(1, Duration::from_secs(1))
+async fn a_server_that_cannot_be_reached_is_reported_in_words() {
+    let refused = RedisStore::connect("redis://user:PASSWORD@127.0.0.1:1/").await;
+    let refused = refused.expect_err("nobody listens there");
+    assert!(refused.to_string().contains("refuses connections"));
+    assert!(refused.to_string().contains("127.0.0.1:1"), "{refused}");
+
+    let server = RedisServer::start();
+    server.command(&["CONFIG", "SET", "requirepass", "secret"]);
+    let builder = RedisStore::builder().url(server.url());
+    let wrong = builder.clone().password("PASSWORD").connect().await;
+    let none = builder.connect().await;
+    for error in [&wrong, &none].map(|it| it.as_ref().expect_err("the password is another")) {
+        assert!(error.to_string().contains("the password"), "{error}");
+    }
+    for error in [refused, wrong.expect_err("refused")] {
+        let error = format!("{error} {error:?}");
+        assert!(!error.contains("PASSWORD"), "{error}");
+    }
+
+    for nonsense in ["nonsense", "http://127.0.0.1/"] {
+        let error = RedisStore::connect(nonsense).await.expect_err(nonsense);
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_replica_is_refused() {
+    let primary = RedisServer::start();
+    let port = primary.port.to_string();
+    let replica = RedisServer::with(&["--replicaof", "127.0.0.1", &port]);
+    let error = RedisStore::connect(replica.url()).await;
+    let error = error.expect_err("it takes no writes");
+    assert!(matches!(error, StoreError::Unfit(_)), "{error:?}");
+    assert!(error.to_string().contains("is a replica"), "{error}");
+}
+
+/// Every right that the store needs, and what it says when one is missing.
+#[tokio::test]
+async fn a_right_that_is_missing_is_named_when_the_store_connects() {
+    const NEEDED: [&str; 9] = [
+        "evalsha", "eval", "get", "set", "pttl", "pexpire", "del", "time", "info",
+    ];
+    let server = RedisServer::start();
+    let allow = |rights: &[String]| {
+        let mut command = vec![
+            "ACL", "SETUSER", "desk", "reset", "on", ">secret", "~idem:*",
+        ];
+        command.extend(rights.iter().map(String::as_str));
+        assert_eq!(server.command(&command), "OK");
+    };
+    let builder = RedisStore::builder().url(server.url());
+    let builder = builder.username("desk").password("secret");
+
+    let all = NEEDED.map(|name| format!("+{name}"));
+    allow(&all);
+    let store = builder.clone().connect().await.expect("it has every right");
+    complete(&store, "k").await;
+    let holder = win(&store, claim("released")).await;
+    let renewed = store.renew(holder, HOUR).await;
+    assert_eq!(renewed.expect("it may"), Settled::Done);
+    let released = store.release(holder).await;
+    assert_eq!(released.expect("it may"), Settled::Done);
+    assert!(store.forget(id("k")).await.expect("it may"));
+    assert_eq!(server.command(&["KEYS", "idem:probe*"]), "");
+
+    for missing in NEEDED.iter().filter(|name| **name != "info") {
+        let rights: Vec<_> = all
+            .iter()
+            .filter(|it| it[1..] != **missing)
+            .cloned()
+            .collect();
+        allow(&rights);
+        let error = builder.clone().connect().await.expect_err(missing);
+        assert!(matches!(error, StoreError::Unfit(_)), "{error:?}");
+        let name = format!("refuses `{}`", missing.to_uppercase());
+        assert!(error.to_string().contains(&name), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_is_renamed_is_named_when_the_store_connects() {
+    for name in ["EVALSHA", "EVAL", "PEXPIRE", "TIME"] {
+        let server = RedisServer::with(&["--rename-command", name, "OTHER"]);
+        let error = RedisStore::connect(server.url()).await.expect_err(name);
+        assert!(matches!(error, StoreError::Unfit(_)), "{error:?}");
+        let refused = format!("refuses `{name}`");
+        assert!(error.to_string().contains(&refused), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn the_longest_durations_overflow_nowhere() {
+    let server = RedisServer::start();
+    let store = RedisStore::builder()
+        .url(server.url())
+        .timeout(Duration::MAX)
+        .min_replicas(0, Duration::MAX)
         .connect()
-        .await;
-    assert!(matches!(error, Err(StoreError::Unfit(_))), "{error:?}");
-    let error = RedisStore::connect("redis://user:PASSWORD@127.0.0.1:1").await;
-    let error = format!("{:?}", error.expect_err("nobody listens there"));
-    assert!(!error.contains("PASSWORD"), "{error}");
-    let error = RedisStore::connect("nonsense").await;
-    assert!(error.is_err());
+        .await
+        .expect("redis is there");
+    let mut longest = claim("k");
+    (longest.lease, longest.retention) = (Duration::MAX, Duration::MAX);
+    let holder = win(&store, longest).await;
+    let renewed = store.renew(holder, Duration::MAX).await;
+    assert_eq!(renewed.expect("redis is there"), Settled::Done);
+    let completed = store.complete(holder, record(b"{}"), Duration::MAX).await;
+    assert_eq!(completed.expect("redis is there"), Settled::Done);
+    replay(&store, "k").await;
 }

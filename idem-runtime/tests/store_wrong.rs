@@ -1,7 +1,7 @@
-//! The contract suite tells stores that are wrong, each by the rule that it breaks.
+//! The contract suite finds wrong stores, each by the rule that it breaks.
 #![cfg(feature = "testing")]
 
-mod wrong;
+use test_support::wrong;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -11,11 +11,163 @@ use idem_runtime::RecordId;
 use idem_runtime::store::{Claim, Claimed, Holder, MemoryStore, Record, Store, StoreFuture};
 use idem_runtime::testing::Contract;
 
+use wrong::table::{Flaw, FlawedStore};
 use wrong::{GetThenSet, Mistake, NoFence, Wrong};
 
 async fn broken_rule(contract: Contract) -> u8 {
     let violation = contract.rounds(20).check().await;
     violation.expect_err("the store is wrong").rule()
+}
+
+/// Runs the suite on one thread, by a clock that is paused, where the flaw shows as well.
+async fn breaks(flaw: Flaw, rule: u8) {
+    let store = FlawedStore::with(flaw);
+    assert_eq!(broken_rule(Contract::of(store)).await, rule);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_leaves_the_expiry_breaks_rule_3() {
+    breaks(Flaw::RenewKeepsExpiry, 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retention_counted_from_the_claim_breaks_rule_3() {
+    breaks(Flaw::RetentionFromClaim, 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_found_by_its_fingerprint_breaks_rule_4() {
+    breaks(Flaw::RecordByFingerprint, 4).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expiry_that_is_always_the_whole_ttl_breaks_rule_4() {
+    breaks(Flaw::FullExpiresIn, 4).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_restarts_a_retention_breaks_rule_3() {
+    breaks(Flaw::ClaimRestartsRetention, 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_up_that_restarts_a_retention_breaks_rule_10() {
+    breaks(Flaw::LookUpRestartsRetention, 10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_up_that_prolongs_a_lease_breaks_rule_10() {
+    breaks(Flaw::LookUpProlongsLease, 10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_up_that_knows_no_attempt_breaks_rule_10() {
+    breaks(Flaw::LookUpSaysFirstAttempt, 10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_up_that_knows_no_lease_breaks_rule_10() {
+    breaks(Flaw::LookUpSaysNoLeaseLeft, 10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forget_that_finds_what_expired_breaks_rule_10() {
+    breaks(Flaw::ForgetsExpired, 10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resolve_with_an_earlier_fence_breaks_rule_10() {
+    breaks(Flaw::ResolvesLowerFences, 10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resolve_past_the_retention_breaks_rule_10() {
+    breaks(Flaw::ResolvesPastRetention, 10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resolve_that_ignores_its_ttl_breaks_rule_10() {
+    breaks(Flaw::ResolveIgnoresTtl, 10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_released_takeover_that_stays_unknown_breaks_rule_2() {
+    breaks(Flaw::ReleasedTakeoverIsUnknown, 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_takeover_with_the_old_lease_breaks_rule_3() {
+    breaks(Flaw::TakeoverKeepsLease, 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_takeover_with_the_old_retention_breaks_rule_3() {
+    breaks(Flaw::TakeoverKeepsRetention, 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_on_a_claim_that_waits_breaks_rule_1() {
+    breaks(Flaw::PanicsOnWait, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_of_which_nothing_is_left_breaks_rule_1() {
+    breaks(Flaw::NanosecondLeft, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fence_that_stands_past_its_retention_breaks_rule_7() {
+    breaks(Flaw::FenceStandsPastRetention, 7).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_own_claim_that_outlives_its_lease_breaks_rule_8() {
+    breaks(Flaw::OwnClaimAfterLease, 8).await;
+}
+
+/// Without a flaw it is right, so that each flaw is what the suite found.
+#[tokio::test(start_paused = true)]
+async fn a_store_without_a_flaw_keeps_every_rule() {
+    let store = FlawedStore::with(Flaw::None);
+    let other = store.of_another_process();
+    Contract::of_two(store, other).rounds(5).assert().await;
+}
+
+/// The gap of a flaw is found when two threads meet in it, however short it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn gaps_between_look_and_write_break_rule_1() {
+    for flaw in [Flaw::MicrosecondGap, Flaw::YieldingGap, Flaw::TakeoverGap] {
+        let contract = Contract::of(FlawedStore::with(flaw));
+        let found = contract.check().await;
+        let Err(violation) = found else {
+            panic!("{flaw:?} was not found");
+        };
+        assert_eq!(violation.rule(), 1, "{flaw:?}: {violation}");
+    }
+}
+
+/// One process alone keeps the contract.
+#[tokio::test(start_paused = true)]
+async fn what_only_one_process_knows_is_found_by_two_handles() {
+    for (flaw, rule) in [
+        (Flaw::LockOfProcess, 1),
+        (Flaw::FencesOfProcess, 7),
+        (Flaw::CacheOfProcess, 10),
+    ] {
+        let store = FlawedStore::with(flaw);
+        let contract = Contract::of(store).rounds(5);
+        contract
+            .check()
+            .await
+            .expect("one process keeps every rule");
+
+        let store = FlawedStore::with(flaw);
+        let other = store.of_another_process();
+        let Err(violation) = Contract::of_two(store, other).check().await else {
+            panic!("{flaw:?} was not found");
+        };
+        assert_eq!(violation.rule(), rule, "{flaw:?}: {violation}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
+use axum::response::sse::{Event, Sse};
 use axum::routing::post;
 use axum::{Json, Router};
 use axum_idem::{Idempotency, idempotent};
+use futures_util::Stream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::support::{post as request, runs_once};
+use crate::support::{post as request, runs_once, send};
 
 trait Repository: Clone + Sync {
     fn save(&self, text: &str) -> impl Future<Output = usize> + Send;
@@ -124,6 +126,180 @@ impl<R: Repository + Send + 'static> Service<R> {
             return Err(Failed(PhantomData));
         }
         Ok(repository.save(&body).await.to_string())
+    }
+}
+
+/// A parameter of the `impl` block around a handler, which looks like any other type.
+struct Api<Repo, Fault>(PhantomData<(Repo, Fault)>);
+
+trait Source: Clone + Send + Sync + 'static {
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    fn events(&self) -> Vec<Result<Event, Self::Error>>;
+}
+
+impl Source for Memory {
+    type Error = std::fmt::Error;
+
+    fn events(&self) -> Vec<Result<Event, Self::Error>> {
+        vec![Ok(
+            Event::default().data(self.0.load(Ordering::SeqCst).to_string())
+        )]
+    }
+}
+
+impl<Repo, Fault> Api<Repo, Fault>
+where
+    Repo: Repository + Source,
+    Fault: IntoResponse + Default + Send + Sync + 'static,
+{
+    #[idempotent(scope = token)]
+    async fn associated_error(
+        State(repository): State<Repo>,
+    ) -> Sse<impl Stream<Item = Result<Event, Repo::Error>>> {
+        Sse::new(futures_util::stream::iter(repository.events()))
+    }
+
+    /// Nothing in the body names the type of the error.
+    #[idempotent(scope = token)]
+    async fn inferred_error(body: String) -> Sse<impl Stream<Item = Result<Event, Repo::Error>>> {
+        Sse::new(futures_util::stream::iter([
+            Ok(Event::default().data(body)),
+        ]))
+    }
+
+    #[idempotent(scope = token)]
+    async fn response_and_send(
+        State(repository): State<Repo>,
+        body: String,
+    ) -> Result<impl IntoResponse + Send, Fault> {
+        if body.is_empty() {
+            return Err(Fault::default());
+        }
+        Ok(repository.save(&body).await.to_string())
+    }
+
+    #[idempotent(scope = token)]
+    async fn inferred_beside_the_error(
+        body: String,
+    ) -> Result<Sse<impl Stream<Item = Result<Event, Repo::Error>> + Send>, Fault> {
+        if body.is_empty() {
+            Err(Fault::default())?;
+        }
+        Ok(Sse::new(futures_util::stream::iter([Ok(
+            Event::default().data(body)
+        )])))
+    }
+
+    #[idempotent(scope = token)]
+    async fn beside_self(
+        body: String,
+    ) -> Result<Sse<impl Stream<Item = Result<Event, Unfinished<Self>>>>, Fault> {
+        Ok(Sse::new(futures_util::stream::iter([Ok(
+            Event::default().data(body)
+        )])))
+    }
+}
+
+struct Unfinished<T>(PhantomData<T>);
+
+impl<T> std::fmt::Debug for Unfinished<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Unfinished")
+    }
+}
+
+impl<T> std::fmt::Display for Unfinished<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Unfinished")
+    }
+}
+
+impl<T> std::error::Error for Unfinished<T> {}
+
+trait Routes<Repo> {
+    fn routes() -> Router<Repo>;
+}
+
+struct Limited<const MAX: usize>;
+
+impl<const MAX: usize> Limited<MAX> {
+    #[idempotent(scope = token)]
+    async fn take(body: String) -> Result<impl IntoResponse + Send, TooLong<MAX>> {
+        if body.len() > MAX {
+            return Err(TooLong);
+        }
+        Ok(body)
+    }
+
+    #[idempotent(scope = token)]
+    async fn bytes(body: String) -> Result<Json<impl Serialize + AsRef<[u8]>>, TooLong<MAX>> {
+        let bytes = body.into_bytes();
+        if bytes.len() > MAX {
+            Err(TooLong)
+        } else {
+            Ok(Json(bytes))
+        }
+    }
+}
+
+struct TooLong<const MAX: usize>;
+
+impl<const MAX: usize> IntoResponse for TooLong<MAX> {
+    fn into_response(self) -> axum::response::Response {
+        MAX.to_string().into_response()
+    }
+}
+
+impl<Repo: Repository + Send + 'static, const MAX: usize> Routes<Repo> for Limited<MAX> {
+    fn routes() -> Router<Repo> {
+        Router::new()
+            .route("/take", post(Self::take))
+            .route("/bytes", post(Self::bytes))
+    }
+}
+
+/// A function of the same name as one that the expansion writes.
+#[idempotent(scope = token)]
+async fn with_a_name_of_ours() -> Sse<impl Stream<Item = Result<Event, std::fmt::Error>>> {
+    fn __idem_returns() -> &'static str {
+        "ours"
+    }
+    Sse::new(futures_util::stream::iter([Ok(
+        Event::default().data(__idem_returns())
+    )]))
+}
+
+#[tokio::test]
+async fn an_opaque_response_may_name_the_parameters_around_its_handler() {
+    type Both = Api<Memory, String>;
+    let router = Router::new()
+        .route("/associated", post(Both::associated_error))
+        .route("/inferred", post(Both::inferred_error))
+        .route("/response", post(Both::response_and_send))
+        .route("/beside", post(Both::inferred_beside_the_error))
+        .route("/self", post(Both::beside_self))
+        .merge(<Limited<3> as Routes<Memory>>::routes())
+        .route("/ours", post(with_a_name_of_ours))
+        .with_state(Memory::default())
+        .layer(Idempotency::in_memory());
+    for (path, body, expected) in [
+        ("/associated", "", "data: 0\n\n"),
+        ("/inferred", "x", "data: x\n\n"),
+        ("/response", "x", "1"),
+        ("/response", "", ""),
+        ("/beside", "x", "data: x\n\n"),
+        ("/beside", "", ""),
+        ("/self", "x", "data: x\n\n"),
+        ("/take", "abc", "abc"),
+        ("/take", "abcd", "3"),
+        ("/bytes", "abc", "[97,98,99]"),
+        ("/ours", "", "data: ours\n\n"),
+    ] {
+        let key = format!("{path}{body}");
+        // A stream of events is not recorded; the others run once.
+        let answer = send(&router, request(path, &key, body)).await;
+        assert_eq!(answer.body, expected, "{path}");
     }
 }
 

@@ -102,6 +102,10 @@ async fn underscored(_permit: Permit, State(journal): State<Journal>) {
 }
 
 #[idempotent(scope = token)]
+#[expect(
+    unused_variables,
+    reason = "unused as it is, it lives as long as the handler"
+)]
 async fn named_and_unused(permit: Permit, State(journal): State<Journal>) {
     journal.work().await;
 }

@@ -114,6 +114,78 @@ async fn names_follow_the_scoping_of_rust() {
     assert_eq!(answer.status(), StatusCode::OK);
 }
 
+#[expect(non_upper_case_globals, reason = "Rust allows it")]
+static region: &str = "eu";
+
+/// Names that the scope binds itself are not those of the body.
+#[idempotent(scope = user.name.chars().filter(|body| body.is_alphabetic()).count())]
+async fn binds_by_closure(user: User, body: String) -> String {
+    format!("{} {body}", user.name)
+}
+
+#[idempotent(scope = format!("{body}", body = user.id))]
+async fn binds_by_format(user: User, body: String) -> String {
+    format!("{} {body}", user.name)
+}
+
+#[idempotent(scope = match &user { User { id: body, .. } => body })]
+async fn binds_by_match(user: User, body: String) -> String {
+    format!("{} {body}", user.name)
+}
+
+#[idempotent(scope = match user { User { id, .. } => id })]
+async fn binds_by_match_and_copies(user: User, _body: String) -> String {
+    user.name
+}
+
+#[idempotent(scope = if let Some(body) = user.name.get(..1) { body } else { "" })]
+async fn binds_by_if_let(user: User, body: String) -> String {
+    format!("{} {body}", user.name)
+}
+
+#[idempotent(scope = { let body = user.id; static token: u8 = 1; format!("{body} {token}") })]
+#[expect(non_upper_case_globals, reason = "Rust allows it")]
+async fn binds_by_let_and_static(user: User, body: String) -> String {
+    format!("{} {body}", user.name)
+}
+
+#[idempotent(scope = (user.id, region))]
+async fn lower_case_static(user: User, body: String) -> String {
+    format!("{} {body}", user.name)
+}
+
+#[idempotent(scope = ID)]
+#[expect(non_snake_case, reason = "Rust allows it")]
+async fn upper_case_variable(Path(ID): Path<u64>, _body: String) -> String {
+    ID.to_string()
+}
+
+/// The type of `id` is `u64`, whatever else the pattern binds.
+#[idempotent(scope = u64::from_be(id))]
+async fn all_of_a_pair(Path((id, _name)): Path<(u64, String)>, _body: String) -> String {
+    id.to_string()
+}
+
+#[idempotent(scope = u64::from_be(id))]
+async fn one_of_a_pair(Path((id, _)): Path<(u64, String)>, _body: String) -> String {
+    id.to_string()
+}
+
+#[idempotent(scope = (id + 1, format!("{id:03}/{}", u64::from_be(id)), { let id = id; id }))]
+async fn the_first_of_a_pair(Path((id, ..)): Path<(u64, String)>, _body: String) -> String {
+    id.to_string()
+}
+
+#[idempotent(scope = u64::from_be(id))]
+async fn one_of_the_last(Path((id, _)): Path<(u64, String)>) -> String {
+    id.to_string()
+}
+
+#[idempotent(scope = Id(id))]
+async fn by_value(User { id: Id(id), .. }: User, _body: String) -> String {
+    id.to_string()
+}
+
 async fn post_as(router: &Router, user: &str, path: &str, body: &'static str) -> Answer {
     let mut request = request(path, path, body);
     let user = user.parse().expect("a header");
@@ -174,4 +246,67 @@ async fn an_argument_called_token_is_the_scope() {
         let again = send(&router, request(path, key, "x")).await;
         assert!(again.replayed, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_scope_may_bind_names_of_its_own() {
+    let router = Router::new()
+        .route("/closure", post(binds_by_closure))
+        .route("/format", post(binds_by_format))
+        .route("/match", post(binds_by_match))
+        .route("/copy", post(binds_by_match_and_copies))
+        .route("/if", post(binds_by_if_let))
+        .route("/let", post(binds_by_let_and_static))
+        .route("/static", post(lower_case_static))
+        .layer(Idempotency::in_memory());
+    for path in [
+        "/closure", "/format", "/match", "/copy", "/if", "/let", "/static",
+    ] {
+        for user in ["ann@one", "robert@two"] {
+            let first = post_as(&router, user, path, "x").await;
+            assert_eq!(
+                (first.status, first.replayed),
+                (StatusCode::OK, false),
+                "{path}"
+            );
+            let again = post_as(&router, user, path, "x").await;
+            assert_eq!((again.body, again.replayed), (first.body, true), "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_type_of_a_variable_does_not_depend_on_the_rest_of_its_pattern() {
+    let router = Router::new()
+        .route("/all/{id}/{name}", post(all_of_a_pair))
+        .route("/one/{id}/{name}", post(one_of_a_pair))
+        .route("/first/{id}/{name}", post(the_first_of_a_pair))
+        .route("/last/{id}/{name}", post(one_of_the_last))
+        .route("/upper/{id}", post(upper_case_variable))
+        .route("/value", post(by_value))
+        .layer(Idempotency::in_memory());
+    for path in [
+        "/all/7/a",
+        "/one/7/a",
+        "/first/7/a",
+        "/last/7/a",
+        "/upper/7",
+    ] {
+        let answer = send(&router, request(path, path, "x")).await;
+        assert_eq!(
+            (answer.status, &*answer.body),
+            (StatusCode::OK, "7"),
+            "{path}"
+        );
+        // The same key in another scope is another operation.
+        let other = path.replace('7', "8");
+        let answer = send(&router, request(&other, path, "x")).await;
+        assert_eq!(
+            (answer.status, &*answer.body),
+            (StatusCode::OK, "8"),
+            "{path}"
+        );
+    }
+    let answer = post_as(&router, "ann", "/value", "x").await;
+    assert_eq!((answer.status, &*answer.body), (StatusCode::OK, "3"));
 }

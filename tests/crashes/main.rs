@@ -6,7 +6,6 @@ mod memory;
 #[cfg(all(feature = "postgres", feature = "redis"))]
 mod on_servers;
 #[cfg(all(feature = "postgres", feature = "redis"))]
-#[path = "../../idem-runtime/tests/servers/mod.rs"]
-mod servers;
+mod shared_pool;
 mod shop;
 mod ways;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{FromRequest, Request, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum_idem::{Idempotency, idempotent};
@@ -235,46 +235,4 @@ async fn a_handler_may_run_longer_than_its_lease_and_its_ttl() {
             break;
         }
     }
-}
-
-/// The lease is far shorter than what the last extractor takes, and is renewed meanwhile.
-#[tokio::test]
-async fn an_extractor_may_take_longer_than_its_lease() {
-    struct Slow;
-
-    impl FromRequest<Runs> for Slow {
-        type Rejection = StatusCode;
-
-        async fn from_request(_: Request, runs: &Runs) -> Result<Self, StatusCode> {
-            runs.pass().await;
-            Ok(Self)
-        }
-    }
-
-    #[idempotent(scope = global)]
-    async fn extracted(State(runs): State<Runs>, _: Slow) -> String {
-        runs.started().to_string()
-    }
-
-    let runs = Runs::default();
-    let idem = Idempotency::builder()
-        .lease(Duration::from_millis(30))
-        .build();
-    let router = Router::new()
-        .route("/extracted", post(extracted))
-        .layer(idem)
-        .with_state(runs.clone());
-    let server = Server::start(router).await;
-    let first = tokio::spawn(async move { server.post("/extracted", "k", "").await });
-    runs.until_started(1).await;
-    let begun = tokio::time::Instant::now();
-    while begun.elapsed() < Duration::from_millis(300) {
-        assert_eq!(
-            server.post("/extracted", "k", "").await.code(),
-            "idempotency_key_in_flight"
-        );
-    }
-    runs.open(1);
-    assert_eq!(first.await.expect("no panic").text(), "1");
-    assert!(server.post("/extracted", "k", "").await.is_replay());
 }

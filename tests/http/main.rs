@@ -9,11 +9,13 @@ mod in_flight;
 mod keys;
 mod last_argument;
 mod layers;
+mod leases;
 mod operators;
 mod outcomes;
 mod retries;
 mod scopes;
 #[cfg(feature = "testing")]
 mod store_faults;
-mod support;
 mod traces;
+
+use test_support::http as support;

@@ -28,6 +28,7 @@ fn now() -> Duration {
 struct Answer {
     status: StatusCode,
     is_replay: bool,
+    is_unrecorded: bool,
     text: String,
 }
 
@@ -89,8 +90,10 @@ fn learn(oracle: &Oracle, number: usize, key: usize, order: &str, answer: &Answe
                 "{order} got the answer of another: {}",
                 answer.text
             );
-            oracle.answered(number, key, &answer.text, answer.is_replay);
-            true
+            let is_replay = answer.is_replay && !answer.is_unrecorded;
+            oracle.answered(number, key, &answer.text, is_replay);
+            // It may be lost with its process.
+            !answer.is_unrecorded
         }
         StatusCode::CONFLICT => {
             assert!(
@@ -123,11 +126,13 @@ async fn ask(
     let response = sender.send_request(request).await?;
     let status = response.status();
     let is_replay = response.headers().contains_key("idempotency-replayed");
+    let is_unrecorded = response.headers().contains_key("idempotency-degraded");
     let body = response.into_body().collect().await?.to_bytes();
     connection.abort();
     Ok(Answer {
         status,
         is_replay,
+        is_unrecorded,
         text: String::from_utf8(body.to_vec())?,
     })
 }

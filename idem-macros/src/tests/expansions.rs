@@ -39,7 +39,7 @@ fn the_readmes_handler() {
                     .admit(order)
                     .token()
                     .run(async move |Json(order)| {
-                        let _ = (&order, &account, &desk);
+                        let _ = (&account, &desk);
                         if false {
                             return ::axum_idem::__private::never::<
                                 Result<(StatusCode, Json<Trade>), TradeError>,
@@ -108,7 +108,7 @@ fn every_argument_of_the_attribute() {
                     .header("x-workspace-id")
                     .value(|__idem_value| __idem_value.is(&user.id))
                     .run(async move |order| {
-                        let _ = (&order, &desk, &user);
+                        let _ = (&desk, &user);
                         if false {
                             return idem::__private::never::<StatusCode>();
                         }
@@ -139,15 +139,20 @@ fn patterns_that_leave_something_behind() {
                     .admit(order)
                     .value(|__idem_value| {
                         let User { id, name: _, .. } = &__idem_arg_1;
-                        __idem_value.is(&id)
+                        __idem_value.is(id)
                     })
                     .run(async move |mut order| {
-                        let _ = (&order, &__idem_arg_1, &__idem_arg_0);
+                        let _ = (&__idem_arg_1, &__idem_arg_0);
                         let User { mut id, ref name, .. } = __idem_arg_1;
-                        if false {
-                            return;
+                        let _ = &id;
+                        match () {
+                            () => {
+                                if false {
+                                    return;
+                                }
+                                order.push_str(name);
+                            }
                         }
-                        order.push_str(name);
                     })
             }
         "#]],
@@ -208,7 +213,7 @@ fn generics_outlive_the_request() {
                     .admit(order)
                     .token()
                     .run(async move |Json(order)| {
-                        let _ = (&order, &desk);
+                        let _ = &desk;
                         if false {
                             return ::axum_idem::__private::never::<Json<T>>();
                         }
@@ -237,15 +242,16 @@ fn an_opaque_answer_keeps_its_bounds() {
                     .admit(order)
                     .token()
                     .run(async move |order| {
-                        let _ = &order;
-                        fn __idem_returns<
-                            T: Order,
-                            __IdemOpaque0: Stream<Item = Result<T, Infallible>>,
-                        >() -> Sse<__IdemOpaque0> {
-                            ::axum_idem::__private::never()
-                        }
-                        if false {
-                            return __idem_returns::<T, _>();
+                        {
+                            fn __idem_returns<
+                                __IdemType0: ?::core::marker::Sized,
+                                __IdemOpaque1: Stream<Item = __IdemType0>,
+                            >() -> Sse<__IdemOpaque1> {
+                                ::axum_idem::__private::never()
+                            }
+                            if false {
+                                return __idem_returns::<Result<T, Infallible>, _>();
+                            }
                         }
                         Sse::new(order.watch())
                     })
@@ -270,7 +276,6 @@ fn an_answer_that_is_only_a_response() {
                     .admit(order)
                     .token()
                     .run(async move |order| {
-                        let _ = &order;
                         {
                             #[allow(unused_imports)]
                             use IntoResponse as _;
@@ -298,7 +303,6 @@ fn an_opaque_answer_beside_self() {
                     .admit(order)
                     .token()
                     .run(async move |order| {
-                        let _ = &order;
                         {
                             #[allow(unused_imports)]
                             use IntoResponse as _;
@@ -319,7 +323,7 @@ fn a_half_typed_body_still_expands() {
         "scope = token",
         "async fn place(order: String) -> String { let user = order. }",
         &expect![[
-            r##"# [allow (unused_braces)] fn place (order : :: axum_idem :: __private :: Deferred < String >) -> impl :: core :: future :: Future < Output = :: axum_idem :: __private :: Response > { static __IDEM_POLICY : :: axum_idem :: __private :: Policy = :: axum_idem :: __private :: Policy :: new (:: core :: concat ! (:: core :: module_path ! () , "::place")) ; __IDEM_POLICY . admit (order) . token () . run (async move | order | { let _ = & order ; if false { return :: axum_idem :: __private :: never :: < String > () ; } { let user = order . } }) }"##
+            r##"# [allow (unused_braces)] fn place (order : :: axum_idem :: __private :: Deferred < String >) -> impl :: core :: future :: Future < Output = :: axum_idem :: __private :: Response > { static __IDEM_POLICY : :: axum_idem :: __private :: Policy = :: axum_idem :: __private :: Policy :: new (:: core :: concat ! (:: core :: module_path ! () , "::place")) ; __IDEM_POLICY . admit (order) . token () . run (async move | order | { if false { return :: axum_idem :: __private :: never :: < String > () ; } { let user = order . } }) }"##
         ]],
     );
 }
@@ -344,7 +348,7 @@ fn whatever_is_half_typed_in_a_body_stays_in_it() {
         assert!(mistakes.is_empty());
         let without_space = |text: &str| text.split_whitespace().collect::<String>();
         let item = without_space(&item);
-        for part in ["desk: Desk", "<Order>", "<Answer>", &closed] {
+        for part in ["desk", ": Desk", "<Order>", "<Answer>", &closed] {
             assert!(item.contains(&without_space(part)), "{part}: {item}");
         }
     }
@@ -369,8 +373,7 @@ fn attributes_inside_the_body_go_above() {
                 __IDEM_POLICY
                     .admit(order)
                     .token()
-                    .run(async move |order| {
-                        let _ = &order;
+                    .run(async move |#[allow(unused)] order| {
                         if false {
                             return;
                         }

@@ -334,6 +334,15 @@ fn scopes() {
             "scope = self.id",
             "scope = user.id().await",
             "scope = user.id()?",
+            "scope = { if user.is_guest { return; } user.id }",
+            "scope = vec![user.id, 1]",
+            "scope = REGION",
+            "scope = Config::get()",
+            "scope = format!(\"{usr}\")",
+            "scope = (1, 2)",
+            "scope = (REGION, region)",
+            "scope = format!(\"{}\", 5)",
+            "scope = { let x = 5; x }",
             "scope = order",
             "scope = order.len()",
             "scope = format!(\"{}-{order}\", user.id)",
@@ -349,7 +358,7 @@ fn scopes() {
                 this scope is empty; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
             #[idempotent(scope = 1)]
             1
-                this scope is the same for every caller; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+                this scope is the same for every caller, because it names no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
             #[idempotent(scope = "token")]
             "token"
                 a scope stands without quotes; write `token`
@@ -393,8 +402,8 @@ fn scopes() {
             token
                 `token` stands alone, for it is no argument of the handler; write `scope = token`, or a tuple such as `(token, user.id)`
             #[idempotent(scope = [token, user.id])]
-            token
-                `token` stands alone, for it is no argument of the handler; write `scope = token`, or a tuple such as `(token, user.id)`
+            [token, user.id]
+                the parts of a scope stand in a tuple; write `(token, user.id)`
             #[idempotent(scope = format!("{token}-{}", user.id))]
             "{token}-{}"
                 `token` stands alone, for it is no argument of the handler; write `scope = token`, or a tuple such as `(token, user.id)`
@@ -425,6 +434,33 @@ fn scopes() {
             #[idempotent(scope = user.id()?)]
             ?
                 `scope` cannot fail; let an extractor refuse the request, and name its result
+            #[idempotent(scope = { if user.is_guest { return; } user.id })]
+            return
+                `scope` has one value and cannot return early; write `if … { … } else { … }` with a value in both
+            #[idempotent(scope = vec![user.id, 1])]
+            vec![user.id, 1]
+                the parts of a scope stand in a tuple; write `(user.id, 1)`
+            #[idempotent(scope = REGION)]
+            REGION
+                this scope is the same for every caller, because it names no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+            #[idempotent(scope = Config::get())]
+            Config::get()
+                this scope is the same for every caller, because it names no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+            #[idempotent(scope = format!("{usr}"))]
+            "{usr}"
+                no argument is called `usr`; did you mean `user`? a scope is `token`, `header("…")`, `global`, or made of the handler's arguments, which bind `user`
+            #[idempotent(scope = (1, 2))]
+            (1, 2)
+                this scope is the same for every caller, because it names no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+            #[idempotent(scope = (REGION, region))]
+            region
+                no argument is called `region`; a scope is `token`, `header("…")`, `global`, or made of the handler's arguments, which bind `user`
+            #[idempotent(scope = format!("{}", 5))]
+            format!("{}", 5)
+                this scope is the same for every caller, because it names no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+            #[idempotent(scope = { let x = 5; x })]
+            { let x = 5; x }
+                this scope is the same for every caller, because it names no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
             #[idempotent(scope = order)]
             order
                 `order` comes from the body, which is extracted only once the key is known to be new; make the scope of an argument before `String`, such as the user or the path, or of `token` or `header("…")`
@@ -464,8 +500,16 @@ fn what_may_stand_in_a_scope() {
         "&user.id",
         "key(&user)",
         "crate::key(&user)",
-        "REGION",
-        "REGION.name",
+        "(REGION, user.id)",
+        "(REGION.name, token)",
+        "(region, user.id)",
+        "(global, REGION)",
+        "region.of(user.id)",
+        "{ static region: &str = \"eu\"; format!(\"{region}{}\", user.id) }",
+        "user.orders.iter().filter(|order| order.is_open()).count()",
+        "format!(\"{order}\", order = user.id)",
+        "if let Some(order) = user.order { order } else { 0 }",
+        "user.ids.map(|id| { return id; })",
         "Region::of(&user)",
         "(\"trades\", user.id)",
         "token_of(&user)",
@@ -482,6 +526,100 @@ fn what_may_stand_in_a_scope() {
             "{scope}"
         );
     }
+}
+
+#[test]
+fn one_mistake_for_each_slip() {
+    check_arguments(
+        &[
+            "\"scope\" = token",
+            "options(scope = token)",
+            "axum_idem::scope = token",
+            "scope = user.id, user.name",
+            "scope = token, record = [2xx 4xx]",
+            "scope = token, record = [2xx, 200, 2xx]",
+            "scope = token, in_flight = \"wait\"",
+            "scope = token, fingerprint = json([\"/a\"])",
+            "scope = token, key_header = \"x-request-id\"",
+            "scope = token, lease = \"30s\"",
+        ],
+        &expect![[r##"
+            #[idempotent("scope" = token)]
+            "scope"
+                an argument stands without quotes; write `scope = token`
+            #[idempotent(options(scope = token))]
+            options
+                unknown argument `options`; the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `runtime` and `crate`
+            #[idempotent(axum_idem::scope = token)]
+            axum_idem
+                unknown argument `axum_idem`; the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `runtime` and `crate`
+            #[idempotent(scope = user.id, user.name)]
+            user
+                several parts of a scope stand in a tuple; write `scope = (user.account, user.id)`
+            #[idempotent(scope = token, record = [2xx 4xx])]
+            4xx
+                cannot read the value of `record`: expected `,` or `;`; write it as in `record = [2xx, 4xx]`
+            #[idempotent(scope = token, record = [2xx, 200, 2xx])]
+            200
+                `200` is part of `2xx`; leave it out
+            2xx
+                `2xx` is given twice; keep one of them
+            #[idempotent(scope = token, in_flight = "wait")]
+            "wait"
+                `in_flight` stands without quotes; write `in_flight = wait("5s")`
+            #[idempotent(scope = token, fingerprint = json(["/a"]))]
+            ["/a"]
+                JSON pointers stand without brackets; write `json("/a")`
+            #[idempotent(scope = token, key_header = "x-request-id")]
+            key_header
+                `key_header` is set for the whole service, and not here; write `Dialect::ietf().key_header(…)`
+            #[idempotent(scope = token, lease = "30s")]
+            lease
+                `lease` is set for the whole service, and not here; write `Idempotency::builder().lease(…)`
+        "##]],
+    );
+    let item = "async fn place(headers: HeaderMap, order: String) {}";
+    expect![[r#"
+        headers["x-tenant"]
+            the value of a header is not `Display`; write `header("x-tenant")`
+    "#]]
+    .assert_eq(&messages("scope = headers[\"x-tenant\"]", item));
+    check_item(
+        "#[tokio::main] async fn place(order: String) {}",
+        &expect![[r#"
+            tokio::main
+                `#[tokio::main]` runs the function by itself, and a router runs a handler; leave one of the attributes out
+
+            #[allow(unused_variables)]
+            async fn place(order: String) {}
+        "#]],
+    );
+    check_item(
+        "async fn place(order: String) -> ! { panic!() }",
+        &expect![[r#"
+            !
+                a handler returns a response, and `!` is none; write `std::convert::Infallible`
+
+            async fn place() {
+                #[allow(dead_code, unused_variables)]
+                async fn place(order: String) -> ! {
+                    panic!()
+                }
+            }
+        "#]],
+    );
+    check_item(
+        "fn place<'async_trait>(order: String) -> Pin<Box<dyn Future<Output = ()> + Send + 'async_trait>> {}",
+        &expect![[r#"
+            place
+                `#[async_trait]` has rewritten this function before `#[idempotent]` sees it; move the body into an `async fn` outside the trait, and put the attribute on that
+
+            #[allow(unused_variables)]
+            fn place<'async_trait>(
+                order: String,
+            ) -> Pin<Box<dyn Future<Output = ()> + Send + 'async_trait>> {}
+        "#]],
+    );
 }
 
 #[test]

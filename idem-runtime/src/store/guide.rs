@@ -23,7 +23,9 @@
 //! 7. Keep a version with what you store. What you cannot read is
 //!    [`StoreError::Undecodable`](super::StoreError::Undecodable), and stays.
 //! 8. Put the store through the suite of the feature `testing`, on a multi-threaded runtime and
-//!    against the real engine.
+//!    against the real engine. A store that processes share goes through it with two handles
+//!    (`Contract::of_two`), each with connections of its own: what a process locks, counts or caches for
+//!    itself is not seen with one.
 //!
 //! # A whole store
 //!

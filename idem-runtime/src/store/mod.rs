@@ -49,7 +49,8 @@ use crate::record_id::RecordId;
 /// 7. A fence grows with every attempt at one record id, also after the id was released, forgotten or
 ///    expired.
 /// 8. A claim repeated by the owner that already holds it is `Fresh` again with the same fence: that
-///    is how a claimer whose answer got lost learns that it has won.
+///    is how a claimer whose answer got lost learns that it has won. Once its lease has lapsed, the
+///    owner is like any other claimer.
 /// 9. A record comes back byte for byte as it was given, and under no other id.
 /// 10. An operator's [`look_up`](Store::look_up), [`forget`](Store::forget) and
 ///     [`resolve`](Store::resolve) tell the truth and act at once.
@@ -68,7 +69,8 @@ pub trait Store: Send + Sync + 'static {
     /// With nothing stored under the id, or only what has expired, the claim is `Fresh`. A lapsed
     /// claim is taken over when its fingerprint is the same and `claim.on_unknown` is
     /// [`OnUnknown::Rerun`]; otherwise it is reported as [`Claimed::Unknown`] until its retention
-    /// has passed.
+    /// has passed. A takeover has the lease and the retention of its own claim, not those of the
+    /// claim before it.
     fn claim(&self, claim: Claim) -> StoreFuture<Claimed>;
 
     /// Prolongs the holder's lease to `lease` from now. A lapsed lease that nobody took over is
@@ -108,7 +110,7 @@ pub trait Store: Send + Sync + 'static {
 #[non_exhaustive]
 pub enum StoreError {
     /// The engine behind the store could not be reached, or refused.
-    #[error("the store is unavailable")]
+    #[error("the store is unavailable: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The store did not answer in time.
     #[error("the store did not answer in time")]

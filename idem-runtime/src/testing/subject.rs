@@ -1,6 +1,7 @@
 //! The store under test, with what every rule needs.
 
 use std::fmt::Debug;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use http::{HeaderMap, StatusCode};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
+use super::handles::Handles;
 use super::{Pause, Violation};
 use crate::fingerprint::Fingerprint;
 use crate::record_id::RecordId;
@@ -25,12 +27,13 @@ pub(super) const FIRST: Fingerprint = Fingerprint::from_bytes([1; 32]);
 pub(super) const OTHER: Fingerprint = Fingerprint::from_bytes([2; 32]);
 
 /// The store under test, looked at under one rule.
+#[derive(Clone)]
 pub(super) struct Subject {
     pub(super) store: Arc<dyn Store>,
     pub(super) tick: Duration,
-    pause: Box<Pause>,
+    pause: Arc<Pause>,
     run: Owner,
-    next: AtomicU64,
+    next: Arc<AtomicU64>,
 }
 
 /// What a claim won.
@@ -38,16 +41,96 @@ pub(super) struct Subject {
 pub(super) struct Won {
     pub(super) holder: Holder,
     pub(super) attempt: u32,
+    pub(super) lease: Running,
+}
+
+/// A duration that began to run while a transition was under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Running {
+    time: Duration,
+    asked_at: Instant,
+    done_at: Instant,
+}
+
+impl Running {
+    /// What begins when this is over.
+    pub(super) fn followed_by(&self, time: Duration) -> Self {
+        Self {
+            time,
+            asked_at: self.asked_at + self.time,
+            done_at: self.done_at + self.time,
+        }
+    }
+
+    /// Whether it is certainly over at this time.
+    pub(super) fn is_over(&self, at: Instant) -> bool {
+        at >= self.done_at + self.time + RESOLUTION
+    }
+
+    /// Whether it may be over by now. A store may keep whole milliseconds.
+    pub(super) fn may_be_over(&self) -> bool {
+        Instant::now() + RESOLUTION >= self.asked_at + self.time
+    }
+
+    /// Checks what a store said is left of it. The store was asked at `looked_at`, and has just
+    /// responded.
+    pub(super) fn has_left(
+        &self,
+        rule: u8,
+        what: &str,
+        left: Duration,
+        looked_at: Instant,
+    ) -> Result<(), Violation> {
+        let least = (self.asked_at + self.time)
+            .saturating_duration_since(Instant::now())
+            .saturating_sub(RESOLUTION);
+        self.has_left_at_least(rule, what, left, looked_at, least)
+    }
+
+    /// The same of a record. A cache counts from before it asked the store behind, and so says less;
+    /// only much less is wrong.
+    pub(super) fn expires_in(
+        &self,
+        rule: u8,
+        left: Duration,
+        looked_at: Instant,
+    ) -> Result<(), Violation> {
+        let least = (self.asked_at + self.time).saturating_duration_since(Instant::now()) / 2;
+        self.has_left_at_least(rule, "a record", left, looked_at, least)
+    }
+
+    fn has_left_at_least(
+        &self,
+        rule: u8,
+        what: &str,
+        left: Duration,
+        looked_at: Instant,
+        least: Duration,
+    ) -> Result<(), Violation> {
+        let most = (self.done_at + self.time).saturating_duration_since(looked_at) + RESOLUTION;
+        ensure(rule, (least..=most).contains(&left), || {
+            let time = self.time;
+            format!("{what} of {time:?} is said to have {left:?} left, not {least:?} to {most:?}")
+        })
+    }
 }
 
 impl Subject {
-    pub(super) fn new(store: Arc<dyn Store>, tick: Duration, pause: Box<Pause>) -> Self {
+    pub(super) fn new(handles: &Handles, tick: Duration, pause: Arc<Pause>) -> Self {
         Self {
-            store,
+            store: handles.either(),
             tick,
             pause,
             run: Owner::unique(),
-            next: AtomicU64::new(0),
+            next: Arc::default(),
+        }
+    }
+
+    /// The same by another handle.
+    pub(super) fn by(&self, store: &Arc<dyn Store>) -> Self {
+        Self {
+            store: store.clone(),
+            ..self.clone()
         }
     }
 
@@ -70,13 +153,20 @@ impl Subject {
         }
     }
 
+    /// Pauses until `running` is certainly over.
+    pub(super) async fn pass_by(&self, running: Running) {
+        self.pass(running.done_at, running.time).await;
+    }
+
     /// Claims, and expects to win.
     pub(super) async fn win(&self, rule: u8, claim: Claim) -> Result<Won, Violation> {
         let (id, owner) = (claim.id, claim.owner);
-        match self.store.claim(claim).await.under(rule)? {
+        let (claimed, lease) = timed(claim.lease, self.store.claim(claim)).await;
+        match claimed.under(rule)? {
             Claimed::Fresh { fence, attempt } => Ok(Won {
                 holder: Holder { id, owner, fence },
                 attempt,
+                lease,
             }),
             other => broken(rule, format!("a claim that is free to win got {other:?}")),
         }
@@ -102,14 +192,177 @@ impl Subject {
         }
     }
 
+    /// Makes the holder's outcome unknown, for `retention` from now.
+    pub(super) async fn abandon(
+        &self,
+        rule: u8,
+        holder: Holder,
+        retention: Duration,
+    ) -> Result<Running, Violation> {
+        let (abandoned, retained) = timed(retention, self.store.abandon(holder)).await;
+        settled(rule, Settled::Done, abandoned)?;
+        Ok(retained)
+    }
+
+    /// Completes the holder's claim, for `ttl` from now.
+    pub(super) async fn complete(
+        &self,
+        rule: u8,
+        holder: Holder,
+        record: Record,
+        ttl: Duration,
+    ) -> Result<Running, Violation> {
+        let (completed, lives) = timed(ttl, self.store.complete(holder, record, ttl)).await;
+        settled(rule, Settled::Done, completed)?;
+        Ok(lives)
+    }
+
+    /// Expects a rival and an operator to find the claim of `won` in flight.
+    pub(super) async fn is_in_flight(&self, rule: u8, won: Won) -> Result<(), Violation> {
+        let looked_at = Instant::now();
+        match self
+            .store
+            .claim(claim(won.holder.id, LONG))
+            .await
+            .under(rule)?
+        {
+            Claimed::InFlight {
+                fingerprint,
+                lease_left,
+                ..
+            } => {
+                same(rule, "the claim in flight", &FIRST, &fingerprint)?;
+                won.lease.has_left(rule, "a lease", lease_left, looked_at)?;
+            }
+            other => return broken(rule, format!("a rival of a claim that holds got {other:?}")),
+        }
+        let looked_at = Instant::now();
+        match self.entry(rule, won.holder.id).await? {
+            Some(Entry::InFlight {
+                fingerprint,
+                fence,
+                attempt,
+                lease_left,
+            }) => {
+                same(rule, "look_up", &FIRST, &fingerprint)?;
+                let expected = (won.holder.fence, won.attempt);
+                same(rule, "look_up", &expected, &(fence, attempt))?;
+                won.lease.has_left(rule, "a lease", lease_left, looked_at)
+            }
+            entry => broken(rule, format!("a claim that holds is shown as {entry:?}")),
+        }
+    }
+
+    /// Expects an operator to see the claim of `won` as unknown, unless its retention may be over.
+    pub(super) async fn is_unknown(
+        &self,
+        rule: u8,
+        won: Won,
+        retained: Running,
+    ) -> Result<(), Violation> {
+        let looked_at = Instant::now();
+        match self.entry(rule, won.holder.id).await? {
+            Some(Entry::Unknown {
+                fingerprint,
+                fence,
+                attempt,
+                retained_for,
+            }) => {
+                same(rule, "look_up", &FIRST, &fingerprint)?;
+                let expected = (won.holder.fence, won.attempt);
+                same(rule, "look_up", &expected, &(fence, attempt))?;
+                retained.has_left(rule, "a retention", retained_for, looked_at)
+            }
+            None if retained.may_be_over() => Ok(()),
+            entry => broken(rule, format!("a lapsed claim is shown as {entry:?}")),
+        }
+    }
+
+    /// Expects an operator and a claim to see a record that lives, unless its `ttl` may be over.
+    pub(super) async fn is_recorded(
+        &self,
+        rule: u8,
+        id: RecordId,
+        kept: &Record,
+        lives: Running,
+    ) -> Result<(), Violation> {
+        let looked_at = Instant::now();
+        match self.entry(rule, id).await? {
+            Some(Entry::Recorded { record, expires_in }) => {
+                same(rule, "look_up", kept, &record)?;
+                lives.expires_in(rule, expires_in, looked_at)?;
+            }
+            None if lives.may_be_over() => return Ok(()),
+            entry => return broken(rule, format!("a record is shown as {entry:?}")),
+        }
+        for claim in [claim(id, LONG), other(id), holding(other(id))] {
+            let looked_at = Instant::now();
+            match self.store.claim(claim).await.under(rule)? {
+                Claimed::Recorded { record, expires_in } => {
+                    same(rule, "a replay", kept, &record)?;
+                    lives.expires_in(rule, expires_in, looked_at)?;
+                }
+                Claimed::Fresh { .. } if lives.may_be_over() => return Ok(()),
+                other => return broken(rule, format!("a claim on a record got {other:?}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Expects an operator to see nothing under the id.
+    pub(super) async fn is_gone(
+        &self,
+        rule: u8,
+        id: RecordId,
+        what: &str,
+    ) -> Result<(), Violation> {
+        let entry = self.entry(rule, id).await?;
+        ensure(rule, entry.is_none(), || {
+            format!("{what} is shown as {entry:?}")
+        })
+    }
+
+    /// Expects that an operator has nothing to forget under an id that nobody has looked at since.
+    pub(super) async fn is_forgotten(
+        &self,
+        rule: u8,
+        id: RecordId,
+        what: &str,
+    ) -> Result<(), Violation> {
+        let was_there = self.store.forget(id).await.under(rule)?;
+        ensure(rule, !was_there, || format!("{what} was there to forget"))
+    }
+
     pub(super) async fn entry(&self, rule: u8, id: RecordId) -> Result<Option<Entry>, Violation> {
         self.store.look_up(id).await.under(rule)
     }
 }
 
+/// Awaits a transition that gives something `time` to live.
+pub(super) async fn timed<T>(time: Duration, transition: impl Future<Output = T>) -> (T, Running) {
+    let asked_at = Instant::now();
+    let output = transition.await;
+    let running = Running {
+        time,
+        asked_at,
+        done_at: Instant::now(),
+    };
+    (output, running)
+}
+
 /// A claim by a new owner, with a retention that outlives the suite.
 pub(super) fn claim(id: RecordId, lease: Duration) -> Claim {
     Claim::new(id, FIRST, lease, LONG)
+}
+
+/// A claim that lapses after `lease` and is gone after `retention` more.
+pub(super) fn forgotten_after(id: RecordId, lease: Duration, retention: Duration) -> Claim {
+    Claim::new(id, FIRST, lease, retention)
+}
+
+/// A claim of another request.
+pub(super) fn other(id: RecordId) -> Claim {
+    Claim::new(id, OTHER, LONG, LONG)
 }
 
 /// A claim that is not to rerun what lapsed.

@@ -57,6 +57,8 @@ pub(crate) enum Answer {
 pub(crate) struct State {
     last_fence: u64,
     entry: Entry,
+    /// The holder that released the key, until the next claim.
+    freed_by: Option<Held>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,6 +94,7 @@ impl State {
     pub(crate) const NEW: Self = Self {
         last_fence: 0,
         entry: Entry::Nothing,
+        freed_by: None,
     };
 
     /// What may stand there after `call`, when it gave `answer`; nothing, when it cannot have given
@@ -147,7 +150,13 @@ impl State {
                 becomes(Entry::Claim(Claim { lease, ..claim }), Answer::Done)
             }
             (Call::Release(held), Entry::Claim(claim)) if claim.is_held_by(held) => {
-                becomes(Entry::Nothing, Answer::Done)
+                let freed_by = Some(held);
+                let freed = becomes(Entry::Nothing, Answer::Done);
+                freed.map(|freed| Self { freed_by, ..freed })
+            }
+            // The same again: a store may report that it is done.
+            (Call::Release(held), Entry::Nothing) if self.freed_by == Some(held) => {
+                stays(Answer::Done).or_else(|| stays(Answer::Lost))
             }
             (Call::Complete(held, record, ttl), Entry::Claim(claim)) if claim.is_held_by(held) => {
                 let by = Some(held);
@@ -187,6 +196,12 @@ impl State {
                     claim.fence.is_none().then_some(())?;
                     stays(Answer::Lost)
                 })
+            }
+            // The same again, as above.
+            (Call::Resolve(fence, again, _), Entry::Record { by, record, .. })
+                if again == record && by.is_none_or(|(_, its)| its == fence) =>
+            {
+                stays(Answer::Done).or_else(|| stays(Answer::Lost))
             }
             (Call::Resolve(..), _) => stays(Answer::Lost),
         }
@@ -242,6 +257,7 @@ impl State {
         Some(Self {
             last_fence: fence.unwrap_or(self.last_fence),
             entry: Entry::Claim(claim),
+            freed_by: None,
         })
     }
 
@@ -272,6 +288,7 @@ impl State {
                     fence: Some(fence),
                     ..claim
                 }),
+                ..self
             }),
         }
     }

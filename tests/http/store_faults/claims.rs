@@ -3,11 +3,14 @@
 use std::time::{Duration, Instant};
 
 use axum_idem::OnStoreError;
-use axum_idem::testing::Fault::{self, Delay, DropReply, ErrAfter, ErrBefore, Hang, Undecodable};
-use axum_idem::testing::Operation::{Claim, Release};
+use axum_idem::store::Entry;
+use axum_idem::testing::Fault::{
+    self, Delay, DropReply, ErrAfter, ErrBefore, Hang, Pause, Undecodable,
+};
+use axum_idem::testing::Operation::{Claim, LookUp, Release};
 
 use super::{LONG, SHORT, start, start_waiting, start_with};
-use crate::support::{eventually, post_bytes};
+use crate::support::{PATIENCE, eventually, post_bytes};
 
 const EACH: [Fault; 4] = [ErrBefore, ErrAfter, Hang, DropReply];
 
@@ -25,7 +28,7 @@ async fn while_the_store_is_down_nothing_runs() {
         assert!(answer.headers.contains_key("retry-after"));
         assert_eq!(setup.runs.started(), 0);
     }
-    // What was claimed unheard is given back before its lease is over.
+    // What was claimed unheard is given back before its lease ends.
     assert_eq!(setup.retry("/count").await.text(), "1");
     assert_eq!(setup.runs.started(), 1);
 }
@@ -35,12 +38,12 @@ async fn a_service_can_choose_to_run_unprotected_and_says_so() {
     let setup = start_with(OnStoreError::FailOpen, LONG).await;
     for (run, fault) in EACH.into_iter().enumerate() {
         setup.store.script(Claim, [fault; 3]);
-        let answer = setup.server.post("/count", "k", "").await;
-        let run = (run + 1).to_string();
-        assert_eq!((answer.status.as_u16(), answer.text()), (201, &*run));
+        let answer = setup.server.post("/echo", "k", "whole").await;
+        let text = format!("whole {}", run + 1);
+        assert_eq!((answer.status.as_u16(), answer.text()), (201, &*text));
         assert_eq!(answer.headers["idempotency-degraded"], "true", "{fault:?}");
     }
-    let answer = setup.retry("/count").await;
+    let answer = setup.server.post("/echo", "other", "whole").await;
     assert!(!answer.headers.contains_key("idempotency-degraded"));
     assert_eq!(setup.runs.started(), 5);
 }
@@ -123,21 +126,104 @@ async fn a_claim_that_nobody_waits_for_is_given_back() {
     assert_eq!(setup.runs.started(), 1);
 }
 
+/// Its lease is an hour, so that nothing else frees the key.
 #[tokio::test]
-async fn a_claim_that_cannot_be_given_back_ends_with_its_lease() {
-    for (claims, release) in [
-        ([DropReply, ErrBefore], None),
-        ([DropReply, Hang], None),
-        ([DropReply, Delay(Duration::ZERO)], Some(ErrBefore)),
+async fn a_claim_that_cannot_be_given_back_at_once_is_given_back_later() {
+    for (look_up, release) in [
+        (Some(ErrBefore), None),
+        (Some(Hang), None),
+        (None, Some(ErrBefore)),
+        (None, Some(DropReply)),
     ] {
-        let setup = start_with(OnStoreError::FailClosed, SHORT).await;
-        setup.store.script(Claim, claims);
+        let setup = start().await;
+        setup.store.script(Claim, [DropReply]);
+        setup.store.script(LookUp, look_up);
         setup.store.script(Release, release);
-        let stream = setup.server.write(post_bytes("/count", "k", "")).await;
+        let stream = setup.server.write(post_bytes("/held", "k", "")).await;
         eventually("it claims", || setup.claims() == 1).await;
         drop(stream);
-        eventually("it is given back", || setup.claims() == 2).await;
-        assert_eq!(setup.retry("/count").await.text(), "1");
+        assert_eq!(setup.retry("/held").await.text(), "1");
         assert_eq!(setup.runs.started(), 1);
     }
+}
+
+/// The store stands still, and then works off what it was sent.
+#[tokio::test]
+async fn a_claim_that_arrives_after_its_request_was_refused_is_given_back() {
+    let setup = start().await;
+    setup.store.script(Claim, [Pause; 3]);
+    let refused = setup.server.post("/held", "k", "").await;
+    assert_eq!(refused.code(), "idempotency_store_unavailable");
+    eventually("it is looked for", || setup.store.calls(LookUp) > 1).await;
+    assert!(setup.stored().await.is_none());
+    setup.store.resume();
+    setup.until_stored("it arrives", |it| it.is_some()).await;
+    assert_eq!(setup.retry("/held").await.text(), "1");
+    assert_eq!(setup.runs.started(), 1);
+}
+
+/// Nothing ran under it, so its key is not of unknown outcome either.
+#[tokio::test]
+async fn a_claim_that_lapsed_before_it_was_found_is_given_back() {
+    let setup = start_with(OnStoreError::FailClosed, SHORT).await;
+    setup.store.script(Claim, [DropReply; 3]);
+    setup.store.script(LookUp, [Pause]);
+    let refused = setup.server.post("/held", "k", "").await;
+    assert_eq!(refused.code(), "idempotency_store_unavailable");
+    let has_lapsed = |it: Option<&Entry>| matches!(it, Some(Entry::Unknown { .. }));
+    setup.until_stored("it lapses", has_lapsed).await;
+    setup.store.resume();
+    setup
+        .until_stored("it is given back", |it| it.is_none())
+        .await;
+    assert_eq!(setup.server.post("/held", "k", "").await.text(), "1");
+}
+
+/// To look for a claim sends none, which could be granted and get lost as well.
+#[tokio::test]
+async fn a_claim_that_never_arrived_is_looked_for_and_not_repeated() {
+    let setup = start_with(OnStoreError::FailClosed, SHORT).await;
+    setup.store.script(Claim, [ErrBefore; 3]);
+    let refused = setup.server.post("/held", "k", "").await;
+    assert_eq!(refused.code(), "idempotency_store_unavailable");
+    assert_eq!(setup.idem.drain(LONG).await, 0);
+    assert!(
+        setup.store.calls(LookUp) > 2,
+        "it is looked for more than once"
+    );
+    assert!(setup.stored().await.is_none());
+    assert_eq!(setup.claims(), 3);
+}
+
+#[tokio::test]
+async fn drain_waits_until_a_claim_is_given_back() {
+    let setup = start().await;
+    setup.store.script(Claim, [DropReply]);
+    setup.store.script(LookUp, [ErrBefore; 3]);
+    let stream = setup.server.write(post_bytes("/count", "k", "")).await;
+    eventually("it claims", || setup.claims() == 1).await;
+    drop(stream);
+    eventually("it is looked for", || setup.store.calls(LookUp) > 0).await;
+    assert_eq!(setup.idem.drain(LONG).await, 0);
+    assert!(setup.stored().await.is_none());
+}
+
+/// The claim is given up while the runtime drops its tasks, which can start no other.
+#[test]
+fn a_runtime_that_ends_while_a_claim_is_unanswered_ends() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let setup = start().await;
+        setup.store.script(Claim, [DropReply]);
+        let stream = setup.server.write(post_bytes("/count", "k", "")).await;
+        eventually("it claims", || setup.claims() == 1).await;
+        // The connection outlives the test's own part.
+        std::mem::forget(stream);
+    });
+    let (ended, has_ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(runtime);
+        ended.send(())
+    });
+    has_ended.recv_timeout(PATIENCE).expect("it ends");
 }

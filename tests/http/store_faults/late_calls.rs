@@ -19,14 +19,16 @@ async fn a_claim_that_arrives_behind_its_own_record_changes_nothing() {
     assert_eq!(setup.runs.started(), 1);
 }
 
-/// Nobody holds it, so that only its lease can end it.
+/// Its lease is an hour, and nobody holds it.
 #[tokio::test]
-async fn a_claim_that_arrives_behind_its_own_release_ends_with_its_lease() {
-    let setup = start_with(OnStoreError::FailClosed, SHORT).await;
+async fn a_claim_that_arrives_behind_its_own_release_is_given_back() {
+    let setup = start_with(OnStoreError::FailClosed, LONG).await;
     setup.store.script(Claim, [Pause]);
-    assert_eq!(setup.server.post("/fail", "k", "").await.text(), "1");
+    assert_eq!(setup.server.post("/held-fail", "k", "").await.text(), "1");
+    assert!(setup.stored().await.is_none(), "it is released");
     setup.store.resume();
-    assert_eq!(setup.retry("/fail").await.text(), "2");
+    setup.until_stored("it arrives", |it| it.is_some()).await;
+    assert_eq!(setup.retry("/held-fail").await.text(), "2");
     assert_eq!(setup.runs.started(), 2);
 }
 

@@ -14,12 +14,12 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
-use axum_idem::store::MemoryStore;
+use axum_idem::store::{Entry, MemoryStore, Store};
 use axum_idem::testing::{FaultStore, Operation};
-use axum_idem::{Idempotency, OnStoreError, idempotent};
+use axum_idem::{Idempotency, OnStoreError, Scope, idempotent};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::support::{Answer, Runs, Server};
+use crate::support::{Answer, PATIENCE, Runs, Server};
 
 /// Longer than any test waits for a key.
 const LONG: Duration = Duration::from_secs(3600);
@@ -29,6 +29,12 @@ const SHORT: Duration = Duration::from_millis(300);
 #[idempotent(scope = global)]
 async fn count(State(runs): State<Runs>) -> (StatusCode, String) {
     (StatusCode::CREATED, runs.count().to_string())
+}
+
+/// Echoes its body.
+#[idempotent(scope = global)]
+async fn echo(State(runs): State<Runs>, body: String) -> (StatusCode, String) {
+    (StatusCode::CREATED, format!("{body} {}", runs.count()))
 }
 
 #[idempotent(scope = global, on_unknown = hold)]
@@ -43,6 +49,11 @@ async fn slow(State(runs): State<Runs>) -> String {
 
 #[idempotent(scope = global)]
 async fn fail(State(runs): State<Runs>) -> (StatusCode, String) {
+    (StatusCode::INTERNAL_SERVER_ERROR, runs.count().to_string())
+}
+
+#[idempotent(scope = global, on_unknown = hold)]
+async fn held_fail(State(runs): State<Runs>) -> (StatusCode, String) {
     (StatusCode::INTERNAL_SERVER_ERROR, runs.count().to_string())
 }
 
@@ -81,9 +92,11 @@ async fn start_waiting(choice: OnStoreError, lease: Duration, timeout: Duration)
         .build();
     let router = Router::new()
         .route("/count", post(count))
+        .route("/echo", post(echo))
         .route("/held", post(held))
         .route("/slow", post(slow))
         .route("/fail", post(fail))
+        .route("/held-fail", post(held_fail))
         .route("/panics", post(panics))
         .route("/wait", post(wait))
         .layer(CatchPanicLayer::new())
@@ -103,6 +116,23 @@ async fn start() -> Setup {
 }
 
 impl Setup {
+    /// What the store itself holds, whatever the line to it does.
+    async fn stored(&self) -> Option<Entry> {
+        let id = self.idem.record_id(&Scope::new(), "k");
+        let stored = self.store.behind().look_up(id).await;
+        stored.expect("memory does not fail")
+    }
+
+    async fn until_stored(&self, what: &str, is_it: impl Fn(Option<&Entry>) -> bool) {
+        let until = async {
+            while !is_it(self.stored().await.as_ref()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, until).await;
+        assert!(waited.is_ok(), "it does not come to be that {what}");
+    }
+
     fn claims(&self) -> usize {
         self.store.calls(Operation::Claim)
     }

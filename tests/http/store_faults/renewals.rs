@@ -3,35 +3,16 @@
 use std::time::{Duration, Instant};
 
 use axum_idem::OnStoreError;
-use axum_idem::testing::Fault::{DropReply, ErrAfter, ErrBefore, Hang};
+use axum_idem::testing::Fault::{DropReply, ErrBefore, Hang};
 use axum_idem::testing::Operation::{Claim, Renew};
 
 use super::{LONG, SHORT, start_with};
 use crate::support::{eventually, post_bytes};
 
-#[tokio::test]
-async fn a_renewal_that_fails_ends_nothing() {
-    let setup = start_with(OnStoreError::FailClosed, SHORT).await;
-    let (server, runs, store) = (setup.server, &setup.runs, &setup.store);
-    store.script(Renew, [ErrBefore, ErrAfter]);
-    let first = tokio::spawn(async move { server.post("/slow", "k", "").await });
-    eventually("the lease is renewed", || store.calls(Renew) >= 6).await;
-    assert_eq!(
-        server.post("/slow", "k", "").await.code(),
-        "idempotency_key_in_flight"
-    );
-    runs.open(1);
-    assert_eq!(first.await.expect("no panic").text(), "1");
-    let renewals = store.calls(Renew);
-    assert!(server.post("/slow", "k", "").await.is_replay());
-    tokio::time::sleep(SHORT).await;
-    assert_eq!(store.calls(Renew), renewals, "it goes on after the end");
-}
-
-/// A third of a lease apart, and a tenth where the store fails.
+/// A third of a lease apart, and a twentieth when the store fails.
 #[tokio::test]
 async fn a_lease_is_renewed_no_more_often_than_it_has_to() {
-    for (faults, share) in [(0, 3), (1_000, 10)] {
+    for (faults, share) in [(0, 3), (1_000, 20)] {
         let setup = start_with(OnStoreError::FailClosed, SHORT).await;
         let (server, runs, store) = (setup.server, &setup.runs, &setup.store);
         store.script(Renew, std::iter::repeat_n(ErrBefore, faults));

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use axum_idem::testing::Fault::{ErrAfter, ErrBefore};
-use axum_idem::testing::Operation::Claim;
+use axum_idem::testing::Operation::{Claim, Complete};
 
 use super::start;
 use crate::support::eventually;
@@ -84,5 +84,22 @@ async fn a_waiter_without_a_store_is_refused_and_changes_nothing() {
     runs.open(1);
     assert_eq!(first.await.expect("no panic").text(), "1");
     assert!(server.post("/wait", "k", "").await.is_replay());
+    assert_eq!(runs.started(), 1);
+}
+
+/// The lease is renewed, so that the store says "in flight" for as long as the record is late.
+#[tokio::test]
+async fn a_waiter_gets_the_record_that_is_late() {
+    let setup = start().await;
+    let (server, runs) = (setup.server, &setup.runs);
+    let first = tokio::spawn(async move { server.post("/wait", "k", "").await });
+    runs.until_started(1).await;
+    let waiter = tokio::spawn(async move { server.post("/wait", "k", "").await });
+    eventually("it waits", || setup.claims() >= 2).await;
+    setup.store.script(Complete, [ErrBefore; 500]);
+    runs.open(1);
+    assert!(first.await.expect("no panic").is_unrecorded());
+    let waiter = waiter.await.expect("no panic");
+    assert_eq!((waiter.text(), waiter.is_replay()), ("1", true));
     assert_eq!(runs.started(), 1);
 }

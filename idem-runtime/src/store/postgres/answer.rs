@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use super::statements::VERSION;
 use crate::fingerprint::Fingerprint;
 use crate::store::millis::from_millis;
-use crate::store::{Claimed, DecodeError, Entry, Owner, Record, StoreError};
+use crate::store::{Claimed, DecodeError, Entry, Record, StoreError};
 
 /// A claim that was won: its kind, fence and attempt.
 pub(super) const WON: &str = "int4send(1) || int8send(r.fence) || int4send(r.attempt)";
@@ -22,9 +22,9 @@ pub(super) fn seen() -> String {
     WHEN r.version <> {VERSION} THEN int4send(5) || int2send(r.version)
     WHEN r.record IS NOT NULL THEN {RECORDED}
     WHEN r.leased_until > now THEN int4send(3) || interval_send(r.leased_until - now)
-        || int8send(r.fence) || int4send(r.attempt) || r.owner || r.fingerprint
+        || int8send(r.fence) || int4send(r.attempt) || r.fingerprint
     ELSE int4send(4) || interval_send(r.expires_at - now)
-        || int8send(r.fence) || int4send(r.attempt) || r.owner || r.fingerprint
+        || int8send(r.fence) || int4send(r.attempt) || r.fingerprint
 END"
     )
 }
@@ -32,7 +32,7 @@ END"
 /// What the server packed.
 pub(super) enum Answer {
     Won { fence: u64, attempt: u32 },
-    Seen { entry: Entry, owner: Option<Owner> },
+    Seen(Entry),
 }
 
 impl Answer {
@@ -50,17 +50,15 @@ impl Answer {
                 let expires_in = time(bytes)?;
                 let record = Record::decode(Bytes::copy_from_slice(bytes));
                 let record = record.map_err(StoreError::Undecodable)?;
-                let entry = Entry::Recorded { record, expires_in };
-                Self::Seen { entry, owner: None }
+                Self::Seen(Entry::Recorded { record, expires_in })
             }
             kind @ (3 | 4) => {
                 let left = time(bytes)?;
                 let fence = number(bytes.try_get_i64())?;
                 let attempt = number(bytes.try_get_i32())?;
-                let (owner, rest) = bytes.split_first_chunk().ok_or_else(|| damaged(()))?;
-                let fingerprint = <[u8; 32]>::try_from(rest).map_err(damaged)?;
+                let fingerprint = <[u8; 32]>::try_from(*bytes).map_err(damaged)?;
                 let fingerprint = Fingerprint::from_bytes(fingerprint);
-                let entry = if kind == 3 {
+                Self::Seen(if kind == 3 {
                     Entry::InFlight {
                         fingerprint,
                         fence,
@@ -74,9 +72,7 @@ impl Answer {
                         attempt,
                         retained_for: left,
                     }
-                };
-                let owner = Some(Owner::from_bytes(*owner));
-                Self::Seen { entry, owner }
+                })
             }
             _ => {
                 let version = u8::try_from(bytes.try_get_i16().map_err(damaged)?);
@@ -87,15 +83,11 @@ impl Answer {
         Ok(answer)
     }
 
-    /// What it is to a claim by `owner`.
-    pub(super) fn claimed(self, owner: Owner) -> Claimed {
+    /// The result of a claim.
+    pub(super) fn claimed(self) -> Claimed {
         match self {
             Self::Won { fence, attempt } => Claimed::Fresh { fence, attempt },
-            Self::Seen {
-                entry: Entry::InFlight { fence, attempt, .. },
-                owner: Some(holder),
-            } if holder == owner => Claimed::Fresh { fence, attempt },
-            Self::Seen { entry, .. } => match entry {
+            Self::Seen(entry) => match entry {
                 Entry::InFlight {
                     fingerprint,
                     lease_left,

@@ -1,7 +1,7 @@
-//! The function that claims, as it stands in the database.
+//! The function that claims, as it is stored in the database.
 //!
-//! A statement that may write is set up by PostgreSQL for writing before it reads. A function comes to
-//! its writes when it needs them, and keeps its plans.
+//! PostgreSQL sets up a statement that may write for writing before it reads. A function sets up its
+//! writes when it comes to them, and caches its plans.
 
 use super::answer::{RECORDED, WON, seen};
 use super::statements::{VERSION, micros_since_1970, millis};
@@ -14,17 +14,25 @@ pub(super) const TAKES: &str = "(bytea, bytea, bytea, bigint, bigint, boolean, b
 /// id as a number. Other processes call what stands, so that another body needs another name:
 /// [`Table::claim`].
 ///
-/// Where a record or a claim is in the way, nothing is written and nothing is locked, so that a
-/// replay is a read. Otherwise the primary key decides the race: who loses it gets no answer, and
-/// asks again.
+/// When a record or another's claim is in the way, the function writes and locks nothing, so that a
+/// replay is a read. Otherwise the primary key decides the race. The loser gets `NULL`, and asks
+/// again.
+///
+/// A claimer that asks again under a claim of its own renews it. The write matters: its commit waits
+/// for the disk and for synchronous standbys, which the commit before may not have done. A server that
+/// is restarted while a commit waits for a standby shows the row all the same.
 ///
 /// The first fence is the time in microseconds since 1970, above every fence of an earlier life of
-/// the id, of which nothing may be left. For that, who may win takes the advisory lock of the id
-/// before he reads the time: between that and his insert, another could have won and be forgotten.
+/// the id, of which nothing may be left. For that, a claim that may win takes the advisory lock of
+/// the id before it reads the time: between that and its insert, another could win and be forgotten.
 pub(super) fn definition(table: &Table) -> String {
     let (name, table) = (table.claim(), table.quoted());
     let (lease, retention, seen) = (millis("$4"), millis("$5"), seen());
     let fence = micros_since_1970("clock_timestamp()");
+    let owned = format!(
+        "r.version = {VERSION} AND r.record IS NULL AND r.owner = $3
+            AND r.leased_until > clock_timestamp()"
+    );
     format!(
         "CREATE OR REPLACE FUNCTION {name}{TAKES} RETURNS bytea LANGUAGE plpgsql AS $$
         DECLARE
@@ -39,7 +47,9 @@ pub(super) fn definition(table: &Table) -> String {
                 SELECT {seen} INTO answer
                 FROM {table} r WHERE r.id = $1 AND r.expires_at > now
                     AND NOT (r.version = {VERSION} AND r.record IS NULL AND r.leased_until <= now
-                        AND r.fingerprint = $2 AND $6);
+                        AND r.fingerprint = $2 AND $6)
+                    AND NOT (r.version = {VERSION} AND r.record IS NULL AND r.leased_until > now
+                        AND r.owner = $3);
                 IF FOUND THEN
                     RETURN answer;
                 END IF;
@@ -57,9 +67,10 @@ pub(super) fn definition(table: &Table) -> String {
                     fingerprint = $2,
                     owner = $3,
                     fence = CASE WHEN r.expires_at <= clock_timestamp()
-                        THEN greatest(r.fence + 1, {fence}) ELSE r.fence + 1 END,
-                    attempt = CASE WHEN r.expires_at <= clock_timestamp()
-                        THEN 1 ELSE r.attempt + 1 END,
+                        THEN greatest(r.fence + 1, {fence})
+                        WHEN {owned} THEN r.fence ELSE r.fence + 1 END,
+                    attempt = CASE WHEN r.expires_at <= clock_timestamp() THEN 1
+                        WHEN {owned} THEN r.attempt ELSE r.attempt + 1 END,
                     leased_until = clock_timestamp() + {lease},
                     retention_ms = $5,
                     expires_at = clock_timestamp() + {lease} + {retention},
@@ -67,7 +78,8 @@ pub(super) fn definition(table: &Table) -> String {
                 WHERE r.id = $1 AND (r.expires_at <= clock_timestamp()
                     OR r.version = {VERSION} AND r.record IS NULL
                         AND r.leased_until <= clock_timestamp()
-                        AND r.fingerprint = $2 AND $6)
+                        AND r.fingerprint = $2 AND $6
+                    OR {owned})
                 RETURNING {WON} INTO answer;
             END IF;
             IF current_setting('synchronous_commit') = 'off' THEN
@@ -88,7 +100,11 @@ mod tests {
     /// Versions of the library share a table: another body takes another number in `Table::claim`.
     #[test]
     fn golden() {
-        let table = Table::new(None, "idem_records".into()).expect("a name");
+        let table = Table {
+            schema: "public".to_owned(),
+            name: "idem_records".to_owned(),
+            role: "desk".to_owned(),
+        };
         let words = definition(&table);
         let words: Vec<_> = words.split_whitespace().collect();
         let digest = Sha256::digest(words.join(" "));

@@ -1,39 +1,144 @@
-//! Which errors pass, and which are told.
+//! Which errors are transient, and what the others say.
+
+use std::borrow::Cow;
+use std::io;
 
 use sqlx::Error;
 
+use super::table::Table;
 use crate::store::StoreError;
 
 /// What to do about an error, by its `SQLSTATE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cure {
-    /// The same statement again; it has had no effect, or its effect recognises its owner.
+pub(super) enum Remedy {
+    /// Send the statement again: it had no effect.
     Again,
-    /// The same on another connection: this one is broken, or leads to a server that takes no
-    /// writes.
+    /// Send the statement on another connection: this one is broken.
     Elsewhere,
-    /// None here.
-    Tell,
+    /// The server takes no writes, as after a failover. Another connection may lead to one that does.
+    OtherServer,
+    /// Report the error.
+    Report,
 }
 
-pub(super) fn cure(error: &Error) -> Cure {
+pub(super) fn remedy(error: &Error) -> Remedy {
     match error {
-        Error::Io(_) | Error::WorkerCrashed => Cure::Elsewhere,
+        Error::Io(_) | Error::WorkerCrashed => Remedy::Elsewhere,
         Error::Database(error) => match error.code().as_deref() {
-            // Serialization failure, deadlock; and the race that a unique index can lose.
-            Some("40001" | "40P01" | "23505") => Cure::Again,
-            // Read-only transaction; the server is going down, or has not come up.
-            Some("25006" | "57P01" | "57P02" | "57P03") => Cure::Elsewhere,
-            _ => Cure::Tell,
+            // Serialization failure, deadlock, and a race on a unique index.
+            Some("40001" | "40P01" | "23505") => Remedy::Again,
+            // The server shuts down, crashed, starts, or closed an idle session.
+            Some("57P01" | "57P02" | "57P03" | "57P05") => Remedy::Elsewhere,
+            Some("25006") => Remedy::OtherServer,
+            _ => Remedy::Report,
         },
-        _ => Cure::Tell,
+        _ => Remedy::Report,
     }
 }
 
-/// No error is ever taken for an answer.
-pub(super) fn store_error(error: Error) -> StoreError {
+/// Whether a connection that could not be opened may open a moment later: the server restarts, or has
+/// no free connection.
+pub(super) fn is_transient_at_connect(error: &Error) -> bool {
     match error {
-        Error::PoolTimedOut => StoreError::TimedOut,
-        error => StoreError::Unavailable(Box::new(error)),
+        Error::Io(_) => true,
+        Error::Database(error) => matches!(error.code().as_deref(), Some("57P03" | "53300")),
+        _ => false,
     }
+}
+
+/// An error of the server or the connection, with what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{advice}")]
+struct Failure {
+    advice: String,
+    source: Error,
+}
+
+/// The error of a statement.
+///
+/// No error is ever taken for a result.
+pub(super) fn store_error(error: Error, table: &Table) -> StoreError {
+    let Some(code) = code(&error) else {
+        return unavailable(error);
+    };
+    match &*code {
+        // Canceled by `statement_timeout`, by `lock_timeout`, or by an operator.
+        "57014" | "55P03" => StoreError::TimedOut,
+        "42P01" | "42883" | "3F000" => {
+            let script = table.script();
+            advise(error, |error| {
+                format!("{error}; connect again to create it, or run:\n{script}")
+            })
+        }
+        "42501" => {
+            let grants = table.grants();
+            advise(error, |error| {
+                format!("{error}; have the owner run:\n{grants}")
+            })
+        }
+        "25006" => advise(error, |error| {
+            format!("{error}; connect to the primary, in a session that may write")
+        }),
+        _ => unavailable(error),
+    }
+}
+
+/// The error of a statement that creates the table or its function.
+pub(super) fn migration_error(error: Error, table: &Table) -> StoreError {
+    match code(&error).as_deref() {
+        Some("57014" | "55P03") => StoreError::TimedOut,
+        Some("42501") => {
+            let (role, script) = (table.quoted_role(), table.script());
+            advise(error, |error| {
+                format!(
+                    "{error}; the role {role} may not create what is missing, so have an owner \
+                     run:\n{script}\n{grants}",
+                    grants = table.grants()
+                )
+            })
+        }
+        _ => unavailable(error),
+    }
+}
+
+/// An error that no statement has caused: of a login, or of the connection.
+pub(super) fn unavailable(error: Error) -> StoreError {
+    let advice: Cow<'_, str> = match (&error, code(&error).as_deref()) {
+        (Error::Io(error), _) => match error.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
+                "the connection was refused; is PostgreSQL running at this address?".into()
+            }
+            kind => format!("the connection to PostgreSQL failed: {kind}").into(),
+        },
+        (Error::Configuration(_), _) => "the address of PostgreSQL cannot be read; write \
+             `postgres://user:password@host:port/database`"
+            .into(),
+        (_, Some("28P01" | "28000")) => {
+            format!("{error}; check the user, the password and `pg_hba.conf`").into()
+        }
+        (_, Some("3D000")) => format!("{error}; create the database").into(),
+        (_, Some("53300")) => {
+            format!("{error}; raise `max_connections` of the server, or lower that of its clients")
+                .into()
+        }
+        _ => return StoreError::Unavailable(Box::new(error)),
+    };
+    let advice = advice.into_owned();
+    advise(error, |_| advice)
+}
+
+fn advise(error: Error, advice: impl FnOnce(&str) -> String) -> StoreError {
+    let message = match &error {
+        Error::Database(error) => error.message(),
+        _ => "",
+    };
+    let advice = advice(message);
+    StoreError::Unavailable(Box::new(Failure {
+        advice,
+        source: error,
+    }))
+}
+
+pub(super) fn code(error: &Error) -> Option<Cow<'_, str>> {
+    error.as_database_error().and_then(|error| error.code())
 }

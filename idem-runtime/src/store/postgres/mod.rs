@@ -5,39 +5,42 @@ mod builder;
 mod claiming;
 mod connections;
 mod failure;
+mod probe;
 mod row;
+mod session;
 mod setup;
 mod statements;
 mod sweeper;
 mod table;
 
 use std::fmt;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{AssertSqlSafe, PgPool, Postgres};
+use tokio::time::{Instant, timeout_at};
 
 pub use self::builder::PostgresStoreBuilder;
 use self::connections::Connections;
-use self::failure::{Cure, cure, store_error};
-use self::statements::Statements;
+use self::failure::{Remedy, code, remedy, store_error};
+use self::session::Session;
+use self::statements::{Statements, whole_millis};
 use self::table::Table;
-use super::millis::millis;
 use super::{Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreError, StoreFuture};
-use crate::policy::OnUnknown;
 use crate::record_id::RecordId;
 
-/// How often a statement is sent that another's race or a broken connection stood in the way of.
+/// How often a statement is sent while races or broken connections are in the way.
 const TRIES: usize = 12;
 
-/// Keeps claims and records in PostgreSQL (12 or later), in a table of its own.
+/// A commit that took longer may have been waiting for a standby when the wait was canceled.
+const QUICK_COMMIT: Duration = Duration::from_millis(250);
+
+/// Stores claims and records in PostgreSQL (12 or later), in a table of its own.
 ///
-/// A first request costs two round trips, one to claim and one to settle; a replay costs one, and
-/// only reads. Every transition is committed by itself: a claim is never part of a handler's
-/// transaction, where it would make its duplicates wait. Time is the server's alone, by
-/// `clock_timestamp()`.
+/// A first request costs two round trips, one to claim and one to settle. A replay costs one, and only
+/// reads. Every transition commits by itself: a claim is never part of a handler's transaction, where
+/// its duplicates would wait for it. All time is the server's, by `clock_timestamp()`.
 ///
 /// The feature `postgres` needs Rust 1.94, as sqlx 0.9 does.
 ///
@@ -56,54 +59,104 @@ const TRIES: usize = 12;
 /// # }
 /// ```
 ///
-/// # What holds
+/// # Guarantees
 ///
 /// | when | what holds |
 /// |---|---|
 /// | any number of processes, one primary | the whole contract of [`Store`] |
 /// | restart or crash of the server | everything that was acknowledged: where the session has `synchronous_commit = off`, every transition but a renewal turns it on for itself. With `fsync = off`, nothing |
-/// | failover to an asynchronous replica | what the replica had. A claim that was acknowledged and not yet replicated is lost, and a retry runs again; with `synchronous_standby_names` nothing is lost |
-/// | a replica, a read-only session | refused at the start, and an error later |
+/// | failover to an asynchronous replica | what the replica had. A claim that was acknowledged and not yet replicated is lost, and a retry runs again |
+/// | failover to a synchronous standby | everything that was acknowledged, as long as nobody cancels a wait for the standby, see below |
+/// | two primaries | nothing, see below |
+/// | a replica, a read-only session | refused by [`connect`](PostgresStoreBuilder::connect), and an error later |
 /// | a jump of the server's clock | leases and records end earlier or later by the jump |
 /// | a lock on the row or the table held by somebody else | [`StoreError::TimedOut`] after [`timeout`](PostgresStoreBuilder::timeout) |
-/// | the pool is exhausted | the same |
-/// | the server cannot be reached | [`StoreError`]: never `Fresh` out of doubt. The next transition connects again |
+/// | every connection of the store is in use | [`StoreError::Unavailable`] after the same time |
+/// | the server cannot be reached | [`StoreError`]: an uncertain claim is never `Fresh`. The next transition connects again |
+///
+/// # Connections
+///
+/// The store opens connections of its own, at most [`max_connections`], also when it was given a
+/// [`pool`]. Their `application_name` is `axum-idem`, unless the address or the pool sets another. The
+/// server cancels their statements after [`timeout`]. A connection whose statement timed out counts
+/// until that statement has ended.
+///
+/// [`max_connections`]: PostgresStoreBuilder::max_connections
+/// [`pool`]: PostgresStoreBuilder::pool
+/// [`timeout`]: PostgresStoreBuilder::timeout
+///
+/// Behind `PgBouncer` or another pooler, in session or in transaction mode, the store detects the
+/// pooler, and runs each transition in an explicit transaction without named prepared statements. A
+/// transition then costs four round trips to the pooler. Connect directly where that counts.
+///
+/// # Synchronous standbys
+///
+/// With `synchronous_standby_names`, a transition returns when the standby has it. While the standby is
+/// gone, transitions time out, and the store never cancels their wait. An operator must not cancel it
+/// either: after `pg_cancel_backend` on a session that waits in `SyncRep`, the server reports the commit
+/// as done although no standby has it. The store doubts a commit that took longer than 250 ms, and sends
+/// it again, but it cannot detect a wait that was canceled sooner. Bring the standby back, or change
+/// `synchronous_standby_names`, and do not promote a standby that was gone meanwhile.
+///
+/// A record that was read is not checked in this way: a replay may return a record that no standby has,
+/// after a restart of a primary whose standby is gone.
+///
+/// # Two primaries
+///
+/// A primary that was replaced and still runs wins claims for whoever still reaches it, as the new one
+/// does: the key runs twice. The store cannot detect this. Whoever promotes a replica has to make sure
+/// first that the old primary is stopped or cannot be reached (fencing), as Patroni does with a
+/// watchdog. With synchronous standbys, the old primary acknowledges no claim once the promoted standby
+/// has left it.
 ///
 /// # Fences
 ///
 /// The first fence at a record id is the server's time in microseconds since 1970, and each takeover
 /// adds one. So a fence is above every earlier one at the same id even after its row was removed, as
-/// long as the server's clock does not go back. For that, a claim that may win takes a transaction's
-/// advisory lock, whose number is the first eight bytes of the record id.
+/// long as the server's clock does not go back. For that, a claim that may win takes an advisory lock
+/// of its transaction, whose number is the first eight bytes of the record id.
 ///
-/// # What is stored
+/// # Stored data
 ///
-/// One row for each record id; its bytes are versioned, and hold neither a key nor a token nor a
-/// scope; the answer's headers and body are in the clear. A row that this version cannot read is left
-/// alone, and its key gets 503. Expired rows are gone for every transition at once, and are removed
-/// in batches by a sweeper.
+/// One row for each record id. Its bytes are versioned, and contain neither a key nor a token nor a
+/// scope. The headers and the body of the response are in the clear. A row that this version cannot read
+/// stays as it is, and its key gets 503. No transition sees an expired row, and a sweeper removes
+/// expired rows in batches.
 ///
-/// Durations are kept in whole milliseconds, rounded up, and end at 100 years.
+/// Durations are stored in whole milliseconds, rounded up, up to 100 years.
 ///
 /// # Rights
 ///
-/// Beside the table stands a PL/pgSQL function, which claims: `idem_records_claim_v1`, after the
-/// table's name. Who connects first creates both, and needs the right to create in the schema. A role
-/// for which both stand needs `USAGE` on the schema, `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the
-/// table, and `EXECUTE` on the function, which everybody has unless it was revoked. Versions of the
-/// library with different functions work on one table together.
+/// A PL/pgSQL function claims: `idem_records_claim_v1`, named after the table. The first
+/// [`connect`](PostgresStoreBuilder::connect) creates the table and the function, and needs the right to
+/// create in the schema. Once both exist, a role needs `USAGE` on the schema, `SELECT`, `INSERT`,
+/// `UPDATE` and `DELETE` on the table, and `EXECUTE` on the function, which everybody has unless it was
+/// revoked. The error of a role that lacks a right contains the SQL that an owner has to run. Versions of
+/// the library with different functions work on one table together.
+///
+/// The table must be logged and have its primary key, and no trigger, rule or row security policy may
+/// skip a write: `connect` refuses it otherwise.
 ///
 /// # Cancellation
 ///
-/// A transition that is dropped half way was either run by the server or not.
+/// A transition whose future is dropped may or may not take effect.
 #[derive(Clone)]
+// The module has this cfg as well. Here it also reaches the documentation of the facade.
+#[cfg(feature = "postgres")]
 pub struct PostgresStore(Arc<Inner>);
 
 struct Inner {
-    connections: Connections,
+    connections: Arc<Connections>,
     statements: Statements,
     table: Table,
     timeout: Duration,
+}
+
+/// Whether a statement may have taken effect before the try that returned its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tries {
+    First,
+    Repeated,
 }
 
 type Query = sqlx::query::Query<'static, Postgres, PgArguments>;
@@ -118,8 +171,7 @@ impl PostgresStore {
         Self::builder().url(url).connect().await
     }
 
-    /// Keeps records by way of the service's own pool, as
-    /// [`PostgresStoreBuilder::pool`] says.
+    /// Connects to the server of the service's pool, as [`PostgresStoreBuilder::pool`] says.
     ///
     /// # Errors
     ///
@@ -133,11 +185,11 @@ impl PostgresStore {
         PostgresStoreBuilder::new()
     }
 
-    /// Removes the rows that have expired, 1,000 to a statement, and says how many there were. Rows
-    /// that a transition is at work on are left for later. A claim counts as expired when its
-    /// lease and its retention have passed.
+    /// Removes the rows that have expired, 1,000 to a statement, and returns how many there were. Skips
+    /// rows that a transition has locked. A claim counts as expired when its lease and its retention
+    /// have passed.
     ///
-    /// Safe to be called by many at once, and to be dropped half way.
+    /// Any number of sweeps may run at once, and the future may be dropped.
     ///
     /// # Errors
     ///
@@ -148,81 +200,101 @@ impl PostgresStore {
 }
 
 impl Inner {
-    /// Sends a statement until it has its answer, as long as what stands in the way passes.
+    /// Sends a statement until its result is certain, as long as what is in the way is transient.
     ///
-    /// `read` gives `None` to have the statement sent again.
-    async fn run<T>(
-        &self,
-        statement: &Arc<str>,
-        bind: impl Fn(Query) -> Query,
-        read: impl Fn(&[PgRow]) -> Result<Option<T>, StoreError>,
-    ) -> Result<T, StoreError> {
-        self.in_time(pin!(self.send(statement, bind, read))).await
-    }
-
-    /// Takes a transition where it lies, for it is long and would be copied.
-    async fn in_time<T>(
-        &self,
-        transition: Pin<&mut impl Future<Output = Result<T, StoreError>>>,
-    ) -> Result<T, StoreError> {
-        tokio::time::timeout(self.timeout, transition)
-            .await
-            .unwrap_or(Err(StoreError::TimedOut))
-    }
-
+    /// `read` gets the rows, and whether an earlier try may have taken effect. `None` sends the
+    /// statement again.
     async fn send<T>(
         &self,
+        deadline: Instant,
         statement: &Arc<str>,
         bind: impl Fn(Query) -> Query,
-        read: impl Fn(&[PgRow]) -> Result<Option<T>, StoreError>,
+        read: impl Fn(&[PgRow], Tries) -> Result<Option<T>, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut last = None;
+        let mut last = StoreError::Unavailable("the race for a record did not end".into());
+        let mut tries = Tries::First;
         for _ in 0..TRIES {
-            let mut connection = self.connections.acquire().await.map_err(store_error)?;
+            let mut leased = self.connections.acquire(deadline).await?;
+            let session = leased.session();
             let query = bind(sqlx::query(AssertSqlSafe(statement.clone())));
-            // All rows, for only behind the last of them the commit is acknowledged.
-            match query.fetch_all(&mut *connection).await {
+            let asked_at = Instant::now();
+            let Ok(rows) = timeout_at(deadline, session.run(query)).await else {
+                return Err(StoreError::TimedOut);
+            };
+            let error = match rows {
                 Ok(rows) => {
-                    connection.give_back();
-                    if let Some(answer) = read(&rows)? {
-                        return Ok(answer);
+                    let is_unsure = asked_at.elapsed() > QUICK_COMMIT
+                        && self.waits_for_standbys(deadline, session).await?;
+                    leased.keep();
+                    if is_unsure {
+                        tries = Tries::Repeated;
+                        last = StoreError::TimedOut;
+                        continue;
+                    }
+                    if let Some(result) = read(&rows, tries)? {
+                        return Ok(result);
+                    }
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let remedy = remedy(&error);
+            last = store_error(error, &self.table);
+            match remedy {
+                Remedy::Again => leased.keep(),
+                Remedy::Elsewhere => {
+                    tries = Tries::Repeated;
+                    leased.close(&last);
+                }
+                Remedy::OtherServer => {
+                    if !leased.leave(&last) {
+                        return Err(last);
                     }
                 }
-                Err(error) => {
-                    match cure(&error) {
-                        Cure::Tell => return Err(store_error(error)),
-                        Cure::Again => connection.give_back(),
-                        Cure::Elsewhere => connection.close(),
-                    }
-                    last = Some(error);
+                Remedy::Report => {
+                    leased.keep();
+                    return Err(last);
                 }
             }
         }
-        Err(last.map_or_else(
-            || StoreError::Unavailable("the race for a record did not end".into()),
-            store_error,
-        ))
+        Err(last)
+    }
+
+    /// Whether commits wait for synchronous standbys.
+    ///
+    /// An operator can cancel that wait. The server then acknowledges a commit that no standby has, with
+    /// a warning that sqlx does not pass on. So a commit that took long counts only when the
+    /// statement, sent again, commits quickly: its commit is behind the first one in the log.
+    async fn waits_for_standbys(
+        &self,
+        deadline: Instant,
+        session: &mut Session,
+    ) -> Result<bool, StoreError> {
+        let look = "SELECT current_setting('synchronous_standby_names') <> ''";
+        let look = session.run(sqlx::query(look));
+        let Ok(rows) = timeout_at(deadline, look).await else {
+            return Err(StoreError::TimedOut);
+        };
+        let rows = rows.map_err(|error| store_error(error, &self.table))?;
+        row::done(only(&rows)?)
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    fn patience(&self) -> Duration {
+        patience(self.timeout)
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
-        let rerun = claim.on_unknown == OnUnknown::Rerun;
-        let (number, _) = claim.id.as_bytes().split_first_chunk().expect("32 bytes");
-        let number = i64::from_be_bytes(*number);
-        let bind = |query: Query| {
-            query
-                .bind(claim.id.as_bytes().to_vec())
-                .bind(claim.fingerprint.as_bytes().to_vec())
-                .bind(claim.owner.as_bytes().to_vec())
-                .bind(millis(claim.lease))
-                .bind(millis(claim.retention))
-                .bind(rerun)
-                .bind(number)
-        };
-        let read = |rows: &[PgRow]| row::claimed(only(rows)?, claim.owner);
-        self.run(&self.statements.claim, bind, read).await
+        let bind = |query| statements::claiming(query, &claim);
+        let read = |rows: &[PgRow], _| row::claimed(only(rows)?);
+        self.send(self.deadline(), &self.statements.claim, bind, read)
+            .await
     }
 
-    /// A transition of a claim's holder.
+    /// A transition of a claim's holder that may be repeated without a trace.
     async fn settle(
         &self,
         statement: &Arc<str>,
@@ -232,9 +304,9 @@ impl Inner {
         let Ok(fence) = i64::try_from(holder.fence) else {
             return Ok(Settled::Lost);
         };
-        let bind = |query: Query| bind(held(query, holder, fence));
-        let read = |rows: &[PgRow]| row::settled(only(rows)?).map(Some);
-        self.run(statement, bind, read).await
+        let bind = |query: Query| bind(statements::held(query, holder, fence));
+        let done = self.send(self.deadline(), statement, bind, is_done).await?;
+        Ok(row::settled(done))
     }
 
     async fn complete(
@@ -251,31 +323,63 @@ impl Inner {
             is_complete,
             ..
         } = &self.statements;
-        let holding = |query| held(query, holder, fence).bind(record.as_bytes().to_vec());
-        let was_held = |rows: &[PgRow]| Ok(Some(!rows.is_empty()));
-        let settled = |rows: &[PgRow]| row::settled(only(rows)?).map(Some);
-        let transition = pin!(async {
-            let holding_for = |query| holding(query).bind(millis(ttl));
-            if self.send(complete, holding_for, was_held).await? {
-                return Ok(Settled::Done);
-            }
-            // The same record again is what a holder sends whose first answer got lost: it stands,
-            // and its time runs on.
-            self.send(is_complete, holding, settled).await
-        });
-        self.in_time(transition).await
+        let deadline = self.deadline();
+        let keep = |query| {
+            let query = statements::held(query, holder, fence);
+            query.bind(record.as_bytes().to_vec())
+        };
+        let keep_for = |query| keep(query).bind(whole_millis(ttl));
+        let was_held = |rows: &[PgRow], _| Ok(Some(!rows.is_empty()));
+        let done = self.send(deadline, complete, keep_for, was_held).await?
+            // A holder whose first reply got lost sends the same record again. It is stored, and its
+            // ttl runs on.
+            || self.send(deadline, is_complete, keep, is_done).await?;
+        Ok(row::settled(done))
+    }
+
+    async fn release(&self, holder: Holder) -> Result<Settled, StoreError> {
+        let Ok(fence) = i64::try_from(holder.fence) else {
+            return Ok(Settled::Lost);
+        };
+        let Statements {
+            release,
+            was_taken_over,
+            ..
+        } = &self.statements;
+        let deadline = self.deadline();
+        let held = |query| statements::held(query, holder, fence);
+        let read = |rows: &[PgRow], tries| Ok(Some((row::done(only(rows)?)?, tries)));
+        let (done, tries) = self.send(deadline, release, held, read).await?;
+        if done || tries == Tries::First {
+            return Ok(row::settled(done));
+        }
+        // The claim is gone. Unless another attempt took it over, the try whose reply got lost released
+        // it.
+        let of_fence = |query| statements::of_id(query, holder.id).bind(fence);
+        let lost = self
+            .send(deadline, was_taken_over, of_fence, is_done)
+            .await?;
+        Ok(row::settled(!lost))
     }
 
     async fn look_up(&self, id: RecordId) -> Result<Option<Entry>, StoreError> {
-        let bind = |query: Query| query.bind(id.as_bytes().to_vec());
-        let read = |rows: &[PgRow]| rows.first().map(row::entry).transpose().map(Some);
-        self.run(&self.statements.look_up, bind, read).await
+        let bind = |query| statements::of_id(query, id);
+        let read = |rows: &[PgRow], _| rows.first().map(row::entry).transpose().map(Some);
+        self.send(self.deadline(), &self.statements.look_up, bind, read)
+            .await
     }
 
     async fn forget(&self, id: RecordId) -> Result<bool, StoreError> {
-        let bind = |query: Query| query.bind(id.as_bytes().to_vec());
-        let read = |rows: &[PgRow]| row::done(only(rows)?).map(Some);
-        self.run(&self.statements.forget, bind, read).await
+        let Statements { exists, forget, .. } = &self.statements;
+        let deadline = self.deadline();
+        let bind = |query| statements::of_id(query, id);
+        // Known before, for the case that the reply to the first try gets lost.
+        let existed = self.send(deadline, exists, bind, is_done).await?;
+        let read = |rows: &[PgRow], tries| {
+            let done = row::done(only(rows)?)?;
+            Ok(Some(done || existed && tries == Tries::Repeated))
+        };
+        self.send(deadline, forget, bind, read).await
     }
 
     async fn resolve(
@@ -288,29 +392,38 @@ impl Inner {
         let Ok(fence) = i64::try_from(fence) else {
             return Ok(Settled::Lost);
         };
-        let bind = |query: Query| {
-            query
-                .bind(id.as_bytes().to_vec())
-                .bind(fence)
-                .bind(record.as_bytes().to_vec())
-                .bind(millis(ttl))
+        let Statements {
+            resolve,
+            is_resolved,
+            ..
+        } = &self.statements;
+        let deadline = self.deadline();
+        let keep = |query| {
+            let query = statements::of_id(query, id).bind(fence);
+            query.bind(record.as_bytes().to_vec())
         };
-        let read = |rows: &[PgRow]| row::settled(only(rows)?).map(Some);
-        self.run(&self.statements.resolve, bind, read).await
+        let keep_for = |query| keep(query).bind(whole_millis(ttl));
+        let read = |rows: &[PgRow], tries| Ok(Some((row::done(only(rows)?)?, tries)));
+        let (done, tries) = self.send(deadline, resolve, keep_for, read).await?;
+        // The try whose reply got lost may have stored the record.
+        let done = done
+            || tries == Tries::Repeated && self.send(deadline, is_resolved, keep, is_done).await?;
+        Ok(row::settled(done))
     }
 }
 
-/// `$1` to `$3` of what a holder sends.
-fn held(query: Query, holder: Holder, fence: i64) -> Query {
-    query
-        .bind(holder.id.as_bytes().to_vec())
-        .bind(holder.owner.as_bytes().to_vec())
-        .bind(fence)
+/// How long a batch of the sweeper or a step of the set-up may take.
+fn patience(timeout: Duration) -> Duration {
+    timeout * 5
+}
+
+fn is_done(rows: &[PgRow], _: Tries) -> Result<Option<bool>, StoreError> {
+    row::done(only(rows)?).map(Some)
 }
 
 fn only(rows: &[PgRow]) -> Result<&PgRow, StoreError> {
     rows.first()
-        .ok_or_else(|| StoreError::Unavailable("a statement gave no row".into()))
+        .ok_or_else(|| StoreError::Unavailable("a statement returned no row".into()))
 }
 
 impl Store for PostgresStore {
@@ -322,7 +435,7 @@ impl Store for PostgresStore {
     fn renew(&self, holder: Holder, lease: Duration) -> StoreFuture<Settled> {
         let inner = self.0.clone();
         StoreFuture::new(async move {
-            let bind = |query: Query| query.bind(millis(lease));
+            let bind = |query: Query| query.bind(whole_millis(lease));
             inner.settle(&inner.statements.renew, holder, bind).await
         })
     }
@@ -334,10 +447,7 @@ impl Store for PostgresStore {
 
     fn release(&self, holder: Holder) -> StoreFuture<Settled> {
         let inner = self.0.clone();
-        StoreFuture::new(async move {
-            let bind = |query| query;
-            inner.settle(&inner.statements.release, holder, bind).await
-        })
+        StoreFuture::new(async move { inner.release(holder).await })
     }
 
     fn abandon(&self, holder: Holder) -> StoreFuture<Settled> {

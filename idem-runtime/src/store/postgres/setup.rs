@@ -1,67 +1,244 @@
-//! Looks whether a server is fit, and creates what is missing.
+//! Checks whether a server is fit, and creates what is missing.
+//!
+//! Every step is a transaction of its own, so that a pooler keeps to one server for it, and is bounded
+//! by `statement_timeout`.
 
-use sqlx::{AssertSqlSafe, PgExecutor, PgPool, Row};
+use std::time::Duration;
 
-use super::claiming::TAKES;
-use super::failure::store_error;
-use super::table::Table;
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Error, Row};
+
+use super::failure::{migration_error, store_error, unavailable};
+use super::session::Session;
+use super::table::{Name, Table};
+use super::{Query, code};
 use crate::store::StoreError;
 
+/// What exists, by the server's catalog, which everybody may read.
+struct Found {
+    schema: bool,
+    table: bool,
+    function: bool,
+    /// `None` without a table.
+    is_logged: Option<bool>,
+}
+
+/// Resolves a name to the table of one schema, on a server that takes writes.
+///
 /// # Errors
 ///
-/// When the server takes no writes: a replica answers from the past, so that a claim on it would
-/// not see one on the primary.
-pub(super) async fn check(pool: &PgPool) -> Result<(), StoreError> {
-    let row = sqlx::query(
-        "SELECT pg_is_in_recovery() AS is_replica,
-            current_setting('transaction_read_only')::boolean AS is_read_only",
-    )
-    .fetch_one(pool)
-    .await
-    .map_err(store_error)?;
-    let says = |column| row.try_get::<bool, _>(column).map_err(store_error);
-    let reason = if says("is_replica")? {
-        "the postgres server is a replica; connect to the primary"
-    } else if says("is_read_only")? {
-        "the postgres session is read-only; unset `default_transaction_read_only`"
-    } else {
-        return Ok(());
+/// [`StoreError::Unfit`] on a replica, which returns the past, so that a claim on it would miss one on
+/// the primary; in a read-only session; and without a schema.
+pub(super) async fn resolve(
+    session: &mut Session,
+    name: Name,
+    limit: Duration,
+) -> Result<Table, StoreError> {
+    // A table that exists is used wherever `search_path` finds it.
+    let query = query(
+        "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::boolean,
+            current_user::text,
+            coalesce($1, (
+                SELECT n.nspname::text
+                FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                WHERE c.oid = to_regclass(quote_ident($2))
+            ), current_schema()::text)",
+    );
+    let query = query.bind(name.schema).bind(name.table.clone());
+    let row = one_row(session, query, limit).await.map_err(unavailable)?;
+    let unfit = |reason: &str| Err(StoreError::Unfit(reason.into()));
+    if get(&row, 0)? {
+        return unfit("the postgres server is a replica; connect to the primary");
+    }
+    if get(&row, 1)? {
+        return unfit("the postgres session is read-only; unset `default_transaction_read_only`");
+    }
+    let Some(schema) = get(&row, 3)? else {
+        return unfit(
+            "no schema of the `search_path` exists; create one, or name one with `schema`",
+        );
     };
-    Err(StoreError::Unfit(reason.into()))
+    Ok(Table {
+        schema,
+        name: name.table,
+        role: get(&row, 2)?,
+    })
 }
 
-/// Creates the table and its function, safe for any number of processes at once. Where both stand,
-/// nothing is done that asks for the right to create one.
-pub(super) async fn migrate(pool: &PgPool, table: &Table) -> Result<(), StoreError> {
-    if stands(pool, table).await? {
-        return Ok(());
-    }
-    let mut transaction = pool.begin().await.map_err(store_error)?;
-    // `IF NOT EXISTS` alone loses races of two who both see nothing.
-    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('axum-idem ' || $1, 0))")
-        .bind(table.quoted())
-        .execute(&mut *transaction)
-        .await
-        .map_err(store_error)?;
-    // Another role may have been first, whose function is not to be replaced.
-    if stands(&mut *transaction, table).await? {
-        return Ok(());
-    }
-    for statement in table.definition() {
-        sqlx::query(AssertSqlSafe(statement))
-            .execute(&mut *transaction)
+/// Creates the table and its function, which any number of processes may do at once. Asks for no right
+/// to create what exists.
+///
+/// # Errors
+///
+/// When something is missing and may not be created, and [`StoreError::Unfit`] for a table that a crash
+/// of the server empties.
+pub(super) async fn migrate(
+    session: &mut Session,
+    table: &Table,
+    limit: Duration,
+) -> Result<(), StoreError> {
+    let row = one_row(session, Found::query(table), limit).await;
+    let mut found = Found::read(&row.map_err(unavailable)?)?;
+    if !(found.table && found.function) {
+        create(session, table, limit)
             .await
-            .map_err(store_error)?;
+            .map_err(|error| migration_error(error, table))?;
+        let row = one_row(session, Found::query(table), limit).await;
+        found = Found::read(&row.map_err(unavailable)?)?;
     }
-    transaction.commit().await.map_err(store_error)
+    if found.is_logged == Some(false) {
+        return Err(StoreError::Unfit(
+            format!(
+                "the table {table} is unlogged, so that a crash of the server empties it; run \
+                 `ALTER TABLE {table} SET LOGGED`",
+                table = table.quoted()
+            )
+            .into(),
+        ));
+    }
+    Ok(())
 }
 
-async fn stands(executor: impl PgExecutor<'_>, table: &Table) -> Result<bool, StoreError> {
-    let stands = "SELECT to_regclass($1) IS NOT NULL AND to_regprocedure($2) IS NOT NULL";
-    sqlx::query_scalar(stands)
-        .bind(table.quoted())
-        .bind(format!("{}{TAKES}", table.claim()))
-        .fetch_one(executor)
-        .await
-        .map_err(store_error)
+async fn create(session: &mut Session, table: &Table, limit: Duration) -> Result<(), Error> {
+    let mut transaction = session.begin(limit).await?;
+    // `IF NOT EXISTS` alone fails when two processes both see nothing.
+    let lock = query("SELECT pg_advisory_xact_lock(hashtextextended('axum-idem ' || $1, 0))");
+    lock.bind(table.quoted()).execute(&mut *transaction).await?;
+    // Another role may have been first, whose function is not to be replaced.
+    let row = Found::query(table).fetch_one(&mut *transaction).await?;
+    let found = Found::read_columns(&row)?;
+    if !found.schema {
+        let statement = AssertSqlSafe(table.schema_definition());
+        sqlx::raw_sql(statement).execute(&mut *transaction).await?;
+    }
+    if !(found.table && found.function) {
+        for statement in table.definition() {
+            let statement = AssertSqlSafe(statement);
+            sqlx::raw_sql(statement).execute(&mut *transaction).await?;
+        }
+    }
+    transaction.commit().await
+}
+
+/// The error of a statement that was tried on a probe, with the rights that are missing.
+pub(super) async fn probe_error(
+    session: &mut Session,
+    error: Error,
+    table: &Table,
+    limit: Duration,
+) -> StoreError {
+    match code(&error).as_deref() {
+        Some("42501") => match missing_rights(session, table, limit).await {
+            Ok(missing) if !missing.is_empty() => StoreError::Unfit(
+                format!(
+                    "the role {role} may not {missing}; have the owner run:\n{grants}",
+                    role = table.quoted_role(),
+                    missing = missing.join(", "),
+                    grants = table.grants()
+                )
+                .into(),
+            ),
+            _ => store_error(error, table),
+        },
+        // No unique index fits `ON CONFLICT (id)`, or only a deferrable one does.
+        Some("42P10" | "55000") => StoreError::Unfit(
+            format!(
+                "the table {table} has no primary key, so that one key could run twice; run \
+                 `ALTER TABLE {table} ADD PRIMARY KEY (id)`",
+                table = table.quoted()
+            )
+            .into(),
+        ),
+        _ => store_error(error, table),
+    }
+}
+
+async fn missing_rights(
+    session: &mut Session,
+    table: &Table,
+    limit: Duration,
+) -> Result<Vec<&'static str>, Error> {
+    let query = query(
+        "SELECT has_schema_privilege(n.oid, 'USAGE'), has_table_privilege(c.oid, 'SELECT'),
+            has_table_privilege(c.oid, 'INSERT'), has_table_privilege(c.oid, 'UPDATE'),
+            has_table_privilege(c.oid, 'DELETE'), has_function_privilege(p.oid, 'EXECUTE')
+        FROM pg_catalog.pg_namespace n
+        JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid
+        JOIN pg_catalog.pg_proc p ON p.pronamespace = n.oid
+        WHERE n.nspname = $1 AND c.relname = $2 AND p.proname = $3",
+    );
+    let row = one_row(session, of_table(query, table), limit).await?;
+    let rights = [
+        "use the schema",
+        "SELECT from the table",
+        "INSERT into the table",
+        "UPDATE the table",
+        "DELETE from the table",
+        "EXECUTE the function",
+    ];
+    let mut missing = Vec::new();
+    for (column, right) in rights.into_iter().enumerate() {
+        if !row.try_get::<bool, _>(column)? {
+            missing.push(right);
+        }
+    }
+    Ok(missing)
+}
+
+impl Found {
+    fn query(table: &Table) -> Query {
+        // `pg_partition_tree` has rows for a partitioned table only.
+        let query = query(
+            "SELECT n.oid IS NOT NULL, c.oid IS NOT NULL, p.oid IS NOT NULL,
+                c.relpersistence = 'p' AND NOT EXISTS (
+                    SELECT FROM pg_partition_tree(c.oid) t
+                    JOIN pg_catalog.pg_class part ON part.oid = t.relid
+                    WHERE part.relpersistence <> 'p'
+                )
+            FROM (SELECT) AS one
+            LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = $1
+            LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = $2
+            LEFT JOIN pg_catalog.pg_proc p ON p.pronamespace = n.oid AND p.proname = $3
+            LIMIT 1",
+        );
+        of_table(query, table)
+    }
+
+    fn read(row: &PgRow) -> Result<Self, StoreError> {
+        Self::read_columns(row).map_err(unavailable)
+    }
+
+    fn read_columns(row: &PgRow) -> Result<Self, Error> {
+        Ok(Self {
+            schema: row.try_get(0)?,
+            table: row.try_get(1)?,
+            function: row.try_get(2)?,
+            is_logged: row.try_get(3)?,
+        })
+    }
+}
+
+/// A statement that is prepared for one use only.
+fn query(statement: &'static str) -> Query {
+    sqlx::query(statement).persistent(false)
+}
+
+/// `$1` to `$3`.
+fn of_table(query: Query, table: &Table) -> Query {
+    let query = query.bind(table.schema.clone());
+    query.bind(table.name.clone()).bind(table.claim_name())
+}
+
+async fn one_row(session: &mut Session, query: Query, limit: Duration) -> Result<PgRow, Error> {
+    let mut transaction = session.begin(limit).await?;
+    let row = query.fetch_one(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(row)
+}
+
+fn get<'r, T>(row: &'r PgRow, column: usize) -> Result<T, StoreError>
+where
+    T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    row.try_get(column).map_err(unavailable)
 }

@@ -1,16 +1,21 @@
-//! The statements of the transitions. What claims stands in `claiming.rs`.
+//! The statements of the transitions, but for the function that claims, in `claiming.rs`.
 
 use std::sync::Arc;
 
+use super::Query;
 use super::answer::seen;
 use super::table::Table;
+use crate::policy::OnUnknown;
+use crate::record_id::RecordId;
+pub(super) use crate::store::millis::millis as whole_millis;
+use crate::store::{Claim, Holder};
 
 /// The version of a row. Another version's is left alone.
 pub(super) const VERSION: i16 = 1;
 
 /// Every statement on one table.
 ///
-/// Time is `clock_timestamp()`: `now()` stands still inside a transaction.
+/// Time is `clock_timestamp()`, because `now()` is the start of the transaction.
 #[derive(Debug)]
 pub(super) struct Statements {
     pub(super) claim: Arc<str>,
@@ -18,14 +23,17 @@ pub(super) struct Statements {
     pub(super) complete: Arc<str>,
     pub(super) is_complete: Arc<str>,
     pub(super) release: Arc<str>,
+    pub(super) was_taken_over: Arc<str>,
     pub(super) abandon: Arc<str>,
     pub(super) look_up: Arc<str>,
+    pub(super) exists: Arc<str>,
     pub(super) forget: Arc<str>,
     pub(super) resolve: Arc<str>,
+    pub(super) is_resolved: Arc<str>,
     pub(super) sweep: Arc<str>,
 }
 
-/// Commits what follows to disk, where the session would not. Read by `COMMIT`, and over with it.
+/// Makes the commit of this statement wait for the disk where the session would not.
 const DURABLY: &str = "CASE current_setting('synchronous_commit')
     WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END";
 
@@ -57,17 +65,28 @@ impl Statements {
                 ttl = millis("$5"),
             )
             .into(),
+            // Writes what is there already, because a commit waits for the disk and for synchronous
+            // standbys, and a read does not.
             is_complete: format!(
-                "SELECT EXISTS (
-                    SELECT FROM {table}
+                "WITH done AS (
+                    UPDATE {table} SET owner = $2
                     WHERE id = $1 AND owner = $2 AND fence = $3 AND record = $4
                         AND expires_at > clock_timestamp()
-                ) AS done"
+                    RETURNING 1
+                )
+                SELECT EXISTS (SELECT FROM done) AS done, {DURABLY}"
             )
             .into(),
             release: format!(
                 "WITH done AS (DELETE FROM {table} WHERE {HELD} RETURNING 1)
                 SELECT EXISTS (SELECT FROM done) AS done"
+            )
+            .into(),
+            // A takeover counts the attempts on; a later claim of a released id begins at 1.
+            was_taken_over: format!(
+                "SELECT EXISTS (
+                    SELECT FROM {table} WHERE id = $1 AND fence <> $2 AND attempt > 1
+                ) AS done"
             )
             .into(),
             // A claim that has read the clock before must not find a lapsed lease prolonged.
@@ -87,6 +106,12 @@ impl Statements {
                 SELECT {seen} FROM {table} r, clock
                 WHERE r.id = $1 AND r.expires_at > now",
                 seen = seen(),
+            )
+            .into(),
+            exists: format!(
+                "SELECT EXISTS (
+                    SELECT FROM {table} WHERE id = $1 AND expires_at > clock_timestamp()
+                ) AS done"
             )
             .into(),
             forget: format!(
@@ -109,6 +134,16 @@ impl Statements {
                 ttl = millis("$4"),
             )
             .into(),
+            is_resolved: format!(
+                "WITH done AS (
+                    UPDATE {table} SET fence = $2
+                    WHERE id = $1 AND fence = $2 AND record = $3
+                        AND expires_at > clock_timestamp()
+                    RETURNING 1
+                )
+                SELECT EXISTS (SELECT FROM done) AS done, {DURABLY}"
+            )
+            .into(),
             // The inner SELECT reads the clock once, so that the index serves.
             sweep: format!(
                 "DELETE FROM {table} WHERE id = ANY (ARRAY(
@@ -120,6 +155,31 @@ impl Statements {
             .into(),
         }
     }
+}
+
+/// `$1` to `$7` of a claim.
+pub(super) fn claiming(query: Query, claim: &Claim) -> Query {
+    let (number, _) = claim.id.as_bytes().split_first_chunk().expect("32 bytes");
+    query
+        .bind(claim.id.as_bytes().to_vec())
+        .bind(claim.fingerprint.as_bytes().to_vec())
+        .bind(claim.owner.as_bytes().to_vec())
+        .bind(whole_millis(claim.lease))
+        .bind(whole_millis(claim.retention))
+        .bind(claim.on_unknown == OnUnknown::Rerun)
+        .bind(i64::from_be_bytes(*number))
+}
+
+/// `$1` to `$3` of a transition of a claim's holder.
+pub(super) fn held(query: Query, holder: Holder, fence: i64) -> Query {
+    of_id(query, holder.id)
+        .bind(holder.owner.as_bytes().to_vec())
+        .bind(fence)
+}
+
+/// `$1` of a transition of an operator.
+pub(super) fn of_id(query: Query, id: RecordId) -> Query {
+    query.bind(id.as_bytes().to_vec())
 }
 
 pub(super) fn micros_since_1970(time: &str) -> String {

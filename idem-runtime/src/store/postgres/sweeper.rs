@@ -1,28 +1,43 @@
-//! Removes expired rows. Hygiene only: to every transition they are gone already.
+//! Removes expired rows, which no transition sees any more.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use sqlx::AssertSqlSafe;
+use tokio::time::{Instant, timeout_at};
 
 use super::Inner;
 use super::failure::store_error;
 use crate::store::StoreError;
 
 /// How many rows one statement removes, so that none holds locks for long.
-pub(super) const BATCH: i64 = 1000;
+const BATCH: i64 = 1000;
 
 impl Inner {
-    /// Removes up to `batch` expired rows, and says how many there were.
-    pub(super) async fn sweep_batch(&self, batch: i64) -> Result<u64, StoreError> {
-        let mut connection = self.connections.acquire().await.map_err(store_error)?;
-        let done = sqlx::query(AssertSqlSafe(self.statements.sweep.clone()))
-            .bind(batch)
-            .execute(&mut *connection)
-            .await
-            .map_err(store_error)?;
-        connection.give_back();
-        Ok(done.rows_affected())
+    /// Removes up to `batch` expired rows, and returns how many there were.
+    ///
+    /// A batch has a limit, so that a reply that never comes does not end the sweeper, and a longer one
+    /// than a transition, because nobody waits for it.
+    async fn sweep_batch(&self, batch: i64) -> Result<u64, StoreError> {
+        let limit = self.patience();
+        let deadline = Instant::now() + limit;
+        let mut leased = self.connections.acquire(deadline).await?;
+        let session = leased.session();
+        let sweep = sqlx::query(AssertSqlSafe(self.statements.sweep.clone())).persistent(false);
+        let remove = async {
+            let mut transaction = session.begin(limit).await?;
+            let done = sweep.bind(batch).execute(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(done.rows_affected())
+        };
+        match timeout_at(deadline, remove).await {
+            Ok(Ok(removed)) => {
+                leased.keep();
+                Ok(removed)
+            }
+            Ok(Err(error)) => Err(store_error(error, &self.table)),
+            Err(_) => Err(StoreError::TimedOut),
+        }
     }
 
     pub(super) async fn sweep(&self) -> Result<u64, StoreError> {
@@ -37,7 +52,7 @@ impl Inner {
     }
 }
 
-/// Sweeps every now and then, for as long as the store is there.
+/// Sweeps after each pause, until the last clone of the store is dropped.
 pub(super) fn start(inner: &Arc<Inner>, pause: Duration) {
     let store = Arc::downgrade(inner);
     tokio::spawn(async move {
@@ -56,7 +71,7 @@ async fn sweep_once(store: &Weak<Inner>) -> Option<()> {
         Err(error) => tracing::warn!(
             target: crate::TARGET,
             error = &error as &dyn std::error::Error,
-            "expired rows could not be removed; it is tried again later"
+            "expired rows could not be removed; the next sweep tries again"
         ),
     }
     Some(())

@@ -1,4 +1,4 @@
-//! The one table, named by identifiers that are nothing else.
+//! The store's table and its function, named by quoted identifiers with their schema.
 
 use super::claiming;
 use crate::store::StoreError;
@@ -6,20 +6,20 @@ use crate::store::StoreError;
 /// PostgreSQL cuts names at 63 bytes; the index's is longer than the table's.
 const LONGEST: usize = 50;
 
-/// A table's name, checked and quoted.
+/// What the builder was given, checked.
 #[derive(Clone, Debug)]
-pub(super) struct Table {
-    schema: Option<String>,
-    name: String,
+pub(super) struct Name {
+    pub(super) schema: Option<String>,
+    pub(super) table: String,
 }
 
-impl Table {
+impl Name {
     /// # Errors
     ///
     /// When a name is not letters, digits and underscores, begins with a digit, or is longer than
     /// 50.
-    pub(super) fn new(schema: Option<String>, name: String) -> Result<Self, StoreError> {
-        for name in schema.iter().chain([&name]) {
+    pub(super) fn new(schema: Option<String>, table: String) -> Result<Self, StoreError> {
+        for name in schema.iter().chain([&table]) {
             let is_a_name = name.len() <= LONGEST
                 && name
                     .bytes()
@@ -35,35 +35,51 @@ impl Table {
                 ));
             }
         }
-        Ok(Self { schema, name })
+        Ok(Self { schema, table })
     }
+}
 
-    /// As it stands in a statement.
+/// One table in one schema.
+///
+/// The schema is part of every statement: a `search_path` that changes must not lead to another
+/// table, where no claim is found.
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    pub(super) schema: String,
+    pub(super) name: String,
+    /// The role of the store's sessions.
+    pub(super) role: String,
+}
+
+impl Table {
+    /// The table, for use in a statement.
     pub(super) fn quoted(&self) -> String {
-        match &self.schema {
-            Some(schema) => format!("\"{schema}\".\"{}\"", self.name),
-            None => format!("\"{}\"", self.name),
-        }
+        format!("{}.{}", quote(&self.schema), quote(&self.name))
     }
 
-    /// The function that claims, as it stands in a statement. Its number is that of its body.
+    /// The name of the function that claims. Its number is that of its body.
+    pub(super) fn claim_name(&self) -> String {
+        format!("{}_claim_v1", self.name)
+    }
+
+    /// The function that claims, for use in a statement.
     pub(super) fn claim(&self) -> String {
-        let name = format!("{}_claim_v1", self.name);
-        Self {
-            schema: self.schema.clone(),
-            name,
-        }
-        .quoted()
+        format!("{}.{}", quote(&self.schema), quote(&self.claim_name()))
     }
 
-    /// What creates it and its function, safe to run again.
-    pub(super) fn definition(&self) -> Vec<String> {
-        let schema = self
-            .schema
-            .iter()
-            .map(|schema| format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\""));
-        let (table, name) = (self.quoted(), &self.name);
-        let rest = [
+    pub(super) fn quoted_role(&self) -> String {
+        quote(&self.role)
+    }
+
+    pub(super) fn schema_definition(&self) -> String {
+        format!("CREATE SCHEMA IF NOT EXISTS {}", quote(&self.schema))
+    }
+
+    /// What creates the table and its function in a schema that exists, safe to run again.
+    pub(super) fn definition(&self) -> [String; 3] {
+        let table = self.quoted();
+        let index = quote(&format!("{}_expires_at", self.name));
+        [
             format!(
                 "CREATE TABLE IF NOT EXISTS {table} (
                     id bytea PRIMARY KEY,
@@ -78,11 +94,34 @@ impl Table {
                     record bytea
                 )"
             ),
-            format!("CREATE INDEX IF NOT EXISTS \"{name}_expires_at\" ON {table} (expires_at)"),
+            format!("CREATE INDEX IF NOT EXISTS {index} ON {table} (expires_at)"),
             claiming::definition(self),
-        ];
-        schema.chain(rest).collect()
+        ]
     }
+
+    /// Everything that creates the table and its function, for an owner to run by hand.
+    pub(super) fn script(&self) -> String {
+        let rest = self.definition().join(";\n");
+        format!("{};\n{rest};", self.schema_definition())
+    }
+
+    /// The rights that the store's role needs, for an owner to run by hand.
+    pub(super) fn grants(&self) -> String {
+        format!(
+            "GRANT USAGE ON SCHEMA {schema} TO {role};\n\
+             GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE {table} TO {role};\n\
+             GRANT EXECUTE ON FUNCTION {claim}{takes} TO {role};",
+            schema = quote(&self.schema),
+            table = self.quoted(),
+            claim = self.claim(),
+            takes = claiming::TAKES,
+            role = self.quoted_role(),
+        )
+    }
+}
+
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]
@@ -92,15 +131,26 @@ mod tests {
     #[test]
     fn a_name_is_nothing_but_a_name() {
         for name in ["idem_records", "_x", "Trades2"] {
-            assert!(Table::new(None, name.to_owned()).is_ok(), "{name}");
+            assert!(Name::new(None, name.to_owned()).is_ok(), "{name}");
         }
         let long = "x".repeat(51);
         for name in [
             "", "2x", "x; drop", "x\"y", "x.y", "größe", "x-y", "x\0", &long,
         ] {
-            assert!(Table::new(None, name.to_owned()).is_err(), "{name}");
+            assert!(Name::new(None, name.to_owned()).is_err(), "{name}");
             let schema = Some(name.to_owned());
-            assert!(Table::new(schema, "x".to_owned()).is_err(), "{name}");
+            assert!(Name::new(schema, "x".to_owned()).is_err(), "{name}");
         }
+    }
+
+    /// The schema may come from the server, which allows any name.
+    #[test]
+    fn a_schema_of_any_name_is_quoted() {
+        let table = Table {
+            schema: "a\"b".to_owned(),
+            name: "t".to_owned(),
+            role: "r".to_owned(),
+        };
+        assert_eq!(table.quoted(), "\"a\"\"b\".\"t\"");
     }
 }

@@ -2,26 +2,38 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use redis::cluster::ClusterClient;
-use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
-use redis::{Client, IntoConnectionInfo, RedisConnectionInfo};
-use tokio::time::Instant;
+use redis::{RedisConnectionInfo, RedisResult};
 
-use super::link::{Failure, Finder, Lane, Link, Replicas};
+use super::access::Access;
+use super::cluster::Nodes;
+use super::failure::Failure;
+use super::locate::{Locator, Newest};
+use super::probe;
+use super::sentinel::Sentinels;
+use super::server::Replicas;
+use super::servers::Servers;
 use super::{Inner, RedisStore};
 use crate::store::StoreError;
 
-/// A connection stands still while it waits for replicas; this many do not all.
+/// Connections to each server when writes wait for replicas, because each is blocked while it waits.
 const LANES_WITH_REPLICAS: usize = 8;
+
+/// The least time for a connection to one server. A transition waits no longer than its own timeout,
+/// and the next one finds the connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The longest timeout. Beyond it, the arithmetic of instants overflows.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Settings of a [`RedisStore`].
 #[derive(Clone)]
 #[must_use]
+// The module has this cfg as well. Here it also reaches the documentation of the facade.
+#[cfg(feature = "redis")]
 pub struct RedisStoreBuilder {
-    servers: Servers,
+    topology: Topology,
     username: Option<String>,
     password: Option<String>,
     database: Option<i64>,
@@ -33,7 +45,7 @@ pub struct RedisStoreBuilder {
 }
 
 #[derive(Clone)]
-enum Servers {
+enum Topology {
     One(String),
     Sentinel {
         service: String,
@@ -45,7 +57,7 @@ enum Servers {
 impl RedisStoreBuilder {
     pub(super) fn new() -> Self {
         Self {
-            servers: Servers::One("redis://127.0.0.1/".to_owned()),
+            topology: Topology::One("redis://127.0.0.1/".to_owned()),
             username: None,
             password: None,
             database: None,
@@ -60,32 +72,35 @@ impl RedisStoreBuilder {
     /// One server: `redis://user:password@host:port/database`, `rediss://` for TLS (feature
     /// `redis-tls`), `redis+unix:///path` for a socket. `redis://127.0.0.1/` by default.
     pub fn url(mut self, url: impl Into<String>) -> Self {
-        self.servers = Servers::One(url.into());
+        self.topology = Topology::One(url.into());
         self
     }
 
-    /// The primary that these Sentinels name for `service`, asked anew at every connection. What
-    /// stands in their addresses is for the Sentinels; [`username`](Self::username),
-    /// [`password`](Self::password) and [`database`](Self::database) are for the primary.
+    /// The primary that these Sentinels name for `service`. All of them are asked at once, and again when
+    /// the primary fails; the one with the newest failover is believed.
+    ///
+    /// The user and the password in their addresses are for the Sentinels;
+    /// [`username`](Self::username), [`password`](Self::password) and [`database`](Self::database) are
+    /// for the primary. With `rediss://` the primary is reached by TLS as well.
     pub fn sentinel<I>(mut self, service: impl Into<String>, sentinels: I) -> Self
     where
         I: IntoIterator,
         I::Item: Into<String>,
     {
-        self.servers = Servers::Sentinel {
+        self.topology = Topology::Sentinel {
             service: service.into(),
             sentinels: sentinels.into_iter().map(Into::into).collect(),
         };
         self
     }
 
-    /// A cluster, found by way of any of these nodes.
+    /// A cluster, found through any of these nodes.
     pub fn cluster<I>(mut self, nodes: I) -> Self
     where
         I: IntoIterator,
         I::Item: Into<String>,
     {
-        self.servers = Servers::Cluster(nodes.into_iter().map(Into::into).collect());
+        self.topology = Topology::Cluster(nodes.into_iter().map(Into::into).collect());
         self
     }
 
@@ -113,128 +128,119 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// How long one transition may take, a new connection included; 1 second by default. The time
-    /// that replicas are waited for comes on top.
+    /// How long one transition may take, including the wait for a connection; 1 second by default. The
+    /// time for replicas comes on top. A year at most.
+    ///
+    /// A server that does not respond within it is left: with Sentinels or on a cluster for its
+    /// successor, else for a new connection.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Counts a claim or a record as written only when this many replicas have it, and gives them
-    /// `timeout` to say so; whole milliseconds.
+    /// Counts a claim or a record as written only when this many replicas have it, and waits up to
+    /// `timeout` for their acknowledgement; whole milliseconds.
     ///
-    /// Sent as `WAIT` on the connection that wrote. Without the acknowledgement the transition is
-    /// an error, so that a request gets 503 before its handler has run; the write itself stands on
-    /// the primary. It narrows what a failover can lose, and does not close it: Sentinel may
-    /// promote a replica that has not acknowledged. Not for a cluster; there, set
-    /// `min-replicas-to-write` on the nodes.
+    /// The store sends `WAIT` behind each write on the connection that wrote, on a cluster to the node
+    /// of the key. Without the acknowledgement the transition is an error, so a request gets 503 before
+    /// its handler runs; the primary keeps the write. It narrows what a failover can lose, and does
+    /// not close it: a replica may be promoted that has not acknowledged. A primary without replicas
+    /// grants nothing, so two primaries never grant the same key.
     pub fn min_replicas(mut self, count: usize, timeout: Duration) -> Self {
         self.replicas = Some(Replicas { count, timeout });
         self
     }
 
-    /// Trusts the authority with this certificate, in PEM, in place of the system's. For one server
-    /// and for a cluster; Sentinels and what they name are held against the system's.
+    /// Trusts the authority with this certificate, in PEM, in place of the system's. For every server
+    /// with a `rediss://` address, Sentinels and the primary that they name included.
     #[cfg(feature = "redis-tls")]
     pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.root_certificate = Some(pem.into());
         self
     }
 
-    /// Connects, and looks whether the server is fit to keep claims.
+    /// Finds the servers, connects, and checks that they are fit to keep claims: see
+    /// [`RedisStore`](RedisStore#what-is-checked-when).
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unfit`] when the settings do not go together or the server's
-    /// `maxmemory-policy` is another than `noeviction`; [`StoreError::Unavailable`] or
-    /// [`StoreError::TimedOut`] when it cannot be reached. A server that does not tell its policy
-    /// is warned about in the log.
+    /// [`StoreError::Unfit`] when the server is a replica, when its `maxmemory-policy` is another than
+    /// `noeviction`, or when it refuses a command that the store needs; [`StoreError::Unavailable`] or
+    /// [`StoreError::TimedOut`] when it cannot be reached.
     pub async fn connect(self) -> Result<RedisStore, StoreError> {
         #[cfg(feature = "redis-tls")]
         super::tls::ensure_cryptography();
-        let timeout = self.timeout + self.replicas.map_or(Duration::ZERO, |it| it.timeout);
-        let deadline = Instant::now() + timeout;
-        let link = self.link().await?;
-        link.check(deadline).await?;
+        let locator = self.locator()?;
+        let connect_timeout = self.timeout.clamp(CONNECT_TIMEOUT, LONGEST);
+        let lanes = self.replicas.map_or(1, |_| LANES_WITH_REPLICAS);
+        let servers = Servers::connect(locator, connect_timeout, lanes).await?;
+        let probes = servers.in_charge().into_iter().map(|(server, serves)| {
+            let (prefix, waits) = (&self.prefix, self.replicas.is_some());
+            async move {
+                let mut connection = server.connection().await?;
+                let probed = probe::probe(&mut connection, prefix, serves, waits);
+                match tokio::time::timeout(connect_timeout, probed).await {
+                    Ok(probed) => probed,
+                    Err(_) => Err(Failure::TimedOut),
+                }
+            }
+        });
+        futures_util::future::try_join_all(probes).await?;
+        servers.check_replicas().await?;
+        let for_replicas = self.replicas.map_or(Duration::ZERO, |it| it.timeout);
         Ok(RedisStore(Arc::new(Inner {
-            link,
+            servers,
             prefix: self.prefix,
-            timeout,
+            timeout: self.timeout.saturating_add(for_replicas).min(LONGEST),
             replicas: self.replicas,
         })))
     }
 
-    async fn link(&self) -> Result<Link, Failure> {
-        let finder = match &self.servers {
-            Servers::One(url) => {
-                let info = url.as_str().into_connection_info()?;
-                let settings = self.sign_in(info.redis_settings().clone());
-                let info = info.set_redis_settings(settings);
-                #[cfg(feature = "redis-tls")]
-                if let Some(certificates) = self.certificates() {
-                    let client = Client::build_with_tls(info, certificates)?;
-                    return Ok(self.primary(Finder::Address(Box::new(client))));
-                }
-                Finder::Address(Box::new(Client::open(info)?))
+    fn locator(&self) -> Result<Locator, Failure> {
+        match &self.topology {
+            Topology::One(url) => {
+                let access = self.access(url)?;
+                let sign_in = self.sign_in(access.sign_in().clone());
+                Ok(Locator::Fixed(access.with_sign_in(sign_in)))
             }
-            Servers::Sentinel { service, sentinels } => {
-                let settings = self.sign_in(RedisConnectionInfo::default());
-                let primary =
-                    SentinelNodeConnectionInfo::default().set_redis_connection_info(settings);
-                let client = SentinelClient::build(
-                    sentinels.clone(),
-                    service.clone(),
-                    Some(primary),
-                    SentinelServerType::Master,
-                )?;
-                Finder::Sentinel(Box::new(tokio::sync::Mutex::new(client)))
+            Topology::Sentinel { service, sentinels } => {
+                let asked = self.accesses(sentinels, "a Sentinel")?;
+                let sign_in = self.sign_in(RedisConnectionInfo::default());
+                Ok(Locator::Sentinel(Sentinels {
+                    service: service.clone(),
+                    primary: asked[0].clone().with_sign_in(sign_in),
+                    asked,
+                    newest: Newest::default(),
+                }))
             }
-            Servers::Cluster(nodes) => return self.cluster_link(nodes).await,
-        };
-        Ok(self.primary(finder))
-    }
-
-    fn primary(&self, finder: Finder) -> Link {
-        let lanes = self.replicas.map_or(1, |_| LANES_WITH_REPLICAS);
-        Link::Primary {
-            finder,
-            lanes: std::iter::repeat_with(Lane::default).take(lanes).collect(),
-            next: AtomicUsize::new(0),
+            Topology::Cluster(nodes) => {
+                let nodes = self.accesses(nodes, "a node of the cluster")?;
+                let sign_in = self.sign_in(nodes[0].sign_in().clone());
+                let with_sign_in = |node: Access| node.with_sign_in(sign_in.clone());
+                let nodes: Vec<_> = nodes.into_iter().map(with_sign_in).collect();
+                Ok(Locator::Cluster(Nodes::new(nodes)))
+            }
         }
     }
 
-    async fn cluster_link(&self, nodes: &[String]) -> Result<Link, Failure> {
-        if self.replicas.is_some() {
-            return Err(Failure::Store(StoreError::Unfit(
-                "`min_replicas` is not for a cluster; set `min-replicas-to-write` on its nodes"
-                    .into(),
-            )));
+    /// # Errors
+    ///
+    /// When there is no address, or one cannot be read.
+    fn accesses(&self, urls: &[String], of: &str) -> Result<Vec<Access>, Failure> {
+        if urls.is_empty() {
+            let why = format!("there is no address; give that of {of} at least");
+            return Err(Failure::Unfit(why.into()));
         }
-        let mut builder = ClusterClient::builder(nodes.to_vec())
-            .connection_timeout(self.timeout)
-            .response_timeout(self.timeout);
-        if let Some(username) = &self.username {
-            builder = builder.username(username);
-        }
-        if let Some(password) = &self.password {
-            builder = builder.password(password);
-        }
-        #[cfg(feature = "redis-tls")]
-        if let Some(certificates) = self.certificates() {
-            builder = builder.certs(certificates);
-        }
-        let connected = builder.build()?;
-        let connection = connected.get_async_connection().await?;
-        Ok(Link::Cluster(connection))
+        let accesses = urls.iter().map(|url| self.access(url));
+        Ok(accesses.collect::<RedisResult<_>>()?)
     }
 
-    #[cfg(feature = "redis-tls")]
-    fn certificates(&self) -> Option<redis::TlsCertificates> {
-        let root_cert = Some(self.root_certificate.clone()?);
-        Some(redis::TlsCertificates {
-            client_tls: None,
-            root_cert,
-        })
+    fn access(&self, url: &str) -> RedisResult<Access> {
+        Access::new(
+            url,
+            #[cfg(feature = "redis-tls")]
+            self.root_certificate.clone(),
+        )
     }
 
     fn sign_in(&self, mut settings: RedisConnectionInfo) -> RedisConnectionInfo {

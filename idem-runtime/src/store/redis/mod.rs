@@ -1,10 +1,18 @@
 //! The Redis store: one script for each transition, one key for each record.
 
+mod access;
 mod builder;
-mod fitness;
-mod link;
+mod check;
+mod cluster;
+mod failure;
+mod locate;
+mod probe;
 mod reply;
 mod script;
+mod sentinel;
+mod server;
+mod servers;
+mod slots;
 #[cfg(feature = "redis-tls")]
 mod tls;
 
@@ -12,12 +20,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use redis::Value;
 use tokio::time::Instant;
 
 pub use self::builder::RedisStoreBuilder;
-use self::link::{Failure, Link, Replicas};
 use self::reply::Reply;
 use self::script::Transition;
+use self::server::{Replicas, Request, Sent};
+use self::servers::Servers;
 use super::millis::millis;
 use super::{Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreError, StoreFuture};
 use crate::policy::OnUnknown;
@@ -27,8 +37,9 @@ use crate::record_id::RecordId;
 /// cluster.
 ///
 /// A first request costs two round trips, one to claim and one to settle; a replay costs one. Every
-/// transition is one script on one key, so that a cluster needs no hash tags. A script that the
-/// server has forgotten is sent again. Time is the server's alone.
+/// transition is one script on one key, so a cluster needs no hash tags; only
+/// [`forget`](Store::forget) looks first and then removes what it saw. A script that the server has
+/// forgotten is sent again. Time is the server's alone.
 ///
 /// ```no_run
 /// # async fn connect() -> Result<(), idem_runtime::store::StoreError> {
@@ -51,13 +62,55 @@ use crate::record_id::RecordId;
 /// | when | what holds |
 /// |---|---|
 /// | any number of processes, one primary that keeps its data | the whole contract of [`Store`] |
-/// | memory full | new keys get 503; nothing is dropped, leases are renewed, and an answer that could not be kept is tried again for as long as its claim is held |
+/// | memory full | new keys get 503; nothing is dropped, leases are renewed, and a record that does not fit is tried again until its `ttl` has passed; meanwhile the process that holds it replays it |
 /// | restart with the append-only file | what was on disk; under `appendfsync everysec` a loss of power can take the last second, under `always` nothing acknowledged |
 /// | restart without persistence | nothing: every key is new, and a retry runs again |
 /// | failover | what the promoted replica had. A claim that was acknowledged and not yet replicated is lost, and a retry runs again; [`min_replicas`](RedisStoreBuilder::min_replicas) narrows that window and cannot close it |
-/// | a jump of the server's clock | leases and records end earlier or later by the jump, for Redis keeps deadlines in wall-clock time |
-/// | another `maxmemory-policy` than `noeviction` | nothing, so the store refuses such a server at every connection |
+/// | a jump of the server's clock | leases and records end earlier or later by the jump, because Redis keeps deadlines in wall-clock time |
+/// | another `maxmemory-policy` than `noeviction` | nothing, so the store refuses such a server |
 /// | the server cannot be reached | [`StoreError`]: never `Fresh` out of doubt. The next transition connects again |
+/// | the server stands still, and goes on later | a claim that it executes after its deadline takes nothing, and its reply is not read |
+///
+/// # What is checked when
+///
+/// - *At every connection*, also after a failover: the server is a primary, and its `maxmemory-policy`
+///   is `noeviction`. A server that does not tell its policy is warned about in the log.
+/// - *When the store connects*: every command and every script, on a key of its own below the prefix.
+///   The error names the command that the server refuses. Needed are `EVALSHA`, `EVAL`, `GET`, `SET`,
+///   `PTTL`, `PEXPIRE`, `DEL`, `TIME` and `INFO`, with `min_replicas` also `WAIT`, and on a cluster
+///   `CLUSTER|SLOTS` and `CLUSTER|INFO`.
+/// - *When the store connects, and when other servers are in charge*: the policy of every replica that
+///   Sentinel or the cluster names. At the start a replica that evicts is an error; later it is an
+///   error in the log, and its keys get 503 once it is promoted.
+///
+/// # Failover
+///
+/// With Sentinels and on a cluster, the store asks who is in charge when a server refuses, breaks a
+/// connection, or does not respond for 250 ms. It asks all Sentinels, or up to eight nodes, at once,
+/// and believes the newest: one that hangs costs 100 ms. From a promotion on, a transition is served
+/// within its timeout and another second. A connection may take longer than a transition, two seconds at
+/// least; the next transition finds it made. Between two attempts at one server the store pauses for
+/// 250 ms, and refuses with the reason of the last one.
+///
+/// # Two primaries
+///
+/// A primary that is cut off from its replicas, and not from its clients, goes on accepting writes for
+/// a while after one of them was promoted. Each of the two grants the same key.
+///
+/// - [`min_replicas`](RedisStoreBuilder::min_replicas) of 1 prevents it: a primary without replicas
+///   grants nothing. So does `min-replicas-to-write 1` on the servers, `min-replicas-max-lag` seconds
+///   later.
+/// - On a cluster, a primary that cannot reach the majority stops by itself after
+///   `cluster-node-timeout`; with Sentinel it does not.
+/// - A server that an operator demotes by hand (`REPLICAOF`) goes on replaying to connections that
+///   exist, until the first write of each. Disconnect them with `CLIENT KILL TYPE normal`, as Sentinel
+///   does.
+/// - Nothing prevents it when an operator promotes a replica and leaves the old primary running. Stop
+///   the old one first, and start it again only as a replica.
+///
+/// When it has happened, two runs of one operation are told apart by nobody in this store. A system
+/// that the handler calls with [`derive_key`](crate::Attempt::derive_key) sees one key for both, and
+/// executes one.
 ///
 /// # Fences
 ///
@@ -68,8 +121,9 @@ use crate::record_id::RecordId;
 /// # What is stored
 ///
 /// A string under the prefix and the 64 hexadecimal digits of the record id. Its bytes are
-/// versioned, and hold neither a key nor a token nor a scope; the answer's headers and body are in
-/// the clear. A value that this version cannot read is left alone, and its key gets 503.
+/// versioned, and hold neither a key nor a token nor a scope; the response's headers and body are in
+/// the clear. A value that this version cannot read is left alone, and its key gets 503. A released
+/// key holds 26 bytes for ten seconds, which count as nothing.
 ///
 /// Durations are kept in whole milliseconds, rounded up, and end at 100 years.
 ///
@@ -78,10 +132,16 @@ use crate::record_id::RecordId;
 /// A transition that is dropped half way was either run by the server or not. The next one gets a
 /// new connection.
 #[derive(Clone)]
+// The module has this cfg as well. Here it also reaches the documentation of the facade.
+#[cfg(feature = "redis")]
 pub struct RedisStore(Arc<Inner>);
 
+/// How often a claim is sent when the server says that it is too late: the second time with the clock
+/// that the server has now.
+const CLOCKS: u32 = 2;
+
 struct Inner {
-    link: Link,
+    servers: Arc<Servers>,
     prefix: String,
     timeout: Duration,
     replicas: Option<Replicas>,
@@ -117,25 +177,31 @@ impl Inner {
         key
     }
 
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
     async fn run(
         &self,
         transition: &Transition,
         id: RecordId,
         arguments: &[&[u8]],
         replicas: Option<Replicas>,
-    ) -> Result<(Reply, Option<usize>), Failure> {
-        let key = self.key(id);
-        let deadline = Instant::now() + self.timeout;
-        let by_name = transition.by_name(&key, arguments);
-        let answer = self.link.send(&by_name, replicas, deadline).await;
-        let (value, acknowledged) = match answer {
-            Err(Failure::Redis(error)) if reply::is_unknown_script(&error) => {
-                let by_source = transition.by_source(&key, arguments);
-                self.link.send(&by_source, replicas, deadline).await?
-            }
-            answer => answer?,
+        deadline: Instant,
+    ) -> Result<(Reply, Sent), StoreError> {
+        let request = Request {
+            transition,
+            key: &self.key(id),
+            arguments,
+            expires: false,
+            replicas,
+            deadline,
         };
-        Ok((Reply::new(value).map_err(Failure::Store)?, acknowledged))
+        self.servers
+            .send(&request)
+            .await
+            .map_err(Into::into)
+            .and_then(read)
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
@@ -149,20 +215,31 @@ impl Inner {
         claimed[..32].copy_from_slice(claim.fingerprint.as_bytes());
         claimed[32..].copy_from_slice(&retention.to_le_bytes());
         let arguments = [claim.owner.as_bytes(), &claimed[..], kept.as_bytes(), rerun];
-        let answer = self
-            .run(&script::CLAIM, claim.id, &arguments, self.replicas)
-            .await;
-        match answer {
-            Ok((reply, acknowledged)) => {
+        let request = Request {
+            transition: &script::CLAIM,
+            key: &self.key(claim.id),
+            arguments: &arguments,
+            expires: true,
+            replicas: self.replicas,
+            deadline: self.deadline(),
+        };
+        for _ in 0..CLOCKS {
+            let (reply, sent) = match self.servers.send(&request).await {
+                Ok(sent) => read(sent)?,
+                Err(failure) if failure.is_out_of_memory() => return Ok(Claimed::Full),
+                Err(failure) => return Err(failure.into()),
+            };
+            let Some(micros) = reply.too_late() else {
                 let claimed = reply.claimed()?;
                 if matches!(claimed, Claimed::Fresh { .. }) {
-                    self.ensure(acknowledged)?;
+                    self.ensure(sent.acknowledged)?;
                 }
-                Ok(claimed)
-            }
-            Err(Failure::Redis(error)) if reply::is_out_of_memory(&error) => Ok(Claimed::Full),
-            Err(failure) => Err(failure.into()),
+                return Ok(claimed);
+            };
+            // In time here, and too late there: the server's clock was set.
+            sent.clock.learn(micros, sent.at);
         }
+        Err(StoreError::TimedOut)
     }
 
     /// A transition that takes effect or does not.
@@ -172,20 +249,22 @@ impl Inner {
         id: RecordId,
         arguments: &[&[u8]],
     ) -> Result<Settled, StoreError> {
-        let (reply, acknowledged) = self.run(transition, id, arguments, self.replicas).await?;
+        let (reply, sent) = self
+            .run(transition, id, arguments, self.replicas, self.deadline())
+            .await?;
         let settled = reply.settled()?;
         if settled == Settled::Done {
-            self.ensure(acknowledged)?;
+            self.ensure(sent.acknowledged)?;
         }
         Ok(settled)
     }
 
-    /// Looks whether enough replicas have what was written.
+    /// Whether enough replicas have the write.
     fn ensure(&self, acknowledged: Option<usize>) -> Result<(), StoreError> {
         match (self.replicas, acknowledged) {
             (Some(wanted), Some(count)) if count < wanted.count => Err(StoreError::Unavailable(
                 format!(
-                    "{count} of {} replicas acknowledged the write in time",
+                    "{count} of {} redis replicas acknowledged the write in time",
                     wanted.count
                 )
                 .into(),
@@ -195,23 +274,39 @@ impl Inner {
     }
 
     async fn look_up(&self, id: RecordId) -> Result<Option<Entry>, StoreError> {
-        let (reply, _) = self.run(&script::LOOK_UP, id, &[], None).await?;
+        let (reply, _) = self
+            .run(&script::LOOK_UP, id, &[], None, self.deadline())
+            .await?;
         reply.entry()
     }
 
+    /// Removes what was seen, and only that: sent again after its reply was lost, it must not remove a
+    /// claim that was made since.
     async fn forget(&self, id: RecordId) -> Result<bool, StoreError> {
-        let settled = self.settle(&script::FORGET, id, &[]).await?;
-        Ok(settled == Settled::Done)
+        let deadline = self.deadline();
+        loop {
+            let (reply, _) = self.run(&script::IDENTIFY, id, &[], None, deadline).await?;
+            let Some(identity) = reply.identity() else {
+                return Ok(false);
+            };
+            let (reply, sent) = self
+                .run(&script::FORGET, id, &[&identity], self.replicas, deadline)
+                .await?;
+            if reply.settled()? == Settled::Done {
+                self.ensure(sent.acknowledged)?;
+                return Ok(true);
+            }
+            // What was seen is gone, and its removal may have been the one whose reply was lost.
+            if sent.resent {
+                return Ok(true);
+            }
+        }
     }
 }
 
-impl From<Failure> for StoreError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Redis(error) => reply::store_error(error),
-            Failure::Store(error) => error,
-        }
-    }
+fn read(mut sent: Sent) -> Result<(Reply, Sent), StoreError> {
+    let value = std::mem::replace(&mut sent.value, Value::Nil);
+    Ok((Reply::new(value)?, sent))
 }
 
 /// Owner and fence, as a value holds them.

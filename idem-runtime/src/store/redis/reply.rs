@@ -1,9 +1,9 @@
-//! What the scripts answer, read back.
+//! Reads the replies of the scripts.
 
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use redis::{RedisError, ServerErrorKind, Value};
+use redis::Value;
 
 use crate::fingerprint::Fingerprint;
 use crate::store::{Claimed, DecodeError, Entry, Record, Settled, StoreError};
@@ -15,6 +15,7 @@ const IN_FLIGHT: u8 = 2;
 const RECORDED: u8 = 3;
 const UNKNOWN: u8 = 4;
 const UNREADABLE: u8 = 5;
+const TOO_LATE: u8 = 6;
 const LOST: u8 = 0;
 const DONE: u8 = 1;
 
@@ -81,6 +82,17 @@ impl Reply {
             }),
             _ => Err(not_ours()),
         }
+    }
+
+    /// The server's clock in microseconds, when a claim was executed after its deadline.
+    pub(super) fn too_late(&self) -> Option<u64> {
+        let clock = <[u8; 8]>::try_from(&self.rest[..]).ok()?;
+        (self.kind == TOO_LATE).then(|| u64::from_le_bytes(clock))
+    }
+
+    /// Who stored what stands there, as `forget.lua` compares it; `None` when nothing does.
+    pub(super) fn identity(&self) -> Option<Vec<u8>> {
+        (self.kind != NOTHING).then(|| [&[self.kind], &self.rest[..]].concat())
     }
 
     pub(super) fn settled(&self) -> Result<Settled, StoreError> {
@@ -171,29 +183,10 @@ impl Reply {
     }
 }
 
-/// Tells apart what a caller can do something about. No error is ever taken for an answer.
-pub(super) fn store_error(error: RedisError) -> StoreError {
-    if error.code() == Some("WRONGTYPE") {
-        damaged()
-    } else if error.is_timeout() {
-        StoreError::TimedOut
-    } else {
-        StoreError::Unavailable(Box::new(error))
-    }
-}
-
-/// Redis is over its `maxmemory` and refuses to write.
-pub(super) fn is_out_of_memory(error: &RedisError) -> bool {
-    error.code() == Some("OOM")
-}
-
-pub(super) fn is_unknown_script(error: &RedisError) -> bool {
-    error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoScript)
-}
-
-/// An answer to something else, as from a proxy between.
 fn not_ours() -> StoreError {
-    StoreError::Unavailable("the server's answer is none that a script of this store gives".into())
+    StoreError::Unavailable(
+        "unexpected reply to a store script; does a proxy rewrite replies?".into(),
+    )
 }
 
 fn damaged() -> StoreError {
@@ -211,34 +204,6 @@ fn unreadable(version: u8) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn error(line: &str) -> RedisError {
-        match redis::parse_redis_value(format!("-{line}\r\n").as_bytes()) {
-            Ok(Value::ServerError(error)) => error.into(),
-            other => panic!("not an error: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn no_error_of_the_server_is_an_answer() {
-        for line in [
-            "LOADING Redis is loading the dataset in memory",
-            "READONLY You can't write against a read only replica.",
-            "MOVED 3999 127.0.0.1:6381",
-            "CLUSTERDOWN The cluster is down",
-            "MASTERDOWN Link with MASTER is down",
-            "NOREPLICAS Not enough good replicas to write.",
-            "MISCONF Redis is configured to save RDB snapshots",
-            "ERR unknown",
-        ] {
-            let error = store_error(error(line));
-            assert!(matches!(error, StoreError::Unavailable(_)), "{line}");
-        }
-        assert!(is_out_of_memory(&error("OOM command not allowed")));
-        assert!(is_unknown_script(&error("NOSCRIPT No matching script.")));
-        let wrong_type = store_error(error("WRONGTYPE Operation against a key"));
-        assert!(matches!(wrong_type, StoreError::Undecodable(_)));
-    }
 
     fn answer(kind: u8, parts: &[&[u8]]) -> Value {
         Value::BulkString([&[kind], &parts.concat()[..]].concat())

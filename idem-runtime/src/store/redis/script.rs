@@ -31,10 +31,38 @@ transition!(COMPLETE, "complete.lua");
 transition!(RELEASE, "release.lua");
 transition!(ABANDON, "abandon.lua");
 transition!(LOOK_UP, "look_up.lua");
-/// Without the head, which leaves alone what cannot be read.
-pub(super) static FORGET: LazyLock<Transition> =
-    LazyLock::new(|| Transition::new(include_str!("lua/forget.lua")));
 transition!(RESOLVE, "resolve.lua");
+/// Without the head, which leaves alone what cannot be read.
+pub(super) static IDENTIFY: LazyLock<Transition> = LazyLock::new(|| {
+    Transition::new(concat!(
+        include_str!("lua/identity.lua"),
+        include_str!("lua/identify.lua")
+    ))
+});
+pub(super) static FORGET: LazyLock<Transition> = LazyLock::new(|| {
+    Transition::new(concat!(
+        include_str!("lua/identity.lua"),
+        include_str!("lua/forget.lua")
+    ))
+});
+
+/// Every transition, with arguments of the right form.
+pub(super) fn all() -> [(&'static Transition, &'static [&'static [u8]]); 9] {
+    const HOLDER: &[u8] = &[0; 24];
+    const SECOND: &[u8] = b"1000";
+    const NEVER: &[u8] = b"9007199254740991";
+    [
+        (&CLAIM, &[&[0; 16], &[0; 40], SECOND, b"1", NEVER]),
+        (&RENEW, &[HOLDER, SECOND]),
+        (&COMPLETE, &[HOLDER, b"record", SECOND]),
+        (&RELEASE, &[HOLDER]),
+        (&ABANDON, &[HOLDER]),
+        (&LOOK_UP, &[]),
+        (&RESOLVE, &[&[0; 8], b"record", SECOND]),
+        (&IDENTIFY, &[]),
+        (&FORGET, &[b"S"]),
+    ]
+}
 
 impl Transition {
     fn new(code: &'static str) -> Self {
@@ -45,21 +73,27 @@ impl Transition {
     }
 
     /// Runs the script by its name, which costs the server no parsing.
-    pub(super) fn by_name(&self, key: &str, arguments: &[&[u8]]) -> Cmd {
-        Self::command("EVALSHA", self.script.get_hash(), key, arguments)
+    pub(super) fn by_name(&self, key: &str, arguments: &[&[u8]], last: Option<&[u8]>) -> Cmd {
+        Self::command("EVALSHA", self.script.get_hash(), key, arguments, last)
     }
 
     /// Runs the script from its source, and leaves it in the server's cache. After a restart, a
     /// failover or `SCRIPT FLUSH` the name alone is not known.
-    pub(super) fn by_source(&self, key: &str, arguments: &[&[u8]]) -> Cmd {
-        Self::command("EVAL", self.code, key, arguments)
+    pub(super) fn by_source(&self, key: &str, arguments: &[&[u8]], last: Option<&[u8]>) -> Cmd {
+        Self::command("EVAL", self.code, key, arguments, last)
     }
 
-    fn command(how: &str, script: &str, key: &str, arguments: &[&[u8]]) -> Cmd {
-        let mut command = Cmd::with_capacity(4 + arguments.len(), ROOM);
+    fn command(
+        how: &str,
+        script: &str,
+        key: &str,
+        arguments: &[&[u8]],
+        last: Option<&[u8]>,
+    ) -> Cmd {
+        let mut command = Cmd::with_capacity(5 + arguments.len(), ROOM);
         command.arg(how).arg(script).arg(1).arg(key);
-        for argument in arguments {
-            command.arg(*argument);
+        for argument in arguments.iter().copied().chain(last) {
+            command.arg(argument);
         }
         command
     }

@@ -15,6 +15,20 @@ pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
     lived_twice(subject).await
 }
 
+/// A record is there for every request under its key, and its time runs.
+pub(super) async fn another_request(subject: &Subject) -> Result<(), Violation> {
+    let won = subject.hold(RULE).await?;
+    let kept = record("first");
+    let id = won.holder.id;
+    let lives = subject
+        .complete(RULE, won.holder, kept.clone(), LONG)
+        .await?;
+    subject.is_recorded(RULE, id, &kept, lives).await?;
+    subject.pause(subject.tick / 4).await;
+    // Less of its time is left, by whomever it is asked.
+    subject.is_recorded(RULE, id, &kept, lives).await
+}
+
 /// Reads a record until it is gone: present before its end, absent after it, however often it was
 /// read.
 async fn read_all_the_time(subject: &Subject) -> Result<(), Violation> {

@@ -1,9 +1,9 @@
 //! Rule 7: a fence grows with every attempt at one id.
 
-use tokio::time::Instant;
-
 use super::super::Violation;
-use super::super::subject::{LONG, Subject, Under, Won, claim, ensure, record, same, settled};
+use super::super::subject::{
+    LONG, Subject, Under, Won, claim, ensure, forgotten_after, record, same, settled,
+};
 use crate::store::Settled;
 
 const RULE: u8 = 7;
@@ -24,13 +24,19 @@ pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
     last = grown(subject, last, "a release").await?;
 
     let kept = record("fenced");
-    let completed = subject
-        .store
-        .complete(last.holder, kept, subject.tick)
-        .await;
-    settled(RULE, Settled::Done, completed)?;
-    subject.pass(Instant::now(), subject.tick).await;
+    let lives = subject
+        .complete(RULE, last.holder, kept, subject.tick)
+        .await?;
+    subject.pass_by(lives).await;
     last = grown(subject, last, "an expiry").await?;
+
+    let released = subject.store.release(last.holder).await;
+    settled(RULE, Settled::Done, released)?;
+    let forgotten = forgotten_after(id, LONG, subject.tick);
+    let won = subject.win(RULE, forgotten).await?;
+    let retained = subject.abandon(RULE, won.holder, subject.tick).await?;
+    subject.pass_by(retained).await;
+    last = grown(subject, won, "a retention").await?;
 
     let was_there = subject.store.forget(id).await.under(RULE)?;
     same(RULE, "forget", &true, &was_there)?;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::super::Violation;
-use super::super::subject::{LONG, Subject, Won, claim, ensure, record, same, settled};
-use crate::store::{Entry, Holder, Owner, Settled};
+use super::super::subject::{LONG, Subject, claim, ensure, holding, other, record, same, settled};
+use crate::store::{Holder, Owner, Settled};
 
 const RULE: u8 = 2;
 
@@ -12,7 +12,8 @@ pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
     nobody(subject).await?;
     impostors(subject).await?;
     zombies(subject).await?;
-    second_answer(subject).await
+    second_answer(subject).await?;
+    released_takeover(subject).await
 }
 
 /// Under an id where nothing stands, there is nobody to act for.
@@ -47,7 +48,7 @@ async fn impostors(subject: &Subject) -> Result<(), Violation> {
         },
     ] {
         all_lost(subject, holder).await?;
-        in_flight_still(subject, won).await?;
+        subject.is_in_flight(RULE, won).await?;
     }
     Ok(())
 }
@@ -57,7 +58,7 @@ async fn zombies(subject: &Subject) -> Result<(), Violation> {
     let zombie = subject.lapse(RULE).await?;
     let heir = subject.win(RULE, claim(zombie.holder.id, LONG)).await?;
     all_lost(subject, zombie.holder).await?;
-    in_flight_still(subject, heir).await?;
+    subject.is_in_flight(RULE, heir).await?;
 
     let kept = record("heir");
     let completed = subject
@@ -85,23 +86,23 @@ async fn second_answer(subject: &Subject) -> Result<(), Violation> {
     same(RULE, "a replay after a second answer", &kept, &replay)
 }
 
-async fn all_lost(subject: &Subject, holder: Holder) -> Result<(), Violation> {
+/// A takeover that is released leaves nothing of the attempts before it.
+async fn released_takeover(subject: &Subject) -> Result<(), Violation> {
+    let lapsed = subject.lapse(RULE).await?;
+    let id = lapsed.holder.id;
+    let heir = subject.win(RULE, claim(id, LONG)).await?;
+    let released = subject.store.release(heir.holder).await;
+    settled(RULE, Settled::Done, released)?;
+    all_lost(subject, lapsed.holder).await?;
+    let won = subject.win(RULE, holding(other(id))).await?;
+    same(RULE, "the attempt after a release", &1, &won.attempt)
+}
+
+pub(super) async fn all_lost(subject: &Subject, holder: Holder) -> Result<(), Violation> {
     let store = &subject.store;
     let lost = |answer| settled(RULE, Settled::Lost, answer);
     lost(store.complete(holder, record("zombie"), LONG).await)?;
     lost(store.renew(holder, LONG).await)?;
     lost(store.abandon(holder).await)?;
     lost(store.release(holder).await)
-}
-
-async fn in_flight_still(subject: &Subject, won: Won) -> Result<(), Violation> {
-    let entry = subject.entry(RULE, won.holder.id).await?;
-    let is_the_same = matches!(
-        entry,
-        Some(Entry::InFlight { fence, attempt, .. })
-            if fence == won.holder.fence && attempt == won.attempt
-    );
-    ensure(RULE, is_the_same, || {
-        format!("a transition by somebody else left {entry:?} of {won:?}")
-    })
 }

@@ -5,32 +5,68 @@ mod expiry;
 mod fences;
 mod fidelity;
 mod holders;
+mod interleavings;
+mod lapses;
 mod leases;
 mod operators;
 mod own_claim;
+mod pairs;
 mod races;
+mod rivals;
+mod two_handles;
 mod unreadable;
+mod waiting;
 
-use super::subject::Subject;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+
+use super::handles::Handles;
+use super::subject::{Subject, broken};
 use super::{Damage, Violation};
 
-/// Runs every rule; the cheap ones first, so that a store that is wrong is told soon.
+/// Runs every rule. The races come last, because they keep every processor busy.
 pub(super) async fn run(
     subject: &Subject,
+    handles: &Handles,
     rounds: usize,
     damage: Option<&Damage>,
 ) -> Result<(), Violation> {
-    races::alone(subject).await?;
-    races::many(subject, rounds).await?;
-    holders::run(subject).await?;
-    own_claim::run(subject).await?;
-    dropped::run(subject).await?;
-    fidelity::run(subject).await?;
-    if let Some(damage) = damage {
-        unreadable::run(subject, damage).await?;
+    under(1, races::alone(subject)).await?;
+    under(1, waiting::run(subject)).await?;
+    under(4, expiry::another_request(subject)).await?;
+    under(10, operators::run(subject)).await?;
+    under(2, holders::run(subject)).await?;
+    under(8, own_claim::run(subject)).await?;
+    under(8, dropped::run(subject)).await?;
+    under(9, fidelity::run(subject)).await?;
+    if handles.are_two() {
+        under(1, two_handles::run(subject, handles)).await?;
     }
-    fences::run(subject).await?;
-    leases::run(subject).await?;
-    expiry::run(subject).await?;
-    operators::run(subject).await
+    if let Some(damage) = damage {
+        under(6, unreadable::run(subject, damage)).await?;
+    }
+    under(7, fences::run(subject)).await?;
+    under(3, leases::run(subject)).await?;
+    under(4, expiry::run(subject)).await?;
+    // Large, because it runs many checks at once.
+    under(3, Box::pin(lapses::run(subject))).await?;
+    under(1, interleavings::run(subject, handles)).await?;
+    under(1, races::many(subject, rounds)).await?;
+    under(1, pairs::run(subject, handles, rounds)).await
+}
+
+/// Runs checks of which a panic violates `rule`.
+async fn under(
+    rule: u8,
+    checks: impl Future<Output = Result<(), Violation>>,
+) -> Result<(), Violation> {
+    let mut checks = pin!(checks);
+    poll_fn(|cx| {
+        let poll = || checks.as_mut().poll(cx);
+        let panicked = |_| Poll::Ready(broken(rule, "a transition panicked"));
+        catch_unwind(AssertUnwindSafe(poll)).unwrap_or_else(panicked)
+    })
+    .await
 }

@@ -1,14 +1,79 @@
 //! Rule 10: what an operator sees and does.
 
 use super::super::Violation;
-use super::super::subject::{FIRST, LONG, Subject, Under, claim, ensure, record, same, settled};
+use super::super::subject::{
+    FIRST, LONG, Subject, Under, claim, ensure, record, same, settled, timed,
+};
 use crate::store::{Entry, Settled};
 
 const RULE: u8 = 10;
 
 pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
+    look_up(subject).await?;
     forget(subject).await?;
-    resolve(subject).await
+    resolve(subject).await?;
+    resolve_the_last_attempt(subject).await
+}
+
+/// An operator sees what is there, and changes nothing by it.
+async fn look_up(subject: &Subject) -> Result<(), Violation> {
+    let nothing = subject.id();
+    let entry = subject.entry(RULE, nothing).await?;
+    ensure(RULE, entry.is_none(), || {
+        format!("nothing is shown as {entry:?}")
+    })?;
+    let won = subject.win(RULE, claim(nothing, LONG)).await?;
+    subject.is_in_flight(RULE, won).await?;
+    subject.is_in_flight(RULE, won).await?;
+
+    let retained = subject.abandon(RULE, won.holder, LONG).await?;
+    subject.is_unknown(RULE, won, retained).await?;
+    subject.is_unknown(RULE, won, retained).await?;
+
+    // The second attempt, which an operator has to see as such.
+    let mut won = subject.win(RULE, claim(nothing, LONG)).await?;
+    same(RULE, "the attempt of a takeover", &2, &won.attempt)?;
+    subject.is_in_flight(RULE, won).await?;
+    let half = LONG / 2;
+    let (renewed, lease) = timed(half, subject.store.renew(won.holder, half)).await;
+    settled(RULE, Settled::Done, renewed)?;
+    won.lease = lease;
+    subject.is_in_flight(RULE, won).await?;
+
+    let kept = record("seen");
+    let lives = subject
+        .complete(RULE, won.holder, kept.clone(), half)
+        .await?;
+    for _ in 0..2 {
+        subject.is_recorded(RULE, nothing, &kept, lives).await?;
+    }
+    Ok(())
+}
+
+/// The fence of an earlier attempt resolves nothing.
+async fn resolve_the_last_attempt(subject: &Subject) -> Result<(), Violation> {
+    let first = subject.lapse(RULE).await?.holder;
+    let second = subject.win(RULE, claim(first.id, LONG)).await?;
+    let by_hand = record("by-hand");
+    let resolve = |fence| {
+        let resolved = subject
+            .store
+            .resolve(first.id, fence, by_hand.clone(), LONG);
+        timed(LONG, resolved)
+    };
+    // In flight.
+    settled(RULE, Settled::Lost, resolve(first.fence).await.0)?;
+    settled(RULE, Settled::Lost, resolve(second.holder.fence).await.0)?;
+    let retained = subject.abandon(RULE, second.holder, LONG).await?;
+    for fence in [first.fence, second.holder.fence - 1, 0, u64::MAX] {
+        if fence != second.holder.fence {
+            settled(RULE, Settled::Lost, resolve(fence).await.0)?;
+        }
+    }
+    subject.is_unknown(RULE, second, retained).await?;
+    let (resolved, lives) = resolve(second.holder.fence).await;
+    settled(RULE, Settled::Done, resolved)?;
+    subject.is_recorded(RULE, first.id, &by_hand, lives).await
 }
 
 async fn forget(subject: &Subject) -> Result<(), Violation> {

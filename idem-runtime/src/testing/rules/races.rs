@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::super::Violation;
 use super::super::subject::{
-    FIRST, LONG, OTHER, Subject, Under, broken, claim, ensure, record, same, settled,
+    FIRST, LONG, OTHER, Subject, Under, broken, claim, record, same, settled,
 };
 use crate::record_id::RecordId;
 use crate::store::{Claimed, Settled};
@@ -26,6 +26,7 @@ pub(super) async fn alone(subject: &Subject) -> Result<(), Violation> {
     let mut other = claim(id, LONG);
     other.fingerprint = OTHER;
     for loser in [claim(id, LONG), other, claim(id, Duration::ZERO)] {
+        let looked_at = Instant::now();
         match subject.store.claim(loser).await.under(RULE)? {
             Claimed::InFlight {
                 fingerprint,
@@ -33,9 +34,7 @@ pub(super) async fn alone(subject: &Subject) -> Result<(), Violation> {
                 ..
             } => {
                 same(RULE, "the claim in flight", &FIRST, &fingerprint)?;
-                ensure(RULE, !lease_left.is_zero() && lease_left <= LONG, || {
-                    format!("a lease of {LONG:?} has {lease_left:?} left")
-                })?;
+                won.lease.has_left(RULE, "a lease", lease_left, looked_at)?;
             }
             other => return broken(RULE, format!("a claim on one in flight got {other:?}")),
         }
@@ -107,7 +106,10 @@ async fn race(subject: &Subject, id: RecordId) -> Result<u32, Violation> {
         .collect();
     let mut winners = Vec::new();
     for runner in runners {
-        match runner.await.expect("a claim panicked").under(RULE)? {
+        let Ok(claimed) = runner.await else {
+            return broken(RULE, "a claim panicked");
+        };
+        match claimed.under(RULE)? {
             Claimed::Fresh { attempt, .. } => winners.push(attempt),
             Claimed::InFlight { .. } => {}
             other => return broken(RULE, format!("a claim in a race got {other:?}")),
@@ -143,7 +145,10 @@ async fn against_completion(subject: &Subject) -> Result<(), Violation> {
     let completed = subject.store.complete(won.holder, kept.clone(), LONG).await;
     settled(RULE, Settled::Done, completed)?;
     for runner in runners {
-        match runner.await.expect("a claim panicked").under(RULE)? {
+        let Ok(claimed) = runner.await else {
+            return broken(RULE, "a claim panicked");
+        };
+        match claimed.under(RULE)? {
             Claimed::InFlight { .. } => {}
             Claimed::Recorded { record, .. } if record == kept => {}
             other => {

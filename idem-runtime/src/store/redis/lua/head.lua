@@ -1,18 +1,21 @@
--- What stands under the one key, read before every transition.
+-- What is stored under the one key, read before every transition.
 --
 -- A value is: version (1 byte), kind (1), owner (16), fence (8), and then
 --   kind C, a claim:  attempt (4), fingerprint (32), retention in milliseconds (8)
 --   kind R, a record: the record's own bytes
+--   kind F, a key that was freed: nothing. It counts as no value, and lives for seconds, so that a
+--                     holder whose reply was lost learns that its release took effect.
 -- with all numbers little-endian. A claim lives for its lease and its retention together: what is
 -- left of the key's time beyond the retention is what is left of the lease.
 --
--- An answer is a number where that says all, and else one string, for a list takes the server and its
+-- A reply is a number when that says all, and else one string, because a list takes the server and its
 -- client longer: what was found (1 byte) and
 --   FRESH:               fence (8), attempt (4)
 --   IN_FLIGHT, UNKNOWN:  milliseconds that are left (8); fence, attempt and fingerprint, as in the value
 --   RECORDED:            milliseconds that are left (8); the value
 --   UNREADABLE:          its version (1)
-local NOTHING, FRESH, IN_FLIGHT, RECORDED, UNKNOWN, UNREADABLE = 0, 1, 2, 3, 4, 5
+--   TOO_LATE:            the server's clock in microseconds (8)
+local NOTHING, FRESH, IN_FLIGHT, RECORDED, UNKNOWN, UNREADABLE, TOO_LATE = 0, 1, 2, 3, 4, 5, 6
 local LOST, DONE = 0, 1
 
 local key = KEYS[1]
@@ -20,16 +23,19 @@ local key = KEYS[1]
 local value = redis.call('GET', key)
 local left = value and redis.call('PTTL', key) or 0
 local is_there = left ~= 0 and left ~= -2
-local kind, holder = '', ''
+local kind, holder, freed = '', '', ''
 local lease_left = 0
 if is_there then
   kind, holder = string.sub(value, 2, 2), string.sub(value, 3, 26)
   local is_claim = kind == 'C' and #value == 70
   local is_record = kind == 'R' and #value > 26
-  if string.byte(value) ~= 1 or left < 0 or not (is_claim or is_record) then
+  local is_freed = kind == 'F' and #value == 26
+  if string.byte(value) ~= 1 or left < 0 or not (is_claim or is_record or is_freed) then
     return string.char(UNREADABLE, string.byte(value) or 1)
   end
   if is_claim then
     lease_left = left - struct.unpack('<I8', value, 63)
+  elseif is_freed then
+    is_there, kind, holder, freed = false, '', '', holder
   end
 end

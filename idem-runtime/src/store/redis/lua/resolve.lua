@@ -1,5 +1,14 @@
 -- ARGV: fence (packed), record, ttl.
-if kind ~= 'C' or string.sub(holder, 17) ~= ARGV[1] or lease_left > 0 then
+if string.sub(holder, 17) ~= ARGV[1] then
+  return LOST
+end
+if kind == 'R' and string.sub(value, 27) == ARGV[2] then
+  -- Sent again after its reply was lost. The record's time runs on; the write that changes nothing is
+  -- for WAIT.
+  redis.call('PEXPIRE', key, left)
+  return DONE
+end
+if kind ~= 'C' or lease_left > 0 then
   return LOST
 end
 redis.call('SET', key, '\1R' .. holder .. ARGV[2], 'PX', ARGV[3])

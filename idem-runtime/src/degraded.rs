@@ -1,0 +1,22 @@
+//! The header of a response that is less protected than it should be.
+
+use axum::response::Response;
+use http::{HeaderName, HeaderValue};
+
+const DEGRADED: HeaderName = HeaderName::from_static("idempotency-degraded");
+
+/// Marks the response of a handler that ran although the store could not be asked.
+pub(crate) fn unprotected(response: Response) -> Response {
+    marked(response, "true")
+}
+
+/// Marks a response whose record is not in the store yet.
+pub(crate) fn unrecorded(response: Response) -> Response {
+    marked(response, "unrecorded")
+}
+
+fn marked(mut response: Response, value: &'static str) -> Response {
+    let value = HeaderValue::from_static(value);
+    response.headers_mut().insert(DEGRADED, value);
+    response
+}

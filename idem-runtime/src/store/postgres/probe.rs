@@ -1,0 +1,162 @@
+//! Tries every statement once at the start, in a transaction that is rolled back.
+//!
+//! A right that is missing, or a trigger that skips writes, would otherwise show only when a handler
+//! has run and its record cannot be written.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Error, Postgres, Transaction};
+
+use super::session::Session;
+use super::setup::probe_error;
+use super::statements::{self, Statements};
+use super::table::Table;
+use super::{Query, row};
+use crate::fingerprint::Fingerprint;
+use crate::record_id::RecordId;
+use crate::store::{Claim, Claimed, Holder, Owner, StoreError};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// # Errors
+///
+/// [`StoreError::Unfit`] when a statement is not allowed or has no effect.
+pub(super) async fn probe(
+    session: &mut Session,
+    statements: &Statements,
+    table: &Table,
+    limit: Duration,
+) -> Result<(), StoreError> {
+    match run(session, statements, limit).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(StoreError::Unfit(
+            format!(
+                "a write to the table {} has no effect; drop the trigger, rule or row security \
+                 policy that skips it",
+                table.quoted()
+            )
+            .into(),
+        )),
+        Err(error) => Err(probe_error(session, error, table, limit).await),
+    }
+}
+
+/// Whether every statement had the effect that it is for.
+async fn run(
+    session: &mut Session,
+    statements: &Statements,
+    limit: Duration,
+) -> Result<bool, Error> {
+    let mut probe = Probe {
+        transaction: session.begin(limit).await?,
+        statements,
+        id: unused_id(),
+    };
+    let works = probe.settles().await? && probe.resolves().await? && probe.releases().await?;
+    let sweep = probe.send(&statements.sweep, |query| query.bind(0_i64));
+    sweep.await?;
+    probe.transaction.rollback().await?;
+    Ok(works)
+}
+
+struct Probe<'s> {
+    transaction: Transaction<'s, Postgres>,
+    statements: &'s Statements,
+    id: RecordId,
+}
+
+impl Probe<'_> {
+    async fn settles(&mut self) -> Result<bool, Error> {
+        let Some((holder, fence)) = self.claim().await? else {
+            return Ok(false);
+        };
+        let statements = self.statements;
+        let held = |query| statements::held(query, holder, fence);
+        let renew = |query| held(query).bind(statements::whole_millis(MINUTE));
+        let keep = |query| held(query).bind(Vec::<u8>::new());
+        let complete = |query| keep(query).bind(statements::whole_millis(MINUTE));
+        let of_id = |query| statements::of_id(query, holder.id);
+        Ok(self.does(&statements.renew, renew).await?
+            && !self.send(&statements.complete, complete).await?.is_empty()
+            && self.does(&statements.is_complete, keep).await?
+            && !self.send(&statements.look_up, of_id).await?.is_empty()
+            && self.does(&statements.exists, of_id).await?
+            && self.does(&statements.forget, of_id).await?)
+    }
+
+    async fn resolves(&mut self) -> Result<bool, Error> {
+        let Some((holder, fence)) = self.claim().await? else {
+            return Ok(false);
+        };
+        let statements = self.statements;
+        let abandon = |query| statements::held(query, holder, fence);
+        let of_fence = |query: Query| statements::of_id(query, holder.id).bind(fence);
+        let keep = |query| of_fence(query).bind(Vec::<u8>::new());
+        let resolve = |query| keep(query).bind(statements::whole_millis(MINUTE));
+        let of_id = |query| statements::of_id(query, holder.id);
+        Ok(self.does(&statements.abandon, abandon).await?
+            && self.does(&statements.resolve, resolve).await?
+            && self.does(&statements.is_resolved, keep).await?
+            && !self.does(&statements.was_taken_over, of_fence).await?
+            && self.does(&statements.forget, of_id).await?)
+    }
+
+    async fn releases(&mut self) -> Result<bool, Error> {
+        let Some((holder, fence)) = self.claim().await? else {
+            return Ok(false);
+        };
+        let release = |query| statements::held(query, holder, fence);
+        self.does(&self.statements.release, release).await
+    }
+
+    async fn claim(&mut self) -> Result<Option<(Holder, i64)>, Error> {
+        let fingerprint = Fingerprint::from_bytes([0; 32]);
+        let claim = Claim::new(self.id, fingerprint, MINUTE, MINUTE);
+        let rows = self.send(&self.statements.claim, |query| {
+            statements::claiming(query, &claim)
+        });
+        let rows = rows.await?;
+        let claimed = rows
+            .first()
+            .and_then(|row| row::claimed(row).ok().flatten());
+        let Some(Claimed::Fresh { fence, .. }) = claimed else {
+            return Ok(None);
+        };
+        let holder = Holder {
+            id: claim.id,
+            owner: claim.owner,
+            fence,
+        };
+        Ok(i64::try_from(fence).ok().map(|fence| (holder, fence)))
+    }
+
+    async fn does(
+        &mut self,
+        statement: &Arc<str>,
+        bind: impl FnOnce(Query) -> Query,
+    ) -> Result<bool, Error> {
+        let rows = self.send(statement, bind).await?;
+        Ok(rows
+            .first()
+            .is_some_and(|row| row::done(row).unwrap_or(false)))
+    }
+
+    async fn send(
+        &mut self,
+        statement: &Arc<str>,
+        bind: impl FnOnce(Query) -> Query,
+    ) -> Result<Vec<PgRow>, Error> {
+        let query = sqlx::query(AssertSqlSafe(statement.clone())).persistent(false);
+        bind(query).fetch_all(&mut *self.transaction).await
+    }
+}
+
+/// An id that no request has.
+fn unused_id() -> RecordId {
+    let mut bytes = [0; 32];
+    bytes[..16].copy_from_slice(Owner::unique().as_bytes());
+    bytes[16..].copy_from_slice(Owner::unique().as_bytes());
+    RecordId::from_bytes(bytes)
+}

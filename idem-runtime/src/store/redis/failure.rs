@@ -1,0 +1,216 @@
+//! Why a command got no usable reply, and the words that a caller reads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+use crate::store::{DecodeError, StoreError};
+
+/// Why a command got no reply. Cloned to every transition that waited for the same connection.
+#[derive(Clone, Debug)]
+pub(super) enum Failure {
+    /// The server refused the command, or the connection broke.
+    Redis(RedisError),
+    /// There is no connection to the server.
+    Connect(Arc<ConnectError>),
+    /// The server at this address is a replica.
+    Replica(Arc<str>),
+    /// The server must not be used as it is set up.
+    Unfit(Arc<str>),
+    /// Nobody knows which server is in charge.
+    Unserved(Arc<str>),
+    /// The deadline passed.
+    TimedOut,
+}
+
+/// Why there is no connection. Names the server's address, and never its credentials.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    #[error("redis at {0} refuses connections; is it running?")]
+    Refused(Arc<str>),
+    #[error("redis at {0} refused the user name or the password: {1}")]
+    SignIn(Arc<str>, RedisError),
+    #[error("redis at {0} did not respond within {1:?} while a connection was made")]
+    Silent(Arc<str>, Duration),
+    #[error("cannot connect to redis at {0}: {1}")]
+    Other(Arc<str>, RedisError),
+}
+
+impl ConnectError {
+    pub(super) fn new(address: &Arc<str>, error: RedisError) -> Self {
+        let address = address.clone();
+        if error.is_connection_refusal() {
+            Self::Refused(address)
+        } else if error.kind() == ErrorKind::AuthenticationFailed
+            || matches!(error.code(), Some("WRONGPASS" | "NOAUTH"))
+        {
+            Self::SignIn(address, error)
+        } else {
+            Self::Other(address, error)
+        }
+    }
+}
+
+impl Failure {
+    /// Whether the connection must not be used again. A server that has become a replica says
+    /// `READONLY`.
+    pub(super) fn ends_connection(&self) -> bool {
+        match self {
+            Self::Redis(error) => {
+                error.is_unrecoverable_error()
+                    || matches!(
+                        error.kind(),
+                        ErrorKind::Io
+                            | ErrorKind::Server(
+                                ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown
+                            )
+                    )
+            }
+            Self::TimedOut => true,
+            Self::Connect(_) | Self::Replica(_) | Self::Unfit(_) | Self::Unserved(_) => false,
+        }
+    }
+
+    /// Whether the connection broke: under the command, or before it was sent.
+    pub(super) fn is_broken_connection(&self) -> bool {
+        matches!(self, Self::Redis(error) if error.is_connection_dropped())
+    }
+
+    /// Whether another server may be in charge by now.
+    pub(super) fn may_be_elsewhere(&self) -> bool {
+        match self {
+            Self::Redis(error) => {
+                error.is_connection_dropped()
+                    || matches!(
+                        error.kind(),
+                        ErrorKind::Server(
+                            ServerErrorKind::ReadOnly
+                                | ServerErrorKind::MasterDown
+                                | ServerErrorKind::ClusterDown
+                                | ServerErrorKind::TryAgain
+                        )
+                    )
+            }
+            Self::Connect(_) | Self::Replica(_) | Self::Unserved(_) | Self::TimedOut => true,
+            Self::Unfit(_) => false,
+        }
+    }
+
+    /// Redis is over its `maxmemory` and refuses to write.
+    pub(super) fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Redis(error) if error.code() == Some("OOM"))
+    }
+}
+
+impl From<RedisError> for Failure {
+    fn from(error: RedisError) -> Self {
+        Self::Redis(error)
+    }
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Redis(error) if error.code() == Some("WRONGTYPE") => {
+                Self::Undecodable(DecodeError::Damaged)
+            }
+            Failure::Redis(error) if error.is_timeout() => Self::TimedOut,
+            Failure::Redis(error) if error.kind() == ErrorKind::Parse => Self::Unavailable(
+                "cannot read the reply of the redis server; is `EVALSHA` or `EVAL` renamed, \
+                 or does a proxy rewrite replies?"
+                    .into(),
+            ),
+            Failure::Redis(error) => Self::Unavailable(Box::new(error)),
+            Failure::Connect(error) => Self::Unavailable(Box::new(error)),
+            Failure::Replica(address) => Self::Unfit(
+                format!(
+                    "redis at {address} is a replica and takes no writes; \
+                     give the address of the primary, or of Sentinels that know it"
+                )
+                .into(),
+            ),
+            Failure::Unfit(why) => Self::Unfit((*why).into()),
+            Failure::Unserved(why) => Self::Unavailable((*why).into()),
+            Failure::TimedOut => Self::TimedOut,
+        }
+    }
+}
+
+pub(super) fn is_unknown_script(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::Value;
+
+    use super::*;
+
+    fn failure(line: &str) -> Failure {
+        match redis::parse_redis_value(format!("-{line}\r\n").as_bytes()) {
+            Ok(Value::ServerError(error)) => Failure::Redis(error.into()),
+            other => panic!("not an error: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn no_error_of_the_server_is_an_answer() {
+        for line in [
+            "LOADING Redis is loading the dataset in memory",
+            "READONLY You can't write against a read only replica.",
+            "MOVED 3999 127.0.0.1:6381",
+            "CLUSTERDOWN The cluster is down",
+            "MASTERDOWN Link with MASTER is down",
+            "NOREPLICAS Not enough good replicas to write.",
+            "MISCONF Redis is configured to save RDB snapshots",
+            "ERR unknown",
+        ] {
+            let error = StoreError::from(failure(line));
+            assert!(matches!(error, StoreError::Unavailable(_)), "{line}");
+        }
+        assert!(failure("OOM command not allowed").is_out_of_memory());
+        let Failure::Redis(forgotten) = failure("NOSCRIPT No matching script.") else {
+            panic!("an error of the server");
+        };
+        assert!(is_unknown_script(&forgotten));
+        let wrong_type = StoreError::from(failure("WRONGTYPE Operation against a key"));
+        assert!(matches!(wrong_type, StoreError::Undecodable(_)));
+    }
+
+    #[test]
+    fn a_server_that_takes_no_writes_any_more_is_looked_for_anew() {
+        for line in [
+            "READONLY You can't write against a replica.",
+            "MASTERDOWN Link with MASTER is down",
+        ] {
+            assert!(failure(line).ends_connection(), "{line}");
+            assert!(failure(line).may_be_elsewhere(), "{line}");
+        }
+        for line in ["OOM command not allowed", "NOSCRIPT No matching script."] {
+            assert!(!failure(line).ends_connection(), "{line}");
+            assert!(!failure(line).may_be_elsewhere(), "{line}");
+        }
+        let broken = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        let broken = Failure::Redis(broken.into());
+        assert!(broken.ends_connection() && broken.is_broken_connection());
+    }
+
+    #[test]
+    fn an_unreachable_server_is_named_with_the_reason() {
+        let address: Arc<str> = "127.0.0.1:6379".into();
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let refused = ConnectError::new(&address, refused.into());
+        assert!(matches!(refused, ConnectError::Refused(_)), "{refused}");
+        let Failure::Redis(wrong) = failure("WRONGPASS invalid username-password pair") else {
+            panic!("an error of the server");
+        };
+        let wrong = ConnectError::new(&address, wrong);
+        assert!(matches!(wrong, ConnectError::SignIn(..)), "{wrong}");
+        let silent = ConnectError::Silent(address, Duration::from_secs(2));
+        let words = [refused, wrong, silent].map(|error| error.to_string());
+        for words in &words {
+            assert!(words.contains("127.0.0.1:6379"), "{words}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+if is_there then
+  return identity
+end
+return 0

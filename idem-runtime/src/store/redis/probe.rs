@@ -1,0 +1,94 @@
+//! Tries, before the store is used, every command and every script that it will send.
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, Pipeline, RedisError};
+
+use super::check::is_denied;
+use super::failure::Failure;
+use super::script;
+
+/// What the scripts call, and how scripts are sent.
+const NEEDED: &str =
+    "EVALSHA, EVAL, GET, SET, PTTL, PEXPIRE, DEL, TIME, INFO, and WAIT for replicas";
+
+/// The words for a command that the server refuses.
+pub(super) fn missing(command: &str, error: &RedisError) -> String {
+    format!(
+        "the redis server refuses `{command}`, which the store needs ({error}); \
+         allow {NEEDED}, on the keys that begin with its prefix, and rename none of them"
+    )
+}
+
+/// Keys that are tried until one belongs to the server. Of a server with few slots, none may.
+const KEYS: u32 = 100_000;
+
+/// Tries every command and every script on a key that no record has, and removes it.
+///
+/// # Errors
+///
+/// [`Failure::Unfit`] with the name of the command that the server refuses.
+pub(super) async fn probe(
+    connection: &mut MultiplexedConnection,
+    prefix: &str,
+    serves: impl Fn(&str) -> bool,
+    waits: bool,
+) -> Result<(), Failure> {
+    let number = getrandom::u64().unwrap_or_default();
+    let mut keys = (0..KEYS).map(|n| format!("{prefix}probe:{number:x}:{n}"));
+    let Some(key) = keys.find(|key| serves(key)) else {
+        return Ok(());
+    };
+    let get = redis::Script::new("return redis.call('GET', KEYS[1])");
+    let mut all = vec![
+        command("TIME", &[]),
+        command("SET", &[&key, "probe", "PX", "10000"]),
+        command("GET", &[&key]),
+        command("PTTL", &[&key]),
+        command("PEXPIRE", &[&key, "10000"]),
+        command("EVAL", &["return redis.call('GET', KEYS[1])", "1", &key]),
+        // Without arguments in bytes: the refusal of a renamed command repeats them.
+        command("EVALSHA", &[get.get_hash(), "1", &key]),
+        command("DEL", &[&key]),
+    ];
+    if waits {
+        all.push(command("WAIT", &["0", "1"]));
+    }
+    send(connection, &all).await?;
+
+    let mut all: Vec<_> = script::all()
+        .iter()
+        .map(|(transition, arguments)| ("EVAL", transition.by_source(&key, arguments, None)))
+        .collect();
+    all.push(command("DEL", &[&key]));
+    send(connection, &all).await
+}
+
+fn command(name: &'static str, arguments: &[&str]) -> (&'static str, Cmd) {
+    let mut command = redis::cmd(name);
+    command.arg(arguments);
+    (name, command)
+}
+
+/// Sends all of them, and reads every reply.
+async fn send(
+    connection: &mut MultiplexedConnection,
+    commands: &[(&'static str, Cmd)],
+) -> Result<(), Failure> {
+    let mut all = Pipeline::with_capacity(commands.len());
+    for (_, command) in commands {
+        all.add_command(command.clone());
+    }
+    let replies = connection.send_packed_commands(&all, 0, commands.len());
+    for ((name, _), reply) in commands.iter().zip(replies.await?) {
+        match reply.extract_error().map_err(Failure::Redis) {
+            Ok(_) => {}
+            // A server without memory still serves what it holds.
+            Err(failure) if failure.is_out_of_memory() => {}
+            Err(Failure::Redis(error)) if is_denied(&error) => {
+                return Err(Failure::Unfit(missing(name, &error).into()));
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,348 @@
+//! One server: its connections, which are made in tasks of their own.
+//!
+//! `redis::aio::ConnectionManager` also reconnects, and is not used here for three reasons. `WAIT` has
+//! to follow the write on the connection that wrote. Each connection is checked before it is used,
+//! because after a failover another server is behind it. A server that hangs has to be left at the
+//! first timeout, so that no claim queues up behind it and is executed when it wakes.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use redis::aio::MultiplexedConnection;
+use redis::{Client, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Value};
+use tokio::time::Instant;
+
+use super::access::Access;
+use super::check;
+use super::failure::{ConnectError, Failure, is_unknown_script};
+use super::script::Transition;
+use crate::store::millis::millis;
+
+/// How long a connection that could not be made stays the reason for refusals. Without the pause,
+/// each claim at a server that refuses would open a connection.
+pub(super) const PAUSE: Duration = Duration::from_millis(250);
+
+/// How many replicas have to acknowledge a write, and for how long they are waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Replicas {
+    pub(super) count: usize,
+    pub(super) timeout: Duration,
+}
+
+/// One transition, to be sent to the server that is in charge of its key.
+#[derive(Clone, Copy)]
+pub(super) struct Request<'a> {
+    pub(super) transition: &'a Transition,
+    pub(super) key: &'a str,
+    pub(super) arguments: &'a [&'a [u8]],
+    /// Passes the deadline by the server's clock as the last argument.
+    pub(super) expires: bool,
+    pub(super) replicas: Option<Replicas>,
+    pub(super) deadline: Instant,
+}
+
+/// What came back for a [`Request`].
+pub(super) struct Sent {
+    pub(super) value: Value,
+    /// Whether the transition may have been executed before, and that reply was lost.
+    pub(super) resent: bool,
+    /// How many replicas have acknowledged the write, when the request asked for that.
+    pub(super) acknowledged: Option<usize>,
+    /// The clock of the server that replied, and when the request was sent.
+    pub(super) clock: Arc<Clock>,
+    pub(super) at: Instant,
+}
+
+pub(super) struct Server {
+    access: Access,
+    client: Client,
+    address: Arc<str>,
+    connect_timeout: Duration,
+    lanes: Box<[Lane]>,
+}
+
+/// One connection, made again after it broke.
+#[derive(Default)]
+struct Lane(Mutex<Option<Connecting>>);
+
+/// A connection, or the attempt to make one, which goes on although its waiters leave.
+#[derive(Clone)]
+struct Connecting {
+    number: usize,
+    outcome: Shared<BoxFuture<'static, Result<Connection, Failed>>>,
+}
+
+#[derive(Clone)]
+struct Connection {
+    multiplexed: MultiplexedConnection,
+    clock: Arc<Clock>,
+}
+
+#[derive(Clone, Debug)]
+struct Failed {
+    failure: Failure,
+    at: Instant,
+}
+
+/// Counts connections, so that a transition leaves only the one that failed it.
+static NUMBER: AtomicUsize = AtomicUsize::new(0);
+
+impl Server {
+    /// # Errors
+    ///
+    /// When the address cannot be used, as `rediss://` without TLS.
+    pub(super) fn new(
+        access: Access,
+        connect_timeout: Duration,
+        lanes: usize,
+    ) -> RedisResult<Self> {
+        LazyLock::force(&START);
+        Ok(Self {
+            client: access.client()?,
+            address: access.address().to_string().into(),
+            access,
+            connect_timeout,
+            lanes: std::iter::repeat_with(Lane::default).take(lanes).collect(),
+        })
+    }
+
+    pub(super) fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Sends the request over the connection of this turn, and leaves that connection when it fails.
+    pub(super) async fn send(
+        &self,
+        request: &Request<'_>,
+        turn: usize,
+        is_asking: bool,
+    ) -> Result<Sent, Failure> {
+        let lane = &self.lanes[turn % self.lanes.len()];
+        let (number, mut connection) = match lane.established() {
+            Some(established) => established,
+            // Boxed because it is rare, and every transition would carry the space for it.
+            None => Box::pin(self.connect(lane, request.deadline)).await?,
+        };
+        let reply = tokio::time::timeout_at(request.deadline, connection.send(request, is_asking));
+        let reply = match reply.await {
+            Ok(reply) => reply.map_err(Failure::Redis),
+            Err(_) => Err(Failure::TimedOut),
+        };
+        if reply.as_ref().is_err_and(Failure::ends_connection) {
+            lane.leave(number);
+        }
+        reply
+    }
+
+    /// Connects, so that a mistake is found at the start.
+    pub(super) async fn connection(&self) -> Result<MultiplexedConnection, Failure> {
+        let no_deadline = Instant::now() + self.connect_timeout * 2;
+        let (_, connection) = self.connect(&self.lanes[0], no_deadline).await?;
+        Ok(connection.multiplexed)
+    }
+
+    /// Waits for a connection. All who wait for a lane wait for the same attempt.
+    async fn connect(
+        &self,
+        lane: &Lane,
+        deadline: Instant,
+    ) -> Result<(usize, Connection), Failure> {
+        let connecting = lane.connecting(|| {
+            let (client, address) = (self.client.clone(), self.address.clone());
+            let connecting = make(client, address, self.connect_timeout);
+            let task = tokio::spawn(connecting);
+            // The runtime that the task ran on may shut down before this one.
+            async move { task.await.unwrap_or_else(|_| Err(Failed::interrupted())) }.boxed()
+        });
+        match tokio::time::timeout_at(deadline, connecting.outcome).await {
+            Ok(Ok(connection)) => Ok((connecting.number, connection)),
+            Ok(Err(failed)) => Err(failed.failure),
+            Err(_) => Err(Failure::TimedOut),
+        }
+    }
+}
+
+/// Makes a connection and checks the server. It has its own limit: it outlives the transition that
+/// asked for it, so what it has achieved by then is not lost.
+async fn make(client: Client, address: Arc<str>, limit: Duration) -> Result<Connection, Failed> {
+    let made = tokio::time::timeout(limit, async {
+        let mut multiplexed = super::access::connect(&client).await?;
+        let asked_at = Instant::now();
+        let micros = check::check(&mut multiplexed, &address).await?;
+        let clock = Arc::new(Clock::default());
+        clock.learn(micros, asked_at);
+        Ok::<_, Failure>(Connection { multiplexed, clock })
+    });
+    let failure = match made.await {
+        Ok(Ok(connection)) => return Ok(connection),
+        Ok(Err(Failure::Redis(error))) => {
+            Failure::Connect(Arc::new(ConnectError::new(&address, error)))
+        }
+        Ok(Err(failure)) => failure,
+        Err(_) => Failure::Connect(Arc::new(ConnectError::Silent(address, limit))),
+    };
+    tracing::debug!(target: crate::TARGET, ?failure, "no connection to redis");
+    let at = Instant::now();
+    Err(Failed { failure, at })
+}
+
+impl Failed {
+    fn interrupted() -> Self {
+        let error = std::io::Error::from(std::io::ErrorKind::ConnectionAborted);
+        Self {
+            failure: Failure::Redis(error.into()),
+            at: Instant::now(),
+        }
+    }
+
+    /// Whether another attempt is due.
+    fn is_over(&self) -> bool {
+        matches!(self.failure, Failure::Redis(_)) || self.at.elapsed() >= PAUSE
+    }
+}
+
+impl Lane {
+    fn established(&self) -> Option<(usize, Connection)> {
+        let current = self.lock();
+        let current = current.as_ref()?;
+        let connection = current.outcome.peek()?.as_ref().ok()?;
+        Some((current.number, connection.clone()))
+    }
+
+    /// The attempt under way, the failure of a moment ago, or a new attempt.
+    fn connecting(
+        &self,
+        begin: impl FnOnce() -> BoxFuture<'static, Result<Connection, Failed>>,
+    ) -> Connecting {
+        let mut current = self.lock();
+        if let Some(connecting) = &*current {
+            let failed = connecting.outcome.peek().and_then(|it| it.as_ref().err());
+            if !failed.is_some_and(Failed::is_over) {
+                return connecting.clone();
+            }
+        }
+        let connecting = Connecting {
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            outcome: begin().shared(),
+        };
+        *current = Some(connecting.clone());
+        connecting
+    }
+
+    /// Closes a connection once the transitions on it are over, unless another has taken its place.
+    fn leave(&self, number: usize) {
+        let mut current = self.lock();
+        if current.as_ref().is_some_and(|it| it.number == number) {
+            *current = None;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Connecting>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connection {
+    /// Sends by name, and by source when the server has forgotten the script.
+    async fn send(&mut self, request: &Request<'_>, is_asking: bool) -> RedisResult<Sent> {
+        let sent_at = Instant::now();
+        let last = request
+            .expires
+            .then(|| self.clock.at(request.deadline).to_string());
+        let last = last.as_ref().map(String::as_bytes);
+        let Request {
+            transition,
+            key,
+            arguments,
+            ..
+        } = *request;
+        let by_name = transition.by_name(key, arguments, last);
+        let reply = self.execute(by_name, request.replicas, is_asking).await;
+        let (value, acknowledged) = match reply {
+            Err(error) if is_unknown_script(&error) => {
+                let by_source = transition.by_source(key, arguments, last);
+                self.execute(by_source, request.replicas, is_asking).await?
+            }
+            reply => reply?,
+        };
+        Ok(Sent {
+            value,
+            resent: false,
+            acknowledged,
+            clock: self.clock.clone(),
+            at: sent_at,
+        })
+    }
+
+    /// The reply, and how many replicas acknowledged the write before it. `WAIT` follows the write on
+    /// the same connection; on another one it reports other writes.
+    async fn execute(
+        &mut self,
+        command: Cmd,
+        replicas: Option<Replicas>,
+        is_asking: bool,
+    ) -> RedisResult<(Value, Option<usize>)> {
+        if replicas.is_none() && !is_asking {
+            let value = self.multiplexed.send_packed_command(&command).await?;
+            return Ok((value.extract_error()?, None));
+        }
+        let mut all = Pipeline::with_capacity(3);
+        if is_asking {
+            // Lets the next command through to a slot that is being moved here.
+            all.add_command(redis::cmd("ASKING"));
+        }
+        all.add_command(command);
+        if let Some(replicas) = replicas {
+            let mut wait = redis::cmd("WAIT");
+            wait.arg(replicas.count).arg(millis(replicas.timeout));
+            all.add_command(wait);
+        }
+        let count = all.len();
+        let replies = self.multiplexed.send_packed_commands(&all, 0, count);
+        let mut replies = replies.await?.into_iter().skip(usize::from(is_asking));
+        let value = replies.next().ok_or_else(too_few)?.extract_error()?;
+        let acknowledged = match replicas {
+            None => None,
+            Some(_) => Some(redis::from_redis_value(
+                replies.next().ok_or_else(too_few)?.extract_error()?,
+            )?),
+        };
+        Ok((value, acknowledged))
+    }
+}
+
+fn too_few() -> RedisError {
+    (ErrorKind::UnexpectedReturnType, "a reply is missing").into()
+}
+
+/// The clock of one server: how far it is ahead of this process's.
+#[derive(Debug, Default)]
+pub(super) struct Clock(AtomicU64);
+
+/// The instant that all clocks are compared at.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+impl Clock {
+    /// The server's clock showed so many microseconds since 1970 at this instant or later.
+    ///
+    /// The earlier instant is taken, so a deadline is never too early. It may be too late by the
+    /// time that the reply took.
+    pub(super) fn learn(&self, micros: u64, at: Instant) {
+        let since_start = micros_of(at.saturating_duration_since(*START));
+        let at_start = micros.saturating_sub(since_start);
+        self.0.store(at_start, Ordering::Relaxed);
+    }
+
+    /// What the server's clock will show.
+    fn at(&self, instant: Instant) -> u64 {
+        let since_start = micros_of(instant.saturating_duration_since(*START));
+        self.0.load(Ordering::Relaxed).saturating_add(since_start)
+    }
+}
+
+fn micros_of(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,341 @@
+//! Sends each transition to the server that is in charge of its key, and follows when another takes
+//! over.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::access::{self, Access};
+use super::check;
+use super::failure::Failure;
+use super::locate::{Located, Locator};
+use super::server::{PAUSE, Request, Sent, Server};
+use super::slots::{LAST_SLOT, slot};
+
+/// How often a command is sent again because its connection broke.
+const RESENDS: u32 = 1;
+
+/// How often nodes of a cluster may pass a command on.
+const HOPS: u32 = 5;
+
+/// The servers of one store.
+pub(super) struct Servers {
+    locator: Locator,
+    connect_timeout: Duration,
+    lanes: usize,
+    map: watch::Sender<Arc<Map>>,
+    /// Servers that may be sent to: those of the map, and those that a node has named since.
+    known: Mutex<Vec<Arc<Server>>>,
+    look: Mutex<Option<JoinHandle<()>>>,
+    turn: AtomicUsize,
+}
+
+/// Which server is in charge of which slots.
+#[derive(Default)]
+struct Map {
+    located: Located,
+    /// In the order of the slots.
+    shards: Vec<(u16, u16, Arc<Server>)>,
+}
+
+impl Map {
+    fn server(&self, key: &str) -> Option<&Arc<Server>> {
+        if let [(0, LAST_SLOT, server)] = &self.shards[..] {
+            return Some(server);
+        }
+        let slot = slot(key.as_bytes());
+        let at = self.shards.partition_point(|(_, last, _)| *last < slot);
+        let (first, _, server) = self.shards.get(at)?;
+        (*first <= slot).then_some(server)
+    }
+
+    fn is_in_charge(&self, server: &Arc<Server>, key: &str) -> bool {
+        self.server(key).is_some_and(|it| Arc::ptr_eq(it, server))
+    }
+}
+
+impl Servers {
+    /// Finds the servers, and connects to each of them.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be found or reached, or is not fit.
+    pub(super) async fn connect(
+        locator: Locator,
+        connect_timeout: Duration,
+        lanes: usize,
+    ) -> Result<Arc<Self>, Failure> {
+        let (map, _) = watch::channel(Arc::default());
+        let servers = Arc::new(Self {
+            locator,
+            connect_timeout,
+            lanes,
+            map,
+            known: Mutex::default(),
+            look: Mutex::default(),
+            turn: AtomicUsize::new(0),
+        });
+        servers.locate().await?;
+        Ok(servers)
+    }
+
+    /// The servers that are in charge, with a predicate for the keys of each.
+    pub(super) fn in_charge(&self) -> Vec<(Arc<Server>, impl Fn(&str) -> bool)> {
+        let map = self.map.borrow().clone();
+        let mut servers: Vec<Arc<Server>> = Vec::new();
+        for (_, _, server) in &map.shards {
+            if !servers.iter().any(|it| Arc::ptr_eq(it, server)) {
+                servers.push(server.clone());
+            }
+        }
+        let with_keys = |server: Arc<Server>| {
+            let (map, of) = (map.clone(), server.clone());
+            (server, move |key: &str| map.is_in_charge(&of, key))
+        };
+        servers.into_iter().map(with_keys).collect()
+    }
+
+    /// Sends a request, again when its connection broke, and elsewhere when another server takes
+    /// over. Every transition may be sent again: its owner tells it from another's.
+    pub(super) async fn send(self: &Arc<Self>, request: &Request<'_>) -> Result<Sent, Failure> {
+        let is_fixed = matches!(self.locator, Locator::Fixed(_));
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut map = self.map.subscribe();
+        let mut passed_on: Option<(Arc<Server>, bool)> = None;
+        let (mut resends, mut hops) = (0, 0);
+        let mut resent = false;
+        loop {
+            let in_charge = || Some((map.borrow().server(request.key)?.clone(), false));
+            let Some((server, is_asking)) = passed_on.take().or_else(in_charge) else {
+                let why = "no node of the redis cluster serves the slot of the key";
+                let failure = Failure::Unserved(why.into());
+                self.wait_for_another(&mut map, request.deadline, failure)
+                    .await?;
+                continue;
+            };
+            let reply = tokio::select! {
+                biased;
+                // Nobody reads the reply of a server that has been replaced: what it grants now, its
+                // successor may grant too.
+                () = replaced(&mut map, &server, request.key), if !is_fixed => {
+                    resent = true;
+                    continue;
+                }
+                reply = server.send(request, turn, is_asking) => reply,
+                never = self.keep_looking(), if !is_fixed => match never {},
+            };
+            let failure = match reply {
+                Ok(sent) => return Ok(Sent { resent, ..sent }),
+                Err(failure) => failure,
+            };
+            if matches!(failure, Failure::TimedOut) {
+                self.look_again();
+                return Err(failure);
+            }
+            if let Failure::Redis(error) = &failure
+                && let Some((host, port, is_asking)) = redirection(error)
+            {
+                hops += 1;
+                if hops > HOPS {
+                    let why = "the nodes of the redis cluster pass the key on to each other";
+                    return Err(Failure::Unserved(why.into()));
+                }
+                if !is_asking {
+                    self.look_again();
+                }
+                let access = server.access().beside(host, port);
+                passed_on = Some((self.server_at(access)?, is_asking));
+                continue;
+            }
+            if failure.is_broken_connection() && resends < RESENDS {
+                resends += 1;
+                resent = true;
+                self.look_again();
+                continue;
+            }
+            if !failure.may_be_elsewhere() {
+                return Err(failure);
+            }
+            if is_fixed {
+                // The server may have been replaced behind its address.
+                if failure.ends_connection() && resends < RESENDS {
+                    resends += 1;
+                    continue;
+                }
+                return Err(failure);
+            }
+            self.wait_for_another(&mut map, request.deadline, failure)
+                .await?;
+        }
+    }
+
+    /// Waits a moment for another server to take over.
+    ///
+    /// # Errors
+    ///
+    /// The failure, when the deadline has passed.
+    async fn wait_for_another(
+        self: &Arc<Self>,
+        map: &mut watch::Receiver<Arc<Map>>,
+        deadline: Instant,
+        failure: Failure,
+    ) -> Result<(), Failure> {
+        let now = Instant::now();
+        if now >= deadline {
+            return Err(failure);
+        }
+        self.look_again();
+        // Either way the map is read again.
+        let _ = tokio::time::timeout_at(deadline.min(now + PAUSE), map.changed()).await;
+        if Instant::now() >= deadline {
+            return Err(failure);
+        }
+        Ok(())
+    }
+
+    /// Looks for another server while one does not reply. Never ends.
+    async fn keep_looking(self: &Arc<Self>) -> Infallible {
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            self.look_again();
+        }
+    }
+
+    /// Asks who is in charge, in a task of its own: what it learns outlives the transition that asked.
+    /// One look at a time, and a pause behind each.
+    fn look_again(self: &Arc<Self>) {
+        if matches!(self.locator, Locator::Fixed(_)) {
+            return;
+        }
+        let mut look = self.look.lock().unwrap_or_else(PoisonError::into_inner);
+        if look.as_ref().is_some_and(|look| !look.is_finished()) {
+            return;
+        }
+        let servers = Arc::clone(self);
+        *look = Some(tokio::spawn(async move {
+            match servers.locate().await {
+                Ok(true) => servers.report_replicas().await,
+                Ok(false) => {}
+                Err(failure) => {
+                    let error = &crate::store::StoreError::from(failure);
+                    tracing::debug!(target: crate::TARGET, error = error as &dyn std::error::Error, "nobody says which redis server is in charge");
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }));
+    }
+
+    /// Asks who is in charge, and says whether that has changed.
+    async fn locate(&self) -> Result<bool, Failure> {
+        let located = match &self.locator {
+            Locator::Fixed(access) => {
+                let server = self.server_at(access.clone())?;
+                let shards = vec![(0, LAST_SLOT, server)];
+                let located = Located::default();
+                self.map.send_replace(Arc::new(Map { located, shards }));
+                return Ok(true);
+            }
+            Locator::Sentinel(sentinels) => sentinels.locate().await?,
+            Locator::Cluster(nodes) => nodes.locate().await?,
+        };
+        if self.map.borrow().located == located {
+            return Ok(false);
+        }
+        let like = self.locator.like();
+        let mut shards = Vec::with_capacity(located.shards.len());
+        for shard in &located.shards {
+            let access = like.beside(&shard.primary.host, shard.primary.port);
+            shards.push((shard.first, shard.last, self.server_at(access)?));
+        }
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|known| shards.iter().any(|(_, _, it)| Arc::ptr_eq(it, known)));
+        self.map.send_replace(Arc::new(Map { located, shards }));
+        Ok(true)
+    }
+
+    fn server_at(&self, access: Access) -> Result<Arc<Server>, Failure> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = known
+            .iter()
+            .find(|it| it.access().address() == access.address())
+        {
+            return Ok(server.clone());
+        }
+        let server = Arc::new(Server::new(access, self.connect_timeout, self.lanes)?);
+        known.push(server.clone());
+        Ok(server)
+    }
+
+    /// Checks the replicas that may be promoted. One that cannot be reached is not checked; when it is
+    /// promoted, its connection is.
+    ///
+    /// # Errors
+    ///
+    /// When one of them evicts.
+    pub(super) async fn check_replicas(&self) -> Result<(), Failure> {
+        let replicas = self.map.borrow().located.replicas.clone();
+        let like = self.locator.like();
+        let checks = replicas.iter().map(|place| async move {
+            let access = like.beside(&place.host, place.port);
+            let address = access.address().to_string();
+            let check = async {
+                let mut connection = access::connect(&access.client()?).await?;
+                check::check_replica(&mut connection, &address).await
+            };
+            match tokio::time::timeout(self.connect_timeout, check).await {
+                Ok(Err(unfit @ Failure::Unfit(_))) => Err(unfit),
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) | Err(_) => {
+                    tracing::debug!(target: crate::TARGET, "a redis replica could not be checked");
+                    Ok(())
+                }
+            }
+        });
+        futures_util::future::try_join_all(checks).await.map(drop)
+    }
+
+    async fn report_replicas(&self) {
+        if let Err(failure) = self.check_replicas().await {
+            let error = &crate::store::StoreError::from(failure);
+            tracing::error!(
+                target: crate::TARGET,
+                error = error as &dyn std::error::Error,
+                "a redis replica is not fit; when it is promoted, its keys get 503"
+            );
+        }
+    }
+}
+
+/// Completes when another server is in charge of the key.
+async fn replaced(map: &mut watch::Receiver<Arc<Map>>, server: &Arc<Server>, key: &str) {
+    loop {
+        if map.changed().await.is_err() {
+            // The sender lives as long as the store.
+            std::future::pending::<()>().await;
+        }
+        if !map.borrow_and_update().is_in_charge(server, key) {
+            return;
+        }
+    }
+}
+
+/// Where a node of a cluster passes a command on to, and whether for this one time.
+fn redirection(error: &RedisError) -> Option<(&str, u16, bool)> {
+    let is_asking = match error.kind() {
+        ErrorKind::Server(ServerErrorKind::Ask) => true,
+        ErrorKind::Server(ServerErrorKind::Moved) => false,
+        _ => return None,
+    };
+    let (address, _slot) = error.redirect_node()?;
+    let (host, port) = address.rsplit_once(':')?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    Some((host, port.parse().ok()?, is_asking))
+}

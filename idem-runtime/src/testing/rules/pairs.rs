@@ -1,0 +1,158 @@
+//! Rule 1 when two threads begin at the same moment.
+//!
+//! Two tasks of a runtime begin some microseconds apart, so that they seldom meet within a short gap
+//! between a look and a write. A thread that waits for another in a loop begins within a fraction of a
+//! microsecond of it.
+
+use std::hint::spin_loop;
+use std::iter;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use super::super::Violation;
+use super::super::handles::Handles;
+use super::super::subject::{Subject, Under, broken};
+use super::rivals::{Meeting, Outcome, RULE, claims};
+use crate::store::{Holder, StoreError, StoreFuture};
+
+/// Pairs of each kind in a round.
+const PAIRS: usize = 40;
+/// For how long pairs of one kind are prepared, and again for how long they race.
+const BUDGET: Duration = Duration::from_millis(400);
+/// How many threads take parts in pairs.
+const THREADS: usize = 8;
+/// How often a thread looks for another before it looks at the clock.
+const LOOKS: u32 = 1_000;
+
+type Ended = Result<Outcome, StoreError>;
+
+pub(super) async fn run(
+    subject: &Subject,
+    handles: &Handles,
+    rounds: usize,
+) -> Result<(), Violation> {
+    let mut prepared = Vec::new();
+    for meeting in Meeting::ALL {
+        let mut held = Vec::new();
+        // Not the clock of tokio, which a test may have paused.
+        let begun_at = std::time::Instant::now();
+        while held.len() < rounds * PAIRS && begun_at.elapsed() < BUDGET {
+            held.push(meeting.prepare(subject).await?);
+        }
+        prepared.push((meeting, held));
+    }
+    subject.pass(Instant::now(), subject.tick * 2).await;
+    for (meeting, held) in prepared {
+        let held: Arc<[_]> = held.into();
+        for (rival, claim) in race(handles, meeting, held.clone()).await? {
+            meeting.judge(&rival.under(RULE)?, &claim.under(RULE)?)?;
+        }
+        // They are many, and the store may be small.
+        for holder in held.iter() {
+            subject.store.forget(holder.id).await.under(RULE)?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets threads meet in pairs on one id after the other, and gives what each pair got.
+async fn race(
+    handles: &Handles,
+    meeting: Meeting,
+    held: Arc<[Holder]>,
+) -> Result<Vec<(Ended, Ended)>, Violation> {
+    let course = Arc::new(Course {
+        arrived: held.iter().map(|_| AtomicBool::new(false)).collect(),
+        held,
+        ticket: AtomicUsize::new(0),
+        ends_at: std::time::Instant::now() + BUDGET,
+    });
+    let runtime = Handle::current();
+    let threads = iter::repeat_with(|| {
+        let (course, runtime) = (course.clone(), runtime.clone());
+        let (first, second) = (handles.first.clone(), handles.second.clone());
+        tokio::task::spawn_blocking(move || {
+            let rival = |held| meeting.rival(&first, held);
+            let claim = |held| claims(&second, held);
+            runtime.block_on(course.run(rival, claim))
+        })
+    });
+    let threads: Vec<_> = threads.take(THREADS).collect();
+    let mut pairs: Vec<_> = course.held.iter().map(|_| (None, None)).collect();
+    for thread in threads {
+        let Ok(ended) = thread.await else {
+            return broken(RULE, "a transition panicked");
+        };
+        for (number, role, ended) in ended {
+            match role {
+                Role::Rival => pairs[number].0 = Some(ended),
+                Role::Claim => pairs[number].1 = Some(ended),
+            }
+        }
+    }
+    let whole = |(rival, claim): (Option<_>, Option<_>)| rival.zip(claim);
+    Ok(pairs.into_iter().filter_map(whole).collect())
+}
+
+#[derive(Clone, Copy)]
+enum Role {
+    Rival,
+    Claim,
+}
+
+/// The ids on which threads meet, one after the other.
+///
+/// There are more threads than a pair, and whichever runs takes the next part: a thread that waits for
+/// a processor is not waited for, so that pairs meet on a busy machine too.
+struct Course {
+    held: Arc<[Holder]>,
+    /// Whether the second of a pair is there.
+    arrived: Box<[AtomicBool]>,
+    /// The next part: two for each id.
+    ticket: AtomicUsize,
+    ends_at: std::time::Instant,
+}
+
+impl Course {
+    async fn run(
+        &self,
+        rival: impl Fn(Holder) -> StoreFuture<Outcome>,
+        claim: impl Fn(Holder) -> StoreFuture<Outcome>,
+    ) -> Vec<(usize, Role, Ended)> {
+        let mut all = Vec::new();
+        loop {
+            let ticket = self.ticket.fetch_add(1, Ordering::AcqRel);
+            let number = ticket / 2;
+            let Some(held) = self.held.get(number) else {
+                return all;
+            };
+            let (role, ended) = if ticket.is_multiple_of(2) {
+                if !self.is_met(number) {
+                    return all;
+                }
+                (Role::Rival, rival(*held))
+            } else {
+                self.arrived[number].store(true, Ordering::Release);
+                (Role::Claim, claim(*held))
+            };
+            all.push((number, role, ended.await));
+        }
+    }
+
+    /// Waits for the second of a pair, and returns `false` when the time is over.
+    fn is_met(&self, number: usize) -> bool {
+        let mut looks = 0_u32;
+        while !self.arrived[number].load(Ordering::Acquire) {
+            spin_loop();
+            looks = looks.wrapping_add(1);
+            if looks.is_multiple_of(LOOKS) && std::time::Instant::now() >= self.ends_at {
+                return false;
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,261 @@
+//! The PostgreSQL store at its start: which table, which rights, and what lies in between.
+#![cfg(feature = "postgres")]
+
+use test_support::servers;
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use idem_runtime::store::{
+    Claimed, PostgresStore, PostgresStoreBuilder, Settled, Store, StoreError,
+};
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Row};
+
+use servers::asking::{HOUR, claim, record, replay, win};
+use servers::free_port;
+use servers::pgbouncer::PgBouncer;
+use servers::postgres::PostgresServer;
+
+fn builder(url: impl Into<String>) -> PostgresStoreBuilder {
+    let builder = PostgresStore::builder().url(url).no_sweeper();
+    // A test machine may be busy.
+    builder.timeout(Duration::from_secs(20))
+}
+
+async fn connect(server: &PostgresServer) -> PostgresStore {
+    let store = builder(server.url()).connect().await;
+    store.expect("postgres is there")
+}
+
+/// Why a store does not connect.
+async fn refusal(builder: PostgresStoreBuilder) -> StoreError {
+    match builder.connect().await {
+        Ok(store) => panic!("connected: {store:?}"),
+        Err(error) => error,
+    }
+}
+
+fn assert_says(error: &StoreError, parts: &[&str]) {
+    let text = error.to_string();
+    for part in parts {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+}
+
+fn guest_of(server: &PostgresServer) -> PostgresStoreBuilder {
+    builder(server.url().replace("user=desk", "user=guest"))
+}
+
+/// As in a service with a schema for each tenant: the same table is in both.
+#[tokio::test]
+async fn a_search_path_that_changes_leads_to_no_other_table() {
+    let server = PostgresServer::start();
+    let elsewhere = builder(server.url()).schema("tenant_b").connect().await;
+    elsewhere.expect("postgres is there");
+    let store = connect(&server).await;
+    win(&store, claim("k")).await;
+    server.command("ALTER ROLE desk SET search_path = tenant_b");
+    server.command(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE application_name = 'axum-idem'",
+    );
+    let duplicate = store.claim(claim("k")).await;
+    assert!(
+        matches!(duplicate, Ok(Claimed::InFlight { .. })),
+        "{duplicate:?}"
+    );
+}
+
+#[tokio::test]
+async fn each_failure_to_connect_has_its_own_words() {
+    let brief = Duration::from_millis(100);
+    let nobody = format!("postgres://desk:SECRET@127.0.0.1:{}/", free_port());
+    let error = refusal(builder(nobody).timeout(brief)).await;
+    assert_says(&error, &["connection was refused"]);
+
+    let error = refusal(builder("postgres:///?host=/nowhere").timeout(brief)).await;
+    assert_says(&error, &["connection was refused"]);
+
+    let error = refusal(builder("SECRET")).await;
+    assert_says(&error, &["address of PostgreSQL cannot be read"]);
+    assert!(!error.to_string().contains("SECRET"), "{error}");
+
+    let server = PostgresServer::start();
+    server.command("CREATE ROLE guest LOGIN PASSWORD 'right'");
+    server.ask_for_password_of("guest");
+    let url = server.url().replace("user=desk", "user=guest");
+    let error = refusal(builder(format!("{url}&password=SECRET"))).await;
+    assert_says(&error, &["password authentication failed", "pg_hba.conf"]);
+    assert!(
+        !format!("{error} {error:?}").contains("SECRET"),
+        "{error:?}"
+    );
+
+    let elsewhere = server.url().replace("///postgres", "///nowhere");
+    let error = refusal(builder(elsewhere)).await;
+    assert_says(
+        &error,
+        &["\"nowhere\" does not exist", "create the database"],
+    );
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_create_gets_the_sql_to_run() {
+    let server = PostgresServer::start();
+    server.command("CREATE ROLE guest LOGIN");
+    let error = refusal(guest_of(&server)).await;
+    let parts = [
+        "permission denied for schema public",
+        "CREATE TABLE IF NOT EXISTS \"public\".\"idem_records\"",
+        "CREATE OR REPLACE FUNCTION \"public\".\"idem_records_claim_v1\"",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE \"public\".\"idem_records\" TO \"guest\"",
+    ];
+    assert_says(&error, &parts);
+    // What it says is what it takes.
+    let text = error.to_string();
+    let (_, script) = text.split_once("run:\n").expect("SQL");
+    server.command(script);
+    let store = guest_of(&server).connect().await;
+    win(&store.expect("it need not create"), claim("k")).await;
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_named_at_the_start() {
+    let server = PostgresServer::start();
+    connect(&server).await;
+    server.command("CREATE ROLE guest LOGIN");
+    server.command("REVOKE EXECUTE ON FUNCTION idem_records_claim_v1 FROM PUBLIC");
+    let table = "ON idem_records TO guest";
+    let grants = [
+        (
+            "EXECUTE the function",
+            "GRANT EXECUTE ON FUNCTION idem_records_claim_v1 TO guest".into(),
+        ),
+        ("SELECT from the table", format!("GRANT SELECT {table}")),
+        ("INSERT into the table", format!("GRANT INSERT {table}")),
+        ("UPDATE the table", format!("GRANT UPDATE {table}")),
+        ("DELETE from the table", format!("GRANT DELETE {table}")),
+    ];
+    for (right, grant) in grants {
+        let error = refusal(guest_of(&server)).await;
+        assert!(matches!(error, StoreError::Unfit(_)), "{error:?}");
+        assert_says(&error, &[right, "GRANT USAGE ON SCHEMA"]);
+        server.command(&grant);
+    }
+    let store = guest_of(&server).connect().await;
+    win(&store.expect("nothing is missing"), claim("k")).await;
+}
+
+#[tokio::test]
+async fn what_went_missing_since_the_start_is_named_with_its_sql() {
+    let server = PostgresServer::start();
+    connect(&server).await;
+    server.command("CREATE ROLE guest LOGIN");
+    server.command("GRANT SELECT, INSERT, UPDATE, DELETE ON idem_records TO guest");
+    let store = guest_of(&server).connect().await.expect("it may");
+    server.command("REVOKE INSERT ON idem_records FROM guest");
+    let error = store.claim(claim("k")).await.expect_err("it may not");
+    assert_says(
+        &error,
+        &["permission denied", "GRANT SELECT, INSERT, UPDATE, DELETE"],
+    );
+    server.command("DROP FUNCTION idem_records_claim_v1");
+    let error = store.claim(claim("k")).await.expect_err("no function");
+    assert_says(&error, &["does not exist", "CREATE OR REPLACE FUNCTION"]);
+    server.command("DROP TABLE idem_records");
+    let error = store.look_up(claim("k").id).await.expect_err("no table");
+    assert_says(&error, &["does not exist", "CREATE TABLE IF NOT EXISTS"]);
+}
+
+#[tokio::test]
+async fn a_table_that_could_break_the_promise_is_refused() {
+    let server = PostgresServer::start();
+    connect(&server).await;
+    let refused = async |spoil: &str, repair: &str, says: &str| {
+        server.command(spoil);
+        let error = refusal(builder(server.url())).await;
+        assert!(matches!(error, StoreError::Unfit(_)), "{error:?}");
+        assert_says(&error, &[says]);
+        server.command(repair);
+    };
+    refused(
+        "ALTER TABLE idem_records SET UNLOGGED",
+        "ALTER TABLE idem_records SET LOGGED",
+        "is unlogged",
+    )
+    .await;
+    refused(
+        "ALTER TABLE idem_records DROP CONSTRAINT idem_records_pkey",
+        "ALTER TABLE idem_records ADD PRIMARY KEY (id)",
+        "no primary key",
+    )
+    .await;
+    server.command(
+        "CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+    );
+    for event in ["INSERT", "UPDATE", "DELETE"] {
+        let create = format!(
+            "CREATE TRIGGER skip BEFORE {event} ON idem_records
+             FOR EACH ROW EXECUTE FUNCTION skip()"
+        );
+        let drop = "DROP TRIGGER skip ON idem_records";
+        refused(&create, drop, "has no effect").await;
+    }
+    server.command("ALTER TABLE idem_records ADD COLUMN note text");
+    connect(&server).await;
+    assert_eq!(server.command("SELECT count(*) FROM idem_records"), "0");
+}
+
+/// Two processes, whose prepared statements and settings would meet in one session of the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn pgbouncer_in_either_mode_is_supported() {
+    for mode in ["transaction", "session"] {
+        let server = PostgresServer::start();
+        let bouncer = PgBouncer::in_front_of(&server, mode);
+        let one = builder(bouncer.url()).max_connections(2).connect().await;
+        let one = one.expect("pgbouncer is there");
+        let two = builder(bouncer.url()).max_connections(2).connect().await;
+        let two = two.expect("pgbouncer is there");
+        let names: Vec<_> = (0..20).map(|number| number.to_string()).collect();
+        let lives = names.iter().map(async |name| {
+            let claims = [claim(name), claim(name)];
+            let ours = claims.clone();
+            let [first, second] = claims;
+            let claimed = join_all([one.claim(first), two.claim(second)]).await;
+            let mut won = Vec::new();
+            for (claimed, claim) in claimed.into_iter().zip(ours) {
+                if let Claimed::Fresh { .. } = claimed.expect("pgbouncer is there") {
+                    won.push(claim);
+                }
+            }
+            assert_eq!(won.len(), 1, "{name}");
+            // Its own claim is recognized by the other process, too.
+            let holder = win(&two, won.remove(0)).await;
+            let renewed = one.renew(holder, HOUR).await.expect("pgbouncer is there");
+            assert_eq!(renewed, Settled::Done);
+            let completed = two.complete(holder, record(name.as_bytes()), HOUR).await;
+            assert_eq!(completed.expect("pgbouncer is there"), Settled::Done);
+            assert_eq!(replay(&one, name).await, record(name.as_bytes()));
+            assert!(two.forget(holder.id).await.expect("pgbouncer is there"));
+            let holder = win(&one, claim(name)).await;
+            let released = two.release(holder).await.expect("pgbouncer is there");
+            assert_eq!(released, Settled::Done);
+        });
+        join_all(lives).await;
+        assert_eq!(one.sweep().await.expect("pgbouncer is there"), 0);
+        // Set for a session of the store, it would be set for every client of the pooler.
+        assert_eq!(statement_timeout(&bouncer).await, "0");
+    }
+}
+
+/// That of another client.
+async fn statement_timeout(bouncer: &PgBouncer) -> String {
+    let options: PgConnectOptions = bouncer.url().parse().expect("a URL");
+    let options = options.extra_float_digits(None);
+    let mut connection = options.connect().await.expect("pgbouncer is there");
+    let look = sqlx::raw_sql("SHOW statement_timeout");
+    let row = look.fetch_one(&mut connection).await;
+    row.expect("pgbouncer is there").get(0)
+}

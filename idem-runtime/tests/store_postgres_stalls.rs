@@ -1,0 +1,362 @@
+//! The PostgreSQL store on servers that stall, refuse, or lose replies.
+#![cfg(feature = "postgres")]
+
+use test_support::servers;
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use idem_runtime::store::{Claim, Claimed, Entry, PostgresStore, Settled, Store, StoreError};
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{PgPool, Postgres, Transaction};
+
+use servers::asking::{FINGERPRINT, HOUR, claim, id, record, win};
+use servers::eventually_async;
+use servers::postgres::PostgresServer;
+use servers::wire::Wire;
+
+const PATIENT: Duration = Duration::from_secs(20);
+const IMPATIENT: Duration = Duration::from_millis(300);
+/// Of a store whose connections are counted.
+const MAX: u32 = 3;
+
+const WAIT_FOR_STANDBY: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+const WAIT_FOR_LOCK: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+
+async fn connect(url: &str, max: u32, timeout: Duration) -> PostgresStore {
+    // Set up patiently, because a test machine may be busy.
+    PostgresStore::builder()
+        .url(url)
+        .no_sweeper()
+        .timeout(PATIENT)
+        .connect()
+        .await
+        .expect("it is set up");
+    eventually_async("a store", async || {
+        let builder = PostgresStore::builder().url(url).no_sweeper();
+        let builder = builder.max_connections(max).timeout(timeout);
+        builder.connect().await.ok()
+    })
+    .await
+}
+
+async fn pool(server: &PostgresServer) -> PgPool {
+    let pool = PgPoolOptions::new().connect(&server.url()).await;
+    pool.expect("postgres is there")
+}
+
+async fn lock_table(pool: &PgPool) -> Transaction<'static, Postgres> {
+    let mut transaction = pool.begin().await.expect("postgres is there");
+    sqlx::query("LOCK TABLE idem_records IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *transaction)
+        .await
+        .expect("nobody holds it");
+    transaction
+}
+
+/// Claims that nobody serves, and the most sessions that were seen to wait.
+async fn refused_claims(store: &PostgresStore, server: &PostgresServer, waits: &str) -> usize {
+    let mut most = 0;
+    for round in 0..6 {
+        let names: Vec<_> = (0..5).map(|number| format!("{round} {number}")).collect();
+        let claims = join_all(names.iter().map(|name| store.claim(claim(name)))).await;
+        assert!(claims.iter().all(Result::is_err), "{claims:?}");
+        most = most.max(server.command(waits).parse().expect("a number"));
+    }
+    most
+}
+
+async fn serves_again(store: &PostgresStore) {
+    eventually_async("a claim", async || {
+        let claimed = store.claim(claim("afterwards")).await;
+        matches!(claimed, Ok(Claimed::Fresh { .. })).then_some(())
+    })
+    .await;
+}
+
+/// As `CREATE INDEX`, or an `ALTER TABLE` in a queue, does.
+#[tokio::test]
+async fn a_locked_table_takes_no_more_sessions_than_the_store_may_open() {
+    let server = PostgresServer::start();
+    let store = connect(&server.url(), MAX, IMPATIENT).await;
+    let pool = pool(&server).await;
+    let lock = lock_table(&pool).await;
+    let most = refused_claims(&store, &server, WAIT_FOR_LOCK).await;
+    assert!(most <= MAX as usize, "{most} sessions wait");
+    eventually_async("the end of the statements, under the lock", async || {
+        (server.command(WAIT_FOR_LOCK) == "0").then_some(())
+    })
+    .await;
+    lock.rollback().await.expect("postgres is there");
+    serves_again(&store).await;
+}
+
+#[tokio::test]
+async fn a_standby_that_is_gone_takes_no_more_sessions_than_the_store_may_open() {
+    let server = PostgresServer::start();
+    let store = connect(&server.url(), MAX, IMPATIENT).await;
+    server.set("synchronous_standby_names", "gone");
+    let most = refused_claims(&store, &server, WAIT_FOR_STANDBY).await;
+    assert_eq!(most, MAX as usize, "sessions wait");
+    let error = store.claim(claim("k")).await.expect_err("none is free");
+    let text = error.to_string();
+    assert!(text.contains("all 3 connections"), "{text}");
+    server.reset("synchronous_standby_names");
+    serves_again(&store).await;
+}
+
+#[tokio::test]
+async fn a_stall_leaves_the_pool_of_the_service_alone() {
+    let server = PostgresServer::start();
+    connect(&server.url(), MAX, PATIENT).await;
+    let pool = pool(&server).await;
+    let builder = PostgresStore::builder().pool(pool.clone()).no_sweeper();
+    let store = builder.timeout(IMPATIENT).connect().await;
+    let store = store.expect("postgres is there");
+    let before = pool.size();
+    let lock = lock_table(&pool).await;
+    refused_claims(&store, &server, WAIT_FOR_LOCK).await;
+    assert_eq!(pool.size(), before.max(1), "the store uses none of it");
+    lock.rollback().await.expect("postgres is there");
+    serves_again(&store).await;
+}
+
+/// An operator who cancels the wait makes the server acknowledge a commit that only it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_whose_wait_for_a_standby_was_canceled_is_not_won() {
+    let server = PostgresServer::start();
+    let store = connect(&server.url(), MAX, PATIENT).await;
+    server.set("synchronous_standby_names", "gone");
+    let claiming = store.clone();
+    let claiming = tokio::spawn(async move { claiming.claim(claim("k")).await });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'
+        AND clock_timestamp() - query_start > interval '500 ms'";
+    eventually_async("a wait for the standby", async || {
+        (server.command(waits) == "1").then_some(())
+    })
+    .await;
+    let now = server.command("SELECT clock_timestamp()");
+    server.command(
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
+    );
+    let waits_again = format!("{WAIT_FOR_STANDBY} AND query_start > '{now}'");
+    eventually_async("another wait, or the end", async || {
+        (claiming.is_finished() || server.command(&waits_again) == "1").then_some(())
+    })
+    .await;
+    assert!(
+        !claiming.is_finished(),
+        "the claim counts without a standby"
+    );
+    server.reset("synchronous_standby_names");
+    let claimed = claiming.await.expect("no panic");
+    assert!(
+        matches!(claimed, Ok(Claimed::Fresh { attempt: 1, .. })),
+        "{claimed:?}"
+    );
+}
+
+/// The row is there, as after a restart while the commit waited; that no standby has it, nobody sees.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_is_recognized_only_by_a_commit_that_waits_for_standbys() {
+    let server = PostgresServer::start();
+    let store = connect(&server.url(), MAX, PATIENT).await;
+    let first = claim("k");
+    let holder = win(&store, first.clone()).await;
+    let completed = claim("completed");
+    let other = win(&store, completed).await;
+    let done = store.complete(other, record(b"{}"), HOUR).await;
+    assert_eq!(done.expect("postgres is there"), Settled::Done);
+    server.set("synchronous_standby_names", "gone");
+    let (claiming, completing) = (store.clone(), store.clone());
+    let claiming = tokio::spawn(async move { win(&claiming, first).await });
+    let completing =
+        tokio::spawn(async move { completing.complete(other, record(b"{}"), HOUR).await });
+    eventually_async("both wait, or one has ended", async || {
+        let ended = claiming.is_finished() || completing.is_finished();
+        (ended || server.command(WAIT_FOR_STANDBY) == "2").then_some(())
+    })
+    .await;
+    assert!(
+        !claiming.is_finished(),
+        "the claim counts without a standby"
+    );
+    assert!(
+        !completing.is_finished(),
+        "the record counts without a standby"
+    );
+    server.reset("synchronous_standby_names");
+    assert_eq!(claiming.await.expect("won again"), holder);
+    let completed = completing.await.expect("no panic");
+    assert_eq!(completed.expect("postgres is there"), Settled::Done);
+}
+
+#[tokio::test]
+async fn a_sweep_whose_reply_is_lost_ends_neither_the_sweeper_nor_the_store() {
+    let server = PostgresServer::start();
+    connect(&server.url(), MAX, PATIENT).await;
+    let wire = Wire::to(server.socket_folder()).await;
+    let store = PostgresStore::builder()
+        .url(wire.url())
+        .max_connections(1)
+        .timeout(Duration::from_secs(1))
+        .sweep_every(Duration::from_millis(20))
+        .connect()
+        .await
+        .expect("postgres is there");
+    wire.go_dark();
+    let short = Duration::from_millis(1);
+    eventually_async("a claim afterwards", async || {
+        let claim = Claim::new(id("k"), FINGERPRINT, short, short);
+        store.claim(claim).await.ok()
+    })
+    .await;
+    eventually_async("a sweep afterwards", async || {
+        (server.command("SELECT count(*) FROM idem_records") == "0").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_set_up_that_waits_for_another_gives_up() {
+    let server = PostgresServer::start();
+    let pool = pool(&server).await;
+    let lock = "SELECT pg_advisory_lock(hashtextextended('axum-idem ' || $1, 0))";
+    let mut other = pool.acquire().await.expect("postgres is there");
+    sqlx::query(lock)
+        .bind("\"public\".\"idem_records\"")
+        .execute(&mut *other)
+        .await
+        .expect("nobody holds it");
+    let builder = PostgresStore::builder().url(server.url());
+    let connecting = builder.timeout(IMPATIENT).connect();
+    let connected = tokio::time::timeout(Duration::from_secs(60), connecting).await;
+    let error = connected.expect("it gives up").err();
+    assert!(matches!(error, Some(StoreError::TimedOut)), "{error:?}");
+}
+
+#[tokio::test]
+async fn sessions_that_the_server_closed_cost_no_transition() {
+    let server = PostgresServer::start();
+    let store = connect(&server.url(), 8, PATIENT).await;
+    server.set("idle_session_timeout", "200ms");
+    let names: Vec<_> = (0..8).map(|number| number.to_string()).collect();
+    join_all(names.iter().map(|name| win(&store, claim(name)))).await;
+    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'axum-idem'";
+    eventually_async("the server closes them", async || {
+        (server.command(sessions) == "0").then_some(())
+    })
+    .await;
+    let renewals = names.iter().map(|name| async {
+        let duplicate = store.claim(claim(name)).await;
+        assert!(
+            matches!(duplicate, Ok(Claimed::InFlight { .. })),
+            "{duplicate:?}"
+        );
+    });
+    join_all(renewals).await;
+}
+
+/// As a primary that became a replica behind the same address.
+#[tokio::test]
+async fn a_server_that_turned_read_only_is_not_asked_with_many_sessions() {
+    const CLAIMS: usize = 50;
+    let server = PostgresServer::with(&["log_connections=on"]);
+    let store = connect(&server.url(), 10, PATIENT).await;
+    server.set("default_transaction_read_only", "on");
+    let before = server.sessions_of_stores();
+    for number in 0..CLAIMS {
+        let error = store.claim(claim(&number.to_string())).await;
+        let text = error.expect_err("it takes no writes").to_string();
+        assert!(text.contains("read-only"), "{text}");
+    }
+    let opened = server.sessions_of_stores() - before;
+    assert!(opened <= CLAIMS, "{opened} sessions for {CLAIMS} claims");
+    server.reset("default_transaction_read_only");
+    serves_again(&store).await;
+}
+
+/// A store on a wire, with one connection on which every statement was used once.
+async fn on_a_wire(server: &PostgresServer) -> (Wire, PostgresStore) {
+    let wire = Wire::to(server.socket_folder()).await;
+    let store = connect(&wire.url(), 1, PATIENT).await;
+    let holder = win(&store, claim("warm")).await;
+    let _ = store.abandon(holder).await.expect("postgres is there");
+    let resolved = store.resolve(holder.id, holder.fence, record(b""), HOUR);
+    assert_eq!(resolved.await.expect("postgres is there"), Settled::Done);
+    assert!(store.forget(holder.id).await.expect("postgres is there"));
+    let holder = win(&store, claim("warm")).await;
+    let released = store.release(holder).await.expect("postgres is there");
+    assert_eq!(released, Settled::Done);
+    (wire, store)
+}
+
+#[tokio::test]
+async fn an_operators_transition_whose_reply_was_lost_reports_its_effect() {
+    let server = PostgresServer::start();
+    let (wire, store) = on_a_wire(&server).await;
+
+    let holder = win(&store, claim("resolved")).await;
+    let _ = store.abandon(holder).await.expect("postgres is there");
+    wire.lose_reply(1);
+    let resolved = store.resolve(holder.id, holder.fence, record(b"{}"), HOUR);
+    assert_eq!(resolved.await.expect("sent again"), Settled::Done);
+    assert!(wire.has_lost(), "no reply was lost");
+    let found = store.look_up(holder.id).await.expect("postgres is there");
+    assert!(matches!(found, Some(Entry::Recorded { .. })), "{found:?}");
+    // Another record is not its own effect.
+    let resolved = store.resolve(holder.id, holder.fence, record(b"[]"), HOUR);
+    assert_eq!(resolved.await.expect("postgres is there"), Settled::Lost);
+
+    let (wire, store) = on_a_wire(&server).await;
+    wire.lose_reply(2);
+    assert!(store.forget(holder.id).await.expect("sent again"));
+    assert!(wire.has_lost(), "no reply was lost");
+    assert!(!store.forget(holder.id).await.expect("postgres is there"));
+}
+
+#[tokio::test]
+async fn a_release_whose_reply_was_lost_reports_its_effect() {
+    let server = PostgresServer::start();
+    let (wire, store) = on_a_wire(&server).await;
+    let holder = win(&store, claim("k")).await;
+    wire.lose_reply(1);
+    let released = store.release(holder).await.expect("sent again");
+    assert_eq!(released, Settled::Done);
+    assert!(wire.has_lost(), "no reply was lost");
+    win(&store, claim("k")).await;
+
+    // Overtaken, it stays lost.
+    let (wire, store) = on_a_wire(&server).await;
+    let short = Duration::from_millis(1);
+    let claim = || Claim::new(id("overtaken"), FINGERPRINT, short, HOUR);
+    let holder = win(&store, claim()).await;
+    eventually_async("a takeover", async || {
+        let claimed = store.claim(claim()).await;
+        matches!(claimed, Ok(Claimed::Fresh { attempt: 2, .. })).then_some(())
+    })
+    .await;
+    wire.lose_reply(1);
+    let released = store.release(holder).await.expect("sent again");
+    assert_eq!(released, Settled::Lost);
+    assert!(wire.has_lost(), "no reply was lost");
+}
+
+#[tokio::test]
+async fn durations_have_no_limit() {
+    let server = PostgresServer::start();
+    connect(&server.url(), MAX, PATIENT).await;
+    let store = PostgresStore::builder()
+        .url(server.url())
+        .timeout(Duration::MAX)
+        .sweep_every(Duration::MAX)
+        .connect()
+        .await
+        .expect("postgres is there");
+    let claim = Claim::new(id("k"), FINGERPRINT, Duration::MAX, Duration::MAX);
+    let holder = win(&store, claim).await;
+    let renewed = store.renew(holder, Duration::MAX).await;
+    assert_eq!(renewed.expect("postgres is there"), Settled::Done);
+    let completed = store.complete(holder, record(b"{}"), Duration::MAX).await;
+    assert_eq!(completed.expect("postgres is there"), Settled::Done);
+}

@@ -1,0 +1,346 @@
+//! The Redis store when connections break, stall, idle or lead to a server that refuses.
+#![cfg(feature = "redis")]
+
+use test_support::servers;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use idem_runtime::store::{Claimed, RedisStore, Settled, Store, StoreError};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
+use tokio::net::{TcpListener, TcpStream};
+
+use servers::asking::{HOUR, claim, complete, id, record, replay, win};
+use servers::eventually;
+use servers::redis::RedisServer;
+
+/// A way to the server that can lose replies: the server executes a command, and the connection breaks
+/// before the reply has passed.
+struct Cutter {
+    address: SocketAddr,
+    /// The reply that is lost, counted from here; 0 for none.
+    cuts: Arc<AtomicUsize>,
+}
+
+impl Cutter {
+    async fn before(server: &RedisServer) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let cuts = Arc::new(AtomicUsize::new(0));
+        let (port, left) = (server.port, cuts.clone());
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(pass(client, port, left.clone()));
+            }
+        });
+        Self { address, cuts }
+    }
+
+    fn url(&self) -> String {
+        format!("redis://{}/", self.address)
+    }
+
+    /// Loses the next reply.
+    fn cut(&self) {
+        self.cut_after(0);
+    }
+
+    /// Lets so many replies pass, and loses the next one.
+    fn cut_after(&self, replies: usize) {
+        self.cuts.store(replies + 1, Ordering::SeqCst);
+    }
+
+    fn has_cut(&self) -> bool {
+        self.cuts.load(Ordering::SeqCst) == 0
+    }
+}
+
+async fn pass(client: TcpStream, port: u16, cuts: Arc<AtomicUsize>) {
+    let server = TcpStream::connect(("127.0.0.1", port)).await;
+    let (mut from_server, mut to_server) = server.expect("redis is there").into_split();
+    let (mut from_client, mut to_client) = client.into_split();
+    let requests = async { tokio::io::copy(&mut from_client, &mut to_server).await };
+    let replies = async {
+        let mut bytes = vec![0; 64 << 10];
+        while let Ok(len @ 1..) = from_server.read(&mut bytes).await {
+            let cut = cuts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |it| it.checked_sub(1));
+            if cut == Ok(1) || to_client.write_all(&bytes[..len]).await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        _ = requests => {}
+        () = replies => {}
+    }
+}
+
+async fn connect(url: String) -> RedisStore {
+    // A test machine may be busy.
+    let builder = RedisStore::builder().timeout(Duration::from_secs(10));
+    builder.url(url).connect().await.expect("redis is there")
+}
+
+#[tokio::test]
+async fn a_transition_whose_reply_was_lost_reports_what_it_did() {
+    let server = RedisServer::start();
+    let cutter = Cutter::before(&server).await;
+    let store = connect(cutter.url()).await;
+
+    cutter.cut();
+    let holder = win(&store, claim("released")).await;
+    assert!(cutter.has_cut());
+    cutter.cut();
+    let released = store.release(holder).await;
+    assert_eq!(released.expect("redis is there"), Settled::Done);
+    assert!(cutter.has_cut());
+    let entry = store.look_up(holder.id).await.expect("redis is there");
+    assert!(entry.is_none(), "{entry:?}");
+    // The next request is a first one.
+    match store.claim(claim("released")).await {
+        Ok(Claimed::Fresh { fence, attempt: 1 }) => assert!(fence > holder.fence),
+        other => panic!("a released key is free: {other:?}"),
+    }
+    let late = store.release(holder).await;
+    assert_eq!(late.expect("redis is there"), Settled::Lost);
+
+    let holder = win(&store, claim("completed")).await;
+    cutter.cut();
+    let completed = store.complete(holder, record(b"{}"), HOUR).await;
+    assert_eq!(completed.expect("redis is there"), Settled::Done);
+    assert!(cutter.has_cut());
+
+    let holder = win(&store, claim("resolved")).await;
+    let abandoned = store.abandon(holder).await;
+    assert_eq!(abandoned.expect("redis is there"), Settled::Done);
+    cutter.cut();
+    let resolved = store.resolve(holder.id, holder.fence, record(b"by hand"), HOUR);
+    assert_eq!(resolved.await.expect("redis is there"), Settled::Done);
+    assert!(cutter.has_cut());
+    assert_eq!(replay(&store, "resolved").await, record(b"by hand"));
+    let another = store.resolve(holder.id, holder.fence, record(b"another"), HOUR);
+    assert_eq!(another.await.expect("redis is there"), Settled::Lost);
+}
+
+/// The first round trip of `forget` sees what stands there, the second removes it.
+#[tokio::test]
+async fn a_removal_whose_reply_was_lost_is_reported_as_done() {
+    let server = RedisServer::start();
+    let cutter = Cutter::before(&server).await;
+    let store = connect(cutter.url()).await;
+    for replies in [0, 1] {
+        complete(&store, "forgotten").await;
+        cutter.cut_after(replies);
+        let was_there = store.forget(id("forgotten")).await;
+        assert!(cutter.has_cut());
+        assert!(was_there.expect("redis is there"), "{replies}");
+        let entry = store.look_up(id("forgotten")).await;
+        assert!(entry.expect("redis is there").is_none());
+    }
+    assert!(!store.forget(id("forgotten")).await.expect("redis is there"));
+}
+
+/// A server that stood still executes what it had been sent. Nobody waits for that claim any more, and
+/// it would hold the key.
+#[tokio::test]
+async fn a_claim_that_is_executed_after_its_deadline_takes_nothing() {
+    let server = RedisServer::start();
+    let builder = RedisStore::builder().url(server.url());
+    let store = builder.timeout(Duration::from_secs(1)).connect().await;
+    let store = store.expect("redis is there");
+    complete(&store, "warm").await;
+    let before = evaluations(&server);
+
+    server.stall();
+    let error = store.claim(claim("k")).await.expect_err("redis hangs");
+    assert!(matches!(error, StoreError::TimedOut), "{error:?}");
+    server.go_on();
+    eventually("the late claim", || {
+        (evaluations(&server) > before).then_some(())
+    });
+    assert_eq!(
+        server.command(&["EXISTS", &format!("idem:{}", id("k"))]),
+        "0"
+    );
+    win(&connect(server.url()).await, claim("k")).await;
+}
+
+/// How many scripts clients have had executed.
+fn evaluations(server: &RedisServer) -> u64 {
+    let stats = server.command(&["INFO", "commandstats"]);
+    let calls = stats.lines().find_map(|line| {
+        let (calls, _) = line
+            .strip_prefix("cmdstat_evalsha:calls=")?
+            .split_once(',')?;
+        calls.parse().ok()
+    });
+    calls.unwrap_or_default()
+}
+
+/// How many connections the server has taken, its own `redis-cli` among them.
+fn connections(server: &RedisServer) -> u64 {
+    let received = server.info("total_connections_received");
+    received.and_then(|it| it.parse().ok()).expect("a number")
+}
+
+#[tokio::test]
+async fn a_server_that_turns_into_a_replica_is_not_asked_by_every_claim() {
+    let server = RedisServer::start();
+    let store = connect(server.url()).await;
+    complete(&store, "k").await;
+    // Nobody listens there.
+    server.command(&["REPLICAOF", "127.0.0.1", "1"]);
+    let before = connections(&server);
+    for n in 0..100 {
+        let refused = store.claim(claim(&n.to_string())).await;
+        let error = refused.expect_err("it takes no writes");
+        assert!(matches!(error, StoreError::Unfit(_)), "{error:?}");
+    }
+    let made = connections(&server) - before;
+    assert!(made < 20, "{made} connections for 100 claims");
+
+    server.command(&["REPLICAOF", "NO", "ONE"]);
+    eventually_won(&store, "back").await;
+    assert!(store.forget(id("k")).await.expect("redis is there"));
+}
+
+async fn eventually_won(store: &RedisStore, name: &str) {
+    servers::eventually_async("a claim", async || {
+        let claimed = store.claim(claim(name)).await;
+        matches!(claimed, Ok(Claimed::Fresh { .. })).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_reported_before_the_timeout() {
+    let mut server = RedisServer::start();
+    let builder = RedisStore::builder().url(server.url());
+    let store = builder.timeout(Duration::from_secs(3600)).connect().await;
+    let store = store.expect("redis is there");
+    complete(&store, "k").await;
+    server.kill();
+    for _ in 0..10 {
+        let error = store.claim(claim("k")).await.expect_err("nobody listens");
+        assert!(error.to_string().contains("refuses connections"), "{error}");
+    }
+    server.start_again();
+    eventually_won(&store, "back").await;
+}
+
+/// One connection, and eight.
+#[tokio::test]
+async fn connections_that_the_server_closes_when_idle_cost_no_error() {
+    let server = RedisServer::with(&["--timeout", "1"]);
+    let one = connect(server.url()).await;
+    let builder = RedisStore::builder().timeout(Duration::from_secs(10));
+    let eight = builder
+        .url(server.url())
+        .min_replicas(0, Duration::from_secs(1));
+    let eight = eight.connect().await.expect("redis is there");
+    for round in 0..2 {
+        for n in 0..8 {
+            complete(&one, &format!("one {round} {n}")).await;
+            complete(&eight, &format!("eight {round} {n}")).await;
+        }
+        eventually("the end of the idle connections", || {
+            (server.info("connected_clients")? == "1").then_some(())
+        });
+    }
+    replay(&one, "one 0 0").await;
+    replay(&eight, "eight 0 0").await;
+}
+
+/// The wait for a connection is the transition's, and the connection is made all the same.
+#[tokio::test]
+async fn a_connection_that_takes_longer_than_one_transition_serves_the_next() {
+    let server = RedisServer::start();
+    let builder = RedisStore::builder().url(server.url());
+    let store = builder.timeout(Duration::from_millis(200)).connect().await;
+    let store = store.expect("redis is there");
+    complete(&store, "k").await;
+    server.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+    server.stall();
+    for _ in 0..3 {
+        let error = store.claim(claim("k")).await.expect_err("redis hangs");
+        assert!(matches!(error, StoreError::TimedOut), "{error:?}");
+    }
+    server.go_on();
+    servers::eventually_async("a replay", async || {
+        let claimed = store.claim(claim("k")).await;
+        matches!(claimed, Ok(Claimed::Recorded { .. })).then_some(())
+    })
+    .await;
+}
+
+/// The clock of a server was set forward, so that its claims all seem to be late.
+#[tokio::test]
+async fn a_claim_is_sent_again_with_the_clock_that_the_server_has_now() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("redis://{}/", listener.local_addr().expect("bound"));
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(wrong_clock(client));
+        }
+    });
+    let store = RedisStore::builder().url(url).connect().await;
+    let store = store.expect("it replies to everything");
+    win(&store, claim("k")).await;
+}
+
+/// Replies like a server whose clock shows 1 second when a connection is made, and 9 at every claim.
+async fn wrong_clock(client: TcpStream) {
+    const CLAIMED_AT: u64 = 9_000_000;
+    let mut client = BufStream::new(client);
+    while let Some(command) = read_command(&mut client).await {
+        let name = command[0].to_ascii_uppercase();
+        let mut reply = match &name[..] {
+            b"TIME" => b"*2\r\n$1\r\n1\r\n$1\r\n0\r\n".to_vec(),
+            b"INFO" => b"$11\r\nrole:master\r\n".to_vec(),
+            b"EVALSHA" if command.len() == 9 => {
+                let deadline = String::from_utf8_lossy(&command[8]);
+                let is_late = deadline.parse::<u64>().expect("a number") < CLAIMED_AT;
+                // Too late, and fresh.
+                let mut reply = if is_late {
+                    b"$9\r\n\x06".to_vec()
+                } else {
+                    b"$13\r\n\x01".to_vec()
+                };
+                reply.extend_from_slice(&CLAIMED_AT.to_le_bytes());
+                if !is_late {
+                    reply.extend_from_slice(&1_u32.to_le_bytes());
+                }
+                reply
+            }
+            _ => b"+OK".to_vec(),
+        };
+        if !reply.ends_with(b"\r\n") {
+            reply.extend_from_slice(b"\r\n");
+        }
+        let sent = client.write_all(&reply).await;
+        if sent.is_err() || client.flush().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The next command, or nothing when the connection was closed.
+async fn read_command(client: &mut BufStream<TcpStream>) -> Option<Vec<Vec<u8>>> {
+    let mut parts = Vec::new();
+    for _ in 0..number(client).await? {
+        let mut part = vec![0; number(client).await? + 2];
+        client.read_exact(&mut part).await.ok()?;
+        part.truncate(part.len() - 2);
+        parts.push(part);
+    }
+    Some(parts)
+}
+
+/// A line such as `*3` or `$11`.
+async fn number(client: &mut BufStream<TcpStream>) -> Option<usize> {
+    let mut line = String::new();
+    client.read_line(&mut line).await.ok()?;
+    line.get(1..)?.trim_end().parse().ok()
+}

@@ -1,0 +1,95 @@
+//! The Redis store behind Sentinels that hang, disagree or lag behind.
+#![cfg(feature = "redis")]
+
+use test_support::servers;
+
+use idem_runtime::store::{Claimed, RedisStore, Store, StoreError};
+
+use servers::asking::{claim, complete, replay, win};
+use servers::redis::{RedisServer, Sentinel};
+use servers::{eventually, eventually_async};
+
+/// A primary and its replica.
+fn pair() -> (RedisServer, RedisServer) {
+    let primary = RedisServer::with(&["--repl-diskless-sync-delay", "0"]);
+    let port = primary.port.to_string();
+    let replica = RedisServer::with(&["--replicaof", "127.0.0.1", &port]);
+    eventually("replication", || {
+        (replica.info("master_link_status")? == "up").then_some(())
+    });
+    (primary, replica)
+}
+
+/// The primary and the Sentinel that stands first in the list hang together, as on one host. Default
+/// settings: one second for a transition.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_is_followed_although_the_first_sentinel_hangs() {
+    let (primary, replica) = pair();
+    let sentinels = Sentinel::three_watching(&primary);
+    let builder = || RedisStore::builder().sentinel("trades", sentinels.iter().map(Sentinel::url));
+    let store = builder().connect().await.expect("the primary is there");
+    complete(&store, "before").await;
+    eventually("replication", || {
+        (replica.command(&["DBSIZE"]) == "1").then_some(())
+    });
+
+    sentinels[0].stall();
+    primary.stall();
+    let port = replica.port.to_string();
+    eventually("the failover", || {
+        (sentinels[1].says("port") == port).then_some(())
+    });
+    eventually_async("the new primary", async || {
+        matches!(
+            store.claim(claim("before")).await,
+            Ok(Claimed::Recorded { .. })
+        )
+        .then_some(())
+    })
+    .await;
+    win(&store, claim("after")).await;
+
+    let new_process = builder().connect().await;
+    let new_process = new_process.expect("two Sentinels know the new primary");
+    replay(&new_process, "before").await;
+
+    // The old primary is back, and does not know yet that it was replaced.
+    primary.go_on();
+    win(&store, claim("back")).await;
+    let duplicate = new_process.claim(claim("back")).await;
+    assert!(
+        matches!(duplicate, Ok(Claimed::InFlight { .. })),
+        "{duplicate:?}"
+    );
+}
+
+#[tokio::test]
+async fn sentinels_that_cannot_help_are_reported_in_words() {
+    let refused = RedisStore::builder().sentinel("trades", ["redis://127.0.0.1:1/"]);
+    let error = refused.connect().await.expect_err("nobody listens there");
+    assert!(error.to_string().contains("refuses connections"), "{error}");
+
+    let primary = RedisServer::start();
+    let sentinel = Sentinel::watching(&primary);
+    let unknown = RedisStore::builder().sentinel("orders", [sentinel.url()]);
+    let error = unknown.connect().await.expect_err("it watches `trades`");
+    assert!(error.to_string().contains("`orders`"), "{error}");
+
+    let none = RedisStore::builder().sentinel("trades", [""; 0]);
+    let error = none.connect().await.expect_err("there is no address");
+    assert!(matches!(error, StoreError::Unfit(_)), "{error:?}");
+}
+
+/// A replica would evict after its promotion.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_evicts_is_refused_before_it_is_promoted() {
+    let (primary, replica) = pair();
+    replica.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    let sentinel = Sentinel::watching(&primary);
+    eventually("the replica", || {
+        (sentinel.says("num-slaves") == "1").then_some(())
+    });
+    let builder = RedisStore::builder().sentinel("trades", [sentinel.url()]);
+    let error = builder.connect().await.expect_err("its replica evicts");
+    assert!(error.to_string().contains("allkeys-lru"), "{error}");
+}

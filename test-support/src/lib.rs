@@ -1,0 +1,18 @@
+//! Servers, clients and stores that the tests and benches of this workspace share.
+//!
+//! Nothing here is published. A helper panics when it fails, because its caller is a test.
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate,
+    reason = "for the tests of this workspace only"
+)]
+
+pub mod http;
+// Starts servers as Unix processes and signals them.
+#[cfg(unix)]
+pub mod servers;
+pub mod transitions;
+pub mod wrong;

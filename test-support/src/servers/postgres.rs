@@ -1,0 +1,245 @@
+//! PostgreSQL, on a socket in a temporary folder: no port at all.
+
+use std::fs::File;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::{end, eventually, signal};
+
+const HOW_TO_GET: &str = "PostgreSQL is missing; `apt-get install postgresql`";
+
+/// A `postgres` of this test.
+pub struct PostgresServer {
+    child: Child,
+    folder: TempDir,
+    settings: Vec<String>,
+}
+
+impl PostgresServer {
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// Starts with settings as in its file: `["default_transaction_read_only=on"]`.
+    pub fn with(settings: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        give_away(folder.path());
+        let made = program("initdb", folder.path())
+            .args(["--no-sync", "--auth=trust", "--username=desk", "--pgdata"])
+            .arg(folder.path().join("data"))
+            .output()
+            .expect(HOW_TO_GET);
+        assert!(made.status.success(), "{made:?}");
+        Self::in_folder(folder, settings)
+    }
+
+    /// A replica of `primary`, which streams from it.
+    pub fn replica_of(primary: &Self) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        give_away(folder.path());
+        let made = program("pg_basebackup", folder.path())
+            .args([
+                "--write-recovery-conf",
+                "--checkpoint=fast",
+                "--username=desk",
+                "--host",
+            ])
+            .arg(primary.folder.path())
+            .arg("--pgdata")
+            .arg(folder.path().join("data"))
+            .output()
+            .expect(HOW_TO_GET);
+        assert!(made.status.success(), "{made:?}");
+        Self::in_folder(folder, &[])
+    }
+
+    fn in_folder(folder: TempDir, settings: &[&str]) -> Self {
+        let settings: Vec<_> = settings.iter().map(ToString::to_string).collect();
+        let child = spawn(&folder, &settings);
+        let mut server = Self {
+            child,
+            folder,
+            settings,
+        };
+        server.wait_until_up();
+        server
+    }
+
+    fn wait_until_up(&mut self) {
+        eventually("postgres", || {
+            let ended = self.child.try_wait().expect("ours");
+            assert!(ended.is_none(), "postgres ended: {}", self.log());
+            self.try_command("SELECT 1").map(drop)
+        });
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// How many sessions of stores there have been, with `log_connections=on`.
+    pub fn sessions_of_stores(&self) -> usize {
+        let of_a_store = "application_name=axum-idem";
+        let log = self.log();
+        log.lines().filter(|line| line.contains(of_a_store)).count()
+    }
+
+    /// The folder of its socket.
+    pub fn socket_folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Asks a role for its password from now on.
+    pub fn ask_for_password_of(&self, role: &str) {
+        let path = self.folder.path().join("data/pg_hba.conf");
+        let rules = std::fs::read_to_string(&path).expect("its file");
+        let rules = format!("local all {role} scram-sha-256\n{rules}");
+        std::fs::write(&path, rules).expect("its file");
+        self.reload();
+    }
+
+    /// Changes a setting of the running server.
+    pub fn set(&self, name: &str, value: &str) {
+        self.command(&format!("ALTER SYSTEM SET {name} = '{value}'"));
+        self.reload();
+    }
+
+    pub fn reset(&self, name: &str) {
+        self.command(&format!("ALTER SYSTEM RESET {name}"));
+        self.reload();
+    }
+
+    /// Returns when every process of the server was told to read its settings anew.
+    fn reload(&self) {
+        let before = self.command("SELECT clock_timestamp()");
+        self.command("SELECT pg_reload_conf()");
+        let look = format!("SELECT pg_conf_load_time() >= '{before}'");
+        eventually("the new settings", || {
+            (self.command(&look) == "t").then_some(())
+        });
+    }
+
+    pub fn url(&self) -> String {
+        let folder = self.folder.path().display();
+        format!("postgres:///postgres?user=desk&host={folder}")
+    }
+
+    /// Ends it as a crash does: nothing is written any more.
+    pub fn kill(&mut self) {
+        signal(&self.child, "-QUIT");
+        let _ = self.child.wait();
+    }
+
+    pub fn start_again(&mut self) {
+        self.child = spawn(&self.folder, &self.settings);
+        self.wait_until_up();
+    }
+
+    /// What `psql` prints for a statement, without ornament.
+    pub fn command(&self, statement: &str) -> String {
+        self.try_command(statement).expect("postgres answers")
+    }
+
+    fn try_command(&self, statement: &str) -> Option<String> {
+        let output = program("psql", self.folder.path())
+            .args(["--username=desk", "--dbname=postgres", "--no-psqlrc"])
+            .args(["--no-align", "--tuples-only", "--host"])
+            .arg(self.folder.path())
+            .args(["--command", statement])
+            .output()
+            .expect(HOW_TO_GET);
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        output.status.success().then_some(text)
+    }
+
+    /// Whether a text stands anywhere in what the server has written to disk.
+    pub fn has_on_disk(&self, text: &str) -> bool {
+        self.command("CHECKPOINT");
+        super::is_in(self.folder.path(), text)
+    }
+}
+
+impl Drop for PostgresServer {
+    fn drop(&mut self) {
+        // Its own processes end with it only when it is told.
+        let _ = Command::new("kill")
+            .args(["-QUIT", &self.child.id().to_string()])
+            .stderr(Stdio::null())
+            .status();
+        let _ = self.child.wait();
+        end(&mut self.child);
+    }
+}
+
+fn spawn(folder: &TempDir, settings: &[String]) -> Child {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(folder.path().join("log"))
+        .expect("a log");
+    let mut command = program("postgres", folder.path());
+    command
+        .arg("-D")
+        .arg(folder.path().join("data"))
+        .arg("-k")
+        .arg(folder.path())
+        .args(["-c", "listen_addresses=", "-c", "max_connections=200"])
+        // Only the process ever dies here, and not the machine.
+        .args(["-c", "fsync=off"]);
+    for setting in settings {
+        command.args(["-c", setting]);
+    }
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect(HOW_TO_GET)
+}
+
+/// A program of PostgreSQL, as the user that owns `folder`: the server does not run as root.
+pub(super) fn program(name: &str, folder: &Path) -> Command {
+    let mut command = Command::new(find(name));
+    let owner = folder.metadata().expect("ours");
+    let runs_as = Path::new("/proc/self").metadata().expect("a process");
+    if owner.uid() != runs_as.uid() {
+        command.uid(owner.uid()).gid(owner.gid());
+    }
+    command.current_dir(folder);
+    command
+}
+
+/// On Debian, the programs of the server are not in the path.
+fn find(name: &str) -> PathBuf {
+    let versions = Path::new("/usr/lib/postgresql").read_dir();
+    let installed = versions.into_iter().flatten().flatten();
+    let mut found: Vec<_> = installed
+        .map(|version| version.path().join("bin").join(name))
+        .filter(|program| program.exists())
+        .collect();
+    found.sort();
+    // Debian keeps `pgbouncer` outside the path of users.
+    let elsewhere = Path::new("/usr/sbin").join(name);
+    let elsewhere = elsewhere.exists().then_some(elsewhere);
+    found.pop().or(elsewhere).unwrap_or_else(|| name.into())
+}
+
+/// Where the test runs as root, gives a folder to `postgres`.
+pub(super) fn give_away(folder: &Path) {
+    if folder.metadata().expect("ours").uid() != 0 {
+        return;
+    }
+    let id = |flag| {
+        let output = Command::new("id").args([flag, "postgres"]).output();
+        let output = output.expect("`id` runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.trim().parse().ok()
+    };
+    let (user, group) = (id("-u"), id("-g"));
+    assert!(user.is_some(), "{HOW_TO_GET}");
+    chown(folder, user, group).expect("root may");
+}

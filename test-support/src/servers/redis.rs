@@ -1,0 +1,299 @@
+//! Redis: alone, with a replica, behind a Sentinel, as a cluster.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::{end, eventually, free_port, signal};
+
+const HOW_TO_GET: &str = "`redis-server` is missing; `apt-get install redis-server`";
+
+/// A `redis-server` of this test.
+pub struct RedisServer {
+    child: Child,
+    folder: TempDir,
+    pub port: u16,
+    settings: Vec<String>,
+}
+
+impl RedisServer {
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// Starts with settings as on the command line: `["--maxmemory", "4mb"]`.
+    pub fn with(settings: &[&str]) -> Self {
+        // Another process may take the port first.
+        for _ in 0..5 {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let port = free_port();
+            let settings: Vec<_> = settings.iter().map(ToString::to_string).collect();
+            let child = spawn(&folder, port, &settings);
+            let mut server = Self {
+                child,
+                folder,
+                port,
+                settings,
+            };
+            if server.is_up() {
+                return server;
+            }
+        }
+        panic!("redis-server did not start on any port");
+    }
+
+    fn is_up(&mut self) -> bool {
+        eventually("redis", || {
+            if self.child.try_wait().expect("ours").is_some() {
+                return Some(false);
+            }
+            (self.try_command(&["PING"])? == "PONG").then_some(true)
+        })
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        end(&mut self.child);
+    }
+
+    /// Starts again on the same port, with what is on disk.
+    pub fn start_again(&mut self) {
+        self.child = spawn(&self.folder, self.port, &self.settings);
+        assert!(self.is_up(), "redis did not start again");
+    }
+
+    pub fn stall(&self) {
+        signal(&self.child, "-STOP");
+    }
+
+    pub fn go_on(&self) {
+        signal(&self.child, "-CONT");
+    }
+
+    /// What `redis-cli` prints for a command.
+    pub fn command(&self, command: &[&str]) -> String {
+        self.try_command(command).expect("redis answers")
+    }
+
+    fn try_command(&self, command: &[&str]) -> Option<String> {
+        let output = Command::new("redis-cli")
+            .args(["-p", &self.port.to_string()])
+            .args(command)
+            .stderr(Stdio::null())
+            .output()
+            .expect(HOW_TO_GET);
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        output.status.success().then_some(text)
+    }
+
+    /// A field of `INFO`.
+    pub fn info(&self, field: &str) -> Option<String> {
+        let all = self.command(&["INFO", "everything"]);
+        let line = all.lines().find_map(|line| line.strip_prefix(field));
+        Some(line?.strip_prefix(':')?.trim().to_owned())
+    }
+
+    /// How many commands clients have sent, without those that scripts call.
+    pub fn round_trips(&self) -> u64 {
+        const IN_SCRIPTS: [&str; 6] = ["getrange", "pttl", "time", "get", "set", "pexpire"];
+        const OURS: [&str; 3] = ["info", "ping", "config|get"];
+        let stats = self.command(&["INFO", "commandstats"]);
+        let calls = |line: &str| {
+            let (name, stats) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            let (calls, _) = stats.split_once(',')?;
+            let counts = !IN_SCRIPTS.contains(&name) && !OURS.contains(&name);
+            counts.then(|| calls.parse::<u64>().expect("a number"))
+        };
+        stats.lines().filter_map(calls).sum()
+    }
+
+    /// Whether a text stands anywhere in what the server has written to disk.
+    pub fn has_on_disk(&self, text: &str) -> bool {
+        super::is_in(self.folder.path(), text)
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+fn spawn(folder: &TempDir, port: u16, settings: &[String]) -> Child {
+    let log = File::create(folder.path().join("log")).expect("a log");
+    Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        .args(["--save", "", "--dir"])
+        .arg(folder.path())
+        .args(settings)
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect(HOW_TO_GET)
+}
+
+/// A `redis-sentinel` of this test.
+pub struct Sentinel {
+    child: Child,
+    _folder: TempDir,
+    pub port: u16,
+}
+
+impl Sentinel {
+    /// Watches `primary` under the name `trades`, and decides alone.
+    pub fn watching(primary: &RedisServer) -> Self {
+        Self::with_quorum(primary, 1)
+    }
+
+    /// Three that watch `primary`, know each other, and decide by two.
+    pub fn three_watching(primary: &RedisServer) -> [Self; 3] {
+        let sentinels = std::array::from_fn(|_| Self::with_quorum(primary, 2));
+        for sentinel in &sentinels {
+            eventually("the other sentinels", || {
+                (sentinel.says("num-other-sentinels") == "2").then_some(())
+            });
+            eventually("the replica", || {
+                (sentinel.says("num-slaves") == "1").then_some(())
+            });
+        }
+        sentinels
+    }
+
+    fn with_quorum(primary: &RedisServer, quorum: usize) -> Self {
+        for _ in 0..5 {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let port = free_port();
+            let file: PathBuf = folder.path().join("sentinel.conf");
+            let settings = format!(
+                "port {port}\nbind 127.0.0.1\nsentinel monitor trades 127.0.0.1 {} {quorum}\n\
+                 sentinel down-after-milliseconds trades 300\n\
+                 sentinel failover-timeout trades 3000\n",
+                primary.port
+            );
+            std::fs::write(&file, settings).expect("a settings file");
+            let mut child = Command::new("redis-server")
+                .arg(&file)
+                .arg("--sentinel")
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect(HOW_TO_GET);
+            let is_up = eventually("the sentinel", || {
+                if child.try_wait().expect("ours").is_some() {
+                    return Some(false);
+                }
+                let output = Command::new("redis-cli")
+                    .args(["-p", &port.to_string(), "PING"])
+                    .output()
+                    .expect(HOW_TO_GET);
+                output.stdout.starts_with(b"PONG").then_some(true)
+            });
+            if is_up {
+                return Self {
+                    child,
+                    _folder: folder,
+                    port,
+                };
+            }
+        }
+        panic!("redis-sentinel did not start on any port");
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    pub fn stall(&self) {
+        signal(&self.child, "-STOP");
+    }
+
+    /// What it says about the primary it watches.
+    pub fn says(&self, field: &str) -> String {
+        let output = Command::new("redis-cli")
+            .args(["-p", &self.port.to_string(), "SENTINEL", "MASTER", "trades"])
+            .output()
+            .expect(HOW_TO_GET);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut lines = text.lines().skip_while(|line| *line != field);
+        lines.nth(1).unwrap_or_default().to_owned()
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+/// Three primaries that share the slots.
+pub fn cluster() -> Vec<RedisServer> {
+    cluster_with_replicas(0)
+}
+
+/// Three primaries that share the slots, with so many replicas each.
+pub fn cluster_with_replicas(replicas: usize) -> Vec<RedisServer> {
+    let settings = [
+        "--cluster-enabled",
+        "yes",
+        "--cluster-node-timeout",
+        "2000",
+        "--repl-diskless-sync-delay",
+        "0",
+    ];
+    let nodes: Vec<_> = (0..3 * (1 + replicas))
+        .map(|_| {
+            let bus = free_port().to_string();
+            let mut settings = settings.to_vec();
+            settings.extend(["--cluster-port", &bus]);
+            RedisServer::with(&settings)
+        })
+        .collect();
+    let mut create = Command::new("redis-cli");
+    create.args(["--cluster", "create"]);
+    for node in &nodes {
+        create.arg(format!("127.0.0.1:{}", node.port));
+    }
+    let created = create
+        .args(["--cluster-yes", "--cluster-replicas", &replicas.to_string()])
+        .output()
+        .expect(HOW_TO_GET);
+    assert!(created.status.success(), "{created:?}");
+    let count = format!("cluster_known_nodes:{}", nodes.len());
+    for node in &nodes {
+        eventually("the cluster", || {
+            let info = node.command(&["CLUSTER", "INFO"]);
+            (info.contains("cluster_state:ok") && info.contains(&count)).then_some(())
+        });
+        eventually("replication", || {
+            let is_primary = node.info("role")? == "master";
+            let is_up = if is_primary {
+                node.info("connected_slaves")? == replicas.to_string()
+            } else {
+                node.info("master_link_status")? == "up"
+            };
+            is_up.then_some(())
+        });
+    }
+    nodes
+}
+
+/// The node of a cluster that serves a key.
+pub fn serving<'a>(nodes: &'a [RedisServer], key: &str) -> &'a RedisServer {
+    let serves = |node: &&RedisServer| !node.command(&["GET", key]).contains("MOVED");
+    nodes.iter().find(serves).expect("every slot is served")
+}
+
+/// The replicas of a primary.
+pub fn replicas_of<'a>(nodes: &'a [RedisServer], primary: &RedisServer) -> Vec<&'a RedisServer> {
+    let port = primary.port.to_string();
+    let follows = |node: &&RedisServer| node.info("master_port").is_some_and(|it| it == port);
+    nodes.iter().filter(follows).collect()
+}

@@ -1,0 +1,102 @@
+//! A wire to a PostgreSQL that loses replies.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+
+/// Passes bytes on, until it is told to lose some.
+pub struct Wire {
+    port: u16,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The reply with this number is lost, and its connection closed; 0 for none.
+    loses: AtomicUsize,
+    /// The connections made up to this one lose every reply, and stay open.
+    dark_to: AtomicUsize,
+    made: AtomicUsize,
+    lost: AtomicBool,
+}
+
+impl Wire {
+    pub async fn to(socket_folder: &Path) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let state = Arc::new(State::default());
+        let socket = socket_folder.join(".s.PGSQL.5432");
+        let serving = state.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let number = serving.made.fetch_add(1, Ordering::SeqCst) + 1;
+                let (state, socket) = (serving.clone(), socket.clone());
+                // It ends when its client or its server goes.
+                tokio::spawn(async move { state.pass(client, socket, number).await });
+            }
+        });
+        Self { port, state }
+    }
+
+    pub fn url(&self) -> String {
+        let port = self.port;
+        format!("postgres://desk@127.0.0.1:{port}/postgres?sslmode=disable")
+    }
+
+    /// Loses the reply with this number, counted from now and from 1, and closes its connection.
+    pub fn lose_reply(&self, number: usize) {
+        self.state.lost.store(false, Ordering::SeqCst);
+        self.state.loses.store(number, Ordering::SeqCst);
+    }
+
+    /// Whether that was done.
+    pub fn has_lost(&self) -> bool {
+        self.state.lost.load(Ordering::SeqCst)
+    }
+
+    /// Loses every reply on the connections that there are, and leaves them open. New ones work.
+    pub fn go_dark(&self) {
+        let made = self.state.made.load(Ordering::SeqCst);
+        self.state.dark_to.store(made, Ordering::SeqCst);
+    }
+}
+
+impl State {
+    async fn pass(&self, client: TcpStream, socket: PathBuf, number: usize) -> io::Result<()> {
+        let server = UnixStream::connect(socket).await?;
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_server, mut to_server) = server.into_split();
+        let requests = tokio::io::copy(&mut from_client, &mut to_server);
+        let replies = async {
+            let mut reply = vec![0; 65_536];
+            loop {
+                let length = from_server.read(&mut reply).await?;
+                if length == 0 || self.loses_now() {
+                    return Ok(0);
+                }
+                if number > self.dark_to.load(Ordering::SeqCst) {
+                    to_client.write_all(&reply[..length]).await?;
+                }
+            }
+        };
+        tokio::select! {
+            ended = requests => ended.map(drop),
+            ended = replies => io::Result::<u64>::map(ended, drop),
+        }
+    }
+
+    fn loses_now(&self) -> bool {
+        let count_down = |number: usize| number.checked_sub(1);
+        let before = self
+            .loses
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, count_down);
+        if before == Ok(1) {
+            self.lost.store(true, Ordering::SeqCst);
+        }
+        before == Ok(1)
+    }
+}

@@ -1,0 +1,11 @@
+use axum_idem::idempotent;
+
+#[idempotent(scope = token)]
+#[tokio::main]
+async fn place_trade(order: String) -> String {
+    order
+}
+
+fn main() {
+    let _ = axum::Router::<()>::new().route("/", axum::routing::post(place_trade));
+}

@@ -1,0 +1,64 @@
+//! The attribute adds no lint and hides none.
+#![deny(warnings)]
+
+use std::sync::LazyLock;
+
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum_idem::{Idempotency, idempotent};
+
+static IDEM: LazyLock<Idempotency> = LazyLock::new(Idempotency::in_memory);
+
+pub struct User {
+    id: u64,
+    name: String,
+}
+
+impl<S: Sync> FromRequestParts<S> for User {
+    type Rejection = StatusCode;
+
+    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, StatusCode> {
+        Err(StatusCode::UNAUTHORIZED)
+    }
+}
+
+#[idempotent(scope = id)]
+pub async fn only_the_scope_uses_it(User { id, .. }: User, _body: String) {}
+
+#[idempotent(scope = user.id, runtime = IDEM)]
+pub async fn only_the_scope_uses_all_of_it(user: User, _body: String) {}
+
+#[idempotent(scope = id)]
+pub async fn only_the_scope_uses_the_last(User { id, .. }: User) {}
+
+#[idempotent(scope = token)]
+#[expect(unused_variables)]
+pub async fn unused_arguments(State(user): State<u8>, (id, _): (User, User), body: String) {}
+
+#[idempotent(scope = token)]
+pub async fn unused_one_by_one(
+    #[expect(unused_variables)] user: User,
+    #[expect(unused_variables)] Path((id, _)): Path<(u64, u64)>,
+    #[expect(unused_variables)] body: String,
+) {
+}
+
+#[idempotent(scope = token)]
+pub async fn needlessly_mutable(
+    #[expect(unused_mut)] mut user: User,
+    #[expect(unused_mut)] User { mut id, .. }: User,
+    #[expect(unused_mut)] mut body: String,
+) -> String {
+    format!("{id} {} {body}", user.name)
+}
+
+#[idempotent(scope = token)]
+pub async fn names_of_another_style(
+    #[expect(non_snake_case)] userName: User,
+    #[allow(non_snake_case)] bodyText: String,
+) -> String {
+    userName.name + &bodyText
+}
+
+fn main() {}

@@ -564,6 +564,18 @@ mod tests {
         assert!(value(&vec![b'['; 2_000_000]).is_none());
     }
 
+    /// A tree of values would take up to fifty times the body.
+    #[test]
+    fn a_document_keeps_a_small_multiple_of_its_body() {
+        for item in ["[]", "{}", "0", "\"\"", "{\"\":0}"] {
+            let body = format!("[{}0]", format!("{item},").repeat(100_000));
+            let document = Document::parse(body.as_bytes()).expect("it has a form");
+            let kept = document.containers.capacity() * size_of::<Container>()
+                + document.members.capacity() * size_of::<Member>();
+            assert!(kept <= 6 * body.len(), "{item}: {kept} of {}", body.len());
+        }
+    }
+
     #[test]
     fn pointers_follow_rfc_6901() {
         let body = br#"{"":1,"a/b":2,"m~n":3,"l":[4,5],"0":6,"~1":7,"/":8}"#;

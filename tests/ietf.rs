@@ -1,8 +1,6 @@
 //! The checklist of `draft-ietf-httpapi-idempotency-key-header-07`, section by section.
 
-#[path = "http/support.rs"]
-#[expect(dead_code, reason = "what the other tests need of it")]
-mod support;
+use test_support::http as support;
 
 use axum::extract::State;
 use axum::routing::post;

@@ -1,8 +1,7 @@
 //! What a request gets when the Redis behind it is full, or holds what cannot be read.
 #![cfg(feature = "redis")]
 
-#[path = "../idem-runtime/tests/servers/mod.rs"]
-mod servers;
+use test_support::servers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,57 +1,196 @@
-//! Without a layer, keys are kept in the process, and the log says so once. A process of its own,
-//! since that is said once for each.
+//! A keyed request that came through no `Idempotency` layer is refused, and the log says what to add.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::Request;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::middleware::map_request;
+use axum::response::Response;
 use axum::routing::post;
-use axum_idem::idempotent;
+use axum_idem::{Idempotency, IdempotencyKey, Problem, idempotent};
+use http_body_util::BodyExt;
 use tower::ServiceExt;
 use tracing::instrument::WithSubscriber;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-#[idempotent(scope = global)]
-async fn protected() -> &'static str {
-    "ran"
+#[derive(Clone, Default)]
+struct Runs(Arc<AtomicUsize>);
+
+impl Runs {
+    fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
-#[derive(Clone, Default)]
-struct Warnings(Arc<AtomicUsize>);
+#[idempotent(scope = global)]
+async fn protected(State(runs): State<Runs>) {
+    runs.0.fetch_add(1, Ordering::SeqCst);
+}
 
-impl<S: Subscriber> Layer<S> for Warnings {
+#[idempotent(scope = global, required)]
+async fn required(State(runs): State<Runs>) {
+    runs.0.fetch_add(1, Ordering::SeqCst);
+}
+
+#[idempotent(scope = global)]
+async fn logs_its_key(key: Option<IdempotencyKey>, State(runs): State<Runs>) {
+    drop(key);
+    runs.0.fetch_add(1, Ordering::SeqCst);
+}
+
+fn routes() -> Router<Runs> {
+    Router::new()
+        .route("/protected", post(protected).get(protected))
+        .route("/required", post(required))
+        .route("/logs-its-key", post(logs_its_key))
+}
+
+/// Counts the events of this crate that an operator sees.
+#[derive(Clone, Default)]
+struct Events {
+    errors: Arc<AtomicUsize>,
+    warnings: Arc<AtomicUsize>,
+}
+
+impl<S: Subscriber> Layer<S> for Events {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
-        if metadata.target() == "axum_idem" && *metadata.level() == Level::WARN {
-            self.0.fetch_add(1, Ordering::SeqCst);
+        if metadata.target() == "axum_idem" {
+            match *metadata.level() {
+                Level::ERROR => self.errors.fetch_add(1, Ordering::SeqCst),
+                Level::WARN => self.warnings.fetch_add(1, Ordering::SeqCst),
+                _ => 0,
+            };
         }
     }
 }
 
+impl Events {
+    fn seen(&self) -> [usize; 2] {
+        [&self.errors, &self.warnings].map(|count| count.load(Ordering::SeqCst))
+    }
+}
+
+async fn send(router: &Router, method: Method, path: &str, key: Option<&str>) -> Response {
+    let mut request = Request::new(Body::empty());
+    *request.method_mut() = method;
+    *request.uri_mut() = path.parse().expect("a path");
+    if let Some(key) = key {
+        let key = HeaderValue::from_str(key).expect("a header value");
+        request.headers_mut().insert("idempotency-key", key);
+    }
+    router.clone().oneshot(request).await.expect("infallible")
+}
+
+async fn text(response: Response) -> String {
+    let body = response.into_body().collect().await.expect("a body");
+    String::from_utf8(body.to_bytes().into()).expect("text")
+}
+
+async fn code(response: Response) -> String {
+    let problem: serde_json::Value = serde_json::from_str(&text(response).await).expect("JSON");
+    problem["code"].as_str().expect("a code").to_owned()
+}
+
 #[tokio::test]
-async fn a_layer_that_is_missing_is_warned_of_once_and_only_when_it_would_matter() {
-    let warnings = Warnings::default();
-    let router = Router::new().route("/", post(protected));
-    let send = async |key: Option<&str>| {
-        let mut request = Request::post("/");
-        if let Some(key) = key {
-            request = request.header("idempotency-key", key);
-        }
-        let request = request.body(Body::empty()).expect("a request");
-        let answer = router.clone().oneshot(request).await.expect("infallible");
-        answer.headers().contains_key("idempotency-replayed")
-    };
+async fn without_a_layer_a_keyed_request_is_refused_and_the_log_says_so() {
+    let (runs, events) = (Runs::default(), Events::default());
+    let router = routes().with_state(runs.clone());
     let check = async {
-        assert!(!send(None).await);
-        assert_eq!(warnings.0.load(Ordering::SeqCst), 0);
-        assert!(!send(Some("k")).await);
-        assert!(send(Some("k")).await);
-        assert!(!send(Some("other")).await);
-        assert_eq!(warnings.0.load(Ordering::SeqCst), 1);
+        for path in ["/protected", "/required", "/logs-its-key"] {
+            let refused = send(&router, Method::POST, path, Some("SECRET")).await;
+            assert_eq!(refused.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            let body = text(refused).await;
+            assert!(body.contains("idempotency_not_installed"), "{body}");
+            assert!(!body.contains("SECRET"), "{body}");
+        }
     };
-    let subscriber = tracing_subscriber::registry().with(warnings.clone());
+    let subscriber = tracing_subscriber::registry().with(events.clone());
     check.with_subscriber(subscriber).await;
+    assert_eq!((runs.count(), events.seen()), (0, [3, 0]));
+}
+
+#[tokio::test]
+async fn without_a_layer_a_keyless_request_runs_and_nothing_is_logged() {
+    let (runs, events) = (Runs::default(), Events::default());
+    let router = routes().with_state(runs.clone());
+    let check = async {
+        for path in ["/protected", "/logs-its-key"] {
+            let response = send(&router, Method::POST, path, None).await;
+            assert_eq!(response.status(), StatusCode::OK, "{path}");
+        }
+        let read = send(&router, Method::GET, "/protected", Some("k")).await;
+        assert_eq!(read.status(), StatusCode::OK);
+        let refused = send(&router, Method::POST, "/required", None).await;
+        assert_eq!(code(refused).await, "idempotency_key_missing");
+    };
+    let subscriber = tracing_subscriber::registry().with(events.clone());
+    check.with_subscriber(subscriber).await;
+    assert_eq!((runs.count(), events.seen()), (3, [0, 0]));
+}
+
+/// A layer passes nothing on when there is no key, which is no reason to warn.
+#[tokio::test]
+async fn below_a_layer_a_keyless_request_runs_and_nothing_is_logged() {
+    let (runs, events) = (Runs::default(), Events::default());
+    let router = routes().layer(Idempotency::in_memory());
+    let router = router.with_state(runs.clone());
+    let check = async {
+        for path in ["/protected", "/logs-its-key"] {
+            let response = send(&router, Method::POST, path, None).await;
+            assert_eq!(response.status(), StatusCode::OK, "{path}");
+        }
+    };
+    let subscriber = tracing_subscriber::registry().with(events.clone());
+    check.with_subscriber(subscriber).await;
+    assert_eq!((runs.count(), events.seen()), (2, [0, 0]));
+}
+
+/// `Router::layer` applies to the routes that are there already.
+#[tokio::test]
+async fn a_route_that_is_added_after_the_layer_is_not_protected_in_silence() {
+    let runs = Runs::default();
+    let router = Router::new()
+        .route("/above", post(protected))
+        .layer(Idempotency::in_memory())
+        .route("/below", post(protected))
+        .with_state(runs.clone());
+    let protected = send(&router, Method::POST, "/above", Some("k")).await;
+    assert_eq!(protected.status(), StatusCode::OK);
+    let refused = send(&router, Method::POST, "/below", Some("k")).await;
+    assert_eq!(code(refused).await, "idempotency_not_installed");
+    assert_eq!(runs.count(), 1);
+}
+
+/// The layer did not see the key, and still renders the refusal in the service's way.
+#[tokio::test]
+async fn a_key_that_middleware_sets_below_the_layer_is_refused_and_above_it_protected() {
+    let sets_the_key = || {
+        map_request(|mut request: Request| async {
+            let key = HeaderValue::from_static("of-the-middleware");
+            request.headers_mut().insert("idempotency-key", key);
+            request
+        })
+    };
+    let render = |problem: &Problem| (problem.status(), problem.code());
+    let idem = Idempotency::builder().render_problem(render).build();
+    let runs = Runs::default();
+    let below = routes().layer(sets_the_key()).layer(idem.clone());
+    let below = below.with_state(runs.clone());
+    let refused = send(&below, Method::POST, "/protected", None).await;
+    assert_eq!(text(refused).await, "idempotency_not_installed");
+    assert_eq!(runs.count(), 0);
+
+    let above = routes().layer(idem).layer(sets_the_key());
+    let above = above.with_state(runs.clone());
+    for is_replay in [false, true] {
+        let response = send(&above, Method::POST, "/protected", None).await;
+        let headers = response.headers();
+        assert_eq!(headers.contains_key("idempotency-replayed"), is_replay);
+    }
+    assert_eq!(runs.count(), 1);
 }

@@ -12,8 +12,6 @@
 mod measure;
 mod proxy;
 mod scale;
-#[path = "../../idem-runtime/tests/servers/mod.rs"]
-mod servers;
 mod serving;
 mod single;
 mod transitions;

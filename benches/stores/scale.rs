@@ -11,10 +11,10 @@ use tokio::task::JoinSet;
 
 use super::measure::process::{move_to, seconds_run};
 use super::measure::{float, line, median, ratios, setting, shown};
-use super::servers::postgres::PostgresServer;
-use super::servers::redis::{RedisServer, cluster};
 use super::serving::{backends, redis_itself};
 use super::transitions::{first_sight, id, record, short_lived};
+use test_support::servers::postgres::PostgresServer;
+use test_support::servers::redis::{RedisServer, cluster};
 
 const CALLERS: u64 = 64;
 

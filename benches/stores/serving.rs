@@ -1,7 +1,7 @@
 //! The processes of a server that serve its clients.
 
-use super::servers::postgres::PostgresServer;
-use super::servers::redis::RedisServer;
+use test_support::servers::postgres::PostgresServer;
+use test_support::servers::redis::RedisServer;
 
 pub(crate) fn redis_itself(server: &RedisServer) -> Vec<u32> {
     let process = server.info("process_id").expect("a number");

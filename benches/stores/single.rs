@@ -10,10 +10,10 @@ use sqlx::{Connection, PgConnection};
 use super::measure::process::seconds_run;
 use super::measure::{float, line, median, ratios, setting, shown};
 use super::proxy::Proxy;
-use super::servers::postgres::PostgresServer;
-use super::servers::redis::RedisServer;
 use super::serving::{backends, redis_itself};
 use super::transitions::{first_sight, id, record, replay};
+use test_support::servers::postgres::PostgresServer;
+use test_support::servers::redis::RedisServer;
 
 /// Of one kind in one round.
 const CALLS: u64 = 100;

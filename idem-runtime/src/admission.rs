@@ -15,7 +15,8 @@ use crate::scope::{Scope, ScopeMissing, ScopeValue};
 use crate::trace::{self, Outcome};
 
 impl Policy {
-    /// Takes a request in that came through the [`Idempotency`] layer, or through none.
+    /// Takes a request in that came through the [`Idempotency`] layer. Without one, a request with a
+    /// key is refused.
     pub fn admit<T, const LAZY: bool>(&'static self, body: Deferred<T, LAZY>) -> Admission<T>
     where
         T: Send + 'static,
@@ -71,7 +72,10 @@ impl<T: Send + 'static> Admission<T> {
             }
             intake.limit_body();
         }
-        let idem = idem.unwrap_or_else(Idempotency::process_wide);
+        let Some(idem) = idem else {
+            let refused = deciding::not_installed(policy);
+            return Self(Entrance::Guarded(Admitting::decided(refused, pending)));
+        };
         Self(Entrance::Guarded(Admitting::Deciding {
             deciding: Deciding::new(policy, idem),
             pending: Some(pending),

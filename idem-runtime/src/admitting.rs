@@ -62,7 +62,7 @@ impl<T: Send + 'static> Admitting<T> {
                     };
                     Self::decided(decided, pending)
                 }
-                Self::Extracting { lease, extraction } => match extraction.as_mut().poll(cx) {
+                Self::Extracting { lease, extraction } => match extraction.poll(cx) {
                     Poll::Ready(extracted) => {
                         let Self::Extracting { lease, .. } = mem::replace(self, Self::Admitted)
                         else {

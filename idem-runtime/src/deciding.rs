@@ -250,3 +250,17 @@ pub(crate) fn unkeyed(
         None => problem.into_response(),
     })
 }
+
+/// Refuses a request with a key that came through no `Idempotency`: it must not run unprotected.
+pub(crate) fn not_installed(policy: &'static Policy) -> Decided {
+    tracing::error!(
+        target: crate::TARGET,
+        endpoint = policy.endpoint,
+        "a request with an idempotency key was refused: no `Idempotency` layer saw its key; add \
+         `.layer(idempotency)` after the last `.route(…)`, and above it any middleware that sets the \
+         key"
+    );
+    trace::decided(policy.endpoint, None, Outcome::Refused);
+    // A layer above that did not see the key renders it in the service's own way.
+    Decided::Answer(Problem::not_installed().into_response())
+}

@@ -1,9 +1,9 @@
-//! The handler's last argument, whose extraction waits until it is known that the handler runs.
+//! The handler's last argument: extracted at once, or when it is known that the handler runs.
 
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::{fmt, mem};
 
 use axum::RequestExt;
@@ -17,10 +17,13 @@ use crate::scope::{Scope, ScopeMissing};
 
 /// The last argument of an annotated handler.
 ///
-/// The attribute wraps the argument's type in it. A request that cannot need a claim is extracted
-/// at once, as it would be without the attribute; of any other the extraction is put off, so that
-/// of the user's code only the head extractors run on a replay. With `LAZY` that is any request,
-/// since it takes more than its headers to tell.
+/// The attribute wraps the argument's type in it. When the argument reads the head of the request
+/// only (it implements [`FromRequestParts`]), it is extracted on every request, before the key is
+/// looked up. So an authenticating extractor protects replays too, wherever it stands.
+///
+/// When the argument may read the body (it implements [`FromRequest`]), the extraction of a request
+/// with a key waits until the key is claimed. A replay does not extract it. With `LAZY`, every request
+/// waits, because the head alone does not tell whether it has a key.
 ///
 /// A unit test calls the handler with `.into()` on its last argument; it then runs unprotected:
 ///
@@ -38,6 +41,7 @@ use crate::scope::{Scope, ScopeMissing};
 pub struct Deferred<T, const LAZY: bool = false>(pub(crate) State<T>);
 
 pub(crate) enum State<T> {
+    /// The request has no key.
     Extracted(T),
     /// The request has a key.
     Keyed(Box<dyn Pending<T>>),
@@ -45,14 +49,14 @@ pub(crate) enum State<T> {
     Undecided(Box<dyn Pending<T>>),
 }
 
-/// A request with all that it takes to extract a `T` from it.
+/// A request whose handler has not begun.
 pub(crate) trait Pending<T>: Send {
     fn intake(&mut self) -> &mut Intake;
 
     fn extract(self: Box<Self>) -> Extraction<T>;
 }
 
-/// A request, and what is known of it before anything is extracted.
+/// A request, and what is known of it before its handler runs.
 pub(crate) struct Intake {
     pub(crate) request: Request,
     /// How many bytes the body announces, at least.
@@ -61,6 +65,19 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
+    /// `LAZY` requests are limited later, when it is known that they have a key.
+    fn new<const LAZY: bool>(request: Request) -> Self {
+        Self {
+            announced: request.body().size_hint().lower(),
+            request: if LAZY {
+                request
+            } else {
+                request.with_limited_body()
+            },
+            scope: Ok(Scope::new()),
+        }
+    }
+
     /// Holds the body against the limit that the service sets for it. One that has a key is read to
     /// its end, also for an extractor such as `Request`, which would skip that limit.
     pub(crate) fn limit_body(&mut self) {
@@ -68,41 +85,35 @@ impl Intake {
     }
 }
 
-/// The extracted argument, or its extractor's answer.
-pub(crate) type Extraction<T> = Pin<Box<dyn Future<Output = Result<T, Response>> + Send>>;
+/// The last argument, or its rejection.
+pub(crate) enum Extraction<T> {
+    /// Extracted before the key was claimed. `None` once it is taken.
+    Done(Option<T>),
+    Running(Pin<Box<dyn Future<Output = Result<T, Response>> + Send>>),
+}
 
-struct Kept<S, T, M> {
+impl<T> Extraction<T> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Response>> {
+        match self {
+            Self::Done(argument) => argument
+                .take()
+                .map_or(Poll::Pending, |argument| Poll::Ready(Ok(argument))),
+            Self::Running(extraction) => extraction.as_mut().poll(cx),
+        }
+    }
+}
+
+/// Waits with an argument that may read the body.
+struct Unread<S, T> {
     intake: Intake,
     state: S,
-    extracts: PhantomData<fn() -> (T, M)>,
+    extracts: PhantomData<fn() -> T>,
 }
 
-fn kept<S, T, M, const HAS_KEY: bool>(request: Request, state: S) -> Box<dyn Pending<T>>
+impl<S, T> Pending<T> for Unread<S, T>
 where
     S: Send + Sync + 'static,
-    T: FromRequest<S, M> + 'static,
-    M: 'static,
-{
-    Box::new(Kept {
-        intake: Intake {
-            announced: request.body().size_hint().lower(),
-            request: if HAS_KEY {
-                request.with_limited_body()
-            } else {
-                request
-            },
-            scope: Ok(Scope::new()),
-        },
-        state,
-        extracts: PhantomData,
-    })
-}
-
-impl<S, T, M> Pending<T> for Kept<S, T, M>
-where
-    S: Send + Sync + 'static,
-    T: FromRequest<S, M> + 'static,
-    M: 'static,
+    T: FromRequest<S> + 'static,
 {
     fn intake(&mut self) -> &mut Intake {
         &mut self.intake
@@ -111,23 +122,80 @@ where
     fn extract(mut self: Box<Self>) -> Extraction<T> {
         // A future of its own, for it is long and a replay needs none. It captures the box and not
         // the request, which it would have room for twice.
-        Box::pin(async move {
+        Extraction::Running(Box::pin(async move {
             T::from_request(mem::take(&mut self.intake.request), &self.state)
                 .await
                 .map_err(IntoResponse::into_response)
-        })
+        }))
     }
 }
 
-/// Tells [`Deferred`]'s extraction from axum's own blanket one, by way of `T`'s.
+/// Waits with an argument that was extracted from the head.
+struct Extracted<T> {
+    intake: Intake,
+    argument: T,
+}
+
+impl<T: Send> Pending<T> for Extracted<T> {
+    fn intake(&mut self) -> &mut Intake {
+        &mut self.intake
+    }
+
+    fn extract(self: Box<Self>) -> Extraction<T> {
+        Extraction::Done(Some(self.argument))
+    }
+}
+
+/// Distinguishes an argument that may read the body from one that reads the head only, as axum does
+/// by the second parameter of [`FromRequest`]. It also keeps both from overlapping with axum's own
+/// blanket implementation.
 #[derive(Debug)]
 pub struct Via<M>(PhantomData<M>);
 
-impl<S, T, M, const LAZY: bool> FromRequest<S, Via<M>> for Deferred<T, LAZY>
+/// The marker of an argument that reads the head only.
+#[derive(Clone, Copy, Debug)]
+pub struct Head;
+
+/// The marker of an argument that may read the body.
+#[derive(Clone, Copy, Debug)]
+pub struct Body;
+
+impl<S, T, const LAZY: bool> FromRequest<S, Via<Body>> for Deferred<T, LAZY>
 where
     S: Clone + Send + Sync + 'static,
-    T: FromRequest<S, M> + 'static,
-    M: 'static,
+    T: FromRequest<S> + 'static,
+{
+    type Rejection = T::Rejection;
+
+    #[expect(
+        clippy::inline_always,
+        reason = "called, it would copy the whole extraction, which is long, twice for each request"
+    )]
+    #[inline(always)]
+    fn from_request(
+        request: Request,
+        state: &S,
+    ) -> impl Future<Output = Result<Self, Self::Rejection>> + Send {
+        if !LAZY && !key::concerns(&request, request.extensions().get()) {
+            return Extracting::<_, FromHead<'_, T, T::Rejection>, _, _>::Now {
+                extraction: T::from_request(request, state),
+            };
+        }
+        Extracting::Later {
+            pending: Some(Box::new(Unread {
+                intake: Intake::new::<LAZY>(request),
+                state: state.clone(),
+                extracts: PhantomData,
+            })),
+            deferred: PhantomData,
+        }
+    }
+}
+
+impl<S, T, const LAZY: bool> FromRequest<S, Via<Head>> for Deferred<T, LAZY>
+where
+    S: Send + Sync,
+    T: FromRequestParts<S> + Send + 'static,
 {
     type Rejection = T::Rejection;
 
@@ -145,47 +213,72 @@ where
                 extraction: T::from_request(request, state),
             };
         }
-        Extracting::PutOff {
-            kept: Some(if LAZY {
-                kept::<_, _, _, false>(request, state.clone())
-            } else {
-                kept::<_, _, _, true>(request, state.clone())
-            }),
-            deferred: PhantomData,
-        }
+        let extraction: FromHead<'_, T, T::Rejection> =
+            Box::pin(extract_from_head::<_, _, LAZY>(request, state));
+        Extracting::FromHead { extraction }
     }
+}
+
+/// Extracts the argument of a request with a key, and keeps the rest of the request. Boxed, so that a
+/// request without a key has no room for it.
+type FromHead<'a, T, R> = Pin<Box<dyn Future<Output = Result<Box<dyn Pending<T>>, R>> + Send + 'a>>;
+
+async fn extract_from_head<S, T, const LAZY: bool>(
+    request: Request,
+    state: &S,
+) -> Result<Box<dyn Pending<T>>, T::Rejection>
+where
+    S: Send + Sync,
+    T: FromRequestParts<S> + Send + 'static,
+{
+    let (mut parts, body) = request.into_parts();
+    let argument = T::from_request_parts(&mut parts, state).await?;
+    Ok(Box::new(Extracted {
+        intake: Intake::new::<LAZY>(Request::from_parts(parts, body)),
+        argument,
+    }))
 }
 
 pin_project! {
     /// The future of [`Deferred`]'s extraction. No `async` block, which would have room for the
     /// request beside the extraction that it moves into.
     #[project = ExtractingProjection]
-    enum Extracting<F, T, D> {
+    enum Extracting<F, H, T, D> {
         Now { #[pin] extraction: F },
-        PutOff { kept: Option<Box<dyn Pending<T>>>, deferred: PhantomData<fn() -> D> },
+        FromHead { extraction: H },
+        Later { pending: Option<Box<dyn Pending<T>>>, deferred: PhantomData<fn() -> D> },
     }
 }
 
-impl<F, T, R, const LAZY: bool> Future for Extracting<F, T, Deferred<T, LAZY>>
+impl<F, T, R, const LAZY: bool> Future for Extracting<F, FromHead<'_, T, R>, T, Deferred<T, LAZY>>
 where
     F: Future<Output = Result<T, R>>,
 {
     type Output = Result<Deferred<T, LAZY>, R>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let state = match self.project() {
-            ExtractingProjection::Now { extraction } => match extraction.poll(cx) {
-                Poll::Ready(Ok(argument)) => State::Extracted(argument),
-                Poll::Ready(Err(rejection)) => return Poll::Ready(Err(rejection)),
-                Poll::Pending => return Poll::Pending,
-            },
-            ExtractingProjection::PutOff { kept, .. } => match kept.take() {
-                Some(kept) if LAZY => State::Undecided(kept),
-                Some(kept) => State::Keyed(kept),
+        let pending = match self.project() {
+            ExtractingProjection::Now { extraction } => {
+                return extraction
+                    .poll(cx)
+                    .map_ok(|argument| Deferred(State::Extracted(argument)));
+            }
+            ExtractingProjection::FromHead { extraction } => {
+                match ready!(extraction.as_mut().poll(cx)) {
+                    Ok(pending) => pending,
+                    Err(rejection) => return Poll::Ready(Err(rejection)),
+                }
+            }
+            ExtractingProjection::Later { pending, .. } => match pending.take() {
+                Some(pending) => pending,
                 None => return Poll::Pending,
             },
         };
-        Poll::Ready(Ok(Deferred(state)))
+        Poll::Ready(Ok(Deferred(if LAZY {
+            State::Undecided(pending)
+        } else {
+            State::Keyed(pending)
+        })))
     }
 }
 
@@ -272,7 +365,7 @@ where
 
 impl<S, T, const LAZY: bool> FromRequest<S> for Headed<T, LAZY>
 where
-    S: Clone + Send + Sync + 'static,
+    S: Send + Sync,
     T: FromRequestParts<S> + Send,
 {
     type Rejection = Response;
@@ -283,7 +376,7 @@ where
             .await
             .map_err(IntoResponse::into_response)?;
         let request = Request::from_parts(parts, body);
-        let body = Deferred::from_request(request, state)
+        let body = <Deferred<(), LAZY> as FromRequest<S, Via<Head>>>::from_request(request, state)
             .await
             .map_err(IntoResponse::into_response)?;
         Ok(Self { argument, body })

@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use http::{Extensions, HeaderMap};
+use http::HeaderMap;
 use tokio_util::task::TaskTracker;
 
 use crate::dialect::Dialect;
@@ -34,8 +34,15 @@ use crate::store::{Entry, MemoryStore, Record, Settled, Store, StoreError, Store
 ///     .layer(Idempotency::in_memory());
 /// ```
 ///
-/// Handlers without one above them share one process-wide [`Idempotency::in_memory`], and a warning
-/// says so once.
+/// Add the layer after the routes that it is to protect, since `Router::layer` does not apply to
+/// routes that are added later. A request with a key that reaches an annotated handler without any
+/// `Idempotency` is refused with 500 `idempotency_not_installed`, and the log says what to add. A
+/// request without a key runs.
+///
+/// The layer has to see the key: middleware that sets the key header belongs above the layer. A key in
+/// the default header that is set below it is refused in the same way. A handler cannot recognize a
+/// key that is set below the layer in a header of the service's own choice
+/// ([`Dialect::key_header`]); such a request runs unprotected.
 #[derive(Clone)]
 pub struct Idempotency {
     inner: Arc<Inner>,
@@ -112,29 +119,6 @@ impl Idempotency {
     /// Settings that differ from the defaults.
     pub fn builder() -> IdempotencyBuilder {
         IdempotencyBuilder::default()
-    }
-
-    /// The one that a layer made known to this request, or the process-wide one.
-    pub(crate) fn of(extensions: &Extensions) -> Self {
-        extensions
-            .get::<Self>()
-            .cloned()
-            .unwrap_or_else(Self::process_wide)
-    }
-
-    pub(crate) fn process_wide() -> Self {
-        static PROCESS_WIDE: OnceLock<Idempotency> = OnceLock::new();
-        PROCESS_WIDE
-            .get_or_init(|| {
-                tracing::warn!(
-                    target: crate::TARGET,
-                    "no `Idempotency` layer is installed: keys are kept in one process-wide \
-                     in-memory store; add `.layer(Idempotency::in_memory())` to the router to \
-                     choose that, or another store"
-                );
-                Self::in_memory()
-            })
-            .clone()
     }
 
     /// The id of the record for `key` in `scope`, in this service's namespace.
@@ -292,8 +276,8 @@ impl Idempotency {
         &self.inner.dialect
     }
 
-    /// What a layer puts into the extensions of a request with these headers: nothing where no
-    /// handler below, by these settings or by the process-wide ones, can find a key.
+    /// What a layer puts into the extensions of a request with these headers: nothing when there is
+    /// neither a key nor the default key header, which a handler without settings takes for one.
     pub(crate) fn for_request(&self, headers: &HeaderMap) -> Option<Self> {
         let found_key = key::is_there(headers, self.inner.dialect.key_header_name());
         let is_of_interest = found_key

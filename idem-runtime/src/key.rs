@@ -14,9 +14,27 @@ use crate::problem::Problem;
 
 /// The key of this request, as the client meant it: unquoted and unescaped.
 ///
-/// An extractor for logs and for calls to other services. `IdempotencyKey` refuses a request
-/// without a key, `Option<IdempotencyKey>` gives `None` for one; both refuse a key that the
-/// [`Dialect`] of the installed [`Idempotency`] does not take.
+/// An extractor for logs and for calls to other services. `IdempotencyKey` rejects a request
+/// without a key, `Option<IdempotencyKey>` is `None` for one; both reject a key that the [`Dialect`]
+/// of the [`Idempotency`] layer does not accept. Without a layer, they read the key by the default
+/// dialect.
+///
+/// An endpoint with `runtime = …` chooses its settings only when its arguments are extracted, so this
+/// extractor cannot know their dialect. When that dialect has a key header or key rules of its own,
+/// install a layer with the same dialect above the endpoint:
+///
+/// ```
+/// use axum::{Router, extract::State, routing::post};
+/// use idem_runtime::{Dialect, Idempotency};
+///
+/// let dialect = Dialect::default().key_header("x-request-id");
+/// let idem = Idempotency::builder().dialect(dialect).build();
+/// let router: Router = Router::new()
+///     // .route("/trades", post(place_trade)) with `runtime = idem` and an `IdempotencyKey`
+/// #   .route("/trades", post(|_: State<Idempotency>| async {}))
+///     .layer(idem.clone())
+///     .with_state(idem);
+/// ```
 ///
 /// `Debug` does not show the key, since `#[instrument]` and panic messages write it to logs that
 /// nobody chose.
@@ -78,8 +96,12 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for IdempotencyKey {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Self::Rejection> {
-        let idem = Idempotency::of(&parts.extensions);
-        match parse(&parts.headers, idem.dialect()) {
+        let key = match parts.extensions.get::<Idempotency>() {
+            Some(idem) => parse(&parts.headers, idem.dialect()),
+            // A layer passes on nothing when it finds no key.
+            None => parse(&parts.headers, &Dialect::default()),
+        };
+        match key {
             Ok(key) => Ok(key.map(|key| Self(key.into()))),
             Err(reason) => Err(Problem::key_invalid(reason)),
         }

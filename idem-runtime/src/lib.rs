@@ -1,6 +1,8 @@
 //! Everything of `axum-idem` that runs. Use it by way of that crate; its generated code and this
 //! runtime move together.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod admission;
 mod admitting;
 mod answer;

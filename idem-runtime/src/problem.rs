@@ -29,6 +29,7 @@ use crate::scope::ScopeMissing;
 /// | `idempotency_body_too_large` | 413 | the body is over axum's limit |
 /// | `idempotency_body_incomplete` | 400 | the body was cut off |
 /// | `idempotency_body_timeout` | 408 | the body stalled |
+/// | `idempotency_not_installed` | 500 | no [`Idempotency`](crate::Idempotency) covers the endpoint, or its layer did not see the key |
 /// | `idempotency_render_failed` | 500 | the service's own rendering of a refusal panicked |
 #[derive(Clone, Debug)]
 pub struct Problem {
@@ -56,6 +57,7 @@ enum Kind {
     BodyTooLarge,
     BodyIncomplete,
     BodyTimeout,
+    NotInstalled,
     RenderFailed,
 }
 
@@ -127,6 +129,11 @@ impl Kind {
                 "idempotency_body_timeout",
                 StatusCode::REQUEST_TIMEOUT,
                 "The request body did not arrive in time",
+            ),
+            Self::NotInstalled => (
+                "idempotency_not_installed",
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The service cannot protect a request with an idempotency key",
             ),
             Self::RenderFailed => (
                 "idempotency_render_failed",
@@ -277,6 +284,13 @@ impl Problem {
         )
     }
 
+    pub(crate) fn not_installed() -> Self {
+        Self::new(
+            Kind::NotInstalled,
+            "the request was not carried out, since the service is not set up to keep its key",
+        )
+    }
+
     pub(crate) fn render_failed() -> Self {
         Self::new(Kind::RenderFailed, "the service could not say why")
     }
@@ -389,6 +403,7 @@ mod tests {
             (Problem::body_too_large(), "body_too_large", 413, None),
             (Problem::body_incomplete(), "body_incomplete", 400, None),
             (Problem::body_timeout(), "body_timeout", 408, None),
+            (Problem::not_installed(), "not_installed", 500, None),
             (Problem::render_failed(), "render_failed", 500, None),
         ];
         for (problem, code, status, seconds) in all {

@@ -1,7 +1,7 @@
 //! Stored bytes are a promise to the next version: a change here takes a new version number.
 
 #[cfg(any(feature = "redis", feature = "postgres"))]
-mod servers;
+use test_support::servers;
 
 #[cfg(feature = "redis")]
 mod redis_form {

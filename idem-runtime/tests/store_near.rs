@@ -1,6 +1,6 @@
 //! The near cache asks the store behind as seldom as it may, and no more seldom.
 
-mod servers;
+use test_support::servers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -108,6 +108,20 @@ async fn a_service_chooses_how_long_a_record_is_near() {
     tokio::time::advance(Duration::from_secs(1)).await;
     replay(&near, "k").await;
     assert_eq!(behind.claims(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_can_be_near_for_as_long_as_it_lives() {
+    let behind = Counted::default();
+    let near = NearCache::builder()
+        .max_age(Duration::MAX)
+        .build(behind.clone());
+    keep(&near, "k", Duration::MAX).await;
+    for _ in 0..3 {
+        replay(&near, "k").await;
+        tokio::time::advance(HOUR).await;
+    }
+    assert_eq!(behind.claims(), 2);
 }
 
 #[tokio::test(start_paused = true)]

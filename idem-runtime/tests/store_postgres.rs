@@ -1,7 +1,7 @@
 //! The PostgreSQL store on servers of its own.
 #![cfg(all(feature = "postgres", feature = "testing"))]
 
-mod servers;
+use test_support::servers;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The PostgreSQL store by a clock that stands still until it is set: what ends, ends on the tick.
 #![cfg(feature = "postgres")]
 
-mod servers;
+use test_support::servers;
 
 use std::time::Duration;
 

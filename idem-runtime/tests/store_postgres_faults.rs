@@ -1,7 +1,7 @@
 //! The PostgreSQL store: its table, its sweeper, and servers that fail.
 #![cfg(feature = "postgres")]
 
-mod servers;
+use test_support::servers;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The Redis store on servers of its own.
 #![cfg(all(feature = "redis", feature = "testing"))]
 
-mod servers;
+use test_support::servers;
 
 use std::sync::Arc;
 use std::time::Duration;

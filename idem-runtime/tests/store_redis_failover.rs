@@ -1,7 +1,7 @@
 //! What the loss of a Redis primary can take along, with and without waiting for replicas.
 #![cfg(feature = "redis")]
 
-mod servers;
+use test_support::servers;
 
 use std::time::Duration;
 

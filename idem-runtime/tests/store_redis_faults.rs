@@ -1,7 +1,7 @@
 //! The Redis store when the server is full, forgetful, or holds what it cannot read.
 #![cfg(feature = "redis")]
 
-mod servers;
+use test_support::servers;
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The Redis store when servers stall, restart, fail over, or are many.
 #![cfg(all(feature = "redis", feature = "testing"))]
 
-mod servers;
+use test_support::servers;
 
 use std::time::{Duration, Instant};
 

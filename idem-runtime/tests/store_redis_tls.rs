@@ -1,7 +1,7 @@
 //! The Redis store over TLS.
 #![cfg(feature = "redis-tls")]
 
-mod servers;
+use test_support::servers;
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! The contract suite tells stores that are wrong, each by the rule that it breaks.
 #![cfg(feature = "testing")]
 
-mod wrong;
+use test_support::wrong;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};

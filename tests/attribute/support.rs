@@ -1,8 +1,11 @@
 //! Requests and answers, in few words.
 
+use std::sync::LazyLock;
+
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
+use axum_idem::Idempotency;
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 
@@ -24,9 +27,13 @@ pub(crate) fn post(path: &str, key: &str, body: impl Into<Body>) -> Request<Body
         .expect("a request")
 }
 
+/// Covers every endpoint of these tests. A layer of a test's own, below it, takes its place.
+static LAYER: LazyLock<Idempotency> = LazyLock::new(Idempotency::in_memory);
+
 pub(crate) async fn send(router: &Router, request: Request<Body>) -> Answer {
     let response = router
         .clone()
+        .layer(LAYER.clone())
         .oneshot(request)
         .await
         .expect("a router never fails");

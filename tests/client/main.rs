@@ -7,9 +7,6 @@ mod fault_proxy;
 #[path = "../../examples/retrying/mod.rs"]
 mod retrying;
 mod scripted;
-#[path = "../http/support.rs"]
-#[expect(dead_code, reason = "what the other tests need of it")]
-mod support;
 
 use std::time::{Duration, SystemTime};
 
@@ -21,7 +18,7 @@ use reqwest_middleware::ClientWithMiddleware;
 use reqwest_retry::{RetryDecision, RetryPolicy};
 use retrying::Patience;
 use scripted::Scripted;
-use support::{Server, request};
+use test_support::http::{Server, request};
 use tokio::time::Instant;
 
 /// Tries often, and hardly waits.

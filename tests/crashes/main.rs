@@ -6,9 +6,6 @@ mod memory;
 #[cfg(all(feature = "postgres", feature = "redis"))]
 mod on_servers;
 #[cfg(all(feature = "postgres", feature = "redis"))]
-#[path = "../../idem-runtime/tests/servers/mod.rs"]
-mod servers;
-#[cfg(all(feature = "postgres", feature = "redis"))]
 mod shared_pool;
 mod shop;
 mod ways;

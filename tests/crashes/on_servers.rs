@@ -9,10 +9,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 
 use crate::cut::{Cut, Waiting};
-use crate::servers::postgres::PostgresServer;
-use crate::servers::redis::RedisServer;
 use crate::shop::{Answer, Effects, Shop};
 use crate::ways::BODY;
+use test_support::servers::postgres::PostgresServer;
+use test_support::servers::redis::RedisServer;
 
 const LEASE: Duration = Duration::from_millis(400);
 const MOST_WAITS: usize = 50;

@@ -16,8 +16,8 @@ use sqlx::postgres::PgPoolOptions;
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
-use crate::servers::eventually_async;
-use crate::servers::postgres::PostgresServer;
+use test_support::servers::eventually_async;
+use test_support::servers::postgres::PostgresServer;
 
 const LEASE: Duration = Duration::from_secs(3);
 
@@ -84,7 +84,11 @@ async fn handlers_that_hold_every_connection_of_a_shared_pool_keep_their_leases(
         // A retry that runs is not waited for: it would hold here until the gate opens.
         let _ = tokio::time::timeout(LEASE, retry).await;
         tokio::time::sleep(LEASE / 10).await;
-        assert_eq!(effects.load(Ordering::SeqCst), 2, "a retry ran beside its run");
+        assert_eq!(
+            effects.load(Ordering::SeqCst),
+            2,
+            "a retry ran beside its run"
+        );
     }
     gate.add_permits(10);
     for run in running {

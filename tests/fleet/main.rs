@@ -2,13 +2,10 @@
 
 mod kills;
 mod member;
-#[path = "../../idem-runtime/tests/servers/mod.rs"]
-mod servers;
-#[path = "../http/support.rs"]
-#[expect(dead_code, reason = "shared with the tests of one process")]
-mod support;
 
 use std::time::Duration;
+
+use test_support::{http as support, servers};
 
 use member::{Fleet, Member};
 use servers::postgres::PostgresServer;

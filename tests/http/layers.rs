@@ -46,26 +46,6 @@ async fn start(idem: Idempotency) -> (Server, Runs) {
 }
 
 #[tokio::test]
-async fn without_a_layer_keys_are_kept_in_the_process() {
-    let runs = Runs::default();
-    let (one, other) = (
-        Server::start(router(&runs)).await,
-        Server::start(router(&runs)).await,
-    );
-    assert_eq!(
-        one.post("/count", "without a layer", "").await.code(),
-        "idempotency_key_invalid"
-    );
-    assert_eq!(one.post("/count", "no-layer", "").await.text(), "1");
-    assert!(other.post("/count", "no-layer", "").await.is_replay());
-    let missing = one.send(request(Method::POST, "/required", [], "")).await;
-    assert_eq!(
-        (missing.status.as_u16(), missing.code().as_str()),
-        (400, "idempotency_key_missing")
-    );
-}
-
-#[tokio::test]
 async fn two_namespaces_in_one_store_never_meet() {
     let (runs, store) = (Runs::default(), axum_idem::store::MemoryStore::default());
     let of = |namespace: &str| {

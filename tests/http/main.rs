@@ -7,6 +7,7 @@ mod capacity;
 mod disconnects;
 mod in_flight;
 mod keys;
+mod last_argument;
 mod layers;
 mod operators;
 mod outcomes;
@@ -14,5 +15,6 @@ mod retries;
 mod scopes;
 #[cfg(feature = "testing")]
 mod store_faults;
-mod support;
 mod traces;
+
+use test_support::http as support;

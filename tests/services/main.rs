@@ -34,7 +34,6 @@ mod examples;
 mod iex;
 mod phantom;
 mod rows;
-#[path = "../http/support.rs"]
-#[expect(dead_code, reason = "what the other tests need of it")]
-mod support;
 mod yoshi;
+
+use test_support::http as support;

@@ -10,11 +10,6 @@
 //! No key runs twice, no answer that a client has had is ever another one, and the process does not
 //! grow. Ten seconds in the gate, where there is no plateau to look at.
 
-#[path = "../../idem-runtime/tests/servers/mod.rs"]
-mod servers;
-#[path = "../http/support.rs"]
-#[expect(dead_code, reason = "shared with the tests of one process")]
-mod support;
 mod tally;
 mod traffic;
 
@@ -28,6 +23,7 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use axum_idem::store::{MemoryStore, RedisStore};
 use axum_idem::{Idempotency, IdempotencyKey, idempotent};
+use test_support::{http as support, servers};
 use tokio::time::Instant;
 
 use servers::redis::RedisServer;

@@ -1,19 +1,24 @@
-//! Durations as the stores keep them: whole milliseconds within reason.
-#![cfg(any(feature = "redis", feature = "postgres"))]
+//! Durations as the stores keep them: at most 100 years, and in whole milliseconds outside this process.
 
 use std::time::Duration;
 
-/// 100 years. Beyond it the arithmetic of one engine or another gives up.
-const LONGEST: u64 = 100 * 365 * 24 * 3600 * 1000;
+/// 100 years. Longer durations overflow the arithmetic of some engine.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// The duration, or 100 years when it is longer, so that it can be added to any time.
+pub(super) fn bounded(duration: Duration) -> Duration {
+    duration.min(LONGEST)
+}
 
 /// Whole milliseconds, rounded up, from 1 to 100 years.
+#[cfg(any(feature = "redis", feature = "postgres"))]
 pub(super) fn millis(duration: Duration) -> i64 {
-    let millis = duration.as_nanos().div_ceil(1_000_000);
-    let millis = u64::try_from(millis).unwrap_or(LONGEST).clamp(1, LONGEST);
+    let millis = bounded(duration).as_nanos().div_ceil(1_000_000).max(1);
     i64::try_from(millis).unwrap_or(i64::MAX)
 }
 
 /// A duration from milliseconds that an engine gave.
+#[cfg(any(feature = "redis", feature = "postgres"))]
 pub(super) fn from_millis(millis: i64) -> Duration {
     Duration::from_millis(u64::try_from(millis).unwrap_or_default())
 }
@@ -22,6 +27,15 @@ pub(super) fn from_millis(millis: i64) -> Duration {
 mod tests {
     use super::*;
 
+    #[test]
+    fn longer_durations_become_100_years() {
+        assert_eq!(bounded(Duration::MAX), LONGEST);
+        assert_eq!(bounded(LONGEST), LONGEST);
+        let shorter = LONGEST.saturating_sub(Duration::from_nanos(1));
+        assert_eq!(bounded(shorter), shorter);
+    }
+
+    #[cfg(any(feature = "redis", feature = "postgres"))]
     #[test]
     fn nothing_is_rounded_to_nothing() {
         assert_eq!(millis(Duration::ZERO), 1);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
+use super::millis::bounded;
 use super::{Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreFuture};
 use crate::record_id::RecordId;
 
@@ -87,16 +88,18 @@ impl NearCacheBuilder {
         let weigh = |_: &RecordId, kept: &Kept| {
             u32::try_from(kept.record.as_bytes().len() + KEEP).unwrap_or(u32::MAX)
         };
+        // moka panics beyond 1,000 years.
+        let max_age = bounded(self.max_age);
         let cache = Cache::builder()
             .weigher(weigh)
             .max_capacity(self.max_bytes)
             // Frees the memory; what is replayed is decided by the deadlines of each entry.
-            .time_to_live(self.max_age)
+            .time_to_live(max_age)
             .build();
         NearCache(Arc::new(Inner {
             store,
             cache,
-            max_age: self.max_age,
+            max_age,
             forgetting: AtomicUsize::new(0),
             forgotten: Mutex::default(),
         }))
@@ -152,11 +155,10 @@ impl<S> Inner<S> {
         if *forgotten != asked.forgotten || self.forgetting.load(Ordering::Acquire) > 0 {
             return;
         }
-        let end = |after: Duration| asked.at.checked_add(after).unwrap_or(asked.at);
         let kept = Kept {
             record: record.clone(),
-            expires_at: end(expires_in),
-            fresh_until: end(self.max_age),
+            expires_at: asked.at + bounded(expires_in),
+            fresh_until: asked.at + self.max_age,
         };
         self.cache.insert(id, kept);
     }

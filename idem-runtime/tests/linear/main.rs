@@ -11,9 +11,5 @@
 mod checker;
 mod history;
 mod model;
-#[path = "../servers/mod.rs"]
-mod servers;
 mod stores;
 mod wrong;
-#[path = "../wrong/mod.rs"]
-mod wrong_stores;

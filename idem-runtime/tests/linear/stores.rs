@@ -57,7 +57,7 @@ mod redis {
     use idem_runtime::store::RedisStore;
 
     use super::*;
-    use crate::servers::redis::RedisServer;
+    use test_support::servers::redis::RedisServer;
 
     async fn connect(server: &RedisServer) -> RedisStore {
         let builder = RedisStore::builder().url(server.url());
@@ -84,7 +84,7 @@ mod redis {
 #[tokio::test(flavor = "multi_thread", worker_threads = 6)]
 async fn postgres_is_linearizable() {
     use idem_runtime::store::PostgresStore;
-    let server = crate::servers::postgres::PostgresServer::start();
+    let server = test_support::servers::postgres::PostgresServer::start();
     let builder = PostgresStore::builder().url(server.url());
     let store = builder.timeout(Duration::from_secs(30)).connect().await;
     let store = store.expect("postgres is there");

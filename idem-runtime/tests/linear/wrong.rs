@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use idem_runtime::store::{MemoryStore, Store};
 
+use test_support::wrong::{FencesAnew, GetThenSet, Mistake, NoFence, OneTooLong, Wrong};
+
 use crate::history::{Short, run};
-use crate::wrong_stores::{FencesAnew, GetThenSet, Mistake, NoFence, OneTooLong, Wrong};
 
 /// More than it takes by far.
 const HISTORIES: u64 = 200;

@@ -11,12 +11,17 @@ use tokio::time::Instant;
 use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::fingerprint::Fingerprint;
 use crate::record_id::RecordId;
+use crate::store::millis::bounded;
 use crate::store::{Claim, Holder, Owner};
 
 /// What a claim counts for: its entry in a map that is half empty.
 pub(super) const WEIGHT: usize = 2 * (size_of::<RecordId>() + size_of::<Held>());
 
 const SHARDS: usize = 64;
+
+/// How often a full store walks through all claims. A walk through a million took 24 ms, so a store
+/// that walked at each refusal would keep a processor busy with 40 refusals a second.
+const BETWEEN_WALKS: Duration = Duration::from_secs(1);
 
 pub(super) type Shard = HashMap<RecordId, Held, BuildHasherDefault<DigestHasher>>;
 
@@ -26,6 +31,8 @@ pub(super) struct Claims {
     shards: Box<[Mutex<Shard>]>,
     /// The highest fence that is not in the map any more.
     retired: AtomicU64,
+    /// When a thread last walked through all claims.
+    walked_at: Mutex<Option<Instant>>,
 }
 
 /// One claim.
@@ -47,6 +54,7 @@ impl Default for Claims {
                 .take(SHARDS)
                 .collect(),
             retired: AtomicU64::new(0),
+            walked_at: Mutex::default(),
         }
     }
 }
@@ -72,8 +80,12 @@ impl Claims {
         self.retired.fetch_max(fence, Ordering::AcqRel);
     }
 
-    /// Forgets the claims that lapsed longer ago than they are to be remembered, and says how many.
+    /// Removes the claims whose retention has passed, and returns their number. Does nothing when the
+    /// last walk was less than a second ago.
     pub(super) fn forget_past(&self, now: Instant) -> usize {
+        if !self.may_walk(now) {
+            return 0;
+        }
         let forget = |shard: &Mutex<Shard>| {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             let before = shard.len();
@@ -87,6 +99,19 @@ impl Claims {
             before - shard.len()
         };
         self.shards.iter().map(forget).sum()
+    }
+
+    fn may_walk(&self, now: Instant) -> bool {
+        let mut walked_at = self
+            .walked_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Threads read their clocks before they take this lock.
+        if walked_at.is_some_and(|at| now.saturating_duration_since(at) < BETWEEN_WALKS) {
+            return false;
+        }
+        *walked_at = Some(now);
+        true
     }
 
     #[cfg(test)]
@@ -103,8 +128,8 @@ impl Held {
             fence,
             attempt,
             fingerprint: claim.fingerprint,
-            leased_until: now + claim.lease,
-            retention: claim.retention,
+            leased_until: now + bounded(claim.lease),
+            retention: bounded(claim.retention),
             changed: None,
         }
     }

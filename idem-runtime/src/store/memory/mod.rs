@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use self::budget::Budget;
 use self::claims::{Claims, Held, Shard};
 use self::records::{Kept, Records};
+use super::millis::bounded;
 use super::{Changed, Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreFuture};
 use crate::policy::OnUnknown;
 use crate::record_id::RecordId;
@@ -79,6 +80,9 @@ impl MemoryStoreBuilder {
     ///
     /// The answers of claims that were let in may go over it by what they weigh. An answer that
     /// alone weighs more is not kept; its key stays taken.
+    ///
+    /// A full store looks for claims whose retention has passed at most once a second, so their bytes
+    /// may stay in use for that much longer.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
@@ -301,7 +305,7 @@ impl Inner {
         let now = Instant::now();
         match shard.get_mut(&holder.id) {
             Some(held) if held.is_held_by(holder, now) => {
-                held.leased_until = now + lease;
+                held.leased_until = now + bounded(lease);
                 Settled::Done
             }
             _ => Settled::Lost,
@@ -382,8 +386,8 @@ impl Inner {
     }
 
     fn resolve(&self, id: RecordId, fence: u64, record: Record, ttl: Duration) -> Settled {
-        let now = Instant::now();
         let mut shard = self.claims.shard(&id);
+        let now = Instant::now();
         let holder = match shard.get(&id) {
             Some(held)
                 if held.fence == fence

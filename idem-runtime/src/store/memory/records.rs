@@ -1,6 +1,6 @@
 //! Finished records: held by moka, dropped by us, at their expiry or the oldest first.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasherDefault;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use super::claims::DigestHasher;
 use super::sync::{Mutex, MutexGuard, may_switch};
 use crate::record_id::RecordId;
 use crate::store::Record;
+use crate::store::millis::bounded;
 
 /// What moka and the queue take for an entry, beside the record's own bytes.
 const KEEP: usize = 400;
@@ -41,11 +42,19 @@ pub(super) struct Kept {
     pub(super) expires_at: Instant,
 }
 
-/// Who expires next: one queue for each `ttl`, in which the first to come is the first to go.
+/// The records in the order in which they expire: one queue for each `ttl`, in which the record that
+/// was finished first expires first.
 #[derive(Debug, Default)]
 struct Queue {
-    by_ttl: BTreeMap<Duration, VecDeque<(Instant, RecordId)>>,
+    /// None of the queues is empty, so that a `ttl` of the past costs nothing.
+    by_ttl: BTreeMap<Duration, VecDeque<Entry>>,
+    /// The expiry of the first entry of each queue, and its `ttl`. Each claim asks for the earliest,
+    /// and an operator can choose another `ttl` for each record.
+    fronts: BTreeSet<(Instant, Duration)>,
 }
+
+/// When a record expires, and its id.
+type Entry = (Instant, RecordId);
 
 impl Default for Records {
     fn default() -> Self {
@@ -64,13 +73,10 @@ impl Records {
     }
 
     pub(super) fn insert(&self, id: RecordId, record: Record, ttl: Duration, now: Instant) {
+        let ttl = bounded(ttl);
         let expires_at = now + ttl;
         self.cache.insert(id, Kept { record, expires_at });
-        self.queue()
-            .by_ttl
-            .entry(ttl)
-            .or_default()
-            .push_back((expires_at, id));
+        self.queue().push(ttl, (expires_at, id));
     }
 
     /// Removes a record and gives its weight.
@@ -79,7 +85,7 @@ impl Records {
     }
 
     /// Takes a few entries that are past their time out of the queue.
-    pub(super) fn pop_due(&self, now: Instant) -> Vec<(Instant, RecordId)> {
+    pub(super) fn pop_due(&self, now: Instant) -> Vec<Entry> {
         let mut queue = self.queue();
         std::iter::from_fn(|| queue.pop_due(now))
             .take(PURGED_AT_ONCE)
@@ -87,8 +93,15 @@ impl Records {
     }
 
     /// Takes the entry of the record that was finished first out of the queue.
-    pub(super) fn pop_oldest(&self) -> Option<(Instant, RecordId)> {
+    pub(super) fn pop_oldest(&self) -> Option<Entry> {
         self.queue().pop_oldest()
+    }
+
+    #[cfg(test)]
+    pub(super) fn queues(&self) -> usize {
+        let queue = self.queue();
+        assert_eq!(queue.by_ttl.len(), queue.fronts.len());
+        queue.by_ttl.len()
     }
 
     #[cfg(test)]
@@ -102,19 +115,34 @@ impl Records {
 }
 
 impl Queue {
-    fn pop_due(&mut self, now: Instant) -> Option<(Instant, RecordId)> {
-        let is_due = |queue: &&mut VecDeque<(Instant, RecordId)>| {
-            queue.front().is_some_and(|(at, _)| *at <= now)
-        };
-        self.by_ttl.values_mut().find(is_due)?.pop_front()
+    fn push(&mut self, ttl: Duration, entry: Entry) {
+        let queue = self.by_ttl.entry(ttl).or_default();
+        if queue.is_empty() {
+            self.fronts.insert((entry.0, ttl));
+        }
+        queue.push_back(entry);
     }
 
-    fn pop_oldest(&mut self) -> Option<(Instant, RecordId)> {
-        let fronts = self.by_ttl.iter().filter_map(|(ttl, queue)| {
-            let (expires_at, _) = queue.front()?;
-            Some((*expires_at - *ttl, *ttl))
-        });
-        let (_, ttl) = fronts.min()?;
-        self.by_ttl.get_mut(&ttl)?.pop_front()
+    fn pop_due(&mut self, now: Instant) -> Option<Entry> {
+        let (_, ttl) = *self.fronts.first().filter(|(at, _)| *at <= now)?;
+        self.pop(ttl)
+    }
+
+    fn pop_oldest(&mut self) -> Option<Entry> {
+        let finished = self.fronts.iter().map(|(at, ttl)| (*at - *ttl, *ttl));
+        let (_, ttl) = finished.min()?;
+        self.pop(ttl)
+    }
+
+    fn pop(&mut self, ttl: Duration) -> Option<Entry> {
+        let queue = self.by_ttl.get_mut(&ttl)?;
+        let entry = queue.pop_front()?;
+        self.fronts.remove(&(entry.0, ttl));
+        if let Some((next, _)) = queue.front() {
+            self.fronts.insert((*next, ttl));
+        } else {
+            self.by_ttl.remove(&ttl);
+        }
+        Some(entry)
     }
 }

@@ -315,6 +315,69 @@ async fn claims_give_no_room_back_before_their_time() {
     assert!(matches!(store.0.claim(&claim("new")), Claimed::Full));
 }
 
+/// Each walk takes the lock of each shard, and 24 ms for a million claims.
+#[tokio::test(start_paused = true)]
+async fn a_full_store_walks_through_its_claims_at_most_once_a_second() {
+    let store = MemoryStore::builder().max_bytes(2 * claims::WEIGHT).build();
+    let is_full = |key: &str| matches!(store.0.claim(&claim(key)), Claimed::Full);
+    fresh(&store, &claim("a"));
+    fresh(&store, &claim("b"));
+    tokio::time::advance(TTL + LEASE.saturating_sub(Duration::from_millis(1))).await;
+    assert!(is_full("c"), "both are still remembered");
+    tokio::time::advance(Duration::from_millis(999)).await;
+    assert!(is_full("c"), "the store has looked within the last second");
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(!is_full("c"));
+    assert_eq!(store.0.claims.len(), 1);
+    assert_eq!(store.0.budget.used(), claims::WEIGHT);
+}
+
+/// An operator may give each record another `ttl`.
+#[tokio::test(start_paused = true)]
+async fn a_ttl_that_no_record_has_any_more_leaves_nothing_behind() {
+    let store = MemoryStore::default();
+    let ttl = |number: u32| Duration::from_secs(1) * number;
+    for number in 1..=40_u32 {
+        let holder = fresh(&store, &claim(number));
+        let ttl = ttl(number.div_ceil(2));
+        assert_eq!(store.0.complete(holder, answer(b"{}"), ttl), Settled::Done);
+    }
+    assert_eq!(store.0.records.queues(), 20);
+    tokio::time::advance(ttl(10)).await;
+    while store.0.purge(Instant::now()) {}
+    assert_eq!(store.0.records.queues(), 10);
+    while store.0.records.pop_oldest().is_some() {}
+    assert_eq!(store.0.records.queues(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_durations_are_100_years() {
+    let store = MemoryStore::default();
+    let mut forever = claim("k");
+    (forever.lease, forever.retention) = (Duration::MAX, Duration::MAX);
+    let holder = fresh(&store, &forever);
+    assert_eq!(store.0.renew(holder, Duration::MAX), Settled::Done);
+    assert_eq!(store.0.abandon(holder), Settled::Done);
+    let century = Duration::from_secs(100 * 365 * 24 * 3600);
+    let entry = store.0.look_up(&holder.id);
+    assert!(matches!(entry, Some(Entry::Unknown { retained_for, .. }) if retained_for == century));
+
+    // A panic here would lose the claim, and the key would run again.
+    let resolved = store
+        .0
+        .resolve(holder.id, holder.fence, answer(b"{}"), Duration::MAX);
+    assert_eq!(resolved, Settled::Done);
+    let entry = store.0.look_up(&holder.id);
+    assert!(matches!(entry, Some(Entry::Recorded { expires_in, .. }) if expires_in == century));
+    let holder = fresh(&store, &claim("another"));
+    let completed = store.0.complete(holder, answer(b"{}"), Duration::MAX);
+    assert_eq!(completed, Settled::Done);
+    for id in [claim("k").id, claim("another").id] {
+        assert!(store.0.forget(&id));
+    }
+    assert_eq!(store.0.budget.used(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_has_just_ended_is_not_there_for_an_operator_either() {
     let store = MemoryStore::default();

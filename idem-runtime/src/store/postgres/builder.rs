@@ -21,6 +21,8 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Settings of a [`PostgresStore`].
 #[derive(Clone)]
 #[must_use]
+// The module has this cfg as well. Here it also reaches the documentation of the facade.
+#[cfg(feature = "postgres")]
 pub struct PostgresStoreBuilder {
     server: Server,
     max_connections: u32,
@@ -153,8 +155,8 @@ impl PostgresStoreBuilder {
         within(limit, probe(session, &statements, &table, limit)).await?;
         leased.keep();
         let inner = Arc::new(Inner {
-            statements,
             connections,
+            statements,
             table,
             timeout,
         });

@@ -141,6 +141,8 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 ///
 /// A transition whose future is dropped may or may not take effect.
 #[derive(Clone)]
+// The module has this cfg as well. Here it also reaches the documentation of the facade.
+#[cfg(feature = "postgres")]
 pub struct PostgresStore(Arc<Inner>);
 
 struct Inner {

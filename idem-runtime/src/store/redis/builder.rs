@@ -20,6 +20,8 @@ const LANES_WITH_REPLICAS: usize = 8;
 /// Settings of a [`RedisStore`].
 #[derive(Clone)]
 #[must_use]
+// The module has this cfg as well. Here it also reaches the documentation of the facade.
+#[cfg(feature = "redis")]
 pub struct RedisStoreBuilder {
     servers: Servers,
     username: Option<String>,

@@ -78,6 +78,8 @@ use crate::record_id::RecordId;
 /// A transition that is dropped half way was either run by the server or not. The next one gets a
 /// new connection.
 #[derive(Clone)]
+// The module has this cfg as well. Here it also reaches the documentation of the facade.
+#[cfg(feature = "redis")]
 pub struct RedisStore(Arc<Inner>);
 
 struct Inner {

@@ -6,23 +6,23 @@ use http::{HeaderMap, StatusCode};
 use idem_runtime::store::{Claim, Claimed, Holder, Record, Store};
 use idem_runtime::{Fingerprint, RecordId, Scope};
 
-pub(crate) const FINGERPRINT: Fingerprint = Fingerprint::from_bytes([7; 32]);
-pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+pub const FINGERPRINT: Fingerprint = Fingerprint::from_bytes([7; 32]);
+pub const HOUR: Duration = Duration::from_secs(3600);
 
-pub(crate) fn id(name: &str) -> RecordId {
+pub fn id(name: &str) -> RecordId {
     RecordId::new("tests", &Scope::new().value("acme"), name)
 }
 
-pub(crate) fn claim(name: &str) -> Claim {
+pub fn claim(name: &str) -> Claim {
     Claim::new(id(name), FINGERPRINT, HOUR, HOUR)
 }
 
-pub(crate) fn record(body: &[u8]) -> Record {
+pub fn record(body: &[u8]) -> Record {
     Record::answer(FINGERPRINT, StatusCode::CREATED, &HeaderMap::new(), body).expect("it fits")
 }
 
 /// Claims, and expects to win.
-pub(crate) async fn win(store: &impl Store, claim: Claim) -> Holder {
+pub async fn win(store: &impl Store, claim: Claim) -> Holder {
     let (id, owner) = (claim.id, claim.owner);
     match store.claim(claim).await {
         Ok(Claimed::Fresh { fence, .. }) => Holder { id, owner, fence },
@@ -30,7 +30,7 @@ pub(crate) async fn win(store: &impl Store, claim: Claim) -> Holder {
     }
 }
 
-pub(crate) async fn replay(store: &impl Store, name: &str) -> Record {
+pub async fn replay(store: &impl Store, name: &str) -> Record {
     match store.claim(claim(name)).await {
         Ok(Claimed::Recorded { record, .. }) => record,
         other => panic!("no replay: {other:?}"),

@@ -16,38 +16,38 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-pub(crate) const KEY: &str = "idempotency-key";
-pub(crate) const REPLAYED: &str = "idempotency-replayed";
+pub const KEY: &str = "idempotency-key";
+pub const REPLAYED: &str = "idempotency-replayed";
 
 /// How long a slow machine may take for what comes at once on others. Whoever waits for longer waits
 /// for what does not come, and a test that says so is worth more than one that hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server that runs until the test ends.
 #[derive(Clone, Copy)]
-pub(crate) struct Server(pub(crate) SocketAddr);
+pub struct Server(pub SocketAddr);
 
 /// An answer as its client saw it.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
 }
 
 impl Answer {
-    pub(crate) fn text(&self) -> &str {
+    pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("text")
     }
 
-    pub(crate) fn is_replay(&self) -> bool {
+    pub fn is_replay(&self) -> bool {
         self.headers
             .get(REPLAYED)
             .is_some_and(|value| value == "true")
     }
 
     /// The code of a problem, which is then checked to be a whole one.
-    pub(crate) fn code(&self) -> String {
+    pub fn code(&self) -> String {
         assert_eq!(
             self.headers["content-type"], "application/problem+json",
             "{self:?}"
@@ -67,26 +67,26 @@ impl Answer {
 }
 
 impl Server {
-    pub(crate) async fn start(router: Router) -> Self {
+    pub async fn start(router: Router) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self(address)
     }
 
-    pub(crate) async fn connect(self) -> TcpStream {
+    pub async fn connect(self) -> TcpStream {
         TcpStream::connect(self.0)
             .await
             .expect("the server listens")
     }
 
     /// Sends one request on a connection of its own.
-    pub(crate) async fn send(self, request: Request<Full<Bytes>>) -> Answer {
+    pub async fn send(self, request: Request<Full<Bytes>>) -> Answer {
         self.try_send(request).await.expect("an answer")
     }
 
     /// As [`send`](Self::send), to a server that may not be there, or not to the end.
-    pub(crate) async fn try_send(
+    pub async fn try_send(
         self,
         request: Request<Full<Bytes>>,
     ) -> Result<Answer, Box<dyn Error + Send + Sync>> {
@@ -109,24 +109,24 @@ impl Server {
     }
 
     /// `POST path` with a key and a body.
-    pub(crate) async fn post(self, path: &str, key: &str, body: &str) -> Answer {
+    pub async fn post(self, path: &str, key: &str, body: &str) -> Answer {
         self.send(post(path, key, body)).await
     }
 
     /// Opens a connection, writes these bytes, and leaves it open.
-    pub(crate) async fn write(self, bytes: impl AsRef<[u8]>) -> TcpStream {
+    pub async fn write(self, bytes: impl AsRef<[u8]>) -> TcpStream {
         let mut stream = self.connect().await;
         stream.write_all(bytes.as_ref()).await.expect("written");
         stream
     }
 
     /// Writes these bytes, which end with `Connection: close`, and reads all that comes back.
-    pub(crate) async fn write_and_read(self, bytes: impl AsRef<[u8]>) -> Vec<u8> {
+    pub async fn write_and_read(self, bytes: impl AsRef<[u8]>) -> Vec<u8> {
         read_to_end(self.write(bytes).await).await
     }
 
     /// An HTTP/2 connection.
-    pub(crate) async fn http2(self) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
+    pub async fn http2(self) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
         let io = TokioIo::new(self.connect().await);
         let executor = TokioExecutor::new();
         let (sender, connection) = hyper::client::conn::http2::handshake(executor, io)
@@ -137,7 +137,7 @@ impl Server {
     }
 }
 
-pub(crate) async fn read_to_end(mut stream: TcpStream) -> Vec<u8> {
+pub async fn read_to_end(mut stream: TcpStream) -> Vec<u8> {
     let mut answer = Vec::new();
     let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
     read.expect("the connection is closed").expect("read");
@@ -145,7 +145,7 @@ pub(crate) async fn read_to_end(mut stream: TcpStream) -> Vec<u8> {
 }
 
 /// The status of an answer that was read from a socket.
-pub(crate) fn status_of(answer: &[u8]) -> u16 {
+pub fn status_of(answer: &[u8]) -> u16 {
     let line = answer
         .get(9..12)
         .and_then(|status| std::str::from_utf8(status).ok());
@@ -153,7 +153,7 @@ pub(crate) fn status_of(answer: &[u8]) -> u16 {
         .unwrap_or_else(|| panic!("no status in {:?}", String::from_utf8_lossy(answer)))
 }
 
-pub(crate) fn request<'a>(
+pub fn request<'a>(
     method: Method,
     path: &str,
     headers: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -172,13 +172,13 @@ pub(crate) fn request<'a>(
         .expect("a request")
 }
 
-pub(crate) fn post(path: &str, key: &str, body: &str) -> Request<Full<Bytes>> {
+pub fn post(path: &str, key: &str, body: &str) -> Request<Full<Bytes>> {
     let token = (AUTHORIZATION.as_str(), "Bearer alice");
     request(Method::POST, path, [(KEY, key), token], body)
 }
 
 /// The same request as bytes, for sockets that are closed half way.
-pub(crate) fn post_bytes(path: &str, key: &str, body: &str) -> String {
+pub fn post_bytes(path: &str, key: &str, body: &str) -> String {
     format!(
         "POST {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer alice\r\n\
          idempotency-key: {key}\r\ncontent-length: {}\r\n\r\n{body}",
@@ -188,7 +188,7 @@ pub(crate) fn post_bytes(path: &str, key: &str, body: &str) -> String {
 
 /// Counts runs, and holds them at a gate until the test opens it.
 #[derive(Clone, Default)]
-pub(crate) struct Runs(Arc<Counters>);
+pub struct Runs(Arc<Counters>);
 
 struct Counters {
     started: AtomicUsize,
@@ -208,13 +208,13 @@ impl Default for Counters {
 
 impl Runs {
     /// Counts a run that passes no gate, and gives its number.
-    pub(crate) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.finished.fetch_add(1, Ordering::SeqCst);
         self.0.started.fetch_add(1, Ordering::SeqCst) + 1
     }
 
     /// Counts a run that waits at the gate, and gives its number.
-    pub(crate) async fn pass(&self) -> usize {
+    pub async fn pass(&self) -> usize {
         let run = self.0.started.fetch_add(1, Ordering::SeqCst) + 1;
         self.0.gate.acquire().await.expect("open").forget();
         self.0.finished.fetch_add(1, Ordering::SeqCst);
@@ -222,29 +222,29 @@ impl Runs {
     }
 
     /// Lets this many runs through.
-    pub(crate) fn open(&self, runs: usize) {
+    pub fn open(&self, runs: usize) {
         self.0.gate.add_permits(runs);
     }
 
-    pub(crate) fn started(&self) -> usize {
+    pub fn started(&self) -> usize {
         self.0.started.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn finished(&self) -> usize {
+    pub fn finished(&self) -> usize {
         self.0.finished.load(Ordering::SeqCst)
     }
 
-    pub(crate) async fn until_started(&self, runs: usize) {
+    pub async fn until_started(&self, runs: usize) {
         eventually("a run starts", || self.started() >= runs).await;
     }
 
-    pub(crate) async fn until_finished(&self, runs: usize) {
+    pub async fn until_finished(&self, runs: usize) {
         eventually("a run finishes", || self.finished() >= runs).await;
     }
 }
 
 /// Waits for what another task is about to do.
-pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let so = async {
         while !is_so() {
             tokio::time::sleep(Duration::from_millis(5)).await;

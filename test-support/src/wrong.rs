@@ -1,5 +1,4 @@
 //! Stores that are wrong, for the tests that must find it.
-#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -12,13 +11,13 @@ use idem_runtime::store::{
 
 /// A store that does one thing in a wrong way, and all else as the one behind it.
 #[derive(Clone, Default)]
-pub(crate) struct Wrong<F> {
-    pub(crate) store: MemoryStore,
-    pub(crate) mistake: F,
+pub struct Wrong<F> {
+    pub store: MemoryStore,
+    pub mistake: F,
 }
 
 /// What is wrong. Left out, it is right.
-pub(crate) trait Mistake: Clone + Send + Sync + 'static {
+pub trait Mistake: Clone + Send + Sync + 'static {
     fn claim(&self, store: &MemoryStore, claim: Claim) -> StoreFuture<Claimed> {
         store.claim(claim)
     }
@@ -83,7 +82,7 @@ impl<F: Mistake> Store for Wrong<F> {
 
 /// Looks whether there is something, and then sets it.
 #[derive(Clone, Default)]
-pub(crate) struct GetThenSet;
+pub struct GetThenSet;
 
 impl Mistake for GetThenSet {
     fn claim(&self, store: &MemoryStore, claim: Claim) -> StoreFuture<Claimed> {
@@ -101,7 +100,7 @@ impl Mistake for GetThenSet {
 
 /// Settles whatever claim stands under the id.
 #[derive(Clone, Default)]
-pub(crate) struct NoFence(Arc<Mutex<HashMap<RecordId, Holder>>>);
+pub struct NoFence(Arc<Mutex<HashMap<RecordId, Holder>>>);
 
 impl Mistake for NoFence {
     fn claim(&self, store: &MemoryStore, claim: Claim) -> StoreFuture<Claimed> {
@@ -124,7 +123,7 @@ impl Mistake for NoFence {
 
 /// `<=` for `<` at the end of a lease and of a `ttl`.
 #[derive(Clone, Default)]
-pub(crate) struct OneTooLong;
+pub struct OneTooLong;
 
 impl Mistake for OneTooLong {
     fn time(&self, time: Duration) -> Duration {
@@ -134,7 +133,7 @@ impl Mistake for OneTooLong {
 
 /// Counts fences anew where nothing is left of an id: the fence is the attempt.
 #[derive(Clone, Default)]
-pub(crate) struct FencesAnew(Arc<Mutex<HashMap<(Owner, u64), u64>>>);
+pub struct FencesAnew(Arc<Mutex<HashMap<(Owner, u64), u64>>>);
 
 impl Mistake for FencesAnew {
     fn claim(&self, store: &MemoryStore, claim: Claim) -> StoreFuture<Claimed> {

@@ -1,15 +1,10 @@
 //! Servers of their own for tests: on free ports, in temporary folders, ended with the test.
-#![allow(dead_code, reason = "each test binary uses its part")]
 
-pub(crate) mod asking;
-#[cfg(feature = "postgres")]
-pub(crate) mod pgbouncer;
-#[cfg(feature = "postgres")]
-pub(crate) mod postgres;
-#[cfg(feature = "redis")]
-pub(crate) mod redis;
-#[cfg(feature = "postgres")]
-pub(crate) mod wire;
+pub mod asking;
+pub mod pgbouncer;
+pub mod postgres;
+pub mod redis;
+pub mod wire;
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -17,13 +12,13 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 /// A port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     listener.local_addr().expect("bound").port()
 }
 
 /// Waits for what comes soon; looks often.
-pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let give_up_at = Instant::now() + Duration::from_secs(30);
     loop {
         if let Some(found) = look() {
@@ -35,7 +30,7 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
 }
 
 /// As [`eventually`], for what is awaited.
-pub(crate) async fn eventually_async<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn eventually_async<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let give_up_at = Instant::now() + Duration::from_secs(30);
     loop {
         if let Some(found) = look().await {
@@ -47,7 +42,7 @@ pub(crate) async fn eventually_async<T>(what: &str, mut look: impl AsyncFnMut() 
 }
 
 /// Whether a text stands in any file of a folder.
-pub(crate) fn is_in(folder: &Path, text: &str) -> bool {
+pub fn is_in(folder: &Path, text: &str) -> bool {
     let mut grep = Command::new("grep");
     grep.args(["-r", "-a", "-q", "-s", "-F", "-e", text]);
     // Files come and go meanwhile; 2 is for those.
@@ -56,7 +51,7 @@ pub(crate) fn is_in(folder: &Path, text: &str) -> bool {
 }
 
 /// Sends a signal to a process of this test.
-pub(crate) fn signal(child: &Child, signal: &str) {
+pub fn signal(child: &Child, signal: &str) {
     let status = Command::new("kill")
         .args([signal, &child.id().to_string()])
         .status();
@@ -64,7 +59,7 @@ pub(crate) fn signal(child: &Child, signal: &str) {
 }
 
 /// Ends a process of this test at once.
-pub(crate) fn end(child: &mut Child) {
+pub fn end(child: &mut Child) {
     // It may have ended by itself.
     let _ = child.kill();
     let _ = child.wait();

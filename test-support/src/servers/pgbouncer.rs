@@ -10,20 +10,20 @@ use super::{end, eventually};
 const HOW_TO_GET: &str = "PgBouncer is missing; `apt-get install pgbouncer`";
 
 /// A `pgbouncer` of this test, with its own settings for parameters at startup.
-pub(crate) struct PgBouncer {
+pub struct PgBouncer {
     child: Child,
     folder: TempDir,
 }
 
 impl PgBouncer {
     /// `mode` is `session` or `transaction`.
-    pub(crate) fn in_front_of(server: &PostgresServer, mode: &str) -> Self {
+    pub fn in_front_of(server: &PostgresServer, mode: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().display();
         let settings = format!(
             "[databases]\npostgres = host={server} dbname=postgres\n\
              [pgbouncer]\npool_mode = {mode}\nunix_socket_dir = {path}\nlisten_port = 6432\n\
-             auth_type = trust\nauth_file = {path}/users\ndefault_pool_size = 4\n\
+             auth_type = trust\nauth_file = {path}/users\ndefault_pool_size = 8\n\
              logfile = {path}/log\n",
             server = server.socket_folder().display()
         );
@@ -47,7 +47,7 @@ impl PgBouncer {
         bouncer
     }
 
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         let folder = self.folder.path().display();
         format!("postgres:///postgres?user=desk&host={folder}&port=6432")
     }

@@ -13,19 +13,19 @@ use super::{end, eventually, signal};
 const HOW_TO_GET: &str = "PostgreSQL is missing; `apt-get install postgresql`";
 
 /// A `postgres` of this test.
-pub(crate) struct PostgresServer {
+pub struct PostgresServer {
     child: Child,
     folder: TempDir,
     settings: Vec<String>,
 }
 
 impl PostgresServer {
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         Self::with(&[])
     }
 
     /// Starts with settings as in its file: `["default_transaction_read_only=on"]`.
-    pub(crate) fn with(settings: &[&str]) -> Self {
+    pub fn with(settings: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         give_away(folder.path());
         let made = program("initdb", folder.path())
@@ -38,7 +38,7 @@ impl PostgresServer {
     }
 
     /// A replica of `primary`, which streams from it.
-    pub(crate) fn replica_of(primary: &Self) -> Self {
+    pub fn replica_of(primary: &Self) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         give_away(folder.path());
         let made = program("pg_basebackup", folder.path())
@@ -82,19 +82,19 @@ impl PostgresServer {
     }
 
     /// How many sessions of stores there have been, with `log_connections=on`.
-    pub(crate) fn sessions_of_stores(&self) -> usize {
+    pub fn sessions_of_stores(&self) -> usize {
         let of_a_store = "application_name=axum-idem";
         let log = self.log();
         log.lines().filter(|line| line.contains(of_a_store)).count()
     }
 
     /// The folder of its socket.
-    pub(crate) fn socket_folder(&self) -> &Path {
+    pub fn socket_folder(&self) -> &Path {
         self.folder.path()
     }
 
     /// Asks a role for its password from now on.
-    pub(crate) fn ask_for_password_of(&self, role: &str) {
+    pub fn ask_for_password_of(&self, role: &str) {
         let path = self.folder.path().join("data/pg_hba.conf");
         let rules = std::fs::read_to_string(&path).expect("its file");
         let rules = format!("local all {role} scram-sha-256\n{rules}");
@@ -103,12 +103,12 @@ impl PostgresServer {
     }
 
     /// Changes a setting of the running server.
-    pub(crate) fn set(&self, name: &str, value: &str) {
+    pub fn set(&self, name: &str, value: &str) {
         self.command(&format!("ALTER SYSTEM SET {name} = '{value}'"));
         self.reload();
     }
 
-    pub(crate) fn reset(&self, name: &str) {
+    pub fn reset(&self, name: &str) {
         self.command(&format!("ALTER SYSTEM RESET {name}"));
         self.reload();
     }
@@ -123,24 +123,24 @@ impl PostgresServer {
         });
     }
 
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         let folder = self.folder.path().display();
         format!("postgres:///postgres?user=desk&host={folder}")
     }
 
     /// Ends it as a crash does: nothing is written any more.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         signal(&self.child, "-QUIT");
         let _ = self.child.wait();
     }
 
-    pub(crate) fn start_again(&mut self) {
+    pub fn start_again(&mut self) {
         self.child = spawn(&self.folder, &self.settings);
         self.wait_until_up();
     }
 
     /// What `psql` prints for a statement, without ornament.
-    pub(crate) fn command(&self, statement: &str) -> String {
+    pub fn command(&self, statement: &str) -> String {
         self.try_command(statement).expect("postgres answers")
     }
 
@@ -157,7 +157,7 @@ impl PostgresServer {
     }
 
     /// Whether a text stands anywhere in what the server has written to disk.
-    pub(crate) fn has_on_disk(&self, text: &str) -> bool {
+    pub fn has_on_disk(&self, text: &str) -> bool {
         self.command("CHECKPOINT");
         super::is_in(self.folder.path(), text)
     }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 /// Passes bytes on, until it is told to lose some.
-pub(crate) struct Wire {
+pub struct Wire {
     port: u16,
     state: Arc<State>,
 }
@@ -25,7 +25,7 @@ struct State {
 }
 
 impl Wire {
-    pub(crate) async fn to(socket_folder: &Path) -> Self {
+    pub async fn to(socket_folder: &Path) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("bound").port();
         let state = Arc::new(State::default());
@@ -42,24 +42,24 @@ impl Wire {
         Self { port, state }
     }
 
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         let port = self.port;
         format!("postgres://desk@127.0.0.1:{port}/postgres?sslmode=disable")
     }
 
     /// Loses the reply with this number, counted from now and from 1, and closes its connection.
-    pub(crate) fn lose_reply(&self, number: usize) {
+    pub fn lose_reply(&self, number: usize) {
         self.state.lost.store(false, Ordering::SeqCst);
         self.state.loses.store(number, Ordering::SeqCst);
     }
 
     /// Whether that was done.
-    pub(crate) fn has_lost(&self) -> bool {
+    pub fn has_lost(&self) -> bool {
         self.state.lost.load(Ordering::SeqCst)
     }
 
     /// Loses every reply on the connections that there are, and leaves them open. New ones work.
-    pub(crate) fn go_dark(&self) {
+    pub fn go_dark(&self) {
         let made = self.state.made.load(Ordering::SeqCst);
         self.state.dark_to.store(made, Ordering::SeqCst);
     }

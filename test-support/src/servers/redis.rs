@@ -11,20 +11,20 @@ use super::{end, eventually, free_port, signal};
 const HOW_TO_GET: &str = "`redis-server` is missing; `apt-get install redis-server`";
 
 /// A `redis-server` of this test.
-pub(crate) struct RedisServer {
+pub struct RedisServer {
     child: Child,
     folder: TempDir,
-    pub(crate) port: u16,
+    pub port: u16,
     settings: Vec<String>,
 }
 
 impl RedisServer {
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         Self::with(&[])
     }
 
     /// Starts with settings as on the command line: `["--maxmemory", "4mb"]`.
-    pub(crate) fn with(settings: &[&str]) -> Self {
+    pub fn with(settings: &[&str]) -> Self {
         // Another process may take the port first.
         for _ in 0..5 {
             let folder = tempfile::tempdir().expect("a temporary folder");
@@ -53,31 +53,31 @@ impl RedisServer {
         })
     }
 
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
     /// `kill -9`.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         end(&mut self.child);
     }
 
     /// Starts again on the same port, with what is on disk.
-    pub(crate) fn start_again(&mut self) {
+    pub fn start_again(&mut self) {
         self.child = spawn(&self.folder, self.port, &self.settings);
         assert!(self.is_up(), "redis did not start again");
     }
 
-    pub(crate) fn stall(&self) {
+    pub fn stall(&self) {
         signal(&self.child, "-STOP");
     }
 
-    pub(crate) fn go_on(&self) {
+    pub fn go_on(&self) {
         signal(&self.child, "-CONT");
     }
 
     /// What `redis-cli` prints for a command.
-    pub(crate) fn command(&self, command: &[&str]) -> String {
+    pub fn command(&self, command: &[&str]) -> String {
         self.try_command(command).expect("redis answers")
     }
 
@@ -93,14 +93,14 @@ impl RedisServer {
     }
 
     /// A field of `INFO`.
-    pub(crate) fn info(&self, field: &str) -> Option<String> {
+    pub fn info(&self, field: &str) -> Option<String> {
         let all = self.command(&["INFO", "everything"]);
         let line = all.lines().find_map(|line| line.strip_prefix(field));
         Some(line?.strip_prefix(':')?.trim().to_owned())
     }
 
     /// How many commands clients have sent, without those that scripts call.
-    pub(crate) fn round_trips(&self) -> u64 {
+    pub fn round_trips(&self) -> u64 {
         const IN_SCRIPTS: [&str; 6] = ["getrange", "pttl", "time", "get", "set", "pexpire"];
         const OURS: [&str; 3] = ["info", "ping", "config|get"];
         let stats = self.command(&["INFO", "commandstats"]);
@@ -114,7 +114,7 @@ impl RedisServer {
     }
 
     /// Whether a text stands anywhere in what the server has written to disk.
-    pub(crate) fn has_on_disk(&self, text: &str) -> bool {
+    pub fn has_on_disk(&self, text: &str) -> bool {
         super::is_in(self.folder.path(), text)
     }
 }
@@ -140,15 +140,15 @@ fn spawn(folder: &TempDir, port: u16, settings: &[String]) -> Child {
 }
 
 /// A `redis-sentinel` of this test.
-pub(crate) struct Sentinel {
+pub struct Sentinel {
     child: Child,
     _folder: TempDir,
-    pub(crate) port: u16,
+    pub port: u16,
 }
 
 impl Sentinel {
     /// Watches `primary` under the name `trades`.
-    pub(crate) fn watching(primary: &RedisServer) -> Self {
+    pub fn watching(primary: &RedisServer) -> Self {
         for _ in 0..5 {
             let folder = tempfile::tempdir().expect("a temporary folder");
             let port = free_port();
@@ -189,12 +189,12 @@ impl Sentinel {
         panic!("redis-sentinel did not start on any port");
     }
 
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
     /// What it says about the primary it watches.
-    pub(crate) fn says(&self, field: &str) -> String {
+    pub fn says(&self, field: &str) -> String {
         let output = Command::new("redis-cli")
             .args(["-p", &self.port.to_string(), "SENTINEL", "MASTER", "trades"])
             .output()
@@ -212,7 +212,7 @@ impl Drop for Sentinel {
 }
 
 /// Three primaries that share the slots.
-pub(crate) fn cluster() -> Vec<RedisServer> {
+pub fn cluster() -> Vec<RedisServer> {
     let settings = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
     let nodes: Vec<_> = (0..3)
         .map(|_| {

@@ -1,0 +1,15 @@
+//! Servers, clients and stores that the tests and benches of this workspace share.
+//!
+//! Nothing here is published. A helper panics when it fails, because its caller is a test.
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate,
+    reason = "for the tests of this workspace only"
+)]
+
+pub mod http;
+pub mod servers;
+pub mod wrong;

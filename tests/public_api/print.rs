@@ -1,0 +1,23 @@
+//! Prints the public API that a file of rustdoc's JSON describes, one item a line.
+
+use std::error::Error;
+
+/// Traits that a stable program cannot name. They vary between nightly compilers.
+const UNSTABLE: [&str; 3] = ["Freeze", "StructuralPartialEq", "UnsafeUnpin"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let path = std::env::args_os()
+        .nth(1)
+        .ok_or("usage: print <rustdoc JSON>")?;
+    let api = public_api::Builder::from_rustdoc_json(path)
+        .omit_blanket_impls(true)
+        .build()?;
+    for item in api.items() {
+        let line = item.to_string();
+        let is_unstable = |name: &&str| line.contains(&format!("core::marker::{name} for "));
+        if !UNSTABLE.iter().any(|name| is_unstable(&name)) {
+            println!("{line}");
+        }
+    }
+    Ok(())
+}

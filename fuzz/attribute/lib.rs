@@ -1,44 +1,16 @@
 //! The attribute as a plain function. Its own crate can export nothing but the macro, so that this one
 //! is made of the same sources.
 
-#[path = "../../idem-macros/src/args.rs"]
-mod args;
-#[path = "../../idem-macros/src/arguments.rs"]
-mod arguments;
-#[path = "../../idem-macros/src/body_extractors.rs"]
-mod body_extractors;
-#[path = "../../idem-macros/src/check.rs"]
+#[path = "../../idem-macros/src/check/mod.rs"]
 mod check;
-#[path = "../../idem-macros/src/duration.rs"]
-mod duration;
-#[path = "../../idem-macros/src/expand.rs"]
+#[path = "../../idem-macros/src/expand/mod.rs"]
 mod expand;
-#[path = "../../idem-macros/src/fallback.rs"]
-mod fallback;
-#[path = "../../idem-macros/src/fingerprint.rs"]
-mod fingerprint;
-#[path = "../../idem-macros/src/form.rs"]
-mod form;
-#[path = "../../idem-macros/src/handler.rs"]
-mod handler;
-#[path = "../../idem-macros/src/mistakes.rs"]
-mod mistakes;
-#[path = "../../idem-macros/src/names.rs"]
-mod names;
-#[path = "../../idem-macros/src/patterns.rs"]
-mod patterns;
-#[path = "../../idem-macros/src/returns.rs"]
-mod returns;
-#[path = "../../idem-macros/src/scope.rs"]
-mod scope;
-#[path = "../../idem-macros/src/scope_names.rs"]
-mod scope_names;
-#[path = "../../idem-macros/src/statuses.rs"]
-mod statuses;
+#[path = "../../idem-macros/src/messages/mod.rs"]
+mod messages;
+#[path = "../../idem-macros/src/parse/mod.rs"]
+mod parse;
 #[path = "../../idem-macros/src/transform.rs"]
 mod transform;
-#[path = "../../idem-macros/src/words.rs"]
-mod words;
 
 use proc_macro2::TokenStream;
 

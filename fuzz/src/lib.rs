@@ -4,7 +4,7 @@
 //! and so do the tests of this crate, with the seeds and their mutations.
 
 mod attribute;
-#[path = "../../idem-runtime/src/canonical_json.rs"]
+#[path = "../../idem-runtime/src/request/canonical_json.rs"]
 mod canonical_json;
 mod json;
 mod key;

@@ -3,27 +3,13 @@
 //! Use it through `axum_idem::idempotent`: what it writes calls the runtime of that crate, at the
 //! same version.
 
-mod args;
-mod arguments;
-mod body_extractors;
 mod check;
-mod duration;
 mod expand;
-mod fallback;
-mod fingerprint;
-mod form;
-mod handler;
-mod mistakes;
-mod names;
-mod patterns;
-mod returns;
-mod scope;
-mod scope_names;
-mod statuses;
+mod messages;
+mod parse;
 #[cfg(test)]
 mod tests;
 mod transform;
-mod words;
 
 use crate::transform::transform;
 

@@ -2,10 +2,11 @@
 
 use proc_macro2::TokenStream;
 
-use crate::args::Args;
-use crate::handler::Handler;
-use crate::mistakes::Mistakes;
-use crate::{check, expand, fallback};
+use crate::check::signature as check;
+use crate::expand::{fallback, function as expand};
+use crate::messages::mistakes::Mistakes;
+use crate::parse::attribute::Args;
+use crate::parse::handler::Handler;
 
 /// Parses, checks and expands; where there are mistakes, the item is the one without the attribute.
 pub(crate) fn transform(arguments: TokenStream, item: TokenStream) -> (TokenStream, Mistakes) {

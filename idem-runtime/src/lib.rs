@@ -3,70 +3,43 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod admission;
-mod admitting;
-mod answer;
 mod attempt;
-mod background;
-mod backoff;
-mod canonical_json;
-mod claiming;
-mod deadline;
-mod deciding;
-mod decision;
-mod deferred;
-mod degraded;
-mod dialect;
-mod digest;
-mod fingerprint;
-mod heartbeat;
-mod idempotency;
-mod key;
-mod layer;
-mod lease;
-mod orphans;
-mod policy;
-mod problem;
+mod claim;
+mod handler;
 #[cfg(test)]
 mod properties;
-mod record_id;
-mod request_body;
-mod run;
-mod running;
-mod scope;
-mod settling;
+mod request;
+mod response;
+mod service;
+mod settings;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod trace;
-mod unwritten;
 
-pub use answer::DoNotRecord;
-pub use attempt::Attempt;
-pub use deferred::Deferred;
-pub use dialect::{Dialect, KeySyntax};
-pub use fingerprint::{Fingerprint, FingerprintDigest};
-pub use idempotency::{Idempotency, IdempotencyBuilder, OnStoreError};
-pub use key::IdempotencyKey;
-pub use layer::{IdempotencyFuture, IdempotencyService};
-pub use problem::Problem;
-pub use record_id::{ParseRecordIdError, RecordId};
-pub use scope::Scope;
-
-/// The target of every event.
-const TARGET: &str = "axum_idem";
+pub use attempt::handle::Attempt;
+pub use handler::deferred::Deferred;
+pub use request::fingerprint::{Fingerprint, FingerprintDigest};
+pub use request::key::IdempotencyKey;
+pub use request::record_id::{ParseRecordIdError, RecordId};
+pub use request::scope::Scope;
+pub use response::collect::DoNotRecord;
+pub use response::problem::Problem;
+pub use service::idempotency::{Idempotency, IdempotencyBuilder, OnStoreError};
+pub use service::layer::{IdempotencyFuture, IdempotencyService};
+pub use settings::dialect::{Dialect, KeySyntax};
 
 /// What generated code names, and nothing else does.
 #[doc(hidden)]
 pub mod __private {
     pub use axum::response::Response;
 
-    pub use crate::admission::{Admission, ScopePart};
-    pub use crate::deferred::{AnyState, Deferred, Headed, ReadsNoBody, Split, Via};
-    pub use crate::idempotency::AsIdempotency;
-    pub use crate::policy::{FingerprintMode, Policy, Statuses};
-    pub use crate::run::Answer;
-    pub use crate::scope::ScopeValue;
+    pub use crate::handler::admission::{Admission, ScopePart};
+    pub use crate::handler::deferred::{AnyState, Deferred, Headed, ReadsNoBody, Split, Via};
+    pub use crate::handler::run::Answer;
+    pub use crate::request::scope::ScopeValue;
+    pub use crate::service::idempotency::AsIdempotency;
+    pub use crate::settings::policy::{FingerprintMode, Policy, Statuses};
 
     /// Names the type that a handler returns, where nothing is ever returned.
     ///

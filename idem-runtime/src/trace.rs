@@ -5,7 +5,10 @@ use std::fmt;
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Span};
 
-use crate::record_id::RecordId;
+use crate::request::record_id::RecordId;
+
+/// The target of every event.
+pub(crate) const TARGET: &str = "axum_idem";
 
 /// What was decided about a request, or how its attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,9 +85,9 @@ fn is_anybody_listening() -> bool {
 
 /// Reports how an attempt ended.
 pub(crate) fn report(endpoint: &'static str, id: Option<&RecordId>, outcome: Outcome) {
-    if tracing::enabled!(target: crate::TARGET, Level::DEBUG) {
+    if tracing::enabled!(target: TARGET, Level::DEBUG) {
         let record = id.map(RecordId::short).map(tracing::field::display);
-        tracing::debug!(target: crate::TARGET, endpoint, outcome = outcome.as_str(), record);
+        tracing::debug!(target: TARGET, endpoint, outcome = outcome.as_str(), record);
     }
 }
 

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
 use syn::{Expr, ExprLit, Lit, LitStr};
 
-use crate::duration::from_expr;
+use crate::parse::duration::from_expr;
 
 fn read(text: &str) -> Result<u64, String> {
     let value = Expr::Lit(ExprLit {

@@ -10,7 +10,7 @@ mod entries;
 mod expansions;
 mod messages;
 
-use crate::mistakes::Mistakes;
+use crate::messages::mistakes::Mistakes;
 
 /// What `#[idempotent(arguments)] item` becomes, and what is told.
 fn transform(arguments: &str, item: &str) -> (String, Mistakes) {

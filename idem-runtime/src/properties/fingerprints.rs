@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use http::{Request, header};
 
-use crate::fingerprint::{Fingerprint, FingerprintDigest};
-use crate::policy::FingerprintMode;
+use crate::request::fingerprint::{Fingerprint, FingerprintDigest};
+use crate::settings::policy::FingerprintMode;
 
 const METHODS: [&str; 2] = ["POST", "POSTa"];
 const PATHS: [&str; 5] = ["/", "/a", "/aa", "/a/", "/%3F"];

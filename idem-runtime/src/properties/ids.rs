@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::record_id::RecordId;
-use crate::scope::Scope;
+use crate::request::record_id::RecordId;
+use crate::request::scope::Scope;
 
 /// Every text of up to two of these: letters, and what a careless join would put between parts.
 fn texts() -> Vec<String> {

@@ -7,7 +7,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::canonical_json::Document;
+use crate::request::canonical_json::Document;
 
 fn value(input: &[u8]) -> Option<Vec<u8>> {
     let mut form = Vec::new();

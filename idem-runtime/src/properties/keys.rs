@@ -4,8 +4,8 @@ use http::{HeaderMap, HeaderValue};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::dialect::{Dialect, KeySyntax};
-use crate::key::parse;
+use crate::request::key::parse;
+use crate::settings::dialect::{Dialect, KeySyntax};
 
 fn read(line: &[u8], syntax: KeySyntax) -> Result<String, &'static str> {
     let dialect = Dialect::default().key_syntax(syntax);

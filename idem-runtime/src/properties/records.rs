@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::fingerprint::Fingerprint;
+use crate::request::fingerprint::Fingerprint;
 use crate::store::Record;
 
 prop_compose! {

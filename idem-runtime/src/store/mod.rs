@@ -25,9 +25,9 @@ pub use record::{DecodeError, Record};
 pub use redis::{RedisStore, RedisStoreBuilder};
 use tokio::sync::Notify;
 
-use crate::fingerprint::Fingerprint;
-pub use crate::policy::OnUnknown;
-use crate::record_id::RecordId;
+use crate::request::fingerprint::Fingerprint;
+use crate::request::record_id::RecordId;
+pub use crate::settings::policy::OnUnknown;
 
 /// Where claims and records live.
 ///

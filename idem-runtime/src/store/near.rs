@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::millis::bounded;
 use super::{Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreFuture};
-use crate::record_id::RecordId;
+use crate::request::record_id::RecordId;
 
 /// What moka takes for an entry, beside the record's own bytes.
 const KEEP: usize = 300;

@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use crate::fingerprint::Fingerprint;
+use crate::request::fingerprint::Fingerprint;
 
 /// What a settled attempt left: an answer to replay, or the note that it was not kept.
 ///

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::fault_mix::FaultMix;
-use crate::record_id::RecordId;
+use crate::request::record_id::RecordId;
 use crate::store::{
     Claim, Claimed, DecodeError, Entry, Holder, Record, Settled, Store, StoreError, StoreFuture,
 };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::record_id::RecordId;
+use crate::request::record_id::RecordId;
 use crate::store::{Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreFuture};
 
 /// The handles of the store under test: one twice, or two.

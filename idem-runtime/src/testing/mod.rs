@@ -57,7 +57,7 @@ pub use self::fault_mix::FaultMix;
 pub use self::fault_store::{Fault, FaultStore, Operation};
 use self::handles::Handles;
 use self::subject::Subject;
-use crate::record_id::RecordId;
+use crate::request::record_id::RecordId;
 use crate::store::Store;
 
 type Pause = dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::handles::Handles;
 use super::{Pause, Violation};
-use crate::fingerprint::Fingerprint;
-use crate::record_id::RecordId;
+use crate::request::fingerprint::Fingerprint;
+use crate::request::record_id::RecordId;
 use crate::store::{
     Claim, Claimed, Entry, Holder, OnUnknown, Owner, Record, Settled, Store, StoreError,
 };

@@ -48,7 +48,7 @@ impl Budget {
         let evicted = self.evicted.fetch_add(1, Ordering::Relaxed) + 1;
         if evicted.is_power_of_two() {
             tracing::warn!(
-                target: crate::TARGET,
+                target: crate::trace::TARGET,
                 evicted,
                 "the memory store is full and drops its oldest records; their retries run again"
             );

@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
-use crate::fingerprint::Fingerprint;
-use crate::record_id::RecordId;
+use crate::request::fingerprint::Fingerprint;
+use crate::request::record_id::RecordId;
 use crate::store::millis::bounded;
 use crate::store::{Claim, Holder, Owner};
 

@@ -19,8 +19,8 @@ use self::claims::{Claims, Held, Shard};
 use self::records::{Kept, Records};
 use super::millis::bounded;
 use super::{Changed, Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreFuture};
-use crate::policy::OnUnknown;
-use crate::record_id::RecordId;
+use crate::request::record_id::RecordId;
+use crate::settings::policy::OnUnknown;
 
 /// Keeps claims and records in this process, with nothing to install.
 ///
@@ -289,7 +289,7 @@ impl Inner {
             record
         } else {
             tracing::warn!(
-                target: crate::TARGET,
+                target: crate::trace::TARGET,
                 record = %id.short(),
                 bytes = record.as_bytes().len(),
                 "an answer is larger than the whole memory store and is not kept"

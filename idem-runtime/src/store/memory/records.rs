@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::claims::DigestHasher;
 use super::sync::{Mutex, MutexGuard, may_switch};
-use crate::record_id::RecordId;
+use crate::request::record_id::RecordId;
 use crate::store::Record;
 use crate::store::millis::bounded;
 

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use http::{HeaderMap, StatusCode};
 
 use super::*;
-use crate::fingerprint::Fingerprint;
-use crate::scope::Scope;
+use crate::request::fingerprint::Fingerprint;
+use crate::request::scope::Scope;
 use crate::store::Owner;
 
 pub(super) const LEASE: Duration = Duration::from_secs(30);

@@ -5,7 +5,7 @@
 use bytes::{Buf, Bytes};
 
 use super::statements::VERSION;
-use crate::fingerprint::Fingerprint;
+use crate::request::fingerprint::Fingerprint;
 use crate::store::millis::from_millis;
 use crate::store::{Claimed, DecodeError, Entry, Record, StoreError};
 

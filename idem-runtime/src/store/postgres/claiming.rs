@@ -95,7 +95,7 @@ mod tests {
     use sha2::{Digest, Sha256};
 
     use super::*;
-    use crate::record_id::RecordId;
+    use crate::request::record_id::RecordId;
 
     /// Versions of the library share a table: another body takes another number in `Table::claim`.
     #[test]

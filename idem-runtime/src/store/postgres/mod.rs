@@ -28,7 +28,7 @@ use self::session::Session;
 use self::statements::{Statements, whole_millis};
 use self::table::Table;
 use super::{Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreError, StoreFuture};
-use crate::record_id::RecordId;
+use crate::request::record_id::RecordId;
 
 /// How often a statement is sent while races or broken connections are in the way.
 const TRIES: usize = 12;

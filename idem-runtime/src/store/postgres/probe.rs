@@ -14,8 +14,8 @@ use super::setup::probe_error;
 use super::statements::{self, Statements};
 use super::table::Table;
 use super::{Query, row};
-use crate::fingerprint::Fingerprint;
-use crate::record_id::RecordId;
+use crate::request::fingerprint::Fingerprint;
+use crate::request::record_id::RecordId;
 use crate::store::{Claim, Claimed, Holder, Owner, StoreError};
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::Query;
 use super::answer::seen;
 use super::table::Table;
-use crate::policy::OnUnknown;
-use crate::record_id::RecordId;
+use crate::request::record_id::RecordId;
+use crate::settings::policy::OnUnknown;
 pub(super) use crate::store::millis::millis as whole_millis;
 use crate::store::{Claim, Holder};
 

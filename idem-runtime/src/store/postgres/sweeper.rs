@@ -67,9 +67,11 @@ pub(super) fn start(inner: &Arc<Inner>, pause: Duration) {
 
 async fn sweep_once(store: &Weak<Inner>) -> Option<()> {
     match store.upgrade()?.sweep().await {
-        Ok(removed) => tracing::debug!(target: crate::TARGET, removed, "expired rows were removed"),
+        Ok(removed) => {
+            tracing::debug!(target: crate::trace::TARGET, removed, "expired rows were removed")
+        }
         Err(error) => tracing::warn!(
-            target: crate::TARGET,
+            target: crate::trace::TARGET,
             error = &error as &dyn std::error::Error,
             "expired rows could not be removed; the next sweep tries again"
         ),

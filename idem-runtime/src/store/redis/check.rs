@@ -57,7 +57,7 @@ fn policy(memory: &Value, address: &str) -> Result<(), Failure> {
     match field(memory, "maxmemory_policy") {
         None => {
             tracing::warn!(
-                target: crate::TARGET,
+                target: crate::trace::TARGET,
                 "redis at {address} does not tell its maxmemory-policy; \
                  with any but `noeviction` it drops claims, and handlers run twice"
             );

@@ -30,8 +30,8 @@ use self::server::{Replicas, Request, Sent};
 use self::servers::Servers;
 use super::millis::millis;
 use super::{Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreError, StoreFuture};
-use crate::policy::OnUnknown;
-use crate::record_id::RecordId;
+use crate::request::record_id::RecordId;
+use crate::settings::policy::OnUnknown;
 
 /// Keeps claims and records in Redis (6 or later) or Valkey: one server, one behind Sentinel, or a
 /// cluster.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use redis::Value;
 
-use crate::fingerprint::Fingerprint;
+use crate::request::fingerprint::Fingerprint;
 use crate::store::{Claimed, DecodeError, Entry, Record, Settled, StoreError};
 
 // As in `lua/head.lua`.

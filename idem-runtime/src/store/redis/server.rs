@@ -185,7 +185,7 @@ async fn make(client: Client, address: Arc<str>, limit: Duration) -> Result<Conn
         Ok(Err(failure)) => failure,
         Err(_) => Failure::Connect(Arc::new(ConnectError::Silent(address, limit))),
     };
-    tracing::debug!(target: crate::TARGET, ?failure, "no connection to redis");
+    tracing::debug!(target: crate::trace::TARGET, ?failure, "no connection to redis");
     let at = Instant::now();
     Err(Failed { failure, at })
 }

@@ -224,7 +224,7 @@ impl Servers {
                 Ok(false) => {}
                 Err(failure) => {
                     let error = &crate::store::StoreError::from(failure);
-                    tracing::debug!(target: crate::TARGET, error = error as &dyn std::error::Error, "nobody says which redis server is in charge");
+                    tracing::debug!(target: crate::trace::TARGET, error = error as &dyn std::error::Error, "nobody says which redis server is in charge");
                 }
             }
             tokio::time::sleep(PAUSE).await;
@@ -294,7 +294,7 @@ impl Servers {
                 Ok(Err(unfit @ Failure::Unfit(_))) => Err(unfit),
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(_)) | Err(_) => {
-                    tracing::debug!(target: crate::TARGET, "a redis replica could not be checked");
+                    tracing::debug!(target: crate::trace::TARGET, "a redis replica could not be checked");
                     Ok(())
                 }
             }
@@ -306,7 +306,7 @@ impl Servers {
         if let Err(failure) = self.check_replicas().await {
             let error = &crate::store::StoreError::from(failure);
             tracing::error!(
-                target: crate::TARGET,
+                target: crate::trace::TARGET,
                 error = error as &dyn std::error::Error,
                 "a redis replica is not fit; when it is promoted, its keys get 503"
             );

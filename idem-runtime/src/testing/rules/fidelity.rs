@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::super::Violation;
 use super::super::subject::{FIRST, LONG, Subject, claim, ensure, record, same, settled};
-use crate::record_id::RecordId;
+use crate::request::record_id::RecordId;
 use crate::store::{Entry, Record, Settled};
 
 const RULE: u8 = 9;

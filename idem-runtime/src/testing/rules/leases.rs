@@ -7,7 +7,7 @@ use super::super::subject::{
     FIRST, LONG, OTHER, RESOLUTION, Subject, Under, broken, claim, ensure, holding, record, same,
     settled,
 };
-use crate::record_id::RecordId;
+use crate::request::record_id::RecordId;
 use crate::store::{Claimed, Entry, Settled};
 
 const RULE: u8 = 3;

@@ -10,7 +10,7 @@ use super::super::Violation;
 use super::super::subject::{
     FIRST, LONG, OTHER, Subject, Under, broken, claim, record, same, settled,
 };
-use crate::record_id::RecordId;
+use crate::request::record_id::RecordId;
 use crate::store::{Claimed, Settled};
 
 const RULE: u8 = 1;

@@ -2,7 +2,7 @@
 
 use super::super::subject::{LONG, Subject, broken, claim, record, settled};
 use super::super::{Damage, Violation};
-use crate::record_id::RecordId;
+use crate::request::record_id::RecordId;
 use crate::store::{Settled, StoreError};
 
 const RULE: u8 = 6;

@@ -8,7 +8,7 @@ use super::super::Violation;
 use super::super::subject::{
     FIRST, LONG, Subject, Under, Won, broken, claim, ensure, holding, record, same, settled,
 };
-use crate::record_id::RecordId;
+use crate::request::record_id::RecordId;
 use crate::store::{Changed, Claim, Claimed, Settled};
 
 const RULE: u8 = 1;

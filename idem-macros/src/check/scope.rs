@@ -1,0 +1,299 @@
+//! Reads the value of `scope`: whose key it is.
+
+use proc_macro2::{Delimiter, Group, Ident, TokenStream};
+use quote::{ToTokens, quote};
+use syn::punctuated::Punctuated;
+use syn::spanned::Spanned as _;
+use syn::{Expr, ExprCall, ExprIndex, Lit, LitStr, Token};
+
+use crate::check::scope_names::{Names, not_at_once, root};
+use crate::expand::parameters::{Arguments, Opened, local};
+use crate::messages::mistakes::Mistakes;
+use crate::messages::words::code;
+use crate::parse::handler::Handler;
+use crate::parse::names;
+
+/// One part of a scope.
+pub(crate) enum Part {
+    Global,
+    Token,
+    Header(LitStr),
+    /// An expression over the handler's arguments.
+    Value(Box<Expr>),
+}
+
+/// What the choices are, for a message.
+pub(crate) const CHOICES: &str = "`token` (the `Authorization` header), `header(\"x-workspace-id\")`, \
+     `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`";
+
+/// Reads the parts of a scope, a tuple being one part after the other.
+pub(crate) fn parts(value: &Expr, handler: &Handler, mistakes: &mut Mistakes) -> Vec<Part> {
+    let names = Names::of(handler);
+    match value {
+        Expr::Paren(inner) => parts(&inner.expr, handler, mistakes),
+        Expr::Group(inner) => parts(&inner.expr, handler, mistakes),
+        Expr::Tuple(tuple) if tuple.elems.is_empty() => {
+            mistakes.at(tuple, format!("this scope is empty; write {CHOICES}"));
+            Vec::new()
+        }
+        Expr::Tuple(tuple) => {
+            let mut problems = Mistakes::default();
+            let differs = tuple.elems.iter().any(|element| differs(element, &names));
+            let mut parts = Vec::new();
+            for element in &tuple.elems {
+                parts.extend(part(element, true, differs, &names, &mut problems));
+            }
+            if problems.is_empty() && !differs {
+                problems.at(tuple, same_for_all());
+            }
+            mistakes.append(problems);
+            parts
+        }
+        value => {
+            let differs = differs(value, &names);
+            let part = part(value, false, differs, &names, mistakes);
+            part.into_iter().collect()
+        }
+    }
+}
+
+fn same_for_all() -> String {
+    format!(
+        "this scope is the same for every caller, because it names no argument of the handler; \
+         write {CHOICES}"
+    )
+}
+
+/// Whether a part of a scope names a built-in or an argument of the handler. `global` does not
+/// differ between callers, but says so.
+fn differs(value: &Expr, names: &Names) -> bool {
+    let is_built_in = |name: &Ident| {
+        ["token", "global", "header"]
+            .iter()
+            .any(|word| name == word)
+    };
+    let variables = names::variables(value);
+    variables
+        .iter()
+        .any(|name| names.bound(&name.to_string()) || is_built_in(name))
+}
+
+fn part(
+    value: &Expr,
+    in_tuple: bool,
+    differs: bool,
+    names: &Names,
+    mistakes: &mut Mistakes,
+) -> Option<Part> {
+    match value {
+        Expr::Path(path) if path.path.is_ident("token") && !names.bound("token") => {
+            return Some(Part::Token);
+        }
+        Expr::Path(path) if path.path.is_ident("global") && !names.bound("global") => {
+            return Some(Part::Global);
+        }
+        Expr::Path(path) if path.path.is_ident("header") && !names.bound("header") => {
+            mistakes.at(
+                value,
+                "`header` needs a name; write `header(\"x-workspace-id\")`",
+            );
+            return None;
+        }
+        Expr::Call(call) => {
+            if let Some(result) = built_in_call(call, names) {
+                return mistakes.take(result);
+            }
+        }
+        Expr::Lit(literal) => {
+            if let Some(problem) = literal_problem(&literal.lit, in_tuple, names) {
+                mistakes.at(value, problem);
+                return None;
+            }
+        }
+        Expr::Index(index) => {
+            if let Some(problem) = header_of_a_map(index, names) {
+                mistakes.at(value, problem);
+                return None;
+            }
+        }
+        Expr::Array(list) if !list.elems.is_empty() => {
+            mistakes.at(value, not_a_tuple(&list.elems));
+            return None;
+        }
+        Expr::Macro(list) if list.mac.path.is_ident("vec") => {
+            let parts = list
+                .mac
+                .parse_body_with(Punctuated::<Expr, Token![,]>::parse_terminated);
+            if let Ok(parts) = parts {
+                mistakes.at(value, not_a_tuple(&parts));
+                return None;
+            }
+        }
+        Expr::Tuple(_) if in_tuple => {
+            let message =
+                "all parts of a scope stand in one tuple; leave the inner parentheses out";
+            mistakes.at(value, message);
+            return None;
+        }
+        _ => {}
+    }
+    let problem = names
+        .built_in_inside(value)
+        .or_else(|| names.unknown("scope", value, differs))
+        .or_else(|| not_at_once("scope", value));
+    if let Some(problem) = problem {
+        mistakes.push(problem);
+        return None;
+    }
+    if !differs && !in_tuple {
+        mistakes.at(value, same_for_all());
+        return None;
+    }
+    Some(Part::Value(Box::new(value.clone())))
+}
+
+/// `headers["x-tenant"]`: the value of a header is no `Display`, but a scope of its own.
+fn header_of_a_map(index: &ExprIndex, names: &Names) -> Option<String> {
+    let Expr::Lit(literal) = &*index.index else {
+        return None;
+    };
+    let Lit::Str(name) = &literal.lit else {
+        return None;
+    };
+    let map = root(&index.expr)?.to_string();
+    (map.contains("header") && names.bound(&map)).then(|| {
+        let name = name.value();
+        format!("the value of a header is not `Display`; write `header(\"{name}\")`")
+    })
+}
+
+fn not_a_tuple(parts: &Punctuated<Expr, Token![,]>) -> String {
+    let written = match parts.first() {
+        Some(only) if parts.len() == 1 => code(only),
+        _ => code(quote!((#parts))),
+    };
+    format!("the parts of a scope stand in a tuple; write `{written}`")
+}
+
+fn built_in_call(call: &ExprCall, names: &Names) -> Option<syn::Result<Part>> {
+    let Expr::Path(path) = &*call.func else {
+        return None;
+    };
+    let name = path.path.get_ident()?.to_string();
+    if names.bound(&name) {
+        return None;
+    }
+    match name.as_str() {
+        "header" => Some(header(call)),
+        "token" | "global" => Some(Err(syn::Error::new_spanned(
+            call,
+            format!("`{name}` takes nothing in parentheses; write `{name}`"),
+        ))),
+        _ => None,
+    }
+}
+
+fn header(call: &ExprCall) -> syn::Result<Part> {
+    const HOW: &str =
+        "`header` takes one header name in quotes; write `header(\"x-workspace-id\")`";
+    let (1, Some(Expr::Lit(literal))) = (call.args.len(), call.args.first()) else {
+        return Err(syn::Error::new_spanned(call, HOW));
+    };
+    let Lit::Str(name) = &literal.lit else {
+        return Err(syn::Error::new_spanned(literal, HOW));
+    };
+    let value = name.value();
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if value.is_empty() {
+        return Err(syn::Error::new_spanned(name, HOW));
+    }
+    if !value.bytes().all(is_token) {
+        return Err(syn::Error::new_spanned(
+            name,
+            format!(
+                "`{value}` cannot be the name of a header; use letters, digits and `-`, such as `\"x-workspace-id\"`"
+            ),
+        ));
+    }
+    Ok(Part::Header(name.clone()))
+}
+
+/// A literal is the same for every caller, and a name in quotes was meant without them.
+fn literal_problem(literal: &Lit, in_tuple: bool, names: &Names) -> Option<String> {
+    if let Lit::Str(text) = literal {
+        let text = text.value();
+        let meant = match text.to_lowercase().as_str() {
+            "authorization" => Some("token"),
+            "token" | "global" => Some(text.as_str()),
+            _ => {
+                let value = syn::parse_str(&text).ok();
+                let root = value.as_ref().and_then(root).map(ToString::to_string);
+                root.is_some_and(|root| names.bound(&root))
+                    .then_some(text.as_str())
+            }
+        };
+        if let Some(meant) = meant {
+            return Some(format!("a scope stands without quotes; write `{meant}`"));
+        }
+        if !in_tuple && text.contains('-') {
+            return Some(format!("a header's scope is written `header(\"{text}\")`"));
+        }
+    }
+    (!in_tuple).then(same_for_all)
+}
+
+impl Part {
+    /// The variables that the part names.
+    pub(crate) fn names(&self) -> Vec<Ident> {
+        match self {
+            Self::Value(value) => names::variables(value),
+            Self::Global | Self::Token | Self::Header(_) => Vec::new(),
+        }
+    }
+
+    /// The call that adds this part to the scope.
+    pub(crate) fn expand(&self, arguments: &Arguments<'_>) -> TokenStream {
+        match self {
+            Self::Global => quote!(.global()),
+            Self::Token => quote!(.token()),
+            Self::Header(name) => quote!(.header(#name)),
+            Self::Value(value) => {
+                let part = local("__idem_value");
+                let (opened, value) = arguments.opened(value, &self.names());
+                let reference = match value {
+                    Opened::Reference(reference) => reference,
+                    Opened::Value(value) => reference_to(&value),
+                };
+                if opened.is_empty() {
+                    quote!(.value(|#part| #part.is(#reference)))
+                } else {
+                    quote!(.value(|#part| { #opened #part.is(#reference) }))
+                }
+            }
+        }
+    }
+}
+
+/// `&value`, spanned so that a complaint about its type points at the user's expression.
+pub(crate) fn reference_to(value: &Expr) -> TokenStream {
+    let and = syn::Token![&](value.span());
+    let binds_tighter = matches!(
+        value,
+        Expr::Path(_)
+            | Expr::Field(_)
+            | Expr::MethodCall(_)
+            | Expr::Call(_)
+            | Expr::Index(_)
+            | Expr::Lit(_)
+            | Expr::Macro(_)
+            | Expr::Paren(_)
+            | Expr::Reference(_)
+    );
+    let tokens = value.to_token_stream();
+    if binds_tighter {
+        return quote!(#and #tokens);
+    }
+    let mut parentheses = Group::new(Delimiter::Parenthesis, tokens);
+    parentheses.set_span(value.span());
+    quote!(#and #parentheses)
+}

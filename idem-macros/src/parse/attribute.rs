@@ -1,0 +1,375 @@
+//! Parses what stands inside `#[idempotent(…)]`, one argument after the other.
+
+use proc_macro2::{Ident, Span, TokenStream, TokenTree};
+use quote::ToTokens as _;
+use syn::ext::IdentExt as _;
+use syn::parse::{ParseStream, Parser as _};
+use syn::{Expr, Lit, LitBool, LitStr, Path, Token};
+
+use crate::messages::mistakes::Mistakes;
+use crate::messages::words::{all_of, nearest, one_of};
+use crate::parse::argument_form::{Form, example, form, with_underscores};
+use crate::parse::duration;
+use crate::parse::fingerprint::Fingerprint;
+use crate::parse::statuses::Statuses;
+
+const NAMES: [&str; 10] = [
+    "scope",
+    "ttl",
+    "required",
+    "record",
+    "record_rejections",
+    "in_flight",
+    "on_unknown",
+    "fingerprint",
+    "runtime",
+    "crate",
+];
+
+/// The arguments as they were given; what is left out has its default in the runtime.
+#[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each flag")]
+pub(crate) struct Args {
+    pub(crate) scope: Option<Expr>,
+    pub(crate) ttl_millis: Option<u64>,
+    pub(crate) required: bool,
+    pub(crate) record: Option<Statuses>,
+    pub(crate) record_rejections: bool,
+    pub(crate) wait_millis: Option<u64>,
+    pub(crate) hold_unknown: bool,
+    pub(crate) fingerprint: Option<Fingerprint>,
+    pub(crate) runtime: Option<Expr>,
+    pub(crate) facade: Option<Path>,
+    /// A `scope` was meant, if not written well; its absence is then no second mistake.
+    pub(crate) scope_is_meant: bool,
+    given: Vec<Ident>,
+}
+
+impl Args {
+    /// Reads all arguments; a mistake in one does not keep the next from being read.
+    pub(crate) fn parse(tokens: TokenStream, mistakes: &mut Mistakes) -> Self {
+        let mut args = Self {
+            scope_is_meant: mentions_scope(tokens.clone()),
+            ..Self::default()
+        };
+        let parser = |input: ParseStream<'_>| {
+            while !input.is_empty() {
+                args.parse_one(input, mistakes);
+            }
+            Ok(())
+        };
+        if let Err(error) = parser.parse2(tokens) {
+            mistakes.push(error);
+        }
+        args
+    }
+
+    fn parse_one(&mut self, input: ParseStream<'_>, mistakes: &mut Mistakes) {
+        let Ok(name) = input.call(Ident::parse_any) else {
+            let span = input.span();
+            let quoted = input.parse::<Option<LitStr>>().ok().flatten();
+            match quoted.filter(|name| NAMES.contains(&&*name.value())) {
+                Some(name) => {
+                    let written = example(&name.value());
+                    let message = format!("an argument stands without quotes; write `{written}`");
+                    mistakes.at(name, message);
+                }
+                None => mistakes.at_span(span, format!("expected an argument: {}", one_of(NAMES))),
+            }
+            return skip_argument(input);
+        };
+        if input.peek(Token![.]) && !self.given.is_empty() {
+            mistakes.at(
+                name,
+                "several parts of a scope stand in a tuple; write `scope = (user.account, user.id)`",
+            );
+            return skip_argument(input);
+        }
+        if input.peek(Token![-]) {
+            let name = with_underscores(&name, input);
+            if self.is_known(&name, mistakes) {
+                mistakes.at(&name, format!("this is written `{name}`"));
+            }
+            return skip_argument(input);
+        }
+        match form(&name, input) {
+            Ok(form) => self.set(&name, form, mistakes),
+            Err(error) => {
+                if self.is_known(&name, mistakes) {
+                    mistakes.push(error);
+                }
+                return skip_argument(input);
+            }
+        }
+        if input.is_empty()
+            || input
+                .parse::<Option<Token![,]>>()
+                .is_ok_and(|comma| comma.is_some())
+        {
+            return;
+        }
+        mistakes.at_span(input.span(), "expected a comma before the next argument");
+        if !input.peek(syn::Ident::peek_any) {
+            skip_argument(input);
+        }
+    }
+
+    fn set(&mut self, name: &Ident, form: Form, mistakes: &mut Mistakes) {
+        if !self.is_known(name, mistakes) || !self.is_first(name, mistakes) {
+            return;
+        }
+        let argument = name.unraw().to_string();
+        match argument.as_str() {
+            "required" => self.required = is_flag(name, &form, mistakes),
+            "record_rejections" => self.record_rejections = is_flag(name, &form, mistakes),
+            _ => {
+                if let Some(value) = value(name, &argument, form, mistakes) {
+                    self.set_value(&argument, value, mistakes);
+                }
+            }
+        }
+    }
+
+    fn set_value(&mut self, argument: &str, value: Expr, mistakes: &mut Mistakes) {
+        match argument {
+            "scope" => self.scope = Some(value),
+            "ttl" => self.ttl_millis = mistakes.take(duration::from_expr("ttl", "24h", &value)),
+            "record" => self.record = Statuses::from_expr(&value, mistakes),
+            "in_flight" => self.wait_millis = mistakes.take(in_flight(&value)).flatten(),
+            "on_unknown" => {
+                let hold = mistakes.take(choice("on_unknown", ["rerun", "hold"], &value));
+                self.hold_unknown = hold == Some("hold");
+            }
+            "fingerprint" => self.fingerprint = Fingerprint::from_expr(&value, mistakes),
+            "runtime" => self.runtime = Some(value),
+            _ => self.facade = mistakes.take(facade(value)),
+        }
+    }
+
+    fn is_known(&mut self, name: &Ident, mistakes: &mut Mistakes) -> bool {
+        let given = name.unraw().to_string();
+        if NAMES.contains(&given.as_str()) {
+            return true;
+        }
+        let meant = other_word(&given).or_else(|| nearest(&given, NAMES));
+        if let Some(place) = of_the_service(&given) {
+            mistakes.at(
+                name,
+                format!("`{given}` is set for the whole service, and not here; write `{place}`"),
+            );
+        } else if let Some(meant) = meant {
+            self.scope_is_meant |= meant == "scope";
+            mistakes.at(
+                name,
+                format!(
+                    "unknown argument `{given}`; did you mean `{meant}`? the arguments are {}",
+                    all_of(NAMES)
+                ),
+            );
+        } else if matches!(given.as_str(), "token" | "global" | "header") {
+            self.scope_is_meant = true;
+            mistakes.at(
+                name,
+                format!(
+                    "`{given}` is a value of `scope`; write `scope = {given}{}`",
+                    match given.as_str() {
+                        "header" => "(\"x-workspace-id\")",
+                        _ => "",
+                    }
+                ),
+            );
+        } else {
+            mistakes.at(
+                name,
+                format!(
+                    "unknown argument `{given}`; the arguments are {}",
+                    all_of(NAMES)
+                ),
+            );
+        }
+        false
+    }
+
+    fn is_first(&mut self, name: &Ident, mistakes: &mut Mistakes) -> bool {
+        if let Some(first) = self.given.iter().find(|given| *given == name) {
+            mistakes.at(name, format!("`{name}` is given twice; keep one of them"));
+            mistakes.at(first, format!("`{name}` is given here first"));
+            return false;
+        }
+        self.given.push(name.clone());
+        true
+    }
+}
+
+/// What other libraries call it.
+fn other_word(given: &str) -> Option<&'static str> {
+    Some(match given {
+        "expires" | "expiry" | "expiration" | "lifetime" | "retention" | "timeout" => "ttl",
+        "user" | "tenant" | "owner" | "key" => "scope",
+        "status" | "statuses" | "cache" => "record",
+        "conflict" | "on_conflict" | "concurrent" | "wait" => "in_flight",
+        "store" | "storage" | "engine" => "runtime",
+        "hash" | "body" => "fingerprint",
+        "mandatory" | "optional" | "key_required" => "required",
+        _ => return None,
+    })
+}
+
+/// What the service sets and not the endpoint, and where.
+fn of_the_service(given: &str) -> Option<String> {
+    const OF_THE_DIALECT: [&str; 9] = [
+        "documentation",
+        "key_header",
+        "key_rule",
+        "key_syntax",
+        "max_key_len",
+        "min_key_len",
+        "mismatch",
+        "no_replay_header",
+        "replay_header",
+    ];
+    const OF_THE_BUILDER: [&str; 7] = [
+        "body_timeout",
+        "dialect",
+        "lease",
+        "max_recorded_body",
+        "namespace",
+        "on_store_error",
+        "store_timeout",
+    ];
+    if OF_THE_DIALECT.contains(&given) {
+        return Some(format!("Dialect::ietf().{given}(…)"));
+    }
+    let builder = OF_THE_BUILDER.contains(&given);
+    builder.then(|| format!("Idempotency::builder().{given}(…)"))
+}
+
+/// Whether a `scope` was written, however: its absence is no second mistake.
+fn mentions_scope(tokens: TokenStream) -> bool {
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Ident(name) => name == "scope",
+        TokenTree::Group(group) => mentions_scope(group.stream()),
+        TokenTree::Literal(literal) => literal.to_string() == "\"scope\"",
+        TokenTree::Punct(_) => false,
+    })
+}
+
+fn is_flag(name: &Ident, form: &Form, mistakes: &mut Mistakes) -> bool {
+    match form {
+        Form::Alone => return true,
+        Form::Called(paren) => mistakes.at_span(
+            paren.span.join(),
+            format!("`{name}` takes no value; write `{name}` alone"),
+        ),
+        Form::Assigned(value) if is_false(value) => mistakes.at(
+            value,
+            format!("`{name}` takes no value; leave it out, for it is off by itself"),
+        ),
+        Form::Assigned(value) => mistakes.at(
+            value,
+            format!("`{name}` takes no value; write `{name}` alone"),
+        ),
+    }
+    false
+}
+
+fn is_false(value: &Expr) -> bool {
+    let Expr::Lit(literal) = value else {
+        return false;
+    };
+    matches!(literal.lit, Lit::Bool(LitBool { value: false, .. }))
+}
+
+fn value(name: &Ident, argument: &str, form: Form, mistakes: &mut Mistakes) -> Option<Expr> {
+    let span: Span = match form {
+        Form::Assigned(value) => return Some(*value),
+        Form::Alone => name.span(),
+        Form::Called(paren) => paren.span.join(),
+    };
+    let how = example(argument);
+    mistakes.at_span(
+        span,
+        format!("`{name}` takes its value after `=`; write `{how}`"),
+    );
+    None
+}
+
+/// The milliseconds to wait, or `None` for `reject`.
+fn in_flight(value: &Expr) -> syn::Result<Option<u64>> {
+    if let Expr::Call(call) = value
+        && is_word(&call.func, "wait")
+    {
+        if let (1, Some(time)) = (call.args.len(), call.args.first()) {
+            return duration::from_expr("wait", "5s", time).map(Some);
+        }
+        return Err(syn::Error::new_spanned(
+            value,
+            "`wait` takes one duration; write `wait(\"5s\")`",
+        ));
+    }
+    if is_word(value, "wait") {
+        let message = "`wait` needs to know how long; write `wait(\"5s\")`";
+        return Err(syn::Error::new_spanned(value, message));
+    }
+    choice("in_flight", ["reject", "wait(\"5s\")"], value).map(|_| None)
+}
+
+fn is_word(value: &Expr, word: &str) -> bool {
+    matches!(value, Expr::Path(path) if path.path.is_ident(word))
+}
+
+/// The one of two words that `value` is.
+fn choice(argument: &str, words: [&'static str; 2], value: &Expr) -> syn::Result<&'static str> {
+    if let Some(word) = words.into_iter().find(|word| is_word(value, word)) {
+        return Ok(word);
+    }
+    // `"wait"` is written `wait("5s")`.
+    let is_meant = |word: &&str, text: &str| *word == text || word.starts_with(&format!("{text}("));
+    if let Expr::Lit(literal) = value
+        && let Lit::Str(text) = &literal.lit
+        && let Some(word) = words.into_iter().find(|word| is_meant(word, &text.value()))
+    {
+        let message = format!("`{argument}` stands without quotes; write `{argument} = {word}`");
+        return Err(syn::Error::new_spanned(value, message));
+    }
+    let word = value.to_token_stream().to_string();
+    let hint = match nearest(&word, words) {
+        Some(meant) => format!("did you mean `{meant}`? "),
+        None => String::new(),
+    };
+    let message = format!("{hint}`{argument}` is {}", one_of(words));
+    Err(syn::Error::new_spanned(value, message))
+}
+
+fn facade(value: Expr) -> syn::Result<Path> {
+    match value {
+        Expr::Path(path) if path.qself.is_none() => Ok(path.path),
+        Expr::Lit(literal) => {
+            let message = match &literal.lit {
+                Lit::Str(text) => format!(
+                    "a path stands without quotes; write `crate = {}`",
+                    text.value()
+                ),
+                _ => "`crate` takes a path, such as `::axum_idem`".to_owned(),
+            };
+            Err(syn::Error::new_spanned(literal, message))
+        }
+        other => Err(syn::Error::new_spanned(
+            other,
+            "`crate` takes a path, such as `::axum_idem`",
+        )),
+    }
+}
+
+/// Goes on behind the next comma.
+fn skip_argument(input: ParseStream<'_>) {
+    while !input.is_empty() {
+        if input
+            .parse::<Option<Token![,]>>()
+            .is_ok_and(|comma| comma.is_some())
+            || input.parse::<TokenTree>().is_err()
+        {
+            return;
+        }
+    }
+}

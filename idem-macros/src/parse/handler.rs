@@ -1,0 +1,164 @@
+//! The annotated function, as far as the attribute has to know it.
+
+use proc_macro2::{Ident, TokenStream, TokenTree};
+use syn::parse::{Parse, ParseStream};
+use syn::{
+    Attribute, Block, FnArg, Pat, PatType, Receiver, Signature, Token, Type, Visibility, token,
+};
+
+use crate::parse::patterns;
+
+/// The annotated function. Its body stays as tokens: it may be half typed, and an editor still has
+/// to complete in it.
+pub(crate) struct Handler {
+    pub(crate) attrs: Vec<Attribute>,
+    pub(crate) vis: Visibility,
+    pub(crate) sig: Signature,
+    pub(crate) receiver: Option<Receiver>,
+    pub(crate) arguments: Vec<Argument>,
+    pub(crate) body: Option<TokenStream>,
+    pub(crate) is_half_typed: bool,
+}
+
+/// One argument of the handler.
+pub(crate) struct Argument {
+    pub(crate) attrs: Vec<Attribute>,
+    pub(crate) pat: Pat,
+    pub(crate) ty: Type,
+    /// The variables that its pattern binds.
+    pub(crate) bindings: Vec<Ident>,
+    /// Names in capitals in its pattern: constants, or variables after all.
+    pub(crate) capitals: Vec<Ident>,
+    /// Whether those variables hold all of the value.
+    pub(crate) held: bool,
+}
+
+impl Handler {
+    /// The last argument, which may read the body.
+    pub(crate) fn last(&self) -> Option<&Argument> {
+        self.arguments.last()
+    }
+
+    /// All arguments but the last.
+    pub(crate) fn head(&self) -> &[Argument] {
+        match self.arguments.split_last() {
+            Some((_, head)) => head,
+            None => &[],
+        }
+    }
+}
+
+impl Argument {
+    pub(crate) fn binds(&self, name: &Ident) -> bool {
+        self.bindings.contains(name) || self.capitals.contains(name)
+    }
+}
+
+impl From<PatType> for Argument {
+    fn from(argument: PatType) -> Self {
+        Self {
+            bindings: patterns::bindings(&argument.pat),
+            capitals: patterns::capitals(&argument.pat),
+            held: patterns::holds_everything(&argument.pat),
+            attrs: argument.attrs,
+            pat: *argument.pat,
+            ty: *argument.ty,
+        }
+    }
+}
+
+impl Parse for Handler {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        let mut attrs = input.call(Attribute::parse_outer)?;
+        let vis = input.parse()?;
+        let sig: Signature = input.parse()?;
+        let mut is_half_typed = false;
+        let body = if input.parse::<Option<Token![;]>>()?.is_some() {
+            None
+        } else {
+            let whole = input.fork();
+            let body;
+            let _: token::Brace = syn::braced!(body in input);
+            attrs.extend(Attribute::parse_inner(&body)?.into_iter().map(outer));
+            is_half_typed = body.fork().call(Block::parse_within).is_err();
+            let body: TokenStream = body.parse()?;
+            // The compiler has complained about a half-typed one. Between its own braces it does so
+            // in the same words at the same place again, and tells that once.
+            Some(if is_half_typed {
+                attrs.push(syn::parse_quote!(#[allow(unused_braces)]));
+                whole.parse::<TokenTree>()?.into()
+            } else {
+                body
+            })
+        };
+        let mut receiver = None;
+        let mut arguments = Vec::new();
+        for argument in &sig.inputs {
+            match argument {
+                FnArg::Receiver(found) => receiver = Some(found.clone()),
+                FnArg::Typed(argument) => arguments.push(argument.clone().into()),
+            }
+        }
+        Ok(Self {
+            attrs,
+            vis,
+            sig,
+            receiver,
+            arguments,
+            body,
+            is_half_typed,
+        })
+    }
+}
+
+fn outer(mut inner: Attribute) -> Attribute {
+    inner.style = syn::AttrStyle::Outer;
+    inner
+}
+
+/// Something that is no function.
+pub(crate) struct OtherItem {
+    pub(crate) name: &'static str,
+    pub(crate) token: TokenTree,
+    pub(crate) is_expression: bool,
+}
+
+/// What the item is, when it is no function.
+pub(crate) fn other_item(item: TokenStream) -> Option<OtherItem> {
+    const WORDS: [(&str, &str); 14] = [
+        ("struct", "a struct"),
+        ("enum", "an enum"),
+        ("union", "a union"),
+        ("impl", "an `impl` block"),
+        ("trait", "a trait"),
+        ("mod", "a module"),
+        ("type", "a type alias"),
+        ("static", "a static"),
+        ("const", "a constant"),
+        ("use", "an import"),
+        ("let", "a `let` statement"),
+        ("extern", "an `extern` item"),
+        ("macro_rules", "a macro"),
+        ("!", "the call of a macro"),
+    ];
+    let tokens: Vec<TokenTree> = item.into_iter().collect();
+    if tokens.iter().any(|token| token.to_string() == "fn") {
+        return None;
+    }
+    for token in tokens {
+        let word = token.to_string();
+        let closure = [("|", "a closure")];
+        let known = WORDS
+            .iter()
+            .chain(&closure)
+            .find(|(known, _)| *known == word);
+        if let Some((_, name)) = known {
+            return Some(OtherItem {
+                name,
+                token,
+                is_expression: word == "|",
+            });
+        }
+    }
+    None
+}

@@ -1,0 +1,219 @@
+//! Reads the value of `record`: which answers are kept.
+
+use std::fmt;
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::{Expr, ExprArray, Lit, LitInt};
+
+use crate::messages::mistakes::Mistakes;
+
+const HOW: &str = "`record` takes status classes and codes, such as `[2xx, 4xx, 503]`, or `all`";
+
+/// Which answers are kept.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Statuses {
+    All,
+    These(Vec<Status>),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    Class(u16),
+    Code(u16),
+}
+
+impl Statuses {
+    pub(crate) fn from_expr(value: &Expr, mistakes: &mut Mistakes) -> Option<Self> {
+        match value {
+            Expr::Array(list) => Self::from_list(list, mistakes),
+            Expr::Path(path) if path.path.is_ident("all") => Some(Self::All),
+            Expr::Lit(literal) if matches!(literal.lit, Lit::Int(_)) => {
+                mistakes.at(value, format!("{HOW}; put it in brackets"));
+                None
+            }
+            _ => {
+                mistakes.at(value, HOW);
+                None
+            }
+        }
+    }
+
+    fn from_list(list: &ExprArray, mistakes: &mut Mistakes) -> Option<Self> {
+        if list.elems.is_empty() {
+            mistakes.at(
+                list,
+                "an empty `record` keeps no answer, so that every retry runs again; \
+                 name a class such as `2xx`, or leave `record` out",
+            );
+            return None;
+        }
+        let mut statuses = Vec::new();
+        for element in &list.elems {
+            match status(element) {
+                Ok(status) => statuses.push(status),
+                Err(problem) => mistakes.at(element, problem),
+            }
+        }
+        for (at, element) in list.elems.iter().enumerate() {
+            if statuses.len() == list.elems.len()
+                && let Some(problem) = needless(&statuses, at)
+            {
+                mistakes.at(element, problem);
+            }
+        }
+        (statuses.len() == list.elems.len()).then_some(Self::These(statuses))
+    }
+
+    pub(crate) fn expand(&self, private: &TokenStream) -> TokenStream {
+        match self {
+            Self::All => quote!(#private::Statuses::ALL),
+            Self::These(statuses) => {
+                let each = statuses.iter().map(|status| match status {
+                    Status::Class(class) => quote!(.class(#class)),
+                    Status::Code(code) => quote!(.code(#code)),
+                });
+                quote!(#private::Statuses::NONE #(#each)*)
+            }
+        }
+    }
+}
+
+/// What is wrong with a status that changes nothing.
+fn needless(statuses: &[Status], at: usize) -> Option<String> {
+    let status = &statuses[at];
+    if statuses[..at].contains(status) {
+        return Some(format!("`{status}` is given twice; keep one of them"));
+    }
+    let Status::Code(code) = status else {
+        return None;
+    };
+    let class = Status::Class(code / 100);
+    let is_part = statuses.contains(&class);
+    is_part.then(|| format!("`{status}` is part of `{class}`; leave it out"))
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Class(class) => write!(f, "{class}xx"),
+            Self::Code(code) => write!(f, "{code}"),
+        }
+    }
+}
+
+fn status(element: &Expr) -> Result<Status, String> {
+    match element {
+        Expr::Lit(literal) => match &literal.lit {
+            Lit::Int(number) => from_number(number),
+            Lit::Str(text) => Err(format!(
+                "a status stands without quotes; write `{}`",
+                text.value()
+            )),
+            _ => Err(HOW.to_owned()),
+        },
+        Expr::Path(path) if path.path.is_ident("all") => {
+            Err("`all` stands alone; write `record = all`".to_owned())
+        }
+        Expr::Range(_) => Err("a range is written as a class, such as `4xx`".to_owned()),
+        _ => Err(HOW.to_owned()),
+    }
+}
+
+fn from_number(number: &LitInt) -> Result<Status, String> {
+    let written = number.to_string();
+    match number.suffix() {
+        "xx" => match number.base10_digits() {
+            "1" => {
+                Err("a `1xx` is no answer yet; classes are `2xx`, `3xx`, `4xx` and `5xx`".into())
+            }
+            "2" => Ok(Status::Class(2)),
+            "3" => Ok(Status::Class(3)),
+            "4" => Ok(Status::Class(4)),
+            "5" => Ok(Status::Class(5)),
+            _ => Err(format!(
+                "`{written}` is no class of statuses; classes are `2xx`, `3xx`, `4xx` and `5xx`"
+            )),
+        },
+        "" => match number.base10_parse() {
+            Ok(code @ 200..=599) => Ok(Status::Code(code)),
+            Ok(100..=199) => Err(format!("{written} is no answer yet; codes are 200 to 599")),
+            Ok(class @ 2..=5) => Err(format!(
+                "{written} is no status; write `{class}xx` for the class"
+            )),
+            _ => Err(format!(
+                "{written} is no status; codes are 200 to 599, classes are `2xx` to `5xx`"
+            )),
+        },
+        suffix if suffix.eq_ignore_ascii_case("xx") => Err(format!(
+            "classes are in lower case; write `{}`",
+            written.to_lowercase()
+        )),
+        _ => Err(format!("cannot read `{written}` as a status; {HOW}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use syn::parse_quote;
+
+    fn read(value: &Expr) -> Result<Statuses, String> {
+        let mut mistakes = Mistakes::default();
+        let statuses = Statuses::from_expr(value, &mut mistakes);
+        match mistakes.into_compile_errors() {
+            None => Ok(statuses.expect("no mistake, so a value")),
+            Some(errors) => Err(errors.to_string()),
+        }
+    }
+
+    #[test]
+    fn classes_codes_and_all_are_read() {
+        assert_eq!(read(&parse_quote!(all)), Ok(Statuses::All));
+        assert_eq!(
+            read(&parse_quote!([2xx, 4xx, 503,])),
+            Ok(Statuses::These(vec![
+                Status::Class(2),
+                Status::Class(4),
+                Status::Code(503)
+            ]))
+        );
+    }
+
+    #[test]
+    fn a_status_that_changes_nothing_is_a_mistake() {
+        let errors = read(&parse_quote!([2xx, 200, 404, 2xx])).expect_err("wrong");
+        assert!(errors.contains("`200` is part of `2xx`"), "{errors}");
+        assert!(errors.contains("`2xx` is given twice"), "{errors}");
+        assert!(!errors.contains("404"), "{errors}");
+    }
+
+    #[test]
+    fn every_wrong_element_is_told() {
+        let errors = read(&parse_quote!([7xx, 99, 2XX, "404", all, 150, 4])).expect_err("wrong");
+        for words in [
+            "`7xx` is no class",
+            "99 is no status",
+            "write `2xx`",
+            "write `404`",
+            "`all` stands alone",
+            "150 is no answer yet",
+            "write `4xx`",
+        ] {
+            assert!(errors.contains(words), "{words}: {errors}");
+        }
+    }
+
+    #[test]
+    fn values_of_another_kind_say_the_right_one() {
+        for value in [parse_quote!("all"), parse_quote!(2xx), parse_quote!(none)] {
+            let errors = read(&value).expect_err("wrong");
+            assert!(errors.contains("[2xx, 4xx, 503]"), "{errors}");
+        }
+        assert!(
+            read(&parse_quote!([]))
+                .expect_err("wrong")
+                .contains("keeps no answer")
+        );
+    }
+}

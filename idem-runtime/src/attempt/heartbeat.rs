@@ -1,0 +1,343 @@
+//! Renews a lease while its attempt lives.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tracing::Instrument;
+
+use crate::attempt::background::Background;
+use crate::attempt::handle::Attempt;
+use crate::service::deadline;
+use crate::service::idempotency::{Idempotency, within};
+use crate::store::{Holder, Settled};
+
+/// Renews a lease at each third of its length, from the first wait of its attempt until it is dropped.
+///
+/// The renewals run in a task of their own, so that a request that nobody polls keeps its lease. The
+/// task starts with the first renewal: until then there is only a timer, and a handler that responds
+/// at its first poll has not even that.
+pub(crate) struct Heartbeat {
+    claimed_at: Instant,
+    lease: Duration,
+    armed: Option<Armed>,
+}
+
+struct Armed {
+    beat: Arc<Beat>,
+    /// Wakes `beat` when the first renewal is due. Polled once, and held until the attempt ends.
+    _timer: Pin<Box<Sleep>>,
+}
+
+/// Whose lease is renewed.
+#[derive(Clone)]
+pub(crate) struct Leaseholder {
+    pub(crate) endpoint: &'static str,
+    pub(crate) idem: Idempotency,
+    pub(crate) holder: Holder,
+    /// Learns that its lease was lost, while its handler runs.
+    pub(crate) attempt: Option<Attempt>,
+}
+
+struct Beat {
+    of: Leaseholder,
+    background: Background,
+    pulse: Mutex<Pulse>,
+}
+
+struct Pulse {
+    held_until: Instant,
+    /// When the first renewal is due.
+    due: Instant,
+    task: Task,
+    /// Whether the handler still runs.
+    is_running: bool,
+}
+
+enum Task {
+    NotStarted,
+    Started(AbortHandle),
+    Ended,
+}
+
+impl Heartbeat {
+    pub(crate) const fn new(claimed_at: Instant, lease: Duration) -> Self {
+        Self {
+            claimed_at,
+            lease,
+            armed: None,
+        }
+    }
+
+    /// Until when the lease holds without another renewal.
+    pub(crate) fn held_until(&self) -> Instant {
+        match &self.armed {
+            Some(armed) => armed.beat.pulse().held_until,
+            None => deadline::after(self.claimed_at, self.lease),
+        }
+    }
+
+    /// Whether the lease holds for at least `span` without another renewal.
+    pub(crate) fn outlasts(&self, span: Duration) -> bool {
+        self.held_until() >= deadline::after(Instant::now(), span)
+    }
+
+    /// Renews the lease from now on, unless it does so already.
+    ///
+    /// # Panics
+    ///
+    /// When the runtime has no timers.
+    pub(crate) fn arm(&mut self, background: &Background, of: impl FnOnce() -> Leaseholder) {
+        if self.armed.is_some() {
+            return;
+        }
+        let due = deadline::after(self.claimed_at, self.lease / 3);
+        let beat = Arc::new(Beat {
+            of: of(),
+            background: background.clone(),
+            pulse: Mutex::new(Pulse {
+                held_until: self.held_until(),
+                due,
+                task: Task::NotStarted,
+                is_running: true,
+            }),
+        });
+        let mut timer = Box::pin(sleep_until(due));
+        let waker = Waker::from(beat.clone());
+        if timer
+            .as_mut()
+            .poll(&mut Context::from_waker(&waker))
+            .is_ready()
+        {
+            waker.wake();
+        }
+        self.armed = Some(Armed {
+            beat,
+            _timer: timer,
+        });
+    }
+
+    /// Moves the lease to whoever settles the attempt. From now on its loss is no news.
+    pub(crate) fn hand_over(&mut self) -> Self {
+        if let Some(armed) = &self.armed {
+            armed.beat.pulse().is_running = false;
+        }
+        Self {
+            armed: self.armed.take(),
+            ..*self
+        }
+    }
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        if let Some(armed) = self.armed.take() {
+            armed.beat.end();
+        }
+    }
+}
+
+/// Woken by the timer, whether or not anybody polls the request.
+impl Wake for Beat {
+    fn wake(self: Arc<Self>) {
+        let mut pulse = self.pulse();
+        if matches!(pulse.task, Task::NotStarted) {
+            let Background { runtime, span } = &self.background;
+            let renewing = self.clone().renew().instrument(span.clone());
+            pulse.task = Task::Started(runtime.spawn(renewing).abort_handle());
+        }
+    }
+}
+
+impl Beat {
+    fn pulse(&self) -> MutexGuard<'_, Pulse> {
+        // Nothing panics while it is locked.
+        self.pulse.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self) {
+        let task = std::mem::replace(&mut self.pulse().task, Task::Ended);
+        if let Task::Started(task) = task {
+            task.abort();
+        }
+    }
+
+    async fn renew(self: Arc<Self>) {
+        let Leaseholder { idem, holder, .. } = &self.of;
+        let lease = idem.lease();
+        let mut due = self.pulse().due;
+        loop {
+            sleep_until(due).await;
+            let asked_at = Instant::now();
+            let held_for = self.pulse().held_until.saturating_duration_since(asked_at);
+            let renewal = idem.store().renew(*holder, lease);
+            let limit = longest_try(lease, held_for).min(idem.store_timeout());
+            match within(limit, renewal).await {
+                Ok(Settled::Done) => {
+                    self.pulse().held_until = deadline::after(asked_at, lease);
+                    due = deadline::after(asked_at, lease / 3);
+                }
+                Ok(Settled::Lost) => return self.lost(),
+                Err(error) => {
+                    tracing::warn!(
+                        target: crate::trace::TARGET,
+                        record = %holder.id.short(),
+                        error = &error as &dyn std::error::Error,
+                        "a lease could not be renewed; it is tried again"
+                    );
+                    let now = Instant::now();
+                    let is_held = now < self.pulse().held_until;
+                    due = deadline::after(now, if is_held { lease / 20 } else { lease / 3 });
+                }
+            }
+        }
+    }
+
+    fn lost(&self) {
+        if let Some(attempt) = &self.of.attempt
+            && self.pulse().is_running
+        {
+            tracing::warn!(
+                target: crate::trace::TARGET,
+                endpoint = self.of.endpoint,
+                record = %self.of.holder.id.short(),
+                "the lease was lost while the handler runs; its response will go to its own client only"
+            );
+            attempt.lose();
+        }
+    }
+}
+
+/// How long one renewal may take: a third of the lease, and at most half of what is left of it, so
+/// that a renewal that hangs leaves time for others. A lapsed lease leaves nothing to lose.
+fn longest_try(lease: Duration, held_for: Duration) -> Duration {
+    let third = lease / 3;
+    if held_for.is_zero() {
+        third
+    } else {
+        third.min(held_for / 2)
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+mod tests {
+    use super::*;
+    use crate::request::fingerprint::Fingerprint;
+    use crate::request::record_id::RecordId;
+    use crate::store::{Claim, Claimed, Entry, MemoryStore};
+    use crate::testing::Fault::{self, ErrBefore, Hang};
+    use crate::testing::{FaultStore, Operation};
+
+    const LEASE: Duration = Duration::from_secs(30);
+
+    struct Setup {
+        idem: Idempotency,
+        store: FaultStore<MemoryStore>,
+        holder: Holder,
+        heartbeat: Heartbeat,
+    }
+
+    /// A lease that is renewed, though nobody polls anything.
+    async fn armed(faults: impl IntoIterator<Item = Fault>) -> Setup {
+        let store = FaultStore::new(MemoryStore::default());
+        store.script(Operation::Renew, faults);
+        let idem = Idempotency::builder().store(store.clone());
+        let idem = idem.lease(LEASE).store_timeout(LEASE).build();
+        let id = RecordId::from_bytes([1; 32]);
+        let claim = Claim::new(id, Fingerprint::from_bytes([7; 32]), LEASE, 20 * LEASE);
+        let owner = claim.owner;
+        let Ok(Claimed::Fresh { fence, .. }) = idem.store().claim(claim).await else {
+            panic!("nobody else claims it");
+        };
+        let holder = Holder { id, owner, fence };
+        let mut heartbeat = Heartbeat::new(Instant::now(), LEASE);
+        let background = Background::of_this_task().expect("a runtime");
+        heartbeat.arm(&background, || Leaseholder {
+            endpoint: "place_trade",
+            idem: idem.clone(),
+            holder,
+            attempt: None,
+        });
+        Setup {
+            idem,
+            store,
+            holder,
+            heartbeat,
+        }
+    }
+
+    impl Setup {
+        async fn lease_left(&self) -> Option<Duration> {
+            match self.idem.store().look_up(self.holder.id).await {
+                Ok(Some(Entry::InFlight { lease_left, .. })) => Some(lease_left),
+                _ => None,
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_is_renewed_at_each_third_of_its_length_and_not_before() {
+        let setup = armed([]).await;
+        let moment = Duration::from_millis(100);
+        tokio::time::sleep(moment).await;
+        for (pass, renewals, left) in [(9, 0, 21), (1, 1, 30), (9, 1, 21), (1, 2, 30), (10, 3, 30)]
+        {
+            tokio::time::sleep(Duration::from_secs(pass)).await;
+            assert_eq!(setup.store.calls(Operation::Renew), renewals);
+            let lease_left = setup.lease_left().await.expect("it is held");
+            let left = Duration::from_secs(left);
+            assert!(
+                lease_left <= left && lease_left + 2 * moment > left,
+                "{lease_left:?} of {left:?}"
+            );
+        }
+        drop(setup.heartbeat);
+        tokio::time::sleep(LEASE).await;
+        assert_eq!(
+            setup.store.calls(Operation::Renew),
+            3,
+            "it goes on after the end"
+        );
+    }
+
+    /// Three renewals fit into a lease, whether they fail or never return.
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_survives_two_renewals_that_fail_or_hang() {
+        for faults in [[ErrBefore, ErrBefore], [Hang, Hang], [ErrBefore, Hang]] {
+            let setup = armed(faults).await;
+            let begun = Instant::now();
+            while begun.elapsed() < 2 * LEASE {
+                assert!(setup.lease_left().await.is_some(), "{faults:?}: it lapsed");
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+            assert!(setup.heartbeat.outlasts(LEASE / 2), "{faults:?}");
+        }
+    }
+
+    /// The reply may be under way for long, and the store counts from before.
+    #[tokio::test(start_paused = true)]
+    async fn a_renewed_lease_counts_from_when_the_store_was_asked() {
+        let setup = armed([Fault::DelayReply(Duration::from_secs(9))]).await;
+        tokio::time::sleep(Duration::from_millis(19_500)).await;
+        let left = setup.lease_left().await.expect("it is held");
+        assert!(setup.heartbeat.outlasts(Duration::from_secs(20)));
+        assert!(!setup.heartbeat.outlasts(left + Duration::from_millis(1)));
+    }
+
+    /// A lapsed lease that nobody took over is renewed, and meanwhile the store is not crowded.
+    #[tokio::test(start_paused = true)]
+    async fn a_lapsed_lease_is_renewed_when_the_store_is_back() {
+        let setup = armed([ErrBefore; 30]).await;
+        tokio::time::sleep(5 * LEASE).await;
+        assert!(setup.lease_left().await.is_none());
+        assert!(setup.store.calls(Operation::Renew) < 30);
+        setup.store.heal();
+        tokio::time::sleep(LEASE / 2).await;
+        assert!(setup.lease_left().await.is_some());
+    }
+}

@@ -1,0 +1,373 @@
+//! One attempt, from its claim until it is settled, whatever becomes of its request.
+//!
+//! hyper drops a handler's future when the client goes away. An attempt is polled in the request's
+//! own task; dropped there before its end, it goes on in a task of its own.
+
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use axum::body::Body;
+use axum::response::Response;
+use http::StatusCode;
+use http::response::Parts;
+use tokio::time::Instant;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::Instrument;
+
+use crate::attempt::background::Background;
+use crate::attempt::handle::Attempt;
+use crate::attempt::heartbeat::{Heartbeat, Leaseholder};
+use crate::attempt::settle::{self, FirstTry, Settlement, Settler};
+use crate::claim::ask::Verdict;
+use crate::request::fingerprint::Fingerprint;
+use crate::response::collect::{self, Collected, Collector, DoNotRecord, KeptHeaders};
+use crate::response::degraded;
+use crate::service::deadline;
+use crate::service::idempotency::Idempotency;
+use crate::settings::policy::Policy;
+use crate::store::{Holder, Record, Settled};
+
+pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// One attempt, from its claim until it is settled.
+///
+/// Resolves to the handler's answer once the store has acknowledged the record. Dropped earlier, it
+/// runs on in the background; dropped there too, with its runtime, its outcome is unknown.
+pub(crate) struct Running {
+    /// `None` once it is settled.
+    work: Option<Box<Work>>,
+    in_background: bool,
+}
+
+struct Work {
+    policy: &'static Policy,
+    idem: Idempotency,
+    holder: Holder,
+    /// Whether a try at the claim was given up, which may still arrive.
+    has_stragglers: bool,
+    fingerprint: Fingerprint,
+    stage: Stage,
+    /// The status of the handler's answer: from then on its work is done.
+    answered: Option<StatusCode>,
+    /// Set while user code is polled: still set in `drop`, it tells of a panic.
+    is_polling: bool,
+    heartbeat: Heartbeat,
+    /// What the handler can know of itself.
+    attempt: Attempt,
+    /// Set at the first `Pending`.
+    background: Option<Background>,
+    /// Makes `drain` wait.
+    _tracked: TaskTrackerToken,
+}
+
+enum Stage {
+    /// The body extractor runs; nothing of the handler has.
+    Claimed,
+    Handling(BoxFuture<Response>),
+    Reading {
+        parts: Parts,
+        body: Body,
+        collector: Collector,
+    },
+    Settling(BoxFuture<FirstTry>, Response),
+    Settled(Response),
+    Ended,
+}
+
+impl Running {
+    pub(crate) fn new(
+        policy: &'static Policy,
+        idem: Idempotency,
+        holder: Holder,
+        fingerprint: Fingerprint,
+        verdict: &Verdict,
+        attempt: Attempt,
+    ) -> Self {
+        let work = Work {
+            policy,
+            holder,
+            has_stragglers: verdict.has_stragglers,
+            fingerprint,
+            stage: Stage::Claimed,
+            answered: None,
+            is_polling: false,
+            heartbeat: Heartbeat::new(verdict.asked_at, idem.lease()),
+            attempt,
+            background: None,
+            _tracked: idem.attempts().token(),
+            idem,
+        };
+        Self {
+            work: Some(Box::new(work)),
+            in_background: false,
+        }
+    }
+
+    /// Keeps the lease while the body extractor waits, before the handler begins.
+    pub(crate) fn keep(&mut self) {
+        if let Some(work) = &mut self.work {
+            work.keep();
+        }
+    }
+
+    /// Begins to run the handler.
+    pub(crate) fn handle(&mut self, handler: BoxFuture<Response>) {
+        if let Some(work) = &mut self.work {
+            work.stage = Stage::Handling(handler);
+        }
+    }
+
+    /// Ends the attempt with the answer of the body extractor.
+    pub(crate) fn reject(mut self, rejection: Response) -> Self {
+        if let Some(work) = &mut self.work {
+            work.stage = if work.policy.record_rejections {
+                work.answered(rejection)
+            } else {
+                let settlement = work.give_back();
+                work.settling(settlement, rejection)
+            };
+        }
+        self
+    }
+}
+
+impl Future for Running {
+    type Output = Response;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
+        let work = self.work.as_mut().expect("polled after completion");
+        work.is_polling = true;
+        let polled = work.poll(cx);
+        work.is_polling = false;
+        let response = ready!(polled);
+        self.work = None;
+        Poll::Ready(response)
+    }
+}
+
+impl Work {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response> {
+        while let Poll::Ready(next) = self.poll_stage(cx) {
+            match next {
+                Stage::Settled(response) => {
+                    self.stage = Stage::Ended;
+                    return Poll::Ready(response);
+                }
+                next => self.stage = next,
+            }
+        }
+        self.keep();
+        Poll::Pending
+    }
+
+    /// Keeps the lease from now on, and the way into the background. Until the first `Pending` nobody
+    /// can drop the future half way.
+    fn keep(&mut self) {
+        if self.background.is_none() {
+            self.background = Background::of_this_task();
+        }
+        if let Some(background) = &self.background
+            // Whoever settles the attempt has the lease by then.
+            && !matches!(self.stage, Stage::Settling(..))
+        {
+            self.heartbeat.arm(background, || Leaseholder {
+                endpoint: self.policy.endpoint,
+                idem: self.idem.clone(),
+                holder: self.holder,
+                attempt: Some(self.attempt.clone()),
+            });
+        }
+    }
+
+    /// What comes after the current stage, once that has come to its end.
+    fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<Stage> {
+        match &mut self.stage {
+            Stage::Handling(handler) => {
+                let response = ready!(handler.as_mut().poll(cx));
+                // The handler's arguments are dropped here, before its answer is read.
+                self.stage = Stage::Ended;
+                Poll::Ready(self.answered(response))
+            }
+            Stage::Reading {
+                body, collector, ..
+            } => {
+                let collected = ready!(collector.poll(body, cx));
+                Poll::Ready(self.collected(collected))
+            }
+            Stage::Settling(settled, _) => {
+                let first_try = ready!(settled.as_mut().poll(cx));
+                Poll::Ready(match mem::replace(&mut self.stage, Stage::Ended) {
+                    Stage::Settling(_, response) => settled_with(first_try, response),
+                    other => other,
+                })
+            }
+            Stage::Settled(_) => Poll::Ready(mem::replace(&mut self.stage, Stage::Ended)),
+            Stage::Claimed | Stage::Ended => Poll::Pending,
+        }
+    }
+
+    /// The handler has answered: whether its answer is kept, and whether it has to be read for that.
+    fn answered(&mut self, mut response: Response) -> Stage {
+        self.answered = Some(response.status());
+        let is_opted_out = response.extensions_mut().remove::<DoNotRecord>().is_some();
+        if is_opted_out || !self.policy.record.contains(response.status()) {
+            return self.settling(Settlement::Release, response);
+        }
+        let limit = self.idem.max_recorded_body();
+        let announced = collect::announced_len(&response);
+        if collect::cannot_be_kept(&response, announced, limit) {
+            let settlement = self.not_kept(response.status());
+            return self.settling(settlement, response);
+        }
+        let (parts, body) = response.into_parts();
+        Stage::Reading {
+            parts,
+            body,
+            collector: Collector::new(announced, limit),
+        }
+    }
+
+    /// The answer's body has been read, or as much of it as could be kept.
+    fn collected(&mut self, collected: Collected) -> Stage {
+        let Stage::Reading { parts, .. } = mem::replace(&mut self.stage, Stage::Ended) else {
+            return Stage::Ended;
+        };
+        match collected {
+            Collected::Whole(body) => {
+                let headers = KeptHeaders::new(&parts.headers, self.idem.records_set_cookie());
+                let record =
+                    Record::answer_with(self.fingerprint, parts.status, || headers.iter(), &body);
+                let settlement = record.map_or_else(
+                    || self.not_kept(parts.status),
+                    |record| self.complete(record),
+                );
+                self.settling(settlement, Response::from_parts(parts, Body::from(body)))
+            }
+            Collected::NotKept(body) => {
+                let settlement = self.not_kept(parts.status);
+                self.settling(settlement, Response::from_parts(parts, body))
+            }
+        }
+    }
+
+    fn give_back(&self) -> Settlement {
+        Settlement::give_back(self.attempt.number())
+    }
+
+    fn complete(&self, record: Record) -> Settlement {
+        Settlement::Complete {
+            record,
+            ttl: self.policy.ttl,
+        }
+    }
+
+    fn not_kept(&self, status: StatusCode) -> Settlement {
+        self.complete(Record::not_kept(self.fingerprint, status))
+    }
+
+    /// The response goes out when the store has acknowledged what became of the attempt, or when it
+    /// failed to do so in time.
+    fn settling(&mut self, settlement: Settlement, response: Response) -> Stage {
+        match self.settle(settlement) {
+            Ok(first_try) => settled_with(first_try, response),
+            Err(pending) => Stage::Settling(pending, response),
+        }
+    }
+
+    /// Settles while nobody waits for it.
+    fn settle_unattended(&mut self, settlement: Settlement) {
+        if let Err(pending) = self.settle(settlement)
+            && let Some(background) = self.background()
+        {
+            self.idem.attempts().spawn_on(pending, &background.runtime);
+        }
+    }
+
+    /// Tells the store what became of the attempt. Returns a future when the store does not reply at
+    /// once.
+    fn settle(&mut self, settlement: Settlement) -> Result<FirstTry, BoxFuture<FirstTry>> {
+        let reply = settlement.apply(&self.idem, self.holder);
+        match reply.try_now() {
+            Ok(Ok(Settled::Done)) => {
+                settle::report(
+                    self.policy.endpoint,
+                    self.holder,
+                    &settlement,
+                    Settled::Done,
+                );
+                Ok(FirstTry::Over)
+            }
+            Ok(Ok(Settled::Lost)) => Ok(self.settler().conclude(&settlement, Settled::Lost, None)),
+            Ok(Err(error)) => Ok(self.settler().try_again(settlement, None, &error)),
+            Err(reply) => Err(Box::pin(self.settler().settle(settlement, reply))),
+        }
+    }
+
+    fn settler(&mut self) -> Settler {
+        Settler {
+            endpoint: self.policy.endpoint,
+            idem: self.idem.clone(),
+            holder: self.holder,
+            attempt: self.attempt.number(),
+            heartbeat: self.heartbeat.hand_over(),
+            expires_at: deadline::after(Instant::now(), self.policy.ttl),
+            has_stragglers: self.has_stragglers,
+            background: self.background(),
+        }
+    }
+
+    fn background(&self) -> Option<Background> {
+        self.background.clone().or_else(Background::of_this_task)
+    }
+
+    /// Ends an attempt that was cut off, by a panic or with its runtime.
+    fn cut_off(&mut self) {
+        if let Some(status) = self.answered {
+            // The work is done: a retry must not do it again, though it cannot have the answer.
+            let settlement = self.not_kept(status);
+            self.settle_unattended(settlement);
+        } else {
+            self.settle_unattended(Settlement::Abandon);
+        }
+    }
+}
+
+fn settled_with(first_try: FirstTry, response: Response) -> Stage {
+    Stage::Settled(match first_try {
+        FirstTry::Over => response,
+        FirstTry::Unrecorded => degraded::unrecorded(response),
+    })
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let Some(mut work) = self.work.take() else {
+            return;
+        };
+        if work.is_polling {
+            work.cut_off();
+            return;
+        }
+        match work.stage {
+            Stage::Ended => {}
+            Stage::Claimed => {
+                let settlement = work.give_back();
+                work.settle_unattended(settlement);
+            }
+            _ if self.in_background => work.cut_off(),
+            _ => {
+                let Some(Background { runtime, span }) = work.background() else {
+                    return;
+                };
+                let running = Self {
+                    work: Some(work),
+                    in_background: true,
+                };
+                // Its answer has nobody to go to.
+                runtime.spawn(async { drop(running.await) }.instrument(span));
+            }
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Asks the store who runs: again when its answer is lost, and later when the key is in flight.
+
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use crate::attempt::orphans::Orphans;
+use crate::attempt::settle;
+use crate::claim::decision::Decision;
+use crate::request::fingerprint::Fingerprint;
+use crate::request::record_id::RecordId;
+use crate::service::backoff::jittered;
+use crate::service::deadline;
+use crate::service::idempotency::Idempotency;
+use crate::settings::policy::{InFlight, Policy};
+use crate::store::{Claim, Claimed, Holder, Owner, StoreError, StoreFuture};
+
+/// Tries at one claim, as long as the store errs in ways that pass.
+const TRIES: u32 = 3;
+const FIRST_BACKOFF: Duration = Duration::from_millis(20);
+
+/// How a waiter looks again where the store cannot wake it.
+const FIRST_LOOK: Duration = Duration::from_millis(20);
+const LAST_LOOK: Duration = Duration::from_millis(500);
+
+/// A decision, and who holds the claim if it is to run.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) decision: Decision,
+    pub(crate) owner: Owner,
+    /// Taken before the store was asked, so that the lease ends no later here than there.
+    pub(crate) asked_at: Instant,
+    /// Whether a try at the claim was given up, which may still arrive.
+    pub(crate) has_stragglers: bool,
+}
+
+/// Asks the store for one request's claim.
+#[derive(Debug)]
+pub(crate) struct Claiming {
+    endpoint: &'static str,
+    claim: Claim,
+    /// Until when a first request that still runs is waited for, where the endpoint says so.
+    give_up_at: Option<Instant>,
+}
+
+/// The store's first answer, which is awaited.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    answer: StoreFuture<Claimed>,
+    at: Instant,
+}
+
+impl Claiming {
+    pub(crate) fn new(
+        policy: &Policy,
+        idem: &Idempotency,
+        id: RecordId,
+        fingerprint: Fingerprint,
+    ) -> Self {
+        let give_up_at = match policy.in_flight {
+            InFlight::Reject => None,
+            InFlight::Wait(patience) => Some(deadline::after(Instant::now(), patience)),
+        };
+        let claim = Claim {
+            id,
+            fingerprint,
+            owner: Owner::unique(),
+            lease: idem.lease(),
+            retention: policy.ttl,
+            on_unknown: policy.on_unknown,
+            wait: give_up_at.is_some(),
+        };
+        Self {
+            endpoint: policy.endpoint,
+            claim,
+            give_up_at,
+        }
+    }
+
+    /// Asks the store; gives the verdict where the store answers at once, and nobody is waited for.
+    pub(crate) fn ask(
+        &self,
+        idem: &Idempotency,
+    ) -> Result<Result<Verdict, StoreError>, Box<Asked>> {
+        let at = Instant::now();
+        if let Some(decision) = self.unwritten(idem) {
+            return Ok(Ok(self.verdict(decision, at)));
+        }
+        match idem.store().claim(self.claim.clone()).try_now() {
+            Ok(Ok(claimed @ Claimed::InFlight { .. })) if self.claim.wait => {
+                let answer = StoreFuture::ready(Ok(claimed));
+                Err(Box::new(Asked { answer, at }))
+            }
+            Ok(answer) => Ok(self.conclude(idem, answer, at)),
+            Err(answer) => Err(Box::new(Asked { answer, at })),
+        }
+    }
+
+    /// Awaits the store, and a first request that still runs where the endpoint says so.
+    ///
+    /// Dropped while the store is asked, it gives back in the background what it may have claimed;
+    /// dropped while it waits, it changes nothing.
+    pub(crate) async fn settle(
+        self,
+        idem: &Idempotency,
+        asked: Box<Asked>,
+    ) -> Result<Verdict, StoreError> {
+        let Asked { answer, mut at } = *asked;
+        let mut has_stragglers = false;
+        let mut claimed = answer_to(&self.claim, idem, answer, &mut has_stragglers).await;
+        let mut look_again = FIRST_LOOK;
+        loop {
+            let (give_up_at, lease_left, changed) = match (self.give_up_at, claimed) {
+                (
+                    Some(give_up_at),
+                    Ok(Claimed::InFlight {
+                        fingerprint,
+                        lease_left,
+                        changed,
+                    }),
+                ) if at < give_up_at
+                    && fingerprint == self.claim.fingerprint
+                    && self.unwritten(idem).is_none() =>
+                {
+                    (give_up_at, lease_left, changed)
+                }
+                (_, claimed) => {
+                    let verdict = self.conclude(idem, claimed, at)?;
+                    return Ok(Verdict {
+                        has_stragglers,
+                        ..verdict
+                    });
+                }
+            };
+            let until = give_up_at.min(deadline::after(at, lease_left));
+            if let Some(changed) = changed {
+                // Either way the store is asked again, and has the last word.
+                let _ = tokio::time::timeout_at(until, changed.wait()).await;
+            } else {
+                tokio::time::sleep_until(until.min(Instant::now() + jittered(look_again))).await;
+                look_again = (look_again * 2).min(LAST_LOOK);
+            }
+            at = Instant::now();
+            let again = idem.store().claim(self.claim.clone());
+            claimed = answer_to(&self.claim, idem, again, &mut has_stragglers).await;
+        }
+    }
+
+    /// A record that the store does not have yet comes before what the store says, unless that is a
+    /// record too.
+    fn conclude(
+        &self,
+        idem: &Idempotency,
+        claimed: Result<Claimed, StoreError>,
+        asked_at: Instant,
+    ) -> Result<Verdict, StoreError> {
+        let unwritten = match claimed {
+            Ok(Claimed::Recorded { .. }) => None,
+            Ok(Claimed::Fresh { fence, attempt }) => {
+                self.settle_instead(idem, fence, attempt, asked_at)
+            }
+            _ => self.unwritten(idem),
+        };
+        let decision = match unwritten {
+            Some(decision) => decision,
+            None => Decision::of(claimed?, self.claim.fingerprint),
+        };
+        Ok(self.verdict(decision, asked_at))
+    }
+
+    /// What becomes of a request whose record this process holds.
+    fn unwritten(&self, idem: &Idempotency) -> Option<Decision> {
+        let record = idem.unwritten().find(&self.claim.id)?;
+        Some(Decision::of_unwritten(record, self.claim.fingerprint))
+    }
+
+    /// Settles a claim that was just granted, when this process holds the response of the attempt
+    /// before it: its handler has run, and the lease lapsed before the store had the record.
+    fn settle_instead(
+        &self,
+        idem: &Idempotency,
+        fence: u64,
+        attempt: u32,
+        asked_at: Instant,
+    ) -> Option<Decision> {
+        let Claim { id, owner, .. } = self.claim;
+        let late = idem.unwritten().take(&id, attempt)?;
+        let decision = Decision::of_unwritten(late.record.clone(), self.claim.fingerprint);
+        let holder = Holder { id, owner, fence };
+        settle::settle_with(late, self.endpoint, idem, holder, asked_at);
+        Some(decision)
+    }
+
+    fn verdict(&self, decision: Decision, asked_at: Instant) -> Verdict {
+        Verdict {
+            decision,
+            owner: self.claim.owner,
+            asked_at,
+            has_stragglers: false,
+        }
+    }
+}
+
+/// One claim, asked again when its answer is lost.
+///
+/// All tries together take no longer than the service gives the store for one answer; each may use
+/// half of what is left, so that a try whose answer never comes leaves time for the next, which
+/// recognises its own claim.
+async fn answer_to(
+    claim: &Claim,
+    idem: &Idempotency,
+    first: StoreFuture<Claimed>,
+    has_stragglers: &mut bool,
+) -> Result<Claimed, StoreError> {
+    let pending = match first.try_now() {
+        Ok(answer) => return answer,
+        Err(pending) => pending,
+    };
+    let mut unanswered = Unanswered::new(idem, claim);
+    let deadline = deadline::after(Instant::now(), idem.store_timeout());
+    let mut answer = half_until(deadline, pending).await;
+    for retry in 1..TRIES {
+        if matches!(answer, Ok(_) | Err(StoreError::Undecodable(_))) {
+            break;
+        }
+        tokio::time::sleep_until(deadline.min(Instant::now() + jittered(FIRST_BACKOFF * retry)))
+            .await;
+        unanswered.sent += 1;
+        *has_stragglers = true;
+        answer = half_until(deadline, idem.store().claim(claim.clone())).await;
+    }
+    if answer.is_ok() {
+        unanswered.disarm();
+    }
+    answer
+}
+
+async fn half_until(
+    deadline: Instant,
+    answer: impl Future<Output = Result<Claimed, StoreError>>,
+) -> Result<Claimed, StoreError> {
+    let now = Instant::now();
+    let half = deadline.saturating_duration_since(now) / 2;
+    tokio::time::timeout_at(now + half, answer)
+        .await
+        .unwrap_or(Err(StoreError::TimedOut))
+}
+
+/// A claim that the store may have granted without its claimer knowing. Dropped, it is looked for and
+/// given back, since nothing ran under it.
+struct Unanswered {
+    claim: Option<(Idempotency, Claim)>,
+    /// How often it was sent.
+    sent: u32,
+    runtime: Handle,
+}
+
+impl Unanswered {
+    fn new(idem: &Idempotency, claim: &Claim) -> Self {
+        Self {
+            claim: Some((idem.clone(), claim.clone())),
+            sent: 1,
+            runtime: Handle::current(),
+        }
+    }
+
+    fn disarm(&mut self) {
+        self.claim = None;
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        let Some((idem, claim)) = self.claim.take() else {
+            return;
+        };
+        let Claim { id, owner, .. } = claim;
+        Orphans::add(&idem, id, owner, claim.retention, self.sent, &self.runtime);
+    }
+}

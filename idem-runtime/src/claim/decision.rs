@@ -1,0 +1,110 @@
+//! Who runs, who replays, who is refused: the one place where that is decided.
+
+use crate::request::fingerprint::Fingerprint;
+use crate::store::{Claimed, Record};
+use crate::trace::Outcome;
+
+/// What becomes of a keyed request.
+#[derive(Debug)]
+pub(crate) enum Decision {
+    /// It holds the claim: its handler runs.
+    Run { fence: u64, attempt: u32 },
+    /// A record answers it.
+    Replay(Record),
+    /// A record answers it that this process holds and the store does not have yet.
+    ReplayUnwritten(Record),
+    /// The first request still runs.
+    InFlight,
+    /// The key was used with another request.
+    Mismatch,
+    /// The first request was cut off, and the endpoint holds such keys.
+    Unknown,
+    /// The store has no room.
+    Full,
+}
+
+impl Decision {
+    /// A mismatch comes before all else: a reused key is told so whether or not the first request
+    /// has ended.
+    pub(crate) fn of(claimed: Claimed, fingerprint: Fingerprint) -> Self {
+        match claimed {
+            Claimed::Fresh { fence, attempt } => Self::Run { fence, attempt },
+            Claimed::Recorded { record, .. } if record.fingerprint() == fingerprint => {
+                Self::Replay(record)
+            }
+            Claimed::InFlight {
+                fingerprint: first, ..
+            } if first == fingerprint => Self::InFlight,
+            Claimed::Unknown { fingerprint: first } if first == fingerprint => Self::Unknown,
+            Claimed::Full => Self::Full,
+            Claimed::Recorded { .. } | Claimed::InFlight { .. } | Claimed::Unknown { .. } => {
+                Self::Mismatch
+            }
+        }
+    }
+
+    /// What becomes of a request whose record the store does not have yet.
+    pub(crate) fn of_unwritten(record: Record, fingerprint: Fingerprint) -> Self {
+        if record.fingerprint() == fingerprint {
+            Self::ReplayUnwritten(record)
+        } else {
+            Self::Mismatch
+        }
+    }
+
+    pub(crate) const fn outcome(&self) -> Outcome {
+        match self {
+            Self::Run { .. } => Outcome::Fresh,
+            Self::Replay(_) | Self::ReplayUnwritten(_) => Outcome::Replayed,
+            Self::InFlight => Outcome::InFlight,
+            Self::Mismatch => Outcome::Mismatch,
+            Self::Unknown => Outcome::Unknown,
+            Self::Full => Outcome::Full,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use http::StatusCode;
+
+    const FIRST: Fingerprint = Fingerprint::from_bytes([1; 32]);
+    const OTHER: Fingerprint = Fingerprint::from_bytes([2; 32]);
+
+    fn outcome(claimed: Claimed, fingerprint: Fingerprint) -> Outcome {
+        Decision::of(claimed, fingerprint).outcome()
+    }
+
+    #[test]
+    fn a_retry_meets_what_its_first_request_left() {
+        let in_flight = || Claimed::InFlight {
+            fingerprint: FIRST,
+            lease_left: Duration::ZERO,
+            changed: None,
+        };
+        let recorded = || Claimed::Recorded {
+            record: Record::not_kept(FIRST, StatusCode::OK),
+            expires_in: Duration::ZERO,
+        };
+        let unknown = || Claimed::Unknown { fingerprint: FIRST };
+        assert_eq!(outcome(in_flight(), FIRST), Outcome::InFlight);
+        assert_eq!(outcome(recorded(), FIRST), Outcome::Replayed);
+        assert_eq!(outcome(unknown(), FIRST), Outcome::Unknown);
+        for claimed in [in_flight(), recorded(), unknown()] {
+            assert_eq!(outcome(claimed, OTHER), Outcome::Mismatch);
+        }
+    }
+
+    #[test]
+    fn only_a_fresh_claim_runs() {
+        let fresh = Claimed::Fresh {
+            fence: 1,
+            attempt: 1,
+        };
+        assert_eq!(outcome(fresh, FIRST), Outcome::Fresh);
+        assert_eq!(outcome(Claimed::Full, FIRST), Outcome::Full);
+    }
+}

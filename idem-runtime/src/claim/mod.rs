@@ -1,0 +1,5 @@
+//! TODO
+
+pub(crate) mod ask;
+pub(crate) mod claiming;
+pub(crate) mod decision;

@@ -1,0 +1,267 @@
+//! A request's way up to its claim: is there a key, and whose is it.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use axum::extract::Request;
+use http::header::{self, AsHeaderName, HeaderMap};
+
+use crate::claim::claiming::{self, Deciding};
+use crate::handler::deferred::{Deferred, Intake, State};
+use crate::handler::guarded::Admitting;
+use crate::request::key;
+use crate::request::scope::{Scope, ScopeMissing, ScopeValue};
+use crate::service::idempotency::{AsIdempotency, Idempotency};
+use crate::settings::policy::Policy;
+use crate::trace::{self, Outcome};
+
+impl Policy {
+    /// Takes a request in that came through the [`Idempotency`] layer. Without one, a request with a
+    /// key is refused.
+    pub fn admit<T, const LAZY: bool>(&'static self, body: Deferred<T, LAZY>) -> Admission<T>
+    where
+        T: Send + 'static,
+    {
+        Admission::of(self, body, |request| request.extensions().get().cloned())
+    }
+
+    /// Takes a request in that is under the [`Idempotency`] which `runtime = …` gives.
+    pub fn admit_on<T, R, const LAZY: bool>(
+        &'static self,
+        body: Deferred<T, LAZY>,
+        runtime: impl FnOnce() -> R,
+    ) -> Admission<T>
+    where
+        T: Send + 'static,
+        R: AsIdempotency,
+    {
+        Admission::of(self, body, |_| Some(runtime().as_idempotency().clone()))
+    }
+}
+
+/// A request on its way to its handler, while its scope is read.
+#[must_use = "nothing runs until it is told what"]
+pub struct Admission<T>(pub(crate) Entrance<T>);
+
+/// Which way a request goes to its handler.
+pub(crate) enum Entrance<T> {
+    /// Without a key: there is nothing to wait for.
+    Open(T),
+    Guarded(Admitting<T>),
+}
+
+impl<T: Send + 'static> Admission<T> {
+    fn of<const LAZY: bool>(
+        policy: &'static Policy,
+        body: Deferred<T, LAZY>,
+        idem: impl FnOnce(&Request) -> Option<Idempotency>,
+    ) -> Self {
+        let (mut pending, is_lazy) = match body.0 {
+            State::Extracted(argument) => {
+                trace::decided(policy.endpoint, None, Outcome::Bypassed);
+                return Self(Entrance::Open(argument));
+            }
+            State::Keyed(pending) => (pending, false),
+            State::Undecided(pending) => (pending, true),
+        };
+        let intake = pending.intake();
+        let idem = idem(&intake.request);
+        if is_lazy {
+            if !key::concerns(&intake.request, idem.as_ref()) {
+                let decided = claiming::unkeyed(policy, idem.as_ref(), intake);
+                return Self(Entrance::Guarded(Admitting::decided(decided, pending)));
+            }
+            intake.limit_body();
+        }
+        let Some(idem) = idem else {
+            let refused = claiming::not_installed(policy);
+            return Self(Entrance::Guarded(Admitting::decided(refused, pending)));
+        };
+        Self(Entrance::Guarded(Admitting::Deciding {
+            deciding: Deciding::new(policy, idem),
+            pending: Some(pending),
+        }))
+    }
+
+    /// `scope = global`.
+    pub fn global(self) -> Self {
+        self
+    }
+
+    /// `scope = token`.
+    pub fn token(self) -> Self {
+        self.scoped(|scope, headers| {
+            let token = only_value(headers, header::AUTHORIZATION);
+            scope.add_token(token.ok_or(ScopeMissing::Token)?);
+            Ok(())
+        })
+    }
+
+    /// `scope = header("…")`.
+    pub fn header(self, name: &'static str) -> Self {
+        self.scoped(|scope, headers| {
+            let value = only_value(headers, name).ok_or(ScopeMissing::Header)?;
+            scope.add_header(name, value);
+            Ok(())
+        })
+    }
+
+    /// `scope = expression`. It is read at once, and only for a request with a key.
+    ///
+    /// The closure must return what [`ScopePart::is`] returns, so that no closure can return before
+    /// it adds its part: without the part, two callers would share a key.
+    ///
+    /// # Panics
+    ///
+    /// When the value's own `Display` fails.
+    pub fn value(self, read: impl for<'a> Fn(ScopePart<'a>) -> ScopeAdded<'a>) -> Self {
+        self.scoped(|scope, _| {
+            let ScopeAdded(PhantomData) = read(ScopePart(scope));
+            Ok(())
+        })
+    }
+
+    /// Adds a part to the scope, unless one before it is missing.
+    fn scoped(
+        mut self,
+        part: impl FnOnce(&mut Scope, &HeaderMap) -> Result<(), ScopeMissing>,
+    ) -> Self {
+        if let Entrance::Guarded(Admitting::Deciding { pending, .. }) = &mut self.0
+            && let Some(pending) = pending
+        {
+            let Intake { request, scope, .. } = pending.intake();
+            if let Ok(so_far) = scope
+                && let Err(missing) = part(so_far, request.headers())
+            {
+                *scope = Err(missing);
+            }
+        }
+        self
+    }
+}
+
+/// The scope of one request, where an expression adds to it.
+#[derive(Debug)]
+pub struct ScopePart<'a>(&'a mut Scope);
+
+impl<'a> ScopePart<'a> {
+    /// Adds `value`.
+    ///
+    /// # Panics
+    ///
+    /// When the value's own `Display` fails.
+    pub fn is<V: ScopeValue + ?Sized>(self, value: &V) -> ScopeAdded<'a> {
+        self.0.add_value(value);
+        ScopeAdded(PhantomData)
+    }
+}
+
+/// Proof that a [`ScopePart`] was added. Only [`ScopePart::is`] makes one, and the mutable borrow
+/// ties it to its own request.
+#[derive(Debug)]
+pub struct ScopeAdded<'a>(PhantomData<&'a mut Scope>);
+
+fn only_value(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&[u8]> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.as_bytes();
+    (values.next().is_none() && !value.is_empty()).then_some(value)
+}
+
+impl<T> fmt::Debug for Admission<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Admission")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use axum::extract::FromRequest;
+
+    use super::*;
+
+    static POLICY: Policy = Policy::new("test");
+
+    async fn admission(headers: &[(&'static str, &'static str)]) -> Admission<()> {
+        let mut request = Request::new(axum::body::Body::empty());
+        request.extensions_mut().insert(Idempotency::in_memory());
+        *request.method_mut() = http::Method::POST;
+        for (name, value) in headers {
+            request
+                .headers_mut()
+                .append(*name, value.parse().expect("a value"));
+        }
+        let body = Deferred::<()>::from_request(request, &()).await;
+        POLICY.admit(body.expect("no rejection"))
+    }
+
+    fn scope(admission: Admission<()>) -> Option<Result<Scope, ScopeMissing>> {
+        match admission.0 {
+            Entrance::Guarded(Admitting::Deciding { pending, .. }) => {
+                pending.map(|mut pending| pending.intake().scope.clone())
+            }
+            _ => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_has_the_scope_that_an_operator_would_write() {
+        let headers = [
+            ("idempotency-key", "k"),
+            ("authorization", "Bearer a"),
+            ("x-workspace-id", "acme"),
+        ];
+        let admission = admission(&headers).await;
+        let read = admission
+            .token()
+            .header("x-workspace-id")
+            .value(|part| part.is(&42));
+        let written = Scope::new()
+            .token("Bearer a")
+            .header("X-Workspace-Id", "acme")
+            .value(42);
+        assert_eq!(scope(read), Some(Ok(written)));
+    }
+
+    #[tokio::test]
+    async fn absent_empty_and_doubled_headers_are_no_scope() {
+        for pairs in [
+            &[][..],
+            &[("authorization", "")],
+            &[("authorization", "a"), ("authorization", "a")],
+        ] {
+            let headers = [&[("idempotency-key", "k")], pairs].concat();
+            let token = admission(&headers).await.token();
+            assert_eq!(scope(token), Some(Err(ScopeMissing::Token)));
+            let header = admission(&headers).await.header("authorization").token();
+            assert_eq!(
+                scope(header),
+                Some(Err(ScopeMissing::Header)),
+                "the first that is missing counts"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn an_expression_is_read_only_for_a_request_with_a_key() {
+        let reads = Cell::new(0);
+        fn read(reads: &Cell<u32>) -> impl for<'a> Fn(ScopePart<'a>) -> ScopeAdded<'a> {
+            |part| {
+                reads.set(reads.get() + 1);
+                part.is("user-7")
+            }
+        }
+        assert!(scope(admission(&[]).await.value(read(&reads))).is_none());
+        assert_eq!(reads.get(), 0);
+        assert!(
+            scope(
+                admission(&[("idempotency-key", "k")])
+                    .await
+                    .value(read(&reads))
+            )
+            .is_some()
+        );
+        assert_eq!(reads.get(), 1);
+    }
+}

@@ -1,0 +1,5 @@
+//! TODO
+
+pub(crate) mod collect;
+pub(crate) mod degraded;
+pub(crate) mod problem;

@@ -1,0 +1,466 @@
+//! Refusals as `application/problem+json` (RFC 9457), each with a stable code.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+
+use crate::request::scope::ScopeMissing;
+use crate::settings::dialect::Dialect;
+
+/// A refusal: why a request was not run, as its client is told.
+///
+/// Rendered as `application/problem+json` with `type`, `title`, `status`, `detail` and `code`,
+/// unless the service renders its own with `render_problem`. No part of it contains a key or a
+/// token.
+///
+/// | code | status | when |
+/// |---|---|---|
+/// | `idempotency_key_missing` | 400, or the dialect's | the endpoint says `required` and there is no key |
+/// | `idempotency_key_invalid` | 400 | the key is malformed, too long, or there twice |
+/// | `idempotency_key_reused` | 409, or the dialect's | the key was used with another request |
+/// | `idempotency_key_in_flight` | 409, or the dialect's | the first request with the key still runs |
+/// | `idempotency_scope_missing` | 401 for `token`, 400 for `header(…)` | the request does not say whose key it is |
+/// | `idempotency_outcome_unknown` | 409 | the first request was cut off, and the endpoint says `on_unknown = hold` |
+/// | `idempotency_response_not_kept` | 409 | the work was done, but its answer was too long or endless |
+/// | `idempotency_store_unavailable` | 503 | the store did not answer |
+/// | `idempotency_capacity` | 503 | the store is full |
+/// | `idempotency_body_too_large` | 413 | the body is over axum's limit |
+/// | `idempotency_body_incomplete` | 400 | the body was cut off |
+/// | `idempotency_body_timeout` | 408 | the body stalled |
+/// | `idempotency_not_installed` | 500 | no [`Idempotency`](crate::Idempotency) covers the endpoint, or its layer did not see the key |
+/// | `idempotency_render_failed` | 500 | the service's own rendering of a refusal panicked |
+#[derive(Clone, Debug)]
+pub struct Problem {
+    kind: Kind,
+    status: StatusCode,
+    detail: Cow<'static, str>,
+    type_uri: Cow<'static, str>,
+    retry_after: Option<Duration>,
+    /// Where the service explains itself, for the `Link` header.
+    documentation: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    KeyMissing,
+    KeyInvalid,
+    KeyReused,
+    KeyInFlight,
+    TokenMissing,
+    ScopeHeaderMissing,
+    OutcomeUnknown,
+    ResponseNotKept,
+    StoreUnavailable,
+    Capacity,
+    BodyTooLarge,
+    BodyIncomplete,
+    BodyTimeout,
+    NotInstalled,
+    RenderFailed,
+}
+
+impl Kind {
+    /// The code, the default status and the title.
+    const fn facts(self) -> (&'static str, StatusCode, &'static str) {
+        match self {
+            Self::KeyMissing => (
+                "idempotency_key_missing",
+                StatusCode::BAD_REQUEST,
+                "An idempotency key is required",
+            ),
+            Self::KeyInvalid => (
+                "idempotency_key_invalid",
+                StatusCode::BAD_REQUEST,
+                "The idempotency key is not valid",
+            ),
+            Self::KeyReused => (
+                "idempotency_key_reused",
+                StatusCode::CONFLICT,
+                "The idempotency key was used with another request",
+            ),
+            Self::KeyInFlight => (
+                "idempotency_key_in_flight",
+                StatusCode::CONFLICT,
+                "The first request with this idempotency key is still running",
+            ),
+            Self::TokenMissing => (
+                "idempotency_scope_missing",
+                StatusCode::UNAUTHORIZED,
+                "The request does not say whose idempotency key it is",
+            ),
+            Self::ScopeHeaderMissing => (
+                "idempotency_scope_missing",
+                StatusCode::BAD_REQUEST,
+                "The request does not say whose idempotency key it is",
+            ),
+            Self::OutcomeUnknown => (
+                "idempotency_outcome_unknown",
+                StatusCode::CONFLICT,
+                "The outcome of the first request is not known",
+            ),
+            Self::ResponseNotKept => (
+                "idempotency_response_not_kept",
+                StatusCode::CONFLICT,
+                "The request was carried out, but its answer was not kept",
+            ),
+            Self::StoreUnavailable => (
+                "idempotency_store_unavailable",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Idempotency keys cannot be checked at the moment",
+            ),
+            Self::Capacity => (
+                "idempotency_capacity",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "No more idempotency keys can be taken at the moment",
+            ),
+            Self::BodyTooLarge => (
+                "idempotency_body_too_large",
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "The request body is too large",
+            ),
+            Self::BodyIncomplete => (
+                "idempotency_body_incomplete",
+                StatusCode::BAD_REQUEST,
+                "The request body is incomplete",
+            ),
+            Self::BodyTimeout => (
+                "idempotency_body_timeout",
+                StatusCode::REQUEST_TIMEOUT,
+                "The request body did not arrive in time",
+            ),
+            Self::NotInstalled => (
+                "idempotency_not_installed",
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The service cannot protect a request with an idempotency key",
+            ),
+            Self::RenderFailed => (
+                "idempotency_render_failed",
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The request was refused",
+            ),
+        }
+    }
+}
+
+impl Problem {
+    fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
+        let (code, status, _) = kind.facts();
+        Self {
+            kind,
+            status,
+            detail: detail.into(),
+            type_uri: format!("urn:axum-idem:problem:{code}").into(),
+            retry_after: None,
+            documentation: None,
+        }
+    }
+
+    /// The code by which a client tells one refusal from another. It never changes.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        self.kind.facts().0
+    }
+
+    /// The HTTP status, as the service's dialect has it.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// A short summary, the same for every problem with this code.
+    #[must_use]
+    pub fn title(&self) -> &'static str {
+        self.kind.facts().2
+    }
+
+    /// What is wrong with this request, and what its client should do.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The URI that names this kind of problem: below the service's documentation, where its
+    /// dialect gives one.
+    #[must_use]
+    pub fn type_uri(&self) -> &str {
+        &self.type_uri
+    }
+
+    /// How long the client should wait before it sends the request again.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    pub(crate) fn key_missing() -> Self {
+        Self::new(
+            Kind::KeyMissing,
+            "send an idempotency key, made before the first try and kept across tries",
+        )
+    }
+
+    pub(crate) fn key_invalid(reason: &'static str) -> Self {
+        Self::new(Kind::KeyInvalid, reason)
+    }
+
+    pub(crate) fn key_reused() -> Self {
+        Self::new(
+            Kind::KeyReused,
+            "method, path, query, content type or body differ from the first request; \
+             use a new key for a new operation",
+        )
+    }
+
+    /// The wait is short on purpose: a handler's end frees the key long before its lease would.
+    pub(crate) fn key_in_flight() -> Self {
+        Self::new(Kind::KeyInFlight, "send the same request again in a moment")
+            .retry_after_seconds(1)
+    }
+
+    pub(crate) fn scope_missing(missing: ScopeMissing) -> Self {
+        match missing {
+            ScopeMissing::Token => Self::new(
+                Kind::TokenMissing,
+                "a request with an idempotency key needs exactly one `Authorization` header",
+            ),
+            ScopeMissing::Header => Self::new(
+                Kind::ScopeHeaderMissing,
+                "a request with an idempotency key needs the header that names its owner, once",
+            ),
+        }
+    }
+
+    pub(crate) fn outcome_unknown() -> Self {
+        Self::new(
+            Kind::OutcomeUnknown,
+            "the first request was cut off; find out what it did before sending it under a new key",
+        )
+    }
+
+    pub(crate) fn response_not_kept() -> Self {
+        Self::new(
+            Kind::ResponseNotKept,
+            "the first request was carried out and its answer was sent once; read the result from \
+             the resource itself",
+        )
+    }
+
+    pub(crate) fn store_unavailable() -> Self {
+        Self::new(
+            Kind::StoreUnavailable,
+            "the request was not carried out; send it again with the same key",
+        )
+        .retry_after_seconds(1)
+    }
+
+    pub(crate) fn capacity() -> Self {
+        Self::new(
+            Kind::Capacity,
+            "the request was not carried out; send it again with the same key",
+        )
+        .retry_after_seconds(5)
+    }
+
+    pub(crate) fn body_too_large() -> Self {
+        Self::new(
+            Kind::BodyTooLarge,
+            "the request was not carried out; send a shorter body",
+        )
+    }
+
+    pub(crate) fn body_incomplete() -> Self {
+        Self::new(
+            Kind::BodyIncomplete,
+            "the body ended early, and the request was not carried out; send it again whole",
+        )
+    }
+
+    pub(crate) fn body_timeout() -> Self {
+        Self::new(
+            Kind::BodyTimeout,
+            "the body stalled, and the request was not carried out; send it again",
+        )
+    }
+
+    pub(crate) fn not_installed() -> Self {
+        Self::new(
+            Kind::NotInstalled,
+            "the request was not carried out, since the service is not set up to keep its key",
+        )
+    }
+
+    pub(crate) fn render_failed() -> Self {
+        Self::new(Kind::RenderFailed, "the service could not say why")
+    }
+
+    fn retry_after_seconds(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(Duration::from_secs(seconds));
+        self
+    }
+
+    /// Takes over what the service's dialect decides: some statuses, and where it is documented.
+    pub(crate) fn in_dialect(mut self, dialect: &Dialect) -> Self {
+        match self.kind {
+            Kind::KeyMissing => self.status = dialect.missing_status(),
+            Kind::KeyReused => self.status = dialect.mismatch_status(),
+            Kind::KeyInFlight => self.status = dialect.in_flight_status(),
+            _ => {}
+        }
+        if let Some(url) = dialect.documentation_url() {
+            let page = url.split_once('#').map_or(url, |(page, _)| page);
+            self.type_uri = format!("{page}#{}", self.code()).into();
+            self.documentation = Some(url.to_owned());
+        }
+        self
+    }
+
+    /// The default rendering.
+    pub(crate) fn render(&self) -> Response {
+        let body = serde_json::json!({
+            "type": self.type_uri(),
+            "title": self.title(),
+            "status": self.status.as_u16(),
+            "detail": self.detail(),
+            "code": self.code(),
+        });
+        let headers = [
+            (header::CONTENT_TYPE, "application/problem+json"),
+            (header::CACHE_CONTROL, "no-store"),
+        ];
+        (self.status, headers, body.to_string()).into_response()
+    }
+
+    /// Adds the headers that the status calls for, where a rendering left them out.
+    pub(crate) fn complete(&self, response: &mut Response) {
+        let mut add = |name: HeaderName, value: HeaderValue| {
+            response.headers_mut().entry(name).or_insert(value);
+        };
+        if let Some(wait) = self.retry_after {
+            add(header::RETRY_AFTER, wait.as_secs().max(1).into());
+        }
+        if self.kind == Kind::TokenMissing {
+            add(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        let link = self
+            .documentation
+            .as_ref()
+            .map(|url| format!("<{url}>; rel=\"describedby\""));
+        if let Some(Ok(link)) = link.map(HeaderValue::try_from) {
+            add(header::LINK, link);
+        }
+    }
+}
+
+/// Renders the problem as the default dialect has it.
+///
+/// The answer carries the problem as an extension, so that an installed
+/// [`Idempotency`](crate::Idempotency) renders it again in the service's own way. That is how an
+/// extractor can refuse without knowing the service.
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.render();
+        self.complete(&mut response);
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Clients tell refusals apart by these, and know when to come back.
+    #[test]
+    fn each_refusal_has_its_code_its_status_and_its_wait() {
+        let all = [
+            (Problem::key_missing(), "key_missing", 400, None),
+            (Problem::key_invalid("why"), "key_invalid", 400, None),
+            (Problem::key_reused(), "key_reused", 409, None),
+            (Problem::key_in_flight(), "key_in_flight", 409, Some(1)),
+            (
+                Problem::scope_missing(ScopeMissing::Token),
+                "scope_missing",
+                401,
+                None,
+            ),
+            (
+                Problem::scope_missing(ScopeMissing::Header),
+                "scope_missing",
+                400,
+                None,
+            ),
+            (Problem::outcome_unknown(), "outcome_unknown", 409, None),
+            (Problem::response_not_kept(), "response_not_kept", 409, None),
+            (
+                Problem::store_unavailable(),
+                "store_unavailable",
+                503,
+                Some(1),
+            ),
+            (Problem::capacity(), "capacity", 503, Some(5)),
+            (Problem::body_too_large(), "body_too_large", 413, None),
+            (Problem::body_incomplete(), "body_incomplete", 400, None),
+            (Problem::body_timeout(), "body_timeout", 408, None),
+            (Problem::not_installed(), "not_installed", 500, None),
+            (Problem::render_failed(), "render_failed", 500, None),
+        ];
+        for (problem, code, status, seconds) in all {
+            assert_eq!(problem.code(), format!("idempotency_{code}"));
+            assert_eq!(problem.status(), status, "{code}");
+            assert_eq!(problem.retry_after(), seconds.map(Duration::from_secs));
+            let type_uri = format!("urn:axum-idem:problem:idempotency_{code}");
+            assert_eq!(problem.type_uri(), type_uri);
+            assert_eq!(problem.title(), problem.kind.facts().2);
+            assert_eq!(problem.detail(), problem.detail);
+            let answer = problem.into_response();
+            let header = |name| answer.headers().get(name).map(HeaderValue::as_bytes);
+            let seconds = seconds.map(|seconds| seconds.to_string());
+            assert_eq!(
+                header(header::RETRY_AFTER),
+                seconds.as_ref().map(String::as_bytes)
+            );
+            let challenge = (status == 401).then_some(&b"Bearer"[..]);
+            assert_eq!(header(header::WWW_AUTHENTICATE), challenge);
+            assert_eq!(header(header::LINK), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_a_problem_in_json() {
+        let answer = Problem::key_invalid("why").into_response();
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+        assert_eq!(
+            answer.headers()[header::CONTENT_TYPE],
+            "application/problem+json"
+        );
+        assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store");
+        let body = axum::body::to_bytes(answer.into_body(), 1 << 10)
+            .await
+            .expect("short");
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        let expected = serde_json::json!({
+            "type": "urn:axum-idem:problem:idempotency_key_invalid",
+            "title": "The idempotency key is not valid",
+            "status": 400,
+            "detail": "why",
+            "code": "idempotency_key_invalid",
+        });
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn a_dialect_changes_its_own_statuses_and_no_other() {
+        let dialect = Dialect::default()
+            .missing(StatusCode::PRECONDITION_REQUIRED)
+            .mismatch(StatusCode::UNPROCESSABLE_ENTITY)
+            .in_flight(StatusCode::LOCKED);
+        let status = |problem: Problem| problem.in_dialect(&dialect).status().as_u16();
+        assert_eq!(status(Problem::key_missing()), 428);
+        assert_eq!(status(Problem::key_reused()), 422);
+        assert_eq!(status(Problem::key_in_flight()), 423);
+        assert_eq!(status(Problem::outcome_unknown()), 409);
+        assert_eq!(status(Problem::key_invalid("why")), 400);
+    }
+}

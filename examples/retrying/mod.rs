@@ -91,8 +91,8 @@ impl Middleware for OneKey {
     }
 }
 
-/// What is tried again: what was lost on the way, what the server could not do just now, and what
-/// it is still doing.
+/// Retries a request that was lost on the way, one that the server could not serve just now, and one
+/// that it may still be working on: behind a 408 of a timeout layer, the handler runs on.
 struct WorthATry;
 
 impl RetryableStrategy for WorthATry {
@@ -100,9 +100,15 @@ impl RetryableStrategy for WorthATry {
         match answer {
             Ok(answer) => {
                 let status = answer.status();
+                let asks_for_a_retry = matches!(
+                    status,
+                    StatusCode::REQUEST_TIMEOUT
+                        | StatusCode::TOO_EARLY
+                        | StatusCode::TOO_MANY_REQUESTS
+                );
                 let is_worth_it = status.is_server_error()
-                    || status == StatusCode::TOO_MANY_REQUESTS
-                    || answer.extensions().get::<StillRunning>().is_some();
+                    || asks_for_a_retry
+                    || answer.extensions().get::<TryAgain>().is_some();
                 is_worth_it.then_some(Retryable::Transient)
             }
             // These would fail every time. All else happened on the way.
@@ -113,10 +119,13 @@ impl RetryableStrategy for WorthATry {
     }
 }
 
-/// The server says that the first request with this key still runs. The other conflict, a key that
-/// was used for something else, has the same status and is the caller's own mistake.
+/// The `code` of the response asks for the same request again. Other responses with the same status,
+/// such as the 409 of a key that was used for something else, are the caller's own mistake.
 #[derive(Clone, Copy)]
-struct StillRunning;
+struct TryAgain;
+
+/// The first request with this key still runs; the body of this one did not arrive whole.
+const CODES_WORTH_A_TRY: [&str; 2] = ["idempotency_key_in_flight", "idempotency_body_incomplete"];
 
 /// When the server is to be asked again. Stands in the extensions that all tries share.
 #[derive(Clone, Copy)]
@@ -146,10 +155,10 @@ impl Middleware for WholeAnswers {
         if let Some(headers) = whole.headers_mut() {
             headers.clone_from(answer.headers());
         }
-        let is_conflict = answer.status() == StatusCode::CONFLICT;
+        let is_refused = answer.status().is_client_error();
         let body = answer.bytes().await?;
-        if is_conflict && code_of(&body).as_deref() == Some("idempotency_key_in_flight") {
-            whole = whole.extension(StillRunning);
+        if is_refused && code_of(&body).is_some_and(|code| CODES_WORTH_A_TRY.contains(&&*code)) {
+            whole = whole.extension(TryAgain);
         }
         let whole = whole.body(body).map_err(Error::middleware)?;
         Ok(whole.into())

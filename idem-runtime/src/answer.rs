@@ -5,8 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, HttpBody};
-use axum::response::{IntoResponseParts, ResponseParts};
+use axum::response::{IntoResponseParts, Response, ResponseParts};
 use bytes::{Bytes, BytesMut};
+use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http_body::{Frame, SizeHint};
 
@@ -113,20 +114,34 @@ pub(crate) fn mark_replay(headers: &mut HeaderMap, replay_header: Option<&Header
     }
 }
 
-/// Whether an answer announces that its body is too long, or endless.
-pub(crate) fn is_known_too_long(headers: &HeaderMap, body: &Body, limit: usize) -> bool {
+/// The length that a response announces for its body.
+///
+/// A 204 and a 304 have no body: a `Content-Length` there tells the length of another response
+/// (RFC 9110, section 8.6).
+pub(crate) fn announced_len(response: &Response) -> Option<u64> {
+    if matches!(
+        response.status(),
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+    ) {
+        return None;
+    }
+    let value = response.headers().get(header::CONTENT_LENGTH)?;
+    value.to_str().ok()?.parse().ok()
+}
+
+/// Whether it is known before the body is read that it cannot be kept: it is too long, endless, or
+/// not as long as the response announces.
+pub(crate) fn cannot_be_kept(response: &Response, announced: Option<u64>, limit: usize) -> bool {
+    let headers = response.headers();
     let is_event_stream = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
         let mime = value.as_bytes().split(|byte| *byte == b';').next();
         let mime = mime.unwrap_or_default().trim_ascii();
         mime.eq_ignore_ascii_case(b"text/event-stream")
     });
-    let hint = body.size_hint();
-    let announced = || {
-        let value = headers.get(header::CONTENT_LENGTH)?;
-        value.to_str().ok()?.parse().ok()
-    };
-    let len = hint.exact().or_else(announced).unwrap_or(0);
-    is_event_stream || hint.lower().max(len) > limit as u64
+    let hint = response.body().size_hint();
+    let len = hint.exact().or(announced).unwrap_or(0);
+    let differs = announced.is_some_and(|announced| announced != len);
+    is_event_stream || differs || hint.lower().max(len) > limit as u64
 }
 
 /// Frames in their order. Most bodies have one, and it needs no queue.
@@ -163,6 +178,8 @@ impl Read {
 pub(crate) struct Collector {
     read: Read,
     len: usize,
+    /// What the response announces.
+    announced: Option<u64>,
     limit: usize,
 }
 
@@ -170,15 +187,16 @@ pub(crate) struct Collector {
 pub(crate) enum Collected {
     /// All of it.
     Whole(Bytes),
-    /// It is too long, has trailers, or failed: the same body as if nobody had read it.
+    /// It is too long, has trailers, failed, or ended early: the same body as if nobody had read it.
     NotKept(Body),
 }
 
 impl Collector {
-    pub(crate) fn new(limit: usize) -> Self {
+    pub(crate) fn new(announced: Option<u64>, limit: usize) -> Self {
         Self {
             read: Read::default(),
             len: 0,
+            announced,
             limit,
         }
     }
@@ -187,6 +205,9 @@ impl Collector {
     pub(crate) fn poll(&mut self, body: &mut Body, cx: &mut Context<'_>) -> Poll<Collected> {
         loop {
             match std::task::ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                None if self.announced.is_some_and(|len| len != self.len as u64) => {
+                    return Poll::Ready(Collected::NotKept(self.give_back(None)));
+                }
                 None => return Poll::Ready(Collected::Whole(self.join())),
                 Some(frame) => {
                     let data_len = frame
@@ -197,7 +218,10 @@ impl Collector {
                     self.read.push(frame);
                     match data_len {
                         Some(len) if self.len + len <= self.limit => self.len += len,
-                        _ => return Poll::Ready(Collected::NotKept(self.give_back(body))),
+                        _ => {
+                            let rest = std::mem::replace(body, Body::empty());
+                            return Poll::Ready(Collected::NotKept(self.give_back(Some(rest))));
+                        }
                     }
                 }
             }
@@ -218,10 +242,10 @@ impl Collector {
         whole.freeze()
     }
 
-    fn give_back(&mut self, body: &mut Body) -> Body {
+    fn give_back(&mut self, rest: Option<Body>) -> Body {
         Body::new(GivenBack {
             read: std::mem::take(&mut self.read),
-            rest: std::mem::replace(body, Body::empty()),
+            rest,
         })
     }
 }
@@ -229,7 +253,9 @@ impl Collector {
 /// A body that was read in part: what was read, and then the rest.
 struct GivenBack {
     read: Read,
-    rest: Body,
+    /// `None` when the body ended before the announced length. Its own length then stays unknown, as
+    /// it was: the server finds the end where it finds it without a key, and breaks the response off.
+    rest: Option<Body>,
 }
 
 impl HttpBody for GivenBack {
@@ -240,23 +266,27 @@ impl HttpBody for GivenBack {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        match self.read.pop() {
-            Some(frame) => Poll::Ready(Some(frame)),
-            None => Pin::new(&mut self.rest).poll_frame(cx),
+        match (self.read.pop(), &mut self.rest) {
+            (Some(frame), _) => Poll::Ready(Some(frame)),
+            (None, Some(rest)) => Pin::new(rest).poll_frame(cx),
+            (None, None) => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.read.is_empty() && self.rest.is_end_stream()
+        self.read.is_empty() && self.rest.as_ref().is_some_and(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
+        let Some(rest) = &self.rest else {
+            return SizeHint::default();
+        };
         let read = self
             .read
             .iter()
             .filter_map(|frame| frame.as_ref().ok()?.data_ref());
         let read: u64 = read.map(|data| data.len() as u64).sum();
-        let rest = self.rest.size_hint();
+        let rest = rest.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(read));
         if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(read)) {
@@ -273,7 +303,11 @@ mod tests {
     use http_body_util::{BodyExt, StreamBody};
 
     async fn collect(body: Body, limit: usize) -> Collected {
-        let (mut collector, mut body) = (Collector::new(limit), body);
+        collect_announced(body, None, limit).await
+    }
+
+    async fn collect_announced(mut body: Body, announced: Option<u64>, limit: usize) -> Collected {
+        let mut collector = Collector::new(announced, limit);
         std::future::poll_fn(|cx| collector.poll(&mut body, cx)).await
     }
 
@@ -362,13 +396,14 @@ mod tests {
     }
 
     #[test]
-    fn what_announces_that_it_is_too_long_is_not_read() {
+    fn a_body_that_cannot_be_kept_is_not_read() {
         let json = "application/json";
-        // A body that knows its own length is not asked for another.
         for (content_type, length, known, is_too_long) in [
             (json, None, Some("abcd"), false),
             (json, None, Some("abcde"), true),
-            (json, Some("5"), Some("abcd"), false),
+            (json, Some("4"), Some("abcd"), false),
+            (json, Some("3"), Some("abcd"), true),
+            (json, Some("9"), Some("abcd"), true),
             (json, None, None, false),
             (json, Some("4"), None, false),
             (json, Some("5"), None, true),
@@ -379,18 +414,49 @@ mod tests {
             ("text/plain;text/event-stream", None, None, false),
         ] {
             let body = known.map_or_else(|| frames(vec![]), Body::from);
-            let mut headers = HeaderMap::new();
+            let mut response = Response::new(body);
+            let headers = response.headers_mut();
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
             if let Some(length) = length {
                 headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static(length));
             }
             assert_eq!(
-                is_known_too_long(&headers, &body, 4),
+                cannot_be_kept(&response, announced_len(&response), 4),
                 is_too_long,
                 "{content_type}, {length:?}, {known:?}"
             );
         }
-        assert!(!is_known_too_long(&HeaderMap::new(), &Body::empty(), 0));
+        assert!(!cannot_be_kept(&Response::default(), None, 0));
+    }
+
+    /// The length is that of the response which a `GET` gets.
+    #[test]
+    fn a_response_without_a_body_announces_no_length() {
+        for (status, announced) in [(200, Some(10)), (404, Some(10)), (204, None), (304, None)] {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+            response
+                .headers_mut()
+                .insert(header::CONTENT_LENGTH, HeaderValue::from_static("10"));
+            assert_eq!(announced_len(&response), announced, "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_not_as_long_as_announced_is_given_back_without_a_length() {
+        for announced in [0, 3, 5, 9] {
+            let body = frames(vec![data("ab"), data("cd")]);
+            let Collected::NotKept(body) = collect_announced(body, Some(announced), 9).await else {
+                panic!("it has four bytes and not {announced}");
+            };
+            let hint = body.size_hint();
+            assert_eq!((hint.lower(), hint.upper()), (0, None));
+            assert!(!body.is_end_stream());
+            assert_eq!(body.collect().await.expect("no error").to_bytes(), "abcd");
+        }
+        let body = frames(vec![data("ab"), data("cd")]);
+        let collected = collect_announced(body, Some(4), 9).await;
+        assert!(matches!(collected, Collected::Whole(whole) if whole == "abcd"));
     }
 
     #[test]
@@ -437,17 +503,50 @@ mod tests {
     }
 
     #[test]
-    fn headers_named_by_connection_are_hop_by_hop() {
+    fn what_belongs_to_one_connection_moment_or_login_is_not_kept() {
+        for name in [
+            "connection",
+            "keep-alive",
+            "proxy-connection",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+            "content-length",
+            "date",
+            "www-authenticate",
+            "proxy-authenticate",
+            "proxy-authorization",
+            "authentication-info",
+            "proxy-authentication-info",
+            "set-cookie",
+        ] {
+            let name = HeaderName::from_static(name);
+            let headers = HeaderMap::from_iter([
+                (name.clone(), HeaderValue::from_static("x")),
+                (header::LOCATION, HeaderValue::from_static("/1")),
+            ]);
+            let kept: Vec<_> = KeptHeaders::new(&headers, false).iter().collect();
+            assert_eq!(kept, [(&header::LOCATION, &headers["location"])], "{name}");
+        }
+    }
+
+    #[test]
+    fn headers_named_by_any_connection_line_are_hop_by_hop() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("connection", "close, X-Hop"),
+            ("connection", "keep-alive"),
+            ("connection", "x-other, x-third"),
             ("x-hop", "1"),
+            ("x-other", "2"),
+            ("x-third", "3"),
             ("set-cookie", "a=b"),
             ("date", "now"),
             ("www-authenticate", "Bearer"),
             ("location", "/1"),
         ] {
-            headers.insert(name, HeaderValue::from_static(value));
+            headers.append(name, HeaderValue::from_static(value));
         }
         let kept = |keeps_set_cookie| -> Vec<_> {
             let kept = KeptHeaders::new(&headers, keeps_set_cookie);

@@ -1,4 +1,4 @@
-//! What a handler can know of the attempt that it is.
+//! What a handler can know about its own attempt.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -11,14 +11,15 @@ use http::request::Parts;
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
+use crate::fingerprint::Fingerprint;
 use crate::record_id::RecordId;
 use crate::store::{Holder, Owner};
 
-/// The attempt that a handler is: an extractor for one of its head arguments.
+/// Extractor that tells a handler which attempt it is.
 ///
-/// A handler may run again under one key: after a crash, after a panic, or when its answer said that
-/// it is to be retried. What it calls meanwhile should be told apart from a second order, and this
-/// gives it the keys for that:
+/// A handler may run again under one key: after a crash, after a panic, or because its response asked
+/// for a retry. When it calls other services, they have to recognize the repeated call, and this
+/// derives the keys for that:
 ///
 /// ```
 /// use idem_runtime::Attempt;
@@ -32,23 +33,32 @@ use crate::store::{Holder, Owner};
 /// # let _ = charge;
 /// ```
 ///
-/// It is filled when the claim is made, so what an extractor reads from it is that of a request
+/// It is filled when the key is claimed. An extractor that reads it earlier sees the values of a request
 /// without a key.
+///
+/// A handler that passes its request on to another annotated handler keeps its own attempt. The other
+/// handler has one of its own when its key is claimed, and shares that of the first handler until then
+/// and without a key.
 #[derive(Clone)]
 pub struct Attempt(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
     claimed: OnceLock<Claimed>,
+    /// The attempt of the handler that passed the request on.
+    outer: Option<Attempt>,
     /// Takes the place of a record id where there is no record.
     unkeyed: OnceLock<Owner>,
     is_lost: AtomicBool,
     lost: Notify,
 }
 
-struct Claimed {
-    holder: Holder,
-    number: u32,
+/// What is known of an attempt once its key is claimed.
+#[derive(Clone, Copy)]
+pub(crate) struct Claimed {
+    pub(crate) holder: Holder,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) number: u32,
 }
 
 impl Attempt {
@@ -57,35 +67,42 @@ impl Attempt {
     /// 1 for a request without a key.
     #[must_use]
     pub fn number(&self) -> u32 {
-        self.0.claimed.get().map_or(1, |claimed| claimed.number)
+        self.claimed().map_or(1, |claimed| claimed.number)
     }
 
     /// Grows with every attempt at one key, so that a resource which remembers the highest one it
     /// has seen can refuse an attempt that was overtaken. `None` for a request without a key.
     #[must_use]
     pub fn fence(&self) -> Option<u64> {
-        self.0.claimed.get().map(|claimed| claimed.holder.fence)
+        self.claimed().map(|claimed| claimed.holder.fence)
     }
 
     /// The id of the record, as an operator looks it up. `None` for a request without a key.
     #[must_use]
     pub fn record_id(&self) -> Option<RecordId> {
-        self.0.claimed.get().map(|claimed| claimed.holder.id)
+        self.claimed().map(|claimed| claimed.holder.id)
     }
 
-    /// A key for a call that the handler makes: the same in every attempt at one record, and
-    /// different for every record and label. 64 hexadecimal digits.
+    /// A key for a call that the handler makes, as 64 hexadecimal digits.
     ///
-    /// A request without a key gives keys of its own, since nobody can retry it.
+    /// It is the same in every attempt at one request, and different for every record, request and
+    /// label. A corrected request under a key that was released derives new keys. A request without
+    /// a key derives keys of its own, because nobody can retry it.
+    ///
+    /// The other service must not remember a derived key for longer than the `ttl` of the endpoint.
+    /// After the `ttl`, an equal request under the same key is a new operation. It derives the same
+    /// keys, and a service that remembers them returns its old response.
     #[must_use]
     pub fn derive_key(&self, label: &str) -> String {
         let mut hasher = Sha256::new();
-        if let Some(id) = self.record_id() {
-            hasher.update(b"axum-idem derived key v1\0");
-            hasher.update(id.as_bytes());
+        if let Some(claimed) = self.claimed() {
+            hasher.update(b"axum-idem derived key v2\0");
+            hasher.update(claimed.holder.id.as_bytes());
+            hasher.update(claimed.fingerprint.as_bytes());
         } else {
             hasher.update(b"axum-idem unkeyed v1\0");
-            hasher.update(self.0.unkeyed.get_or_init(Owner::unique).as_bytes());
+            let unkeyed = &self.effective().0.unkeyed;
+            hasher.update(unkeyed.get_or_init(Owner::unique).as_bytes());
         }
         hasher.update(label);
         RecordId::from_bytes(hasher.finalize().into()).to_string()
@@ -96,31 +113,64 @@ impl Attempt {
     /// Its answer will go to its own client only. It is for the handler to stop.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        self.0.is_lost.load(Ordering::Acquire)
+        self.effective().0.is_lost.load(Ordering::Acquire)
     }
 
     /// Completes when another attempt has taken over. Cancel-safe.
     pub async fn lost(&self) {
         loop {
             // Taken before the look, so that no loss falls between the two.
-            let lost = self.0.lost.notified();
-            if self.is_lost() {
+            let attempt = self.effective();
+            let lost = attempt.0.lost.notified();
+            if attempt.0.is_lost.load(Ordering::Acquire) {
                 return;
             }
             lost.await;
         }
     }
 
-    /// The one attempt that everybody who asks this request for it gets.
-    pub(crate) fn of(extensions: &mut Extensions) -> Self {
-        extensions
-            .get_or_insert_with(|| Self(Arc::default()))
-            .clone()
+    /// The attempt that every extractor of this request gets.
+    ///
+    /// One that is claimed already belongs to a handler that passes its request on, or that extracts
+    /// its own attempt. The attempt that is returned then shares it until it is claimed itself.
+    fn of(extensions: &mut Extensions) -> Self {
+        let outer = match extensions.get::<Self>() {
+            Some(attempt) if attempt.0.claimed.get().is_none() => return attempt.clone(),
+            outer => outer.cloned(),
+        };
+        let attempt = Self(Arc::new(Shared {
+            outer,
+            ..Shared::default()
+        }));
+        extensions.insert(attempt.clone());
+        attempt
     }
 
-    pub(crate) fn claimed(&self, holder: Holder, number: u32) {
-        // A request is claimed once.
-        let _ = self.0.claimed.set(Claimed { holder, number });
+    /// The attempt of a request whose key is claimed.
+    pub(crate) fn claim(extensions: &mut Extensions, claimed: Claimed) -> Self {
+        let attempt = Self::of(extensions);
+        // Fails only when requests that share their extensions are claimed at the same moment.
+        if attempt.0.claimed.set(claimed).is_ok() {
+            return attempt;
+        }
+        let attempt = Self(Arc::new(Shared {
+            claimed: claimed.into(),
+            ..Shared::default()
+        }));
+        extensions.insert(attempt.clone());
+        attempt
+    }
+
+    /// This attempt once it is claimed, or else the one that it shares.
+    fn effective(&self) -> &Self {
+        match &self.0.outer {
+            Some(outer) if self.0.claimed.get().is_none() => outer.effective(),
+            _ => self,
+        }
+    }
+
+    fn claimed(&self) -> Option<&Claimed> {
+        self.effective().0.claimed.get()
     }
 
     pub(crate) fn lose(&self) {
@@ -144,5 +194,85 @@ impl<S: Send + Sync> FromRequestParts<S> for Attempt {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         Ok(Self::of(&mut parts.extensions))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claimed(id: u8, fingerprint: u8, number: u32) -> Claimed {
+        Claimed {
+            holder: Holder {
+                id: RecordId::from_bytes([id; 32]),
+                owner: Owner::unique(),
+                fence: 7,
+            },
+            fingerprint: Fingerprint::from_bytes([fingerprint; 32]),
+            number,
+        }
+    }
+
+    fn attempt(id: u8, fingerprint: u8, number: u32) -> Attempt {
+        Attempt::claim(&mut Extensions::new(), claimed(id, fingerprint, number))
+    }
+
+    #[test]
+    fn a_derived_key_belongs_to_record_request_and_label() {
+        let key = attempt(1, 2, 1).derive_key("charge");
+        assert_eq!(attempt(1, 2, 9).derive_key("charge"), key);
+        assert_ne!(attempt(3, 2, 1).derive_key("charge"), key);
+        assert_ne!(attempt(1, 3, 1).derive_key("charge"), key);
+        assert_ne!(attempt(1, 2, 1).derive_key("receipt"), key);
+    }
+
+    /// Other services remember these keys: a change takes a new version tag and a note.
+    #[test]
+    fn golden() {
+        assert_eq!(
+            attempt(1, 2, 1).derive_key("charge"),
+            "0b42ee90d262d77dbfcd99eb7d05396894e23432cf29241dddb3800604db3bfe"
+        );
+    }
+
+    /// Every extractor of one request has the same attempt, also one that is cloned before the claim.
+    #[test]
+    fn an_attempt_is_filled_when_its_key_is_claimed() {
+        let mut extensions = Extensions::new();
+        let early = Attempt::of(&mut extensions);
+        assert_eq!((early.number(), early.fence()), (1, None));
+        let unkeyed = early.derive_key("charge");
+        assert_eq!(Attempt::of(&mut extensions).derive_key("charge"), unkeyed);
+        Attempt::claim(&mut extensions, claimed(1, 2, 3));
+        assert_eq!((early.number(), early.fence()), (3, Some(7)));
+        let late = Attempt::of(&mut extensions);
+        assert_eq!(late.derive_key("charge"), early.derive_key("charge"));
+        early.lose();
+        assert!(late.is_lost());
+    }
+
+    #[test]
+    fn a_nested_attempt_shares_the_outer_one_until_it_is_claimed() {
+        let mut extensions = Extensions::new();
+        let outer = Attempt::claim(&mut extensions, claimed(1, 2, 3));
+        let nested = Attempt::of(&mut extensions);
+        assert_eq!(nested.record_id(), outer.record_id());
+        Attempt::claim(&mut extensions, claimed(4, 5, 6));
+        assert_eq!((nested.number(), outer.number()), (6, 3));
+        assert_ne!(nested.derive_key("charge"), outer.derive_key("charge"));
+        nested.lose();
+        assert!(nested.is_lost() && !outer.is_lost());
+    }
+
+    /// A batch endpoint may clone a request, extensions and all.
+    #[test]
+    fn requests_that_share_their_extensions_have_attempts_of_their_own() {
+        let mut one = Extensions::new();
+        Attempt::of(&mut one);
+        let mut other = one.clone();
+        let one = Attempt::claim(&mut one, claimed(1, 2, 3));
+        let other = Attempt::claim(&mut other, claimed(4, 5, 6));
+        assert_eq!((one.number(), other.number()), (3, 6));
+        assert_eq!(other.record_id(), Some(RecordId::from_bytes([4; 32])));
     }
 }

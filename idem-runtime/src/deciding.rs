@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
-use crate::attempt::Attempt;
+use crate::attempt::{self, Attempt};
 use crate::claiming::{Claiming, Verdict};
 use crate::decision::Decision;
 use crate::deferred::Intake;
@@ -199,8 +199,14 @@ impl Deciding {
                 };
                 *intake.request.body_mut() = Body::from(claimed.body);
                 // The last argument may be it, or ask for it, and is extracted after this.
-                let known = Attempt::of(intake.request.extensions_mut());
-                known.claimed(holder, attempt);
+                let known = Attempt::claim(
+                    intake.request.extensions_mut(),
+                    attempt::Claimed {
+                        holder,
+                        fingerprint: claimed.fingerprint,
+                        number: attempt,
+                    },
+                );
                 return Decided::Run(Lease::Held(Running::new(
                     self.policy,
                     self.idem.clone(),

@@ -72,6 +72,10 @@ struct Inner {
 
 type Render = dyn Fn(&Problem) -> Response + Send + Sync;
 
+/// 100 years, as long as the stores keep anything. An `Instant` that far ahead does not overflow, as
+/// one at `Duration::MAX` does.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// What happens to a keyed request whose claim the store could not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -212,7 +216,11 @@ impl Idempotency {
         )
         .unwrap_or_else(|| Record::not_kept(fingerprint, answer.status()));
         let settled = self
-            .in_time(self.inner.store.resolve(id, fence, record, ttl))
+            .in_time(
+                self.inner
+                    .store
+                    .resolve(id, fence, record, ttl.min(LONGEST)),
+            )
             .await?;
         Ok(settled == Settled::Done)
     }
@@ -242,7 +250,7 @@ impl Idempotency {
     pub async fn drain(&self, timeout: Duration) -> usize {
         let attempts = &self.inner.attempts;
         attempts.close();
-        if tokio::time::timeout(timeout, attempts.wait())
+        if tokio::time::timeout(timeout.min(LONGEST), attempts.wait())
             .await
             .is_err()
         {
@@ -395,6 +403,8 @@ impl fmt::Debug for Idempotency {
 }
 
 /// Settings of an [`Idempotency`].
+///
+/// A duration of more than 100 years means 100 years.
 #[must_use]
 pub struct IdempotencyBuilder {
     store: Option<Arc<dyn Store>>,
@@ -453,20 +463,20 @@ impl IdempotencyBuilder {
     /// need not cover the handler's run. A handler that blocks its thread cannot be seen to live: one that does so for longer
     /// than the lease may be run again beside itself.
     pub fn lease(mut self, lease: Duration) -> Self {
-        self.lease = lease.max(Duration::from_millis(3));
+        self.lease = lease.clamp(Duration::from_millis(3), LONGEST);
         self
     }
 
     /// How long one answer of the store is waited for. 5 seconds by default.
     pub fn store_timeout(mut self, timeout: Duration) -> Self {
-        self.store_timeout = timeout;
+        self.store_timeout = timeout.min(LONGEST);
         self
     }
 
     /// How long the body of a keyed request may stall before it is refused with 408. 30 seconds by
     /// default. No claim is held meanwhile.
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
-        self.body_timeout = timeout;
+        self.body_timeout = timeout.min(LONGEST);
         self
     }
 

@@ -216,7 +216,8 @@ impl Work {
             return self.settling(Settlement::Release, response);
         }
         let limit = self.idem.max_recorded_body();
-        if answer::is_known_too_long(response.headers(), response.body(), limit) {
+        let announced = answer::announced_len(&response);
+        if answer::cannot_be_kept(&response, announced, limit) {
             let settlement = self.not_kept(response.status());
             return self.settling(settlement, response);
         }
@@ -224,7 +225,7 @@ impl Work {
         Stage::Reading {
             parts,
             body,
-            collector: Collector::new(limit),
+            collector: Collector::new(announced, limit),
         }
     }
 

@@ -4,10 +4,10 @@
 use test_support::servers;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use idem_runtime::store::{Claimed, RedisStore, RedisStoreBuilder, Store, StoreError};
-use tokio::sync::Barrier;
 
 use servers::asking::{claim, complete, id, replay, win};
 use servers::redis::{RedisServer, cluster, cluster_with_replicas, replicas_of, serving};
@@ -26,63 +26,84 @@ fn stored(name: &str) -> String {
     format!("idem:{}", id(name))
 }
 
-/// Names whose keys this node serves.
-fn names(node: &RedisServer, what: &str, count: usize) -> Vec<String> {
-    let names = (0..).map(|n| format!("{what}{n}"));
-    let is_served = |name: &String| !node.command(&["GET", &stored(name)]).contains("MOVED");
-    names.filter(is_served).take(count).collect()
+/// How many keys two stores raced for, how many of them both won, and how many one of them won.
+#[derive(Debug, Default)]
+struct Races {
+    all: AtomicUsize,
+    won_twice: AtomicUsize,
+    won: AtomicUsize,
+}
+
+/// Claims one key after the other through both stores at the same moment, until it is told to stop.
+async fn race(stores: [RedisStore; 2], races: Arc<Races>, stop: Arc<AtomicBool>) {
+    let [one, two] = &stores;
+    while !stop.load(Ordering::SeqCst) {
+        let name = format!("contested {}", races.all.fetch_add(1, Ordering::SeqCst));
+        let (one, two) = tokio::join!(one.claim(claim(&name)), two.claim(claim(&name)));
+        let won = [one, two].map(|it| matches!(it, Ok(Claimed::Fresh { .. })));
+        if won == [true, true] {
+            races.won_twice.fetch_add(1, Ordering::SeqCst);
+        }
+        if won != [false, false] {
+            races.won.fetch_add(1, Ordering::SeqCst);
+        }
+    }
 }
 
 /// A node that hangs accepts connections, as one behind a broken network does for a while.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_hangs_is_left_once_its_replica_is_promoted() {
     let nodes = cluster_with_replicas(1);
-    let (one, two) = (connect(&nodes).await, connect(&nodes).await);
-    complete(&one, "before").await;
-    let hung = serving(&nodes, &stored("before"));
+    // The hash tag keeps all keys in one slot.
+    let connect = async || {
+        let store = builder(&nodes).prefix("{trades}").connect().await;
+        store.expect("the cluster is there")
+    };
+    let stores = [connect().await, connect().await];
+    complete(&stores[0], "before").await;
+    let hung = serving(&nodes, "{trades}");
     let [replica] = replicas_of(&nodes, hung)[..] else {
         panic!("it has one replica");
     };
     eventually("replication", || {
         (replica.command(&["DBSIZE"]) == "1").then_some(())
     });
-    let contested = names(hung, "contested", 400);
+    let (races, stop) = (Arc::<Races>::default(), Arc::<AtomicBool>::default());
+    let racing = tokio::spawn(race(stores.clone(), races.clone(), stop.clone()));
+    let reach = async |count: usize| {
+        let goal = races.won.load(Ordering::SeqCst) + count;
+        eventually_async("more races", async || {
+            (races.won.load(Ordering::SeqCst) >= goal).then_some(())
+        })
+        .await;
+    };
 
+    reach(50).await;
     hung.stall();
     eventually("the promotion", || {
         (replica.info("role")? == "master").then_some(())
     });
-    for store in [&one, &two] {
+    // Both stores are served by the promoted replica.
+    for store in &stores {
         eventually_async("the promoted replica", async || {
             let replayed = store.claim(claim("before")).await;
             matches!(replayed, Ok(Claimed::Recorded { .. })).then_some(())
         })
         .await;
     }
-    let new_process = connect(&nodes).await;
+    let new_process = connect().await;
     replay(&new_process, "before").await;
 
     // It is back, and for a moment still takes itself for the primary.
-    let barrier = Arc::new(Barrier::new(2));
-    let claims = [one, two].map(|store| {
-        let (barrier, contested) = (barrier.clone(), contested.clone());
-        tokio::spawn(async move {
-            let mut fresh = Vec::new();
-            for name in &contested {
-                barrier.wait().await;
-                let claimed = store.claim(claim(name)).await;
-                fresh.push(matches!(claimed, Ok(Claimed::Fresh { .. })));
-            }
-            fresh
-        })
-    });
     hung.go_on();
-    let [one, two] = claims;
-    let (one, two) = (one.await.expect("no panic"), two.await.expect("no panic"));
-    let both = one.iter().zip(&two).filter(|(one, two)| **one && **two);
-    assert_eq!(both.count(), 0, "two claimers won the same key");
-    let won = one.iter().zip(&two).filter(|(one, two)| **one || **two);
-    assert_eq!(won.count(), contested.len(), "every key was served");
+    reach(300).await;
+    eventually("the old primary's demotion", || {
+        (hung.info("role")? == "slave").then_some(())
+    });
+    reach(50).await;
+    stop.store(true, Ordering::SeqCst);
+    racing.await.expect("no panic");
+    assert_eq!(races.won_twice.load(Ordering::SeqCst), 0, "{races:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

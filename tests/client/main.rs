@@ -8,9 +8,16 @@ mod fault_proxy;
 mod retrying;
 mod scripted;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use axum_idem::Idempotency;
+use axum::Router;
+use axum::extract::State;
+use axum::middleware::map_response;
+use axum::response::Response;
+use axum::routing::post;
+use axum_idem::{Idempotency, idempotent};
 use fault_proxy::FaultProxy;
 use futures_util::{StreamExt, stream};
 use http::{Method, StatusCode};
@@ -18,8 +25,9 @@ use reqwest_middleware::ClientWithMiddleware;
 use reqwest_retry::{RetryDecision, RetryPolicy};
 use retrying::Patience;
 use scripted::Scripted;
-use test_support::http::{Server, request};
+use test_support::http::{REPLAYED, Runs, Server, eventually, request};
 use tokio::time::Instant;
+use tower_http::timeout::TimeoutLayer;
 
 /// Tries often, and hardly waits.
 const EAGER: Patience = Patience {
@@ -221,8 +229,58 @@ async fn row_15_what_would_fail_again_is_not_tried_again() {
     }
 
     let in_flight = problem("idempotency_key_in_flight");
-    let server = Scripted::start([in_flight.as_str(), CREATED]).await;
-    let answer = eager().post(server.url()).send().await.expect("an answer");
+    let incomplete =
+        problem("idempotency_body_incomplete").replacen("409 Conflict", "400 Bad Request", 1);
+    let empty = |status: &str| format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+    let [timeout, too_early, too_many] = [
+        "408 Request Timeout",
+        "425 Too Early",
+        "429 Too Many Requests",
+    ]
+    .map(empty);
+    for answer in [in_flight, incomplete, timeout, too_early, too_many] {
+        let server = Scripted::start([answer.as_str(), CREATED]).await;
+        let created = eager().post(server.url()).send().await.expect("an answer");
+        assert_eq!(created.status(), StatusCode::CREATED, "{answer}");
+        assert_eq!(server.keys().len(), 2, "{answer}");
+    }
+}
+
+/// The timeout of the server ends the request and not the handler.
+#[tokio::test]
+async fn a_client_that_gets_408_retries_and_gets_the_response_of_its_first_try() {
+    #[idempotent(scope = global)]
+    async fn slow(State(runs): State<Runs>) -> (StatusCode, String) {
+        (StatusCode::CREATED, runs.pass().await.to_string())
+    }
+    let (runs, timeouts) = (Runs::default(), Arc::new(AtomicUsize::new(0)));
+    let count = timeouts.clone();
+    let status = StatusCode::REQUEST_TIMEOUT;
+    let router = Router::new()
+        .route("/", post(slow))
+        .layer(Idempotency::in_memory())
+        .layer(TimeoutLayer::with_status_code(
+            status,
+            Duration::from_millis(50),
+        ))
+        .layer(map_response(move |response: Response| {
+            if response.status() == StatusCode::REQUEST_TIMEOUT {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+            async { response }
+        }))
+        .with_state(runs.clone());
+    let url = format!("http://{}/", Server::start(router).await.0);
+    let request = eager().post(url).body("once").send();
+    let answer = tokio::spawn(request);
+    eventually("the first try times out", || {
+        timeouts.load(Ordering::SeqCst) > 0
+    })
+    .await;
+    runs.open(1);
+    let answer = answer.await.expect("no panic").expect("an answer");
     assert_eq!(answer.status(), StatusCode::CREATED);
-    assert_eq!(server.keys().len(), 2);
+    assert!(answer.headers().contains_key(REPLAYED));
+    assert_eq!(answer.text().await.expect("a body"), "1");
+    assert_eq!(runs.started(), 1);
 }

@@ -88,6 +88,14 @@ async fn broken(State(runs): State<Runs>) -> Body {
     Body::from_stream(stream::iter([Ok("0123456789"), Err("broken")]))
 }
 
+/// Such as a file that shrank while it was read, or an upstream that closed.
+#[idempotent(scope = global)]
+async fn shrunk(State(runs): State<Runs>) -> impl IntoResponse {
+    runs.count();
+    let body = Body::from_stream(stream::iter([Ok::<_, Infallible>("abcd")]));
+    ([("content-length", "10")], body)
+}
+
 struct Panics;
 
 impl HttpBody for Panics {
@@ -160,6 +168,7 @@ async fn start_with(idem: Idempotency) -> (Server, Runs) {
         .route("/echo", post(echo))
         .route("/events", post(events))
         .route("/broken", post(broken))
+        .route("/shrunk", post(shrunk))
         .route("/panics", post(panics))
         .route("/trailers", post(trailers))
         .route("/endless-failure", post(endless_failure))
@@ -313,6 +322,20 @@ async fn an_answer_that_fails_half_way_is_never_replayed_in_part() {
         );
         assert_eq!(runs.started(), runs_before, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_response_shorter_than_it_announces_breaks_off_and_is_never_replayed_as_whole() {
+    let (server, runs) = start().await;
+    let unkeyed = request(Method::POST, "/shrunk", [], "");
+    assert!(server.try_send(unkeyed).await.is_err(), "it breaks off");
+    let keyed = crate::support::post("/shrunk", "k", "");
+    assert!(server.try_send(keyed).await.is_err(), "so does this one");
+    assert_eq!(
+        server.post("/shrunk", "k", "").await.code(),
+        "idempotency_response_not_kept"
+    );
+    assert_eq!(runs.started(), 2);
 }
 
 #[tokio::test]

@@ -37,6 +37,47 @@ async fn start() -> (Server, Runs, Idempotency) {
     (Server::start(router).await, runs, idem)
 }
 
+/// An `Instant` that far ahead would overflow.
+#[cfg(feature = "testing")]
+#[tokio::test]
+async fn the_longest_durations_are_as_good_as_any() {
+    use axum_idem::store::MemoryStore;
+    use axum_idem::testing::{Fault, FaultStore, Operation};
+
+    // Answers later, as a store over a network does.
+    let store = FaultStore::new(MemoryStore::default());
+    for operation in [Operation::Claim, Operation::Complete, Operation::Resolve] {
+        store.script(operation, [Fault::Delay(Duration::from_millis(1)); 4]);
+    }
+    let runs = Runs::default();
+    let idem = Idempotency::builder()
+        .store(store)
+        .lease(Duration::MAX)
+        .store_timeout(Duration::MAX)
+        .body_timeout(Duration::MAX)
+        .build();
+    let router = Router::new()
+        .route("/slow", post(slow))
+        .route("/panics", post(panics))
+        .layer(CatchPanicLayer::new())
+        .layer(idem.clone())
+        .with_state(runs.clone());
+    let server = Server::start(router).await;
+    assert_eq!(server.post("/panics", "held", "").await.status, 500);
+    let id = idem.record_id(&alice(), "held");
+    let answer = Response::new("resolved".into());
+    let resolved = idem.resolve(id, answer, Duration::MAX).await;
+    assert!(resolved.expect("an answer"));
+    let retry = server.post("/panics", "held", "").await;
+    assert_eq!((retry.text(), retry.is_replay()), ("resolved", true));
+
+    runs.open(1);
+    assert_eq!(server.post("/slow", "k", "abc").await.text(), "2");
+    assert!(server.post("/slow", "k", "abc").await.is_replay());
+    assert_eq!(runs.started(), 2);
+    assert_eq!(idem.drain(Duration::MAX).await, 0);
+}
+
 fn alice() -> Scope {
     Scope::new().token("Bearer alice")
 }

@@ -382,3 +382,115 @@ async fn derived_keys_belong_to_the_record() {
         |server: Server| async move { server.send(request(Method::POST, "/", [], "")).await };
     assert_ne!(unkeyed(server).await.text(), unkeyed(server).await.text());
 }
+
+/// A card was declined, and the client sends another one under the same key. The next service must not
+/// take it for a reused key.
+#[tokio::test]
+async fn a_corrected_request_derives_new_keys() {
+    #[idempotent(scope = global)]
+    async fn charge(attempt: Attempt, _: String) -> (DoNotRecord, String) {
+        (DoNotRecord, attempt.derive_key("charge"))
+    }
+    let router = Router::new()
+        .route("/", post(charge))
+        .layer(Idempotency::in_memory());
+    let server = Server::start(router).await;
+    let declined = server.post("/", "k", "one card").await;
+    let retried = server.post("/", "k", "one card").await;
+    assert_eq!(declined.text(), retried.text());
+    let corrected = server.post("/", "k", "another card").await;
+    assert_ne!(corrected.text(), declined.text());
+}
+
+#[derive(Clone)]
+struct Passing {
+    inner: Router,
+}
+
+/// A body that is refused every second time.
+struct Fussy;
+
+impl FromRequest<Runs> for Fussy {
+    type Rejection = StatusCode;
+
+    async fn from_request(_: Request, runs: &Runs) -> Result<Self, Self::Rejection> {
+        let is_odd = runs.count() % 2 == 1;
+        is_odd
+            .then_some(Self)
+            .ok_or(StatusCode::UNPROCESSABLE_ENTITY)
+    }
+}
+
+fn facts(attempt: &Attempt) -> String {
+    let id = attempt.record_id().map(|id| id.to_string());
+    format!("{} {id:?} {}", attempt.number(), attempt.derive_key("x"))
+}
+
+#[idempotent(scope = global)]
+async fn passes_on(State(app): State<Passing>, attempt: Attempt, request: Request) -> Response {
+    let before = facts(&attempt);
+    let inner = app.inner.oneshot(request).await.expect("infallible");
+    assert_eq!(
+        facts(&attempt),
+        before,
+        "it stays the attempt of this handler"
+    );
+    let status = inner.status();
+    let inner = axum::body::to_bytes(inner.into_body(), 1 << 10).await;
+    let inner = String::from_utf8(inner.expect("short").into()).expect("text");
+    (status, DoNotRecord, format!("{before}\n{inner}")).into_response()
+}
+
+#[tokio::test]
+async fn a_handler_that_passes_its_request_on_shares_no_attempt_with_the_next() {
+    #[idempotent(scope = global)]
+    async fn is_next(attempt: Attempt, _: String) -> String {
+        facts(&attempt)
+    }
+    let next = Idempotency::builder().namespace("next").build();
+    let idem = Idempotency::in_memory();
+    let inner = Router::new().route("/", post(is_next)).layer(next.clone());
+    let router = Router::new()
+        .route("/", post(passes_on))
+        .layer(idem.clone())
+        .with_state(Passing { inner });
+    let server = Server::start(router).await;
+    let scope = axum_idem::Scope::new();
+    let first = server.post("/", "k", "").await;
+    let (outer, inner) = first.text().split_once('\n').expect("two lines");
+    for (idem, facts) in [(idem, outer), (next, inner)] {
+        let id = idem.record_id(&scope, "k").to_string();
+        assert!(facts.contains(&id), "{facts}");
+    }
+    assert_ne!(outer.split(' ').next_back(), inner.split(' ').next_back());
+    // The next handler replays although the first one runs again.
+    assert_eq!(server.post("/", "k", "").await.text(), first.text());
+}
+
+/// The first handler is at its first attempt, and the next one at its second.
+#[tokio::test]
+async fn a_body_that_the_next_handler_refuses_leaves_its_unknown_outcome_unknown() {
+    #[idempotent(scope = global)]
+    async fn panics(State(runs): State<Runs>, _: Fussy) -> String {
+        panic!("run {}", runs.started())
+    }
+    let next = Idempotency::builder().namespace("next").build();
+    let runs = Runs::default();
+    let inner = Router::new()
+        .route("/", post(panics))
+        .layer(CatchPanicLayer::new())
+        .layer(next.clone())
+        .with_state(runs);
+    let router = Router::new()
+        .route("/", post(passes_on))
+        .layer(Idempotency::in_memory())
+        .with_state(Passing { inner });
+    let server = Server::start(router).await;
+    let id = next.record_id(&axum_idem::Scope::new(), "k");
+    for status in [500, 422] {
+        assert_eq!(server.post("/", "k", "").await.status, status);
+        let entry = next.look_up(id).await.expect("an answer");
+        let is_unknown = matches!(entry, Some(axum_idem::store::Entry::Unknown { .. }));
+        assert!(is_unknown, "after a {status}: {entry:?}");
+    }
+}

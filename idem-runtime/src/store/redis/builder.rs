@@ -144,8 +144,8 @@ impl RedisStoreBuilder {
     /// The store sends `WAIT` behind each write on the connection that wrote, on a cluster to the node
     /// of the key. Without the acknowledgement the transition is an error, so a request gets 503 before
     /// its handler runs; the primary keeps the write. It narrows what a failover can lose, and does
-    /// not close it: a replica may be promoted that has not acknowledged. A primary without replicas
-    /// grants nothing, so two primaries never grant the same key.
+    /// not close it: a replica may be promoted that has not acknowledged. The number of all replicas
+    /// also [keeps two primaries](RedisStore#two-primaries) from granting the same key.
     pub fn min_replicas(mut self, count: usize, timeout: Duration) -> Self {
         self.replicas = Some(Replicas { count, timeout });
         self

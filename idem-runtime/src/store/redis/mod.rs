@@ -87,30 +87,32 @@ use crate::record_id::RecordId;
 ///
 /// With Sentinels and on a cluster, the store asks who is in charge when a server refuses, breaks a
 /// connection, or does not respond for 250 ms. It asks all Sentinels, or up to eight nodes, at once,
-/// and believes the newest: one that hangs costs 100 ms. From a promotion on, a transition is served
-/// within its timeout and another second. A connection may take longer than a transition, two seconds at
-/// least; the next transition finds it made. Between two attempts at one server the store pauses for
-/// 250 ms, and refuses with the reason of the last one.
+/// and believes the one that knows the newest failover; one that hangs delays this by 100 ms. Once a
+/// replica is promoted, a transition is served within its timeout and another second.
+///
+/// A connection may take longer than one transition, and has two seconds at least. The next transition
+/// finds it made. After a failed attempt at a server, the store pauses for 250 ms, and meanwhile
+/// reports the reason of that attempt.
 ///
 /// # Two primaries
 ///
-/// A primary that is cut off from its replicas, and not from its clients, goes on accepting writes for
-/// a while after one of them was promoted. Each of the two grants the same key.
+/// A primary that is cut off from Sentinels or from other nodes, and not from its clients, accepts
+/// writes for a while after one of its replicas was promoted. Both primaries grant the same key.
 ///
-/// - [`min_replicas`](RedisStoreBuilder::min_replicas) of 1 prevents it: a primary without replicas
-///   grants nothing. So does `min-replicas-to-write 1` on the servers, `min-replicas-max-lag` seconds
-///   later.
+/// - [`min_replicas`](RedisStoreBuilder::min_replicas) prevents it when the number is that of all
+///   replicas: the old primary has lost one of them, and grants nothing. With a smaller number, a
+///   primary that keeps enough replicas on its side still grants. `min-replicas-to-write` on the
+///   servers does the same, `min-replicas-max-lag` later.
 /// - On a cluster, a primary that cannot reach the majority stops by itself after
-///   `cluster-node-timeout`; with Sentinel it does not.
-/// - A server that an operator demotes by hand (`REPLICAOF`) goes on replaying to connections that
-///   exist, until the first write of each. Disconnect them with `CLIENT KILL TYPE normal`, as Sentinel
-///   does.
+///   `cluster-node-timeout`. With Sentinel it does not.
+/// - A server that an operator demotes with `REPLICAOF` replays to existing connections until the first
+///   write on each. `CLIENT KILL TYPE normal` disconnects them, as Sentinel does by itself.
 /// - Nothing prevents it when an operator promotes a replica and leaves the old primary running. Stop
-///   the old one first, and start it again only as a replica.
+///   the old primary first, and start it again only as a replica.
 ///
-/// When it has happened, two runs of one operation are told apart by nobody in this store. A system
-/// that the handler calls with [`derive_key`](crate::Attempt::derive_key) sees one key for both, and
-/// executes one.
+/// The store cannot detect such a second run. A system that the handler calls with
+/// [`derive_key`](crate::Attempt::derive_key) receives the same key from both runs, and can refuse the
+/// second.
 ///
 /// # Fences
 ///
@@ -129,8 +131,7 @@ use crate::record_id::RecordId;
 ///
 /// # Cancellation
 ///
-/// A transition that is dropped half way was either run by the server or not. The next one gets a
-/// new connection.
+/// A transition that is dropped half way was either executed by the server or not.
 #[derive(Clone)]
 // The module has this cfg as well. Here it also reaches the documentation of the facade.
 #[cfg(feature = "redis")]
@@ -236,7 +237,7 @@ impl Inner {
                 }
                 return Ok(claimed);
             };
-            // In time here, and too late there: the server's clock was set.
+            // In time here, and too late there: the clock was set, or read while the server was slow.
             sent.clock.learn(micros, sent.at);
         }
         Err(StoreError::TimedOut)

@@ -20,7 +20,7 @@ pub(super) fn missing(command: &str, error: &RedisError) -> String {
 }
 
 /// Keys that are tried until one belongs to the server. Of a server with few slots, none may.
-const KEYS: u32 = 100_000;
+const KEYS: u32 = 20_000;
 
 /// Tries every command and every script on a key that no record has, and removes it.
 ///

@@ -170,10 +170,11 @@ impl Server {
 async fn make(client: Client, address: Arc<str>, limit: Duration) -> Result<Connection, Failed> {
     let made = tokio::time::timeout(limit, async {
         let mut multiplexed = super::access::connect(&client).await?;
-        let asked_at = Instant::now();
         let micros = check::check(&mut multiplexed, &address).await?;
         let clock = Arc::new(Clock::default());
-        clock.learn(micros, asked_at);
+        // The later instant, for a server that was slow: a deadline may come early by that time, and
+        // never late. A claim that comes too late is sent again with a better reading.
+        clock.learn(micros, Instant::now());
         Ok::<_, Failure>(Connection { multiplexed, clock })
     });
     let failure = match made.await {
@@ -326,10 +327,7 @@ pub(super) struct Clock(AtomicU64);
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl Clock {
-    /// The server's clock showed so many microseconds since 1970 at this instant or later.
-    ///
-    /// The earlier instant is taken, so a deadline is never too early. It may be too late by the
-    /// time that the reply took.
+    /// The server's clock showed so many microseconds since 1970 at this instant.
     pub(super) fn learn(&self, micros: u64, at: Instant) {
         let since_start = micros_of(at.saturating_duration_since(*START));
         let at_start = micros.saturating_sub(since_start);

@@ -1,25 +1,29 @@
 #!/usr/bin/env bash
-# How much longer do 100 annotated handlers compile than 100 with `#[debug_handler]`?
+# How much longer do 300 annotated handlers compile than 300 with `#[debug_handler]`, and how much larger
+# is the program?
 #
 #     benches/compile_time.sh [check|build]                 # in seconds of processor time
 #     benches/compile_time.sh [check|build] instructions    # counted by valgrind
 #     benches/compile_time.sh lines
+#     benches/compile_time.sh size
 #
-# Builds the dependencies once, then the crate alone, turn and turn about. Of the seconds it prints the
-# best of five, for other work on the machine disturbs them; of the compiler's instructions one count,
-# for it is the same every time, though it takes forty times as long. `lines` is how much there is to
-# compile: LLVM's language before any optimisation.
+# `HANDLERS=100` takes another number. Builds the dependencies once, then the crate alone, in turns. It
+# prints the best of five times, because other work on the machine disturbs them, and one count of
+# instructions, which is the same every time but takes forty times as long. `lines` is how much LLVM has
+# to compile, before any optimization. `size` is that of the debug build: its machine code and its file,
+# with one handler, with all, and for each. The program with one handler shows what the libraries add.
 set -eu
 # With it the second build would find everything already there.
 export CARGO_INCREMENTAL=0
 
 command=${1:-build}
 counted=${2:-seconds}
+handlers=${HANDLERS:-300}
 repository=$(cd "$(dirname "$0")/.." && pwd)
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 
-write_crate() { # name, attribute
+write_crate() { # name, attribute, number of handlers
     mkdir -p "$place/$1/src"
     cat > "$place/$1/Cargo.toml" <<TOML
 [package]
@@ -59,7 +63,7 @@ impl Desk {
     }
 }
 RUST
-        for i in $(seq 100); do
+        for i in $(seq "$3"); do
             cat <<RUST
 
 $2
@@ -76,7 +80,7 @@ RUST
         echo
         echo 'fn main() {'
         echo '    let _: Router = Router::new()'
-        for i in $(seq 100); do
+        for i in $(seq "$3"); do
             echo "        .route(\"/$i/{account}\", post(place_$i))"
         done
         echo '        .with_state(Desk("desk".into()));'
@@ -112,9 +116,36 @@ lines() { # name
     cat "$place"/target/debug/deps/"$1"-*.ll | wc -l
 }
 
-write_crate plain ''
-write_crate debug_handler '#[axum::debug_handler]'
-write_crate idempotent '#[axum_idem::idempotent(scope = token)]'
+# Bytes of machine code and of the file, of the built crate.
+bytes() { # name
+    local program=$place/target/debug/$1
+    echo "$(size "$program" | awk 'NR == 2 { print $1 }') $(stat --format %s "$program")"
+}
+
+write_crates() { # number of handlers
+    write_crate plain '' "$1"
+    write_crate debug_handler '#[axum::debug_handler]' "$1"
+    write_crate idempotent '#[axum_idem::idempotent(scope = token)]' "$1"
+}
+
+if [ "$command" = size ]; then
+    command=build
+    for number in 1 "$handlers"; do
+        write_crates "$number"
+        for name in plain debug_handler idempotent; do
+            seconds "$name" > /dev/null
+            bytes "$name" > "$place/$name.$number"
+        done
+    done
+    for name in plain debug_handler idempotent; do
+        read -r code_of_one file_of_one < "$place/$name.1"
+        read -r code file < "$place/$name.$handlers"
+        echo "$name: code $code_of_one to $code, $(((code - code_of_one) / (handlers - 1))) for each;" \
+            "file $file_of_one to $file, $(((file - file_of_one) / (handlers - 1))) for each"
+    done
+    exit
+fi
+write_crates "$handlers"
 if [ "$command" = lines ]; then
     for name in plain debug_handler idempotent; do
         echo "$name: $(lines "$name") lines"

@@ -2,7 +2,19 @@
 
 use serde::de::IgnoredAny;
 
-use crate::canonical_json::{value, values_at};
+use crate::canonical_json::Document;
+
+fn value(input: &[u8]) -> Option<Vec<u8>> {
+    let mut form = Vec::new();
+    Document::parse(input)?.write(&mut |bytes: &[u8]| form.extend_from_slice(bytes));
+    Some(form)
+}
+
+fn values_at(input: &[u8], pointers: &[&str]) -> Option<Vec<u8>> {
+    let mut form = Vec::new();
+    Document::parse(input)?.write_at(pointers, &mut |bytes: &[u8]| form.extend_from_slice(bytes));
+    Some(form)
+}
 
 /// What has a form is one JSON value, and white space around it does not change the form.
 pub fn json(input: &[u8]) {

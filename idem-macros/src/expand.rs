@@ -25,7 +25,7 @@ use crate::args::Args;
 use crate::arguments::{Arguments, Opened};
 use crate::check::Plan;
 use crate::handler::{Argument, Handler};
-use crate::{returns, scope};
+use crate::{names, returns, scope};
 
 /// The whole item.
 pub(crate) fn expand(args: &Args, plan: &Plan, handler: &Handler) -> TokenStream {
@@ -54,7 +54,9 @@ pub(crate) fn expand(args: &Args, plan: &Plan, handler: &Handler) -> TokenStream
     let (asyncness, output, awaited) = if stays_async {
         (Some(quote!(async)), response, Some(quote!(.await)))
     } else {
-        let future = quote_spanned!(span=> impl ::core::future::Future<Output = #response>);
+        // Whether it is `Send` cannot be inferred while its own body asks for that.
+        let send = calls_itself(handler).then(|| quote_spanned!(span=> + ::core::marker::Send));
+        let future = quote_spanned!(span=> impl ::core::future::Future<Output = #response> #send);
         (None, future, None)
     };
     quote! {
@@ -66,6 +68,12 @@ pub(crate) fn expand(args: &Args, plan: &Plan, handler: &Handler) -> TokenStream
         }
         #debugged
     }
+}
+
+fn calls_itself(handler: &Handler) -> bool {
+    let mut inside = Vec::new();
+    names::mentions(handler.body.clone().unwrap_or_default(), &mut inside);
+    inside.iter().any(|name| handler.sig.ident == name)
 }
 
 fn is_debugging(attr: &Attribute) -> bool {

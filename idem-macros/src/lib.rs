@@ -108,6 +108,9 @@ use crate::transform::transform;
 /// Names follow Rust's own scoping: where an argument of the handler is called `token`, `global` or
 /// `header`, that argument is meant.
 ///
+/// A scope has to name an argument, `token`, `header` or `global`: a constant alone would be the same
+/// for every caller.
+///
 /// The last argument of a handler may read the body, and the body is read only after the key is
 /// known to be new. A scope can therefore name the last argument only where it reads no body, such
 /// as `Path`.

@@ -185,6 +185,7 @@ mod tests {
 
     async fn admission(headers: &[(&'static str, &'static str)]) -> Admission<()> {
         let mut request = Request::new(axum::body::Body::empty());
+        request.extensions_mut().insert(Idempotency::in_memory());
         *request.method_mut() = http::Method::POST;
         for (name, value) in headers {
             request

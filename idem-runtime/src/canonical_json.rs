@@ -6,28 +6,44 @@
 //! its caller falls back to the bytes.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// Deeper than any request body of a person's making, and shallow enough for any stack.
 const MAX_DEPTH: usize = 128;
 
-/// The canonical form of the whole body.
-pub(crate) fn value(body: &[u8]) -> Option<Vec<u8>> {
-    let mut form = Vec::with_capacity(body.len());
-    Value::parse(body)?.write(&mut form);
-    Some(form)
+/// A body that is exactly one JSON value, and where its arrays and objects are.
+///
+/// The form is written from the text itself: eight bytes for each array or object and twelve for each
+/// member of an object are all that is kept of it. A tree of values would take many times the body.
+pub(crate) struct Document<'a> {
+    text: &'a str,
+    /// In the order in which they open.
+    containers: Vec<Container>,
+    members: Vec<Member>,
 }
 
-/// The canonical forms of the values at JSON pointers (RFC 6901), in their order.
-pub(crate) fn values_at(body: &[u8], pointers: &[&str]) -> Option<Vec<u8>> {
-    let root = Value::parse(body)?;
-    let mut form = Vec::new();
-    for pointer in pointers {
-        match root.at(pointer) {
-            Some(value) => value.write(&mut form),
-            None => form.push(ABSENT),
-        }
-    }
-    Some(form)
+/// An array or an object.
+#[derive(Clone, Copy)]
+struct Container {
+    /// Items or members.
+    len: u32,
+    /// Where the members of an object begin in [`Document::members`].
+    first: u32,
+}
+
+/// One member of an object. The members of one object stand together, sorted by name.
+#[derive(Clone, Copy)]
+struct Member {
+    /// Where the name begins in the text.
+    name: u32,
+    value: Place,
+}
+
+/// Where a value begins: in the text, and how many containers open before it.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    at: u32,
+    container: u32,
 }
 
 // Each form begins with its kind; texts and sequences carry their length. So no two values, and no
@@ -39,76 +55,309 @@ const STRING: u8 = 3;
 const ARRAY: u8 = 4;
 const OBJECT: u8 = 5;
 
-enum Value<'a> {
-    Literal(&'a str),
-    Number(&'a str),
-    String(Cow<'a, str>),
-    Array(Vec<Value<'a>>),
-    /// Sorted by name, each name once.
-    Object(Vec<(Cow<'a, str>, Value<'a>)>),
-}
-
-impl<'a> Value<'a> {
-    fn parse(body: &'a [u8]) -> Option<Self> {
-        let mut parser = Parser {
-            text: std::str::from_utf8(body).ok()?,
-            at: 0,
+impl<'a> Document<'a> {
+    /// `None` when the body has no canonical form.
+    pub(crate) fn parse(body: &'a [u8]) -> Option<Self> {
+        // Places have four bytes.
+        u32::try_from(body.len()).ok()?;
+        let text = std::str::from_utf8(body).ok()?;
+        let mut index = Index {
+            parser: Parser { text, at: 0 },
+            containers: Vec::new(),
+            members: Vec::new(),
+            open: Vec::new(),
         };
-        let value = parser.value(0)?;
-        parser.skip_white_space();
-        (parser.at == parser.text.len()).then_some(value)
+        index.value(0)?;
+        index.parser.skip_white_space();
+        (index.parser.at == text.len()).then_some(Self {
+            text,
+            containers: index.containers,
+            members: index.members,
+        })
     }
 
-    fn at(&self, pointer: &str) -> Option<&Self> {
+    /// Writes the canonical form of the whole body.
+    pub(crate) fn write(&self, out: &mut impl FnMut(&[u8])) {
+        self.writer(Place::default(), out).value();
+    }
+
+    /// Writes the canonical forms of the values at JSON pointers (RFC 6901), in their order.
+    pub(crate) fn write_at(&self, pointers: &[&str], out: &mut impl FnMut(&[u8])) {
+        for pointer in pointers {
+            if let Some(place) = self.find(pointer) {
+                self.writer(place, out).value();
+            } else {
+                out(&[ABSENT]);
+            }
+        }
+    }
+
+    fn writer<'w, W: FnMut(&[u8])>(&'w self, place: Place, out: &'w mut W) -> Writer<'w, 'a, W> {
+        Writer {
+            document: self,
+            parser: self.parser(place),
+            container: place.container as usize,
+            out,
+        }
+    }
+
+    fn parser(&self, place: Place) -> Parser<'a> {
+        let at = place.at as usize;
+        let mut parser = Parser {
+            text: self.text,
+            at,
+        };
+        parser.skip_white_space();
+        parser
+    }
+
+    fn find(&self, pointer: &str) -> Option<Place> {
         let mut steps = pointer.split('/');
         // A pointer is empty, for the whole value, or begins with a slash.
         if !steps.next()?.is_empty() {
             return None;
         }
-        steps.try_fold(self, |value, step| match value {
-            Self::Object(members) => {
-                let name = step.replace("~1", "/").replace("~0", "~");
-                let found = members.binary_search_by(|(other, _)| (**other).cmp(name.as_str()));
-                Some(&members[found.ok()?].1)
+        steps.try_fold(Place::default(), |place, step| {
+            match self.parser(place).peek()? {
+                b'{' => {
+                    let name = step.replace("~1", "/").replace("~0", "~");
+                    let members =
+                        &self.members[self.containers[place.container as usize].members()];
+                    let found = members
+                        .binary_search_by(|member| (*self.name(member)).cmp(name.as_str()))
+                        .ok()?;
+                    Some(members[found].value)
+                }
+                b'[' => {
+                    let is_index = step == "0" || !step.starts_with(['0', '+']);
+                    let index = step.parse::<u32>().ok().filter(|_| is_index)?;
+                    self.item(place, index)
+                }
+                _ => None,
             }
-            Self::Array(items) => {
-                let is_index = step == "0" || !step.starts_with(['0', '+']);
-                items.get(step.parse::<usize>().ok().filter(|_| is_index)?)
-            }
-            _ => None,
         })
     }
 
-    fn write(&self, form: &mut Vec<u8>) {
-        match self {
-            Self::Literal(text) => write_text(LITERAL, text, form),
-            Self::Number(text) => write_text(NUMBER, text, form),
-            Self::String(text) => write_text(STRING, text, form),
-            Self::Array(items) => {
-                write_head(ARRAY, items.len(), form);
-                for item in items {
-                    item.write(form);
-                }
+    /// The place of an item of the array at `place`.
+    fn item(&self, place: Place, index: u32) -> Option<Place> {
+        if index >= self.containers[place.container as usize].len {
+            return None;
+        }
+        let nowhere = &mut |_: &[u8]| {};
+        let mut items = self.writer(place, nowhere);
+        items.parser.at += 1;
+        items.container += 1;
+        for _ in 0..index {
+            items.value()?;
+            items.parser.skip_white_space();
+            items.parser.at += 1;
+        }
+        items.place()
+    }
+
+    fn name(&self, member: &Member) -> Cow<'a, str> {
+        let at = member.name as usize;
+        let name = Parser {
+            text: self.text,
+            at,
+        }
+        .string();
+        name.unwrap_or_default()
+    }
+}
+
+impl Container {
+    fn members(self) -> Range<usize> {
+        self.first as usize..(self.first + self.len) as usize
+    }
+}
+
+/// Checks a body, and finds its containers.
+struct Index<'a> {
+    parser: Parser<'a>,
+    containers: Vec<Container>,
+    members: Vec<Member>,
+    /// The members of the objects that are not closed yet.
+    open: Vec<Member>,
+}
+
+impl Index<'_> {
+    fn value(&mut self, depth: usize) -> Option<()> {
+        if depth > MAX_DEPTH {
+            return None;
+        }
+        self.parser.skip_white_space();
+        match self.parser.peek()? {
+            b'{' => self.object(depth),
+            b'[' => self.array(depth),
+            _ => self.parser.scalar().map(drop),
+        }
+    }
+
+    fn array(&mut self, depth: usize) -> Option<()> {
+        let opened = self.opened();
+        let mut len = 0;
+        self.sequence(b']', |index| {
+            len += 1;
+            index.value(depth + 1)
+        })?;
+        self.containers[opened].len = len;
+        Some(())
+    }
+
+    fn object(&mut self, depth: usize) -> Option<()> {
+        let opened = self.opened();
+        let first_open = self.open.len();
+        let mut has_escapes = false;
+        self.sequence(b'}', |index| {
+            let name = index.parser.place()?;
+            has_escapes |= matches!(index.parser.string()?, Cow::Owned(_));
+            index.parser.skip_white_space();
+            index.parser.expect(b':')?;
+            let value = Place {
+                at: index.parser.place()?,
+                container: u32::try_from(index.containers.len()).ok()?,
+            };
+            index.open.push(Member { name, value });
+            index.value(depth + 1)
+        })?;
+        let text = self.parser.text;
+        let name = |member: &Member| {
+            let at = member.name as usize;
+            Parser { text, at }.string().unwrap_or_default()
+        };
+        let members = &mut self.open[first_open..];
+        if has_escapes {
+            // To unescape a name takes an allocation: once for each, not once for each comparison.
+            members.sort_by_cached_key(name);
+        } else {
+            members.sort_unstable_by(|one, other| name(one).cmp(&name(other)));
+        }
+        if members
+            .windows(2)
+            .any(|pair| name(&pair[0]) == name(&pair[1]))
+        {
+            return None;
+        }
+        self.containers[opened] = Container {
+            len: u32::try_from(members.len()).ok()?,
+            first: u32::try_from(self.members.len()).ok()?,
+        };
+        self.members.extend(self.open.drain(first_open..));
+        Some(())
+    }
+
+    fn opened(&mut self) -> usize {
+        self.containers.push(Container { len: 0, first: 0 });
+        self.containers.len() - 1
+    }
+
+    /// Reads what stands between an opening bracket and `close`, separated by commas.
+    fn sequence(&mut self, close: u8, mut item: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        self.parser.at += 1;
+        self.parser.skip_white_space();
+        if self.parser.peek()? == close {
+            self.parser.at += 1;
+            return Some(());
+        }
+        loop {
+            self.parser.skip_white_space();
+            item(self)?;
+            self.parser.skip_white_space();
+            let byte = self.parser.peek()?;
+            self.parser.at += 1;
+            if byte == close {
+                return Some(());
             }
-            Self::Object(members) => {
-                write_head(OBJECT, members.len(), form);
-                for (name, value) in members {
-                    write_text(STRING, name, form);
-                    value.write(form);
-                }
+            if byte != b',' {
+                return None;
             }
         }
     }
 }
 
-fn write_head(kind: u8, len: usize, form: &mut Vec<u8>) {
-    form.push(kind);
-    form.extend_from_slice(&(len as u64).to_le_bytes());
+/// Writes the form of one value of a document. Its text has been checked, so nothing here is missing.
+struct Writer<'w, 'a, W> {
+    document: &'w Document<'a>,
+    parser: Parser<'a>,
+    /// How many containers opened so far.
+    container: usize,
+    out: &'w mut W,
 }
 
-fn write_text(kind: u8, text: &str, form: &mut Vec<u8>) {
-    write_head(kind, text.len(), form);
-    form.extend_from_slice(text.as_bytes());
+impl<W: FnMut(&[u8])> Writer<'_, '_, W> {
+    fn value(&mut self) -> Option<()> {
+        self.parser.skip_white_space();
+        match self.parser.peek()? {
+            b'{' => self.object(),
+            b'[' => self.array(),
+            _ => {
+                let (kind, text) = self.parser.scalar()?;
+                self.text(kind, &text);
+                Some(())
+            }
+        }
+    }
+
+    fn array(&mut self) -> Option<()> {
+        let len = self.open(ARRAY).len;
+        for _ in 0..len {
+            self.value()?;
+            self.parser.skip_white_space();
+            // The comma, or the end of the last item.
+            self.parser.at += usize::from(self.parser.peek()? == b',');
+        }
+        self.close()
+    }
+
+    fn object(&mut self) -> Option<()> {
+        let container = self.open(OBJECT);
+        let document = self.document;
+        let mut end = self.place()?;
+        for member in &document.members[container.members()] {
+            self.text(STRING, &document.name(member));
+            self.parser.at = member.value.at as usize;
+            self.container = member.value.container as usize;
+            self.value()?;
+            end = end.max(self.place()?);
+        }
+        // Behind the member that is last in the text.
+        self.parser.at = end.at as usize;
+        self.container = end.container as usize;
+        self.close()
+    }
+
+    fn open(&mut self, kind: u8) -> Container {
+        let container = self.document.containers[self.container];
+        self.head(kind, container.len as usize);
+        self.container += 1;
+        self.parser.at += 1;
+        container
+    }
+
+    fn close(&mut self) -> Option<()> {
+        self.parser.skip_white_space();
+        self.parser.at += 1;
+        Some(())
+    }
+
+    fn place(&self) -> Option<Place> {
+        Some(Place {
+            at: self.parser.place()?,
+            container: u32::try_from(self.container).ok()?,
+        })
+    }
+
+    fn head(&mut self, kind: u8, len: usize) {
+        let mut head = [kind; 9];
+        head[1..].copy_from_slice(&(len as u64).to_le_bytes());
+        (self.out)(&head);
+    }
+
+    fn text(&mut self, kind: u8, text: &str) {
+        self.head(kind, text.len());
+        (self.out)(text.as_bytes());
+    }
 }
 
 /// Reads RFC 8259 values. Strings are checked and unescaped by `serde_json`.
@@ -118,70 +367,23 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    fn value(&mut self, depth: usize) -> Option<Value<'a>> {
-        if depth > MAX_DEPTH {
-            return None;
-        }
-        self.skip_white_space();
+    /// A value that is no array and no object: its kind, and its text.
+    fn scalar(&mut self) -> Option<(u8, Cow<'a, str>)> {
         match self.peek()? {
-            b'{' => self.object(depth),
-            b'[' => self.array(depth),
-            b'"' => self.string().map(Value::String),
-            b'-' | b'0'..=b'9' => self.number().map(Value::Number),
+            b'"' => self.string().map(|text| (STRING, text)),
+            b'-' | b'0'..=b'9' => self.number().map(|text| (NUMBER, text.into())),
             _ => ["true", "false", "null"]
                 .into_iter()
                 .find(|literal| self.text[self.at..].starts_with(literal))
                 .map(|literal| {
                     self.at += literal.len();
-                    Value::Literal(literal)
+                    (LITERAL, literal.into())
                 }),
         }
     }
 
-    fn object(&mut self, depth: usize) -> Option<Value<'a>> {
-        let mut members = Vec::new();
-        self.sequence(b'}', |parser| {
-            let name = parser.string()?;
-            parser.skip_white_space();
-            parser.expect(b':')?;
-            members.push((name, parser.value(depth + 1)?));
-            Some(())
-        })?;
-        members.sort_by(|(one, _), (other, _)| one.cmp(other));
-        let is_doubled = members.windows(2).any(|pair| pair[0].0 == pair[1].0);
-        (!is_doubled).then_some(Value::Object(members))
-    }
-
-    fn array(&mut self, depth: usize) -> Option<Value<'a>> {
-        let mut items = Vec::new();
-        self.sequence(b']', |parser| {
-            items.push(parser.value(depth + 1)?);
-            Some(())
-        })?;
-        Some(Value::Array(items))
-    }
-
-    /// Reads what stands between an opening bracket and `close`, separated by commas.
-    fn sequence(&mut self, close: u8, mut item: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
-        self.at += 1;
-        self.skip_white_space();
-        if self.peek()? == close {
-            self.at += 1;
-            return Some(());
-        }
-        loop {
-            self.skip_white_space();
-            item(self)?;
-            self.skip_white_space();
-            let byte = self.peek()?;
-            self.at += 1;
-            if byte == close {
-                return Some(());
-            }
-            if byte != b',' {
-                return None;
-            }
-        }
+    fn place(&self) -> Option<u32> {
+        u32::try_from(self.at).ok()
     }
 
     fn string(&mut self) -> Option<Cow<'a, str>> {
@@ -259,6 +461,24 @@ impl<'a> Parser<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn value(body: &[u8]) -> Option<Vec<u8>> {
+        let mut form = Vec::new();
+        Document::parse(body)?.write(&mut |bytes| form.extend_from_slice(bytes));
+        Some(form)
+    }
+
+    fn values_at(body: &[u8], pointers: &[&str]) -> Option<Vec<u8>> {
+        let mut form = Vec::new();
+        Document::parse(body)?.write_at(pointers, &mut |bytes| form.extend_from_slice(bytes));
+        Some(form)
+    }
+
+    fn write_text(kind: u8, text: &str, form: &mut Vec<u8>) {
+        form.push(kind);
+        form.extend_from_slice(&(text.len() as u64).to_le_bytes());
+        form.extend_from_slice(text.as_bytes());
+    }
 
     #[test]
     fn what_serde_json_reads_has_a_form_and_nothing_else() {
@@ -342,6 +562,18 @@ mod tests {
         assert!(value(&objects(128)).is_some());
         assert!(value(&objects(129)).is_none());
         assert!(value(&vec![b'['; 2_000_000]).is_none());
+    }
+
+    /// A tree of values would take up to fifty times the body.
+    #[test]
+    fn a_document_keeps_a_small_multiple_of_its_body() {
+        for item in ["[]", "{}", "0", "\"\"", "{\"\":0}"] {
+            let body = format!("[{}0]", format!("{item},").repeat(100_000));
+            let document = Document::parse(body.as_bytes()).expect("it has a form");
+            let kept = document.containers.capacity() * size_of::<Container>()
+                + document.members.capacity() * size_of::<Member>();
+            assert!(kept <= 6 * body.len(), "{item}: {kept} of {}", body.len());
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use axum::extract::OriginalUri;
 use http::{Request, header};
 use sha2::Sha256;
 
-use crate::canonical_json;
+use crate::canonical_json::Document;
 use crate::digest::{Absorber, Digest};
 use crate::policy::FingerprintMode;
 
@@ -67,15 +67,17 @@ impl Fingerprint {
             .get::<OriginalUri>()
             .map_or(request.uri(), |original| &original.0);
         let content_type = request.headers().get(header::CONTENT_TYPE);
-        let canonical = match mode {
-            FingerprintMode::Json => canonical_json::value(body),
-            FingerprintMode::JsonPointers(pointers) => canonical_json::values_at(body, pointers),
+        let document = match mode {
+            FingerprintMode::Json | FingerprintMode::JsonPointers(_) => Document::parse(body),
             FingerprintMode::Body | FingerprintMode::WithoutBody => None,
         };
-        let (mut flags, body) = match (mode, &canonical) {
-            (FingerprintMode::WithoutBody, _) => (flag::WITHOUT_BODY, &[][..]),
-            (_, Some(canonical)) => (flag::CANONICAL_JSON, &canonical[..]),
-            (_, None) => (0, body),
+        let (mut flags, body) = match (mode, &document) {
+            (FingerprintMode::WithoutBody, _) => (flag::WITHOUT_BODY, Body::Bytes(&[])),
+            (FingerprintMode::JsonPointers(pointers), Some(document)) => {
+                (flag::CANONICAL_JSON, Body::JsonAt(document, pointers))
+            }
+            (_, Some(document)) => (flag::CANONICAL_JSON, Body::Json(document)),
+            (_, None) => (0, Body::Bytes(body)),
         };
         if uri.query().is_some() {
             flags |= flag::QUERY;
@@ -117,19 +119,48 @@ impl Fingerprint {
 /// What enters the digest. It can be read from its end: the tag, the flags, the length of the body,
 /// and with that where the rest begins. The body comes first, for a wide digest is fastest from its start on.
 struct Input<'a> {
-    body: &'a [u8],
+    body: Body<'a>,
     flags: u8,
     head: [&'a [u8]; 4],
     tag: &'static [u8; TAG],
 }
 
+/// What of the body counts.
+enum Body<'a> {
+    Bytes(&'a [u8]),
+    /// The canonical form, which enters the digest as it is written.
+    Json(&'a Document<'a>),
+    /// Those of the values at JSON pointers.
+    JsonAt(&'a Document<'a>, &'a [&'a str]),
+}
+
+impl Body<'_> {
+    /// A digest that begins with the body, and how long that is.
+    fn begin<D: Digest>(&self) -> (Absorber<D>, u64) {
+        if let Self::Bytes(bytes) = self {
+            return (Absorber::begin(bytes), bytes.len() as u64);
+        }
+        let (mut digest, mut len) = (Absorber::begin(&[]), 0);
+        let mut absorb = |bytes: &[u8]| {
+            digest.absorb(bytes);
+            len += bytes.len() as u64;
+        };
+        match self {
+            Self::Bytes(bytes) => absorb(bytes),
+            Self::Json(document) => document.write(&mut absorb),
+            Self::JsonAt(document, pointers) => document.write_at(pointers, &mut absorb),
+        }
+        (digest, len)
+    }
+}
+
 impl Input<'_> {
     fn digest<D: Digest>(&self) -> [u8; 32] {
-        let mut digest = Absorber::<D>::begin(self.body);
+        let (mut digest, len) = self.body.begin::<D>();
         for part in self.head {
             digest.absorb_counted(part);
         }
-        digest.absorb(&(self.body.len() as u64).to_le_bytes());
+        digest.absorb(&len.to_le_bytes());
         digest.absorb(&[self.flags]);
         digest.absorb(self.tag);
         digest.finish()
@@ -306,6 +337,25 @@ mod tests {
         assert_eq!(
             blake3,
             "5b1731252088753b2c19f0f71aee6eade9b991959dbbc6cc34b0a6451e9e635c"
+        );
+    }
+
+    /// As [`golden`], for the canonical form of a body.
+    #[test]
+    fn golden_json() {
+        let hex = |mode| {
+            let body = br#"{ "b": [1, "\u0078"], "a": null }"#;
+            let request = request("POST", "/", None);
+            let fingerprint = Fingerprint::of(&request, body, mode, FingerprintDigest::Sha256);
+            RecordId::from_bytes(*fingerprint.as_bytes()).to_string()
+        };
+        assert_eq!(
+            hex(FingerprintMode::Json),
+            "65c11b9fde0810104a09d4295265f923a00247fbea9e12d10bac6838b760d748"
+        );
+        assert_eq!(
+            hex(FingerprintMode::JsonPointers(&["/b/0", "/c"])),
+            "6b60dced4b186b2bd7233ec16d021de7ce8df0ff14312370722c935cd3cc95f8"
         );
     }
 

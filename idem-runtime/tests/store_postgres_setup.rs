@@ -1,8 +1,6 @@
 //! The PostgreSQL store at its start: which table, which rights, and what lies in between.
 #![cfg(feature = "postgres")]
 
-use test_support::servers;
-
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -13,10 +11,10 @@ use idem_runtime::store::{
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Row};
 
-use servers::asking::{HOUR, claim, record, replay, win};
-use servers::free_port;
-use servers::pgbouncer::PgBouncer;
-use servers::postgres::PostgresServer;
+use test_support::servers::asking::{HOUR, claim, record, replay, win};
+use test_support::servers::free_port;
+use test_support::servers::pgbouncer::PgBouncer;
+use test_support::servers::postgres::PostgresServer;
 
 fn builder(url: impl Into<String>) -> PostgresStoreBuilder {
     let builder = PostgresStore::builder().url(url).no_sweeper();

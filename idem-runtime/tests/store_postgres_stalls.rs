@@ -1,8 +1,6 @@
 //! The PostgreSQL store on servers that stall, refuse, or lose replies.
 #![cfg(feature = "postgres")]
 
-use test_support::servers;
-
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -10,10 +8,10 @@ use idem_runtime::store::{Claim, Claimed, Entry, PostgresStore, Settled, Store, 
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgPool, Postgres, Transaction};
 
-use servers::asking::{FINGERPRINT, HOUR, claim, id, record, win};
-use servers::eventually_async;
-use servers::postgres::PostgresServer;
-use servers::wire::Wire;
+use test_support::servers::asking::{FINGERPRINT, HOUR, claim, id, record, win};
+use test_support::servers::eventually_async;
+use test_support::servers::postgres::PostgresServer;
+use test_support::servers::wire::Wire;
 
 const PATIENT: Duration = Duration::from_secs(20);
 const IMPATIENT: Duration = Duration::from_millis(300);

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 
+use axum::extract::Path;
 use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
@@ -139,6 +140,23 @@ fn router() -> Router {
         .route("/nested", post(nested))
         .route("/nothing", post(nothing))
         .layer(Idempotency::in_memory())
+}
+
+#[idempotent(scope = token)]
+async fn recursive(Path(depth): Path<u8>, body: String) -> Response {
+    if depth == 0 {
+        return body.into_response();
+    }
+    Box::pin(recursive(Path(depth - 1), format!("{body}{depth}").into())).await
+}
+
+#[tokio::test]
+async fn a_handler_may_call_itself() {
+    let router = Router::new()
+        .route("/{depth}", post(recursive))
+        .layer(Idempotency::in_memory());
+    let answer = runs_once(&router, || request("/3", "recursive", "x")).await;
+    assert_eq!(answer.body, "x321");
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ use reqwest_middleware::ClientWithMiddleware;
 use reqwest_retry::{RetryDecision, RetryPolicy};
 use retrying::Patience;
 use scripted::Scripted;
-use test_support::http::{Runs, Server, eventually, request};
+use test_support::http::{REPLAYED, Runs, Server, eventually, request};
 use tokio::time::Instant;
 use tower_http::timeout::TimeoutLayer;
 
@@ -280,7 +280,7 @@ async fn a_client_that_gets_408_retries_and_gets_the_response_of_its_first_try()
     runs.open(1);
     let answer = answer.await.expect("no panic").expect("an answer");
     assert_eq!(answer.status(), StatusCode::CREATED);
-    assert!(answer.headers().contains_key(test_support::http::REPLAYED));
+    assert!(answer.headers().contains_key(REPLAYED));
     assert_eq!(answer.text().await.expect("a body"), "1");
     assert_eq!(runs.started(), 1);
 }

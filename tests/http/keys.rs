@@ -228,3 +228,24 @@ async fn a_handler_can_ask_for_the_key() {
         "idempotency_key_invalid"
     );
 }
+
+/// The key is extracted before the runtime is known, so a layer has to tell its dialect.
+#[tokio::test]
+async fn below_a_layer_of_the_same_dialect_an_endpoint_with_its_own_runtime_extracts_its_key() {
+    #[idempotent(scope = global, runtime = idem)]
+    async fn echo(key: IdempotencyKey, State(idem): State<Idempotency>) -> String {
+        key.to_string()
+    }
+    let dialect = Dialect::default().key_header("x-request-id");
+    let idem = Idempotency::builder().dialect(dialect).build();
+    let router = Router::new()
+        .route("/echo", post(echo))
+        .layer(idem.clone())
+        .with_state(idem);
+    let server = Server::start(router).await;
+    for is_replay in [false, true] {
+        let keyed = request(Method::POST, "/echo", [("x-request-id", "k")], "");
+        let response = server.send(keyed).await;
+        assert_eq!((response.text(), response.is_replay()), ("k", is_replay));
+    }
+}

@@ -7,7 +7,19 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::canonical_json::{value, values_at};
+use crate::canonical_json::Document;
+
+fn value(input: &[u8]) -> Option<Vec<u8>> {
+    let mut form = Vec::new();
+    Document::parse(input)?.write(&mut |bytes: &[u8]| form.extend_from_slice(bytes));
+    Some(form)
+}
+
+fn values_at(input: &[u8], pointers: &[&str]) -> Option<Vec<u8>> {
+    let mut form = Vec::new();
+    Document::parse(input)?.write_at(pointers, &mut |bytes: &[u8]| form.extend_from_slice(bytes));
+    Some(form)
+}
 
 /// A value before it is spelled. Numbers are what is written.
 #[derive(Clone, Debug, PartialEq)]

@@ -23,7 +23,7 @@ impl PgBouncer {
         let settings = format!(
             "[databases]\npostgres = host={server} dbname=postgres\n\
              [pgbouncer]\npool_mode = {mode}\nunix_socket_dir = {path}\nlisten_port = 6432\n\
-             auth_type = trust\nauth_file = {path}/users\ndefault_pool_size = 4\n\
+             auth_type = trust\nauth_file = {path}/users\ndefault_pool_size = 8\n\
              logfile = {path}/log\n",
             server = server.socket_folder().display()
         );

@@ -12,7 +12,7 @@ macro_rules! handler {
             record = [2xx, $code]
         )]
         async fn $name(Path($account): Path<u64>, order: String) -> String {
-            order
+            format!("{order} {}", $account)
         }
     };
 }

@@ -155,8 +155,8 @@ impl PostgresStoreBuilder {
         within(limit, probe(session, &statements, &table, limit)).await?;
         leased.keep();
         let inner = Arc::new(Inner {
-            statements,
             connections,
+            statements,
             table,
             timeout,
         });

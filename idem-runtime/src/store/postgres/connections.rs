@@ -355,7 +355,7 @@ mod tests {
     const WELCOME: &[u8] = b"R\0\0\0\x08\0\0\0\0";
     const READY: &[u8] = b"Z\0\0\0\x05I";
     /// Two columns of text, a process and an empty setting, and the end of the statement.
-    const HELLO: &[u8] = b"T\0\0\0\x2f\0\x02\
+    const HELLO: &[u8] = b"T\0\0\0\x2e\0\x02\
         p\0\0\0\0\0\0\0\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0\
         t\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0\
         D\0\0\0\x0f\0\x02\0\0\0\x017\0\0\0\0\

@@ -140,5 +140,5 @@ fn advise(error: Error, advice: impl FnOnce(&str) -> String) -> StoreError {
 }
 
 pub(super) fn code(error: &Error) -> Option<Cow<'_, str>> {
-    error.as_database_error().and_then(|error| error.code())
+    error.as_database_error()?.code()
 }

@@ -47,18 +47,14 @@ impl Statements {
         let table = table.quoted();
         Self {
             claim: format!("SELECT {claim}($1, $2, $3, $4, $5, $6, $7)").into(),
-            renew: format!(
-                "WITH done AS (
-                    UPDATE {table} SET
-                        leased_until = clock_timestamp() + {lease},
-                        expires_at = clock_timestamp() + {lease} + {retention}
-                    WHERE {HELD} RETURNING 1
-                )
-                SELECT EXISTS (SELECT FROM done) AS done",
+            renew: write(&format!(
+                "UPDATE {table} SET
+                    leased_until = clock_timestamp() + {lease},
+                    expires_at = clock_timestamp() + {lease} + {retention}
+                WHERE {HELD} RETURNING 1",
                 lease = millis("$4"),
                 retention = millis("retention_ms"),
-            )
-            .into(),
+            )),
             complete: format!(
                 "UPDATE {table} SET record = $4, expires_at = clock_timestamp() + {ttl}
                 WHERE {HELD} RETURNING {DURABLY}",
@@ -67,40 +63,25 @@ impl Statements {
             .into(),
             // Writes what is there already, because a commit waits for the disk and for synchronous
             // standbys, and a read does not.
-            is_complete: format!(
-                "WITH done AS (
-                    UPDATE {table} SET owner = $2
-                    WHERE id = $1 AND owner = $2 AND fence = $3 AND record = $4
-                        AND expires_at > clock_timestamp()
-                    RETURNING 1
-                )
-                SELECT EXISTS (SELECT FROM done) AS done, {DURABLY}"
-            )
-            .into(),
-            release: format!(
-                "WITH done AS (DELETE FROM {table} WHERE {HELD} RETURNING 1)
-                SELECT EXISTS (SELECT FROM done) AS done"
-            )
-            .into(),
-            // A takeover counts the attempts on; a later claim of a released id begins at 1.
-            was_taken_over: format!(
-                "SELECT EXISTS (
-                    SELECT FROM {table} WHERE id = $1 AND fence <> $2 AND attempt > 1
-                ) AS done"
-            )
-            .into(),
+            is_complete: durable_write(&format!(
+                "UPDATE {table} SET owner = $2
+                WHERE id = $1 AND owner = $2 AND fence = $3 AND record = $4
+                    AND expires_at > clock_timestamp()
+                RETURNING 1"
+            )),
+            release: write(&format!("DELETE FROM {table} WHERE {HELD} RETURNING 1")),
+            // A takeover increments `attempt`; a claim after a release starts at 1.
+            was_taken_over: exists(&format!(
+                "{table} WHERE id = $1 AND fence <> $2 AND attempt > 1"
+            )),
             // A claim that has read the clock before must not find a lapsed lease prolonged.
-            abandon: format!(
-                "WITH done AS (
-                    UPDATE {table} SET
-                        leased_until = least(leased_until, clock_timestamp()),
-                        expires_at = clock_timestamp() + {retention}
-                    WHERE {HELD} RETURNING 1
-                )
-                SELECT EXISTS (SELECT FROM done) AS done",
+            abandon: write(&format!(
+                "UPDATE {table} SET
+                    leased_until = least(leased_until, clock_timestamp()),
+                    expires_at = clock_timestamp() + {retention}
+                WHERE {HELD} RETURNING 1",
                 retention = millis("retention_ms"),
-            )
-            .into(),
+            )),
             look_up: format!(
                 "WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
                 SELECT {seen} FROM {table} r, clock
@@ -108,12 +89,9 @@ impl Statements {
                 seen = seen(),
             )
             .into(),
-            exists: format!(
-                "SELECT EXISTS (
-                    SELECT FROM {table} WHERE id = $1 AND expires_at > clock_timestamp()
-                ) AS done"
-            )
-            .into(),
+            exists: exists(&format!(
+                "{table} WHERE id = $1 AND expires_at > clock_timestamp()"
+            )),
             forget: format!(
                 "WITH done AS (
                     DELETE FROM {table} WHERE id = $1
@@ -122,28 +100,20 @@ impl Statements {
                 SELECT EXISTS (SELECT FROM done WHERE was_there) AS done, {DURABLY}"
             )
             .into(),
-            resolve: format!(
-                "WITH done AS (
-                    UPDATE {table} SET record = $3, expires_at = clock_timestamp() + {ttl}
-                    WHERE id = $1 AND fence = $2 AND version = 1 AND record IS NULL
-                        AND leased_until <= clock_timestamp()
-                        AND expires_at > clock_timestamp()
-                    RETURNING 1
-                )
-                SELECT EXISTS (SELECT FROM done) AS done, {DURABLY}",
+            resolve: durable_write(&format!(
+                "UPDATE {table} SET record = $3, expires_at = clock_timestamp() + {ttl}
+                WHERE id = $1 AND fence = $2 AND version = 1 AND record IS NULL
+                    AND leased_until <= clock_timestamp()
+                    AND expires_at > clock_timestamp()
+                RETURNING 1",
                 ttl = millis("$4"),
-            )
-            .into(),
-            is_resolved: format!(
-                "WITH done AS (
-                    UPDATE {table} SET fence = $2
-                    WHERE id = $1 AND fence = $2 AND record = $3
-                        AND expires_at > clock_timestamp()
-                    RETURNING 1
-                )
-                SELECT EXISTS (SELECT FROM done) AS done, {DURABLY}"
-            )
-            .into(),
+            )),
+            is_resolved: durable_write(&format!(
+                "UPDATE {table} SET fence = $2
+                WHERE id = $1 AND fence = $2 AND record = $3
+                    AND expires_at > clock_timestamp()
+                RETURNING 1"
+            )),
             // The inner SELECT reads the clock once, so that the index serves.
             sweep: format!(
                 "DELETE FROM {table} WHERE id = ANY (ARRAY(
@@ -155,6 +125,20 @@ impl Statements {
             .into(),
         }
     }
+}
+
+fn exists(rows: &str) -> Arc<str> {
+    format!("SELECT EXISTS (SELECT FROM {rows}) AS done").into()
+}
+
+/// A write that reports whether it took effect.
+fn write(write: &str) -> Arc<str> {
+    format!("WITH done AS ({write}) SELECT EXISTS (SELECT FROM done) AS done").into()
+}
+
+/// The same, and its commit waits for the disk.
+fn durable_write(write: &str) -> Arc<str> {
+    format!("WITH done AS ({write}) SELECT EXISTS (SELECT FROM done) AS done, {DURABLY}").into()
 }
 
 /// `$1` to `$7` of a claim.

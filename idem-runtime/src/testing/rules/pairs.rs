@@ -51,7 +51,7 @@ pub(super) async fn run(
         for (rival, claim) in race(handles, meeting, held.clone()).await? {
             meeting.judge(&rival.under(RULE)?, &claim.under(RULE)?)?;
         }
-        // They are many, and the store may be small.
+        // The ids are many, and the store may have little room.
         for holder in held.iter() {
             subject.store.forget(holder.id).await.under(RULE)?;
         }
@@ -59,7 +59,7 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// Lets threads meet in pairs on one id after the other, and gives what each pair got.
+/// Lets threads meet in pairs on one id after the other, and returns the results of each pair.
 async fn race(
     handles: &Handles,
     meeting: Meeting,
@@ -106,8 +106,8 @@ enum Role {
 
 /// The ids on which threads meet, one after the other.
 ///
-/// There are more threads than a pair, and whichever runs takes the next part: a thread that waits for
-/// a processor is not waited for, so that pairs meet on a busy machine too.
+/// There are more threads than two, and whichever thread runs takes the next part. No thread waits for
+/// one that has no processor, so that pairs meet on a busy machine too.
 struct Course {
     held: Arc<[Holder]>,
     /// Whether the second of a pair is there.

@@ -1,5 +1,5 @@
-//! Rule 1 for two transitions that meet on one id: a claim, and another or what a holder does. One of
-//! them comes first, and the other finds what the first left.
+//! Rule 1 for two transitions that meet on one id: a claim, and either another claim or a transition of
+//! the holder. One of the two comes first, and the other finds what the first has left.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::store::{Claimed, Holder, Owner, Settled, Store, StoreFuture};
 
 pub(super) const RULE: u8 = 1;
 
-/// What the two find under their id.
+/// What the two transitions find under their id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Nothing,
@@ -21,7 +21,7 @@ pub(super) enum State {
     RecordExpired,
 }
 
-/// What meets the claim.
+/// The transition that meets the claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rival {
     Claim,
@@ -31,7 +31,7 @@ pub(super) enum Rival {
     Resolve,
 }
 
-/// What came of either.
+/// The result of either transition.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Claimed(Claimed),
@@ -66,8 +66,8 @@ impl Meeting {
         Self { state, rival }
     }
 
-    /// Brings a new id into the state, up to a wait of two ticks where time has to pass, and gives
-    /// who held it.
+    /// Brings a new id into the state, and returns the last holder. A state for which time has to pass
+    /// is reached two ticks later.
     pub(super) async fn prepare(self, subject: &Subject) -> Result<Holder, Violation> {
         let (rule, tick) = (RULE, subject.tick);
         let holder = match self.state {

@@ -7,7 +7,7 @@ use test_support::servers;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -38,23 +38,12 @@ async fn book(State(effects): State<Effects>, body: String) -> (StatusCode, Stri
     (StatusCode::CREATED, format!("{body} {run}"))
 }
 
-#[idempotent(ttl = "1h", scope = global, on_unknown = hold)]
-async fn hold(State(effects): State<Effects>, body: String) -> (StatusCode, String) {
-    let run = effects.0.fetch_add(1, Ordering::SeqCst) + 1;
-    (StatusCode::CREATED, format!("{body} {run}"))
-}
-
 async fn service(server: &RedisServer, effects: &Effects) -> Router {
-    service_with(server, effects, Duration::from_secs(30)).await
-}
-
-async fn service_with(server: &RedisServer, effects: &Effects, lease: Duration) -> Router {
     let store = RedisStore::connect(server.url()).await;
     let idem = Idempotency::builder().store(store.expect("redis is there"));
     Router::new()
         .route("/book", post(book))
-        .route("/hold", post(hold))
-        .layer(idem.lease(lease).build())
+        .layer(idem.build())
         .with_state(effects.clone())
 }
 
@@ -121,31 +110,6 @@ async fn a_record_of_another_version_runs_nothing() {
     }
     assert_eq!(effects.count(), 1);
 }
-
-/// Redis stands still for longer than a claim is waited for, and then executes it. Nothing ran under
-/// it, so the key is not of unknown outcome.
-#[tokio::test]
-async fn a_redis_that_stood_still_wedges_no_key() {
-    let (server, effects) = (RedisServer::start(), Effects::default());
-    let service = service_with(&server, &effects, Duration::from_secs(1)).await;
-    send(&service, "warm").await;
-    server.stall();
-    let refused = send_to(&service, "/hold", "k").await;
-    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
-    server.go_on();
-    let begun = Instant::now();
-    loop {
-        let retry = send_to(&service, "/hold", "k").await;
-        if retry.status == StatusCode::CREATED {
-            break;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{}", retry.body);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(effects.count(), 2);
-}
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often the handler of each key has run.
 type Runs = Arc<Mutex<HashMap<String, usize>>>;

@@ -203,6 +203,10 @@ async fn a_sweep_whose_reply_is_lost_ends_neither_the_sweeper_nor_the_store() {
         .await
         .expect("postgres is there");
     wire.go_dark();
+    eventually_async("a sweep without a reply", async || {
+        wire.has_lost().then_some(())
+    })
+    .await;
     let short = Duration::from_millis(1);
     eventually_async("a claim afterwards", async || {
         let claim = Claim::new(id("k"), FINGERPRINT, short, short);
@@ -236,7 +240,9 @@ async fn a_set_up_that_waits_for_another_gives_up() {
 #[tokio::test]
 async fn sessions_that_the_server_closed_cost_no_transition() {
     let server = PostgresServer::start();
-    let store = connect(&server.url(), 8, PATIENT).await;
+    // Over TCP, the farewell of the server is read: a local socket fails before.
+    let wire = Wire::to(server.socket_folder()).await;
+    let store = connect(&wire.url(), 8, PATIENT).await;
     server.set("idle_session_timeout", "200ms");
     let names: Vec<_> = (0..8).map(|number| number.to_string()).collect();
     join_all(names.iter().map(|name| win(&store, claim(name)))).await;

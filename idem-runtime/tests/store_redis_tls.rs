@@ -8,11 +8,11 @@ use std::path::Path;
 use idem_runtime::store::{RedisStore, Settled, Store};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
-use servers::asking::{HOUR, claim, record, replay, win};
+use servers::asking::{HOUR, claim, complete, record, replay, win};
 use servers::free_port;
-use servers::redis::RedisServer;
+use servers::redis::{RedisServer, Sentinel};
 
-/// An authority, and a certificate of its for `localhost`: the authority's in PEM.
+/// An authority, and a certificate of its for this host: the authority's in PEM.
 fn certify(folder: &Path) -> String {
     let key = KeyPair::generate().expect("a key");
     let mut authority = CertificateParams::default();
@@ -21,7 +21,7 @@ fn certify(folder: &Path) -> String {
     let authority = Issuer::new(authority, key);
 
     let key = KeyPair::generate().expect("a key");
-    let names = vec!["localhost".to_owned()];
+    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
     let server = CertificateParams::new(names).expect("a name");
     let server = server.signed_by(&key, &authority).expect("a certificate");
     let write = |name, text| std::fs::write(folder.join(name), text).expect("ours");
@@ -72,4 +72,32 @@ async fn a_server_that_nobody_vouches_for_is_not_trusted() {
     certify(folder.path());
     let (_server, url) = start(folder.path());
     assert!(RedisStore::connect(url).await.is_err());
+}
+
+/// What a Sentinel names is reached as the Sentinel is, and the authority vouches for both.
+#[tokio::test]
+async fn a_sentinel_with_tls_leads_to_a_primary_with_tls() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let authority = certify(folder.path());
+    let (_server, url) = start(folder.path());
+    let primary = url.trim_end_matches('/').rsplit(':').next();
+    let primary = primary.and_then(|port| port.parse().ok()).expect("a port");
+    let port = free_port();
+    let path = |name| folder.path().join(name).display().to_string();
+    let settings = format!(
+        "tls-port {port}\ntls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\n\
+         tls-auth-clients no\ntls-replication yes",
+        path("server.pem"),
+        path("key.pem"),
+        path("ca.pem"),
+    );
+    let _sentinel = Sentinel::watching_port(primary, &settings);
+    let store = RedisStore::builder()
+        .sentinel("trades", [format!("rediss://localhost:{port}/")])
+        .root_certificate(authority)
+        .connect()
+        .await
+        .expect("it is trusted");
+    complete(&store, "k").await;
+    assert_eq!(replay(&store, "k").await, record(b"{}"));
 }

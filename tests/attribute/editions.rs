@@ -88,7 +88,7 @@ async fn temporaries_of_the_last_expression_may_borrow_from_the_arguments() {
         ("/last_scope", "first"),
     ] {
         let answer = runs_once(&router, || request(path, path, "x")).await;
-        assert_eq!(answer.body, expected, "{}", path);
+        assert_eq!(answer.body, expected, "{path}");
     }
 }
 
@@ -128,6 +128,7 @@ async fn last_by_mutable_reference(Pair(ref mut name, ..): Pair) -> String {
 }
 
 #[idempotent(scope = token)]
+#[expect(clippy::toplevel_ref_arg, reason = "Rust allows it")]
 async fn body_by_mutable_reference(ref mut body: String) -> String {
     body.push('!');
     body.clone()
@@ -148,6 +149,6 @@ async fn arguments_may_be_bound_by_mutable_reference() {
         ("/body", "x!"),
     ] {
         let answer = runs_once(&router, || request(path, path, "x")).await;
-        assert_eq!(answer.body, expected, "{}", path);
+        assert_eq!(answer.body, expected, "{path}");
     }
 }

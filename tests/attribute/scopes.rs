@@ -128,22 +128,22 @@ async fn binds_by_format(user: User, body: String) -> String {
     format!("{} {body}", user.name)
 }
 
-#[idempotent(scope = match &user { User { id: body, .. } => body })]
+#[idempotent(scope = match user.name.get(3..) { Some(body) => body.len(), None => 0 })]
 async fn binds_by_match(user: User, body: String) -> String {
     format!("{} {body}", user.name)
 }
 
-#[idempotent(scope = match user { User { id, .. } => id })]
+#[idempotent(scope = match user { User { id, .. } if id.0 > 3 => id, User { id, .. } => id })]
 async fn binds_by_match_and_copies(user: User, _body: String) -> String {
     user.name
 }
 
-#[idempotent(scope = if let Some(body) = user.name.get(..1) { body } else { "" })]
+#[idempotent(scope = if let Some(body) = user.name.get(3..) { body.len() } else { 0 })]
 async fn binds_by_if_let(user: User, body: String) -> String {
     format!("{} {body}", user.name)
 }
 
-#[idempotent(scope = { let body = user.id; static token: u8 = 1; format!("{body} {token}") })]
+#[idempotent(scope = { static token: u8 = 1; let body = user.id; format!("{body} {token}") })]
 #[expect(non_upper_case_globals, reason = "Rust allows it")]
 async fn binds_by_let_and_static(user: User, body: String) -> String {
     format!("{} {body}", user.name)

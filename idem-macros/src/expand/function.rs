@@ -73,9 +73,8 @@ pub(crate) fn expand(args: &Args, plan: &Plan, handler: &Handler) -> TokenStream
 }
 
 fn calls_itself(handler: &Handler) -> bool {
-    let mut inside = Vec::new();
-    names::mentions(handler.body.clone().unwrap_or_default(), &mut inside);
-    inside.iter().any(|name| handler.sig.ident == name)
+    let body = handler.body.clone().unwrap_or_default();
+    names::calls(body, &handler.sig.ident)
 }
 
 fn is_debugging(attr: &Attribute) -> bool {
@@ -219,13 +218,13 @@ fn run(args: &Args, arguments: &Arguments<'_>, handler: &Handler) -> TokenStream
         block.set_span(span);
         block
     };
-    let body = if taken_apart.is_empty() {
+    let body = if taken_apart.is_empty() && !handler.begins_with_an_item {
         quote!(#pin #body)
     } else {
         // Before edition 2024 the end of a block drops its variables before the temporaries of its
         // last expression, which may borrow from them. The arm of a `match` drops them in time.
-        let body = block(quote!(#pin #body));
-        quote!(#taken_apart match () { () => #body })
+        let body = block(body.to_token_stream());
+        quote!(#taken_apart #pin match () { () => #body })
     };
     let block = block(quote!(#moved #body));
     quote_spanned!(span=> .run(async move |#admitted| #block))

@@ -3,7 +3,8 @@
 use proc_macro2::{Ident, TokenStream, TokenTree};
 use syn::parse::{Parse, ParseStream};
 use syn::{
-    Attribute, Block, FnArg, Pat, PatType, Receiver, Signature, Token, Type, Visibility, token,
+    Attribute, Block, FnArg, Pat, PatType, Receiver, Signature, Stmt, Token, Type, Visibility,
+    token,
 };
 
 use crate::parse::patterns;
@@ -18,6 +19,8 @@ pub(crate) struct Handler {
     pub(crate) arguments: Vec<Argument>,
     pub(crate) body: Option<TokenStream>,
     pub(crate) is_half_typed: bool,
+    /// Items come first in a body, and stay first in the expansion.
+    pub(crate) begins_with_an_item: bool,
 }
 
 /// One argument of the handler.
@@ -73,6 +76,7 @@ impl Parse for Handler {
         let vis = input.parse()?;
         let sig: Signature = input.parse()?;
         let mut is_half_typed = false;
+        let mut begins_with_an_item = false;
         let body = if input.parse::<Option<Token![;]>>()?.is_some() {
             None
         } else {
@@ -80,7 +84,10 @@ impl Parse for Handler {
             let body;
             let _: token::Brace = syn::braced!(body in input);
             attrs.extend(Attribute::parse_inner(&body)?.into_iter().map(outer));
-            is_half_typed = body.fork().call(Block::parse_within).is_err();
+            let statements = body.fork().call(Block::parse_within);
+            is_half_typed = statements.is_err();
+            begins_with_an_item =
+                statements.is_ok_and(|body| matches!(body.first(), Some(Stmt::Item(_))));
             let body: TokenStream = body.parse()?;
             // The compiler has complained about a half-typed one. Between its own braces it does so
             // in the same words at the same place again, and tells that once.
@@ -107,6 +114,7 @@ impl Parse for Handler {
             arguments,
             body,
             is_half_typed,
+            begins_with_an_item,
         })
     }
 }

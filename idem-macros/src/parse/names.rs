@@ -54,6 +54,20 @@ pub(crate) fn mentions(tokens: TokenStream, found: &mut Vec<String>) {
     }
 }
 
+/// Whether `name(…)` or `Self::name(…)` stands in `tokens`; `desk.name(…)` is another function.
+pub(crate) fn calls(tokens: TokenStream, name: &Ident) -> bool {
+    let mut is_member = false;
+    tokens.into_iter().any(|token| {
+        let calls = match &token {
+            TokenTree::Ident(ident) => !is_member && ident == name,
+            TokenTree::Group(group) => calls(group.stream(), name),
+            _ => false,
+        };
+        is_member = matches!(token, TokenTree::Punct(punct) if punct.as_char() == '.');
+        calls
+    })
+}
+
 /// Whether `Self` is named, which only an `impl` block knows.
 pub(crate) fn mentions_self(tokens: TokenStream) -> bool {
     tokens.into_iter().any(|token| match token {
@@ -422,6 +436,23 @@ mod tests {
             ("vec![user; n]", &["user", "n"]),
         ] {
             assert_eq!(names(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_method_of_the_same_name_is_another_function() {
+        let place = quote::format_ident!("place");
+        for (body, expected) in [
+            ("desk.place(order).await", false),
+            ("Box::pin(place(order)).await", true),
+            (
+                "match order { Some(order) => Self::place(order), None => () }",
+                true,
+            ),
+            ("places(order)", false),
+        ] {
+            let body = body.parse().expect("tokens");
+            assert_eq!(calls(body, &place), expected);
         }
     }
 

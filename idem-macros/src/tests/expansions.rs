@@ -145,11 +145,11 @@ fn patterns_that_leave_something_behind() {
                         let _ = (&__idem_arg_1, &__idem_arg_0);
                         let User { mut id, ref name, .. } = __idem_arg_1;
                         let _ = &id;
+                        if false {
+                            return;
+                        }
                         match () {
                             () => {
-                                if false {
-                                    return;
-                                }
                                 order.push_str(name);
                             }
                         }

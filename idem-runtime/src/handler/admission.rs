@@ -245,13 +245,14 @@ mod tests {
 
     #[tokio::test]
     async fn an_expression_is_read_only_for_a_request_with_a_key() {
-        let reads = Cell::new(0);
         fn read(reads: &Cell<u32>) -> impl for<'a> Fn(ScopePart<'a>) -> ScopeAdded<'a> {
             |part| {
                 reads.set(reads.get() + 1);
                 part.is("user-7")
             }
         }
+
+        let reads = Cell::new(0);
         assert!(scope(admission(&[]).await.value(read(&reads))).is_none());
         assert_eq!(reads.get(), 0);
         assert!(

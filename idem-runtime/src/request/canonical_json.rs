@@ -307,7 +307,8 @@ impl<W: FnMut(&[u8])> Writer<'_, '_, W> {
             // The comma, or the end of the last item.
             self.parser.at += usize::from(self.parser.peek()? == b',');
         }
-        self.close()
+        self.close();
+        Some(())
     }
 
     fn object(&mut self) -> Option<()> {
@@ -324,7 +325,8 @@ impl<W: FnMut(&[u8])> Writer<'_, '_, W> {
         // Behind the member that is last in the text.
         self.parser.at = end.at as usize;
         self.container = end.container as usize;
-        self.close()
+        self.close();
+        Some(())
     }
 
     fn open(&mut self, kind: u8) -> Container {
@@ -335,10 +337,9 @@ impl<W: FnMut(&[u8])> Writer<'_, '_, W> {
         container
     }
 
-    fn close(&mut self) -> Option<()> {
+    fn close(&mut self) {
         self.parser.skip_white_space();
         self.parser.at += 1;
-        Some(())
     }
 
     fn place(&self) -> Option<Place> {

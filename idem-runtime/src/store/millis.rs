@@ -18,7 +18,7 @@ pub(super) fn millis(duration: Duration) -> i64 {
 }
 
 /// A duration from milliseconds that an engine gave.
-#[cfg(any(feature = "redis", feature = "postgres"))]
+#[cfg(feature = "postgres")]
 pub(super) fn from_millis(millis: i64) -> Duration {
     Duration::from_millis(u64::try_from(millis).unwrap_or_default())
 }

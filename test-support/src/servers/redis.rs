@@ -149,12 +149,17 @@ pub struct Sentinel {
 impl Sentinel {
     /// Watches `primary` under the name `trades`, and decides alone.
     pub fn watching(primary: &RedisServer) -> Self {
-        Self::with_quorum(primary, 1)
+        Self::with(primary.port, 1, "")
+    }
+
+    /// Watches the primary at this port, and decides alone, with more lines for its file.
+    pub fn watching_port(port: u16, settings: &str) -> Self {
+        Self::with(port, 1, settings)
     }
 
     /// Three that watch `primary`, know each other, and decide by two.
     pub fn three_watching(primary: &RedisServer) -> [Self; 3] {
-        let sentinels = std::array::from_fn(|_| Self::with_quorum(primary, 2));
+        let sentinels = std::array::from_fn(|_| Self::with(primary.port, 2, ""));
         for sentinel in &sentinels {
             eventually("the other sentinels", || {
                 (sentinel.says("num-other-sentinels") == "2").then_some(())
@@ -166,16 +171,16 @@ impl Sentinel {
         sentinels
     }
 
-    fn with_quorum(primary: &RedisServer, quorum: usize) -> Self {
+    fn with(primary: u16, quorum: usize, settings: &str) -> Self {
         for _ in 0..5 {
             let folder = tempfile::tempdir().expect("a temporary folder");
             let port = free_port();
             let file: PathBuf = folder.path().join("sentinel.conf");
             let settings = format!(
-                "port {port}\nbind 127.0.0.1\nsentinel monitor trades 127.0.0.1 {} {quorum}\n\
+                "port {port}\nbind 127.0.0.1\n{settings}\n\
+                 sentinel monitor trades 127.0.0.1 {primary} {quorum}\n\
                  sentinel down-after-milliseconds trades 300\n\
-                 sentinel failover-timeout trades 3000\n",
-                primary.port
+                 sentinel failover-timeout trades 3000\n"
             );
             std::fs::write(&file, settings).expect("a settings file");
             let mut child = Command::new("redis-server")

@@ -53,13 +53,14 @@ impl Wire {
         self.state.loses.store(number, Ordering::SeqCst);
     }
 
-    /// Whether that was done.
+    /// Whether a reply was lost since then.
     pub fn has_lost(&self) -> bool {
         self.state.lost.load(Ordering::SeqCst)
     }
 
     /// Loses every reply on the connections that there are, and leaves them open. New ones work.
     pub fn go_dark(&self) {
+        self.state.lost.store(false, Ordering::SeqCst);
         let made = self.state.made.load(Ordering::SeqCst);
         self.state.dark_to.store(made, Ordering::SeqCst);
     }
@@ -80,6 +81,8 @@ impl State {
                 }
                 if number > self.dark_to.load(Ordering::SeqCst) {
                     to_client.write_all(&reply[..length]).await?;
+                } else {
+                    self.lost.store(true, Ordering::SeqCst);
                 }
             }
         };

@@ -16,6 +16,7 @@ use super::server::Replicas;
 use super::servers::Servers;
 use super::{Inner, RedisStore};
 use crate::store::StoreError;
+use crate::store::millis::bounded;
 
 /// Connections to each server when writes wait for replicas, because each is blocked while it waits.
 const LANES_WITH_REPLICAS: usize = 8;
@@ -23,9 +24,6 @@ const LANES_WITH_REPLICAS: usize = 8;
 /// The least time for a connection to one server. A transition waits no longer than its own timeout,
 /// and the next one finds the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The longest timeout. Beyond it, the arithmetic of instants overflows.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Settings of a [`RedisStore`].
 #[derive(Clone)]
@@ -129,7 +127,7 @@ impl RedisStoreBuilder {
     }
 
     /// How long one transition may take, including the wait for a connection; 1 second by default. The
-    /// time for replicas comes on top. A year at most.
+    /// time for replicas comes on top. 100 years at most.
     ///
     /// A server that does not respond within it is left: with Sentinels or on a cluster for its
     /// successor, else for a new connection.
@@ -171,7 +169,7 @@ impl RedisStoreBuilder {
         #[cfg(feature = "redis-tls")]
         super::tls::ensure_cryptography();
         let locator = self.locator()?;
-        let connect_timeout = self.timeout.clamp(CONNECT_TIMEOUT, LONGEST);
+        let connect_timeout = bounded(self.timeout.max(CONNECT_TIMEOUT));
         let lanes = self.replicas.map_or(1, |_| LANES_WITH_REPLICAS);
         let servers = Servers::connect(locator, connect_timeout, lanes).await?;
         let probes = servers.in_charge().into_iter().map(|(server, serves)| {
@@ -191,7 +189,7 @@ impl RedisStoreBuilder {
         Ok(RedisStore(Arc::new(Inner {
             servers,
             prefix: self.prefix,
-            timeout: self.timeout.saturating_add(for_replicas).min(LONGEST),
+            timeout: bounded(self.timeout.saturating_add(for_replicas)),
             replicas: self.replicas,
         })))
     }

@@ -91,8 +91,8 @@ use crate::settings::policy::OnUnknown;
 /// replica is promoted, a transition is served within its timeout and another second.
 ///
 /// A connection may take longer than one transition, and has two seconds at least. The next transition
-/// finds it made. After a failed attempt at a server, the store pauses for 250 ms, and meanwhile
-/// reports the reason of that attempt.
+/// finds it made. After a connection to a server that is not fit, or does not respond, the store pauses
+/// for 250 ms, and meanwhile reports that reason.
 ///
 /// # Two primaries
 ///

@@ -21,8 +21,8 @@ use super::failure::{ConnectError, Failure, is_unknown_script};
 use super::script::Transition;
 use crate::store::millis::millis;
 
-/// How long a connection that could not be made stays the reason for refusals. Without the pause,
-/// each claim at a server that refuses would open a connection.
+/// How long a connection that was made and is of no use stays the reason for refusals. Without the
+/// pause, each claim at a replica would open a connection.
 pub(super) const PAUSE: Duration = Duration::from_millis(250);
 
 /// How many replicas have to acknowledge a write, and for how long they are waited for.
@@ -199,9 +199,15 @@ impl Failed {
         }
     }
 
-    /// Whether another attempt is due.
+    /// Whether another attempt is due. One that is refused costs the server nothing, so a server that
+    /// restarts is found at once.
     fn is_over(&self) -> bool {
-        matches!(self.failure, Failure::Redis(_)) || self.at.elapsed() >= PAUSE
+        let costs_nothing = match &self.failure {
+            Failure::Redis(_) => true,
+            Failure::Connect(error) => matches!(**error, ConnectError::Refused(_)),
+            _ => false,
+        };
+        costs_nothing || self.at.elapsed() >= PAUSE
     }
 }
 

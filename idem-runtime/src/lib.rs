@@ -19,14 +19,16 @@ mod trace;
 
 pub use attempt::handle::Attempt;
 pub use handler::deferred::Deferred;
+pub use handler::key::IdempotencyKey;
 pub use request::fingerprint::{Fingerprint, FingerprintDigest};
-pub use request::key::IdempotencyKey;
 pub use request::record_id::{ParseRecordIdError, RecordId};
 pub use request::scope::Scope;
-pub use response::collect::DoNotRecord;
+pub use response::do_not_record::DoNotRecord;
 pub use response::problem::Problem;
-pub use service::idempotency::{Idempotency, IdempotencyBuilder, OnStoreError};
+pub use service::builder::IdempotencyBuilder;
+pub use service::idempotency::Idempotency;
 pub use service::layer::{IdempotencyFuture, IdempotencyService};
+pub use service::settings::OnStoreError;
 pub use settings::dialect::{Dialect, KeySyntax};
 
 /// What generated code names, and nothing else does.
@@ -35,7 +37,8 @@ pub mod __private {
     pub use axum::response::Response;
 
     pub use crate::handler::admission::{Admission, ScopePart};
-    pub use crate::handler::deferred::{AnyState, Deferred, Headed, ReadsNoBody, Split, Via};
+    pub use crate::handler::deferred::{Deferred, Via};
+    pub use crate::handler::headed::{AnyState, Headed, ReadsNoBody, Split};
     pub use crate::handler::run::Answer;
     pub use crate::request::scope::ScopeValue;
     pub use crate::service::idempotency::AsIdempotency;

@@ -44,7 +44,7 @@ pub struct Attempt(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    claimed: OnceLock<Claimed>,
+    claimed: OnceLock<ClaimFacts>,
     /// The attempt of the handler that passed the request on.
     outer: Option<Attempt>,
     /// Takes the place of a record id where there is no record.
@@ -55,7 +55,7 @@ struct Shared {
 
 /// What is known of an attempt once its key is claimed.
 #[derive(Clone, Copy)]
-pub(crate) struct Claimed {
+pub(crate) struct ClaimFacts {
     pub(crate) holder: Holder,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) number: u32,
@@ -147,7 +147,7 @@ impl Attempt {
     }
 
     /// The attempt of a request whose key is claimed.
-    pub(crate) fn claim(extensions: &mut Extensions, claimed: Claimed) -> Self {
+    pub(crate) fn claim(extensions: &mut Extensions, claimed: ClaimFacts) -> Self {
         let attempt = Self::of(extensions);
         // Fails only when requests that share their extensions are claimed at the same moment.
         if attempt.0.claimed.set(claimed).is_ok() {
@@ -169,7 +169,7 @@ impl Attempt {
         }
     }
 
-    fn claimed(&self) -> Option<&Claimed> {
+    fn claimed(&self) -> Option<&ClaimFacts> {
         self.effective().0.claimed.get()
     }
 
@@ -201,8 +201,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Attempt {
 mod tests {
     use super::*;
 
-    fn claimed(id: u8, fingerprint: u8, number: u32) -> Claimed {
-        Claimed {
+    fn claimed(id: u8, fingerprint: u8, number: u32) -> ClaimFacts {
+        ClaimFacts {
             holder: Holder {
                 id: RecordId::from_bytes([id; 32]),
                 owner: Owner::unique(),

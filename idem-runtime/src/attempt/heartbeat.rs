@@ -168,14 +168,14 @@ impl Beat {
 
     async fn renew(self: Arc<Self>) {
         let Leaseholder { idem, holder, .. } = &self.of;
-        let lease = idem.lease();
+        let lease = idem.settings().lease;
         let mut due = self.pulse().due;
         loop {
             sleep_until(due).await;
             let asked_at = Instant::now();
             let held_for = self.pulse().held_until.saturating_duration_since(asked_at);
             let renewal = idem.store().renew(*holder, lease);
-            let limit = longest_try(lease, held_for).min(idem.store_timeout());
+            let limit = longest_try(lease, held_for).min(idem.settings().store_timeout);
             match within(limit, renewal).await {
                 Ok(Settled::Done) => {
                     self.pulse().held_until = deadline::after(asked_at, lease);

@@ -1,4 +1,6 @@
-//! TODO
+//! Runs the handler to its end under a claim, renews its lease, and settles it.
+//!
+//! Does not know how the claim was decided.
 
 pub(crate) mod background;
 pub(crate) mod handle;
@@ -6,3 +8,4 @@ pub(crate) mod heartbeat;
 pub(crate) mod orphans;
 pub(crate) mod running;
 pub(crate) mod settle;
+pub(crate) mod settlement;

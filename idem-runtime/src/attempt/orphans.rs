@@ -5,91 +5,44 @@
 //! an unknown outcome behind, though nothing ran. The same goes for a try that arrives after the claim
 //! was released.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::attempt::settle::Settlement;
+use crate::attempt::settlement::Settlement;
 use crate::request::record_id::RecordId;
 use crate::service::backoff::Backoff;
 use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
+use crate::service::orphans::{NeedsWorker, Orphan};
 use crate::store::{Entry, Holder, Owner, Settled, StoreError};
+use crate::trace::TARGET;
 
-/// How many are looked for at once. An outage leaves one for each request that it fails.
-const MOST: usize = 65_536;
-
-/// Claims that the store may have granted unheard.
-#[derive(Default)]
-pub(crate) struct Orphans {
-    queue: Mutex<Queue>,
-    added: Notify,
-}
-
-#[derive(Default)]
-struct Queue {
-    /// By when they are looked for, and a number that makes each key unique.
-    orphans: BTreeMap<(Instant, u64), Orphan>,
-    last_number: u64,
-    has_worker: bool,
-}
-
-struct Orphan {
+/// Looks for a claim that was sent `sent` times, and gives it back when it turns up.
+///
+/// `retention` is that of the claim.
+pub(crate) fn look_for(
+    idem: &Idempotency,
     id: RecordId,
     owner: Owner,
-    /// How often the claim was sent. Each of them may arrive by itself.
+    retention: Duration,
     sent: u32,
-    /// When it was sent for the last time, or a moment later.
-    sent_at: Instant,
-    /// Whatever arrived is forgotten from then on.
-    give_up_at: Instant,
-    backoff: Backoff,
-}
-
-impl Orphans {
-    /// Looks for a claim that was sent `sent` times, and gives it back when it turns up.
-    ///
-    /// `retention` is that of the claim.
-    pub(crate) fn add(
-        idem: &Idempotency,
-        id: RecordId,
-        owner: Owner,
-        retention: Duration,
-        sent: u32,
-        runtime: &Handle,
-    ) {
-        let orphans = idem.orphans();
-        let now = Instant::now();
-        let remembered_for = idem.lease().saturating_add(retention);
-        let orphan = Orphan {
-            id,
-            owner,
-            sent,
-            sent_at: now,
-            give_up_at: deadline::after(now, remembered_for),
-            backoff: Backoff::new(),
-        };
-        let mut queue = orphans.lock();
-        if queue.orphans.len() >= MOST {
-            drop(queue);
-            tracing::error!(
-                target: crate::trace::TARGET,
-                record = %id.short(),
-                "too many claims are unanswered to look for another; its lease ends this one"
-            );
-            return;
-        }
-        queue.add(now, orphan);
-        let has_worker = std::mem::replace(&mut queue.has_worker, true);
-        // A runtime that shuts down drops what it is given at once, and the worker locks the queue.
-        drop(queue);
-        if has_worker {
-            orphans.added.notify_one();
-        } else {
+    runtime: &Handle,
+) {
+    let now = Instant::now();
+    let remembered_for = idem.settings().lease.saturating_add(retention);
+    let added = idem.orphans().add(Orphan {
+        id,
+        owner,
+        sent,
+        sent_at: now,
+        give_up_at: deadline::after(now, remembered_for),
+        backoff: Backoff::new(),
+    });
+    match added {
+        Ok(NeedsWorker(false)) => {}
+        Ok(NeedsWorker(true)) => {
             let attempts = idem.attempts().clone();
             let worker = Worker {
                 idem: idem.clone(),
@@ -97,43 +50,11 @@ impl Orphans {
             };
             attempts.spawn_on(work(worker), runtime);
         }
-    }
-
-    /// The next one that is due. `None` when there are no more, and then there is no worker either.
-    async fn next(&self) -> Option<Orphan> {
-        loop {
-            let due = {
-                let mut queue = self.lock();
-                let Some(first) = queue.orphans.first_entry() else {
-                    queue.has_worker = false;
-                    return None;
-                };
-                let (due, _) = *first.key();
-                if due <= Instant::now() {
-                    return Some(first.remove());
-                }
-                due
-            };
-            // Either way the queue is looked at again.
-            let _ = tokio::time::timeout_at(due, self.added.notified()).await;
-        }
-    }
-
-    fn look_again(&self, mut orphan: Orphan) {
-        let due = Instant::now() + orphan.backoff.pause();
-        self.lock().add(due, orphan);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Nothing panics between two changes of the queue.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Queue {
-    fn add(&mut self, due: Instant, orphan: Orphan) {
-        self.last_number += 1;
-        self.orphans.insert((due, self.last_number), orphan);
+        Err(_) => tracing::error!(
+            target: TARGET,
+            record = %id.short(),
+            "too many claims are unanswered to look for another; its lease ends this one"
+        ),
     }
 }
 
@@ -146,7 +67,7 @@ struct Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         if !self.has_ended {
-            self.idem.orphans().lock().has_worker = false;
+            self.idem.orphans().worker_ended();
         }
     }
 }
@@ -154,7 +75,10 @@ impl Drop for Worker {
 /// Looks for one claim after the other, so that a store which just came back is not crowded.
 async fn work(mut worker: Worker) {
     let idem = &worker.idem.clone();
-    let window = idem.lease().saturating_add(idem.store_timeout());
+    let window = idem
+        .settings()
+        .lease
+        .saturating_add(idem.settings().store_timeout);
     let mut failed_at = None;
     let mut backoff = Backoff::new();
     while let Some(orphan) = idem.orphans().next().await {

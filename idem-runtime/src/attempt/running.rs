@@ -10,26 +10,42 @@ use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use axum::response::Response;
-use http::StatusCode;
 use http::response::Parts;
+use http::{Extensions, StatusCode};
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
 use crate::attempt::background::Background;
-use crate::attempt::handle::Attempt;
+use crate::attempt::handle::{Attempt, ClaimFacts};
 use crate::attempt::heartbeat::{Heartbeat, Leaseholder};
-use crate::attempt::settle::{self, FirstTry, Settlement, Settler};
-use crate::claim::ask::Verdict;
+use crate::attempt::settle::{self, FirstTry, Settler};
+use crate::attempt::settlement::Settlement;
 use crate::request::fingerprint::Fingerprint;
-use crate::response::collect::{self, Collected, Collector, DoNotRecord, KeptHeaders};
+use crate::response::collect::{self, Collected, Collector};
 use crate::response::degraded;
+use crate::response::do_not_record::DoNotRecord;
+use crate::response::kept_headers::KeptHeaders;
 use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
 use crate::settings::policy::Policy;
 use crate::store::{Holder, Record, Settled};
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A claim that was granted to one request, and has not begun to run.
+pub(crate) struct Won {
+    pub(crate) policy: &'static Policy,
+    pub(crate) idem: Idempotency,
+    pub(crate) holder: Holder,
+    pub(crate) fingerprint: Fingerprint,
+    /// The number of the attempt.
+    pub(crate) number: u32,
+    /// Taken before the store was asked, so that the lease ends no later here than there.
+    pub(crate) asked_at: Instant,
+    /// Whether a try at the claim was given up, which may still arrive.
+    pub(crate) has_stragglers: bool,
+}
 
 /// One attempt, from its claim until it is settled.
 ///
@@ -77,27 +93,26 @@ enum Stage {
 }
 
 impl Running {
-    pub(crate) fn new(
-        policy: &'static Policy,
-        idem: Idempotency,
-        holder: Holder,
-        fingerprint: Fingerprint,
-        verdict: &Verdict,
-        attempt: Attempt,
-    ) -> Self {
+    /// Makes the attempt known to the extractors and the handler of its request.
+    pub(crate) fn new(won: Won, request: &mut Extensions) -> Self {
+        let facts = ClaimFacts {
+            holder: won.holder,
+            fingerprint: won.fingerprint,
+            number: won.number,
+        };
         let work = Work {
-            policy,
-            holder,
-            has_stragglers: verdict.has_stragglers,
-            fingerprint,
+            policy: won.policy,
+            holder: won.holder,
+            has_stragglers: won.has_stragglers,
+            fingerprint: won.fingerprint,
             stage: Stage::Claimed,
             answered: None,
             is_polling: false,
-            heartbeat: Heartbeat::new(verdict.asked_at, idem.lease()),
-            attempt,
+            heartbeat: Heartbeat::new(won.asked_at, won.idem.settings().lease),
+            attempt: Attempt::claim(request, facts),
             background: None,
-            _tracked: idem.attempts().token(),
-            idem,
+            _tracked: won.idem.attempts().token(),
+            idem: won.idem,
         };
         Self {
             work: Some(Box::new(work)),
@@ -215,7 +230,7 @@ impl Work {
         if is_opted_out || !self.policy.record.contains(response.status()) {
             return self.settling(Settlement::Release, response);
         }
-        let limit = self.idem.max_recorded_body();
+        let limit = self.idem.settings().max_recorded_body;
         let announced = collect::announced_len(&response);
         if collect::cannot_be_kept(&response, announced, limit) {
             let settlement = self.not_kept(response.status());
@@ -236,7 +251,8 @@ impl Work {
         };
         match collected {
             Collected::Whole(body) => {
-                let headers = KeptHeaders::new(&parts.headers, self.idem.records_set_cookie());
+                let headers =
+                    KeptHeaders::new(&parts.headers, self.idem.settings().record_set_cookie);
                 let record =
                     Record::answer_with(self.fingerprint, parts.status, || headers.iter(), &body);
                 let settlement = record.map_or_else(

@@ -1,57 +1,17 @@
 //! Tells the store what became of an attempt, and tells it again when that fails.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use crate::attempt::background::Background;
 use crate::attempt::heartbeat::{Heartbeat, Leaseholder};
-use crate::attempt::orphans::Orphans;
+use crate::attempt::orphans;
+use crate::attempt::settlement::Settlement;
 use crate::service::backoff::Backoff;
 use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
 use crate::service::unwritten::{Held, Late};
-use crate::store::{Holder, Record, Settled, StoreError, StoreFuture};
-use crate::trace::{self, Outcome};
-
-/// What became of an attempt.
-#[derive(Clone, Debug)]
-pub(crate) enum Settlement {
-    /// Its response is kept, or the note that there was one.
-    Complete { record: Record, ttl: Duration },
-    /// The key is free.
-    Release,
-    /// Nobody knows.
-    Abandon,
-}
-
-impl Settlement {
-    /// The handler did not run in this attempt. An earlier attempt may have, so the claim of a
-    /// takeover is abandoned, not released.
-    pub(crate) const fn give_back(attempt: u32) -> Self {
-        if attempt > 1 {
-            Self::Abandon
-        } else {
-            Self::Release
-        }
-    }
-
-    pub(crate) fn apply(&self, idem: &Idempotency, holder: Holder) -> StoreFuture<Settled> {
-        match self {
-            Self::Complete { record, ttl } => idem.store().complete(holder, record.clone(), *ttl),
-            Self::Release => idem.store().release(holder),
-            Self::Abandon => idem.store().abandon(holder),
-        }
-    }
-
-    const fn outcome(&self) -> Outcome {
-        match self {
-            Self::Complete { .. } => Outcome::Recorded,
-            Self::Release => Outcome::Released,
-            Self::Abandon => Outcome::Unknown,
-        }
-    }
-}
+use crate::store::{Holder, Settled, StoreError, StoreFuture};
+use crate::trace;
 
 /// How the first try to settle an attempt ended, for the response that waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +46,7 @@ impl Settler {
         reply: StoreFuture<Settled>,
     ) -> FirstTry {
         let mut held = None;
-        let settlement = if self.heartbeat.outlasts(self.idem.store_timeout()) {
+        let settlement = if self.heartbeat.outlasts(self.idem.settings().store_timeout) {
             settlement
         } else {
             // The lease may lapse before the store replies, and a retry be granted the next attempt.
@@ -117,11 +77,15 @@ impl Settler {
             let Holder { id, owner, .. } = self.holder;
             let retention = self.expires_at.saturating_duration_since(Instant::now());
             let runtime = &background.runtime;
-            Orphans::add(&self.idem, id, owner, retention, 2, runtime);
+            orphans::look_for(&self.idem, id, owner, retention, 2, runtime);
         }
         if let (Settled::Lost, Some(held)) = (settled, held) {
             // The claim may be one of this process, whose reply is under way or was given up.
-            let window = self.idem.lease().saturating_add(self.idem.store_timeout());
+            let window = self
+                .idem
+                .settings()
+                .lease
+                .saturating_add(self.idem.settings().store_timeout);
             held.overtaken(deadline::after(Instant::now(), window));
         }
         FirstTry::Over
@@ -190,7 +154,7 @@ impl Settler {
                     attempt: self.attempt,
                     expires_at: self.expires_at,
                 };
-                let (entry, record) = Held::new(&self.idem, self.holder.id, late);
+                let (entry, record) = Held::new(self.idem.unwritten(), self.holder.id, late);
                 *held = Some(entry);
                 Settlement::Complete { record, ttl }
             }
@@ -248,7 +212,7 @@ pub(crate) fn settle_with(
         idem: idem.clone(),
         holder,
         attempt: late.attempt.saturating_add(1),
-        heartbeat: Heartbeat::new(asked_at, idem.lease()),
+        heartbeat: Heartbeat::new(asked_at, idem.settings().lease),
         expires_at: late.expires_at,
         has_stragglers: false,
         background: Background::of_this_task(),
@@ -283,12 +247,14 @@ pub(crate) fn report(
 #[cfg(test)]
 #[cfg(feature = "testing")]
 mod tests {
+    use std::time::Duration;
+
     use http::StatusCode;
 
     use super::*;
     use crate::request::fingerprint::Fingerprint;
     use crate::request::record_id::RecordId;
-    use crate::store::{Claim, Claimed, Entry, MemoryStore};
+    use crate::store::{Claim, Claimed, Entry, MemoryStore, Record};
     use crate::testing::Fault::ErrBefore;
     use crate::testing::{FaultStore, Operation};
 

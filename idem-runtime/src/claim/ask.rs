@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use crate::attempt::orphans::Orphans;
+use crate::attempt::orphans;
 use crate::attempt::settle;
 use crate::claim::decision::Decision;
 use crate::request::fingerprint::Fingerprint;
@@ -26,7 +26,7 @@ const LAST_LOOK: Duration = Duration::from_millis(500);
 
 /// A decision, and who holds the claim if it is to run.
 #[derive(Debug)]
-pub(crate) struct Verdict {
+pub(crate) struct ClaimReply {
     pub(crate) decision: Decision,
     pub(crate) owner: Owner,
     /// Taken before the store was asked, so that the lease ends no later here than there.
@@ -37,7 +37,7 @@ pub(crate) struct Verdict {
 
 /// Asks the store for one request's claim.
 #[derive(Debug)]
-pub(crate) struct Claiming {
+pub(crate) struct StoreClaim {
     endpoint: &'static str,
     claim: Claim,
     /// Until when a first request that still runs is waited for, where the endpoint says so.
@@ -46,12 +46,12 @@ pub(crate) struct Claiming {
 
 /// The store's first answer, which is awaited.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct PendingReply {
     answer: StoreFuture<Claimed>,
     at: Instant,
 }
 
-impl Claiming {
+impl StoreClaim {
     pub(crate) fn new(
         policy: &Policy,
         idem: &Idempotency,
@@ -66,7 +66,7 @@ impl Claiming {
             id,
             fingerprint,
             owner: Owner::unique(),
-            lease: idem.lease(),
+            lease: idem.settings().lease,
             retention: policy.ttl,
             on_unknown: policy.on_unknown,
             wait: give_up_at.is_some(),
@@ -82,18 +82,18 @@ impl Claiming {
     pub(crate) fn ask(
         &self,
         idem: &Idempotency,
-    ) -> Result<Result<Verdict, StoreError>, Box<Asked>> {
+    ) -> Result<Result<ClaimReply, StoreError>, Box<PendingReply>> {
         let at = Instant::now();
         if let Some(decision) = self.unwritten(idem) {
-            return Ok(Ok(self.verdict(decision, at)));
+            return Ok(Ok(self.reply(decision, at)));
         }
         match idem.store().claim(self.claim.clone()).try_now() {
             Ok(Ok(claimed @ Claimed::InFlight { .. })) if self.claim.wait => {
                 let answer = StoreFuture::ready(Ok(claimed));
-                Err(Box::new(Asked { answer, at }))
+                Err(Box::new(PendingReply { answer, at }))
             }
             Ok(answer) => Ok(self.conclude(idem, answer, at)),
-            Err(answer) => Err(Box::new(Asked { answer, at })),
+            Err(answer) => Err(Box::new(PendingReply { answer, at })),
         }
     }
 
@@ -101,12 +101,12 @@ impl Claiming {
     ///
     /// Dropped while the store is asked, it gives back in the background what it may have claimed;
     /// dropped while it waits, it changes nothing.
-    pub(crate) async fn settle(
+    pub(crate) async fn wait(
         self,
         idem: &Idempotency,
-        asked: Box<Asked>,
-    ) -> Result<Verdict, StoreError> {
-        let Asked { answer, mut at } = *asked;
+        asked: Box<PendingReply>,
+    ) -> Result<ClaimReply, StoreError> {
+        let PendingReply { answer, mut at } = *asked;
         let mut has_stragglers = false;
         let mut claimed = answer_to(&self.claim, idem, answer, &mut has_stragglers).await;
         let mut look_again = FIRST_LOOK;
@@ -127,7 +127,7 @@ impl Claiming {
                 }
                 (_, claimed) => {
                     let verdict = self.conclude(idem, claimed, at)?;
-                    return Ok(Verdict {
+                    return Ok(ClaimReply {
                         has_stragglers,
                         ..verdict
                     });
@@ -154,7 +154,7 @@ impl Claiming {
         idem: &Idempotency,
         claimed: Result<Claimed, StoreError>,
         asked_at: Instant,
-    ) -> Result<Verdict, StoreError> {
+    ) -> Result<ClaimReply, StoreError> {
         let unwritten = match claimed {
             Ok(Claimed::Recorded { .. }) => None,
             Ok(Claimed::Fresh { fence, attempt }) => {
@@ -166,7 +166,7 @@ impl Claiming {
             Some(decision) => decision,
             None => Decision::of(claimed?, self.claim.fingerprint),
         };
-        Ok(self.verdict(decision, asked_at))
+        Ok(self.reply(decision, asked_at))
     }
 
     /// What becomes of a request whose record this process holds.
@@ -192,8 +192,8 @@ impl Claiming {
         Some(decision)
     }
 
-    fn verdict(&self, decision: Decision, asked_at: Instant) -> Verdict {
-        Verdict {
+    fn reply(&self, decision: Decision, asked_at: Instant) -> ClaimReply {
+        ClaimReply {
             decision,
             owner: self.claim.owner,
             asked_at,
@@ -217,8 +217,8 @@ async fn answer_to(
         Ok(answer) => return answer,
         Err(pending) => pending,
     };
-    let mut unanswered = Unanswered::new(idem, claim);
-    let deadline = deadline::after(Instant::now(), idem.store_timeout());
+    let mut give_back = GiveBackOnDrop::new(idem, claim);
+    let deadline = deadline::after(Instant::now(), idem.settings().store_timeout);
     let mut answer = half_until(deadline, pending).await;
     for retry in 1..TRIES {
         if matches!(answer, Ok(_) | Err(StoreError::Undecodable(_))) {
@@ -226,12 +226,12 @@ async fn answer_to(
         }
         tokio::time::sleep_until(deadline.min(Instant::now() + jittered(FIRST_BACKOFF * retry)))
             .await;
-        unanswered.sent += 1;
+        give_back.sent += 1;
         *has_stragglers = true;
         answer = half_until(deadline, idem.store().claim(claim.clone())).await;
     }
     if answer.is_ok() {
-        unanswered.disarm();
+        give_back.disarm();
     }
     answer
 }
@@ -249,14 +249,14 @@ async fn half_until(
 
 /// A claim that the store may have granted without its claimer knowing. Dropped, it is looked for and
 /// given back, since nothing ran under it.
-struct Unanswered {
+struct GiveBackOnDrop {
     claim: Option<(Idempotency, Claim)>,
     /// How often it was sent.
     sent: u32,
     runtime: Handle,
 }
 
-impl Unanswered {
+impl GiveBackOnDrop {
     fn new(idem: &Idempotency, claim: &Claim) -> Self {
         Self {
             claim: Some((idem.clone(), claim.clone())),
@@ -270,12 +270,12 @@ impl Unanswered {
     }
 }
 
-impl Drop for Unanswered {
+impl Drop for GiveBackOnDrop {
     fn drop(&mut self) {
         let Some((idem, claim)) = self.claim.take() else {
             return;
         };
         let Claim { id, owner, .. } = claim;
-        Orphans::add(&idem, id, owner, claim.retention, self.sent, &self.runtime);
+        orphans::look_for(&idem, id, owner, claim.retention, self.sent, &self.runtime);
     }
 }

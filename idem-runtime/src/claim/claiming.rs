@@ -1,4 +1,4 @@
-//! A request with a key, up to what becomes of it: its body is read, and its record is claimed.
+//! The claim phase of a request with a key: reads the body, then claims the record.
 
 use std::mem;
 use std::task::{Context, Poll, ready};
@@ -7,14 +7,13 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
-use crate::attempt::handle::{self, Attempt};
-use crate::attempt::running::{BoxFuture, Running};
-use crate::claim::ask::{Claiming, Verdict};
+use crate::attempt::running::{BoxFuture, Won};
+use crate::claim::ask::{ClaimReply, StoreClaim};
 use crate::claim::decision::Decision;
-use crate::handler::deferred::Intake;
-use crate::handler::protection::{Lease, Unprotected};
-use crate::request::body::BodyReader;
+use crate::claim::unprotected::Unprotected;
+use crate::request::body::{BodyError, BodyReader};
 use crate::request::fingerprint::Fingerprint;
+use crate::request::intake::Intake;
 use crate::request::key;
 use crate::request::record_id::RecordId;
 use crate::response::degraded;
@@ -25,17 +24,19 @@ use crate::store::{Holder, StoreError};
 use crate::trace::{self, Outcome};
 
 /// What becomes of a request.
-pub(crate) enum Decided {
-    /// Its handler may run.
-    Run(Lease),
-    /// It does not, for this is the answer.
+pub(crate) enum ClaimOutcome {
+    /// It holds the claim, and its handler may run.
+    Won(Won),
+    /// Its handler may run without a claim.
+    Unprotected(Unprotected),
+    /// Its handler does not run. This is the response.
     Answer(Response),
 }
 
-/// Decides what becomes of a request with a key.
+/// Reads the body of a request with a key, and claims its record.
 ///
-/// Nothing of it depends on the handler or its arguments, so it is compiled once.
-pub(crate) struct Deciding {
+/// Nothing here depends on the handler or its arguments, so it is compiled once.
+pub(crate) struct Claiming {
     policy: &'static Policy,
     idem: Idempotency,
     stage: Stage,
@@ -49,20 +50,20 @@ enum Stage {
         body: BodyReader,
     },
     /// Waits for the store.
-    Claiming {
-        claimed: Claimed,
-        verdict: BoxFuture<Result<Verdict, StoreError>>,
+    Asking {
+        identified: Identified,
+        reply: BoxFuture<Result<ClaimReply, StoreError>>,
     },
 }
 
-/// What is claimed, and the body of the request that does.
-struct Claimed {
+/// Which record is identified, and the body of the request.
+struct Identified {
     id: RecordId,
     fingerprint: Fingerprint,
     body: Bytes,
 }
 
-impl Claimed {
+impl Identified {
     fn take(&mut self) -> Self {
         Self {
             body: mem::take(&mut self.body),
@@ -71,7 +72,7 @@ impl Claimed {
     }
 }
 
-impl Deciding {
+impl Claiming {
     pub(crate) fn new(policy: &'static Policy, idem: Idempotency) -> Self {
         Self {
             policy,
@@ -81,19 +82,19 @@ impl Deciding {
     }
 
     /// Where the body is there and the store answers at once, this waits for nothing.
-    pub(crate) fn poll(&mut self, intake: &mut Intake, cx: &mut Context<'_>) -> Poll<Decided> {
+    pub(crate) fn poll(&mut self, intake: &mut Intake, cx: &mut Context<'_>) -> Poll<ClaimOutcome> {
         loop {
             let decided = match &mut self.stage {
                 Stage::Keyed => self.begin(intake),
                 Stage::Reading { id, body } => {
-                    let stall = self.idem.body_timeout();
+                    let stall = self.idem.settings().body_timeout;
                     let (id, body) = (*id, ready!(body.poll(stall, cx)));
                     self.claim(id, body, intake)
                 }
-                Stage::Claiming { claimed, verdict } => {
-                    let verdict = ready!(verdict.as_mut().poll(cx));
-                    let claimed = claimed.take();
-                    Some(self.conclude(claimed, verdict, intake))
+                Stage::Asking { identified, reply } => {
+                    let reply = ready!(reply.as_mut().poll(cx));
+                    let identified = identified.take();
+                    Some(self.conclude(identified, reply, intake))
                 }
             };
             if let Some(decided) = decided {
@@ -103,7 +104,7 @@ impl Deciding {
     }
 
     /// Reads the key, and takes the body out of its request.
-    fn begin(&mut self, intake: &mut Intake) -> Option<Decided> {
+    fn begin(&mut self, intake: &mut Intake) -> Option<ClaimOutcome> {
         let id = match self.record_id(intake) {
             Ok(Some(id)) => id,
             // What stands between the layer and the handler has taken the key away.
@@ -115,14 +116,14 @@ impl Deciding {
                 self.stage = Stage::Reading { id, body };
                 None
             }
-            Err(problem) => Some(self.refuse(Some(id), Outcome::Refused, problem)),
+            Err(error) => Some(self.refuse(Some(id), Outcome::Refused, error.into())),
         }
     }
 
     /// Names the record that the request is about.
     fn record_id(&self, intake: &Intake) -> Result<Option<RecordId>, Problem> {
         let headers = intake.request.headers();
-        match key::parse(headers, self.idem.dialect()).map_err(Problem::key_invalid)? {
+        match key::parse(headers, &self.idem.settings().dialect).map_err(Problem::key_invalid)? {
             None => Ok(None),
             Some(key) => match &intake.scope {
                 Ok(scope) => Ok(Some(self.idem.record_id(scope, &key))),
@@ -131,47 +132,47 @@ impl Deciding {
         }
     }
 
-    /// Asks the store; gives what is decided where it answers at once.
+    /// Asks the store. Returns the outcome when the store replies at once.
     fn claim(
         &mut self,
         id: RecordId,
-        body: Result<Bytes, Problem>,
+        body: Result<Bytes, BodyError>,
         intake: &mut Intake,
-    ) -> Option<Decided> {
+    ) -> Option<ClaimOutcome> {
         let body = match body {
             Ok(body) => body,
-            Err(problem) => return Some(self.refuse(Some(id), Outcome::Refused, problem)),
+            Err(error) => return Some(self.refuse(Some(id), Outcome::Refused, error.into())),
         };
         let fingerprint = self
             .idem
             .fingerprint(&intake.request, &body, self.policy.fingerprint);
-        let claiming = Claiming::new(self.policy, &self.idem, id, fingerprint);
-        let claimed = Claimed {
+        let claim = StoreClaim::new(self.policy, &self.idem, id, fingerprint);
+        let identified = Identified {
             id,
             fingerprint,
             body,
         };
-        match claiming.ask(&self.idem) {
-            Ok(verdict) => Some(self.conclude(claimed, verdict, intake)),
-            Err(asked) => {
+        match claim.ask(&self.idem) {
+            Ok(reply) => Some(self.conclude(identified, reply, intake)),
+            Err(pending) => {
                 let idem = self.idem.clone();
-                let verdict = Box::pin(async move { claiming.settle(&idem, asked).await });
-                self.stage = Stage::Claiming { claimed, verdict };
+                let reply = Box::pin(async move { claim.wait(&idem, pending).await });
+                self.stage = Stage::Asking { identified, reply };
                 None
             }
         }
     }
 
-    /// Acts on the store's word.
+    /// Acts on the reply of the store.
     fn conclude(
         &self,
-        claimed: Claimed,
-        verdict: Result<Verdict, StoreError>,
+        identified: Identified,
+        reply: Result<ClaimReply, StoreError>,
         intake: &mut Intake,
-    ) -> Decided {
-        let id = Some(claimed.id);
-        let verdict = match verdict {
-            Ok(verdict) => verdict,
+    ) -> ClaimOutcome {
+        let id = Some(identified.id);
+        let reply = match reply {
+            Ok(reply) => reply,
             Err(error) => {
                 tracing::error!(
                     target: crate::trace::TARGET,
@@ -182,47 +183,39 @@ impl Deciding {
                 );
                 if self.idem.fails_open() {
                     self.decided(id, Outcome::Bypassed);
-                    *intake.request.body_mut() = Body::from(claimed.body);
-                    return Decided::Run(Lease::None(Unprotected::Degraded));
+                    *intake.request.body_mut() = Body::from(identified.body);
+                    return ClaimOutcome::Unprotected(Unprotected::Degraded);
                 }
                 return self.refuse(id, Outcome::StoreError, Problem::store_unavailable());
             }
         };
-        let outcome = verdict.decision.outcome();
-        let problem = match verdict.decision {
+        let outcome = reply.decision.outcome();
+        let problem = match reply.decision {
             Decision::Run { fence, attempt } => {
                 self.decided(id, outcome);
                 let holder = Holder {
-                    id: claimed.id,
-                    owner: verdict.owner,
+                    id: identified.id,
+                    owner: reply.owner,
                     fence,
                 };
-                *intake.request.body_mut() = Body::from(claimed.body);
-                // The last argument may be it, or ask for it, and is extracted after this.
-                let known = Attempt::claim(
-                    intake.request.extensions_mut(),
-                    handle::Claimed {
-                        holder,
-                        fingerprint: claimed.fingerprint,
-                        number: attempt,
-                    },
-                );
-                return Decided::Run(Lease::Held(Running::new(
-                    self.policy,
-                    self.idem.clone(),
+                *intake.request.body_mut() = Body::from(identified.body);
+                return ClaimOutcome::Won(Won {
+                    policy: self.policy,
+                    idem: self.idem.clone(),
                     holder,
-                    claimed.fingerprint,
-                    &verdict,
-                    known,
-                )));
+                    fingerprint: identified.fingerprint,
+                    number: attempt,
+                    asked_at: reply.asked_at,
+                    has_stragglers: reply.has_stragglers,
+                });
             }
             Decision::Replay(record) => {
                 self.decided(id, outcome);
-                return Decided::Answer(self.idem.replay(&record));
+                return ClaimOutcome::Answer(self.idem.replay(&record));
             }
             Decision::ReplayUnwritten(record) => {
                 self.decided(id, outcome);
-                return Decided::Answer(degraded::unrecorded(self.idem.replay(&record)));
+                return ClaimOutcome::Answer(degraded::unrecorded(self.idem.replay(&record)));
             }
             Decision::Mismatch => Problem::key_reused(),
             Decision::InFlight => Problem::key_in_flight(),
@@ -232,9 +225,9 @@ impl Deciding {
         self.refuse(id, outcome, problem)
     }
 
-    fn refuse(&self, id: Option<RecordId>, outcome: Outcome, problem: Problem) -> Decided {
+    fn refuse(&self, id: Option<RecordId>, outcome: Outcome, problem: Problem) -> ClaimOutcome {
         self.decided(id, outcome);
-        Decided::Answer(self.idem.refuse(problem))
+        ClaimOutcome::Answer(self.idem.refuse(problem))
     }
 
     fn decided(&self, id: Option<RecordId>, outcome: Outcome) {
@@ -248,14 +241,14 @@ pub(crate) fn unkeyed(
     policy: &'static Policy,
     idem: Option<&Idempotency>,
     intake: &Intake,
-) -> Decided {
+) -> ClaimOutcome {
     if !policy.required || intake.request.method().is_safe() {
         trace::decided(policy.endpoint, None, Outcome::Bypassed);
-        return Decided::Run(Lease::None(Unprotected::Unkeyed));
+        return ClaimOutcome::Unprotected(Unprotected::Unkeyed);
     }
     trace::decided(policy.endpoint, None, Outcome::Refused);
     let problem = Problem::key_missing();
-    Decided::Answer(match idem {
+    ClaimOutcome::Answer(match idem {
         Some(idem) => idem.refuse(problem),
         // A layer above, if there is one, renders it in the service's own way.
         None => problem.into_response(),
@@ -263,7 +256,7 @@ pub(crate) fn unkeyed(
 }
 
 /// Refuses a request with a key that came through no `Idempotency`: it must not run unprotected.
-pub(crate) fn not_installed(policy: &'static Policy) -> Decided {
+pub(crate) fn not_installed(policy: &'static Policy) -> ClaimOutcome {
     tracing::error!(
         target: crate::trace::TARGET,
         endpoint = policy.endpoint,
@@ -273,5 +266,5 @@ pub(crate) fn not_installed(policy: &'static Policy) -> Decided {
     );
     trace::decided(policy.endpoint, None, Outcome::Refused);
     // A layer above that did not see the key renders it in the service's own way.
-    Decided::Answer(Problem::not_installed().into_response())
+    ClaimOutcome::Answer(Problem::not_installed().into_response())
 }

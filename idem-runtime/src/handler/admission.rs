@@ -6,10 +6,12 @@ use std::marker::PhantomData;
 use axum::extract::Request;
 use http::header::{self, AsHeaderName, HeaderMap};
 
-use crate::claim::claiming::{self, Deciding};
-use crate::handler::deferred::{Deferred, Intake, State};
-use crate::handler::guarded::Admitting;
-use crate::request::key;
+use axum::response::Response;
+
+use crate::claim::claiming::{self, Claiming};
+use crate::handler::deferred::{Deferred, DeferredState};
+use crate::handler::run::{Answer, Guarded, Way};
+use crate::request::intake::Intake;
 use crate::request::scope::{Scope, ScopeMissing, ScopeValue};
 use crate::service::idempotency::{AsIdempotency, Idempotency};
 use crate::settings::policy::Policy;
@@ -40,15 +42,8 @@ impl Policy {
 }
 
 /// A request on its way to its handler, while its scope is read.
-#[must_use = "nothing runs until it is told what"]
-pub struct Admission<T>(pub(crate) Entrance<T>);
-
-/// Which way a request goes to its handler.
-pub(crate) enum Entrance<T> {
-    /// Without a key: there is nothing to wait for.
-    Open(T),
-    Guarded(Admitting<T>),
-}
+#[must_use = "does nothing until `.run(handler)` is called"]
+pub struct Admission<T>(pub(crate) Way<T>);
 
 impl<T: Send + 'static> Admission<T> {
     fn of<const LAZY: bool>(
@@ -57,30 +52,40 @@ impl<T: Send + 'static> Admission<T> {
         idem: impl FnOnce(&Request) -> Option<Idempotency>,
     ) -> Self {
         let (mut pending, is_lazy) = match body.0 {
-            State::Extracted(argument) => {
+            DeferredState::Extracted(argument) => {
                 trace::decided(policy.endpoint, None, Outcome::Bypassed);
-                return Self(Entrance::Open(argument));
+                return Self(Way::Open(argument));
             }
-            State::Keyed(pending) => (pending, false),
-            State::Undecided(pending) => (pending, true),
+            DeferredState::Keyed(pending) => (pending, false),
+            DeferredState::Undecided(pending) => (pending, true),
         };
         let intake = pending.intake();
         let idem = idem(&intake.request);
         if is_lazy {
-            if !key::concerns(&intake.request, idem.as_ref()) {
-                let decided = claiming::unkeyed(policy, idem.as_ref(), intake);
-                return Self(Entrance::Guarded(Admitting::decided(decided, pending)));
+            if !Idempotency::concerns(&intake.request, idem.as_ref()) {
+                let outcome = claiming::unkeyed(policy, idem.as_ref(), intake);
+                return Self(Way::Guarded(Guarded::after(outcome, pending)));
             }
             intake.limit_body();
         }
         let Some(idem) = idem else {
             let refused = claiming::not_installed(policy);
-            return Self(Entrance::Guarded(Admitting::decided(refused, pending)));
+            return Self(Way::Guarded(Guarded::after(refused, pending)));
         };
-        Self(Entrance::Guarded(Admitting::Deciding {
-            deciding: Deciding::new(policy, idem),
+        Self(Way::Guarded(Guarded::Claiming {
+            claiming: Claiming::new(policy, idem),
             pending: Some(pending),
         }))
+    }
+
+    /// Runs `handler` when the request is admitted, and settles its response whatever becomes of the
+    /// request meanwhile.
+    pub fn run<H, F>(self, handler: H) -> impl Future<Output = Response>
+    where
+        H: FnOnce(T) -> F,
+        F: Future<Output: Answer> + Send + 'static,
+    {
+        self.0.run(handler)
     }
 
     /// `scope = global`.
@@ -126,7 +131,7 @@ impl<T: Send + 'static> Admission<T> {
         mut self,
         part: impl FnOnce(&mut Scope, &HeaderMap) -> Result<(), ScopeMissing>,
     ) -> Self {
-        if let Entrance::Guarded(Admitting::Deciding { pending, .. }) = &mut self.0
+        if let Way::Guarded(Guarded::Claiming { pending, .. }) = &mut self.0
             && let Some(pending) = pending
         {
             let Intake { request, scope, .. } = pending.intake();
@@ -198,7 +203,7 @@ mod tests {
 
     fn scope(admission: Admission<()>) -> Option<Result<Scope, ScopeMissing>> {
         match admission.0 {
-            Entrance::Guarded(Admitting::Deciding { pending, .. }) => {
+            Way::Guarded(Guarded::Claiming { pending, .. }) => {
                 pending.map(|mut pending| pending.intake().scope.clone())
             }
             _ => None,

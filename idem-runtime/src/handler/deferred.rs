@@ -6,14 +6,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::{fmt, mem};
 
-use axum::RequestExt;
-use axum::body::HttpBody;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
 use pin_project_lite::pin_project;
 
-use crate::request::key;
-use crate::request::scope::{Scope, ScopeMissing};
+use crate::request::intake::Intake;
+use crate::service::idempotency::Idempotency;
 
 /// The last argument of an annotated handler.
 ///
@@ -38,51 +36,22 @@ use crate::request::scope::{Scope, ScopeMissing};
 /// annotated("hello".to_owned().into())
 /// # }
 /// ```
-pub struct Deferred<T, const LAZY: bool = false>(pub(crate) State<T>);
+pub struct Deferred<T, const LAZY: bool = false>(pub(crate) DeferredState<T>);
 
-pub(crate) enum State<T> {
+pub(crate) enum DeferredState<T> {
     /// The request has no key.
     Extracted(T),
     /// The request has a key.
-    Keyed(Box<dyn Pending<T>>),
+    Keyed(Box<dyn PendingExtraction<T>>),
     /// The request may have a key: its head alone does not tell.
-    Undecided(Box<dyn Pending<T>>),
+    Undecided(Box<dyn PendingExtraction<T>>),
 }
 
 /// A request whose handler has not begun.
-pub(crate) trait Pending<T>: Send {
+pub(crate) trait PendingExtraction<T>: Send {
     fn intake(&mut self) -> &mut Intake;
 
     fn extract(self: Box<Self>) -> Extraction<T>;
-}
-
-/// A request, and what is known of it before its handler runs.
-pub(crate) struct Intake {
-    pub(crate) request: Request,
-    /// How many bytes the body announces, at least.
-    pub(crate) announced: u64,
-    pub(crate) scope: Result<Scope, ScopeMissing>,
-}
-
-impl Intake {
-    /// `LAZY` requests are limited later, when it is known that they have a key.
-    fn new<const LAZY: bool>(request: Request) -> Self {
-        Self {
-            announced: request.body().size_hint().lower(),
-            request: if LAZY {
-                request
-            } else {
-                request.with_limited_body()
-            },
-            scope: Ok(Scope::new()),
-        }
-    }
-
-    /// Holds the body against the limit that the service sets for it. One that has a key is read to
-    /// its end, also for an extractor such as `Request`, which would skip that limit.
-    pub(crate) fn limit_body(&mut self) {
-        self.request = mem::take(&mut self.request).with_limited_body();
-    }
 }
 
 /// The last argument, or its rejection.
@@ -110,7 +79,7 @@ struct Unread<S, T> {
     extracts: PhantomData<fn() -> T>,
 }
 
-impl<S, T> Pending<T> for Unread<S, T>
+impl<S, T> PendingExtraction<T> for Unread<S, T>
 where
     S: Send + Sync + 'static,
     T: FromRequest<S> + 'static,
@@ -136,7 +105,7 @@ struct Extracted<T> {
     argument: T,
 }
 
-impl<T: Send> Pending<T> for Extracted<T> {
+impl<T: Send> PendingExtraction<T> for Extracted<T> {
     fn intake(&mut self) -> &mut Intake {
         &mut self.intake
     }
@@ -176,7 +145,7 @@ where
         request: Request,
         state: &S,
     ) -> impl Future<Output = Result<Self, Self::Rejection>> + Send {
-        if !LAZY && !key::concerns(&request, request.extensions().get()) {
+        if !LAZY && !Idempotency::concerns(&request, request.extensions().get()) {
             return Extracting::<_, FromHead<'_, T, T::Rejection>, _, _>::Now {
                 extraction: T::from_request(request, state),
             };
@@ -208,7 +177,7 @@ where
         request: Request,
         state: &S,
     ) -> impl Future<Output = Result<Self, Self::Rejection>> + Send {
-        if !LAZY && !key::concerns(&request, request.extensions().get()) {
+        if !LAZY && !Idempotency::concerns(&request, request.extensions().get()) {
             return Extracting::Now {
                 extraction: T::from_request(request, state),
             };
@@ -221,12 +190,13 @@ where
 
 /// Extracts the argument of a request with a key, and keeps the rest of the request. Boxed, so that a
 /// request without a key has no room for it.
-type FromHead<'a, T, R> = Pin<Box<dyn Future<Output = Result<Box<dyn Pending<T>>, R>> + Send + 'a>>;
+type FromHead<'a, T, R> =
+    Pin<Box<dyn Future<Output = Result<Box<dyn PendingExtraction<T>>, R>> + Send + 'a>>;
 
 async fn extract_from_head<S, T, const LAZY: bool>(
     request: Request,
     state: &S,
-) -> Result<Box<dyn Pending<T>>, T::Rejection>
+) -> Result<Box<dyn PendingExtraction<T>>, T::Rejection>
 where
     S: Send + Sync,
     T: FromRequestParts<S> + Send + 'static,
@@ -246,7 +216,7 @@ pin_project! {
     enum Extracting<F, H, T, D> {
         Now { #[pin] extraction: F },
         FromHead { extraction: H },
-        Later { pending: Option<Box<dyn Pending<T>>>, deferred: PhantomData<fn() -> D> },
+        Later { pending: Option<Box<dyn PendingExtraction<T>>>, deferred: PhantomData<fn() -> D> },
     }
 }
 
@@ -261,7 +231,7 @@ where
             ExtractingProjection::Now { extraction } => {
                 return extraction
                     .poll(cx)
-                    .map_ok(|argument| Deferred(State::Extracted(argument)));
+                    .map_ok(|argument| Deferred(DeferredState::Extracted(argument)));
             }
             ExtractingProjection::FromHead { extraction } => {
                 match ready!(extraction.as_mut().poll(cx)) {
@@ -275,16 +245,16 @@ where
             },
         };
         Poll::Ready(Ok(Deferred(if LAZY {
-            State::Undecided(pending)
+            DeferredState::Undecided(pending)
         } else {
-            State::Keyed(pending)
+            DeferredState::Keyed(pending)
         })))
     }
 }
 
 impl<T, const LAZY: bool> From<T> for Deferred<T, LAZY> {
     fn from(argument: T) -> Self {
-        Self(State::Extracted(argument))
+        Self(DeferredState::Extracted(argument))
     }
 }
 
@@ -292,108 +262,5 @@ impl<T, const LAZY: bool> From<T> for Deferred<T, LAZY> {
 impl<T, const LAZY: bool> fmt::Debug for Deferred<T, LAZY> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Deferred")
-    }
-}
-
-/// The last argument of an annotated handler whose scope names it: extracted at once, like those
-/// before it.
-pub struct Headed<T, const LAZY: bool = false> {
-    argument: T,
-    body: Deferred<(), LAZY>,
-}
-
-/// Takes the argument apart from the rest of the request.
-pub trait Split {
-    /// The argument's type.
-    type Argument;
-    /// The rest of the request.
-    type Rest;
-
-    /// The argument, and the rest of the request.
-    fn split(self) -> (Self::Argument, Self::Rest);
-}
-
-impl<T, const LAZY: bool> Split for Headed<T, LAZY> {
-    type Argument = T;
-    type Rest = Deferred<(), LAZY>;
-
-    fn split(self) -> (T, Deferred<(), LAZY>) {
-        (self.argument, self.body)
-    }
-}
-
-/// Found before the trait's method, and never compiled: where the argument reads the body after all,
-/// its type being of another crate or name than the attribute knows, the scope hears of it.
-impl<T, const LAZY: bool> Headed<T, LAZY>
-where
-    T: FromRequest<AnyState>,
-{
-    /// The mistake.
-    pub fn split(self) -> (T, Deferred<(), LAZY>)
-    where
-        T: ReadsNoBody,
-    {
-        (self.argument, self.body)
-    }
-}
-
-/// A state of no service's: what is extracted under it is extracted under any.
-#[derive(Clone, Copy, Debug)]
-pub struct AnyState;
-
-/// No type is this: what asks for it has found one that reads the body.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` reads the body, which is extracted only once the key is known to be new",
-    label = "comes from the body",
-    note = "make the scope of an argument before it, such as the user or the path, or of `token` or `header(\"…\")`"
-)]
-pub trait ReadsNoBody {}
-
-/// Keeps that mistake from being told a second time, at the route.
-impl<S, T, const LAZY: bool> FromRequest<S, Via<AnyState>> for Headed<T, LAZY>
-where
-    S: Send + Sync,
-    T: FromRequest<S> + FromRequest<AnyState>,
-{
-    type Rejection = <T as FromRequest<S>>::Rejection;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
-        let argument = <T as FromRequest<S>>::from_request(request, state).await?;
-        Ok(argument.into())
-    }
-}
-
-impl<S, T, const LAZY: bool> FromRequest<S> for Headed<T, LAZY>
-where
-    S: Send + Sync,
-    T: FromRequestParts<S> + Send,
-{
-    type Rejection = Response;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
-        let (mut parts, body) = request.into_parts();
-        let argument = T::from_request_parts(&mut parts, state)
-            .await
-            .map_err(IntoResponse::into_response)?;
-        let request = Request::from_parts(parts, body);
-        let body = <Deferred<(), LAZY> as FromRequest<S, Via<Head>>>::from_request(request, state)
-            .await
-            .map_err(IntoResponse::into_response)?;
-        Ok(Self { argument, body })
-    }
-}
-
-impl<T, const LAZY: bool> From<T> for Headed<T, LAZY> {
-    fn from(argument: T) -> Self {
-        Self {
-            argument,
-            body: ().into(),
-        }
-    }
-}
-
-impl<T, const LAZY: bool> fmt::Debug for Headed<T, LAZY> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Headed")
     }
 }

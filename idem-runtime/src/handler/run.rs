@@ -1,32 +1,42 @@
-//! Runs the handler of a request that is admitted.
+//! One request: claim, extract, run the handler.
 
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use axum::response::{IntoResponse, Response};
 use pin_project_lite::pin_project;
 
-use crate::attempt::running::BoxFuture;
-use crate::handler::admission::{Admission, Entrance};
-use crate::handler::guarded::Admitting;
+use crate::attempt::running::{BoxFuture, Running};
+use crate::claim::claiming::{ClaimOutcome, Claiming};
+use crate::claim::unprotected::Unprotected;
+use crate::handler::deferred::{Extraction, PendingExtraction};
+use crate::handler::protection::Protection;
 
-impl<T: Send + 'static> Admission<T> {
-    /// Runs `handler` where the request is admitted, and settles its answer whatever becomes of the
-    /// request meanwhile.
-    pub fn run<H, F>(self, handler: H) -> impl Future<Output = Response>
+const ENDED: &str = "polled after completion";
+
+/// Which way a request goes to its handler.
+pub(crate) enum Way<T> {
+    /// Without a key: there is nothing to wait for.
+    Open(T),
+    Guarded(Guarded<T>),
+}
+
+impl<T: Send + 'static> Way<T> {
+    pub(super) fn run<H, F>(self, handler: H) -> Run<T, H, F>
     where
         H: FnOnce(T) -> F,
         F: Future<Output: Answer> + Send + 'static,
     {
-        match self.0 {
-            Entrance::Open(argument) => Run::Open {
+        match self {
+            Self::Open(argument) => Run::Open {
                 handler: Responding {
                     handler: handler(argument),
                 },
             },
-            Entrance::Guarded(admitting) => Run::Guarded {
-                admitting,
+            Self::Guarded(guarded) => Run::Guarded {
+                guarded,
                 handler: Some(handler),
             },
         }
@@ -48,13 +58,13 @@ pin_project! {
     ///
     /// For each handler it is compiled anew: whatever is the same for all of them stands elsewhere.
     #[project = RunProjection]
-    enum Run<T, H, F> {
+    pub(super) enum Run<T, H, F> {
         Open {
             #[pin]
             handler: Responding<F>,
         },
         Guarded {
-            admitting: Admitting<T>,
+            guarded: Guarded<T>,
             // `None` once it has begun.
             handler: Option<H>,
         },
@@ -72,14 +82,108 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
         match self.project() {
             RunProjection::Open { handler } => handler.poll(cx),
-            RunProjection::Guarded { admitting, handler } => admitting.poll(handler, cx),
+            RunProjection::Guarded { guarded, handler } => guarded.poll(handler, cx),
         }
     }
 }
 
-/// Makes the handler's future of its last argument, once.
+/// A request that may need a claim, on its way to its handler or to the response that it gets instead.
+pub(crate) enum Guarded<T> {
+    Claiming {
+        claiming: Claiming,
+        pending: Option<Box<dyn PendingExtraction<T>>>,
+    },
+    Extracting {
+        protection: Protection,
+        extraction: Extraction<T>,
+    },
+    /// Settles what the body extractor refused.
+    Rejecting(BoxFuture<Response>),
+    Answered(Option<Response>),
+    Running(Running),
+    /// Without a lease.
+    Unprotected(BoxFuture<Response>, Unprotected),
+    /// Only while the state changes.
+    Ended,
+}
+
+impl<T: Send + 'static> Guarded<T> {
+    /// Continues after the claim phase, or without one.
+    pub(crate) fn after(outcome: ClaimOutcome, mut pending: Box<dyn PendingExtraction<T>>) -> Self {
+        match outcome {
+            ClaimOutcome::Won(won) => {
+                let running = Running::new(won, pending.intake().request.extensions_mut());
+                Self::Extracting {
+                    protection: Protection::Leased(running),
+                    extraction: pending.extract(),
+                }
+            }
+            ClaimOutcome::Unprotected(why) => Self::Extracting {
+                protection: Protection::None(why),
+                extraction: pending.extract(),
+            },
+            ClaimOutcome::Answer(answer) => Self::Answered(Some(answer)),
+        }
+    }
+
+    /// The response to the request, from the handler that `begin` makes once it is admitted.
+    pub(crate) fn poll(
+        &mut self,
+        begin: &mut dyn Begin<T>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Response> {
+        loop {
+            *self = match self {
+                Self::Claiming { claiming, pending } => {
+                    let waiting = pending.as_mut().expect(ENDED);
+                    let outcome = ready!(claiming.poll(waiting.intake(), cx));
+                    Self::after(outcome, pending.take().expect(ENDED))
+                }
+                Self::Extracting {
+                    protection,
+                    extraction,
+                } => {
+                    let Poll::Ready(extracted) = extraction.poll(cx) else {
+                        protection.keep();
+                        return Poll::Pending;
+                    };
+                    let Self::Extracting { protection, .. } = mem::replace(self, Self::Ended)
+                    else {
+                        unreachable!("it is extracting");
+                    };
+                    match (extracted, protection) {
+                        (Err(rejection), protection) => {
+                            Self::Rejecting(Box::pin(protection.reject(rejection)))
+                        }
+                        (Ok(argument), Protection::Leased(mut running)) => {
+                            running.handle(begin.begin(argument));
+                            Self::Running(running)
+                        }
+                        (Ok(argument), Protection::None(why)) => {
+                            Self::Unprotected(begin.begin(argument), why)
+                        }
+                    }
+                }
+                Self::Rejecting(rejected) => {
+                    Self::Answered(Some(ready!(rejected.as_mut().poll(cx))))
+                }
+                Self::Running(running) => return Pin::new(running).poll(cx),
+                Self::Unprotected(handler, why) => {
+                    let why = *why;
+                    return handler.as_mut().poll(cx).map(|response| why.mark(response));
+                }
+                Self::Answered(response) => {
+                    return Poll::Ready(response.take().expect(ENDED));
+                }
+                Self::Ended => panic!("{ENDED}"),
+            }
+        }
+    }
+}
+
+/// Makes the handler's future from its last argument, once.
 pub(crate) trait Begin<T> {
-    fn begin(&mut self, argument: T) -> Option<BoxFuture<Response>>;
+    fn begin(&mut self, argument: T) -> BoxFuture<Response>;
 }
 
 impl<T, H, F> Begin<T> for Option<H>
@@ -87,17 +191,11 @@ where
     H: FnOnce(T) -> F,
     F: Future<Output: Answer> + Send + 'static,
 {
-    #[expect(
-        clippy::question_mark,
-        reason = "it would be compiled anew for each handler"
-    )]
-    fn begin(&mut self, argument: T) -> Option<BoxFuture<Response>> {
-        let Some(handler) = self.take() else {
-            return None;
-        };
-        Some(Box::pin(Responding {
+    fn begin(&mut self, argument: T) -> BoxFuture<Response> {
+        let handler = self.take().expect(ENDED);
+        Box::pin(Responding {
             handler: handler(argument),
-        }))
+        })
     }
 }
 

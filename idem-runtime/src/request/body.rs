@@ -13,8 +13,18 @@ use http_body::Frame;
 use http_body_util::LengthLimitError;
 use tokio::time::{Sleep, sleep};
 
-use crate::handler::deferred::Intake;
-use crate::response::problem::Problem;
+use crate::request::intake::Intake;
+
+/// Why a body could not be read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyError {
+    /// It is longer than the service allows.
+    TooLarge,
+    /// It ended early.
+    Incomplete,
+    /// It stalled for longer than the service allows.
+    Stalled,
+}
 
 /// The body of one request, while it is read to its end.
 ///
@@ -41,12 +51,12 @@ enum Wait {
 
 impl BodyReader {
     /// Takes the body out of its request.
-    pub(crate) fn new(intake: &mut Intake) -> Result<Self, Problem> {
+    pub(crate) fn new(intake: &mut Intake) -> Result<Self, BodyError> {
         let body = mem::take(intake.request.body_mut());
         // A limit shows as an upper bound: what announces more than it is refused unread.
         let limit = body.size_hint().upper();
         if limit.is_some_and(|limit| intake.announced > limit) {
-            return Err(Problem::body_too_large());
+            return Err(BodyError::TooLarge);
         }
         Ok(Self {
             body,
@@ -62,17 +72,17 @@ impl BodyReader {
         &mut self,
         stall: Duration,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Bytes, Problem>> {
+    ) -> Poll<Result<Bytes, BodyError>> {
         loop {
             let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
                 ready!(self.wait(stall, cx));
-                return Poll::Ready(Err(Problem::body_timeout()));
+                return Poll::Ready(Err(BodyError::Stalled));
             };
             self.wait = Wait::NotYet;
             match self.push(frame) {
                 Ok(true) if !self.body.is_end_stream() => {}
                 Ok(_) => return Poll::Ready(Ok(self.take())),
-                Err(problem) => return Poll::Ready(Err(problem)),
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }
@@ -93,12 +103,15 @@ impl BodyReader {
     }
 
     /// Adds a frame, and says whether more may follow.
-    fn push(&mut self, frame: Option<Result<Frame<Bytes>, axum::Error>>) -> Result<bool, Problem> {
+    fn push(
+        &mut self,
+        frame: Option<Result<Frame<Bytes>, axum::Error>>,
+    ) -> Result<bool, BodyError> {
         let data = match frame {
             None => return Ok(false),
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
-            Some(Err(error)) if is_over_the_limit(&error) => return Err(Problem::body_too_large()),
-            Some(Err(_)) => return Err(Problem::body_incomplete()),
+            Some(Err(error)) if is_over_the_limit(&error) => return Err(BodyError::TooLarge),
+            Some(Err(_)) => return Err(BodyError::Incomplete),
         };
         if self.first.is_empty() {
             self.first = data;
@@ -154,7 +167,7 @@ mod tests {
     }
 
     /// For a service that takes four bytes.
-    fn reader(body: Body) -> Result<BodyReader, Problem> {
+    fn reader(body: Body) -> Result<BodyReader, BodyError> {
         let mut request = Request::new(body);
         DefaultBodyLimit::max(4).apply(&mut request);
         let mut intake = Intake {
@@ -166,15 +179,14 @@ mod tests {
         BodyReader::new(&mut intake)
     }
 
-    async fn read(mut reader: BodyReader, stall: Duration) -> Result<Bytes, &'static str> {
-        let read = poll_fn(|cx| reader.poll(stall, cx)).await;
-        read.map_err(|problem| problem.code())
+    async fn read(mut reader: BodyReader, stall: Duration) -> Result<Bytes, BodyError> {
+        poll_fn(|cx| reader.poll(stall, cx)).await
     }
 
-    async fn read_whole(body: Body) -> Result<Bytes, &'static str> {
+    async fn read_whole(body: Body) -> Result<Bytes, BodyError> {
         match reader(body) {
             Ok(reader) => read(reader, Duration::MAX).await,
-            Err(problem) => Err(problem.code()),
+            Err(error) => Err(error),
         }
     }
 
@@ -193,11 +205,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_is_too_long_is_told_from_one_that_was_cut_off() {
-        let too_long = Err("idempotency_body_too_large");
+        let too_long = Err(BodyError::TooLarge);
         assert_eq!(read_whole(Body::from("abcde")).await, too_long);
         let frames_of = |parts: [_; 2]| read_whole(frames(parts.into()));
         assert_eq!(frames_of([Ok("abc"), Ok("de")]).await, too_long);
-        let cut_off = Err("idempotency_body_incomplete");
+        let cut_off = Err(BodyError::Incomplete);
         assert_eq!(frames_of([Ok("abc"), Err("cut off")]).await, cut_off);
     }
 
@@ -245,7 +257,7 @@ mod tests {
             reader(Body::new(StreamBody::new(Box::pin(frames)))).expect("it is short")
         };
         assert_eq!(read(slow(stall / 2), stall).await, Ok("abc".into()));
-        let stalled = Err("idempotency_body_timeout");
+        let stalled = Err(BodyError::Stalled);
         assert_eq!(read(slow(stall * 2), stall).await, stalled);
     }
 }

@@ -1,9 +1,12 @@
-//! TODO
+//! Which record a request is about, and whether it is the same request as before.
+//!
+//! Pure: knows neither the service nor its store.
 
 pub(crate) mod body;
 pub(crate) mod canonical_json;
 pub(crate) mod digest;
 pub(crate) mod fingerprint;
+pub(crate) mod intake;
 pub(crate) mod key;
 pub(crate) mod record_id;
 pub(crate) mod scope;

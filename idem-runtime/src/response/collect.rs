@@ -1,118 +1,15 @@
-//! What of an answer is kept, and what a replay adds.
+//! Reads the body of a response, to record it.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, HttpBody};
-use axum::response::{IntoResponseParts, Response, ResponseParts};
+use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header;
 use http_body::{Frame, SizeHint};
-
-/// Turns one answer into "release": it goes to its client and is not recorded, and the next request
-/// with the same key runs the handler again.
-///
-/// For an answer that a retry should not get, whatever its status:
-///
-/// ```
-/// use axum::{http::StatusCode, response::IntoResponse};
-/// use idem_runtime::DoNotRecord;
-///
-/// async fn confirm() -> impl IntoResponse {
-///     (StatusCode::UNPROCESSABLE_ENTITY, DoNotRecord, "wrong code, try again")
-/// }
-/// # let _ = confirm;
-/// ```
-#[derive(Clone, Copy, Debug)]
-pub struct DoNotRecord;
-
-impl IntoResponseParts for DoNotRecord {
-    type Error = std::convert::Infallible;
-
-    fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Self::Error> {
-        parts.extensions_mut().insert(self);
-        Ok(parts)
-    }
-}
-
-/// The headers that a replay may carry, with repeated ones in their order.
-///
-/// Left out is what belongs to one connection (RFC 9110, section 7.6.1), one moment, or one exchange
-/// of credentials.
-#[derive(Clone, Copy)]
-pub(crate) struct KeptHeaders<'a> {
-    headers: &'a HeaderMap,
-    keeps_set_cookie: bool,
-    names_hop_by_hop: bool,
-}
-
-impl<'a> KeptHeaders<'a> {
-    pub(crate) fn new(headers: &'a HeaderMap, keeps_set_cookie: bool) -> Self {
-        Self {
-            headers,
-            keeps_set_cookie,
-            names_hop_by_hop: headers.contains_key(header::CONNECTION),
-        }
-    }
-
-    fn keeps(self, name: &HeaderName) -> bool {
-        let is_a_cookie = *name == header::SET_COOKIE;
-        !is_never_kept(name) && (self.keeps_set_cookie || !is_a_cookie) && !self.is_hop_by_hop(name)
-    }
-
-    /// Whether a `Connection` header names it.
-    fn is_hop_by_hop(self, name: &HeaderName) -> bool {
-        if !self.names_hop_by_hop {
-            return false;
-        }
-        let lines = self.headers.get_all(header::CONNECTION).iter();
-        let mut names = lines
-            .filter_map(|line| line.to_str().ok())
-            .flat_map(|line| line.split(',').map(str::trim));
-        names.any(|named| named.eq_ignore_ascii_case(name.as_str()))
-    }
-
-    pub(crate) fn iter(self) -> impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)> {
-        self.headers
-            .iter()
-            .filter(move |(name, _)| self.keeps(name))
-    }
-}
-
-fn is_never_kept(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-            | "content-length"
-            | "date"
-            | "www-authenticate"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "authentication-info"
-            | "proxy-authentication-info"
-    )
-}
-
-/// Adds what only a replay carries: nothing where the service marks none, since any header that the
-/// first answer did not have is a mark.
-pub(crate) fn mark_replay(headers: &mut HeaderMap, replay_header: Option<&HeaderName>) {
-    let Some(name) = replay_header else {
-        return;
-    };
-    headers.insert(name, HeaderValue::from_static("true"));
-    // An answer has few headers: to look at them all takes less than to hash one name.
-    if !headers.keys().any(|name| *name == header::CACHE_CONTROL) {
-        headers.append(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    }
-}
 
 /// The length that a response announces for its body.
 ///
@@ -300,6 +197,7 @@ impl HttpBody for GivenBack {
 mod tests {
     use super::*;
     use futures_util::stream;
+    use http::{HeaderMap, HeaderName, HeaderValue};
     use http_body_util::{BodyExt, StreamBody};
 
     async fn collect(body: Body, limit: usize) -> Collected {
@@ -459,23 +357,6 @@ mod tests {
         assert!(matches!(collected, Collected::Whole(whole) if whole == "abcd"));
     }
 
-    #[test]
-    fn a_replay_is_marked_where_the_service_marks_them() {
-        let mark = HeaderName::from_static("idempotency-replayed");
-        let mut headers = HeaderMap::new();
-        mark_replay(&mut headers, None);
-        assert!(headers.is_empty());
-        mark_replay(&mut headers, Some(&mark));
-        assert_eq!(headers[&mark], "true");
-        assert_eq!(headers[header::CACHE_CONTROL], "no-store");
-        headers.insert(
-            header::CACHE_CONTROL,
-            HeaderValue::from_static("max-age=60"),
-        );
-        mark_replay(&mut headers, Some(&mark));
-        assert_eq!(headers[header::CACHE_CONTROL], "max-age=60");
-    }
-
     #[tokio::test]
     async fn a_failure_reaches_the_client_behind_what_was_read() {
         let Collected::NotKept(mut body) =
@@ -500,59 +381,5 @@ mod tests {
         let all = body.collect().await.expect("no error");
         assert_eq!(all.trailers().expect("trailers")["x-sum"], "7");
         assert_eq!(all.to_bytes(), "ab");
-    }
-
-    #[test]
-    fn what_belongs_to_one_connection_moment_or_login_is_not_kept() {
-        for name in [
-            "connection",
-            "keep-alive",
-            "proxy-connection",
-            "te",
-            "trailer",
-            "transfer-encoding",
-            "upgrade",
-            "content-length",
-            "date",
-            "www-authenticate",
-            "proxy-authenticate",
-            "proxy-authorization",
-            "authentication-info",
-            "proxy-authentication-info",
-            "set-cookie",
-        ] {
-            let name = HeaderName::from_static(name);
-            let headers = HeaderMap::from_iter([
-                (name.clone(), HeaderValue::from_static("x")),
-                (header::LOCATION, HeaderValue::from_static("/1")),
-            ]);
-            let kept: Vec<_> = KeptHeaders::new(&headers, false).iter().collect();
-            assert_eq!(kept, [(&header::LOCATION, &headers["location"])], "{name}");
-        }
-    }
-
-    #[test]
-    fn headers_named_by_any_connection_line_are_hop_by_hop() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("connection", "close, X-Hop"),
-            ("connection", "keep-alive"),
-            ("connection", "x-other, x-third"),
-            ("x-hop", "1"),
-            ("x-other", "2"),
-            ("x-third", "3"),
-            ("set-cookie", "a=b"),
-            ("date", "now"),
-            ("www-authenticate", "Bearer"),
-            ("location", "/1"),
-        ] {
-            headers.append(name, HeaderValue::from_static(value));
-        }
-        let kept = |keeps_set_cookie| -> Vec<_> {
-            let kept = KeptHeaders::new(&headers, keeps_set_cookie);
-            kept.iter().map(|(name, _)| name.as_str()).collect()
-        };
-        assert_eq!(kept(false), ["location"]);
-        assert_eq!(kept(true), ["set-cookie", "location"]);
     }
 }

@@ -1,5 +1,10 @@
-//! TODO
+//! What goes back to the client: problems, replays, and which part of a response is recorded.
+//!
+//! `problem.rs` is the only file that maps a refusal to an HTTP status.
 
 pub(crate) mod collect;
 pub(crate) mod degraded;
+pub(crate) mod do_not_record;
+pub(crate) mod kept_headers;
 pub(crate) mod problem;
+pub(crate) mod replay;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
+use crate::request::body::BodyError;
 use crate::request::scope::ScopeMissing;
 use crate::settings::dialect::Dialect;
 
@@ -349,6 +350,16 @@ impl Problem {
             .map(|url| format!("<{url}>; rel=\"describedby\""));
         if let Some(Ok(link)) = link.map(HeaderValue::try_from) {
             add(header::LINK, link);
+        }
+    }
+}
+
+impl From<BodyError> for Problem {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge => Self::body_too_large(),
+            BodyError::Incomplete => Self::body_incomplete(),
+            BodyError::Stalled => Self::body_timeout(),
         }
     }
 }

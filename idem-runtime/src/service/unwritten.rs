@@ -6,12 +6,11 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
 use crate::request::record_id::RecordId;
-use crate::service::idempotency::Idempotency;
 use crate::store::Record;
 
 /// How many bytes the records take at most. Beyond it a record is held as "not kept".
@@ -205,7 +204,7 @@ impl Entry {
 
 /// The entry of a record that a task tries to write. It ends with this.
 pub(crate) struct Held {
-    idem: Idempotency,
+    unwritten: Arc<Unwritten>,
     id: RecordId,
     serial: u64,
 }
@@ -213,10 +212,10 @@ pub(crate) struct Held {
 impl Held {
     /// Makes an entry for a record, and gives the record to write: the same, or "not kept" where
     /// there is no room for it.
-    pub(crate) fn new(idem: &Idempotency, id: RecordId, late: Late) -> (Self, Record) {
-        let (serial, record) = idem.unwritten().hold(id, late);
+    pub(crate) fn new(unwritten: &Arc<Unwritten>, id: RecordId, late: Late) -> (Self, Record) {
+        let (serial, record) = unwritten.hold(id, late);
         let held = Self {
-            idem: idem.clone(),
+            unwritten: unwritten.clone(),
             id,
             serial,
         };
@@ -225,7 +224,7 @@ impl Held {
 
     /// Whether the entry is still there: not forgotten, and not taken over by a later claim.
     pub(crate) fn is_there(&self) -> bool {
-        let table = self.idem.unwritten().lock();
+        let table = self.unwritten.lock();
         let entry = table.entries.get(&self.id);
         entry.is_some_and(|entry| entry.serial == self.serial)
     }
@@ -233,7 +232,7 @@ impl Held {
     /// Ends the replays, since another claim has overtaken the attempt. Where that claim turns out to
     /// be of this process, its request gets the record instead of a run, until `until`.
     pub(crate) fn overtaken(self, until: Instant) {
-        let unwritten = self.idem.unwritten();
+        let unwritten = &self.unwritten;
         let mut table = unwritten.lock();
         if let Some(entry) = table.entries.get_mut(&self.id)
             && entry.serial == self.serial
@@ -247,7 +246,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let unwritten = self.idem.unwritten();
+        let unwritten = &self.unwritten;
         let mut table = unwritten.lock();
         let is_mine =
             |entry: &Entry| entry.serial == self.serial && entry.overtaken_until.is_none();
@@ -322,10 +321,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_record_is_replayed_until_its_holder_ends() {
-        let idem = Idempotency::in_memory();
-        let unwritten = idem.unwritten();
+        let unwritten = &Arc::<Unwritten>::default();
         assert!(unwritten.find(&ID).is_none());
-        let (held, record) = Held::new(&idem, ID, late("first"));
+        let (held, record) = Held::new(unwritten, ID, late("first"));
         assert_eq!(unwritten.find(&ID), Some(record));
         assert!(unwritten.find(&RecordId::from_bytes([2; 32])).is_none());
         drop(held);
@@ -334,11 +332,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_record_is_replayed_no_longer_than_its_ttl() {
-        let idem = Idempotency::in_memory();
-        let _held = Held::new(&idem, ID, late("first"));
+        let unwritten = &Arc::<Unwritten>::default();
+        let _held = Held::new(unwritten, ID, late("first"));
         tokio::time::advance(HOUR).await;
-        assert!(idem.unwritten().find(&ID).is_none());
-        assert!(idem.unwritten().take(&ID, 2).is_none());
+        assert!(unwritten.find(&ID).is_none());
+        assert!(unwritten.take(&ID, 2).is_none());
     }
 
     #[test]
@@ -356,9 +354,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_forget_has_confirmed_is_gone_and_what_failed_is_not() {
-        let idem = Idempotency::in_memory();
-        let unwritten = idem.unwritten();
-        let (held, _) = Held::new(&idem, ID, late("first"));
+        let unwritten = &Arc::<Unwritten>::default();
+        let (held, _) = Held::new(unwritten, ID, late("first"));
         let forgetting = unwritten.forget(&ID);
         assert!(unwritten.find(&ID).is_none());
         drop(forgetting);
@@ -367,7 +364,7 @@ mod tests {
         assert!(!held.is_there());
         assert!(!unwritten.forget(&ID).confirm());
         // A later record under the same id is not this holder's.
-        let (later, record) = Held::new(&idem, ID, late("second"));
+        let (later, record) = Held::new(unwritten, ID, late("second"));
         drop(held);
         assert_eq!(unwritten.find(&ID), Some(record));
         drop(later);
@@ -377,10 +374,9 @@ mod tests {
     /// Only the attempt that comes next can be one that this process was granted unheard.
     #[tokio::test(start_paused = true)]
     async fn an_overtaken_record_takes_the_place_of_the_next_attempt_alone() {
-        let idem = Idempotency::in_memory();
-        let unwritten = idem.unwritten();
+        let unwritten = &Arc::<Unwritten>::default();
         let until = Instant::now() + Duration::from_secs(35);
-        let overtaken = || Held::new(&idem, ID, late("first")).0.overtaken(until);
+        let overtaken = || Held::new(unwritten, ID, late("first")).0.overtaken(until);
         overtaken();
         assert!(unwritten.find(&ID).is_none());
         assert!(unwritten.take(&ID, 1).is_none());

@@ -1,0 +1,126 @@
+//! Which headers of a response are recorded.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+/// The headers that a replay may carry, with repeated ones in their order.
+///
+/// Left out is what belongs to one connection (RFC 9110, section 7.6.1), one moment, or one exchange
+/// of credentials.
+#[derive(Clone, Copy)]
+pub(crate) struct KeptHeaders<'a> {
+    headers: &'a HeaderMap,
+    keeps_set_cookie: bool,
+    names_hop_by_hop: bool,
+}
+
+impl<'a> KeptHeaders<'a> {
+    pub(crate) fn new(headers: &'a HeaderMap, keeps_set_cookie: bool) -> Self {
+        Self {
+            headers,
+            keeps_set_cookie,
+            names_hop_by_hop: headers.contains_key(header::CONNECTION),
+        }
+    }
+
+    fn keeps(self, name: &HeaderName) -> bool {
+        let is_a_cookie = *name == header::SET_COOKIE;
+        !is_never_kept(name) && (self.keeps_set_cookie || !is_a_cookie) && !self.is_hop_by_hop(name)
+    }
+
+    /// Whether a `Connection` header names it.
+    fn is_hop_by_hop(self, name: &HeaderName) -> bool {
+        if !self.names_hop_by_hop {
+            return false;
+        }
+        let lines = self.headers.get_all(header::CONNECTION).iter();
+        let mut names = lines
+            .filter_map(|line| line.to_str().ok())
+            .flat_map(|line| line.split(',').map(str::trim));
+        names.any(|named| named.eq_ignore_ascii_case(name.as_str()))
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)> {
+        self.headers
+            .iter()
+            .filter(move |(name, _)| self.keeps(name))
+    }
+}
+
+fn is_never_kept(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "content-length"
+            | "date"
+            | "www-authenticate"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "authentication-info"
+            | "proxy-authentication-info"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_belongs_to_one_connection_moment_or_login_is_not_kept() {
+        for name in [
+            "connection",
+            "keep-alive",
+            "proxy-connection",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+            "content-length",
+            "date",
+            "www-authenticate",
+            "proxy-authenticate",
+            "proxy-authorization",
+            "authentication-info",
+            "proxy-authentication-info",
+            "set-cookie",
+        ] {
+            let name = HeaderName::from_static(name);
+            let headers = HeaderMap::from_iter([
+                (name.clone(), HeaderValue::from_static("x")),
+                (header::LOCATION, HeaderValue::from_static("/1")),
+            ]);
+            let kept: Vec<_> = KeptHeaders::new(&headers, false).iter().collect();
+            assert_eq!(kept, [(&header::LOCATION, &headers["location"])], "{name}");
+        }
+    }
+
+    #[test]
+    fn headers_named_by_any_connection_line_are_hop_by_hop() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, X-Hop"),
+            ("connection", "keep-alive"),
+            ("connection", "x-other, x-third"),
+            ("x-hop", "1"),
+            ("x-other", "2"),
+            ("x-third", "3"),
+            ("set-cookie", "a=b"),
+            ("date", "now"),
+            ("www-authenticate", "Bearer"),
+            ("location", "/1"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let kept = |keeps_set_cookie| -> Vec<_> {
+            let kept = KeptHeaders::new(&headers, keeps_set_cookie);
+            kept.iter().map(|(name, _)| name.as_str()).collect()
+        };
+        assert_eq!(kept(false), ["location"]);
+        assert_eq!(kept(true), ["set-cookie", "location"]);
+    }
+}

@@ -1,0 +1,58 @@
+//! What one service chose when it built its `Idempotency`.
+
+use std::time::Duration;
+
+use axum::response::Response;
+
+use crate::request::fingerprint::FingerprintDigest;
+use crate::response::problem::Problem;
+use crate::settings::dialect::Dialect;
+
+/// 100 years, as long as the stores keep anything. An `Instant` that far ahead does not overflow, as
+/// one at `Duration::MAX` does.
+pub(super) const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+pub(super) type Render = dyn Fn(&Problem) -> Response + Send + Sync;
+
+/// The settings of one service. [`IdempotencyBuilder`](crate::IdempotencyBuilder) documents each.
+pub(crate) struct Settings {
+    pub(crate) namespace: Box<str>,
+    pub(crate) dialect: Dialect,
+    pub(crate) lease: Duration,
+    pub(crate) store_timeout: Duration,
+    pub(crate) body_timeout: Duration,
+    pub(crate) max_recorded_body: usize,
+    pub(crate) record_set_cookie: bool,
+    pub(crate) fingerprint_digest: FingerprintDigest,
+    pub(crate) on_store_error: OnStoreError,
+    pub(super) render: Option<Box<Render>>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            namespace: Box::default(),
+            dialect: Dialect::default(),
+            lease: Duration::from_secs(30),
+            store_timeout: Duration::from_secs(5),
+            body_timeout: Duration::from_secs(30),
+            max_recorded_body: 1 << 20,
+            record_set_cookie: false,
+            fingerprint_digest: FingerprintDigest::default(),
+            on_store_error: OnStoreError::default(),
+            render: None,
+        }
+    }
+}
+
+/// What happens to a keyed request whose claim the store could not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnStoreError {
+    /// It is refused with 503 and `Retry-After`, and nothing runs.
+    #[default]
+    FailClosed,
+    /// It runs without protection: a retry may run again. The answer says so with
+    /// `Idempotency-Degraded: true`, and the log with a warning.
+    FailOpen,
+}

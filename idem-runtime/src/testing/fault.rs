@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A transition of the [`Store`] trait.
+/// A transition of the [`Store`](crate::store::Store) trait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {
@@ -38,25 +38,25 @@ impl Operation {
     ];
 }
 
-/// What becomes of one call.
+/// What happens to one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// It is not applied, and gives [`StoreError::Unavailable`].
+    /// The call is not applied, and returns [`Unavailable`](crate::store::StoreError::Unavailable).
     ErrBefore,
-    /// It is applied, and gives [`StoreError::Unavailable`] all the same.
+    /// The call is applied, and returns [`Unavailable`](crate::store::StoreError::Unavailable) all the same.
     ErrAfter,
-    /// It is applied this much later, also when its caller has given up by then.
+    /// The call is applied this much later, also when its caller has given up by then.
     Delay(Duration),
-    /// It is applied, and answers this much later.
+    /// The call is applied, and returns this much later.
     DelayReply(Duration),
-    /// It is not applied, and never answers.
+    /// The call is not applied, and never returns.
     Hang,
-    /// It is applied, and never answers.
+    /// The call is applied, and never returns.
     DropReply,
-    /// It is applied when [`FaultStore::resume`](super::FaultStore::resume) is called, also when its caller has given up by
-    /// then.
+    /// The call is applied when [`resume`](super::FaultStore::resume) is called, also when its caller
+    /// has given up by then.
     Pause,
-    /// It is not applied, and gives [`StoreError::Undecodable`].
+    /// The call is not applied, and returns [`Undecodable`](crate::store::StoreError::Undecodable).
     Undecodable,
 }

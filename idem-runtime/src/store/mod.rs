@@ -1,10 +1,14 @@
-//! Where claims and records live: one trait of whole, atomic transitions.
+//! Where claims and records live.
+//!
+//! [`Store`] is a trait of whole, atomic transitions on one record id. This module has three stores, one
+//! in memory, one in Redis and one in PostgreSQL, and a cache in front of a store, [`NearCache`]. All of
+//! them keep a [`Record`] in the same frozen form. [`guide`] shows how to write another store.
 
 mod future;
 pub mod guide;
 mod memory;
 mod millis;
-mod near;
+mod near_cache;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod record;
@@ -17,7 +21,7 @@ use std::time::Duration;
 
 pub use future::StoreFuture;
 pub use memory::{MemoryStore, MemoryStoreBuilder, OnFull};
-pub use near::{NearCache, NearCacheBuilder};
+pub use near_cache::{NearCache, NearCacheBuilder};
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresStore, PostgresStoreBuilder};
 pub use record::{DecodeError, Record};

@@ -1,6 +1,6 @@
 //! Faults at random, and the same again from the same seed.
 
-use super::fault_store::{Fault, Operation};
+use super::fault::{Fault, Operation};
 
 /// Draws from a seed what becomes of each call to a [`FaultStore`](super::FaultStore).
 ///

@@ -1,4 +1,4 @@
-//! A store that fails as it is told, so that a service can be seen to bear it.
+//! A store with injected faults, for testing how a service copes.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -7,70 +7,12 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::fault::{Fault, Operation};
 use super::fault_mix::FaultMix;
 use crate::request::record_id::RecordId;
 use crate::store::{
     Claim, Claimed, DecodeError, Entry, Holder, Record, Settled, Store, StoreError, StoreFuture,
 };
-
-/// A transition of the [`Store`] trait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Operation {
-    /// [`Store::claim`].
-    Claim,
-    /// [`Store::renew`].
-    Renew,
-    /// [`Store::complete`].
-    Complete,
-    /// [`Store::release`].
-    Release,
-    /// [`Store::abandon`].
-    Abandon,
-    /// [`Store::look_up`].
-    LookUp,
-    /// [`Store::forget`].
-    Forget,
-    /// [`Store::resolve`].
-    Resolve,
-}
-
-impl Operation {
-    /// Every transition.
-    pub const ALL: [Self; 8] = [
-        Self::Claim,
-        Self::Renew,
-        Self::Complete,
-        Self::Release,
-        Self::Abandon,
-        Self::LookUp,
-        Self::Forget,
-        Self::Resolve,
-    ];
-}
-
-/// What becomes of one call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Fault {
-    /// It is not applied, and gives [`StoreError::Unavailable`].
-    ErrBefore,
-    /// It is applied, and gives [`StoreError::Unavailable`] all the same.
-    ErrAfter,
-    /// It is applied this much later, also when its caller has given up by then.
-    Delay(Duration),
-    /// It is applied, and answers this much later.
-    DelayReply(Duration),
-    /// It is not applied, and never answers.
-    Hang,
-    /// It is applied, and never answers.
-    DropReply,
-    /// It is applied when [`FaultStore::resume`] is called, also when its caller has given up by
-    /// then.
-    Pause,
-    /// It is not applied, and gives [`StoreError::Undecodable`].
-    Undecodable,
-}
 
 /// Another store behind a line that fails, by a script or at random by a seed.
 ///

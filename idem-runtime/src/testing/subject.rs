@@ -1,7 +1,7 @@
 //! The store under test, with what every rule needs.
 
-use std::fmt::Debug;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,12 +11,10 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::handles::Handles;
-use super::{Pause, Violation};
+use super::violation::{Under, Violation, broken, ensure, same, settled};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
-use crate::store::{
-    Claim, Claimed, Entry, Holder, OnUnknown, Owner, Record, Settled, Store, StoreError,
-};
+use crate::store::{Claim, Claimed, Entry, Holder, OnUnknown, Owner, Record, Settled, Store};
 
 /// Longer than the suite runs.
 pub(super) const LONG: Duration = Duration::from_secs(3600);
@@ -25,6 +23,9 @@ pub(super) const RESOLUTION: Duration = Duration::from_millis(2);
 
 pub(super) const FIRST: Fingerprint = Fingerprint::from_bytes([1; 32]);
 pub(super) const OTHER: Fingerprint = Fingerprint::from_bytes([2; 32]);
+
+/// Waits until the store's clock has moved by a duration.
+pub(super) type Pause = dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 
 /// The store under test, looked at under one rule.
 #[derive(Clone)]
@@ -376,51 +377,4 @@ pub(super) fn record(name: &str) -> Record {
     let mut headers = HeaderMap::new();
     headers.insert("x-name", name.parse().expect("a plain word"));
     Record::answer(FIRST, StatusCode::CREATED, &headers, name.as_bytes()).expect("small")
-}
-
-/// An answer of the store, looked at under a rule.
-pub(super) trait Under<T> {
-    fn under(self, rule: u8) -> Result<T, Violation>;
-}
-
-impl<T> Under<T> for Result<T, StoreError> {
-    fn under(self, rule: u8) -> Result<T, Violation> {
-        self.map_err(|error| Violation {
-            rule,
-            what: format!("the store failed: {error:?}"),
-        })
-    }
-}
-
-pub(super) fn broken<T>(rule: u8, what: impl Into<String>) -> Result<T, Violation> {
-    let what = what.into();
-    Err(Violation { rule, what })
-}
-
-pub(super) fn ensure(
-    rule: u8,
-    holds: bool,
-    what: impl FnOnce() -> String,
-) -> Result<(), Violation> {
-    if holds { Ok(()) } else { broken(rule, what()) }
-}
-
-/// Whether a transition took effect, as it should or should not.
-pub(super) fn settled(
-    rule: u8,
-    expected: Settled,
-    answer: Result<Settled, StoreError>,
-) -> Result<(), Violation> {
-    same(rule, "a transition", &expected, &answer.under(rule)?)
-}
-
-pub(super) fn same<T: PartialEq + Debug>(
-    rule: u8,
-    what: &str,
-    expected: &T,
-    found: &T,
-) -> Result<(), Violation> {
-    ensure(rule, expected == found, || {
-        format!("{what} gave {found:?} instead of {expected:?}")
-    })
 }

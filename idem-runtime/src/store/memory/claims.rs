@@ -15,7 +15,7 @@ use crate::store::millis::bounded;
 use crate::store::{Claim, Holder, Owner};
 
 /// What a claim counts for: its entry in a map that is half empty.
-pub(super) const WEIGHT: usize = 2 * (size_of::<RecordId>() + size_of::<Held>());
+pub(super) const WEIGHT: usize = 2 * (size_of::<RecordId>() + size_of::<ClaimEntry>());
 
 const SHARDS: usize = 64;
 
@@ -23,7 +23,7 @@ const SHARDS: usize = 64;
 /// that walked at each refusal would keep a processor busy with 40 refusals a second.
 const BETWEEN_WALKS: Duration = Duration::from_secs(1);
 
-pub(super) type Shard = HashMap<RecordId, Held, BuildHasherDefault<DigestHasher>>;
+pub(super) type Shard = HashMap<RecordId, ClaimEntry, BuildHasherDefault<DigestHasher>>;
 
 /// Claims by record id. A shard's lock is also what makes every transition on its ids atomic.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(super) struct Claims {
 
 /// One claim.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct ClaimEntry {
     pub(super) owner: Owner,
     pub(super) fence: u64,
     pub(super) attempt: u32,
@@ -121,7 +121,7 @@ impl Claims {
     }
 }
 
-impl Held {
+impl ClaimEntry {
     pub(super) fn new(claim: &Claim, fence: u64, attempt: u32, now: Instant) -> Self {
         Self {
             owner: claim.owner,

@@ -1,4 +1,8 @@
-//! The in-memory store: claims in a map of their own, finished records in moka.
+//! The in-memory store.
+//!
+//! `claims.rs` has the sharded map of claims, `records.rs` the finished records in moka, and `budget.rs`
+//! the bytes that both may take. `sync.rs` chooses the locks, so that `schedules.rs` can test their
+//! interleavings.
 
 mod budget;
 mod claims;
@@ -15,8 +19,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use self::budget::Budget;
-use self::claims::{Claims, Held, Shard};
-use self::records::{Kept, Records};
+use self::claims::{ClaimEntry, Claims, Shard};
+use self::records::{Records, StoredRecord};
 use super::millis::bounded;
 use super::{Changed, Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreFuture};
 use crate::request::record_id::RecordId;
@@ -194,7 +198,7 @@ impl Inner {
                 (self.claims.next_fence(), 1)
             }
         };
-        shard.insert(claim.id, Held::new(claim, fence, attempt, now));
+        shard.insert(claim.id, ClaimEntry::new(claim, fence, attempt, now));
         Some(Claimed::Fresh { fence, attempt })
     }
 
@@ -219,7 +223,7 @@ impl Inner {
         self.budget.has_room()
     }
 
-    fn live_record(&self, id: &RecordId, now: Instant) -> Option<Kept> {
+    fn live_record(&self, id: &RecordId, now: Instant) -> Option<StoredRecord> {
         let kept = self.records.get(id)?;
         if kept.expires_at > now {
             return Some(kept);
@@ -258,7 +262,7 @@ impl Inner {
     }
 
     /// Takes the holder's claim out, if it is still the holder's.
-    fn take(&self, shard: &mut Shard, holder: Holder, now: Instant) -> Option<Held> {
+    fn take(&self, shard: &mut Shard, holder: Holder, now: Instant) -> Option<ClaimEntry> {
         if !shard
             .get(&holder.id)
             .is_some_and(|held| held.is_held_by(holder, now))

@@ -32,12 +32,12 @@ pub(super) fn weight(record: &Record) -> usize {
 /// its expiry runs on a clock of its own. What leaves, leaves by way of the queue.
 #[derive(Debug)]
 pub(super) struct Records {
-    cache: Cache<RecordId, Kept, BuildHasherDefault<DigestHasher>>,
+    cache: Cache<RecordId, StoredRecord, BuildHasherDefault<DigestHasher>>,
     queue: Mutex<Queue>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Kept {
+pub(super) struct StoredRecord {
     pub(super) record: Record,
     pub(super) expires_at: Instant,
 }
@@ -66,7 +66,7 @@ impl Default for Records {
 }
 
 impl Records {
-    pub(super) fn get(&self, id: &RecordId) -> Option<Kept> {
+    pub(super) fn get(&self, id: &RecordId) -> Option<StoredRecord> {
         let kept = self.cache.get(id);
         may_switch();
         kept
@@ -75,7 +75,7 @@ impl Records {
     pub(super) fn insert(&self, id: RecordId, record: Record, ttl: Duration, now: Instant) {
         let ttl = bounded(ttl);
         let expires_at = now + ttl;
-        self.cache.insert(id, Kept { record, expires_at });
+        self.cache.insert(id, StoredRecord { record, expires_at });
         self.queue().push(ttl, (expires_at, id));
     }
 

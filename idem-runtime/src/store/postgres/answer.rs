@@ -4,7 +4,7 @@
 
 use bytes::{Buf, Bytes};
 
-use super::statements::VERSION;
+use super::sql::VERSION;
 use crate::request::fingerprint::Fingerprint;
 use crate::store::millis::from_millis;
 use crate::store::{Claimed, DecodeError, Entry, Record, StoreError};

@@ -1,14 +1,20 @@
 //! The PostgreSQL store: one row for each record, one transaction for each transition.
+//!
+//! A transition binds its values to one of the `statements.rs`, or calls `claim_function.rs`. It runs on
+//! a connection of `connections.rs`, each of which is a `session.rs`. `row.rs` and `answer.rs` read the
+//! result, and `failure.rs` sorts the errors. `builder.rs` connects: `setup.rs` creates the `table.rs`, and
+//! `probe.rs` tries every statement. `sweeper.rs` removes expired rows.
 
 mod answer;
 mod builder;
-mod claiming;
+mod claim_function;
 mod connections;
 mod failure;
 mod probe;
 mod row;
 mod session;
 mod setup;
+mod sql;
 mod statements;
 mod sweeper;
 mod table;
@@ -17,14 +23,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgArguments, PgRow};
-use sqlx::{AssertSqlSafe, PgPool, Postgres};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, PgPool};
 use tokio::time::{Instant, timeout_at};
 
 pub use self::builder::PostgresStoreBuilder;
 use self::connections::Connections;
-use self::failure::{Remedy, code, remedy, store_error};
+use self::failure::{Remedy, remedy, store_error};
 use self::session::Session;
+use self::sql::Query;
 use self::statements::{Statements, whole_millis};
 use self::table::Table;
 use super::{Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreError, StoreFuture};
@@ -158,8 +165,6 @@ enum Tries {
     First,
     Repeated,
 }
-
-type Query = sqlx::query::Query<'static, Postgres, PgArguments>;
 
 impl PostgresStore {
     /// Connects to a server, such as `postgres://user:password@host/database`.

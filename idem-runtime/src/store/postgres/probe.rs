@@ -9,11 +9,12 @@ use std::time::Duration;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Error, Postgres, Transaction};
 
+use super::row;
 use super::session::Session;
 use super::setup::probe_error;
+use super::sql::Query;
 use super::statements::{self, Statements};
 use super::table::Table;
-use super::{Query, row};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
 use crate::store::{Claim, Claimed, Holder, Owner, StoreError};

@@ -8,7 +8,7 @@ use sqlx::{
 };
 use tokio::time::Instant;
 
-use super::Query;
+use super::sql::Query;
 
 /// Says which sessions of the server are the store's.
 const APPLICATION: &str = "axum-idem";

@@ -8,10 +8,10 @@ use std::time::Duration;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Error, Row};
 
-use super::failure::{migration_error, store_error, unavailable};
+use super::failure::{code, migration_error, store_error, unavailable};
 use super::session::Session;
+use super::sql::Query;
 use super::table::{Name, Table};
-use super::{Query, code};
 use crate::store::StoreError;
 
 /// What exists, by the server's catalog, which everybody may read.

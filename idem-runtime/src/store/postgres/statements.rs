@@ -1,17 +1,14 @@
-//! The statements of the transitions, but for the function that claims, in `claiming.rs`.
+//! The statements of the transitions. `claim_function.rs` has the function that claims.
 
 use std::sync::Arc;
 
-use super::Query;
 use super::answer::seen;
+use super::sql::{Query, VERSION, millis};
 use super::table::Table;
 use crate::request::record_id::RecordId;
 use crate::settings::policy::OnUnknown;
 pub(super) use crate::store::millis::millis as whole_millis;
 use crate::store::{Claim, Holder};
-
-/// The version of a row. Another version's is left alone.
-pub(super) const VERSION: i16 = 1;
 
 /// Every statement on one table.
 ///
@@ -102,7 +99,7 @@ impl Statements {
             .into(),
             resolve: durable_write(&format!(
                 "UPDATE {table} SET record = $3, expires_at = clock_timestamp() + {ttl}
-                WHERE id = $1 AND fence = $2 AND version = 1 AND record IS NULL
+                WHERE id = $1 AND fence = $2 AND version = {VERSION} AND record IS NULL
                     AND leased_until <= clock_timestamp()
                     AND expires_at > clock_timestamp()
                 RETURNING 1",
@@ -164,12 +161,4 @@ pub(super) fn held(query: Query, holder: Holder, fence: i64) -> Query {
 /// `$1` of a transition of an operator.
 pub(super) fn of_id(query: Query, id: RecordId) -> Query {
     query.bind(id.as_bytes().to_vec())
-}
-
-pub(super) fn micros_since_1970(time: &str) -> String {
-    format!("floor(extract(epoch FROM {time}) * 1000000)::bigint")
-}
-
-pub(super) fn millis(parameter: &str) -> String {
-    format!("{parameter}::bigint * interval '1 millisecond'")
 }

@@ -1,6 +1,6 @@
 //! The store's table and its function, named by quoted identifiers with their schema.
 
-use super::claiming;
+use super::claim_function;
 use crate::store::StoreError;
 
 /// PostgreSQL cuts names at 63 bytes; the index's is longer than the table's.
@@ -95,7 +95,7 @@ impl Table {
                 )"
             ),
             format!("CREATE INDEX IF NOT EXISTS {index} ON {table} (expires_at)"),
-            claiming::definition(self),
+            claim_function::definition(&self.claim(), &table),
         ]
     }
 
@@ -114,7 +114,7 @@ impl Table {
             schema = quote(&self.schema),
             table = self.quoted(),
             claim = self.claim(),
-            takes = claiming::TAKES,
+            takes = claim_function::TAKES,
             role = self.quoted_role(),
         )
     }

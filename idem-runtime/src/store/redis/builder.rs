@@ -7,9 +7,10 @@ use std::time::Duration;
 use redis::{RedisConnectionInfo, RedisResult};
 
 use super::access::Access;
+use super::ask_all::Newest;
 use super::cluster::Nodes;
 use super::failure::Failure;
-use super::locate::{Locator, Newest};
+use super::locator::Locator;
 use super::probe;
 use super::sentinel::Sentinels;
 use super::server::Replicas;

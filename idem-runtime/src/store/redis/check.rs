@@ -1,9 +1,9 @@
 //! Checks at every connection: is the server a primary, and does it keep what it is given?
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{InfoDict, Pipeline, RedisError, Value};
+use redis::{InfoDict, Pipeline, Value};
 
-use super::failure::Failure;
+use super::failure::{Failure, is_denied, missing};
 
 /// The server's clock, in microseconds since 1970.
 ///
@@ -28,7 +28,7 @@ pub(super) async fn check(
     };
     let time = time.extract_error().map_err(|error| {
         if is_denied(&error) {
-            Failure::Unfit(super::probe::missing("TIME", &error).into())
+            Failure::Unfit(missing("TIME", &error).into())
         } else {
             Failure::Redis(error)
         }
@@ -78,11 +78,6 @@ fn field(info: &Value, name: &str) -> Option<String> {
     redis::from_redis_value_ref::<InfoDict>(info)
         .ok()?
         .get(name)
-}
-
-/// Whether the user lacks the right to the command, or the server does not know the command.
-pub(super) fn is_denied(error: &RedisError) -> bool {
-    error.code() == Some("NOPERM") || error.to_string().contains("unknown command")
 }
 
 fn unreadable(address: &str) -> Failure {

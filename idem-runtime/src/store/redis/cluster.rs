@@ -7,8 +7,9 @@ use redis::aio::MultiplexedConnection;
 use redis::{InfoDict, Pipeline, Value};
 
 use super::access::Access;
+use super::ask_all::{Newest, ask_all, outdated};
 use super::failure::Failure;
-use super::locate::{Located, Newest, Place, Shard, ask_all, outdated};
+use super::located::{Located, Place, Shard};
 
 /// How many nodes are asked at once. Of a larger cluster, others are asked the next time.
 const ASKED: usize = 8;

@@ -7,6 +7,10 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use crate::store::{DecodeError, StoreError};
 
+/// What the scripts call, and how scripts are sent.
+const NEEDED: &str =
+    "EVALSHA, EVAL, GET, SET, PTTL, PEXPIRE, DEL, TIME, INFO, and WAIT for replicas";
+
 /// Why a command got no reply. Cloned to every transition that waited for the same connection.
 #[derive(Clone, Debug)]
 pub(super) enum Failure {
@@ -139,6 +143,19 @@ impl From<Failure> for StoreError {
 
 pub(super) fn is_unknown_script(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+/// Whether the user lacks the right to the command, or the server does not know the command.
+pub(super) fn is_denied(error: &RedisError) -> bool {
+    error.code() == Some("NOPERM") || error.to_string().contains("unknown command")
+}
+
+/// The words for a command that the server refuses.
+pub(super) fn missing(command: &str, error: &RedisError) -> String {
+    format!(
+        "the redis server refuses `{command}`, which the store needs ({error}); \
+         allow {NEEDED}, on the keys that begin with its prefix, and rename none of them"
+    )
 }
 
 #[cfg(test)]

@@ -1,11 +1,18 @@
 //! The Redis store: one script for each transition, one key for each record.
+//!
+//! A transition is a `script.rs`, and `reply.rs` reads its result. `servers.rs` sends it to the server that
+//! is in charge of its key, over a connection of `server.rs`. `locator.rs` finds the servers in charge,
+//! through `sentinel.rs` or `cluster.rs`. `check.rs` checks each new connection, and `probe.rs` tries every
+//! command when the store connects. `failure.rs` sorts the errors.
 
 mod access;
+mod ask_all;
 mod builder;
 mod check;
 mod cluster;
 mod failure;
-mod locate;
+mod located;
+mod locator;
 mod probe;
 mod reply;
 mod script;

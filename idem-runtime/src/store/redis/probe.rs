@@ -1,23 +1,10 @@
 //! Tries, before the store is used, every command and every script that it will send.
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, RedisError};
+use redis::{Cmd, Pipeline};
 
-use super::check::is_denied;
-use super::failure::Failure;
+use super::failure::{Failure, is_denied, missing};
 use super::script;
-
-/// What the scripts call, and how scripts are sent.
-const NEEDED: &str =
-    "EVALSHA, EVAL, GET, SET, PTTL, PEXPIRE, DEL, TIME, INFO, and WAIT for replicas";
-
-/// The words for a command that the server refuses.
-pub(super) fn missing(command: &str, error: &RedisError) -> String {
-    format!(
-        "the redis server refuses `{command}`, which the store needs ({error}); \
-         allow {NEEDED}, on the keys that begin with its prefix, and rename none of them"
-    )
-}
 
 /// Keys that are tried until one belongs to the server. Of a server with few slots, none may.
 const KEYS: u32 = 20_000;

@@ -6,8 +6,9 @@ use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 
 use super::access::Access;
+use super::ask_all::{Newest, ask_all, outdated};
 use super::failure::Failure;
-use super::locate::{Located, Newest, Place, ask_all, outdated};
+use super::located::{Located, Place};
 
 /// The Sentinels of one service.
 pub(super) struct Sentinels {

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 use super::access::{self, Access};
 use super::check;
 use super::failure::Failure;
-use super::locate::{Located, Locator};
+use super::located::Located;
+use super::locator::Locator;
 use super::server::{PAUSE, Request, Sent, Server};
 use super::slots::{LAST_SLOT, slot};
 

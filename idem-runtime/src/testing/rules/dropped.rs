@@ -5,8 +5,8 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
-use super::super::Violation;
-use super::super::subject::{LONG, Subject, Under, broken, claim, ensure, record, same, settled};
+use super::super::subject::{LONG, Subject, claim, record};
+use super::super::violation::{Under, Violation, broken, ensure, same, settled};
 use crate::store::{Claimed, Settled, StoreFuture};
 
 const RULE: u8 = 8;

@@ -1,9 +1,7 @@
 //! Rule 7: a fence grows with every attempt at one id.
 
-use super::super::Violation;
-use super::super::subject::{
-    LONG, Subject, Under, Won, claim, ensure, forgotten_after, record, same, settled,
-};
+use super::super::subject::{LONG, Subject, Won, claim, forgotten_after, record};
+use super::super::violation::{Under, Violation, ensure, same, settled};
 use crate::store::Settled;
 
 const RULE: u8 = 7;

@@ -2,8 +2,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::super::Violation;
-use super::super::subject::{FIRST, LONG, Subject, claim, ensure, record, same, settled};
+use super::super::subject::{FIRST, LONG, Subject, claim, record};
+use super::super::violation::{Violation, ensure, same, settled};
 use crate::request::record_id::RecordId;
 use crate::store::{Entry, Record, Settled};
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::super::Violation;
-use super::super::subject::{LONG, Subject, claim, ensure, holding, other, record, same, settled};
+use super::super::subject::{LONG, Subject, claim, holding, other, record};
+use super::super::violation::{Violation, ensure, same, settled};
 use crate::store::{Holder, Owner, Settled};
 
 const RULE: u8 = 2;

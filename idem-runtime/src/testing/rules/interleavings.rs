@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::Violation;
 use super::super::handles::Handles;
-use super::super::subject::{Subject, Under};
+use super::super::subject::Subject;
+use super::super::violation::{Under, Violation};
 use super::rivals::{Meeting, Outcome, RULE, claims};
 use crate::store::{Holder, StoreError, StoreFuture};
 

@@ -2,11 +2,10 @@
 
 use tokio::time::Instant;
 
-use super::super::Violation;
 use super::super::subject::{
-    FIRST, LONG, Subject, Under, broken, claim, ensure, forgotten_after, holding, other, record,
-    same, settled, timed,
+    FIRST, LONG, Subject, claim, forgotten_after, holding, other, record, timed,
 };
+use super::super::violation::{Under, Violation, broken, ensure, same, settled};
 use super::holders::all_lost;
 use crate::store::{Claimed, Entry, Settled};
 

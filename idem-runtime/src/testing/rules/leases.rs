@@ -2,11 +2,8 @@
 
 use tokio::time::Instant;
 
-use super::super::Violation;
-use super::super::subject::{
-    FIRST, LONG, OTHER, RESOLUTION, Subject, Under, broken, claim, ensure, holding, record, same,
-    settled,
-};
+use super::super::subject::{FIRST, LONG, OTHER, RESOLUTION, Subject, claim, holding, record};
+use super::super::violation::{Under, Violation, broken, ensure, same, settled};
 use crate::request::record_id::RecordId;
 use crate::store::{Claimed, Entry, Settled};
 

@@ -1,4 +1,7 @@
-//! One file for each rule, or for rules that are one.
+//! The rules of the `Store` trait, and the order in which the suite runs them.
+//!
+//! A file checks one rule, or rules that are checked together, with the subject, the handles and the
+//! violations of `testing`. `rivals.rs` has the transitions that meet on one id.
 
 mod dropped;
 mod expiry;
@@ -22,9 +25,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
 
+pub(super) use self::unreadable::Damage;
 use super::handles::Handles;
-use super::subject::{Subject, broken};
-use super::{Damage, Violation};
+use super::subject::Subject;
+use super::violation::{Violation, broken};
 
 /// Runs every rule. The races come last, because they keep every processor busy.
 pub(super) async fn run(

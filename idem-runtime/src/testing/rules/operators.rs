@@ -1,9 +1,7 @@
 //! Rule 10: what an operator sees and does.
 
-use super::super::Violation;
-use super::super::subject::{
-    FIRST, LONG, Subject, Under, claim, ensure, record, same, settled, timed,
-};
+use super::super::subject::{FIRST, LONG, Subject, claim, record, timed};
+use super::super::violation::{Under, Violation, ensure, same, settled};
 use crate::store::{Entry, Settled};
 
 const RULE: u8 = 10;

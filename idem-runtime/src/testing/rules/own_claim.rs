@@ -1,7 +1,7 @@
 //! Rule 8: a claimer whose answer got lost recognises its own claim.
 
-use super::super::Violation;
-use super::super::subject::{LONG, Subject, Under, claim, record, same, settled};
+use super::super::subject::{LONG, Subject, claim, record};
+use super::super::violation::{Under, Violation, same, settled};
 use crate::store::{Claimed, Settled};
 
 const RULE: u8 = 8;

@@ -13,9 +13,9 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::super::Violation;
 use super::super::handles::Handles;
-use super::super::subject::{Subject, Under, broken};
+use super::super::subject::Subject;
+use super::super::violation::{Under, Violation, broken};
 use super::rivals::{Meeting, Outcome, RULE, claims};
 use crate::store::{Holder, StoreError, StoreFuture};
 

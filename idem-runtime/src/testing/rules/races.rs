@@ -6,10 +6,8 @@ use std::time::Duration;
 use tokio::sync::Barrier;
 use tokio::time::Instant;
 
-use super::super::Violation;
-use super::super::subject::{
-    FIRST, LONG, OTHER, Subject, Under, broken, claim, record, same, settled,
-};
+use super::super::subject::{FIRST, LONG, OTHER, Subject, claim, record};
+use super::super::violation::{Under, Violation, broken, same, settled};
 use crate::request::record_id::RecordId;
 use crate::store::{Claimed, Settled};
 

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::super::Violation;
-use super::super::subject::{LONG, Subject, broken, claim, forgotten_after, record, settled};
+use super::super::subject::{LONG, Subject, claim, forgotten_after, record};
+use super::super::violation::{Violation, broken, settled};
 use crate::store::{Claimed, Holder, Owner, Settled, Store, StoreFuture};
 
 pub(super) const RULE: u8 = 1;

@@ -1,11 +1,9 @@
 //! Rules 1, 2, 3, 4, 7 and 10 across two handles: what one has seen, counted or locked means nothing to
 //! the other.
 
-use super::super::Violation;
 use super::super::handles::Handles;
-use super::super::subject::{
-    LONG, Subject, Under, claim, ensure, holding, other, record, same, settled, timed,
-};
+use super::super::subject::{LONG, Subject, claim, holding, other, record, timed};
+use super::super::violation::{Under, Violation, ensure, same, settled};
 use super::holders::all_lost;
 use crate::store::{Claimed, Settled};
 

@@ -1,9 +1,16 @@
 //! Rule 6: what cannot be read is an error, and stays.
 
-use super::super::subject::{LONG, Subject, broken, claim, record, settled};
-use super::super::{Damage, Violation};
+use std::future::Future;
+use std::pin::Pin;
+
+use super::super::subject::{LONG, Subject, claim, record};
+use super::super::violation::{Violation, broken, settled};
 use crate::request::record_id::RecordId;
 use crate::store::{Settled, StoreError};
+
+/// Makes the bytes under a record id unreadable.
+pub(in crate::testing) type Damage =
+    dyn Fn(RecordId) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 
 const RULE: u8 = 6;
 

@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::Violation;
-use super::super::subject::{
-    FIRST, LONG, Subject, Under, Won, broken, claim, ensure, holding, record, same, settled,
-};
+use super::super::subject::{FIRST, LONG, Subject, Won, claim, holding, record};
+use super::super::violation::{Under, Violation, broken, ensure, same, settled};
 use crate::request::record_id::RecordId;
 use crate::store::{Changed, Claim, Claimed, Settled};
 

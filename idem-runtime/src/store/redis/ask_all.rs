@@ -1,5 +1,4 @@
-//! Finds the servers that are in charge: one address, the primary that Sentinels name, or the nodes of
-//! a cluster.
+//! Asks all Sentinels, or some nodes of a cluster, at once, and detects outdated replies.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,69 +9,13 @@ use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
 use super::access::{self, Access};
-use super::cluster::Nodes;
 use super::failure::{ConnectError, Failure};
-use super::sentinel::Sentinels;
-use super::slots::LAST_SLOT;
 
 /// How long one Sentinel, or one node of a cluster, is given to say who is in charge.
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// How long the others are given after the first reply. One that hangs costs no more than this.
 const GRACE: Duration = Duration::from_millis(100);
-
-/// Who knows which servers are in charge.
-pub(super) enum Locator {
-    Fixed(Access),
-    Sentinel(Sentinels),
-    Cluster(Nodes),
-}
-
-/// The servers that are in charge, and the replicas that may be promoted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Located {
-    pub(super) shards: Vec<Shard>,
-    pub(super) replicas: Vec<Place>,
-}
-
-/// The slots from `first` to `last`, and where their primary is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Shard {
-    pub(super) first: u16,
-    pub(super) last: u16,
-    pub(super) primary: Place,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
-    pub(super) host: String,
-    pub(super) port: u16,
-}
-
-impl Locator {
-    /// The access that the servers in charge are reached like.
-    pub(super) fn like(&self) -> &Access {
-        match self {
-            Self::Fixed(access) => access,
-            Self::Sentinel(sentinels) => &sentinels.primary,
-            Self::Cluster(nodes) => nodes.like(),
-        }
-    }
-}
-
-impl Located {
-    pub(super) fn one(primary: Place, replicas: Vec<Place>) -> Self {
-        let shard = Shard {
-            first: 0,
-            last: LAST_SLOT,
-            primary,
-        };
-        Self {
-            shards: vec![shard],
-            replicas,
-        }
-    }
-}
 
 /// The epoch of the newest failover that is known.
 ///

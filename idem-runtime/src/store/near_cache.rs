@@ -1,4 +1,4 @@
-//! Finished records of another store, kept near.
+//! Caches the finished records of another store in this process.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,7 +43,7 @@ pub struct NearCache<S>(Arc<Inner<S>>);
 
 struct Inner<S> {
     store: S,
-    cache: Cache<RecordId, Kept>,
+    cache: Cache<RecordId, CachedRecord>,
     max_age: Duration,
     /// How many `forget`s are under way. Meanwhile nothing is near: the store behind may have
     /// forgotten already.
@@ -53,7 +53,7 @@ struct Inner<S> {
 }
 
 #[derive(Clone)]
-struct Kept {
+struct CachedRecord {
     record: Record,
     /// In the store behind, or a little earlier.
     expires_at: Instant,
@@ -85,7 +85,7 @@ impl NearCacheBuilder {
     /// The cache in front of `store`.
     #[must_use]
     pub fn build<S: Store>(self, store: S) -> NearCache<S> {
-        let weigh = |_: &RecordId, kept: &Kept| {
+        let weigh = |_: &RecordId, kept: &CachedRecord| {
             u32::try_from(kept.record.as_bytes().len() + KEEP).unwrap_or(u32::MAX)
         };
         // moka panics beyond 1,000 years.
@@ -138,7 +138,7 @@ impl<S: Store> NearCache<S> {
 }
 
 impl<S> Inner<S> {
-    fn get(&self, id: &RecordId) -> Option<Kept> {
+    fn get(&self, id: &RecordId) -> Option<CachedRecord> {
         if self.forgetting.load(Ordering::Acquire) > 0 {
             return None;
         }
@@ -155,7 +155,7 @@ impl<S> Inner<S> {
         if *forgotten != asked.forgotten || self.forgetting.load(Ordering::Acquire) > 0 {
             return;
         }
-        let kept = Kept {
+        let kept = CachedRecord {
             record: record.clone(),
             expires_at: asked.at + bounded(expires_in),
             fresh_until: asked.at + self.max_age,

@@ -102,12 +102,12 @@ fn without_arguments(path: &Path) -> Path {
 /// ```
 fn pin_opaque(ty: &Type, span: Span, private: &TokenStream) -> Option<TokenStream> {
     let mut ty = ty.clone();
-    let mut parameters = Parameters::default();
+    let mut parameters = TypeParameters::default();
     parameters.visit_type_mut(&mut ty);
     if parameters.has_failed {
         return None;
     }
-    let Parameters {
+    let TypeParameters {
         declared,
         arguments,
         ..
@@ -129,14 +129,14 @@ fn pin_opaque(ty: &Type, span: Span, private: &TokenStream) -> Option<TokenStrea
 
 /// Puts a type parameter in the place of each `impl Trait`, and of each type beside one.
 #[derive(Default)]
-struct Parameters {
+struct TypeParameters {
     declared: Vec<TokenStream>,
     arguments: Vec<TokenStream>,
     /// What the bounds say cannot be said this way.
     has_failed: bool,
 }
 
-impl Parameters {
+impl TypeParameters {
     fn parameter(&mut self, name: &str, bounds: &TokenStream, argument: TokenStream) -> Type {
         let name = format_ident!("__Idem{name}{}", self.declared.len());
         self.declared.push(quote!(#name: #bounds));
@@ -199,7 +199,7 @@ impl Parameters {
     }
 }
 
-impl VisitMut for Parameters {
+impl VisitMut for TypeParameters {
     fn visit_type_mut(&mut self, ty: &mut Type) {
         if !has_opaque(ty) {
             let unsized_type = matches!(ty, Type::Slice(_) | Type::TraitObject(_))

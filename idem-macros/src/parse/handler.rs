@@ -1,4 +1,4 @@
-//! The annotated function, as far as the attribute has to know it.
+//! Parses the annotated function, as far as the attribute needs it.
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use syn::parse::{Parse, ParseStream};
@@ -9,8 +9,8 @@ use syn::{
 
 use crate::parse::patterns;
 
-/// The annotated function. Its body stays as tokens: it may be half typed, and an editor still has
-/// to complete in it.
+/// The annotated function. Its body stays as tokens, because an editor completes in a half-typed body
+/// too.
 pub(crate) struct Handler {
     pub(crate) attrs: Vec<Attribute>,
     pub(crate) vis: Visibility,
@@ -19,7 +19,7 @@ pub(crate) struct Handler {
     pub(crate) parameters: Vec<Parameter>,
     pub(crate) body: Option<TokenStream>,
     pub(crate) is_half_typed: bool,
-    /// Items come first in a body, and stay first in the expansion.
+    /// Items that come first in a body stay first in the expansion.
     pub(crate) begins_with_an_item: bool,
 }
 
@@ -96,8 +96,8 @@ impl Parse for Handler {
             begins_with_an_item =
                 statements.is_ok_and(|body| matches!(body.first(), Some(Stmt::Item(_))));
             let body: TokenStream = body.parse()?;
-            // The compiler has complained about a half-typed one. Between its own braces it does so
-            // in the same words at the same place again, and tells that once.
+            // The compiler reports a half-typed body. With the user's braces it repeats the same error
+            // at the same place, and shows it only once.
             Some(if is_half_typed {
                 attrs.push(syn::parse_quote!(#[allow(unused_braces)]));
                 whole.parse::<TokenTree>()?.into()
@@ -131,14 +131,14 @@ fn outer(mut inner: Attribute) -> Attribute {
     inner
 }
 
-/// Something that is no function.
+/// An item that is not a function.
 pub(crate) struct OtherItem {
     pub(crate) name: &'static str,
     pub(crate) token: TokenTree,
     pub(crate) is_expression: bool,
 }
 
-/// What the item is, when it is no function.
+/// The kind of the item, if it is not a function.
 pub(crate) fn other_item(item: TokenStream) -> Option<OtherItem> {
     const WORDS: [(&str, &str); 14] = [
         ("struct", "a struct"),

@@ -1,5 +1,5 @@
-//! The attribute as a plain function. Its own crate can export nothing but the macro, so that this one
-//! is made of the same sources.
+//! The attribute as a plain function. A macro crate can export only macros, so this crate compiles the
+//! same sources.
 
 #[path = "../../idem-macros/src/check/mod.rs"]
 mod check;
@@ -14,15 +14,15 @@ mod transform;
 
 use proc_macro2::TokenStream;
 
-/// What the attribute writes, and whether without a complaint.
+/// Returns what the attribute writes, and whether it reports no mistakes.
 pub fn transform(arguments: TokenStream, item: TokenStream) -> (TokenStream, bool) {
     let (item, mistakes) = transform::transform(arguments, item);
     let is_fine = mistakes.is_empty();
-    // To show a complaint is a part of the work.
-    let complaints = mistakes.into_compile_errors();
+    // Rendering the mistakes as compile errors is fuzzed too.
+    let errors = mistakes.into_compile_errors();
     (
         item.into_iter()
-            .chain(complaints.into_iter().flatten())
+            .chain(errors.into_iter().flatten())
             .collect(),
         is_fine,
     )

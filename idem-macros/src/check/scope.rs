@@ -1,13 +1,11 @@
-//! Reads the value of `scope`: whose key it is.
+//! Checks the value of `scope`: whose key it is.
 
-use proc_macro2::{Delimiter, Group, Ident, TokenStream};
-use quote::{ToTokens, quote};
+use proc_macro2::Ident;
+use quote::quote;
 use syn::punctuated::Punctuated;
-use syn::spanned::Spanned as _;
 use syn::{Expr, ExprCall, ExprIndex, Lit, LitStr, Token};
 
 use crate::check::scope_names::{Names, not_at_once, root};
-use crate::expand::parameters::{Arguments, Opened, local};
 use crate::messages::mistakes::Mistakes;
 use crate::messages::words::code;
 use crate::parse::handler::Handler;
@@ -18,15 +16,25 @@ pub(crate) enum Part {
     Global,
     Token,
     Header(LitStr),
-    /// An expression over the handler's arguments.
+    /// An expression over the handler's parameters.
     Value(Box<Expr>),
 }
 
-/// What the choices are, for a message.
+impl Part {
+    /// The variables that the part names.
+    pub(crate) fn names(&self) -> Vec<Ident> {
+        match self {
+            Self::Value(value) => names::variables(value),
+            Self::Global | Self::Token | Self::Header(_) => Vec::new(),
+        }
+    }
+}
+
+/// The choices, for a message.
 pub(crate) const CHOICES: &str = "`token` (the `Authorization` header), `header(\"x-workspace-id\")`, \
      `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`";
 
-/// Reads the parts of a scope, a tuple being one part after the other.
+/// Reads the parts of a scope. Each element of a tuple is one part.
 pub(crate) fn parts(value: &Expr, handler: &Handler, mistakes: &mut Mistakes) -> Vec<Part> {
     let names = Names::of(handler);
     match value {
@@ -64,8 +72,8 @@ fn same_for_all() -> String {
     )
 }
 
-/// Whether a part of a scope names a built-in or an argument of the handler. `global` does not
-/// differ between callers, but says so.
+/// Whether a part of a scope names a built-in or a parameter of the handler. `global` counts, because
+/// it says that every caller has the same scope.
 fn differs(value: &Expr, names: &Names) -> bool {
     let is_built_in = |name: &Ident| {
         ["token", "global", "header"]
@@ -152,7 +160,7 @@ fn part(
     Some(Part::Value(Box::new(value.clone())))
 }
 
-/// `headers["x-tenant"]`: the value of a header is no `Display`, but a scope of its own.
+/// The mistake of `headers["x-tenant"]`: a `HeaderValue` does not implement `Display`.
 fn header_of_a_map(index: &ExprIndex, names: &Names) -> Option<String> {
     let Expr::Lit(literal) = &*index.index else {
         return None;
@@ -218,7 +226,8 @@ fn header(call: &ExprCall) -> syn::Result<Part> {
     Ok(Part::Header(name.clone()))
 }
 
-/// A literal is the same for every caller, and a name in quotes was meant without them.
+/// The mistake of a literal: it is the same for every caller. A name in quotes was probably meant
+/// without them.
 fn literal_problem(literal: &Lit, in_tuple: bool, names: &Names) -> Option<String> {
     if let Lit::Str(text) = literal {
         let text = text.value();
@@ -240,60 +249,4 @@ fn literal_problem(literal: &Lit, in_tuple: bool, names: &Names) -> Option<Strin
         }
     }
     (!in_tuple).then(same_for_all)
-}
-
-impl Part {
-    /// The variables that the part names.
-    pub(crate) fn names(&self) -> Vec<Ident> {
-        match self {
-            Self::Value(value) => names::variables(value),
-            Self::Global | Self::Token | Self::Header(_) => Vec::new(),
-        }
-    }
-
-    /// The call that adds this part to the scope.
-    pub(crate) fn expand(&self, arguments: &Arguments<'_>) -> TokenStream {
-        match self {
-            Self::Global => quote!(.global()),
-            Self::Token => quote!(.token()),
-            Self::Header(name) => quote!(.header(#name)),
-            Self::Value(value) => {
-                let part = local("__idem_value");
-                let (opened, value) = arguments.opened(value, &self.names());
-                let reference = match value {
-                    Opened::Reference(reference) => reference,
-                    Opened::Value(value) => reference_to(&value),
-                };
-                if opened.is_empty() {
-                    quote!(.value(|#part| #part.is(#reference)))
-                } else {
-                    quote!(.value(|#part| { #opened #part.is(#reference) }))
-                }
-            }
-        }
-    }
-}
-
-/// `&value`, spanned so that a complaint about its type points at the user's expression.
-pub(crate) fn reference_to(value: &Expr) -> TokenStream {
-    let and = syn::Token![&](value.span());
-    let binds_tighter = matches!(
-        value,
-        Expr::Path(_)
-            | Expr::Field(_)
-            | Expr::MethodCall(_)
-            | Expr::Call(_)
-            | Expr::Index(_)
-            | Expr::Lit(_)
-            | Expr::Macro(_)
-            | Expr::Paren(_)
-            | Expr::Reference(_)
-    );
-    let tokens = value.to_token_stream();
-    if binds_tighter {
-        return quote!(#and #tokens);
-    }
-    let mut parentheses = Group::new(Delimiter::Parenthesis, tokens);
-    parentheses.set_span(value.span());
-    quote!(#and #parentheses)
 }

@@ -1,4 +1,4 @@
-//! Which names a scope may use, and what it may do with them.
+//! Which names the expressions of `scope` and `runtime` may use, and what they may do with them.
 
 use proc_macro2::Ident;
 use syn::Expr;
@@ -10,13 +10,13 @@ use crate::parse::body_extractors::body_extractor;
 use crate::parse::handler::Handler;
 use crate::parse::names;
 
-/// The names that a scope may use.
+/// The names that an expression over the handler's parameters may use.
 pub(crate) struct Names {
     head: Vec<Ident>,
     last: Vec<Ident>,
-    /// Names that are constants, or variables after all.
+    /// Names in capitals in the patterns. They may be constants or variables.
     capitals: Vec<Ident>,
-    /// The last argument reads the body: its names are known, and of no use.
+    /// The last parameter reads the body, so a scope cannot use its names.
     last_is_body: bool,
 }
 
@@ -25,15 +25,15 @@ impl Names {
         let head = handler
             .head()
             .iter()
-            .flat_map(|argument| &argument.bindings);
-        let last = handler.last().map(|argument| argument.bindings.clone());
+            .flat_map(|parameter| &parameter.bindings);
+        let last = handler.last().map(|parameter| parameter.bindings.clone());
         Self {
             head: head.cloned().collect(),
             last: last.unwrap_or_default(),
             capitals: handler
-                .arguments
+                .parameters
                 .iter()
-                .flat_map(|argument| argument.capitals.clone())
+                .flat_map(|parameter| parameter.capitals.clone())
                 .collect(),
             last_is_body: handler
                 .last()
@@ -68,7 +68,7 @@ impl Names {
         Some(syn::Error::new_spanned(name, message))
     }
 
-    /// The mistake of an expression that begins with a name that no argument has.
+    /// The mistake of an expression that begins with a name that no parameter binds.
     ///
     /// A name in lower case may be a static. Where the scope differs between callers by another
     /// name, only a slip is a mistake for certain.
@@ -149,7 +149,7 @@ pub(crate) fn root(value: &Expr) -> Option<&Ident> {
     }
 }
 
-/// A scope is read at once, cannot fail and has one value: no `.await`, no `?`, no `return`.
+/// The mistake of an expression that waits, fails or returns early: `.await`, `?` or `return`.
 pub(crate) fn not_at_once(argument: &str, value: &Expr) -> Option<syn::Error> {
     struct Finder<'a>(&'a str, Option<syn::Error>);
     impl Visit<'_> for Finder<'_> {
@@ -180,7 +180,7 @@ pub(crate) fn not_at_once(argument: &str, value: &Expr) -> Option<syn::Error> {
                 ),
             ));
         }
-        // What happens inside these is their own.
+        // `.await`, `?` and `return` inside a closure or an `async` block end only that.
         fn visit_expr_closure(&mut self, _: &syn::ExprClosure) {}
         fn visit_expr_async(&mut self, _: &syn::ExprAsync) {}
         fn visit_expr(&mut self, value: &Expr) {

@@ -1,37 +1,24 @@
-//! Every rule about the handler, and those between it and the arguments, in one place.
+//! Checks the handler's signature: everything that keeps the function from being an axum handler.
 
-use proc_macro2::{Ident, Span};
+use proc_macro2::Span;
 use quote::ToTokens;
 use syn::visit::{self, Visit};
 use syn::{
-    Expr, GenericParam, Lifetime, ParenthesizedGenericArguments, ReturnType, Safety, Type,
-    TypeFnPtr, TypeImplTrait, TypeReference,
+    GenericParam, Lifetime, ParenthesizedGenericArguments, ReturnType, Safety, Type, TypeFnPtr,
+    TypeImplTrait, TypeReference,
 };
 
-use crate::check::scope::{self, Part};
-use crate::check::scope_names::{Names, not_at_once};
-use crate::expand::fallback::Repair;
+use crate::check::repair::Repair;
 use crate::messages::mistakes::Mistakes;
 use crate::messages::words::code;
-use crate::parse::attribute::Args;
 use crate::parse::body_extractors::body_extractor;
-use crate::parse::handler::{Argument, Handler};
-use crate::parse::names;
+use crate::parse::handler::{Handler, Parameter};
 
-/// What axum's own `Handler` takes.
-const MOST_ARGUMENTS: usize = 16;
+/// The most that axum's `Handler` trait is implemented for.
+const MOST_PARAMETERS: usize = 16;
 
-/// What the expansion needs to know beyond the arguments themselves.
-pub(crate) struct Plan {
-    pub(crate) parts: Vec<Part>,
-    /// The name of the last argument's that the scope or the runtime uses, so that it reads no body.
-    pub(crate) last_named: Option<Ident>,
-    /// The names that the scope may use, and those that the runtime may.
-    pub(crate) runtime_names: Vec<Ident>,
-}
-
-/// Checks the function itself, and says what keeps it a handler for the rest of the crate.
-pub(crate) fn signature(handler: &Handler, mistakes: &mut Mistakes) -> Repair {
+/// Checks the function itself, and returns what keeps it a handler for the rest of the crate.
+pub(crate) fn check(handler: &Handler, mistakes: &mut Mistakes) -> Repair {
     let sig = &handler.sig;
     let mut repair = Repair::AsWritten;
     if handler.body.is_none() {
@@ -99,24 +86,24 @@ pub(crate) fn signature(handler: &Handler, mistakes: &mut Mistakes) -> Repair {
             );
         }
     }
-    if handler.arguments.len() > MOST_ARGUMENTS {
+    if handler.parameters.len() > MOST_PARAMETERS {
         mistakes.at(
-            handler.arguments[MOST_ARGUMENTS].pat.to_token_stream(),
+            handler.parameters[MOST_PARAMETERS].pat.to_token_stream(),
             format!(
-                "a handler takes at most {MOST_ARGUMENTS} arguments; put some of them into a tuple, \
+                "a handler takes at most {MOST_PARAMETERS} arguments; put some of them into a tuple, \
                  such as `(a, b): (A, B)`"
             ),
         );
         repair = Repair::Stub;
     }
-    for argument in &handler.arguments {
-        if self::argument(argument, mistakes) {
+    for parameter in &handler.parameters {
+        if check_parameter(parameter, mistakes) {
             repair = Repair::Stub;
         }
     }
     let last = handler.last().and_then(|last| body_extractor(&last.ty));
-    for argument in handler.head() {
-        let Some(name) = body_extractor(&argument.ty) else {
+    for parameter in handler.head() {
+        let Some(name) = body_extractor(&parameter.ty) else {
             continue;
         };
         let message = match &last {
@@ -127,14 +114,15 @@ pub(crate) fn signature(handler: &Handler, mistakes: &mut Mistakes) -> Repair {
                 "`{name}` reads the body, so it has to be the last argument; move it to the end"
             ),
         };
-        mistakes.at(&argument.ty, message);
+        mistakes.at(&parameter.ty, message);
         repair = Repair::Stub;
     }
     repair
 }
 
-/// Whether the argument's mistake keeps the function from being a handler.
-fn argument(argument: &Argument, mistakes: &mut Mistakes) -> bool {
+/// Reports the mistakes of a parameter, and returns whether they keep the function from being a
+/// handler.
+fn check_parameter(parameter: &Parameter, mistakes: &mut Mistakes) -> bool {
     struct ImplTrait(Option<TypeImplTrait>);
     impl Visit<'_> for ImplTrait {
         fn visit_type_impl_trait(&mut self, ty: &TypeImplTrait) {
@@ -142,7 +130,7 @@ fn argument(argument: &Argument, mistakes: &mut Mistakes) -> bool {
             visit::visit_type_impl_trait(self, ty);
         }
     }
-    if let Some(cfg) = argument
+    if let Some(cfg) = parameter
         .attrs
         .iter()
         .find(|attr| attr.path().is_ident("cfg"))
@@ -152,11 +140,11 @@ fn argument(argument: &Argument, mistakes: &mut Mistakes) -> bool {
             "an argument cannot be conditional; put `#[cfg(…)]` on two versions of the handler",
         );
     }
-    if borrows(&argument.ty, mistakes) {
+    if borrows(&parameter.ty, mistakes) {
         return true;
     }
     let mut found = ImplTrait(None);
-    found.visit_type(&argument.ty);
+    found.visit_type(&parameter.ty);
     if let Some(ty) = found.0 {
         let bounds = code(&ty.bounds);
         mistakes.at(
@@ -171,7 +159,8 @@ fn argument(argument: &Argument, mistakes: &mut Mistakes) -> bool {
     false
 }
 
-/// Whether the type borrows from the request, in itself or inside, as `Path<&str>` does.
+/// Reports a type that borrows from the request, itself or inside it as `Path<&str>` does, and returns
+/// whether it does.
 fn borrows(ty: &Type, mistakes: &mut Mistakes) -> bool {
     #[derive(Default)]
     struct Borrowed {
@@ -192,11 +181,11 @@ fn borrows(ty: &Type, mistakes: &mut Mistakes) -> bool {
             if lifetime.ident == "_" {
                 self.elided.get_or_insert_with(|| lifetime.clone());
             } else if lifetime.ident != "static" {
-                // It has been complained about where it is declared.
+                // The declaration of the lifetime has its own mistake.
                 self.is_declared = true;
             }
         }
-        // The arguments of a function are its own: `Arc<dyn Fn(&str)>`.
+        // The lifetimes in the type of a function belong to that function, as in `Arc<dyn Fn(&str)>`.
         fn visit_type_fn_ptr(&mut self, _: &TypeFnPtr) {}
         fn visit_parenthesized_generic_arguments(&mut self, _: &ParenthesizedGenericArguments) {}
     }
@@ -235,137 +224,9 @@ fn is_static(reference: &TypeReference) -> bool {
     lifetime.is_some_and(|lifetime| lifetime.ident == "static")
 }
 
-/// The name of a function that `#[async_trait]` has rewritten.
+/// The place of the name of a function that `#[async_trait]` has rewritten.
 fn of_async_trait(handler: &Handler) -> Option<Span> {
     let mut lifetimes = handler.sig.generics.lifetimes();
     let is_rewritten = lifetimes.any(|param| param.lifetime.ident == "async_trait");
     is_rewritten.then(|| handler.sig.ident.span())
-}
-
-/// An attribute that runs the function itself, such as `#[tokio::main]`.
-pub(crate) fn entry_point(handler: &mut Handler, mistakes: &mut Mistakes) {
-    handler.attrs.retain(|attr| {
-        let path = attr.path();
-        let last = path.segments.last().filter(|_| path.segments.len() > 1);
-        let runs = last.is_some_and(|last| last.ident == "main" || last.ident == "test");
-        if runs {
-            let path = code(path);
-            mistakes.at(
-                attr.path(),
-                format!("`#[{path}]` runs the function by itself, and a router runs a handler; leave one of the attributes out"),
-            );
-        }
-        !runs
-    });
-}
-
-/// A second `#[idempotent]` on the same function.
-pub(crate) fn doubled(handler: &mut Handler, mistakes: &mut Mistakes) {
-    const TWICE: &str = "`#[idempotent]` is given twice; put all arguments into one";
-    handler.attrs.retain(|attr| {
-        let last = attr.path().segments.last();
-        let doubled = last.is_some_and(|segment| segment.ident == "idempotent");
-        if doubled {
-            mistakes.at(attr.path(), TWICE);
-        }
-        !doubled
-    });
-    // Under another name it has not been seen, but what it makes of the function is.
-    let is_expanded = handler.last().is_some_and(|last| match &last.ty {
-        Type::Path(path) => path
-            .path
-            .segments
-            .iter()
-            .any(|part| part.ident == "__private"),
-        _ => false,
-    });
-    if is_expanded {
-        mistakes.at_span(attribute(handler), TWICE);
-    }
-}
-
-/// The place of the attribute itself, as a token that the user wrote.
-fn attribute(handler: &Handler) -> Span {
-    Span::call_site().resolved_at(handler.sig.fn_token.span)
-}
-
-/// Checks what the arguments say about the handler.
-pub(crate) fn plan(args: &Args, handler: &Handler, mistakes: &mut Mistakes) -> Plan {
-    let mut parts = Vec::new();
-    if let Some(value) = &args.scope {
-        parts = scope::parts(value, handler, mistakes);
-    } else if !args.scope_is_meant {
-        mistakes.at_span(
-            attribute(handler),
-            format!(
-                "`scope` is missing: whose key is it? write `scope = …` with {}",
-                scope::CHOICES
-            ),
-        );
-    }
-    let scope_names: Vec<Ident> = parts.iter().flat_map(Part::names).collect();
-    let runtime_names = runtime_names(args, handler, mistakes);
-
-    let named_last = |names: &[Ident]| {
-        let last = handler.last()?;
-        names.iter().find(|name| last.binds(name)).cloned()
-    };
-    let scope_last = named_last(&scope_names);
-    let runtime_last = named_last(&runtime_names);
-    if let Some(body) = handler.last().and_then(|last| body_extractor(&last.ty)) {
-        if let Some(name) = &scope_last {
-            mistakes.at(
-                name,
-                format!(
-                    "`{name}` comes from the body, which is extracted only once the key is known to be new; \
-                     make the scope of an argument before `{body}`, such as the user or the path, or of `token` or `header(\"…\")`"
-                ),
-            );
-        }
-        if let Some(name) = &runtime_last {
-            mistakes.at(
-                name,
-                format!(
-                    "`{name}` comes from the body, which is extracted only once the key is known to be new; \
-                     take the runtime from an argument before `{body}`"
-                ),
-            );
-        }
-    }
-    Plan {
-        parts,
-        last_named: scope_last.or(runtime_last),
-        runtime_names,
-    }
-}
-
-fn runtime_names(args: &Args, handler: &Handler, mistakes: &mut Mistakes) -> Vec<Ident> {
-    let Some(runtime) = &args.runtime else {
-        return Vec::new();
-    };
-    let problem = new_each_time(runtime)
-        .or_else(|| Names::of(handler).unknown("runtime", runtime, false))
-        .or_else(|| not_at_once("runtime", runtime));
-    if let Some(problem) = problem {
-        mistakes.push(problem);
-    }
-    names::variables(runtime)
-}
-
-/// The mistake of a runtime that is made for each request, and so remembers none before it.
-fn new_each_time(runtime: &Expr) -> Option<syn::Error> {
-    let made = match runtime {
-        Expr::Call(call) => &*call.func,
-        Expr::MethodCall(call) => return new_each_time(&call.receiver),
-        Expr::Reference(reference) => return new_each_time(&reference.expr),
-        _ => return None,
-    };
-    let Expr::Path(path) = made else { return None };
-    let mut names = path.path.segments.iter().rev().map(|part| &part.ident);
-    let (made, of) = (names.next()?, names.next()?);
-    (of == "Idempotency" && (made == "in_memory" || made == "builder")).then(|| {
-        let message = "this is a new `Idempotency` for each request, which remembers none before \
-                       it; keep one in the service's state or in a static, and name that";
-        syn::Error::new_spanned(path, message)
-    })
 }

@@ -1,43 +1,46 @@
-//! How the handler's arguments get into the user's future, and stay until it ends.
+//! Moves the handler's parameters into the user's future, where they live until it ends.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned as _;
 use syn::{Attribute, Expr, ExprPath, Pat};
 
+use crate::check::plan::Plan;
 use crate::check::scope::Part;
-use crate::check::signature::Plan;
-use crate::expand::function::private;
-use crate::parse::attribute::Args;
-use crate::parse::handler::{Argument, Handler};
+use crate::expand::facade::private;
+use crate::parse::attribute_args::AttributeArgs;
+use crate::parse::handler::{Handler, Parameter};
 use crate::parse::{names, patterns};
 
-/// The arguments under the names that they have in the expansion.
-pub(crate) struct Arguments<'a> {
-    head: Vec<Parameter<'a>>,
-    last: Option<Parameter<'a>>,
-    /// The name by which the scope or the runtime uses the last argument, which is then extracted
+/// The parameters under the names that they have in the expansion.
+pub(crate) struct Parameters<'a> {
+    head: Vec<Carried<'a>>,
+    last: Option<Carried<'a>>,
+    /// The name by which the scope or the runtime uses the last parameter, which is then extracted
     /// before the claim.
     last_named: Option<&'a Ident>,
-    /// The name of the last argument while it is wrapped.
+    /// The name of the last parameter while it is wrapped.
     wrapped: Ident,
     /// The names that the scope or the runtime uses and the body does not.
     used_outside: Vec<Ident>,
 }
 
-/// An argument whose variables hold all of its value is moved by them. Of any other the whole
-/// value is moved, under a name of ours, and taken apart where the handler runs: the rest of it,
-/// a permit or a transaction perhaps, then lives as long as the handler does.
+/// A parameter, and how its value moves into the handler's future.
 ///
-/// An argument with a variable that nothing uses is moved whole too. The compiler then warns of
-/// that variable where it is taken out.
-struct Parameter<'a> {
-    argument: &'a Argument,
+/// If the variables of the pattern hold all of the value, they are moved. Otherwise the whole value
+/// is moved under a generated name, and its pattern is applied where the handler runs. The rest of
+/// the value, such as a permit or a transaction, then lives as long as the handler.
+///
+/// A parameter with an unused variable is moved whole too, so that the compiler warns about that
+/// variable where the pattern is applied.
+struct Carried<'a> {
+    parameter: &'a Parameter,
+    /// The generated name of the whole value, if that is what is moved.
     whole: Option<Ident>,
 }
 
-impl<'a> Arguments<'a> {
-    /// With `is_seen`, another attribute macro sees the arguments under their names, such as
+impl<'a> Parameters<'a> {
+    /// With `is_seen`, the parameters keep their names for another attribute macro, such as
     /// `#[instrument(skip(order))]`.
     pub(crate) fn of(handler: &'a Handler, plan: &'a Plan, is_seen: bool) -> Self {
         // An editor completes names in a half-typed body.
@@ -50,17 +53,12 @@ impl<'a> Arguments<'a> {
         let is_used = |name: &Ident| {
             name.to_string().starts_with('_') || is_inside(name) || used_outside.contains(name)
         };
-        let parameter = |(at, argument): (usize, &'a Argument)| {
-            let is_used = keep_names || argument.bindings.iter().all(is_used);
-            let whole = (!argument.held || !is_used).then(|| local(&format!("__idem_arg_{at}")));
-            Parameter { argument, whole }
+        let carried = |(at, parameter): (usize, &'a Parameter)| {
+            let is_used = keep_names || parameter.bindings.iter().all(is_used);
+            let whole = (!parameter.held || !is_used).then(|| local(&format!("__idem_arg_{at}")));
+            Carried { parameter, whole }
         };
-        let mut head: Vec<_> = handler
-            .arguments
-            .iter()
-            .enumerate()
-            .map(parameter)
-            .collect();
+        let mut head: Vec<_> = handler.parameters.iter().enumerate().map(carried).collect();
         let last = head.pop();
         let wrapped = match handler.last().map(|last| &last.bindings[..]) {
             Some([name]) if !name.to_string().starts_with('_') => name.clone(),
@@ -76,29 +74,30 @@ impl<'a> Arguments<'a> {
         }
     }
 
-    /// The arguments that are extracted before the claim.
-    fn extracted(&self) -> impl DoubleEndedIterator<Item = &Parameter<'a>> {
+    /// The parameters that are extracted before the claim.
+    fn extracted(&self) -> impl DoubleEndedIterator<Item = &Carried<'a>> {
         let last = self.last.iter().filter(|_| self.last_named.is_some());
         self.head.iter().chain(last)
     }
 
-    /// The head arguments as the function declares them.
+    /// The head parameters as the function declares them.
     pub(crate) fn head_declarations(&self) -> impl Iterator<Item = TokenStream> {
-        self.head.iter().map(|parameter| {
-            let (pattern, ty) = (parameter.pattern(), &parameter.argument.ty);
-            let attrs = parameter.argument.attrs.iter();
-            let attrs = attrs.filter(|attr| parameter.whole.is_none() || !is_lint(attr));
+        self.head.iter().map(|carried| {
+            let (pattern, ty) = (carried.pattern(), &carried.parameter.ty);
+            let attrs = carried.parameter.attrs.iter();
+            let attrs = attrs.filter(|attr| carried.whole.is_none() || !is_lint(attr));
             quote!(#(#attrs)* #pattern: #ty)
         })
     }
 
-    /// The last argument as the function declares it.
-    pub(crate) fn last_declaration(&self, args: &Args) -> TokenStream {
-        // A complaint about the wrapped type is one about the type that the user wrote.
+    /// The last parameter as the function declares it.
+    pub(crate) fn last_declaration(&self, args: &AttributeArgs) -> TokenStream {
+        // The compiler reports a wrong type of the parameter at the wrapper, so the wrapper has the span
+        // of the type that the user wrote.
         let (attrs, ty, span) = match &self.last {
             None => (&[][..], quote!(()), Span::call_site()),
-            Some(Parameter { argument, .. }) => {
-                let Argument { attrs, ty, .. } = argument;
+            Some(Carried { parameter, .. }) => {
+                let Parameter { attrs, ty, .. } = parameter;
                 (&attrs[..], ty.to_token_stream(), ty.span())
             }
         };
@@ -107,10 +106,10 @@ impl<'a> Arguments<'a> {
         } else {
             Ident::new("Deferred", span)
         };
-        // What a request without a key gets depends on more than the request's head.
+        // Without a key, the response depends on more than the head of the request.
         let lazy = (args.required || args.runtime.is_some()).then(|| quote!(, true));
         let (name, private) = (&self.wrapped, private(args, span));
-        // The lints expect something of the argument itself, and not of its wrapper.
+        // An expected lint would fire for the parameter, not for its wrapper.
         let attrs = attrs.iter().map(|attr| {
             let mut attr = attr.clone();
             if attr.path().is_ident("expect")
@@ -123,15 +122,15 @@ impl<'a> Arguments<'a> {
         quote_spanned!(span=> #(#attrs)* #name: #private::#wrapper<#ty #lazy>)
     }
 
-    /// Takes the last argument out of its wrapper, where the scope has to look at it.
-    pub(crate) fn split(&self, args: &Args) -> TokenStream {
+    /// Takes the last parameter out of its wrapper, if the scope or the runtime uses it.
+    pub(crate) fn split(&self, args: &AttributeArgs) -> TokenStream {
         let (Some(last), Some(named)) = (&self.last, self.last_named) else {
             return TokenStream::new();
         };
         let (pattern, body, wrapped) = (last.pattern(), local("__idem_body"), &self.wrapped);
         let private = private(args, Span::call_site());
         let lints = last.lints().filter(|_| last.whole.is_none());
-        // That it reads the body, if it does, is a complaint about the name in the scope.
+        // If the parameter reads the body, the compiler reports that at its name in the scope.
         let split = quote_spanned!(named.span()=> .split());
         quote! {
             use #private::Split as _;
@@ -140,7 +139,7 @@ impl<'a> Arguments<'a> {
         }
     }
 
-    /// What is handed over to be admitted.
+    /// The variable that is passed to `admit`.
     pub(crate) fn deferred(&self) -> Ident {
         if self.last_named.is_some() {
             local("__idem_body")
@@ -149,31 +148,32 @@ impl<'a> Arguments<'a> {
         }
     }
 
-    /// What a request that is admitted gets of the last argument.
+    /// The pattern of the closure that an admitted request runs.
     pub(crate) fn admitted(&self) -> TokenStream {
         match &self.last {
             Some(last) if self.last_named.is_none() => {
-                let (lints, pattern) = (last.lints(), &last.argument.pat);
+                let (lints, pattern) = (last.lints(), &last.parameter.pat);
                 quote!(#(#lints)* #pattern)
             }
             _ => quote!(()),
         }
     }
 
-    /// An expression over the arguments, and the statements that it needs: they make the variables
-    /// visible that only the handler's own future takes out of their argument.
+    /// An expression over the parameters, and the statements that it needs.
+    ///
+    /// The statements bind the variables of each parameter that is moved whole, by reference.
     pub(crate) fn opened(&self, value: &Expr, named: &[Ident]) -> (TokenStream, Opened) {
         let mut opened = TokenStream::new();
         let mut references = Vec::new();
-        for Parameter { argument, whole } in self.extracted() {
-            let named = named.iter().filter(|name| argument.binds(name));
+        for Carried { parameter, whole } in self.extracted() {
+            let named = named.iter().filter(|name| parameter.binds(name));
             let named: Vec<Ident> = named.cloned().collect();
             let Some(whole) = whole.as_ref().filter(|_| !named.is_empty()) else {
                 continue;
             };
-            let pattern = patterns::by_reference(&argument.pat, &named);
+            let pattern = patterns::by_reference(&parameter.pat, &named);
             opened.extend(quote!(let #pattern = &#whole;));
-            references.extend(named.into_iter().map(|name| (name, argument)));
+            references.extend(named.into_iter().map(|name| (name, parameter)));
         }
         let is_reference = |path: &ExprPath| {
             let name = path.path.get_ident();
@@ -182,9 +182,10 @@ impl<'a> Arguments<'a> {
         let value = match value {
             Expr::Path(path) if is_reference(path) => Opened::Reference(value.to_token_stream()),
             value => {
-                // By `ref` it is a reference in the body too.
-                references
-                    .retain(|(name, argument)| !patterns::references(&argument.pat).contains(name));
+                // A variable that is bound by `ref` is a reference in the body too.
+                references.retain(|(name, parameter)| {
+                    !patterns::references(&parameter.pat).contains(name)
+                });
                 let values: Vec<Ident> = references.into_iter().map(|(name, _)| name).collect();
                 Opened::Value(names::dereferenced(value, &values))
             }
@@ -192,34 +193,34 @@ impl<'a> Arguments<'a> {
         (opened, value)
     }
 
-    /// Moves every argument into the handler's future, also one that the body never names.
+    /// Moves every parameter into the handler's future, also one that the body never names.
     ///
-    /// A future drops what it captured in the order in which it was first named; from last to
-    /// first is how a function drops its arguments.
+    /// A future drops its captures in the order in which they are first named. Naming them from last
+    /// to first drops them in the order in which a function drops its parameters.
     pub(crate) fn moved(&self) -> TokenStream {
         let mut names: Vec<&Ident> = Vec::new();
-        for Parameter { argument, whole } in self.extracted().rev() {
+        for Carried { parameter, whole } in self.extracted().rev() {
             match whole {
                 Some(whole) => names.push(whole),
-                None => names.extend(argument.bindings.iter().rev()),
+                None => names.extend(parameter.bindings.iter().rev()),
             }
         }
         used(&names)
     }
 
-    /// Takes the whole values apart, by the patterns that the user wrote.
+    /// Applies the user's patterns to the values that were moved whole.
     pub(crate) fn taken_apart(&self) -> TokenStream {
         let mut lets = TokenStream::new();
         let mut used_outside: Vec<&Ident> = Vec::new();
-        for parameter in self.extracted() {
-            let (argument, pattern) = (parameter.argument, &parameter.argument.pat);
-            if let Some(whole) = &parameter.whole
+        for carried in self.extracted() {
+            let (parameter, pattern) = (carried.parameter, &carried.parameter.pat);
+            if let Some(whole) = &carried.whole
                 && !matches!(pattern, Pat::Wild(_))
             {
-                let lints = parameter.lints();
+                let lints = carried.lints();
                 lets.extend(quote!(#(#lints)* let #pattern = #whole;));
                 let names = self.used_outside.iter();
-                used_outside.extend(names.filter(|name| argument.binds(name)));
+                used_outside.extend(names.filter(|name| parameter.binds(name)));
             }
         }
         lets.extend(used(&used_outside));
@@ -227,26 +228,26 @@ impl<'a> Arguments<'a> {
     }
 }
 
-/// An expression whose variables are visible.
+/// An expression whose variables are in scope.
 pub(crate) enum Opened {
     Value(Expr),
-    /// It is a variable that was taken out by reference.
+    /// A variable that was bound by reference.
     Reference(TokenStream),
 }
 
-impl Parameter<'_> {
-    /// The pattern under which it is passed on until the handler runs.
+impl Carried<'_> {
+    /// The pattern that binds the value until the handler runs.
     fn pattern(&self) -> TokenStream {
         let Some(whole) = &self.whole else {
-            return self.argument.pat.to_token_stream();
+            return self.parameter.pat.to_token_stream();
         };
-        let mutability = patterns::borrows_mutably(&self.argument.pat).then(|| quote!(mut));
+        let mutability = patterns::borrows_mutably(&self.parameter.pat).then(|| quote!(mut));
         quote!(#mutability #whole)
     }
 
-    /// The lints that the user set for it.
+    /// The lint attributes that the user wrote on the parameter.
     fn lints(&self) -> impl Iterator<Item = &Attribute> {
-        self.argument.attrs.iter().filter(|attr| is_lint(attr))
+        self.parameter.attrs.iter().filter(|attr| is_lint(attr))
     }
 }
 
@@ -269,7 +270,7 @@ fn used(names: &[&Ident]) -> TokenStream {
     }
 }
 
-/// A name that no code of the user's can see.
+/// A hygienic name, which the user's code cannot refer to.
 pub(crate) fn local(name: &str) -> Ident {
     Ident::new(name, Span::mixed_site())
 }

@@ -1,4 +1,4 @@
-//! Pins the type that the handler's body returns, for inside an `async` block nothing else does.
+//! Pins the return type of the handler's body, because an `async` block cannot declare one.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -23,18 +23,18 @@ pub(crate) fn pin(sig: &Signature, private: &TokenStream) -> TokenStream {
     if bounds.is_empty() {
         return pin_with(span, &quote_spanned!(span=> #private::never::<#ty>()));
     }
-    if bounds.iter().any(teaches)
+    if bounds.iter().any(guides_inference)
         && let Some(pin) = pin_opaque(ty, span, private)
     {
         return pin;
     }
-    // The erased type names no trait. An import that only the signature needs is used even so.
+    // The erased type names no trait. These imports keep the user's own imports of the traits used.
     let traits = bounds.iter().map(|bound| without_arguments(&bound.path));
     let pin = pin_erased(span, ty, private);
     quote!({ #(#[allow(unused_imports)] use #traits as _;)* } #pin)
 }
 
-/// Where the handler declares its answer; its name where it declares none.
+/// The place of the declared return type, or of the handler's name if it declares none.
 pub(crate) fn span(sig: &Signature) -> Span {
     match &sig.output {
         ReturnType::Default => sig.ident.span(),
@@ -42,8 +42,8 @@ pub(crate) fn span(sig: &Signature) -> Span {
     }
 }
 
-fn pin_with(span: Span, answer: &TokenStream) -> TokenStream {
-    quote_spanned!(span=> if false { return #answer; })
+fn pin_with(span: Span, value: &TokenStream) -> TokenStream {
+    quote_spanned!(span=> if false { return #value; })
 }
 
 fn pin_erased(span: Span, ty: &Type, private: &TokenStream) -> TokenStream {
@@ -73,9 +73,9 @@ fn opaque_bounds(ty: &Type) -> Vec<TraitBound> {
     bounds.0
 }
 
-/// Whether the bound says something of other types, as `Stream<Item = Event>` does. `Send` and
-/// `IntoResponse` do not, and that an answer is a response is asked of all of them.
-fn teaches(bound: &TraitBound) -> bool {
+/// Whether the bound names other types, as `Stream<Item = Event>` does. `Send` and `IntoResponse` do
+/// not, and every return type must implement `IntoResponse` anyway.
+fn guides_inference(bound: &TraitBound) -> bool {
     let mut segments = bound.path.segments.iter();
     segments.any(|segment| !segment.arguments.is_none())
 }
@@ -88,12 +88,12 @@ fn without_arguments(path: &Path) -> Path {
     path
 }
 
-/// `impl Trait` has no place in a body, but as the type parameter of a function it has, where its
-/// bounds still teach inference: `impl Stream<Item = Result<Event, Infallible>>` names the only
-/// error type that there is.
+/// A body cannot name `impl Trait`. A function with a type parameter in its place can, and the bounds of
+/// that parameter still guide inference: `impl Stream<Item = Result<Event, Infallible>>` is the only
+/// place that names the error type.
 ///
-/// A function inside the handler knows neither `Self` nor the type parameters around the handler.
-/// So every other type is a parameter too, whose argument is written in the body:
+/// A function inside the handler can use neither `Self` nor the type parameters around it. So every
+/// other type is a type parameter too, and the body passes the type:
 ///
 /// ```text
 /// fn __idem_returns<__IdemType0: ?Sized, __IdemOpaque0: Stream<Item = __IdemType0>>()
@@ -102,12 +102,12 @@ fn without_arguments(path: &Path) -> Path {
 /// ```
 fn pin_opaque(ty: &Type, span: Span, private: &TokenStream) -> Option<TokenStream> {
     let mut ty = ty.clone();
-    let mut parameters = Parameters::default();
+    let mut parameters = TypeParameters::default();
     parameters.visit_type_mut(&mut ty);
     if parameters.has_failed {
         return None;
     }
-    let Parameters {
+    let TypeParameters {
         declared,
         arguments,
         ..
@@ -116,7 +116,7 @@ fn pin_opaque(ty: &Type, span: Span, private: &TokenStream) -> Option<TokenStrea
         span,
         &quote_spanned!(span=> __idem_returns::<#(#arguments),*>()),
     );
-    // In a block of its own the body may have a function of the same name.
+    // The block keeps the name apart from a function of the same name in the body.
     Some(quote! {
         {
             fn __idem_returns<#(#declared),*>() -> #ty {
@@ -127,16 +127,16 @@ fn pin_opaque(ty: &Type, span: Span, private: &TokenStream) -> Option<TokenStrea
     })
 }
 
-/// Puts a type parameter in the place of each `impl Trait`, and of each type beside one.
+/// Replaces each `impl Trait`, and each type beside one, with a type parameter.
 #[derive(Default)]
-struct Parameters {
+struct TypeParameters {
     declared: Vec<TokenStream>,
     arguments: Vec<TokenStream>,
-    /// What the bounds say cannot be said this way.
+    /// The type cannot be written this way.
     has_failed: bool,
 }
 
-impl Parameters {
+impl TypeParameters {
     fn parameter(&mut self, name: &str, bounds: &TokenStream, argument: TokenStream) -> Type {
         let name = format_ident!("__Idem{name}{}", self.declared.len());
         self.declared.push(quote!(#name: #bounds));
@@ -174,17 +174,17 @@ impl Parameters {
                             self.bounds(&mut constraint.bounds);
                         }
                         GenericArgument::Lifetime(_) => {}
-                        // A constant may be one that only the body knows.
+                        // A constant may be one that only the handler can name.
                         _ => self.has_failed = true,
                     }
                 }
             }
-            // `Fn(&str) -> T` has lifetimes of its own.
+            // `Fn(&str) -> T` declares lifetimes, which a type parameter cannot name.
             PathArguments::Parenthesized(_) => self.has_failed |= of_a_trait,
         }
     }
 
-    /// `Item = …`, which may be a type without a size.
+    /// The type in `Item = …`, which may be unsized.
     fn associated(&mut self, ty: &mut Type) {
         if has_opaque(ty) {
             self.visit_type_mut(ty);
@@ -199,7 +199,7 @@ impl Parameters {
     }
 }
 
-impl VisitMut for Parameters {
+impl VisitMut for TypeParameters {
     fn visit_type_mut(&mut self, ty: &mut Type) {
         if !has_opaque(ty) {
             let unsized_type = matches!(ty, Type::Slice(_) | Type::TraitObject(_))
@@ -240,8 +240,8 @@ fn has_opaque(ty: &Type) -> bool {
     !opaque_bounds(ty).is_empty()
 }
 
-/// Whether the type takes whatever stands beside the `impl Trait`. Another may ask for a bound that
-/// the parameter in its place does not have.
+/// Whether the type accepts any type beside the `impl Trait`. Other types may require a bound that the
+/// type parameter does not have.
 fn may_hold_any(segment: &syn::PathSegment) -> bool {
     let PathArguments::AngleBracketed(arguments) = &segment.arguments else {
         return true;
@@ -267,7 +267,7 @@ fn borrows(ty: &Type) -> bool {
     borrowed.0
 }
 
-/// `MAX` in `Padded<impl IntoResponse, MAX>`, which is no type.
+/// Whether the type is probably a constant, such as `MAX` in `Padded<impl IntoResponse, MAX>`.
 fn looks_like_a_constant(ty: &Type) -> bool {
     let Type::Path(path) = ty else { return false };
     path.path.get_ident().is_some_and(|name| {
@@ -276,7 +276,7 @@ fn looks_like_a_constant(ty: &Type) -> bool {
     })
 }
 
-/// Puts `_` in the place of each `impl Trait`.
+/// Replaces each `impl Trait` with `_`.
 struct Erase;
 
 impl VisitMut for Erase {

@@ -1,7 +1,5 @@
-//! Reads the value of `fingerprint`: which parts of the body tell a retry from a reused key.
+//! Reads the value of `fingerprint`: which parts of the body distinguish a retry from a reused key.
 
-use proc_macro2::TokenStream;
-use quote::quote;
 use syn::{Expr, ExprCall, Lit, LitStr};
 
 use crate::messages::mistakes::Mistakes;
@@ -11,7 +9,7 @@ const HOW: &str = "`fingerprint` is `body`, `json`, `json(\"/amount\", \"/curren
 
 const WHOLE_BODY: &str = "an empty pointer means the whole body; write `fingerprint = json`";
 
-/// Which parts of the body tell a retry from a reused key.
+/// Which parts of the body distinguish a retry from a reused key.
 pub(crate) enum Fingerprint {
     Body,
     Json,
@@ -79,16 +77,6 @@ impl Fingerprint {
             }
         }
         (pointers.len() == call.args.len()).then_some(Self::Pointers(pointers))
-    }
-
-    pub(crate) fn expand(&self, private: &TokenStream) -> TokenStream {
-        let mode = match self {
-            Self::Body => quote!(Body),
-            Self::Json => quote!(Json),
-            Self::Pointers(pointers) => quote!(JsonPointers(&[#(#pointers),*])),
-            Self::None => quote!(WithoutBody),
-        };
-        quote!(#private::FingerprintMode::#mode)
     }
 }
 

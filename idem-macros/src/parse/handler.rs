@@ -1,6 +1,6 @@
-//! The annotated function, as far as the attribute has to know it.
+//! Parses the annotated function, as far as the attribute needs it.
 
-use proc_macro2::{Ident, TokenStream, TokenTree};
+use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use syn::parse::{Parse, ParseStream};
 use syn::{
     Attribute, Block, FnArg, Pat, PatType, Receiver, Signature, Stmt, Token, Type, Visibility,
@@ -9,63 +9,70 @@ use syn::{
 
 use crate::parse::patterns;
 
-/// The annotated function. Its body stays as tokens: it may be half typed, and an editor still has
-/// to complete in it.
+/// The annotated function. Its body stays as tokens, because an editor completes in a half-typed body
+/// too.
 pub(crate) struct Handler {
     pub(crate) attrs: Vec<Attribute>,
     pub(crate) vis: Visibility,
     pub(crate) sig: Signature,
     pub(crate) receiver: Option<Receiver>,
-    pub(crate) arguments: Vec<Argument>,
+    pub(crate) parameters: Vec<Parameter>,
     pub(crate) body: Option<TokenStream>,
     pub(crate) is_half_typed: bool,
-    /// Items come first in a body, and stay first in the expansion.
+    /// Items that come first in a body stay first in the expansion.
     pub(crate) begins_with_an_item: bool,
 }
 
-/// One argument of the handler.
-pub(crate) struct Argument {
+/// One parameter of the handler.
+pub(crate) struct Parameter {
     pub(crate) attrs: Vec<Attribute>,
     pub(crate) pat: Pat,
     pub(crate) ty: Type,
     /// The variables that its pattern binds.
     pub(crate) bindings: Vec<Ident>,
-    /// Names in capitals in its pattern: constants, or variables after all.
+    /// Names in capitals in its pattern. They may be constants or variables.
     pub(crate) capitals: Vec<Ident>,
-    /// Whether those variables hold all of the value.
+    /// Whether the variables hold all of the value.
     pub(crate) held: bool,
 }
 
 impl Handler {
-    /// The last argument, which may read the body.
-    pub(crate) fn last(&self) -> Option<&Argument> {
-        self.arguments.last()
+    /// The last parameter, which may read the body.
+    pub(crate) fn last(&self) -> Option<&Parameter> {
+        self.parameters.last()
     }
 
-    /// All arguments but the last.
-    pub(crate) fn head(&self) -> &[Argument] {
-        match self.arguments.split_last() {
+    /// All parameters but the last.
+    pub(crate) fn head(&self) -> &[Parameter] {
+        match self.parameters.split_last() {
             Some((_, head)) => head,
             None => &[],
         }
     }
+
+    /// The place of the attribute itself, for a mistake that has no token of its own.
+    ///
+    /// It resolves like the `fn` token, so that the compiler shows it as code that the user wrote.
+    pub(crate) fn attribute_span(&self) -> Span {
+        Span::call_site().resolved_at(self.sig.fn_token.span)
+    }
 }
 
-impl Argument {
+impl Parameter {
     pub(crate) fn binds(&self, name: &Ident) -> bool {
         self.bindings.contains(name) || self.capitals.contains(name)
     }
 }
 
-impl From<PatType> for Argument {
-    fn from(argument: PatType) -> Self {
+impl From<PatType> for Parameter {
+    fn from(parameter: PatType) -> Self {
         Self {
-            bindings: patterns::bindings(&argument.pat),
-            capitals: patterns::capitals(&argument.pat),
-            held: patterns::holds_everything(&argument.pat),
-            attrs: argument.attrs,
-            pat: *argument.pat,
-            ty: *argument.ty,
+            bindings: patterns::bindings(&parameter.pat),
+            capitals: patterns::capitals(&parameter.pat),
+            held: patterns::holds_everything(&parameter.pat),
+            attrs: parameter.attrs,
+            pat: *parameter.pat,
+            ty: *parameter.ty,
         }
     }
 }
@@ -89,8 +96,8 @@ impl Parse for Handler {
             begins_with_an_item =
                 statements.is_ok_and(|body| matches!(body.first(), Some(Stmt::Item(_))));
             let body: TokenStream = body.parse()?;
-            // The compiler has complained about a half-typed one. Between its own braces it does so
-            // in the same words at the same place again, and tells that once.
+            // The compiler reports a half-typed body. With the user's braces it repeats the same error
+            // at the same place, and shows it only once.
             Some(if is_half_typed {
                 attrs.push(syn::parse_quote!(#[allow(unused_braces)]));
                 whole.parse::<TokenTree>()?.into()
@@ -99,11 +106,11 @@ impl Parse for Handler {
             })
         };
         let mut receiver = None;
-        let mut arguments = Vec::new();
-        for argument in &sig.inputs {
-            match argument {
+        let mut parameters = Vec::new();
+        for parameter in &sig.inputs {
+            match parameter {
                 FnArg::Receiver(found) => receiver = Some(found.clone()),
-                FnArg::Typed(argument) => arguments.push(argument.clone().into()),
+                FnArg::Typed(parameter) => parameters.push(parameter.clone().into()),
             }
         }
         Ok(Self {
@@ -111,7 +118,7 @@ impl Parse for Handler {
             vis,
             sig,
             receiver,
-            arguments,
+            parameters,
             body,
             is_half_typed,
             begins_with_an_item,
@@ -124,14 +131,14 @@ fn outer(mut inner: Attribute) -> Attribute {
     inner
 }
 
-/// Something that is no function.
+/// An item that is not a function.
 pub(crate) struct OtherItem {
     pub(crate) name: &'static str,
     pub(crate) token: TokenTree,
     pub(crate) is_expression: bool,
 }
 
-/// What the item is, when it is no function.
+/// The kind of the item, if it is not a function.
 pub(crate) fn other_item(item: TokenStream) -> Option<OtherItem> {
     const WORDS: [(&str, &str); 14] = [
         ("struct", "a struct"),

@@ -1,7 +1,11 @@
-//! TODO
+//! Parses the attribute's arguments and the annotated function into plain data, and reports text that
+//! cannot be read.
+//!
+//! An *argument* belongs to the attribute, a *parameter* to the handler. Messages say "argument" for
+//! both. This folder must not know which arguments fit which handler, nor what code they become.
 
 pub(crate) mod argument_form;
-pub(crate) mod attribute;
+pub(crate) mod attribute_args;
 pub(crate) mod body_extractors;
 pub(crate) mod duration;
 pub(crate) mod fingerprint;

@@ -1,4 +1,4 @@
-//! What the patterns of a handler's arguments bind.
+//! What the patterns of a handler's parameters bind.
 
 use proc_macro2::Ident;
 use syn::visit::{self, Visit};

@@ -1,16 +1,14 @@
-//! Reads the value of `record`: which answers are kept.
+//! Reads the value of `record`: which responses are recorded.
 
 use std::fmt;
 
-use proc_macro2::TokenStream;
-use quote::quote;
 use syn::{Expr, ExprArray, Lit, LitInt};
 
 use crate::messages::mistakes::Mistakes;
 
 const HOW: &str = "`record` takes status classes and codes, such as `[2xx, 4xx, 503]`, or `all`";
 
-/// Which answers are kept.
+/// Which responses are recorded.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Statuses {
     All,
@@ -64,22 +62,9 @@ impl Statuses {
         }
         (statuses.len() == list.elems.len()).then_some(Self::These(statuses))
     }
-
-    pub(crate) fn expand(&self, private: &TokenStream) -> TokenStream {
-        match self {
-            Self::All => quote!(#private::Statuses::ALL),
-            Self::These(statuses) => {
-                let each = statuses.iter().map(|status| match status {
-                    Status::Class(class) => quote!(.class(#class)),
-                    Status::Code(code) => quote!(.code(#code)),
-                });
-                quote!(#private::Statuses::NONE #(#each)*)
-            }
-        }
-    }
 }
 
-/// What is wrong with a status that changes nothing.
+/// The mistake of a status that changes nothing.
 fn needless(statuses: &[Status], at: usize) -> Option<String> {
     let status = &statuses[at];
     if statuses[..at].contains(status) {

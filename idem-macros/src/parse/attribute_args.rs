@@ -29,7 +29,7 @@ const NAMES: [&str; 10] = [
 /// The arguments as they were given; what is left out has its default in the runtime.
 #[derive(Default)]
 #[expect(clippy::struct_excessive_bools, reason = "one for each flag")]
-pub(crate) struct Args {
+pub(crate) struct AttributeArgs {
     pub(crate) scope: Option<Expr>,
     pub(crate) ttl_millis: Option<u64>,
     pub(crate) required: bool,
@@ -45,7 +45,7 @@ pub(crate) struct Args {
     given: Vec<Ident>,
 }
 
-impl Args {
+impl AttributeArgs {
     /// Reads all arguments; a mistake in one does not keep the next from being read.
     pub(crate) fn parse(tokens: TokenStream, mistakes: &mut Mistakes) -> Self {
         let mut args = Self {

@@ -1,0 +1,106 @@
+//! Checks the attribute's arguments against the handler, and plans the expansion.
+
+use proc_macro2::Ident;
+use syn::Expr;
+
+use crate::check::scope::{self, Part};
+use crate::check::scope_names::{Names, not_at_once};
+use crate::messages::mistakes::Mistakes;
+use crate::parse::attribute_args::AttributeArgs;
+use crate::parse::body_extractors::body_extractor;
+use crate::parse::handler::Handler;
+use crate::parse::names;
+
+/// What the expansion needs beyond the attribute's arguments and the handler.
+pub(crate) struct Plan {
+    /// The parts of the scope.
+    pub(crate) parts: Vec<Part>,
+    /// A variable of the last parameter that the scope or the runtime uses. That parameter is then
+    /// extracted before the claim, so it must not read the body.
+    pub(crate) last_named: Option<Ident>,
+    /// The variables that the runtime's expression uses.
+    pub(crate) runtime_names: Vec<Ident>,
+}
+
+impl Plan {
+    /// Checks every rule that needs both the arguments and the handler.
+    pub(crate) fn of(args: &AttributeArgs, handler: &Handler, mistakes: &mut Mistakes) -> Self {
+        let mut parts = Vec::new();
+        if let Some(value) = &args.scope {
+            parts = scope::parts(value, handler, mistakes);
+        } else if !args.scope_is_meant {
+            mistakes.at_span(
+                handler.attribute_span(),
+                format!(
+                    "`scope` is missing: whose key is it? write `scope = …` with {}",
+                    scope::CHOICES
+                ),
+            );
+        }
+        let scope_names: Vec<Ident> = parts.iter().flat_map(Part::names).collect();
+        let runtime_names = runtime_names(args, handler, mistakes);
+
+        let named_last = |names: &[Ident]| {
+            let last = handler.last()?;
+            names.iter().find(|name| last.binds(name)).cloned()
+        };
+        let scope_last = named_last(&scope_names);
+        let runtime_last = named_last(&runtime_names);
+        if let Some(body) = handler.last().and_then(|last| body_extractor(&last.ty)) {
+            if let Some(name) = &scope_last {
+                mistakes.at(
+                    name,
+                    format!(
+                        "`{name}` comes from the body, which is extracted only once the key is known to be new; \
+                         make the scope of an argument before `{body}`, such as the user or the path, or of `token` or `header(\"…\")`"
+                    ),
+                );
+            }
+            if let Some(name) = &runtime_last {
+                mistakes.at(
+                    name,
+                    format!(
+                        "`{name}` comes from the body, which is extracted only once the key is known to be new; \
+                         take the runtime from an argument before `{body}`"
+                    ),
+                );
+            }
+        }
+        Self {
+            parts,
+            last_named: scope_last.or(runtime_last),
+            runtime_names,
+        }
+    }
+}
+
+fn runtime_names(args: &AttributeArgs, handler: &Handler, mistakes: &mut Mistakes) -> Vec<Ident> {
+    let Some(runtime) = &args.runtime else {
+        return Vec::new();
+    };
+    let problem = new_each_time(runtime)
+        .or_else(|| Names::of(handler).unknown("runtime", runtime, false))
+        .or_else(|| not_at_once("runtime", runtime));
+    if let Some(problem) = problem {
+        mistakes.push(problem);
+    }
+    names::variables(runtime)
+}
+
+/// The mistake of a runtime that is created for each request, and so has no records of earlier ones.
+fn new_each_time(runtime: &Expr) -> Option<syn::Error> {
+    let made = match runtime {
+        Expr::Call(call) => &*call.func,
+        Expr::MethodCall(call) => return new_each_time(&call.receiver),
+        Expr::Reference(reference) => return new_each_time(&reference.expr),
+        _ => return None,
+    };
+    let Expr::Path(path) = made else { return None };
+    let mut names = path.path.segments.iter().rev().map(|part| &part.ident);
+    let (made, of) = (names.next()?, names.next()?);
+    (of == "Idempotency" && (made == "in_memory" || made == "builder")).then(|| {
+        let message = "this is a new `Idempotency` for each request, which remembers none before \
+                       it; keep one in the service's state or in a static, and name that";
+        syn::Error::new_spanned(path, message)
+    })
+}

@@ -1,0 +1,180 @@
+//! Writes the expanded handler, which runs the user's body only when the runtime admits the request.
+//!
+//! ```text
+//! #[idempotent(scope = token)]                 fn place_trade(
+//! async fn place_trade(                            State(desk): State<Desk>,
+//!     State(desk): State<Desk>,                    order: Deferred<Json<Order>>,
+//!     Json(order): Json<Order>,            →   ) -> impl Future<Output = Response> {
+//! ) -> Json<Trade> {                               static __IDEM_POLICY: Policy = …;
+//!     …                                            __IDEM_POLICY
+//! }                                                    .admit(order, &|scope| scope.token())
+//!                                                      .run(async move |Json(order)| { … })
+//!                                              }
+//! ```
+
+use proc_macro2::{Delimiter, Group, Span, TokenStream};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::ext::IdentExt as _;
+use syn::spanned::Spanned as _;
+use syn::{Attribute, Expr};
+
+use crate::check::plan::Plan;
+use crate::expand::bounds::outliving;
+use crate::expand::facade::private;
+use crate::expand::parameters::{Opened, Parameters};
+use crate::expand::policy::policy;
+use crate::expand::{returns, scope};
+use crate::parse::attribute_args::AttributeArgs;
+use crate::parse::handler::{Handler, Parameter};
+use crate::parse::names;
+
+/// The whole item that replaces the user's function.
+pub(crate) fn expand(args: &AttributeArgs, plan: &Plan, handler: &Handler) -> TokenStream {
+    let private = private(args, Span::call_site());
+    let Handler {
+        attrs, vis, sig, ..
+    } = handler;
+    let name = &sig.ident;
+    let generics = outliving(&sig.generics);
+    let (type_parameters, _, bounds) = generics.split_for_impl();
+
+    let (debugging, attrs): (Vec<_>, Vec<_>) = attrs.iter().partition(|attr| is_debugging(attr));
+    let debugged = debugged(handler, &debugging);
+    let stays_async = !attrs.iter().all(|attr| is_inert(attr));
+    let parameters = Parameters::of(handler, plan, stays_async);
+    let head = parameters.head_declarations();
+    let last = parameters.last_declaration(args);
+    let policy = policy(args, name, &private);
+    let split = parameters.split(args);
+    let admit = admit(args, plan, &parameters);
+    let run = run(args, &parameters, handler);
+    let span = returns::span(&handler.sig);
+    let response = self::private(args, span);
+    let response = quote_spanned!(span=> #response::Response);
+    // Returning the runtime's future saves one around it. Another attribute macro may need the
+    // `async fn`.
+    let (asyncness, output, awaited) = if stays_async {
+        (Some(quote!(async)), response, Some(quote!(.await)))
+    } else {
+        // A recursive body needs its own future to be `Send`, and the compiler cannot infer that while
+        // it checks the body.
+        let send = calls_itself(handler).then(|| quote_spanned!(span=> + ::core::marker::Send));
+        let future = quote_spanned!(span=> impl ::core::future::Future<Output = #response> #send);
+        (None, future, None)
+    };
+    quote! {
+        #(#attrs)*
+        #vis #asyncness fn #name #type_parameters (#(#head,)* #last) -> #output #bounds {
+            static __IDEM_POLICY: #private::Policy = #policy;
+            #split
+            #admit #run #awaited
+        }
+        #debugged
+    }
+}
+
+fn calls_itself(handler: &Handler) -> bool {
+    let body = handler.body.clone().unwrap_or_default();
+    names::calls(body, &handler.sig.ident)
+}
+
+fn is_debugging(attr: &Attribute) -> bool {
+    let last = attr.path().segments.last();
+    last.is_some_and(|last| last.ident == "debug_handler")
+}
+
+/// A second function with the parameters as the user declared them, for a `#[debug_handler]` below the
+/// attribute. On the expanded handler it would report the wrapper of the last parameter.
+fn debugged(handler: &Handler, debugging: &[&Attribute]) -> Option<TokenStream> {
+    if debugging.is_empty() {
+        return None;
+    }
+    let name = format_ident!("__idem_debug_{}", handler.sig.ident.unraw());
+    let (type_parameters, _, bounds) = handler.sig.generics.split_for_impl();
+    let parameters = handler
+        .parameters
+        .iter()
+        .map(|Parameter { pat, ty, .. }| quote!(#pat: #ty));
+    Some(quote! {
+        #[allow(warnings)]
+        #(#debugging)*
+        async fn #name #type_parameters (#(#parameters),*) #bounds {}
+    })
+}
+
+/// Whether an attribute is certainly not a macro. A macro may need an `async fn`, as `#[instrument]`
+/// does.
+fn is_inert(attr: &Attribute) -> bool {
+    const INERT: [&str; 13] = [
+        "allow",
+        "cfg",
+        "clippy",
+        "cold",
+        "deny",
+        "deprecated",
+        "doc",
+        "expect",
+        "forbid",
+        "inline",
+        "must_use",
+        "rustfmt",
+        "warn",
+    ];
+    let first = attr.path().segments.first();
+    first.is_some_and(|first| INERT.iter().any(|name| first.ident == name))
+}
+
+/// `__IDEM_POLICY.admit(order).token()`, or `admit_on` with the user's runtime.
+fn admit(args: &AttributeArgs, plan: &Plan, parameters: &Parameters<'_>) -> TokenStream {
+    let body = parameters.deferred();
+    let scope = plan.parts.iter().map(|part| scope::part(part, parameters));
+    let Some(runtime) = &args.runtime else {
+        return quote!(__IDEM_POLICY.admit(#body) #(#scope)*);
+    };
+    let span = Span::call_site().located_at(runtime.span());
+    let (opened, runtime) = parameters.opened(runtime, &plan.runtime_names);
+    let runtime = match &runtime {
+        Opened::Reference(runtime) => runtime.clone(),
+        Opened::Value(
+            runtime @ (Expr::Path(_) | Expr::Field(_) | Expr::Index(_) | Expr::Unary(_)),
+        ) => scope::reference_to(runtime),
+        Opened::Value(runtime) => runtime.to_token_stream(),
+    };
+    let runtime = if opened.is_empty() {
+        quote!(|| #runtime)
+    } else {
+        quote!(|| { #opened #runtime })
+    };
+    // The compiler reports a wrong type of the runtime at the call, so the call has the span of the
+    // user's expression.
+    let admit = quote_spanned!(span=> __IDEM_POLICY.admit_on(#body, #runtime));
+    quote!(#admit #(#scope)*)
+}
+
+/// `.run(async move |Json(order)| { … })`
+///
+/// All of it has the span of the declared return type. The compiler then reports a future that is not
+/// `Send` and a type that is not a response there, and only once.
+fn run(args: &AttributeArgs, parameters: &Parameters<'_>, handler: &Handler) -> TokenStream {
+    let span = returns::span(&handler.sig);
+    let admitted = parameters.admitted();
+    let moved = parameters.moved();
+    let taken_apart = parameters.taken_apart();
+    let pin = returns::pin(&handler.sig, &private(args, span));
+    let body = &handler.body;
+    let block = |content| {
+        let mut block = Group::new(Delimiter::Brace, content);
+        block.set_span(span);
+        block
+    };
+    let body = if taken_apart.is_empty() && !handler.begins_with_an_item {
+        quote!(#pin #body)
+    } else {
+        // Before edition 2024 the end of a block drops its variables before the temporaries of its
+        // last expression, which may borrow from them. The arm of a `match` drops them in time.
+        let body = block(body.to_token_stream());
+        quote!(#taken_apart #pin match () { () => #body })
+    };
+    let block = block(quote!(#moved #body));
+    quote_spanned!(span=> .run(async move |#admitted| #block))
+}

@@ -1,0 +1,79 @@
+//! Writes the policy of the endpoint from the attribute's arguments.
+
+use proc_macro2::{Ident, TokenStream};
+use quote::{ToTokens as _, quote};
+
+use crate::parse::attribute_args::AttributeArgs;
+use crate::parse::fingerprint::Fingerprint;
+use crate::parse::statuses::{Status, Statuses};
+
+/// The `Policy` that the handler's static holds. An argument that is left out has its default in the
+/// runtime.
+pub(crate) fn policy(args: &AttributeArgs, name: &Ident, private: &TokenStream) -> TokenStream {
+    let name = name.to_string();
+    let name = format!("::{}", name.trim_start_matches("r#"));
+    let mut policy = quote! {
+        #private::Policy::new(::core::concat!(::core::module_path!(), #name))
+    };
+    let mut set = |call: TokenStream| policy.extend(call);
+    if let Some(millis) = args.ttl_millis.map(number) {
+        set(quote!(.ttl_millis(#millis)));
+    }
+    if args.required {
+        set(quote!(.required()));
+    }
+    if let Some(statuses) = &args.record {
+        let statuses = self::statuses(statuses, private);
+        set(quote!(.record(#statuses)));
+    }
+    if args.record_rejections {
+        set(quote!(.record_rejections()));
+    }
+    if let Some(millis) = args.wait_millis.map(number) {
+        set(quote!(.wait_millis(#millis)));
+    }
+    if args.hold_unknown {
+        set(quote!(.hold_unknown()));
+    }
+    if let Some(fingerprint) = &args.fingerprint {
+        let fingerprint = self::fingerprint(fingerprint, private);
+        set(quote!(.fingerprint(#fingerprint)));
+    }
+    policy
+}
+
+fn statuses(statuses: &Statuses, private: &TokenStream) -> TokenStream {
+    match statuses {
+        Statuses::All => quote!(#private::Statuses::ALL),
+        Statuses::These(statuses) => {
+            let each = statuses.iter().map(|status| match status {
+                Status::Class(class) => quote!(.class(#class)),
+                Status::Code(code) => quote!(.code(#code)),
+            });
+            quote!(#private::Statuses::NONE #(#each)*)
+        }
+    }
+}
+
+fn fingerprint(fingerprint: &Fingerprint, private: &TokenStream) -> TokenStream {
+    let mode = match fingerprint {
+        Fingerprint::Body => quote!(Body),
+        Fingerprint::Json => quote!(Json),
+        Fingerprint::Pointers(pointers) => quote!(JsonPointers(&[#(#pointers),*])),
+        Fingerprint::None => quote!(WithoutBody),
+    };
+    quote!(#private::FingerprintMode::#mode)
+}
+
+/// The number with separators, such as `86_400_000`.
+fn number(number: u64) -> TokenStream {
+    let digits = number.to_string();
+    let mut written = String::new();
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            written.push('_');
+        }
+        written.push(digit);
+    }
+    written.parse().unwrap_or_else(|_| number.to_token_stream())
+}

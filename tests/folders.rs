@@ -170,7 +170,7 @@ fn paths_of(tree: &UseTree, prefix: &mut Vec<String>, named: &mut Vec<Vec<String
         }
         UseTree::Name(name) => named.push([prefix.clone(), vec![name.ident.to_string()]].concat()),
         UseTree::Rename(name) => {
-            named.push([prefix.clone(), vec![name.ident.to_string()]].concat())
+            named.push([prefix.clone(), vec![name.ident.to_string()]].concat());
         }
         UseTree::Glob(_) => named.push(prefix.clone()),
     }

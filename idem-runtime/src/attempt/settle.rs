@@ -191,14 +191,11 @@ impl Settler {
             }
         }
         let message = match settlement {
-            Settlement::Complete { .. } => {
-                "a response could not be recorded before its ttl had passed; the key is free"
-            }
             Settlement::Release => {
-                "a key could not be released before its ttl had passed; the key is free"
+                "a key could not be released before its ttl had passed; the ttl has freed it"
             }
-            Settlement::Abandon => {
-                "an attempt could not be settled before its lease ended; its outcome is unknown"
+            Settlement::Complete { .. } | Settlement::Abandon => {
+                "an attempt could not be settled while that mattered; its outcome is unknown"
             }
         };
         tracing::error!(

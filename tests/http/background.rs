@@ -1,4 +1,4 @@
-//! What a handler keeps that runs on without its client: the span of its request.
+//! What runs on in the background stays in the span of its request.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,6 +8,8 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::Method;
 use axum::routing::post;
+use axum_idem::store::MemoryStore;
+use axum_idem::testing::{Fault, FaultStore, Operation};
 use axum_idem::{Idempotency, idempotent};
 use tower::ServiceExt;
 use tracing::{Event, Instrument, Subscriber};
@@ -23,23 +25,42 @@ async fn slow(State(runs): State<Runs>) -> String {
     run.to_string()
 }
 
-/// The names of the spans in which the handler says that it ends.
-#[derive(Clone, Default)]
-struct Spans(Arc<Mutex<Vec<String>>>);
+#[idempotent(scope = global)]
+async fn count(State(runs): State<Runs>) -> String {
+    runs.count().to_string()
+}
+
+/// The names of the spans of each event with this target.
+#[derive(Clone)]
+struct Spans {
+    target: &'static str,
+    names: Arc<Mutex<Vec<Vec<String>>>>,
+}
+
+impl Spans {
+    fn of(target: &'static str) -> Self {
+        let names = Arc::default();
+        Self { target, names }
+    }
+
+    fn take(&self) -> Vec<Vec<String>> {
+        std::mem::take(&mut *self.names.lock().expect("no panic"))
+    }
+}
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        if event.metadata().target() == "the handler" {
+        if event.metadata().target() == self.target {
             let scope = context.event_scope(event).into_iter().flatten();
-            let names = scope.map(|span| span.name().to_owned());
-            self.0.lock().expect("no panic").extend(names);
+            let names = scope.map(|span| span.name().to_owned()).collect();
+            self.names.lock().expect("no panic").push(names);
         }
     }
 }
 
 #[tokio::test]
 async fn a_run_that_lost_its_client_stays_in_the_span_of_its_request() {
-    let spans = Spans::default();
+    let spans = Spans::of("the handler");
     let subscriber = tracing_subscriber::registry().with(spans.clone());
     // For what this thread spawns too: a task of its own is not under `with_subscriber`.
     let _guard = tracing::subscriber::set_default(subscriber);
@@ -56,5 +77,26 @@ async fn a_run_that_lost_its_client_stays_in_the_span_of_its_request() {
     assert!(answer.await.is_err());
     runs.open(1);
     assert_eq!(idem.drain(Duration::from_secs(30)).await, 0);
-    assert_eq!(*spans.0.lock().expect("no panic"), ["the request"]);
+    assert_eq!(spans.take(), [["the request"]]);
+}
+
+#[tokio::test]
+async fn a_record_that_is_late_is_written_in_the_span_of_its_request() {
+    let spans = Spans::of("axum_idem");
+    let subscriber = tracing_subscriber::registry().with(spans.clone());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let store = FaultStore::new(MemoryStore::default());
+    store.script(Operation::Complete, [Fault::ErrBefore]);
+    let idem = Idempotency::builder().store(store).build();
+    let router = Router::new()
+        .route("/count", post(count))
+        .layer(idem.clone())
+        .with_state(Runs::default());
+    let request = request(Method::POST, "/count", [(KEY, "k")], "").map(Body::new);
+    let answer = router.oneshot(request);
+    let answer = answer.instrument(tracing::info_span!("the request"));
+    assert_eq!(answer.await.expect("it answers").status(), 200);
+    spans.take();
+    assert_eq!(idem.drain(Duration::from_secs(30)).await, 0);
+    assert_eq!(spans.take(), [["the request"]], "it is recorded");
 }

@@ -319,27 +319,45 @@ async fn a_refusal_contains_neither_key_nor_token() {
     }
 }
 
-/// To put anything into its extensions would cost as much as all the rest.
+/// An insertion into the extensions costs as much as everything else that the layer does.
 #[tokio::test]
 async fn a_request_without_a_key_passes_untouched() {
     let untouched = |request: Request<()>| async move {
         Ok::<_, Infallible>(request.extensions().is_empty().to_string())
     };
-    let dialect = Dialect::default().key_header("x-request-id");
     let service = ServiceBuilder::new()
-        .layer(Idempotency::builder().dialect(dialect).build())
+        .layer(Idempotency::in_memory())
         .service_fn(untouched);
-    for (header, is_untouched) in [
-        ("accept", "true"),
-        ("x-request-id", "false"),
-        (KEY, "false"),
-    ] {
+    for (header, is_untouched) in [("accept", "true"), (KEY, "false")] {
         let request = Request::post("/").header(header, "k").body(());
         let answer = service.clone().oneshot(request.expect("a request")).await;
         let body = answer.expect("it answers").into_body();
         let body = axum::body::to_bytes(body, 10).await.expect("short");
         assert_eq!(body, is_untouched, "{header}");
     }
+}
+
+/// The layer cannot see the key, and the handler learns from it which header to look at.
+#[tokio::test]
+async fn a_key_in_a_header_of_the_services_own_that_is_set_below_the_layer_is_found() {
+    let runs = Runs::default();
+    let dialect = Dialect::default().key_header("x-request-id");
+    let router = router(&runs)
+        .layer(map_request(
+            |mut request: axum::extract::Request| async move {
+                let key = axum::http::HeaderValue::from_static("k");
+                request.headers_mut().insert("x-request-id", key);
+                request
+            },
+        ))
+        .layer(Idempotency::builder().dialect(dialect).build());
+    let server = Server::start(router).await;
+    for is_replay in [false, true] {
+        let unkeyed = request(Method::POST, "/count", [("authorization", "a")], "");
+        let answer = server.send(unkeyed).await;
+        assert_eq!((answer.text(), answer.is_replay()), ("1", is_replay));
+    }
+    assert_eq!(runs.started(), 1);
 }
 
 #[derive(Clone)]

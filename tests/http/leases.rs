@@ -8,7 +8,7 @@ use axum::extract::{FromRequest, Request, State};
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum_idem::store::{Entry, MemoryStore, Store};
-use axum_idem::testing::Fault::{self, ErrAfter, ErrBefore, Hang};
+use axum_idem::testing::Fault::{self, DelayReply, ErrAfter, ErrBefore, Hang};
 use axum_idem::testing::{FaultStore, Operation};
 use axum_idem::{Idempotency, Scope, idempotent};
 use futures_util::FutureExt;
@@ -40,6 +40,12 @@ async fn extracted(State(runs): State<Runs>, _: Slow) -> String {
     runs.started().to_string()
 }
 
+/// Ends at its first poll.
+#[idempotent(scope = global)]
+async fn at_once(State(runs): State<Runs>) -> String {
+    runs.count().to_string()
+}
+
 struct Setup {
     router: Router,
     runs: Runs,
@@ -48,12 +54,18 @@ struct Setup {
 }
 
 fn start(renewals: impl IntoIterator<Item = Fault>) -> Setup {
+    start_waiting(renewals, LEASE)
+}
+
+/// A service that gives its store this long.
+fn start_waiting(renewals: impl IntoIterator<Item = Fault>, store_timeout: Duration) -> Setup {
     let (runs, store) = (Runs::default(), FaultStore::new(MemoryStore::default()));
     store.script(Operation::Renew, renewals);
     let idem = Idempotency::builder().store(store.clone());
-    let idem = idem.lease(LEASE).store_timeout(LEASE).build();
+    let idem = idem.lease(LEASE).store_timeout(store_timeout).build();
     let router = Router::new()
         .route("/slow", post(slow))
+        .route("/at-once", post(at_once))
         .route("/extracted", post(extracted))
         .layer(idem.clone())
         .with_state(runs.clone());
@@ -75,6 +87,12 @@ impl Setup {
         let entry = self.store.behind().look_up(id).await;
         matches!(entry, Ok(Some(Entry::InFlight { .. })))
     }
+}
+
+/// The response, when its handler does not wait at the gate.
+async fn soon(response: impl Future<Output = Answer>) -> Answer {
+    let response = tokio::time::timeout(10 * LEASE, response).await;
+    response.expect("no handler waits at the gate")
 }
 
 /// A stream of buffered requests, for instance, polls none of them while it works on one.
@@ -137,4 +155,101 @@ async fn a_renewal_that_fails_ends_nothing() {
         assert_eq!(first.await.text(), "1");
         assert!(setup.post("/slow").await.is_replay());
     }
+}
+
+/// The reply that grants a claim arrives after its lease has lapsed, and another request has taken over.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_granted_too_late_does_not_run_beside_the_next_attempt() {
+    let setup = start_waiting([], 10 * LEASE);
+    setup
+        .store
+        .script(Operation::Claim, [DelayReply(LEASE + LEASE / 3)]);
+    let mut first = pin!(setup.post("/slow"));
+    let ended = tokio::time::timeout(LEASE + LEASE / 6, first.as_mut()).await;
+    assert!(ended.is_err(), "it waits for the store");
+    let mut second = pin!(setup.post("/slow"));
+    assert!(
+        tokio::time::timeout(LEASE / 12, second.as_mut())
+            .await
+            .is_err()
+    );
+    assert_eq!(setup.runs.started(), 1, "the second takes over");
+    let refused = soon(first).await;
+    assert_eq!(refused.code(), "idempotency_key_in_flight");
+    setup.runs.open(1);
+    assert_eq!(second.await.text(), "1");
+    assert!(setup.post("/slow").await.is_replay());
+    assert_eq!(setup.runs.started(), 1);
+}
+
+/// The claim is under way while nobody polls its request.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_nobody_polls_does_not_run_beside_the_next_attempt() {
+    let setup = start([]);
+    let mut first = pin!(setup.post("/slow"));
+    while !setup.is_held().await {
+        assert!(first.as_mut().now_or_never().is_none());
+    }
+    assert_eq!(setup.runs.started(), 0, "its reply is under way");
+    tokio::time::sleep(LEASE).await;
+    let mut second = pin!(setup.post("/slow"));
+    while setup.runs.started() == 0 {
+        assert!(second.as_mut().now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    let refused = soon(first).await;
+    assert_eq!(refused.code(), "idempotency_key_in_flight");
+    setup.runs.open(1);
+    assert_eq!(second.await.text(), "1");
+    assert_eq!(setup.runs.started(), 1);
+}
+
+/// Nobody has taken over.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_granted_too_late_is_renewed_and_runs() {
+    let setup = start_waiting([], 10 * LEASE);
+    setup
+        .store
+        .script(Operation::Claim, [DelayReply(2 * LEASE)]);
+    let mut first = pin!(setup.post("/slow"));
+    let ended = tokio::time::timeout(2 * LEASE + LEASE / 6, first.as_mut()).await;
+    assert!(ended.is_err() && setup.is_held().await);
+    assert_eq!(setup.runs.started(), 1);
+    setup.runs.open(1);
+    assert_eq!(first.await.text(), "1");
+    assert!(setup.post("/slow").await.is_replay());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_granted_too_late_and_cannot_be_renewed_is_given_back() {
+    let setup = start_waiting([ErrBefore], 10 * LEASE);
+    setup
+        .store
+        .script(Operation::Claim, [DelayReply(2 * LEASE)]);
+    let refused = soon(setup.post("/slow")).await;
+    assert_eq!(refused.code(), "idempotency_store_unavailable");
+    assert_eq!(setup.idem.drain(Duration::MAX).await, 0);
+    let id = setup.idem.record_id(&Scope::new(), "k");
+    let entry = setup.store.behind().look_up(id).await;
+    assert!(matches!(entry, Ok(None)), "{entry:?}");
+    assert_eq!(setup.runs.started(), 0);
+}
+
+/// Its handler has ended at the first poll, so nothing has renewed the lease before.
+#[tokio::test(start_paused = true)]
+async fn a_response_that_nobody_polls_keeps_its_lease_until_it_is_recorded() {
+    // With a store timeout shorter than the lease, no late record protects it.
+    let setup = start_waiting([], LEASE / 6);
+    let mut first = pin!(setup.post("/at-once"));
+    while setup.store.calls(Operation::Complete) == 0 {
+        assert!(first.as_mut().now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(5 * LEASE).await;
+    let retry = setup.post("/at-once").await;
+    assert_eq!(retry.code(), "idempotency_key_in_flight");
+    assert_eq!(first.await.text(), "1");
+    assert_eq!(setup.idem.drain(Duration::MAX).await, 0);
+    assert!(setup.post("/at-once").await.is_replay());
+    assert_eq!(setup.runs.started(), 1);
 }

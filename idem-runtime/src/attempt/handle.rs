@@ -89,6 +89,10 @@ impl Attempt {
     /// label. A corrected request under a key that was released derives new keys. A request without
     /// a key derives keys of its own, because nobody can retry it.
     ///
+    /// The endpoint's `fingerprint` decides which requests differ. Under `fingerprint = none` a corrected
+    /// body derives the same keys, and so does a change outside the members that
+    /// `fingerprint = json("/…")` names.
+    ///
     /// The other service must not remember a derived key for longer than the `ttl` of the endpoint.
     /// After the `ttl`, an equal request under the same key is a new operation. It derives the same
     /// keys, and a service that remembers them returns its old response.

@@ -37,6 +37,7 @@ pub(crate) fn look_for(
         owner,
         sent,
         sent_at: now,
+        failed_at: now,
         give_up_at: deadline::after(now, remembered_for),
         backoff: Backoff::new(),
     });
@@ -79,24 +80,44 @@ async fn work(mut worker: Worker) {
         .settings()
         .lease
         .saturating_add(idem.settings().store_timeout);
-    let mut failed_at = None;
+    let mut outage: Option<Outage> = None;
     let mut backoff = Backoff::new();
-    while let Some(orphan) = idem.orphans().next().await {
+    while let Some(mut orphan) = idem.orphans().next().await {
         match give_back(idem, &orphan).await {
             Err(_) => {
-                failed_at = Some(Instant::now());
-                if Instant::now() < orphan.give_up_at {
+                let now = Instant::now();
+                let began = match &outage {
+                    Some(outage) if !outage.is_over => outage.began,
+                    _ => now,
+                };
+                outage = Some(Outage {
+                    began,
+                    failed_at: now,
+                    is_over: false,
+                });
+                if now < orphan.give_up_at {
                     idem.orphans().look_again(orphan);
                 }
                 tokio::time::sleep(backoff.pause()).await;
             }
-            Ok(given_back) => {
+            Ok(found) => {
                 backoff = Backoff::new();
-                // What the store was sent before it failed may arrive after it has recovered.
-                let since = failed_at.map_or(orphan.sent_at, |at| orphan.sent_at.max(at));
-                let until = deadline::after(since, window).min(orphan.give_up_at);
-                let is_over = given_back && orphan.sent == 1 || Instant::now() >= until;
-                if !is_over {
+                if let Some(outage) = &mut outage {
+                    outage.is_over = true;
+                    // The store may still execute calls that were sent before it failed. A later
+                    // outage cannot delay this claim, which has arrived by then or never will.
+                    if outage.began < deadline::after(orphan.sent_at, window) {
+                        orphan.failed_at = orphan.failed_at.max(outage.failed_at);
+                    }
+                }
+                let until = deadline::after(orphan.failed_at, window).min(orphan.give_up_at);
+                let is_settled = match found {
+                    Found::GivenBack => orphan.sent == 1,
+                    // Every try that arrives in time meets the record.
+                    Found::Recorded(expires_in) => expires_in >= window,
+                    Found::Nothing => false,
+                };
+                if !is_settled && Instant::now() < until {
                     idem.orphans().look_again(orphan);
                 }
             }
@@ -105,17 +126,36 @@ async fn work(mut worker: Worker) {
     worker.has_ended = true;
 }
 
+/// Failures of the store without a success between them.
+struct Outage {
+    began: Instant,
+    /// When the store failed last.
+    failed_at: Instant,
+    is_over: bool,
+}
+
+/// What the store holds under the id of a claim.
+enum Found {
+    /// The claim, which is given back now.
+    GivenBack,
+    /// A record, which expires after this time.
+    Recorded(Duration),
+    /// Neither.
+    Nothing,
+}
+
 /// Gives one claim back, if the store has it by now.
 ///
 /// No claim is sent for that, since it could be granted and get lost as well. The fence is looked up,
 /// and together with the owner it settles this claim or none.
-async fn give_back(idem: &Idempotency, orphan: &Orphan) -> Result<bool, StoreError> {
+async fn give_back(idem: &Idempotency, orphan: &Orphan) -> Result<Found, StoreError> {
     let id = orphan.id;
     let (fence, attempt) = match idem.in_time(idem.store().look_up(id)).await {
         Ok(Some(
             Entry::InFlight { fence, attempt, .. } | Entry::Unknown { fence, attempt, .. },
         )) => (fence, attempt),
-        Ok(_) | Err(StoreError::Undecodable(_)) => return Ok(false),
+        Ok(Some(Entry::Recorded { expires_in, .. })) => return Ok(Found::Recorded(expires_in)),
+        Ok(_) | Err(StoreError::Undecodable(_)) => return Ok(Found::Nothing),
         Err(error) => return Err(error),
     };
     let owner = orphan.owner;
@@ -130,9 +170,99 @@ async fn give_back(idem: &Idempotency, orphan: &Orphan) -> Result<bool, StoreErr
         None => Settlement::give_back(attempt),
     };
     let settled = idem.in_time(settlement.apply(idem, holder)).await?;
-    let is_done = settled == Settled::Done;
-    if is_done && late.is_some() {
+    if settled != Settled::Done {
+        return Ok(Found::Nothing);
+    }
+    if late.is_some() {
         idem.unwritten().take(&id, attempt);
     }
-    Ok(is_done)
+    Ok(Found::GivenBack)
+}
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+    use crate::request::fingerprint::Fingerprint;
+    use crate::store::{Claim, Claimed, MemoryStore, Record};
+    use crate::testing::Fault::{DelayReply, ErrBefore};
+    use crate::testing::{FaultStore, Operation};
+
+    const LEASE: Duration = Duration::from_secs(30);
+    const WINDOW: Duration = Duration::from_secs(35);
+    const HOUR: Duration = Duration::from_secs(3600);
+    const ID: RecordId = RecordId::from_bytes([1; 32]);
+
+    fn start() -> (FaultStore<MemoryStore>, Idempotency) {
+        let store = FaultStore::new(MemoryStore::default());
+        let idem = Idempotency::builder().store(store.clone()).lease(LEASE);
+        let idem = idem.store_timeout(WINDOW.saturating_sub(LEASE)).build();
+        (store, idem)
+    }
+
+    /// Looks for a claim that never arrives. Returns how long that takes.
+    async fn look(idem: &Idempotency) -> Duration {
+        let begun = Instant::now();
+        look_for(idem, ID, Owner::unique(), HOUR, 2, &Handle::current());
+        assert_eq!(idem.drain(Duration::MAX).await, 0);
+        begun.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_up_that_fails_now_and_then_does_not_prolong_the_search_for_ever() {
+        let (store, idem) = start();
+        // One of eight look-ups fails.
+        let mostly_well = [DelayReply(Duration::ZERO); 7]
+            .into_iter()
+            .chain([ErrBefore]);
+        store.script(
+            Operation::LookUp,
+            std::iter::repeat_n(mostly_well, 1_000).flatten(),
+        );
+        let took = look(&idem).await;
+        assert!(took >= WINDOW && took < 3 * WINDOW, "{took:?}");
+    }
+
+    /// The store may execute a claim after an outage that it received before the outage.
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_is_looked_for_until_a_window_after_an_outage() {
+        let (store, idem) = start();
+        store.script(Operation::LookUp, [ErrBefore; 100]);
+        let begun = Instant::now();
+        look_for(&idem, ID, Owner::unique(), HOUR, 2, &Handle::current());
+        while store.calls(Operation::LookUp) < 101 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let outage = begun.elapsed();
+        assert!(outage > WINDOW, "{outage:?}");
+        assert_eq!(idem.drain(Duration::MAX).await, 0);
+        let left = begun.elapsed().saturating_sub(outage);
+        assert!(left + Duration::from_secs(3) > WINDOW, "{left:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_that_outlives_the_window_ends_the_search() {
+        for (ttl, ends_at_once) in [(HOUR, true), (LEASE, false)] {
+            let (store, idem) = start();
+            let fingerprint = Fingerprint::from_bytes([7; 32]);
+            let claim = Claim::new(ID, fingerprint, LEASE, HOUR);
+            let owner = claim.owner;
+            let Ok(Claimed::Fresh { fence, .. }) = idem.store().claim(claim).await else {
+                panic!("nobody else claims it");
+            };
+            let holder = Holder {
+                id: ID,
+                owner,
+                fence,
+            };
+            let record = Record::not_kept(fingerprint, StatusCode::CREATED);
+            let recorded = idem.store().complete(holder, record, ttl).await;
+            assert!(matches!(recorded, Ok(Settled::Done)));
+            look(&idem).await;
+            let looks = store.calls(Operation::LookUp);
+            assert_eq!(looks == 1, ends_at_once, "{looks} look-ups");
+        }
+    }
 }

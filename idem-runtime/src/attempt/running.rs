@@ -295,9 +295,10 @@ impl Work {
     /// Settles while nobody waits for it.
     fn settle_unattended(&mut self, settlement: Settlement) {
         if let Err(pending) = self.settle(settlement)
-            && let Some(background) = self.background()
+            && let Some(Background { runtime, span }) = self.background()
         {
-            self.idem.attempts().spawn_on(pending, &background.runtime);
+            let pending = pending.instrument(span);
+            self.idem.attempts().spawn_on(pending, &runtime);
         }
     }
 
@@ -306,7 +307,8 @@ impl Work {
     fn settle(&mut self, settlement: Settlement) -> Result<FirstTry, BoxFuture<FirstTry>> {
         let reply = settlement.apply(&self.idem, self.holder);
         match reply.try_now() {
-            Ok(Ok(Settled::Done)) => {
+            // A straggler of the claim needs the settler, which looks for it after a release.
+            Ok(Ok(Settled::Done)) if !self.has_stragglers => {
                 settle::report(
                     self.policy.endpoint,
                     self.holder,
@@ -315,7 +317,7 @@ impl Work {
                 );
                 Ok(FirstTry::Over)
             }
-            Ok(Ok(Settled::Lost)) => Ok(self.settler().conclude(&settlement, Settled::Lost, None)),
+            Ok(Ok(settled)) => Ok(self.settler().conclude(&settlement, settled, None)),
             Ok(Err(error)) => Ok(self.settler().try_again(settlement, None, &error)),
             Err(reply) => Err(Box::pin(self.settler().settle(settlement, reply))),
         }
@@ -385,5 +387,49 @@ impl Drop for Running {
                 runtime.spawn(async { drop(running.await) }.instrument(span));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::request::record_id::RecordId;
+    use crate::store::{Claim, Claimed};
+
+    static POLICY: Policy = Policy::new("test");
+
+    /// `MemoryStore` confirms the release at once, and another try at the claim is still under way.
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_that_arrives_behind_a_release_confirmed_at_once_is_given_back() {
+        let idem = Idempotency::in_memory();
+        let fingerprint = Fingerprint::from_bytes([7; 32]);
+        let id = RecordId::from_bytes([1; 32]);
+        let lease = idem.settings().lease;
+        let claim = Claim::new(id, fingerprint, lease, Duration::from_secs(3600));
+        let owner = claim.owner;
+        let Ok(Claimed::Fresh { fence, attempt }) = idem.store().claim(claim.clone()).await else {
+            panic!("nobody else claims it");
+        };
+        let won = Won {
+            policy: &POLICY,
+            idem: idem.clone(),
+            holder: Holder { id, owner, fence },
+            fingerprint,
+            number: attempt,
+            asked_at: Instant::now(),
+            has_stragglers: true,
+        };
+        Running::new(won, &mut Extensions::new())
+            .reject(Response::default())
+            .await;
+        let released = idem.store().look_up(id).await;
+        assert!(matches!(released, Ok(None)), "{released:?}");
+        let late = idem.store().claim(claim).await;
+        assert!(matches!(late, Ok(Claimed::Fresh { .. })), "{late:?}");
+        assert_eq!(idem.drain(Duration::MAX).await, 0);
+        let given_back = idem.store().look_up(id).await;
+        assert!(matches!(given_back, Ok(None)), "{given_back:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! Tells the store what became of an attempt, and tells it again when that fails.
 
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::attempt::background::Background;
 use crate::attempt::heartbeat::{Heartbeat, Leaseholder};
@@ -50,9 +51,10 @@ impl Settler {
             settlement
         } else {
             // The lease may lapse before the store replies, and a retry be granted the next attempt.
-            self.renew();
             self.hold(settlement, &mut held)
         };
+        // Even a lease that outlasts the store timeout may lapse, because nobody may poll this future.
+        self.renew(&settlement);
         match self.idem.in_time(reply).await {
             Ok(settled) => self.conclude(&settlement, settled, held),
             Err(error) => self.try_again(settlement, held, &error),
@@ -124,18 +126,18 @@ impl Settler {
 
     fn keep_trying_in_background(mut self, settlement: Settlement, mut held: Option<Held>) {
         let settlement = self.hold(settlement, &mut held);
-        if matches!(settlement, Settlement::Complete { .. }) {
-            self.renew();
-        }
-        if let Some(Background { runtime, .. }) = self.background.clone() {
+        self.renew(&settlement);
+        if let Some(Background { runtime, span }) = self.background.clone() {
             let attempts = self.idem.attempts().clone();
-            attempts.spawn_on(self.keep_trying(settlement, held), &runtime);
+            let trying = self.keep_trying(settlement, held).instrument(span);
+            attempts.spawn_on(trying, &runtime);
         }
     }
 
-    /// Renews the lease, so that no other process takes over while the record is late.
-    fn renew(&mut self) {
-        if let Some(background) = &self.background {
+    /// Renews the lease until the store has the record, so that no other process takes over. A key that is
+    /// to be released needs no lease.
+    fn renew(&mut self, settlement: &Settlement) {
+        if let (Settlement::Complete { .. }, Some(background)) = (settlement, &self.background) {
             self.heartbeat.arm(background, || Leaseholder {
                 endpoint: self.endpoint,
                 idem: self.idem.clone(),
@@ -188,20 +190,29 @@ impl Settler {
                 return;
             }
         }
+        let message = match settlement {
+            Settlement::Release => {
+                "a key could not be released before its ttl had passed; the ttl has freed it"
+            }
+            Settlement::Complete { .. } | Settlement::Abandon => {
+                "an attempt could not be settled while that mattered; its outcome is unknown"
+            }
+        };
         tracing::error!(
             target: crate::trace::TARGET,
             endpoint = self.endpoint,
             record = %self.holder.id.short(),
             outcome = %settlement.outcome(),
-            "an attempt could not be settled while that mattered; its outcome is unknown"
+            "{message}"
         );
     }
 }
 
-/// Settles a claim that this process was granted although it holds the response of the attempt before,
-/// with the record of that response.
+/// Settles a claim that this process was granted although it holds the response of an earlier attempt,
+/// with the record of that response. `attempt` is the number of the granted attempt.
 pub(crate) fn settle_with(
     late: Late,
+    attempt: u32,
     endpoint: &'static str,
     idem: &Idempotency,
     holder: Holder,
@@ -211,7 +222,7 @@ pub(crate) fn settle_with(
         endpoint,
         idem: idem.clone(),
         holder,
-        attempt: late.attempt.saturating_add(1),
+        attempt,
         heartbeat: Heartbeat::new(asked_at, idem.settings().lease),
         expires_at: late.expires_at,
         has_stragglers: false,

@@ -14,7 +14,7 @@ use crate::service::backoff::jittered;
 use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
 use crate::settings::policy::{InFlight, Policy};
-use crate::store::{Claim, Claimed, Holder, Owner, StoreError, StoreFuture};
+use crate::store::{Claim, Claimed, Holder, Owner, Settled, StoreError, StoreFuture};
 
 /// Tries at one claim, as long as the store errs in ways that pass.
 const TRIES: u32 = 3;
@@ -33,6 +33,17 @@ pub(crate) struct ClaimReply {
     pub(crate) asked_at: Instant,
     /// Whether a try at the claim was given up, which may still arrive.
     pub(crate) has_stragglers: bool,
+}
+
+impl ClaimReply {
+    /// Whether this request gets its own claim or a record. Then the attempt deals with stragglers, or the
+    /// record keeps them from being granted.
+    const fn runs_or_replays(&self) -> bool {
+        matches!(
+            self.decision,
+            Decision::Run { .. } | Decision::Replay(_) | Decision::ReplayUnwritten(_)
+        )
+    }
 }
 
 /// Asks the store for one request's claim.
@@ -99,16 +110,18 @@ impl StoreClaim {
 
     /// Awaits the store, and a first request that still runs where the endpoint says so.
     ///
-    /// Dropped while the store is asked, it gives back in the background what it may have claimed;
-    /// dropped while it waits, it changes nothing.
+    /// Dropped while the store is asked, it gives back in the background what it may have claimed.
+    /// Dropped while it waits, it does so only when a try at the claim was given up before.
     pub(crate) async fn wait(
         self,
         idem: &Idempotency,
         asked: Box<PendingReply>,
     ) -> Result<ClaimReply, StoreError> {
         let PendingReply { answer, mut at } = *asked;
-        let mut has_stragglers = false;
-        let mut claimed = answer_to(&self.claim, idem, answer, &mut has_stragglers).await;
+        let mut stragglers = None;
+        let mut claimed = self
+            .reply_in_time(idem, answer, &mut at, &mut stragglers)
+            .await;
         let mut look_again = FIRST_LOOK;
         loop {
             let (give_up_at, lease_left, changed) = match (self.give_up_at, claimed) {
@@ -126,11 +139,14 @@ impl StoreClaim {
                     (give_up_at, lease_left, changed)
                 }
                 (_, claimed) => {
-                    let verdict = self.conclude(idem, claimed, at)?;
-                    return Ok(ClaimReply {
-                        has_stragglers,
-                        ..verdict
-                    });
+                    let mut reply = self.conclude(idem, claimed, at)?;
+                    reply.has_stragglers = stragglers.is_some();
+                    if reply.runs_or_replays()
+                        && let Some(stragglers) = &mut stragglers
+                    {
+                        stragglers.disarm();
+                    }
+                    return Ok(reply);
                 }
             };
             let until = give_up_at.min(deadline::after(at, lease_left));
@@ -143,8 +159,77 @@ impl StoreClaim {
             }
             at = Instant::now();
             let again = idem.store().claim(self.claim.clone());
-            claimed = answer_to(&self.claim, idem, again, &mut has_stragglers).await;
+            claimed = self
+                .reply_in_time(idem, again, &mut at, &mut stragglers)
+                .await;
         }
+    }
+
+    /// Awaits the reply to a claim that was sent at `asked_at`. Sends the claim again when its reply is
+    /// lost.
+    ///
+    /// Leaves a guard in `stragglers` when a try was given up, since that try may still be granted.
+    async fn reply_in_time(
+        &self,
+        idem: &Idempotency,
+        first: StoreFuture<Claimed>,
+        asked_at: &mut Instant,
+        stragglers: &mut Option<GiveBackOnDrop>,
+    ) -> Result<Claimed, StoreError> {
+        let pending = match first.try_now() {
+            Ok(reply) => return reply,
+            Err(pending) => pending,
+        };
+        let mut give_back = match stragglers.take() {
+            Some(mut earlier) => {
+                earlier.sent += 1;
+                earlier
+            }
+            None => GiveBackOnDrop::new(idem, &self.claim),
+        };
+        let mut claimed = reply_to(&self.claim, idem, pending, &mut give_back).await;
+        let mut renewals = 0;
+        // A retry may have been granted the next attempt once the lease has lapsed, so this one runs only
+        // when the store confirms that it still holds the claim.
+        while let Ok(Claimed::Fresh { fence, attempt }) = claimed
+            && self.has_lapsed(idem, attempt, *asked_at)
+        {
+            if renewals == TRIES {
+                claimed = Err(StoreError::TimedOut);
+                break;
+            }
+            renewals += 1;
+            *asked_at = Instant::now();
+            let Claim { id, owner, .. } = self.claim;
+            let renewal = idem
+                .store()
+                .renew(Holder { id, owner, fence }, self.claim.lease);
+            match idem.in_time(renewal).await {
+                Ok(Settled::Done) => {}
+                Ok(Settled::Lost) => {
+                    *asked_at = Instant::now();
+                    give_back.sent += 1;
+                    let again = idem.store().claim(self.claim.clone());
+                    claimed = reply_to(&self.claim, idem, again, &mut give_back).await;
+                }
+                Err(error) => claimed = Err(error),
+            }
+        }
+        if claimed.is_ok() {
+            if give_back.gave_up {
+                *stragglers = Some(give_back);
+            } else {
+                give_back.disarm();
+            }
+        }
+        claimed
+    }
+
+    /// Whether the lease of a granted claim has lapsed before its handler could begin. A record that this
+    /// process holds takes the place of a run, so the lease does not matter then.
+    fn has_lapsed(&self, idem: &Idempotency, attempt: u32, asked_at: Instant) -> bool {
+        Instant::now() >= deadline::after(asked_at, self.claim.lease)
+            && idem.unwritten().look_for(&self.claim.id, attempt).is_none()
     }
 
     /// A record that the store does not have yet comes before what the store says, unless that is a
@@ -188,7 +273,7 @@ impl StoreClaim {
         let late = idem.unwritten().take(&id, attempt)?;
         let decision = Decision::of_unwritten(late.record.clone(), self.claim.fingerprint);
         let holder = Holder { id, owner, fence };
-        settle::settle_with(late, self.endpoint, idem, holder, asked_at);
+        settle::settle_with(late, attempt, self.endpoint, idem, holder, asked_at);
         Some(decision)
     }
 
@@ -202,24 +287,19 @@ impl StoreClaim {
     }
 }
 
-/// One claim, asked again when its answer is lost.
+/// Awaits the reply to one claim, and sends the claim again when the reply is lost.
 ///
 /// All tries together take no longer than the service gives the store for one answer; each may use
 /// half of what is left, so that a try whose answer never comes leaves time for the next, which
 /// recognises its own claim.
-async fn answer_to(
+async fn reply_to(
     claim: &Claim,
     idem: &Idempotency,
     first: StoreFuture<Claimed>,
-    has_stragglers: &mut bool,
+    give_back: &mut GiveBackOnDrop,
 ) -> Result<Claimed, StoreError> {
-    let pending = match first.try_now() {
-        Ok(answer) => return answer,
-        Err(pending) => pending,
-    };
-    let mut give_back = GiveBackOnDrop::new(idem, claim);
     let deadline = deadline::after(Instant::now(), idem.settings().store_timeout);
-    let mut answer = half_until(deadline, pending).await;
+    let mut answer = half_until(deadline, first).await;
     for retry in 1..TRIES {
         if matches!(answer, Ok(_) | Err(StoreError::Undecodable(_))) {
             break;
@@ -227,11 +307,8 @@ async fn answer_to(
         tokio::time::sleep_until(deadline.min(Instant::now() + jittered(FIRST_BACKOFF * retry)))
             .await;
         give_back.sent += 1;
-        *has_stragglers = true;
+        give_back.gave_up = true;
         answer = half_until(deadline, idem.store().claim(claim.clone())).await;
-    }
-    if answer.is_ok() {
-        give_back.disarm();
     }
     answer
 }
@@ -253,6 +330,8 @@ struct GiveBackOnDrop {
     claim: Option<(Idempotency, Claim)>,
     /// How often it was sent.
     sent: u32,
+    /// Whether a try was given up, which may still arrive after a later try was answered.
+    gave_up: bool,
     runtime: Handle,
 }
 
@@ -261,6 +340,7 @@ impl GiveBackOnDrop {
         Self {
             claim: Some((idem.clone(), claim.clone())),
             sent: 1,
+            gave_up: false,
             runtime: Handle::current(),
         }
     }

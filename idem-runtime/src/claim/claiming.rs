@@ -177,6 +177,7 @@ impl Claiming {
                 tracing::error!(
                     target: crate::trace::TARGET,
                     endpoint = self.policy.endpoint,
+                    record = %identified.id.short(),
                     error = &error as &dyn std::error::Error,
                     fails_open = self.idem.fails_open(),
                     "the store could not answer a claim"

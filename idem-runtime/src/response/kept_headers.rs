@@ -5,7 +5,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 /// The headers that a replay may carry, with repeated ones in their order.
 ///
 /// Left out is what belongs to one connection (RFC 9110, section 7.6.1), one moment, or one exchange
-/// of credentials.
+/// of credentials. `Idempotency-Degraded` describes one response of one service, so a handler that
+/// passes on the response of another service does not record it either.
 #[derive(Clone, Copy)]
 pub(crate) struct KeptHeaders<'a> {
     headers: &'a HeaderMap,
@@ -63,6 +64,7 @@ fn is_never_kept(name: &HeaderName) -> bool {
             | "proxy-authorization"
             | "authentication-info"
             | "proxy-authentication-info"
+            | "idempotency-degraded"
     )
 }
 
@@ -87,6 +89,7 @@ mod tests {
             "proxy-authorization",
             "authentication-info",
             "proxy-authentication-info",
+            "idempotency-degraded",
             "set-cookie",
         ] {
             let name = HeaderName::from_static(name);

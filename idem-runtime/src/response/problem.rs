@@ -24,7 +24,7 @@ use crate::settings::dialect::Dialect;
 /// | `idempotency_key_in_flight` | 409, or the dialect's | the first request with the key still runs |
 /// | `idempotency_scope_missing` | 401 for `token`, 400 for `header(…)` | the request does not say whose key it is |
 /// | `idempotency_outcome_unknown` | 409 | the first request was cut off, and the endpoint says `on_unknown = hold` |
-/// | `idempotency_response_not_kept` | 409 | the work was done, but its answer was too long or endless |
+/// | `idempotency_response_not_kept` | 409 | the handler has run, but its response was not kept: its body was too long, endless, failed, had trailers or differed from its `Content-Length`, or 16 MiB of records already waited for the store |
 /// | `idempotency_store_unavailable` | 503 | the store did not answer |
 /// | `idempotency_capacity` | 503 | the store is full |
 /// | `idempotency_body_too_large` | 413 | the body is over axum's limit |

@@ -35,14 +35,17 @@ use crate::store::{Record, Store, StoreError, StoreFuture};
 /// ```
 ///
 /// Add the layer after the routes that it is to protect, since `Router::layer` does not apply to
-/// routes that are added later. A request with a key that reaches an annotated handler without any
-/// `Idempotency` is refused with 500 `idempotency_not_installed`, and the log says what to add. A
-/// request without a key runs.
+/// routes that are added later. A request with a key in the default header that reaches an annotated
+/// handler without any `Idempotency` is refused with 500 `idempotency_not_installed`, and the log says
+/// what to add. A request without a key runs.
 ///
-/// The layer has to see the key: middleware that sets the key header belongs above the layer. A key in
-/// the default header that is set below it is refused in the same way. A handler cannot recognize a
-/// key that is set below the layer in a header of the service's own choice
-/// ([`Dialect::key_header`]); such a request runs unprotected.
+/// Middleware that sets the key header belongs above the layer. With the default key header, a key that
+/// is set below the layer is refused in the same way. With a header of the service's own choice
+/// ([`Dialect::key_header`]), the handler finds a key that is set below the layer.
+///
+/// One case remains. A handler without any `Idempotency` knows only the default key header. On a route
+/// that is added after the layer, a key in a header of the service's own choice is not recognized, and
+/// the request runs unprotected.
 #[derive(Clone)]
 pub struct Idempotency {
     pub(super) inner: Arc<Inner>,
@@ -154,13 +157,15 @@ impl Idempotency {
         &self.inner.settings
     }
 
-    /// What a layer puts into the extensions of a request with these headers: nothing when there is
-    /// neither a key nor the default key header, which a handler without settings takes for one.
+    /// What a layer puts into the extensions of a request with these headers. Returns `None` only for a
+    /// request without a key when the key header is the default one.
+    ///
+    /// A handler without settings looks for a key in the default header alone. So it needs the settings to
+    /// recognize another key header, which middleware below the layer may set.
     pub(crate) fn for_request(&self, headers: &HeaderMap) -> Option<Self> {
-        let found_key = key::is_there(headers, self.inner.settings.dialect.key_header_name());
-        let is_of_interest = found_key
-            || !self.inner.settings.dialect.has_default_key_header()
-                && key::is_there(headers, &Dialect::DEFAULT_KEY_HEADER);
+        let dialect = &self.inner.settings.dialect;
+        let found_key = key::is_there(headers, dialect.key_header_name());
+        let is_of_interest = found_key || !dialect.has_default_key_header();
         is_of_interest.then(|| Self {
             found_key,
             ..self.for_any_request()

@@ -26,9 +26,9 @@ impl<S> Layer<S> for Idempotency {
 
 /// Middleware that makes an [`Idempotency`] known to the handlers below it.
 ///
-/// A request without a key passes untouched: its extensions stay as they are, for an insertion
-/// would cost as much as all the rest. What such a request can still be refused for is rendered
-/// here, on the way out.
+/// With the default key header, a request without a key passes untouched: its extensions stay as they
+/// are, because an insertion costs as much as everything else. The layer renders a refusal of such a
+/// request on its way out.
 #[derive(Clone, Debug)]
 pub struct IdempotencyService<S> {
     inner: S,

@@ -35,6 +35,8 @@ pub(crate) struct Orphan {
     pub(crate) sent: u32,
     /// When it was sent for the last time, or a moment later.
     pub(crate) sent_at: Instant,
+    /// When the store failed last in an outage that may delay the claim, or `sent_at`.
+    pub(crate) failed_at: Instant,
     /// Whatever arrived is forgotten from then on.
     pub(crate) give_up_at: Instant,
     pub(crate) backoff: Backoff,

@@ -52,7 +52,7 @@ pub enum OnStoreError {
     /// It is refused with 503 and `Retry-After`, and nothing runs.
     #[default]
     FailClosed,
-    /// It runs without protection: a retry may run again. The answer says so with
-    /// `Idempotency-Degraded: true`, and the log with a warning.
+    /// It runs without protection: a retry may run again. The response carries
+    /// `Idempotency-Degraded: true`, and the log contains an error with the id of the record.
     FailOpen,
 }

@@ -123,17 +123,25 @@ impl Unwritten {
         }
     }
 
+    /// Holds a record, and returns the serial of its entry and the record to write.
+    ///
+    /// The entry of a later attempt stays, because it is the newest response. Then the returned serial
+    /// has no entry.
     fn hold(&self, id: RecordId, late: Late) -> (u64, Record) {
         let mut table = self.lock();
         self.sweep(&mut table);
+        table.last_serial += 1;
+        let serial = table.last_serial;
+        let is_newer = |entry: &Entry| entry.attempt > late.attempt && entry.is_current();
+        if table.entries.get(&id).is_some_and(is_newer) {
+            return (serial, late.record);
+        }
         self.remove(&mut table, &id);
         let mut record = late.record;
         if table.bytes + record.as_bytes().len() > self.max_bytes {
             record = Record::not_kept(record.fingerprint(), record.status());
         }
         table.bytes += record.as_bytes().len();
-        table.last_serial += 1;
-        let serial = table.last_serial;
         let entry = Entry {
             serial,
             attempt: late.attempt,
@@ -182,6 +190,11 @@ impl Unwritten {
 impl Entry {
     fn is_replayed(&self) -> bool {
         self.overtaken_until.is_none() && self.is_there()
+    }
+
+    /// Whether the record is replayed, or will be when a `forget` under way fails.
+    fn is_current(&self) -> bool {
+        self.overtaken_until.is_none() && self.expires_at > Instant::now()
     }
 
     fn is_there(&self) -> bool {
@@ -369,6 +382,43 @@ mod tests {
         assert_eq!(unwritten.find(&ID), Some(record));
         drop(later);
         assert!(unwritten.is_empty());
+    }
+
+    /// An earlier attempt that ends late must not discard the response of a later one.
+    #[tokio::test(start_paused = true)]
+    async fn the_record_of_an_earlier_attempt_does_not_replace_that_of_a_later_one() {
+        let unwritten = &Arc::<Unwritten>::default();
+        let second = Late {
+            attempt: 2,
+            ..late("second")
+        };
+        let (held, record) = Held::new(unwritten, ID, second);
+        let (earlier, _) = Held::new(unwritten, ID, late("first"));
+        assert!(!earlier.is_there());
+        earlier.overtaken(Instant::now() + HOUR);
+        assert_eq!(unwritten.find(&ID).as_ref(), Some(&record));
+        // Nor while an operator tries to forget it.
+        let forgetting = unwritten.forget(&ID);
+        drop(Held::new(unwritten, ID, late("first")));
+        drop(forgetting);
+        assert_eq!(unwritten.find(&ID), Some(record));
+        assert!(held.is_there());
+        drop(held);
+        assert!(unwritten.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_overtaken_record_of_a_later_attempt_is_replaced() {
+        let unwritten = &Arc::<Unwritten>::default();
+        let second = Late {
+            attempt: 2,
+            ..late("second")
+        };
+        let until = Instant::now() + HOUR;
+        Held::new(unwritten, ID, second).0.overtaken(until);
+        let (held, record) = Held::new(unwritten, ID, late("first"));
+        assert!(held.is_there());
+        assert_eq!(unwritten.find(&ID), Some(record));
     }
 
     /// Only the attempt that comes next can be one that this process was granted unheard.

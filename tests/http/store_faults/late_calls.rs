@@ -1,8 +1,8 @@
 //! What was sent and given up, and arrives when it no longer should.
 
-use axum_idem::OnStoreError;
 use axum_idem::testing::Fault::Pause;
 use axum_idem::testing::Operation::{Abandon, Claim, Complete, Release, Renew};
+use axum_idem::{OnStoreError, Scope};
 
 use super::{LONG, SHORT, start_with};
 use crate::support::eventually;
@@ -30,6 +30,28 @@ async fn a_claim_that_arrives_behind_its_own_release_is_given_back() {
     setup.until_stored("it arrives", |it| it.is_some()).await;
     assert_eq!(setup.retry("/held-fail").await.text(), "2");
     assert_eq!(setup.runs.started(), 2);
+}
+
+/// The first try at the claim is under way while a later try is told that another request runs.
+#[tokio::test]
+async fn a_claim_that_arrives_behind_its_own_refusal_is_given_back() {
+    let setup = start_with(OnStoreError::FailClosed, LONG).await;
+    let (server, runs, store) = (setup.server, &setup.runs, &setup.store);
+    let first = tokio::spawn(async move { server.post("/slow", "k", "").await });
+    runs.until_started(1).await;
+    store.script(Claim, [Pause]);
+    let refused = server.post("/slow", "k", "").await;
+    assert_eq!(refused.code(), "idempotency_key_in_flight");
+    // The operator frees the key, and the claim arrives. Its lease is an hour, and nobody holds it.
+    let id = setup.idem.record_id(&Scope::new(), "k");
+    assert!(setup.idem.forget(id).await.expect("the store is there"));
+    store.resume();
+    setup.until_stored("it arrives", |it| it.is_some()).await;
+    setup
+        .until_stored("it is given back", |it| it.is_none())
+        .await;
+    runs.open(1);
+    assert_eq!(first.await.expect("no panic").text(), "1");
 }
 
 /// The first run is overtaken; whatever it sent meanwhile finds another's claim, or record.

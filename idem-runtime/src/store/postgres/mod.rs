@@ -221,12 +221,12 @@ impl Inner {
         bind: impl Fn(Query) -> Query,
         read: impl Fn(&[PgRow], Tries) -> Result<Option<T>, StoreError>,
     ) -> Result<T, StoreError> {
-        self.send_until(deadline, statement, bind, read, |_| true)
+        self.send_and_confirm(deadline, statement, bind, read, |_| true)
             .await
     }
 
-    /// The same. A result that `wrote` nothing is certain however long it took.
-    async fn send_until<T>(
+    /// The same. A result that `wrote` nothing needs no confirmation, however long it took.
+    async fn send_and_confirm<T>(
         &self,
         deadline: Instant,
         statement: &Arc<str>,
@@ -318,7 +318,8 @@ impl Inner {
         // Every other result is a read.
         let wrote = |claimed: &Claimed| matches!(claimed, Claimed::Fresh { .. });
         let (deadline, claim) = (self.deadline(), &self.statements.claim);
-        self.send_until(deadline, claim, bind, read, wrote).await
+        self.send_and_confirm(deadline, claim, bind, read, wrote)
+            .await
     }
 
     /// A transition of a claim's holder that may be repeated without a trace.

@@ -253,6 +253,31 @@ async fn crash(ends_with_a_claim: bool) {
     );
 }
 
+/// Under `hold`, a key whose release is lost stays unknown although no handler ran.
+#[tokio::test]
+async fn a_crash_takes_no_release_and_no_abandonment() {
+    let settings = ["synchronous_commit=off", "wal_writer_delay=10s"];
+    for releases in [true, false] {
+        let mut server = PostgresServer::with(&settings);
+        let store = connect(&server).await;
+        let holder = win(&store, claim("k")).await;
+        let settled = if releases {
+            store.release(holder).await
+        } else {
+            store.abandon(holder).await
+        };
+        assert_eq!(settled.expect("postgres is there"), Settled::Done);
+        server.kill();
+        server.start_again();
+        let claimed = connect(&server).await.claim(claim("k")).await;
+        let attempt = if releases { 1 } else { 2 };
+        assert!(
+            matches!(claimed, Ok(Claimed::Fresh { attempt: it, .. }) if it == attempt),
+            "{claimed:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_restart_between_two_requests_is_not_noticed() {
     let mut server = PostgresServer::start();

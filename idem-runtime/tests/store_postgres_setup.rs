@@ -15,6 +15,7 @@ use test_support::servers::asking::{HOUR, claim, record, replay, win};
 use test_support::servers::free_port;
 use test_support::servers::pgbouncer::PgBouncer;
 use test_support::servers::postgres::PostgresServer;
+use test_support::servers::wire::Wire;
 
 fn builder(url: impl Into<String>) -> PostgresStoreBuilder {
     let builder = PostgresStore::builder().url(url).no_sweeper();
@@ -246,6 +247,42 @@ async fn pgbouncer_in_either_mode_is_supported() {
         // Set for a session of the store, it would be set for every client of the pooler.
         assert_eq!(statement_timeout(&bouncer).await, "0");
     }
+}
+
+/// A server of the pooler that is left in a transaction is missing to every other client.
+#[tokio::test]
+async fn behind_a_pooler_a_statement_that_fails_leaves_no_transaction_open() {
+    let server = PostgresServer::start();
+    let bouncer = PgBouncer::in_front_of(&server, "transaction");
+    let store = builder(bouncer.url()).connect().await;
+    let store = store.expect("pgbouncer is there");
+    server.command("DROP FUNCTION idem_records_claim_v1");
+    store.claim(claim("k")).await.expect_err("it is gone");
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'";
+    assert_eq!(server.command(open), "0");
+}
+
+/// `Supavisor` starts its sessions with its own name, which has as many letters as the store's.
+#[tokio::test]
+async fn a_pooler_that_gives_its_own_name_is_detected() {
+    let server = PostgresServer::start();
+    let wire = Wire::to(server.socket_folder()).await;
+    wire.rename("axum-idem", "Supavisor");
+    let store = builder(wire.url()).max_connections(1).connect().await;
+    let store = store.expect("postgres is there");
+    win(&store, claim("k")).await;
+    let last = "SELECT query FROM pg_stat_activity WHERE application_name = 'Supavisor'";
+    assert_eq!(server.command(last), "COMMIT");
+}
+
+#[tokio::test]
+async fn a_schema_whose_name_would_end_the_function_is_refused() {
+    let server = PostgresServer::start();
+    server.command("CREATE SCHEMA \"a$$b\"");
+    server.command("ALTER ROLE desk SET search_path = \"a$$b\"");
+    let error = refusal(builder(server.url())).await;
+    assert!(matches!(error, StoreError::Unfit(_)), "{error:?}");
+    assert_says(&error, &["a$$b", "`$$`", "`schema`"]);
 }
 
 /// That of another client.

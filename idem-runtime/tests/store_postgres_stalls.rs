@@ -8,7 +8,7 @@ use idem_runtime::store::{Claim, Claimed, Entry, PostgresStore, Settled, Store, 
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgPool, Postgres, Transaction};
 
-use test_support::servers::asking::{FINGERPRINT, HOUR, claim, id, record, win};
+use test_support::servers::asking::{FINGERPRINT, HOUR, claim, complete, id, record, replay, win};
 use test_support::servers::eventually_async;
 use test_support::servers::postgres::PostgresServer;
 use test_support::servers::wire::Wire;
@@ -123,12 +123,13 @@ async fn a_stall_leaves_the_pool_of_the_service_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_whose_wait_for_a_standby_was_canceled_is_not_won() {
     let server = PostgresServer::start();
-    let store = connect(&server.url(), MAX, PATIENT).await;
+    let store = connect(&server.url(), MAX, Duration::from_secs(8)).await;
     server.set("synchronous_standby_names", "gone");
     let claiming = store.clone();
     let claiming = tokio::spawn(async move { claiming.claim(claim("k")).await });
+    // More than a quarter of the timeout.
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'
-        AND clock_timestamp() - query_start > interval '500 ms'";
+        AND clock_timestamp() - query_start > interval '2500 ms'";
     eventually_async("a wait for the standby", async || {
         (server.command(waits) == "1").then_some(())
     })
@@ -152,6 +153,40 @@ async fn a_claim_whose_wait_for_a_standby_was_canceled_is_not_won() {
         matches!(claimed, Ok(Claimed::Fresh { attempt: 1, .. })),
         "{claimed:?}"
     );
+}
+
+/// Claims take this much longer from now on, for stores that connect afterwards.
+fn slow_down(server: &PostgresServer, seconds: f32) {
+    server.command("ALTER FUNCTION idem_records_claim_v1 RENAME TO fast");
+    server.command(&format!(
+        "CREATE FUNCTION idem_records_claim_v1
+            (bytea, bytea, bytea, bigint, bigint, boolean, bigint)
+        RETURNS bytea LANGUAGE sql AS 'SELECT pg_sleep({seconds}); SELECT fast($1, $2, $3, $4, $5, $6, $7)'"
+    ));
+}
+
+/// As with a standby in another region: each commit is acknowledged, and takes more than 250 ms.
+#[tokio::test]
+async fn commits_that_are_always_slow_are_not_doubted() {
+    let server = PostgresServer::start();
+    connect(&server.url(), MAX, PATIENT).await;
+    slow_down(&server, 0.4);
+    let local = format!("{}&options=-csynchronous_commit=local", server.url());
+    let store = connect(&local, MAX, PATIENT).await;
+    server.set("synchronous_standby_names", "far_away");
+    win(&store, claim("k")).await;
+}
+
+/// A replay writes nothing, so no wait for a standby can have been canceled.
+#[tokio::test]
+async fn a_slow_replay_is_not_doubted() {
+    let server = PostgresServer::start();
+    let fast = connect(&server.url(), MAX, PATIENT).await;
+    complete(&fast, "k").await;
+    slow_down(&server, 1.0);
+    let store = connect(&server.url(), MAX, Duration::from_secs(3)).await;
+    server.set("synchronous_standby_names", "gone");
+    replay(&store, "k").await;
 }
 
 /// The row is there, as after a restart while the commit waited; that no standby has it, nobody sees.

@@ -178,3 +178,28 @@ async fn a_slot_that_moves_is_followed() {
     }
     replay(&store, "k").await;
 }
+
+/// A slot that moves is followed only with `ASKING`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_may_not_send_asking_is_told_when_the_store_connects() {
+    let nodes = cluster();
+    let allow = |asking| {
+        let rights = "+evalsha +eval +get +set +pttl +pexpire +del +time +info +cluster|slots \
+             +cluster|info";
+        for node in &nodes {
+            let mut command = vec![
+                "ACL", "SETUSER", "desk", "reset", "on", ">secret", "~idem:*",
+            ];
+            command.extend(rights.split_whitespace());
+            command.push(asking);
+            assert_eq!(node.command(&command), "OK");
+        }
+    };
+    let builder = || builder(&nodes).username("desk").password("secret");
+    allow("-asking");
+    let error = builder().connect().await.expect_err("it lacks a right");
+    assert!(matches!(error, StoreError::Unfit(_)), "{error:?}");
+    assert!(error.to_string().contains("refuses `ASKING`"), "{error}");
+    allow("+asking");
+    builder().connect().await.expect("it has every right");
+}

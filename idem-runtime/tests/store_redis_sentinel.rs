@@ -3,6 +3,8 @@
 
 use test_support::servers;
 
+use std::time::Duration;
+
 use idem_runtime::store::{Claimed, RedisStore, Store, StoreError};
 
 use servers::asking::{claim, complete, replay, win};
@@ -92,4 +94,42 @@ async fn a_replica_that_evicts_is_refused_before_it_is_promoted() {
     let builder = RedisStore::builder().sentinel("trades", [sentinel.url()]);
     let error = builder.connect().await.expect_err("its replica evicts");
     assert!(error.to_string().contains("allkeys-lru"), "{error}");
+}
+
+/// The old primary is cut off from its replica and from the Sentinel, and not from its clients.
+async fn is_left_for_the_new_primary(refuses_writes: bool) {
+    let (old, old_replica) = pair();
+    let (new, _new_replica) = pair();
+    let sentinel = Sentinel::watching(&old);
+    let store = RedisStore::builder()
+        .sentinel("trades", [sentinel.url()])
+        .min_replicas(1, Duration::from_millis(100))
+        .connect()
+        .await
+        .expect("the primary is there");
+    eventually_async("a claim that the replica has", async || {
+        store.claim(claim("before")).await.ok()
+    })
+    .await;
+    // It stays a primary, and its connections stay open.
+    old_replica.command(&["REPLICAOF", "NO", "ONE"]);
+    if refuses_writes {
+        old.command(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    }
+    sentinel.watch_instead(&new);
+    eventually_async("a claim at the new primary", async || {
+        let _ = store.claim(claim("after")).await;
+        (new.command(&["DBSIZE"]) != "0").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_whose_writes_no_replica_acknowledges_is_left_for_its_successor() {
+    is_left_for_the_new_primary(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_refuses_writes_without_replicas_is_left_for_its_successor() {
+    is_left_for_the_new_primary(true).await;
 }

@@ -220,6 +220,22 @@ impl Sentinel {
         signal(&self.child, "-STOP");
     }
 
+    /// Watches another primary from now on, as after a failover that the old one missed.
+    pub fn watch_instead(&self, primary: &RedisServer) {
+        let port = primary.port.to_string();
+        self.command(&["SENTINEL", "REMOVE", "trades"]);
+        self.command(&["SENTINEL", "MONITOR", "trades", "127.0.0.1", &port, "1"]);
+    }
+
+    fn command(&self, command: &[&str]) {
+        let output = Command::new("redis-cli")
+            .args(["-p", &self.port.to_string()])
+            .args(command)
+            .output()
+            .expect(HOW_TO_GET);
+        assert!(output.stdout.starts_with(b"OK"), "{output:?}");
+    }
+
     /// What it says about the primary it watches.
     pub fn says(&self, field: &str) -> String {
         let output = Command::new("redis-cli")

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -22,6 +22,8 @@ struct State {
     dark_to: AtomicUsize,
     made: AtomicUsize,
     lost: AtomicBool,
+    /// What the first bytes of a client say, and what the server is told in place of it.
+    renamed: Mutex<Option<[&'static str; 2]>>,
 }
 
 impl Wire {
@@ -45,6 +47,12 @@ impl Wire {
     pub fn url(&self) -> String {
         let port = self.port;
         format!("postgres://desk@127.0.0.1:{port}/postgres?sslmode=disable")
+    }
+
+    /// Starts sessions under another name of the same length, as a pooler with a name of its own does.
+    pub fn rename(&self, from: &'static str, to: &'static str) {
+        assert_eq!(from.len(), to.len(), "the message keeps its length");
+        *self.state.renamed.lock().expect("no panic") = Some([from, to]);
     }
 
     /// Loses the reply with this number, counted from now and from 1, and closes its connection.
@@ -71,7 +79,20 @@ impl State {
         let server = UnixStream::connect(socket).await?;
         let (mut from_client, mut to_client) = client.into_split();
         let (mut from_server, mut to_server) = server.into_split();
-        let requests = tokio::io::copy(&mut from_client, &mut to_server);
+        let requests = async {
+            let mut startup = vec![0; 65_536];
+            let length = from_client.read(&mut startup).await?;
+            startup.truncate(length);
+            if let Some([from, to]) = *self.renamed.lock().expect("no panic") {
+                let found = startup
+                    .windows(from.len())
+                    .position(|it| it == from.as_bytes());
+                let at = found.expect("the name is in the first message");
+                startup[at..at + to.len()].copy_from_slice(to.as_bytes());
+            }
+            to_server.write_all(&startup).await?;
+            tokio::io::copy(&mut from_client, &mut to_server).await
+        };
         let replies = async {
             let mut reply = vec![0; 65_536];
             loop {

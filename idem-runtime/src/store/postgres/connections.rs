@@ -31,7 +31,7 @@ const OUTAGE_PAUSE: Duration = Duration::from_millis(250);
 /// How long after a statement was cut off the server is first asked whether it still runs, and how
 /// often at least.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
-const LAST_LOOK: Duration = Duration::from_secs(30);
+const LAST_LOOK: Duration = Duration::from_secs(5);
 
 /// How long a statement that was cut off is waited for behind a pooler, which knows whether it runs
 /// and does not say so.

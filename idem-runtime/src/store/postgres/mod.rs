@@ -40,7 +40,8 @@ use crate::request::record_id::RecordId;
 /// How often a statement is sent while races or broken connections are in the way.
 const TRIES: usize = 12;
 
-/// A commit that took longer may have been waiting for a standby when the wait was canceled.
+/// A commit that took longer, and longer than a quarter of the store's timeout, may have been waiting for
+/// a standby when the wait was canceled. The share of the timeout is for standbys that are always slow.
 const QUICK_COMMIT: Duration = Duration::from_millis(250);
 
 /// Stores claims and records in PostgreSQL (12 or later), in a table of its own.
@@ -101,9 +102,13 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 /// With `synchronous_standby_names`, a transition returns when the standby has it. While the standby is
 /// gone, transitions time out, and the store never cancels their wait. An operator must not cancel it
 /// either: after `pg_cancel_backend` on a session that waits in `SyncRep`, the server reports the commit
-/// as done although no standby has it. The store doubts a commit that took longer than 250 ms, and sends
-/// it again, but it cannot detect a wait that was canceled sooner. Bring the standby back, or change
-/// `synchronous_standby_names`, and do not promote a standby that was gone meanwhile.
+/// as done although no standby has it. The store doubts a write that took longer than 250 ms and longer
+/// than a quarter of [`timeout`], and sends it again, but it cannot detect a wait that was canceled
+/// sooner. Bring the standby back, or change `synchronous_standby_names`, and do not promote a standby
+/// that was gone meanwhile.
+///
+/// A standby far away needs a longer [`timeout`]: more than four times what a commit takes. Otherwise
+/// the store doubts every write, and sends it again until the time is over.
 ///
 /// A record that was read is not checked in this way: a replay may return a record that no standby has,
 /// after a restart of a primary whose standby is gone.
@@ -216,6 +221,19 @@ impl Inner {
         bind: impl Fn(Query) -> Query,
         read: impl Fn(&[PgRow], Tries) -> Result<Option<T>, StoreError>,
     ) -> Result<T, StoreError> {
+        self.send_and_confirm(deadline, statement, bind, read, |_| true)
+            .await
+    }
+
+    /// The same. A result that `wrote` nothing needs no confirmation, however long it took.
+    async fn send_and_confirm<T>(
+        &self,
+        deadline: Instant,
+        statement: &Arc<str>,
+        bind: impl Fn(Query) -> Query,
+        read: impl Fn(&[PgRow], Tries) -> Result<Option<T>, StoreError>,
+        wrote: impl Fn(&T) -> bool,
+    ) -> Result<T, StoreError> {
         let mut last = StoreError::Unavailable("the race for a record did not end".into());
         let mut tries = Tries::First;
         for _ in 0..TRIES {
@@ -228,15 +246,17 @@ impl Inner {
             };
             let error = match rows {
                 Ok(rows) => {
-                    let is_unsure = asked_at.elapsed() > QUICK_COMMIT
-                        && self.waits_for_standbys(deadline, session).await?;
+                    let is_slow = asked_at.elapsed() > QUICK_COMMIT.max(self.timeout / 4);
+                    let result = read(&rows, tries);
+                    let may_wait = is_slow && matches!(&result, Ok(Some(result)) if wrote(result));
+                    let is_unsure = may_wait && self.waits_for_standbys(deadline, session).await?;
                     leased.keep();
                     if is_unsure {
                         tries = Tries::Repeated;
                         last = StoreError::TimedOut;
                         continue;
                     }
-                    if let Some(result) = read(&rows, tries)? {
+                    if let Some(result) = result? {
                         return Ok(result);
                     }
                     continue;
@@ -295,7 +315,10 @@ impl Inner {
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
         let bind = |query| statements::claiming(query, &claim);
         let read = |rows: &[PgRow], _| row::claimed(only(rows)?);
-        self.send(self.deadline(), &self.statements.claim, bind, read)
+        // Every other result is a read.
+        let wrote = |claimed: &Claimed| matches!(claimed, Claimed::Fresh { .. });
+        let (deadline, claim) = (self.deadline(), &self.statements.claim);
+        self.send_and_confirm(deadline, claim, bind, read, wrote)
             .await
     }
 

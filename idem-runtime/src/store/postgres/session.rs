@@ -39,14 +39,16 @@ impl Session {
             Some(_) => options,
             None => options.application_name(APPLICATION),
         };
+        let name = unchanged(options.get_application_name().unwrap_or_default()).to_owned();
         let mut connection = options.connect().await?;
-        // A pooler sends the client's parameters as `SET` at most: only without one they are those
-        // of the server's own startup. What is set for a session is set for other clients too behind
-        // a pooler, and prepared statements get lost.
+        // A pooler starts its own sessions at the server: without the client's name, which it sends as
+        // `SET` at most, or with a name of its own. What is set for a session is set for other clients
+        // too behind a pooler, and prepared statements get lost.
         let hello = format!(
-            "SELECT pg_backend_pid(), CASE WHEN source = 'client' THEN
+            "SELECT pg_backend_pid(), CASE WHEN source = 'client' AND left(setting, {}) = '{name}' THEN
                  set_config('statement_timeout', '{}', false) END
              FROM pg_settings WHERE name = 'application_name'",
+            name.len(),
             whole_millis(statement_timeout)
         );
         let row = sqlx::raw_sql(AssertSqlSafe(hello))
@@ -76,9 +78,18 @@ impl Session {
     async fn run_in_transaction(&mut self, query: Query) -> Result<Vec<PgRow>, Error> {
         let mut transaction = self.begin(self.statement_timeout).await?;
         let query = query.persistent(false);
-        let rows = query.fetch_all(&mut *transaction).await?;
-        transaction.commit().await?;
-        Ok(rows)
+        match query.fetch_all(&mut *transaction).await {
+            Ok(rows) => {
+                transaction.commit().await?;
+                Ok(rows)
+            }
+            Err(error) => {
+                // Dropped, the transaction would end only when the connection is used again. Until then
+                // it would keep a server of the pooler. A connection that broke has none to end.
+                let _ = transaction.rollback().await;
+                Err(error)
+            }
+        }
     }
 
     /// Begins a transaction whose statements may each take up to `limit`.
@@ -92,6 +103,14 @@ impl Session {
     }
 }
 
+/// The start of an application name that the server keeps as it is, and that needs no escaping. The
+/// server cuts a name at 63 bytes, and replaces what is not ASCII.
+fn unchanged(name: &str) -> &str {
+    let is_kept = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'\'' && byte != b'\\';
+    let end = name.bytes().take(63).take_while(|byte| is_kept(*byte));
+    &name[..end.count()]
+}
+
 /// As PostgreSQL takes a timeout; 0 would be none at all.
 fn whole_millis(limit: Duration) -> i32 {
     i32::try_from(limit.as_millis()).unwrap_or(i32::MAX).max(1)
@@ -100,6 +119,14 @@ fn whole_millis(limit: Duration) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_an_application_name_only_what_the_server_keeps_is_compared() {
+        assert_eq!(unchanged("axum-idem"), "axum-idem");
+        assert_eq!(unchanged("desk's"), "desk");
+        assert_eq!(unchanged("größe"), "gr");
+        assert_eq!(unchanged(&"x".repeat(70)), "x".repeat(63));
+    }
 
     #[test]
     fn a_timeout_is_never_rounded_to_none() {

@@ -58,6 +58,17 @@ pub(super) async fn resolve(
             "no schema of the `search_path` exists; create one, or name one with `schema`",
         );
     };
+    let schema: String = schema;
+    if schema.contains("$$") {
+        // It would end the body of the function that claims.
+        return Err(StoreError::Unfit(
+            format!(
+                "the schema {schema:?} has `$$` in its name, which the store cannot use; name another \
+                 one with `schema`"
+            )
+            .into(),
+        ));
+    }
     Ok(Table {
         schema,
         name: name.table,

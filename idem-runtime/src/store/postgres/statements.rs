@@ -66,13 +66,13 @@ impl Statements {
                     AND expires_at > clock_timestamp()
                 RETURNING 1"
             )),
-            release: write(&format!("DELETE FROM {table} WHERE {HELD} RETURNING 1")),
+            release: durable_write(&format!("DELETE FROM {table} WHERE {HELD} RETURNING 1")),
             // A takeover increments `attempt`; a claim after a release starts at 1.
             was_taken_over: exists(&format!(
                 "{table} WHERE id = $1 AND fence <> $2 AND attempt > 1"
             )),
             // A claim that has read the clock before must not find a lapsed lease prolonged.
-            abandon: write(&format!(
+            abandon: durable_write(&format!(
                 "UPDATE {table} SET
                     leased_until = least(leased_until, clock_timestamp()),
                     expires_at = clock_timestamp() + {retention}

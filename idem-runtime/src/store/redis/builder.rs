@@ -173,11 +173,12 @@ impl RedisStoreBuilder {
         let connect_timeout = bounded(self.timeout.max(CONNECT_TIMEOUT));
         let lanes = self.replicas.map_or(1, |_| LANES_WITH_REPLICAS);
         let servers = Servers::connect(locator, connect_timeout, lanes).await?;
+        let is_cluster = matches!(self.topology, Topology::Cluster(_));
         let probes = servers.in_charge().into_iter().map(|(server, serves)| {
             let (prefix, waits) = (&self.prefix, self.replicas.is_some());
             async move {
                 let mut connection = server.connection().await?;
-                let probed = probe::probe(&mut connection, prefix, serves, waits);
+                let probed = probe::probe(&mut connection, prefix, serves, waits, is_cluster);
                 match tokio::time::timeout(connect_timeout, probed).await {
                     Ok(probed) => probed,
                     Err(_) => Err(Failure::TimedOut),

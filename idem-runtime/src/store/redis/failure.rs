@@ -8,8 +8,7 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 use crate::store::{DecodeError, StoreError};
 
 /// What the scripts call, and how scripts are sent.
-const NEEDED: &str =
-    "EVALSHA, EVAL, GET, SET, PTTL, PEXPIRE, DEL, TIME, INFO, and WAIT for replicas";
+const NEEDED: &str = "EVALSHA, EVAL, GET, SET, PTTL, PEXPIRE, DEL, TIME, INFO, WAIT for replicas, and ASKING on a cluster";
 
 /// Why a command got no reply. Cloned to every transition that waited for the same connection.
 #[derive(Clone, Debug)]

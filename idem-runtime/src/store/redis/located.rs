@@ -24,7 +24,11 @@ pub(super) struct Place {
 }
 
 impl Located {
-    pub(super) fn one(primary: Place, replicas: Vec<Place>) -> Self {
+    /// One primary for all slots. Sorts the replicas, because each Sentinel has an order of its own,
+    /// and another order is no change.
+    pub(super) fn one(primary: Place, mut replicas: Vec<Place>) -> Self {
+        replicas.sort();
+        replicas.dedup();
         let shard = Shard {
             first: 0,
             last: LAST_SLOT,
@@ -34,5 +38,22 @@ impl Located {
             shards: vec![shard],
             replicas,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_order_of_the_replicas_is_no_change() {
+        let place = |port| Place {
+            host: "10.0.0.1".to_owned(),
+            port,
+        };
+        let one = Located::one(place(1), vec![place(2), place(3)]);
+        let same = Located::one(place(1), vec![place(3), place(2), place(3)]);
+        assert_eq!(one, same);
+        assert_ne!(one, Located::one(place(1), vec![place(2)]));
     }
 }

@@ -85,7 +85,7 @@ use crate::settings::policy::OnUnknown;
 /// - *When the store connects*: every command and every script, on a key of its own below the prefix.
 ///   The error names the command that the server refuses. Needed are `EVALSHA`, `EVAL`, `GET`, `SET`,
 ///   `PTTL`, `PEXPIRE`, `DEL`, `TIME` and `INFO`, with `min_replicas` also `WAIT`, and on a cluster
-///   `CLUSTER|SLOTS` and `CLUSTER|INFO`.
+///   `CLUSTER|SLOTS`, `CLUSTER|INFO` and `ASKING`.
 /// - *When the store connects, and when other servers are in charge*: the policy of every replica that
 ///   Sentinel or the cluster names. At the start a replica that evicts is an error; later it is an
 ///   error in the log, and its keys get 503 once it is promoted.
@@ -93,7 +93,8 @@ use crate::settings::policy::OnUnknown;
 /// # Failover
 ///
 /// With Sentinels and on a cluster, the store asks who is in charge when a server refuses, breaks a
-/// connection, or does not respond for 250 ms. It asks all Sentinels, or up to eight nodes, at once,
+/// connection, does not respond for 250 ms, or has fewer replicas than
+/// [`min_replicas`](RedisStoreBuilder::min_replicas) asks for. It asks all Sentinels, or up to eight nodes, at once,
 /// and believes the one that knows the newest failover; one that hangs delays this by 100 ms. Once a
 /// replica is promoted, a transition is served within its timeout and another second.
 ///

@@ -19,6 +19,7 @@ pub(super) async fn probe(
     prefix: &str,
     serves: impl Fn(&str) -> bool,
     waits: bool,
+    is_cluster: bool,
 ) -> Result<(), Failure> {
     let number = getrandom::u64().unwrap_or_default();
     let mut keys = (0..KEYS).map(|n| format!("{prefix}probe:{number:x}:{n}"));
@@ -39,6 +40,9 @@ pub(super) async fn probe(
     ];
     if waits {
         all.push(command("WAIT", &["0", "1"]));
+    }
+    if is_cluster {
+        all.push(command("ASKING", &[]));
     }
     send(connection, &all).await?;
 

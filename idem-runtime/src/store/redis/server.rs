@@ -44,6 +44,16 @@ pub(super) struct Request<'a> {
     pub(super) deadline: Instant,
 }
 
+impl Request<'_> {
+    /// Whether fewer replicas acknowledged than the request asked for.
+    pub(super) fn lacks_replicas(&self, sent: &Sent) -> bool {
+        match (self.replicas, sent.acknowledged) {
+            (Some(wanted), Some(count)) => count < wanted.count,
+            _ => false,
+        }
+    }
+}
+
 /// What came back for a [`Request`].
 pub(super) struct Sent {
     pub(super) value: Value,
@@ -226,8 +236,9 @@ impl Lane {
     ) -> Connecting {
         let mut current = self.lock();
         if let Some(connecting) = &*current {
-            let failed = connecting.outcome.peek().and_then(|it| it.as_ref().err());
-            if !failed.is_some_and(Failed::is_over) {
+            // Polled, because an attempt whose waiters have all left would never show its failure.
+            let outcome = connecting.outcome.clone().now_or_never();
+            if !matches!(outcome, Some(Err(failed)) if failed.is_over()) {
                 return connecting.clone();
             }
         }
@@ -349,4 +360,23 @@ impl Clock {
 
 fn micros_of(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_failure_that_nobody_waited_for_is_not_reported() {
+        let at = Instant::now().checked_sub(PAUSE * 2);
+        let at = at.expect("the machine has been up for longer");
+        let failure = Failure::Unfit("it evicts".into());
+        let failed = Failed { failure, at };
+        let lane = Lane::default();
+        let first = lane.connecting(|| async { Err(failed) }.boxed());
+        let second = lane.connecting(|| std::future::pending().boxed());
+        assert_ne!(first.number, second.number, "it connects again");
+        let third = lane.connecting(|| std::future::pending().boxed());
+        assert_eq!(second.number, third.number, "one attempt at a time");
+    }
 }

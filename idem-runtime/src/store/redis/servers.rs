@@ -132,7 +132,13 @@ impl Servers {
                 never = self.keep_looking(), if !is_fixed => match never {},
             };
             let failure = match reply {
-                Ok(sent) => return Ok(Sent { resent, ..sent }),
+                Ok(sent) => {
+                    if request.lacks_replicas(&sent) {
+                        // A primary that lost its replicas may have been replaced.
+                        self.look_again();
+                    }
+                    return Ok(Sent { resent, ..sent });
+                }
                 Err(failure) => failure,
             };
             if matches!(failure, Failure::TimedOut) {
@@ -154,10 +160,14 @@ impl Servers {
                 passed_on = Some((self.server_at(access)?, is_asking));
                 continue;
             }
+            if !failure.is_out_of_memory() {
+                // The server may have been replaced, also when it still replies: a primary that lost
+                // its replicas refuses writes by itself, and one that restarted is loading.
+                self.look_again();
+            }
             if failure.is_broken_connection() && resends < RESENDS {
                 resends += 1;
                 resent = true;
-                self.look_again();
                 continue;
             }
             if !failure.may_be_elsewhere() {
@@ -221,7 +231,11 @@ impl Servers {
         let servers = Arc::clone(self);
         *look = Some(tokio::spawn(async move {
             match servers.locate().await {
-                Ok(true) => servers.report_replicas().await,
+                Ok(true) => {
+                    // In a task of its own: a replica that hangs must not delay the next look.
+                    let servers = Arc::clone(&servers);
+                    tokio::spawn(async move { servers.report_replicas().await });
+                }
                 Ok(false) => {}
                 Err(failure) => {
                     let error = &crate::store::StoreError::from(failure);

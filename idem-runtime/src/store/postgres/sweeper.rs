@@ -68,7 +68,7 @@ pub(super) fn start(inner: &Arc<Inner>, pause: Duration) {
 async fn sweep_once(store: &Weak<Inner>) -> Option<()> {
     match store.upgrade()?.sweep().await {
         Ok(removed) => {
-            tracing::debug!(target: crate::trace::TARGET, removed, "expired rows were removed")
+            tracing::debug!(target: crate::trace::TARGET, removed, "expired rows were removed");
         }
         Err(error) => tracing::warn!(
             target: crate::trace::TARGET,

@@ -329,4 +329,33 @@ mod tests {
         assert!(matches!(entry, Some(Entry::Unknown { .. })), "{entry:?}");
         assert!(took >= ttl && took < ttl + LEASE, "{took:?}");
     }
+
+    /// An attempt between the two that ends late must not discard the record.
+    #[tokio::test(start_paused = true)]
+    async fn a_record_that_settles_a_later_attempt_belongs_to_that_attempt() {
+        let store = FaultStore::new(MemoryStore::default());
+        store.script(Operation::Complete, [ErrBefore; 3]);
+        let idem = Idempotency::builder().store(store).build();
+        let fingerprint = Fingerprint::from_bytes([7; 32]);
+        let claim = Claim::new(RecordId::from_bytes([1; 32]), fingerprint, LEASE, HOUR);
+        let (id, owner) = (claim.id, claim.owner);
+        let Ok(Claimed::Fresh { fence, .. }) = idem.store().claim(claim).await else {
+            panic!("nobody else claims it");
+        };
+        let late = |attempt| Late {
+            record: Record::not_kept(fingerprint, StatusCode::CREATED),
+            attempt,
+            expires_at: Instant::now() + HOUR,
+        };
+        let holder = Holder { id, owner, fence };
+        settle_with(late(1), 3, "place_trade", &idem, holder, Instant::now());
+        let (second, _) = Held::new(idem.unwritten(), id, late(2));
+        assert!(!second.is_there());
+        assert_eq!(idem.drain(Duration::MAX).await, 0);
+        let entry = idem.store().look_up(id).await;
+        assert!(
+            matches!(entry, Ok(Some(Entry::Recorded { .. }))),
+            "{entry:?}"
+        );
+    }
 }

@@ -162,7 +162,7 @@ impl Subject {
     /// Claims, and expects to win.
     pub(super) async fn win(&self, rule: u8, claim: Claim) -> Result<Won, Violation> {
         let (id, owner) = (claim.id, claim.owner);
-        let (claimed, lease) = timed(claim.lease, self.store.claim(claim)).await;
+        let (claimed, lease) = timed(claim.lease, || self.store.claim(claim)).await;
         match claimed.under(rule)? {
             Claimed::Fresh { fence, attempt } => Ok(Won {
                 holder: Holder { id, owner, fence },
@@ -200,7 +200,7 @@ impl Subject {
         holder: Holder,
         retention: Duration,
     ) -> Result<Running, Violation> {
-        let (abandoned, retained) = timed(retention, self.store.abandon(holder)).await;
+        let (abandoned, retained) = timed(retention, || self.store.abandon(holder)).await;
         settled(rule, Settled::Done, abandoned)?;
         Ok(retained)
     }
@@ -213,7 +213,7 @@ impl Subject {
         record: Record,
         ttl: Duration,
     ) -> Result<Running, Violation> {
-        let (completed, lives) = timed(ttl, self.store.complete(holder, record, ttl)).await;
+        let (completed, lives) = timed(ttl, || self.store.complete(holder, record, ttl)).await;
         settled(rule, Settled::Done, completed)?;
         Ok(lives)
     }
@@ -340,9 +340,15 @@ impl Subject {
 }
 
 /// Awaits a transition that gives something `time` to live.
-pub(super) async fn timed<T>(time: Duration, transition: impl Future<Output = T>) -> (T, Running) {
+///
+/// The clock is read before the transition is called: a store may do all its work in the call, and
+/// return a future that is ready.
+pub(super) async fn timed<T, F>(time: Duration, transition: impl FnOnce() -> F) -> (T, Running)
+where
+    F: Future<Output = T>,
+{
     let asked_at = Instant::now();
-    let output = transition.await;
+    let output = transition().await;
     let running = Running {
         time,
         asked_at,

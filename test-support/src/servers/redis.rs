@@ -296,11 +296,24 @@ pub fn cluster_with_replicas(replicas: usize) -> Vec<RedisServer> {
         eventually("replication", || {
             let is_primary = node.info("role")? == "master";
             let is_up = if is_primary {
-                node.info("connected_slaves")? == replicas.to_string()
+                // A replica counts for `WAIT` and for a failover once its primary calls it online,
+                // up to a second after the replica does.
+                (0..replicas).all(|replica| {
+                    let state = node.info(&format!("slave{replica}"));
+                    state.is_some_and(|state| state.contains("state=online"))
+                })
             } else {
                 node.info("master_link_status")? == "up"
             };
             is_up.then_some(())
+        });
+    }
+    // A node lists a replica once it has heard of the replica's offset, which may take some seconds.
+    for node in &nodes {
+        eventually("the replicas in the slots", || {
+            let slots = node.command(&["CLUSTER", "SLOTS"]);
+            let is_listed = |it: &RedisServer| slots.contains(&it.port.to_string());
+            nodes.iter().all(is_listed).then_some(())
         });
     }
     nodes

@@ -110,7 +110,7 @@ async fn renewed_past_its_retention(subject: &Subject) -> Result<(), Violation> 
     let tick = subject.tick;
     let short = forgotten_after(subject.id(), tick, tick);
     let mut won = subject.win(RULE, short).await?;
-    let (renewed, lease) = timed(LONG, subject.store.renew(won.holder, LONG)).await;
+    let (renewed, lease) = timed(LONG, || subject.store.renew(won.holder, LONG)).await;
     settled(RULE, Settled::Done, renewed)?;
     won.lease = lease;
     subject.pass(Instant::now(), tick * 2).await;
@@ -283,20 +283,20 @@ async fn resolved(subject: &Subject) -> Result<(), Violation> {
     const RULE: u8 = 10;
     let by_hand = record("by-hand");
     let long = subject.lapse(RULE).await?.holder;
-    let (resolved, ends) = timed(
-        subject.tick,
+    let resolve = || {
+        let record = by_hand.clone();
         subject
             .store
-            .resolve(long.id, long.fence, by_hand.clone(), subject.tick),
-    )
-    .await;
+            .resolve(long.id, long.fence, record, subject.tick)
+    };
+    let (resolved, ends) = timed(subject.tick, resolve).await;
     settled(RULE, Settled::Done, resolved)?;
 
     let short = forgotten_after(subject.id(), LONG, subject.tick);
     let won = subject.win(RULE, short).await?;
     let retained = subject.abandon(RULE, won.holder, subject.tick).await?;
     let (id, fence) = (won.holder.id, won.holder.fence);
-    let resolve = subject.store.resolve(id, fence, by_hand.clone(), LONG);
+    let resolve = || subject.store.resolve(id, fence, by_hand.clone(), LONG);
     let (resolved, lives) = timed(LONG, resolve).await;
     let is_in_time = resolved.under(RULE)? == Settled::Done;
     ensure(RULE, is_in_time || retained.may_be_over(), || {

@@ -33,7 +33,7 @@ async fn look_up(subject: &Subject) -> Result<(), Violation> {
     same(RULE, "the attempt of a takeover", &2, &won.attempt)?;
     subject.is_in_flight(RULE, won).await?;
     let half = LONG / 2;
-    let (renewed, lease) = timed(half, subject.store.renew(won.holder, half)).await;
+    let (renewed, lease) = timed(half, || subject.store.renew(won.holder, half)).await;
     settled(RULE, Settled::Done, renewed)?;
     won.lease = lease;
     subject.is_in_flight(RULE, won).await?;
@@ -54,10 +54,10 @@ async fn resolve_the_last_attempt(subject: &Subject) -> Result<(), Violation> {
     let second = subject.win(RULE, claim(first.id, LONG)).await?;
     let by_hand = record("by-hand");
     let resolve = |fence| {
-        let resolved = subject
-            .store
-            .resolve(first.id, fence, by_hand.clone(), LONG);
-        timed(LONG, resolved)
+        let record = by_hand.clone();
+        timed(LONG, move || {
+            subject.store.resolve(first.id, fence, record, LONG)
+        })
     };
     // In flight.
     settled(RULE, Settled::Lost, resolve(first.fence).await.0)?;

@@ -28,7 +28,7 @@ async fn claims(here: &Subject, there: &Subject) -> Result<(), Violation> {
     let mut won = here.win(1, claim(id, LONG)).await?;
     there.is_in_flight(1, won).await?;
     let half = LONG / 2;
-    let (renewed, lease) = timed(half, here.store.renew(won.holder, half)).await;
+    let (renewed, lease) = timed(half, || here.store.renew(won.holder, half)).await;
     settled(3, Settled::Done, renewed)?;
     won.lease = lease;
     there.is_in_flight(3, won).await?;
@@ -65,9 +65,10 @@ async fn records(here: &Subject, there: &Subject) -> Result<(), Violation> {
 
     here.abandon(3, won.holder, LONG).await?;
     let by_hand = record("by-hand");
-    let resolve = here
-        .store
-        .resolve(id, won.holder.fence, by_hand.clone(), there.tick);
+    let resolve = || {
+        let record = by_hand.clone();
+        here.store.resolve(id, won.holder.fence, record, there.tick)
+    };
     let (resolved, lives) = timed(there.tick, resolve).await;
     settled(10, Settled::Done, resolved)?;
     there.is_recorded(10, id, &by_hand, lives).await?;

@@ -155,6 +155,52 @@ async fn a_claim_whose_wait_for_a_standby_was_canceled_is_not_won() {
     );
 }
 
+/// As above, for removals: a removal that is repeated finds no row, and a read waits for no standby.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_whose_wait_for_a_standby_was_canceled_is_replicated_before_it_counts() {
+    let server = PostgresServer::start();
+    let mut standby = PostgresServer::replica_of(&server);
+    let store = connect(&server.url(), MAX, Duration::from_secs(8)).await;
+    let released = win(&store, claim("released")).await;
+    complete(&store, "forgotten").await;
+    let rows = "SELECT count(*) FROM idem_records";
+    eventually_async("both rows on the standby", async || {
+        (standby.command(rows) == "2").then_some(())
+    })
+    .await;
+    standby.kill();
+    server.set("synchronous_standby_names", "*");
+
+    let (releasing, forgetting) = (store.clone(), store.clone());
+    let releasing = tokio::spawn(async move { releasing.release(released).await });
+    let forgetting = tokio::spawn(async move { forgetting.forget(id("forgotten")).await });
+    // More than a quarter of the timeout.
+    let wait =
+        format!("{WAIT_FOR_STANDBY} AND clock_timestamp() - query_start > interval '2500 ms'");
+    eventually_async("both wait for the standby", async || {
+        (server.command(&wait) == "2").then_some(())
+    })
+    .await;
+    let now = server.command("SELECT clock_timestamp()");
+    server.command(
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
+    );
+    let wait_again = format!("{WAIT_FOR_STANDBY} AND query_start > '{now}'");
+    eventually_async("both wait again, or one has ended", async || {
+        let ended = releasing.is_finished() || forgetting.is_finished();
+        (ended || server.command(&wait_again) == "2").then_some(())
+    })
+    .await;
+    assert!(!releasing.is_finished(), "a release that no standby has");
+    assert!(!forgetting.is_finished(), "a removal that no standby has");
+
+    standby.start_again();
+    let released = releasing.await.expect("no panic");
+    assert_eq!(released.expect("postgres is there"), Settled::Done);
+    let forgotten = forgetting.await.expect("no panic");
+    assert!(forgotten.expect("postgres is there"));
+}
+
 /// Claims take this much longer from now on, for stores that connect afterwards.
 fn slow_down(server: &PostgresServer, seconds: f32) {
     server.command("ALTER FUNCTION idem_records_claim_v1 RENAME TO fast");
@@ -352,6 +398,24 @@ async fn an_operators_transition_whose_reply_was_lost_reports_its_effect() {
     assert!(store.forget(holder.id).await.expect("sent again"));
     assert!(wire.has_lost(), "no reply was lost");
     assert!(!store.forget(holder.id).await.expect("postgres is there"));
+}
+
+/// The removal took effect, its reply was lost, and a retry claimed the key meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_removal_leaves_a_later_claim_alone() {
+    let server = PostgresServer::start();
+    let other = connect(&server.url(), 1, PATIENT).await;
+    let (wire, store) = on_a_wire(&server).await;
+    complete(&store, "k").await;
+    wire.hold_new();
+    wire.lose_reply(2);
+    let forgetting = tokio::spawn(async move { store.forget(id("k")).await });
+    eventually_async("the lost reply", async || wire.has_lost().then_some(())).await;
+    let holder = win(&other, claim("k")).await;
+    wire.let_new_in();
+    assert!(forgetting.await.expect("no panic").expect("sent again"));
+    let renewed = other.renew(holder, HOUR).await;
+    assert_eq!(renewed.expect("postgres is there"), Settled::Done);
 }
 
 #[tokio::test]

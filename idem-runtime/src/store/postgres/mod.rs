@@ -376,8 +376,7 @@ impl Inner {
         } = &self.statements;
         let deadline = self.deadline();
         let held = |query| statements::held(query, holder, fence);
-        let read = |rows: &[PgRow], tries| Ok(Some((row::done(only(rows)?)?, tries)));
-        let (done, tries) = self.send(deadline, release, held, read).await?;
+        let (done, tries) = self.send(deadline, release, held, is_done_after).await?;
         if done || tries == Tries::First {
             return Ok(row::settled(done));
         }
@@ -397,17 +396,38 @@ impl Inner {
             .await
     }
 
+    /// Removes the row that it found, and only that row. When the reply is lost, the statement is sent
+    /// again, and must not remove a claim that was made since.
     async fn forget(&self, id: RecordId) -> Result<bool, StoreError> {
-        let Statements { exists, forget, .. } = &self.statements;
+        let Statements {
+            identify,
+            forget,
+            was_taken_over,
+            ..
+        } = &self.statements;
         let deadline = self.deadline();
-        let bind = |query| statements::of_id(query, id);
-        // Known before, for the case that the reply to the first try gets lost.
-        let existed = self.send(deadline, exists, bind, is_done).await?;
-        let read = |rows: &[PgRow], tries| {
-            let done = row::done(only(rows)?)?;
-            Ok(Some(done || existed && tries == Tries::Repeated))
-        };
-        self.send(deadline, forget, bind, read).await
+        let of_id = |query| statements::of_id(query, id);
+        let identity = |rows: &[PgRow], _| rows.first().map(row::identity).transpose().map(Some);
+        loop {
+            let Some((owner, fence)) = self.send(deadline, identify, of_id, identity).await? else {
+                return Ok(false);
+            };
+            let found = |query| of_id(query).bind(owner.clone()).bind(fence);
+            let (done, tries) = self.send(deadline, forget, found, is_done_after).await?;
+            if done {
+                return Ok(true);
+            }
+            // The row is gone. Unless another attempt took it over, the try whose reply got lost
+            // removed it.
+            let of_fence = |query| of_id(query).bind(fence);
+            if tries == Tries::Repeated
+                && !self
+                    .send(deadline, was_taken_over, of_fence, is_done)
+                    .await?
+            {
+                return Ok(true);
+            }
+        }
     }
 
     async fn resolve(
@@ -431,8 +451,9 @@ impl Inner {
             query.bind(record.as_bytes().to_vec())
         };
         let keep_for = |query| keep(query).bind(whole_millis(ttl));
-        let read = |rows: &[PgRow], tries| Ok(Some((row::done(only(rows)?)?, tries)));
-        let (done, tries) = self.send(deadline, resolve, keep_for, read).await?;
+        let (done, tries) = self
+            .send(deadline, resolve, keep_for, is_done_after)
+            .await?;
         // The try whose reply got lost may have stored the record.
         let done = done
             || tries == Tries::Repeated && self.send(deadline, is_resolved, keep, is_done).await?;
@@ -447,6 +468,11 @@ fn patience(timeout: Duration) -> Duration {
 
 fn is_done(rows: &[PgRow], _: Tries) -> Result<Option<bool>, StoreError> {
     row::done(only(rows)?).map(Some)
+}
+
+/// The same, and whether an earlier try may have taken effect.
+fn is_done_after(rows: &[PgRow], tries: Tries) -> Result<Option<(bool, Tries)>, StoreError> {
+    row::done(only(rows)?).map(|done| Some((done, tries)))
 }
 
 fn only(rows: &[PgRow]) -> Result<&PgRow, StoreError> {

@@ -73,6 +73,7 @@ use crate::settings::policy::OnUnknown;
 /// | restart with the append-only file | what was on disk; under `appendfsync everysec` a loss of power can take the last second, under `always` nothing acknowledged |
 /// | restart without persistence | nothing: every key is new, and a retry runs again |
 /// | failover | what the promoted replica had. A claim that was acknowledged and not yet replicated is lost, and a retry runs again; [`min_replicas`](RedisStoreBuilder::min_replicas) narrows that window and cannot close it |
+/// | the server's clock is set back | the store reads the server's clock when it connects, and again when the server refuses a claim as late. So until the store connects again, a claim that a stalled server executes late may be granted, up to as late as the clock was set back. Nobody reads the reply, and the key stays in flight until the lease ends or the process that asked gives the claim back |
 /// | a jump of the server's clock | leases and records end earlier or later by the jump, because Redis keeps deadlines in wall-clock time |
 /// | another `maxmemory-policy` than `noeviction` | nothing, so the store refuses such a server |
 /// | the server cannot be reached | [`StoreError`]: never `Fresh` out of doubt. The next transition connects again |
@@ -305,11 +306,53 @@ impl Inner {
                 self.ensure(sent.acknowledged)?;
                 return Ok(true);
             }
-            // What was seen is gone, and its removal may have been the one whose reply was lost.
-            if sent.resent {
+            // The command whose reply was lost may have removed it.
+            if sent.resent && self.is_gone(id, &identity, deadline).await? {
                 return Ok(true);
             }
         }
+    }
+
+    async fn release(&self, holder: Holder) -> Result<Settled, StoreError> {
+        let (holder_bytes, deadline) = (holder_bytes(holder), self.deadline());
+        let arguments = [&holder_bytes[..]];
+        let (reply, sent) = self
+            .run(
+                &script::RELEASE,
+                holder.id,
+                &arguments,
+                self.replicas,
+                deadline,
+            )
+            .await?;
+        if reply.settled()? == Settled::Done {
+            self.ensure(sent.acknowledged)?;
+            return Ok(Settled::Done);
+        }
+        // The command whose reply was lost may have released the claim, and another request may have
+        // claimed the key since.
+        let identity = [b"S", &holder_bytes[..]].concat();
+        if sent.resent && self.is_gone(holder.id, &identity, deadline).await? {
+            return Ok(Settled::Done);
+        }
+        Ok(Settled::Lost)
+    }
+
+    /// Whether a claim or record was removed, and not taken over.
+    async fn is_gone(
+        &self,
+        id: RecordId,
+        identity: &[u8],
+        deadline: Instant,
+    ) -> Result<bool, StoreError> {
+        let (reply, sent) = self
+            .run(&script::GONE, id, &[identity], self.replicas, deadline)
+            .await?;
+        let is_gone = reply.settled()? == Settled::Done;
+        if is_gone {
+            self.ensure(sent.acknowledged)?;
+        }
+        Ok(is_gone)
     }
 }
 
@@ -356,10 +399,7 @@ impl Store for RedisStore {
 
     fn release(&self, holder: Holder) -> StoreFuture<Settled> {
         let inner = self.0.clone();
-        StoreFuture::new(async move {
-            let arguments = [&holder_bytes(holder)[..]];
-            inner.settle(&script::RELEASE, holder.id, &arguments).await
-        })
+        StoreFuture::new(async move { inner.release(holder).await })
     }
 
     fn abandon(&self, holder: Holder) -> StoreFuture<Settled> {

@@ -53,6 +53,23 @@ struct Shared {
     lost: Notify,
 }
 
+/// The attempt of a request, in its extensions.
+///
+/// A batch endpoint may clone the extensions of its own request for each item. Each clone has an attempt
+/// of its own until the key is claimed: otherwise the first item to claim would fill the attempts that the
+/// other items have extracted already, and those would derive its keys.
+struct Slot(Attempt);
+
+impl Clone for Slot {
+    fn clone(&self) -> Self {
+        let Attempt(shared) = &self.0;
+        if shared.claimed.get().is_some() {
+            return Self(self.0.clone());
+        }
+        Self(Attempt::within(shared.outer.clone()))
+    }
+}
+
 /// What is known of an attempt once its key is claimed.
 #[derive(Clone, Copy)]
 pub(crate) struct ClaimFacts {
@@ -138,30 +155,28 @@ impl Attempt {
     /// One that is claimed already belongs to a handler that passes its request on, or that extracts
     /// its own attempt. The attempt that is returned then shares it until it is claimed itself.
     fn of(extensions: &mut Extensions) -> Self {
-        let outer = match extensions.get::<Self>() {
-            Some(attempt) if attempt.0.claimed.get().is_none() => return attempt.clone(),
-            outer => outer.cloned(),
+        let outer = match extensions.get::<Slot>() {
+            Some(Slot(attempt)) if attempt.0.claimed.get().is_none() => return attempt.clone(),
+            outer => outer.map(|Slot(outer)| outer.clone()),
         };
-        let attempt = Self(Arc::new(Shared {
+        let attempt = Self::within(outer);
+        extensions.insert(Slot(attempt.clone()));
+        attempt
+    }
+
+    /// An attempt that is not claimed.
+    fn within(outer: Option<Self>) -> Self {
+        Self(Arc::new(Shared {
             outer,
             ..Shared::default()
-        }));
-        extensions.insert(attempt.clone());
-        attempt
+        }))
     }
 
     /// The attempt of a request whose key is claimed.
     pub(crate) fn claim(extensions: &mut Extensions, claimed: ClaimFacts) -> Self {
         let attempt = Self::of(extensions);
-        // Fails only when requests that share their extensions are claimed at the same moment.
-        if attempt.0.claimed.set(claimed).is_ok() {
-            return attempt;
-        }
-        let attempt = Self(Arc::new(Shared {
-            claimed: claimed.into(),
-            ..Shared::default()
-        }));
-        extensions.insert(attempt.clone());
+        // Cannot fail: nobody else has these extensions, and the attempt in them was not claimed.
+        let _ = attempt.0.claimed.set(claimed);
         attempt
     }
 
@@ -271,12 +286,15 @@ mod tests {
     /// A batch endpoint may clone a request, extensions and all.
     #[test]
     fn requests_that_share_their_extensions_have_attempts_of_their_own() {
-        let mut one = Extensions::new();
-        Attempt::of(&mut one);
-        let mut other = one.clone();
-        let one = Attempt::claim(&mut one, claimed(1, 2, 3));
-        let other = Attempt::claim(&mut other, claimed(4, 5, 6));
-        assert_eq!((one.number(), other.number()), (3, 6));
-        assert_eq!(other.record_id(), Some(RecordId::from_bytes([4; 32])));
+        let mut of_batch = Extensions::new();
+        let batch = Attempt::of(&mut of_batch);
+        let (mut one, mut other) = (of_batch.clone(), of_batch.clone());
+        let early = [&mut one, &mut other].map(Attempt::of);
+        Attempt::claim(&mut one, claimed(1, 2, 3));
+        assert_eq!(early[1].record_id(), None, "that of the other request");
+        Attempt::claim(&mut other, claimed(4, 5, 6));
+        let numbers = [&early[0], &early[1], &batch].map(Attempt::number);
+        assert_eq!(numbers, [3, 6, 1]);
+        assert_eq!(early[1].record_id(), Some(RecordId::from_bytes([4; 32])));
     }
 }

@@ -37,6 +37,7 @@ use self::server::{Replicas, Request, Sent};
 use self::servers::Servers;
 use super::millis::millis;
 use super::{Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreError, StoreFuture};
+use crate::request::hex::Hex;
 use crate::request::record_id::RecordId;
 use crate::settings::policy::OnUnknown;
 
@@ -174,16 +175,11 @@ impl RedisStore {
 }
 
 impl Inner {
-    /// The prefix and the digits of the id, without the formatter's own cost for each of them.
+    /// The prefix and the digits of the id.
     fn key(&self, id: RecordId) -> String {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut key = String::with_capacity(self.prefix.len() + 64);
         key.push_str(&self.prefix);
-        for byte in id.as_bytes() {
-            for digit in [byte >> 4, byte & 15] {
-                key.push(char::from(DIGITS[usize::from(digit)]));
-            }
-        }
+        key.extend(Hex(id.as_bytes()).digits());
         key
     }
 

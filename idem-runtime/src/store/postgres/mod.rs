@@ -23,8 +23,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, PgPool};
 use tokio::time::{Instant, timeout_at};
 
 pub use self::builder::PostgresStoreBuilder;
@@ -110,6 +110,10 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 /// A standby far away needs a longer [`timeout`]: more than four times what a commit takes. Otherwise
 /// the store doubts every write, and sends it again until the time is over.
 ///
+/// A release or a removal that is sent again finds no row and writes nothing. The store then writes an
+/// empty message into the log, with `pg_logical_emit_message`, because only the commit of a write waits for
+/// the standby.
+///
 /// A record that was read is not checked in this way: a replay may return a record that no standby has,
 /// after a restart of a primary whose standby is gone.
 ///
@@ -142,8 +146,8 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 /// A PL/pgSQL function claims: `idem_records_claim_v1`, named after the table. The first
 /// [`connect`](PostgresStoreBuilder::connect) creates the table and the function, and needs the right to
 /// create in the schema. Once both exist, a role needs `USAGE` on the schema, `SELECT`, `INSERT`,
-/// `UPDATE` and `DELETE` on the table, and `EXECUTE` on the function, which everybody has unless it was
-/// revoked. The error of a role that lacks a right contains the SQL that an owner has to run. Versions of
+/// `UPDATE` and `DELETE` on the table, and `EXECUTE` on the function and on `pg_logical_emit_message`,
+/// which everybody has unless it was revoked. The error of a role that lacks a right contains the SQL that an owner has to run. Versions of
 /// the library with different functions work on one table together.
 ///
 /// The table must be logged and have its primary key, and no trigger, rule or row security policy may
@@ -169,44 +173,6 @@ struct Inner {
 enum Tries {
     First,
     Repeated,
-}
-
-impl PostgresStore {
-    /// Connects to a server, such as `postgres://user:password@host/database`.
-    ///
-    /// # Errors
-    ///
-    /// As [`PostgresStoreBuilder::connect`].
-    pub async fn connect(url: impl Into<String>) -> Result<Self, StoreError> {
-        Self::builder().url(url).connect().await
-    }
-
-    /// Connects to the server of the service's pool, as [`PostgresStoreBuilder::pool`] says.
-    ///
-    /// # Errors
-    ///
-    /// As [`PostgresStoreBuilder::connect`].
-    pub async fn from_pool(pool: PgPool) -> Result<Self, StoreError> {
-        Self::builder().pool(pool).connect().await
-    }
-
-    /// Settings that differ from the defaults.
-    pub fn builder() -> PostgresStoreBuilder {
-        PostgresStoreBuilder::new()
-    }
-
-    /// Removes the rows that have expired, 1,000 to a statement, and returns how many there were. Skips
-    /// rows that a transition has locked. A claim counts as expired when its lease and its retention
-    /// have passed.
-    ///
-    /// Any number of sweeps may run at once, and the future may be dropped.
-    ///
-    /// # Errors
-    ///
-    /// When the server cannot be reached or refuses.
-    pub async fn sweep(&self) -> Result<u64, StoreError> {
-        self.0.sweep().await
-    }
 }
 
 impl Inner {

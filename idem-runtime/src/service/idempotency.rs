@@ -49,9 +49,6 @@ use crate::store::{Record, Store, StoreError, StoreFuture};
 #[derive(Clone)]
 pub struct Idempotency {
     pub(super) inner: Arc<Inner>,
-    /// Whether the layer that put this one into a request's extensions found a key there, so that
-    /// nobody has to look again.
-    found_key: bool,
 }
 
 pub(super) struct Inner {
@@ -109,7 +106,6 @@ impl Idempotency {
                 unwritten: Arc::default(),
                 orphans: Orphans::default(),
             }),
-            found_key: false,
         }
     }
 
@@ -163,21 +159,8 @@ impl Idempotency {
     /// A handler without settings looks for a key in the default header alone. So it needs the settings to
     /// recognize another key header, which middleware below the layer may set.
     pub(crate) fn for_request(&self, headers: &HeaderMap) -> Option<Self> {
-        let dialect = &self.inner.settings.dialect;
-        let found_key = key::is_there(headers, dialect.key_header_name());
-        let is_of_interest = found_key || !dialect.has_default_key_header();
-        is_of_interest.then(|| Self {
-            found_key,
-            ..self.for_any_request()
-        })
-    }
-
-    /// The same settings, of which nothing is known about a request.
-    pub(crate) fn for_any_request(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            found_key: false,
-        }
+        let has_default_key_header = self.inner.settings.dialect.has_default_key_header();
+        (!has_default_key_header || self.has_key(headers)).then(|| self.clone())
     }
 
     /// Whether a request is about a key: it has one, where the service has it, and a method that can
@@ -192,7 +175,7 @@ impl Idempotency {
     }
 
     fn has_key(&self, headers: &HeaderMap) -> bool {
-        self.found_key || key::is_there(headers, self.inner.settings.dialect.key_header_name())
+        key::is_there(headers, self.inner.settings.dialect.key_header_name())
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn Store> {

@@ -6,6 +6,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::attempt::orphans;
+use crate::attempt::running::BoxFuture;
 use crate::attempt::settle;
 use crate::claim::decision::Decision;
 use crate::request::fingerprint::Fingerprint;
@@ -55,12 +56,8 @@ pub(crate) struct StoreClaim {
     give_up_at: Option<Instant>,
 }
 
-/// The store's first answer, which is awaited.
-#[derive(Debug)]
-pub(crate) struct PendingReply {
-    answer: StoreFuture<Claimed>,
-    at: Instant,
-}
+/// The reply to a claim.
+pub(crate) type Reply = Result<ClaimReply, StoreError>;
 
 impl StoreClaim {
     pub(crate) fn new(
@@ -89,35 +86,34 @@ impl StoreClaim {
         }
     }
 
-    /// Asks the store; gives the verdict where the store answers at once, and nobody is waited for.
-    pub(crate) fn ask(
-        &self,
-        idem: &Idempotency,
-    ) -> Result<Result<ClaimReply, StoreError>, Box<PendingReply>> {
+    /// Asks the store. Returns a future when the store does not reply at once, or when the endpoint waits
+    /// for a first request that still runs.
+    pub(crate) fn ask(self, idem: &Idempotency) -> Result<Reply, BoxFuture<Reply>> {
         let at = Instant::now();
         if let Some(decision) = self.unwritten(idem) {
             return Ok(Ok(self.reply(decision, at)));
         }
-        match idem.store().claim(self.claim.clone()).try_now() {
+        let pending = match idem.store().claim(self.claim.clone()).try_now() {
             Ok(Ok(claimed @ Claimed::InFlight { .. })) if self.claim.wait => {
-                let answer = StoreFuture::ready(Ok(claimed));
-                Err(Box::new(PendingReply { answer, at }))
+                StoreFuture::ready(Ok(claimed))
             }
-            Ok(answer) => Ok(self.conclude(idem, answer, at)),
-            Err(answer) => Err(Box::new(PendingReply { answer, at })),
-        }
+            Ok(answer) => return Ok(self.conclude(idem, answer, at)),
+            Err(pending) => pending,
+        };
+        let idem = idem.clone();
+        Err(Box::pin(async move { self.wait(&idem, pending, at).await }))
     }
 
     /// Awaits the store, and a first request that still runs where the endpoint says so.
     ///
     /// Dropped while the store is asked, it gives back in the background what it may have claimed.
     /// Dropped while it waits, it does so only when a try at the claim was given up before.
-    pub(crate) async fn wait(
+    async fn wait(
         self,
         idem: &Idempotency,
-        asked: Box<PendingReply>,
-    ) -> Result<ClaimReply, StoreError> {
-        let PendingReply { answer, mut at } = *asked;
+        answer: StoreFuture<Claimed>,
+        mut at: Instant,
+    ) -> Reply {
         let mut stragglers = None;
         let mut claimed = self
             .reply_in_time(idem, answer, &mut at, &mut stragglers)
@@ -239,7 +235,7 @@ impl StoreClaim {
         idem: &Idempotency,
         claimed: Result<Claimed, StoreError>,
         asked_at: Instant,
-    ) -> Result<ClaimReply, StoreError> {
+    ) -> Reply {
         let unwritten = match claimed {
             Ok(Claimed::Recorded { .. }) => None,
             Ok(Claimed::Fresh { fence, attempt }) => {

@@ -39,6 +39,8 @@ use crate::store::{Holder, Owner};
 /// A handler that passes its request on to another annotated handler keeps its own attempt. The other
 /// handler has one of its own when its key is claimed, and shares that of the first handler until then
 /// and without a key.
+///
+/// Requests with cloned extensions, such as the items of a batch, each have an attempt of their own.
 #[derive(Clone)]
 pub struct Attempt(Arc<Shared>);
 

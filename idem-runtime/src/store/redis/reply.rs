@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_named() {
+    fn decoding_another_version_reports_that_version() {
         let error = Reply::new(answer(UNREADABLE, &[&[9]])).err();
         assert!(matches!(
             error,

@@ -151,7 +151,7 @@ impl<T: Send + 'static> Admission<T> {
 pub struct ScopePart<'a>(&'a mut Scope);
 
 impl<'a> ScopePart<'a> {
-    /// Adds `value`.
+    /// Adds `value` to the scope.
     ///
     /// # Panics
     ///

@@ -344,9 +344,9 @@ mod tests {
         );
     }
 
-    /// Like [`golden`], for the canonical form of a body.
+    /// A change of the canonical form needs a new domain tag and a changelog entry.
     #[test]
-    fn golden_json() {
+    fn the_fingerprint_of_canonical_json_never_changes() {
         let hex = |mode| {
             let body = br#"{ "b": [1, "\u0078"], "a": null }"#;
             let request = request("POST", "/", None);
@@ -366,7 +366,7 @@ mod tests {
     /// Two deployments may share a store. A change of the format needs a new domain tag and a
     /// changelog entry.
     #[test]
-    fn golden() {
+    fn the_format_of_fingerprints_never_changes() {
         let hex =
             |fingerprint: Fingerprint| RecordId::from_bytes(*fingerprint.as_bytes()).to_string();
         assert_eq!(

@@ -127,7 +127,7 @@ mod tests {
     /// A change of the format makes every stored record unreachable. It needs a new domain tag and
     /// a changelog entry.
     #[test]
-    fn golden() {
+    fn the_format_of_record_ids_never_changes() {
         let id = RecordId::new(
             "production",
             &Scope::new().token("Bearer a").value(7),

@@ -11,7 +11,8 @@ use smallvec::SmallVec;
 /// An operator builds a scope to identify a record:
 ///
 /// ```
-/// use idem_runtime::Scope;
+/// # extern crate idem_runtime as axum_idem;
+/// use axum_idem::Scope;
 ///
 /// let as_in_the_attribute = Scope::new().value(42).header("x-workspace-id", "acme");
 /// # let _ = as_in_the_attribute;

@@ -70,7 +70,7 @@ impl Read {
     }
 }
 
-/// Reads a body of at most `limit` bytes to its end.
+/// Reads a complete body of at most `limit` bytes.
 #[derive(Debug)]
 pub(crate) struct Collector {
     read: Read,
@@ -249,7 +249,7 @@ mod tests {
         assert!(matches!(collect(by_one, 4).await, Collected::NotKept(_)));
     }
 
-    /// Frames of known length.
+    /// A body whose length is known.
     struct Sized(VecDeque<&'static str>);
 
     impl HttpBody for Sized {

@@ -8,8 +8,9 @@ use axum::response::{IntoResponseParts, ResponseParts};
 /// Use it in a response that a retry must not get, whatever its status is:
 ///
 /// ```
+/// # extern crate idem_runtime as axum_idem;
 /// use axum::{http::StatusCode, response::IntoResponse};
-/// use idem_runtime::DoNotRecord;
+/// use axum_idem::DoNotRecord;
 ///
 /// async fn confirm() -> impl IntoResponse {
 ///     (StatusCode::UNPROCESSABLE_ENTITY, DoNotRecord, "wrong code, try again")

@@ -27,7 +27,7 @@ use crate::settings::dialect::Dialect;
 /// | `idempotency_response_not_kept` | 409 | the handler has run, but its response was not recorded: its body was too long, endless, failed, had trailers or differed from its `Content-Length`, or 16 MiB of records already waited for the store |
 /// | `idempotency_store_unavailable` | 503 | the store failed or did not reply in time |
 /// | `idempotency_capacity` | 503 | the store is full |
-/// | `idempotency_body_too_large` | 413 | the body is over axum's limit |
+/// | `idempotency_body_too_large` | 413 | the body is longer than the limit of axum (`DefaultBodyLimit`) |
 /// | `idempotency_body_incomplete` | 400 | the body ended early |
 /// | `idempotency_body_timeout` | 408 | the body stalled |
 /// | `idempotency_not_installed` | 500 | no [`Idempotency`](crate::Idempotency) covers the endpoint, or its layer did not see the key |

@@ -18,7 +18,7 @@ use crate::store::Record;
 /// is held, which is "not kept".
 const MAX_BYTES: usize = 16 << 20;
 
-/// The records that the store does not have yet, by their ids.
+/// Maps record ids to the records that the store does not have yet.
 pub(crate) struct Unwritten {
     /// The number of entries, so that a look-up costs nothing while there are no entries.
     count: AtomicUsize,
@@ -37,7 +37,7 @@ struct Table {
 }
 
 struct Entry {
-    /// Distinguishes this entry from a later one under the same id.
+    /// Distinguishes this entry from a later entry under the same id.
     serial: u64,
     attempt: u32,
     record: Record,

@@ -12,7 +12,8 @@ use http::{HeaderName, StatusCode};
 /// while its clients retry.
 ///
 /// ```
-/// use idem_runtime::Dialect;
+/// # extern crate idem_runtime as axum_idem;
+/// use axum_idem::Dialect;
 ///
 /// let dialect = Dialect::default()
 ///     .max_key_len(128)

@@ -13,7 +13,7 @@ pub(crate) const TARGET: &str = "axum_idem";
 /// The decision about a request, or the end of its attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The handler runs: for the first time, or again because the previous attempt has no outcome.
+    /// The handler runs: for the first time, or again after an attempt that left no record.
     Fresh,
     /// The response was replayed from a record.
     Replayed,
@@ -69,7 +69,7 @@ pub(crate) fn decided(endpoint: &'static str, id: Option<&RecordId>, outcome: Ou
     }
 }
 
-/// Returns the current span if a subscriber is installed.
+/// Returns the current span, or no span if no subscriber is installed.
 pub(crate) fn current_span() -> Span {
     if is_anybody_listening() {
         Span::current()

@@ -154,8 +154,8 @@ proptest! {
         prop_assert_ne!(value(bare.as_bytes()), value(array.as_bytes()));
     }
 
-    /// A truncated text has no form. A bare number is an exception, because its truncation is
-    /// another number.
+    /// A truncated text has no form. The value is in an array, because a truncated number is a
+    /// number.
     #[test]
     fn a_truncated_value_has_no_form(json in json()) {
         let text = spelled(&Json::Array(vec![json]), Vec::new());

@@ -30,8 +30,8 @@ pub(crate) fn parse<'a>(
         return Err("the header appears more than once");
     }
     let line = line.as_bytes().trim_ascii();
-    // An escape at most doubles a byte, so a longer line has no valid key, except for its
-    // parameters. Parameters are limited too, because they mean nothing here.
+    // An escape at most doubles a byte. So a longer line can contain a valid key only if its
+    // parameters are long, and long parameters are not read.
     if line.len()
         > dialect
             .max_key_bytes()

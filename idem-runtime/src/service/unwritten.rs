@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use crate::request::record_id::RecordId;
 use crate::store::Record;
 
-/// The maximum total size of the records in bytes. Beyond this size, a record without its response
-/// is held, which is "not kept".
+/// The maximum total size of the records in bytes. Beyond this size, only the note that a response
+/// was not kept is held.
 const MAX_BYTES: usize = 16 << 20;
 
 /// Maps record ids to the records that the store does not have yet.

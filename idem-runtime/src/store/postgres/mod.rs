@@ -56,8 +56,9 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 /// The feature `postgres` needs Rust 1.94, because sqlx 0.9 does.
 ///
 /// ```no_run
-/// # async fn connect(pool: sqlx::PgPool) -> Result<(), idem_runtime::store::StoreError> {
-/// use idem_runtime::store::PostgresStore;
+/// # extern crate idem_runtime as axum_idem;
+/// # async fn connect(pool: sqlx::PgPool) -> Result<(), axum_idem::store::StoreError> {
+/// use axum_idem::store::PostgresStore;
 ///
 /// let store = PostgresStore::connect("postgres://desk@127.0.0.1/trades").await?;
 ///

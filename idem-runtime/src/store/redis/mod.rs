@@ -50,9 +50,10 @@ use crate::settings::policy::OnUnknown;
 /// the server's clock.
 ///
 /// ```no_run
-/// # async fn connect() -> Result<(), idem_runtime::store::StoreError> {
+/// # extern crate idem_runtime as axum_idem;
+/// # async fn connect() -> Result<(), axum_idem::store::StoreError> {
 /// use std::time::Duration;
-/// use idem_runtime::store::RedisStore;
+/// use axum_idem::store::RedisStore;
 ///
 /// let store = RedisStore::connect("redis://127.0.0.1/").await?;
 ///
@@ -79,7 +80,7 @@ use crate::settings::policy::OnUnknown;
 /// | the server cannot be reached | [`StoreError`]: an uncertain claim is never `Fresh`. The next transition connects again |
 /// | the server freezes and continues later | a claim that the server executes after its deadline has no effect, and its reply is ignored |
 ///
-/// # What is checked when
+/// # Checks
 ///
 /// - *For every connection*, also after a failover: the server is a primary, and its
 ///   `maxmemory-policy` is `noeviction`. When a server does not report its policy, the store logs a
@@ -137,11 +138,11 @@ use crate::settings::policy::OnUnknown;
 ///
 /// # Stored data
 ///
-/// Each record id has one string value. Its key is the prefix and the 64 hexadecimal digits of the
-/// record id. The bytes of the value are versioned, and contain no key, no token and no scope. The
-/// headers and the body of the response are not encrypted. A value that this version cannot read
-/// stays unchanged, and requests with its key get 503. After a release, a marker of 26 bytes
-/// remains for ten seconds; it counts as no entry.
+/// Each record id has one Redis string. Its name is the prefix and the 64 hexadecimal digits of the
+/// record id. The bytes of the string are versioned, and contain no idempotency key, no token and
+/// no scope. The headers and the body of the response are not encrypted. A string that this version
+/// cannot read stays unchanged, and requests with its idempotency key get 503. After a release, a
+/// marker of 26 bytes remains for ten seconds. The store treats the marker as no entry.
 ///
 /// Durations are stored in whole milliseconds, rounded up, and limited to 100 years.
 ///

@@ -1,4 +1,4 @@
-//! Endpoints that take one request apart into several.
+//! Endpoints that split one request into several requests.
 
 use axum::Router;
 use axum::body::Body;
@@ -18,7 +18,7 @@ async fn item(attempt: Attempt, _: String) -> String {
     attempt.derive_key("charge")
 }
 
-/// Extracts its own attempt first, and clones the extensions, and with them the attempt, for each item.
+/// Extracts its own attempt, and then clones the extensions, including the attempt, for each item.
 async fn batch(
     State(items): State<Router>,
     attempt: Attempt,
@@ -54,7 +54,7 @@ async fn batch(
 }
 
 #[tokio::test]
-async fn items_of_a_batch_that_share_extensions_derive_keys_of_their_own() {
+async fn batch_items_with_shared_extensions_derive_different_keys() {
     let idem = Idempotency::in_memory();
     let items = Router::new().route("/", post(item)).layer(idem);
     let router = Router::new().route("/", post(batch)).with_state(items);

@@ -1,13 +1,13 @@
-//! Bytes as hexadecimal digits, and back.
+//! Conversion of bytes to hexadecimal digits, and back.
 
 use std::fmt::{self, Write};
 
-/// Writes its bytes as lowercase digits.
+/// Formats bytes as lowercase hexadecimal digits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
 
 impl Hex<'_> {
-    /// The digits, without the formatter's own cost for each of them.
+    /// Returns the digits. Written by hand, because the formatter is slower for each byte.
     pub(crate) fn digits(self) -> impl Iterator<Item = char> {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let digit = |at: u8| char::from(DIGITS[usize::from(at)]);
@@ -22,7 +22,7 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
-/// The bytes of exactly `2 * N` digits in either case.
+/// Parses exactly `2 * N` digits, in lower or upper case.
 pub(crate) fn parse<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digits = text.as_bytes();
     if digits.len() != 2 * N {

@@ -1,3 +1,3 @@
-//! Tests of more than one file. The tests of one file are in that file.
+//! Tests of several files together. Tests of a single file are in the same file.
 
 mod properties;

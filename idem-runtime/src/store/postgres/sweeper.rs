@@ -1,4 +1,4 @@
-//! Removes expired rows, which no transition sees any more.
+//! Removes expired rows, which all transitions already ignore.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -10,19 +10,18 @@ use super::failure::store_error;
 use super::{Inner, PostgresStore};
 use crate::store::StoreError;
 
-/// How many rows one statement removes, so that none holds locks for long.
+/// How many rows one statement removes. The limit keeps its locks short.
 const BATCH: i64 = 1000;
 
 impl PostgresStore {
-    /// Removes the rows that have expired, 1,000 to a statement, and returns how many there were. Skips
-    /// rows that a transition has locked. A claim counts as expired when its lease and its retention
-    /// have passed.
+    /// Removes expired rows, 1,000 in each statement, and returns their number. Skips rows that a
+    /// transition has locked. A claim has expired when its lease and its retention have passed.
     ///
-    /// Any number of sweeps may run at once, and the future may be dropped.
+    /// Any number of sweeps may run at once. Dropping the future is safe.
     ///
     /// # Errors
     ///
-    /// When the server cannot be reached or refuses.
+    /// When the server cannot be reached or refuses the statement.
     pub async fn sweep(&self) -> Result<u64, StoreError> {
         self.0.sweep().await
     }
@@ -31,8 +30,8 @@ impl PostgresStore {
 impl Inner {
     /// Removes up to `batch` expired rows, and returns how many there were.
     ///
-    /// A batch has a limit, so that a reply that never comes does not end the sweeper, and a longer one
-    /// than a transition, because nobody waits for it.
+    /// A batch has a time limit, so that a missing reply does not stop the sweeper. The limit is
+    /// longer than that of a transition, because no request waits for a batch.
     async fn sweep_batch(&self, batch: i64) -> Result<u64, StoreError> {
         let limit = self.patience();
         let deadline = Instant::now() + limit;

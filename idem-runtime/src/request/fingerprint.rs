@@ -187,8 +187,8 @@ fn counted(content_type: &[u8], mode: FingerprintMode) -> &[u8] {
 /// Compares in constant time, so that the time of a response reveals nothing about a stored digest.
 impl PartialEq for Fingerprint {
     fn eq(&self, other: &Self) -> bool {
-        // Words, because `subtle` hides each comparison from the optimizer, and 32 bytes would cost
-        // eight times as much.
+        // Compares 4 words instead of 32 bytes. The compiler cannot join the comparisons of bytes,
+        // because `subtle` hides each comparison from the optimizer.
         let words = |it: &Self| {
             let (words, _) = it.0.as_chunks::<8>();
             std::array::from_fn::<_, 4, _>(|at| u64::from_ne_bytes(words[at]))

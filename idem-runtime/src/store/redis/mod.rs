@@ -73,7 +73,7 @@ use crate::settings::policy::OnUnknown;
 /// |---|---|
 /// | any number of processes, one primary that keeps its data | all rules of [`Store`] |
 /// | memory full | new keys get 503. No entry is evicted, and leases are still renewed. A record that does not fit is retried until its `ttl` has passed; until then the process that holds the record replays it |
-/// | restart with the append-only file | what was on disk. With `appendfsync everysec`, a power failure can lose the last second; with `always`, it loses no acknowledged write |
+/// | restart with the append-only file | what was on disk. With `appendfsync everysec`, a power failure or a killed Redis process can lose the last two seconds. With `always`, neither loses an acknowledged write |
 /// | restart without persistence | no guarantee: every key is new, and a retry runs the handler again |
 /// | failover | what the promoted replica had. A claim that was acknowledged but not yet replicated is lost, and a retry runs the handler again. [`min_replicas`](RedisStoreBuilder::min_replicas) makes this less likely and cannot exclude it |
 /// | the server's clock is set back | the store reads the server's clock when it connects, and when the server refuses a claim as late. Until then, a stalled server may grant a claim that it executes late, by up to the time by which the clock was set back. Nobody reads the reply to such a claim. The key stays in flight until the lease ends, or until the process that sent the claim abandons it |

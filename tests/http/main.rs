@@ -2,6 +2,7 @@
 
 mod answers;
 mod background;
+mod between;
 mod bodies;
 mod capacity;
 mod disconnects;

@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::Instrument;
 
-use crate::attempt::background::Background;
+use crate::service::background::Background;
 use crate::attempt::handle::Attempt;
 use crate::service::deadline;
 use crate::service::idempotency::{Idempotency, within};

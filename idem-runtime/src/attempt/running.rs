@@ -6,19 +6,22 @@
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use axum::response::Response;
 use http::response::Parts;
 use http::{Extensions, StatusCode};
+use http_body_util::Full;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
-use crate::attempt::background::Background;
+use crate::service::background::Background;
 use crate::attempt::handle::{Attempt, ClaimFacts};
 use crate::attempt::heartbeat::{Heartbeat, Leaseholder};
+use crate::attempt::overtaken;
 use crate::attempt::settle::{self, FirstTry, Settler};
 use crate::attempt::settlement::Settlement;
 use crate::request::fingerprint::Fingerprint;
@@ -28,6 +31,7 @@ use crate::response::do_not_record::DoNotRecord;
 use crate::response::kept_headers::KeptHeaders;
 use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
+use crate::service::slot::{Slot, Unsettled};
 use crate::settings::policy::Policy;
 use crate::store::{Holder, Record, Settled};
 
@@ -45,40 +49,45 @@ pub(crate) struct Won {
     pub(crate) asked_at: Instant,
     /// Whether a try at the claim was given up, which may still arrive.
     pub(crate) has_stragglers: bool,
+    /// Where the attempt waits for the layers above its handler.
+    pub(crate) slot: Option<Arc<Slot>>,
 }
 
 /// One attempt, from its claim until it is settled.
 ///
-/// Resolves to the handler's answer once the store has acknowledged the record. Dropped earlier, it
-/// runs on in the background; dropped there too, with its runtime, its outcome is unknown.
+/// Resolves to the handler's answer once the store has acknowledged the record, or once the attempt
+/// waits in its slot for the layers above the handler. Dropped earlier, it runs on in the background;
+/// dropped there too, with its runtime or with those layers, its outcome is unknown.
 pub(crate) struct Running {
     /// `None` once it is settled.
     work: Option<Box<Work>>,
     in_background: bool,
 }
 
-struct Work {
-    policy: &'static Policy,
-    idem: Idempotency,
-    holder: Holder,
+pub(super) struct Work {
+    pub(super) policy: &'static Policy,
+    pub(super) idem: Idempotency,
+    pub(super) holder: Holder,
     /// Whether a try at the claim was given up, which may still arrive.
     has_stragglers: bool,
-    fingerprint: Fingerprint,
-    stage: Stage,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) stage: Stage,
+    /// Where the attempt waits for the layers above its handler. `None` when the attempt does not wait.
+    pub(super) slot: Option<Arc<Slot>>,
     /// The status of the handler's answer: from then on its work is done.
-    answered: Option<StatusCode>,
+    pub(super) answered: Option<StatusCode>,
     /// Set while user code is polled: still set in `drop`, it tells of a panic.
     is_polling: bool,
     heartbeat: Heartbeat,
     /// What the handler can know of itself.
-    attempt: Attempt,
+    pub(super) attempt: Attempt,
     /// Set at the first `Pending`.
     background: Option<Background>,
     /// Makes `drain` wait.
     _tracked: TaskTrackerToken,
 }
 
-enum Stage {
+pub(super) enum Stage {
     /// The body extractor runs; nothing of the handler has.
     Claimed,
     Handling(BoxFuture<Response>),
@@ -87,7 +96,13 @@ enum Stage {
         body: Body,
         collector: Collector,
     },
+    /// The handler has responded, and its response goes to the layers above.
+    Responded(Settlement, Response),
+    /// Waits in its slot.
+    Waiting(Settlement),
     Settling(BoxFuture<FirstTry>, Response),
+    /// Asks for the record of the attempt that has taken over.
+    Overtaken(BoxFuture<Response>),
     Settled(Response),
     Ended,
 }
@@ -106,6 +121,7 @@ impl Running {
             has_stragglers: won.has_stragglers,
             fingerprint: won.fingerprint,
             stage: Stage::Claimed,
+            slot: won.slot,
             answered: None,
             is_polling: false,
             heartbeat: Heartbeat::new(won.asked_at, won.idem.settings().lease),
@@ -130,6 +146,7 @@ impl Running {
     /// Begins to run the handler.
     pub(crate) fn handle(&mut self, handler: BoxFuture<Response>) {
         if let Some(work) = &mut self.work {
+            work.begin();
             work.stage = Stage::Handling(handler);
         }
     }
@@ -138,8 +155,11 @@ impl Running {
     pub(crate) fn reject(mut self, rejection: Response) -> Self {
         if let Some(work) = &mut self.work {
             work.stage = if work.policy.record_rejections {
+                work.begin();
                 work.answered(rejection)
             } else {
+                // Nothing ran, so the layers above have nothing to add.
+                work.slot = None;
                 let settlement = work.give_back();
                 work.settling(settlement, rejection)
             };
@@ -152,22 +172,33 @@ impl Future for Running {
     type Output = Response;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
-        let work = self.work.as_mut().expect("polled after completion");
-        work.is_polling = true;
-        let polled = work.poll(cx);
-        work.is_polling = false;
-        let response = ready!(polled);
-        self.work = None;
-        Poll::Ready(response)
+        loop {
+            let work = self.work.as_mut().expect("polled after completion");
+            work.is_polling = true;
+            let polled = work.poll(cx);
+            work.is_polling = false;
+            let response = ready!(polled);
+            match self.work.take().map(Work::wait) {
+                None | Some(Ok(())) => return Poll::Ready(response),
+                Some(Err(mut alone)) => {
+                    alone.leave(response, false);
+                    self.work = Some(alone);
+                }
+            }
+        }
     }
 }
 
 impl Work {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response> {
         while let Poll::Ready(next) = self.poll_stage(cx) {
             match next {
                 Stage::Settled(response) => {
                     self.stage = Stage::Ended;
+                    return Poll::Ready(response);
+                }
+                Stage::Responded(settlement, response) => {
+                    self.stage = Stage::Waiting(settlement);
                     return Poll::Ready(response);
                 }
                 next => self.stage = next,
@@ -179,7 +210,7 @@ impl Work {
 
     /// Keeps the lease from now on, and the way into the background. Until the first `Pending` nobody
     /// can drop the future half way.
-    fn keep(&mut self) {
+    pub(super) fn keep(&mut self) {
         if self.background.is_none() {
             self.background = Background::of_this_task();
         }
@@ -214,26 +245,30 @@ impl Work {
             Stage::Settling(settled, _) => {
                 let first_try = ready!(settled.as_mut().poll(cx));
                 Poll::Ready(match mem::replace(&mut self.stage, Stage::Ended) {
-                    Stage::Settling(_, response) => settled_with(first_try, response),
+                    Stage::Settling(_, response) => self.settled(first_try, response),
                     other => other,
                 })
             }
-            Stage::Settled(_) => Poll::Ready(mem::replace(&mut self.stage, Stage::Ended)),
-            Stage::Claimed | Stage::Ended => Poll::Pending,
+            Stage::Overtaken(response) => response.as_mut().poll(cx).map(Stage::Settled),
+            Stage::Settled(_) | Stage::Responded(..) => {
+                Poll::Ready(mem::replace(&mut self.stage, Stage::Ended))
+            }
+            Stage::Claimed | Stage::Waiting(_) | Stage::Ended => Poll::Pending,
         }
     }
 
     /// The handler has answered: whether its answer is kept, and whether it has to be read for that.
     fn answered(&mut self, mut response: Response) -> Stage {
         self.answered = Some(response.status());
-        let is_opted_out = response.extensions_mut().remove::<DoNotRecord>().is_some();
-        if is_opted_out || !self.policy.record.contains(response.status()) {
+        if !self.is_recordable(&mut response) {
+            let response = response.map(|body| self.watched(body));
             return self.settling(Settlement::Release, response);
         }
         let limit = self.idem.settings().max_recorded_body;
         let announced = collect::announced_len(&response);
         if collect::cannot_be_kept(&response, announced, limit) {
             let settlement = self.not_kept(response.status());
+            let response = response.map(|body| self.watched(body));
             return self.settling(settlement, response);
         }
         let (parts, body) = response.into_parts();
@@ -242,6 +277,12 @@ impl Work {
             body,
             collector: Collector::new(announced, limit),
         }
+    }
+
+    /// Whether the status of a response and the response's parts allow to record it.
+    pub(super) fn is_recordable(&self, response: &mut Response) -> bool {
+        let is_opted_out = response.extensions_mut().remove::<DoNotRecord>().is_some();
+        !is_opted_out && self.policy.record.contains(response.status())
     }
 
     /// The answer's body has been read, or as much of it as could be kept.
@@ -259,10 +300,12 @@ impl Work {
                     || self.not_kept(parts.status),
                     |record| self.complete(record),
                 );
-                self.settling(settlement, Response::from_parts(parts, Body::from(body)))
+                let body = self.watched(Full::from(body));
+                self.settling(settlement, Response::from_parts(parts, body))
             }
             Collected::NotKept(body) => {
                 let settlement = self.not_kept(parts.status);
+                let body = self.watched(body);
                 self.settling(settlement, Response::from_parts(parts, body))
             }
         }
@@ -279,21 +322,36 @@ impl Work {
         }
     }
 
-    fn not_kept(&self, status: StatusCode) -> Settlement {
+    pub(super) fn not_kept(&self, status: StatusCode) -> Settlement {
         self.complete(Record::not_kept(self.fingerprint, status))
     }
 
     /// The response goes out when the store has acknowledged what became of the attempt, or when it
-    /// failed to do so in time.
-    fn settling(&mut self, settlement: Settlement, response: Response) -> Stage {
+    /// failed to do so in time. Where layers above the handler have a say in it, they get the response first.
+    pub(super) fn settling(&mut self, settlement: Settlement, response: Response) -> Stage {
+        if self.waits_for_layers() {
+            return Stage::Responded(settlement, response);
+        }
         match self.settle(settlement) {
-            Ok(first_try) => settled_with(first_try, response),
+            Ok(first_try) => self.settled(first_try, response),
             Err(pending) => Stage::Settling(pending, response),
         }
     }
 
+    fn settled(&self, first_try: FirstTry, response: Response) -> Stage {
+        match first_try {
+            FirstTry::Over => Stage::Settled(response),
+            FirstTry::Unrecorded => Stage::Settled(degraded::unrecorded(response)),
+            FirstTry::Overtaken => {
+                let (idem, id, fingerprint) = (self.idem.clone(), self.holder.id, self.fingerprint);
+                let response = overtaken::response(idem, id, fingerprint, response);
+                Stage::Overtaken(Box::pin(response))
+            }
+        }
+    }
+
     /// Settles while nobody waits for it.
-    fn settle_unattended(&mut self, settlement: Settlement) {
+    pub(super) fn settle_unattended(&mut self, settlement: Settlement) {
         if let Err(pending) = self.settle(settlement)
             && let Some(Background { runtime, span }) = self.background()
         {
@@ -341,7 +399,7 @@ impl Work {
     }
 
     /// Ends an attempt that was cut off, by a panic or with its runtime.
-    fn cut_off(&mut self) {
+    pub(super) fn cut_off(&mut self) {
         if let Some(status) = self.answered {
             // The work is done: a retry must not do it again, though it cannot have the answer.
             let settlement = self.not_kept(status);
@@ -352,29 +410,24 @@ impl Work {
     }
 }
 
-fn settled_with(first_try: FirstTry, response: Response) -> Stage {
-    Stage::Settled(match first_try {
-        FirstTry::Over => response,
-        FirstTry::Unrecorded => degraded::unrecorded(response),
-    })
-}
-
 impl Drop for Running {
     fn drop(&mut self) {
         let Some(mut work) = self.work.take() else {
             return;
         };
+        let is_cut_off = work.is_cut_off_with_layers();
+        work.withdraw();
         if work.is_polling {
             work.cut_off();
             return;
         }
         match work.stage {
-            Stage::Ended => {}
+            Stage::Ended | Stage::Overtaken(_) => {}
             Stage::Claimed => {
                 let settlement = work.give_back();
                 work.settle_unattended(settlement);
             }
-            _ if self.in_background => work.cut_off(),
+            _ if self.in_background || is_cut_off => work.cut_off(),
             _ => {
                 let Some(Background { runtime, span }) = work.background() else {
                     return;
@@ -420,6 +473,7 @@ mod tests {
             number: attempt,
             asked_at: Instant::now(),
             has_stragglers: true,
+            slot: None,
         };
         Running::new(won, &mut Extensions::new())
             .reject(Response::default())

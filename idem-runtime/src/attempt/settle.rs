@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::attempt::background::Background;
+use crate::service::background::Background;
 use crate::attempt::heartbeat::{Heartbeat, Leaseholder};
 use crate::attempt::orphans;
 use crate::attempt::settlement::Settlement;
@@ -21,6 +21,8 @@ pub(crate) enum FirstTry {
     Over,
     /// The store does not have the record yet.
     Unrecorded,
+    /// Another attempt has taken over.
+    Overtaken,
 }
 
 /// Settles one attempt whose store did not answer at once.
@@ -90,7 +92,10 @@ impl Settler {
                 .saturating_add(self.idem.settings().store_timeout);
             held.overtaken(deadline::after(Instant::now(), window));
         }
-        FirstTry::Over
+        match settled {
+            Settled::Done => FirstTry::Over,
+            Settled::Lost => FirstTry::Overtaken,
+        }
     }
 
     /// The store has failed. The rest goes on in the background: the work is done, and its client gets

@@ -36,6 +36,16 @@ pub(crate) struct ClaimReply {
 }
 
 impl ClaimReply {
+    /// A decision that no claim was sent for. It must not be to run.
+    pub(crate) fn without_claim(decision: Decision) -> Self {
+        Self {
+            decision,
+            owner: Owner::unique(),
+            asked_at: Instant::now(),
+            has_stragglers: false,
+        }
+    }
+
     /// Whether this request gets its own claim or a record. Then the attempt deals with stragglers, or the
     /// record keeps them from being granted.
     const fn runs_or_replays(&self) -> bool {

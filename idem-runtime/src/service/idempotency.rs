@@ -15,6 +15,7 @@ use crate::response::problem::Problem;
 use crate::response::replay::replay;
 use crate::service::orphans::Orphans;
 use crate::service::settings::{OnStoreError, Settings};
+use crate::service::slot::{Slot, SlotOf};
 use crate::service::unwritten::Unwritten;
 use crate::settings::dialect::Dialect;
 use crate::settings::policy::FingerprintMode;
@@ -52,6 +53,8 @@ pub struct Idempotency {
     /// Whether the layer that put this one into a request's extensions found a key there, so that
     /// nobody has to look again.
     found_key: bool,
+    /// Where the attempt of that request waits for the layers above its handler.
+    slot: Option<SlotOf>,
 }
 
 pub(super) struct Inner {
@@ -110,6 +113,15 @@ impl Idempotency {
                 orphans: Orphans::default(),
             }),
             found_key: false,
+            slot: None,
+        }
+    }
+
+    /// Renders the refusal that a response carries, in the way of this service.
+    pub(super) fn render(&self, mut response: Response) -> Response {
+        match response.extensions_mut().remove::<Problem>() {
+            Some(problem) => self.refuse(problem),
+            None => response,
         }
     }
 
@@ -157,19 +169,49 @@ impl Idempotency {
         &self.inner.settings
     }
 
-    /// What a layer puts into the extensions of a request with these headers. Returns `None` only for a
-    /// request without a key when the key header is the default one.
+    /// What a layer puts into the extensions of a request, and the slot that it made for the request's
+    /// attempt. Returns `None` only for a request without a key when the key header is the default one.
     ///
     /// A handler without settings looks for a key in the default header alone. So it needs the settings to
     /// recognize another key header, which middleware below the layer may set.
-    pub(crate) fn for_request(&self, headers: &HeaderMap) -> Option<Self> {
+    pub(super) fn for_request<B>(&self, request: &Request<B>) -> Option<(Self, Option<Arc<Slot>>)> {
         let dialect = &self.inner.settings.dialect;
+        let headers = request.headers();
         let found_key = key::is_there(headers, dialect.key_header_name());
-        let is_of_interest = found_key || !dialect.has_default_key_header();
-        is_of_interest.then(|| Self {
-            found_key,
+        if !found_key && dialect.has_default_key_header() {
+            return None;
+        }
+        let mut settings = self.for_any_request();
+        settings.found_key = found_key;
+        let mut made: Option<Arc<Slot>> = None;
+        if found_key
+            && !request.method().is_safe()
+            && let Some(key) = headers.get(dialect.key_header_name())
+        {
+            // The slot of a layer above has the wider bounds.
+            let slot = Self::slot_of(request).filter(|slot| slot.is_open());
+            let slot = slot.cloned().unwrap_or_else(|| made.insert(Arc::default()).clone());
+            settings.slot = Some(SlotOf::new(slot, key));
+        }
+        Some((settings, made))
+    }
+
+    /// The slot in which the attempt of this request waits, if a layer made one for the request.
+    pub(crate) fn slot_of<B>(request: &Request<B>) -> Option<&Arc<Slot>> {
+        let idem = request.extensions().get::<Self>()?;
+        let slot = idem.slot.as_ref()?;
+        let name = idem.inner.settings.dialect.key_header_name();
+        let key = request.headers().get(name)?;
+        slot.is_of(key).then_some(&slot.slot)
+    }
+
+    /// The settings of a request, without its slot. A slot that its own attempt refers to would never
+    /// be dropped.
+    pub(crate) fn without_slot(&self) -> Self {
+        Self {
+            found_key: self.found_key,
             ..self.for_any_request()
-        })
+        }
     }
 
     /// The same settings, of which nothing is known about a request.
@@ -177,6 +219,7 @@ impl Idempotency {
         Self {
             inner: self.inner.clone(),
             found_key: false,
+            slot: None,
         }
     }
 

@@ -4,6 +4,7 @@
 //! reply was lost. Runs no handler.
 
 pub(crate) mod backoff;
+pub(crate) mod background;
 pub(crate) mod builder;
 pub(crate) mod deadline;
 pub(crate) mod idempotency;
@@ -11,4 +12,6 @@ pub(crate) mod layer;
 pub(crate) mod operators;
 pub(crate) mod orphans;
 pub(crate) mod settings;
+pub(crate) mod slot;
+pub(crate) mod stack;
 pub(crate) mod unwritten;

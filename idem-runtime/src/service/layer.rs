@@ -1,4 +1,4 @@
-//! Makes an [`Idempotency`] known to the handlers below it.
+//! The layer that makes an [`Idempotency`] available to the handlers below.
 
 use std::fmt;
 use std::future::Future;
@@ -25,16 +25,16 @@ impl<S> Layer<S> for Idempotency {
     }
 }
 
-/// Middleware that makes an [`Idempotency`] known to the handlers below it.
+/// Middleware that makes an [`Idempotency`] available to the handlers below.
 ///
-/// With the default key header, a request without a key passes untouched: its extensions stay as they
-/// are, because an insertion costs as much as everything else. The layer renders a refusal of such a
-/// request on its way out.
+/// With the default key header, a request without a key passes unchanged. Its extensions are not
+/// touched, because an insertion costs as much as the rest of the layer. If such a request is
+/// refused, the layer renders the problem in the response.
 ///
-/// For a request with a key, the layers below this one finish before the record is written. What is
-/// recorded is the handler's own response, provided that the response which leaves this layer has a status
-/// that the endpoint records. When the client disconnects, these layers go on in the background with
-/// their handler.
+/// For a request with a key, the layers below this layer finish before the record is written. The
+/// response of the handler is recorded only if the response that leaves this layer has a status that the
+/// endpoint records. When the client disconnects, these layers continue in the background together with
+/// the handler.
 #[derive(Clone, Debug)]
 pub struct IdempotencyService<S> {
     inner: S,

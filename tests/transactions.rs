@@ -90,7 +90,9 @@ struct Setup {
 
 async fn start() -> Setup {
     let postgres = PostgresServer::start();
-    let pool = PgPool::connect(&postgres.url()).await.expect("postgres is there");
+    let pool = PgPool::connect(&postgres.url())
+        .await
+        .expect("postgres is there");
     sqlx::raw_sql(TABLES).execute(&pool).await.expect("tables");
     let (transactions, layer) = Tx::setup(pool.clone());
     let app = App {
@@ -140,9 +142,17 @@ async fn a_transaction_that_axum_sqlx_tx_cannot_commit_is_not_recorded() {
         assert_eq!(setup.rows().await, 0);
         setup.open_account().await;
         let retry = setup.server.post(path, "k", "7").await;
-        assert_eq!((retry.text(), retry.is_replay()), ("run 2", false), "{path}");
+        assert_eq!(
+            (retry.text(), retry.is_replay()),
+            ("run 2", false),
+            "{path}"
+        );
         let replay = setup.server.post(path, "k", "7").await;
-        assert_eq!((replay.text(), replay.is_replay()), ("run 2", true), "{path}");
+        assert_eq!(
+            (replay.text(), replay.is_replay()),
+            ("run 2", true),
+            "{path}"
+        );
         assert_eq!(setup.rows().await, 1);
     }
 }

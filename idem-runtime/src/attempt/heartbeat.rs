@@ -10,8 +10,8 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::Instrument;
 
-use crate::service::background::Background;
 use crate::attempt::handle::Attempt;
+use crate::service::background::Background;
 use crate::service::deadline;
 use crate::service::idempotency::{Idempotency, within};
 use crate::store::{Holder, Settled};

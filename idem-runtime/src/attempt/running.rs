@@ -18,7 +18,6 @@ use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
-use crate::service::background::Background;
 use crate::attempt::handle::{Attempt, ClaimFacts};
 use crate::attempt::heartbeat::{Heartbeat, Leaseholder};
 use crate::attempt::overtaken;
@@ -29,6 +28,7 @@ use crate::response::collect::{self, Collected, Collector};
 use crate::response::degraded;
 use crate::response::do_not_record::DoNotRecord;
 use crate::response::kept_headers::KeptHeaders;
+use crate::service::background::Background;
 use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
 use crate::service::slot::{Slot, Unsettled};

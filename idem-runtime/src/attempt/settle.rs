@@ -3,10 +3,10 @@
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::service::background::Background;
 use crate::attempt::heartbeat::{Heartbeat, Leaseholder};
 use crate::attempt::orphans;
 use crate::attempt::settlement::Settlement;
+use crate::service::background::Background;
 use crate::service::backoff::Backoff;
 use crate::service::deadline;
 use crate::service::idempotency::Idempotency;

@@ -83,11 +83,7 @@ impl Identified {
 }
 
 impl Claiming {
-    pub(crate) fn new(
-        policy: &'static Policy,
-        idem: Idempotency,
-        slot: Option<Arc<Slot>>,
-    ) -> Self {
+    pub(crate) fn new(policy: &'static Policy, idem: Idempotency, slot: Option<Arc<Slot>>) -> Self {
         Self {
             policy,
             idem,

@@ -192,7 +192,9 @@ impl Idempotency {
         {
             // The slot of a layer above has the wider bounds.
             let slot = Self::slot_of(request).filter(|slot| slot.is_open());
-            let slot = slot.cloned().unwrap_or_else(|| made.insert(Arc::default()).clone());
+            let slot = slot
+                .cloned()
+                .unwrap_or_else(|| made.insert(Arc::default()).clone());
             settings.slot = Some(SlotOf::new(slot, key));
         }
         Some((settings, made))

@@ -3,8 +3,8 @@
 //! This folder also contains the state that the process keeps in addition to the store: records
 //! that are not written yet, and claims whose reply was lost. It runs no handler.
 
-pub(crate) mod backoff;
 pub(crate) mod background;
+pub(crate) mod backoff;
 pub(crate) mod builder;
 pub(crate) mod deadline;
 pub(crate) mod idempotency;

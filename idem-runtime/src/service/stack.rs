@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
 use crate::service::background::Background;
@@ -30,8 +29,7 @@ pub(super) struct Stack<E: Send + 'static> {
     is_polling: bool,
     /// Set at the first `Pending`.
     background: Option<Background>,
-    /// Set in the background. Makes `drain` wait.
-    tracked: Option<TaskTrackerToken>,
+    in_background: bool,
 }
 
 enum Stage<E> {
@@ -49,7 +47,7 @@ impl<E: Send + 'static> Stack<E> {
             idem,
             is_polling: false,
             background: None,
-            tracked: None,
+            in_background: false,
         }
     }
 
@@ -117,7 +115,7 @@ impl<E: Send + 'static> Drop for Stack<E> {
         if !self.is_engaged() {
             return;
         }
-        let is_cut_off = self.is_polling || self.tracked.is_some();
+        let is_cut_off = self.is_polling || self.in_background;
         let background = self.background.take().or_else(Background::of_this_task);
         let Some(Background { runtime, span }) = background.filter(|_| !is_cut_off) else {
             // Before the layers are dropped, so that a handler below them does not go on alone.
@@ -130,10 +128,9 @@ impl<E: Send + 'static> Drop for Stack<E> {
             idem: self.idem.clone(),
             is_polling: false,
             background: None,
-            // Counted before it is spawned, so that `drain` does not miss it.
-            tracked: Some(self.idem.attempts().token()),
+            in_background: true,
         };
-        // Its response has nobody to go to.
+        // Its response has nobody to go to. The attempt makes `drain` wait, also before the task starts.
         runtime.spawn(async { drop(stack.await) }.instrument(span));
     }
 }

@@ -187,10 +187,7 @@ async fn book_or_hold(
 }
 
 #[idempotent(scope = global)]
-async fn slow(
-    State(runs): State<Runs>,
-    Extension(unit): Extension<Unit>,
-) -> (StatusCode, String) {
+async fn slow(State(runs): State<Runs>, Extension(unit): Extension<Unit>) -> (StatusCode, String) {
     unit.insert("row".to_owned());
     let run = runs.pass().await;
     (StatusCode::CREATED, format!("run {run}"))

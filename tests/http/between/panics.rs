@@ -85,7 +85,10 @@ async fn a_panic_in_the_background_leaves_the_outcome_unknown() {
     runs.until_started(1).await;
     drop(stream);
     for _ in 0..20 {
-        assert_eq!(setup.post("/slow").await.code(), "idempotency_key_in_flight");
+        assert_eq!(
+            setup.post("/slow").await.code(),
+            "idempotency_key_in_flight"
+        );
     }
     runs.open(1);
     assert_eq!(setup.idem.drain(LONG).await, 0);
@@ -116,7 +119,10 @@ async fn a_panic_beside_a_running_handler_leaves_the_outcome_unknown() {
     assert_eq!(crate::support::status_of(&answer), 500);
     setup.drained().await;
     assert!(matches!(setup.stored().await, Some(Entry::Unknown { .. })));
-    assert_eq!((setup.app.runs.started(), setup.app.runs.finished()), (1, 0));
+    assert_eq!(
+        (setup.app.runs.started(), setup.app.runs.finished()),
+        (1, 0)
+    );
     assert_eq!(setup.app.books.rolled_back(), 1);
 }
 

@@ -42,12 +42,18 @@ async fn replays_pass_the_layers_again_and_the_record_has_none_of_their_headers(
     for number in ["1", "2", "3"] {
         let answer = setup.post("/book").await;
         assert_eq!(answer.headers["x-number"], number);
-        assert_eq!((answer.text(), answer.is_replay()), ("run 1, attempt 1", number != "1"));
+        assert_eq!(
+            (answer.text(), answer.is_replay()),
+            ("run 1, attempt 1", number != "1")
+        );
     }
     let Some(Entry::Recorded { record, .. }) = setup.stored().await else {
         panic!("it is recorded");
     };
-    assert_eq!((record.status().as_u16(), record.body()), (201, &b"run 1, attempt 1"[..]));
+    assert_eq!(
+        (record.status().as_u16(), record.body()),
+        (201, Bytes::from("run 1, attempt 1"))
+    );
     assert!(!format!("{record:?}").contains("x-number"));
     assert_eq!(setup.app.books.rows(), ["row 1"]);
 }
@@ -66,8 +72,13 @@ async fn a_compressed_response_is_recorded_as_the_handler_sent_it() {
     let server = Server::start(router).await;
     for encoding in ["gzip", "identity", "gzip"] {
         let headers = [(KEY, "k"), ("accept-encoding", encoding)];
-        let answer = server.send(request(http::Method::POST, "/", headers, "")).await;
-        assert_eq!(answer.headers.contains_key("content-encoding"), encoding == "gzip");
+        let answer = server
+            .send(request(http::Method::POST, "/", headers, ""))
+            .await;
+        assert_eq!(
+            answer.headers.contains_key("content-encoding"),
+            encoding == "gzip"
+        );
         assert_eq!(answer.body.len() == 4096, encoding == "identity");
     }
     let id = idem.record_id(&Scope::new(), "k");
@@ -89,7 +100,10 @@ async fn a_layer_that_replaces_the_response_does_not_lose_the_record() {
     let Some(Entry::Recorded { record, .. }) = setup.stored().await else {
         panic!("it is recorded");
     };
-    assert_eq!((record.status().as_u16(), record.body()), (201, &b"run 1, attempt 1"[..]));
+    assert_eq!(
+        (record.status().as_u16(), record.body()),
+        (201, Bytes::from("run 1, attempt 1"))
+    );
     assert_eq!(setup.app.runs.started(), 1);
 }
 
@@ -135,7 +149,11 @@ async fn a_status_of_the_layers_decides_where_it_is_not_recorded() {
         let what = format!("{handlers}, then {layers}");
         assert_eq!(setup.stored().await.is_none(), is_free, "{what}");
         let retry = setup.post(&path).await;
-        assert_eq!((retry.status, retry.is_replay()), (layers, !is_free), "{what}");
+        assert_eq!(
+            (retry.status, retry.is_replay()),
+            (layers, !is_free),
+            "{what}"
+        );
     }
 }
 
@@ -174,7 +192,11 @@ async fn events(
 ) -> Response {
     unit.insert(format!("row {}", runs.count()));
     let events = stream::iter(["data: 1\n\n", "data: 2\n\n"].map(Ok::<_, Infallible>));
-    ([("content-type", "text/event-stream")], Body::from_stream(events)).into_response()
+    (
+        [("content-type", "text/event-stream")],
+        Body::from_stream(events),
+    )
+        .into_response()
 }
 
 async fn start_streams() -> (Server, App) {

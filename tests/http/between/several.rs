@@ -7,8 +7,8 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum_idem::testing::{Fault, FaultStore, Operation};
 use axum_idem::store::MemoryStore;
+use axum_idem::testing::{Fault, FaultStore, Operation};
 use axum_idem::{Dialect, Idempotency, Scope, idempotent};
 
 use super::{App, Books, Commit, Setup, routes, start_with, unit_of_work};
@@ -49,7 +49,9 @@ async fn a_layer_that_calls_its_handler_again_after_a_failure_gets_a_second_run(
     // A store that replies at once, and one that makes each transition wait.
     for idem in [
         Idempotency::in_memory(),
-        Idempotency::builder().store(FaultStore::new(MemoryStore::default())).build(),
+        Idempotency::builder()
+            .store(FaultStore::new(MemoryStore::default()))
+            .build(),
     ] {
         let runs = Runs::default();
         let router = Router::new()
@@ -78,7 +80,10 @@ async fn a_release_that_fails_between_two_calls_leaves_the_key_in_flight() {
         .layer(idem.clone())
         .with_state(Runs::default());
     let server = Server::start(router).await;
-    assert_eq!(server.post("/", "k", "").await.code(), "idempotency_key_in_flight");
+    assert_eq!(
+        server.post("/", "k", "").await.code(),
+        "idempotency_key_in_flight"
+    );
     idem.drain(super::LONG).await;
     assert_eq!(server.post("/", "k", "").await.text(), "run 2");
 }
@@ -107,7 +112,10 @@ async fn a_layer_that_calls_its_handler_twice_gets_a_replay_and_its_failure_stil
             server.post("/book", "k", "").await;
             assert_eq!(app.runs.started(), 2);
         } else {
-            assert_eq!((first.text(), first.is_replay()), ("run 1, attempt 1", true));
+            assert_eq!(
+                (first.text(), first.is_replay()),
+                ("run 1, attempt 1", true)
+            );
             assert!(server.post("/book", "k", "").await.is_replay());
             assert_eq!(app.books.rows(), ["row 1"]);
         }
@@ -120,7 +128,8 @@ async fn batch(request: Request, next: Next) -> Response {
     let mut failed = false;
     for key in ["one", "two"] {
         let mut part = again(&parts);
-        part.headers_mut().insert(KEY, HeaderValue::from_static(key));
+        part.headers_mut()
+            .insert(KEY, HeaderValue::from_static(key));
         failed |= !next.clone().run(part).await.status().is_success();
     }
     assert!(!failed);
@@ -139,7 +148,14 @@ async fn the_parts_of_a_batch_settle_by_themselves() {
     assert_eq!(setup.app.books.rows(), ["row 1", "row 2"]);
     for key in ["one", "two"] {
         let id = setup.idem.record_id(&Scope::new(), key);
-        assert!(setup.idem.look_up(id).await.expect("memory does not fail").is_some());
+        assert!(
+            setup
+                .idem
+                .look_up(id)
+                .await
+                .expect("memory does not fail")
+                .is_some()
+        );
     }
 }
 
@@ -152,7 +168,11 @@ async fn two_layers(inner: Idempotency, outer: Idempotency) -> Setup {
         .layer(from_fn_with_state(app.books.clone(), unit_of_work))
         .layer(outer);
     let server = Server::start(router).await;
-    Setup { server, app, idem: inner }
+    Setup {
+        server,
+        app,
+        idem: inner,
+    }
 }
 
 #[tokio::test]
@@ -160,7 +180,10 @@ async fn a_layer_between_two_idempotency_layers_finishes_before_the_record_is_wr
     let marks = Dialect::default().replay_header("x-inner");
     let inner = Idempotency::builder().dialect(marks).build();
     let setup = two_layers(inner, Idempotency::in_memory()).await;
-    setup.app.books.next_commit(Commit::Fails(StatusCode::INTERNAL_SERVER_ERROR));
+    setup
+        .app
+        .books
+        .next_commit(Commit::Fails(StatusCode::INTERNAL_SERVER_ERROR));
     assert_eq!(setup.post("/book").await.status, 500);
     assert_eq!(setup.post("/book").await.text(), "run 2, attempt 1");
     let replay = setup.post("/book").await;
@@ -173,9 +196,16 @@ async fn two_idempotency_layers_may_have_key_headers_of_their_own() {
     let own = Dialect::default().key_header("x-inner-key");
     let inner = Idempotency::builder().dialect(own).build();
     let setup = two_layers(inner, Idempotency::in_memory()).await;
-    setup.app.books.next_commit(Commit::Fails(StatusCode::INTERNAL_SERVER_ERROR));
+    setup
+        .app
+        .books
+        .next_commit(Commit::Fails(StatusCode::INTERNAL_SERVER_ERROR));
     let both = [(KEY, "outer"), ("x-inner-key", "inner")];
-    let send = || setup.server.send(request(http::Method::POST, "/book", both, ""));
+    let send = || {
+        setup
+            .server
+            .send(request(http::Method::POST, "/book", both, ""))
+    };
     assert_eq!(send().await.status, 500);
     assert_eq!(send().await.text(), "run 2, attempt 1");
     assert!(send().await.is_replay());

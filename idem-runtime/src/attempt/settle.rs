@@ -257,7 +257,7 @@ pub(crate) fn report(
             endpoint,
             record = %holder.id.short(),
             outcome = %outcome,
-            "the lease was lost before the attempt was settled; the response went only to its own client"
+            "the lease was lost before the attempt was settled; its client gets the response of the attempt that has taken over, if the store has that response"
         ),
     }
 }

@@ -70,7 +70,7 @@ async fn pay_and_commit(State(app): State<App>, amount: String) -> Result<String
     Ok(format!("run {run}"))
 }
 
-/// At its commit, a transaction fails as long as its row is among the forbidden ones.
+/// The commit of a payment fails until there is an account with its amount.
 const TABLES: &str = "
     CREATE TABLE accounts (amount int PRIMARY KEY);
     INSERT INTO accounts VALUES (1);
@@ -134,8 +134,9 @@ impl Setup {
     }
 }
 
+/// The layer commits, or the handler itself.
 #[tokio::test]
-async fn a_transaction_that_axum_sqlx_tx_cannot_commit_is_not_recorded() {
+async fn a_transaction_that_cannot_be_committed_is_not_recorded() {
     for path in ["/pay", "/commits"] {
         let setup = start().await;
         assert_eq!(setup.server.post(path, "k", "7").await.status, 500);
@@ -158,7 +159,7 @@ async fn a_transaction_that_axum_sqlx_tx_cannot_commit_is_not_recorded() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_does_not_roll_the_transaction_of_axum_sqlx_tx_back() {
+async fn a_client_that_leaves_does_not_roll_the_transaction_back() {
     let setup = start().await;
     let stream = setup.server.write(post_bytes("/slow", "k", "")).await;
     setup.app.runs.until_started(1).await;

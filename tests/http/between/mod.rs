@@ -3,6 +3,7 @@
 mod cancelled;
 mod commits;
 mod panics;
+mod places;
 mod responses;
 mod several;
 

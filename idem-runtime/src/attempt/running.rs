@@ -73,6 +73,8 @@ pub(super) struct Work {
     has_stragglers: bool,
     pub(super) fingerprint: Fingerprint,
     pub(super) stage: Stage,
+    /// The slot of the request, until the handler begins.
+    pub(super) offered: Option<Arc<Slot>>,
     /// Where the attempt waits for the layers above its handler. `None` if the attempt does not wait.
     pub(super) slot: Option<Arc<Slot>>,
     /// The status of the response. When it is set, the work of the handler is done.
@@ -122,7 +124,8 @@ impl Running {
             has_stragglers: won.has_stragglers,
             fingerprint: won.fingerprint,
             stage: Stage::Claimed,
-            slot: won.slot,
+            offered: won.slot,
+            slot: None,
             answered: None,
             is_polling: false,
             heartbeat: Heartbeat::new(won.asked_at, won.idem.settings().lease),
@@ -159,8 +162,6 @@ impl Running {
                 work.begin();
                 work.answered(rejection)
             } else {
-                // Nothing ran, so the layers above have nothing to add.
-                work.slot = None;
                 let settlement = work.give_back();
                 work.settling(settlement, rejection)
             };

@@ -14,7 +14,7 @@ use crate::store::Record;
 impl Work {
     /// Announces to the layer that the handler begins. Without a free slot, the attempt settles by itself.
     pub(super) fn begin(&mut self) {
-        self.slot = self.slot.take().filter(|slot| slot.begin());
+        self.slot = self.offered.take().filter(|slot| slot.begin());
     }
 
     /// Whether the layers above the handler have a say in how the attempt ends.

@@ -188,7 +188,7 @@ impl Idempotency {
         let mut made: Option<Arc<Slot>> = None;
         if found_key
             && !request.method().is_safe()
-            && let Some(key) = headers.get(dialect.key_header_name())
+            && let Some(key) = key::find(headers, dialect.key_header_name())
         {
             // The slot of a layer above has the wider bounds.
             let slot = Self::slot_of(request).filter(|slot| slot.is_open());
@@ -205,7 +205,7 @@ impl Idempotency {
         let idem = request.extensions().get::<Self>()?;
         let slot = idem.slot.as_ref()?;
         let name = idem.inner.settings.dialect.key_header_name();
-        let key = request.headers().get(name)?;
+        let key = key::find(request.headers(), name)?;
         slot.is_of(key).then_some(&slot.slot)
     }
 

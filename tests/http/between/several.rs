@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{FromRef, Request, State};
+use axum::extract::{Extension, FromRef, FromRequest, Request, State};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -10,9 +10,11 @@ use axum::routing::post;
 use axum_idem::store::MemoryStore;
 use axum_idem::testing::{Fault, FaultStore, Operation};
 use axum_idem::{Dialect, Idempotency, Scope, idempotent};
+use futures_util::FutureExt;
+use tower::ServiceExt;
 
-use super::{App, Books, Commit, Setup, routes, start_with, unit_of_work};
-use crate::support::{KEY, Runs, Server, request};
+use super::{App, Books, Commit, Setup, Unit, routes, start_with, unit_of_work};
+use crate::support::{KEY, Runs, Server, post_bytes, request};
 
 /// Fails at first.
 #[idempotent(scope = global)]
@@ -250,4 +252,59 @@ async fn a_runtime_of_the_endpoints_own_has_the_bounds_of_the_layer_above() {
         let second = server.post("/", "k", "").await;
         assert_eq!((second.text(), second.is_replay()), retry);
     }
+}
+
+/// An extractor that never ends.
+struct Never;
+
+impl<S: Sync> FromRequest<S> for Never {
+    type Rejection = StatusCode;
+
+    async fn from_request(_: Request, _: &S) -> Result<Self, StatusCode> {
+        std::future::pending().await
+    }
+}
+
+#[idempotent(scope = header("x-inner"))]
+async fn inner(_: Never) -> StatusCode {
+    StatusCode::NO_CONTENT
+}
+
+/// Gives the request to another annotated handler, and then does without it.
+#[idempotent(scope = global)]
+async fn outer(
+    State(runs): State<Runs>,
+    Extension(unit): Extension<Unit>,
+    mut request: Request,
+) -> StatusCode {
+    unit.insert("row".to_owned());
+    let name = HeaderValue::from_static("inner");
+    request.headers_mut().insert("x-inner", name);
+    let other = Router::<()>::new().route("/", post(inner)).oneshot(request);
+    assert!(other.now_or_never().is_none(), "it waits for its extractor");
+    runs.pass().await;
+    StatusCode::CREATED
+}
+
+/// The slot belongs to the outer handler, whatever becomes of the inner one.
+#[tokio::test]
+async fn an_inner_handler_that_is_dropped_leaves_the_slot_to_the_outer_one() {
+    let (app, idem) = (App::default(), Idempotency::in_memory());
+    let router = Router::new()
+        .route("/", post(outer))
+        .with_state(app.clone())
+        .layer(from_fn_with_state(app.books.clone(), unit_of_work))
+        .layer(idem.clone());
+    let server = Server::start(router).await;
+    let stream = server.write(post_bytes("/", "k", "")).await;
+    app.runs.until_started(1).await;
+    drop(stream);
+    for _ in 0..20 {
+        let duplicate = server.post("/", "k", "").await;
+        assert_eq!(duplicate.code(), "idempotency_key_in_flight");
+    }
+    app.runs.open(1);
+    assert_eq!(idem.drain(super::LONG).await, 0);
+    assert!(server.post("/", "k", "").await.is_replay());
+    assert_eq!(app.books.rows(), ["row"]);
 }

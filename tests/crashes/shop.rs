@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -164,6 +165,24 @@ async fn keeps_rejections(
     (StatusCode::CREATED, effects.run(&attempt).await)
 }
 
+/// A layer that waits before and behind its handler, as a transaction does.
+async fn commits(request: Request, next: Next) -> Response {
+    yield_now().await;
+    let response = next.run(request).await;
+    yield_now().await;
+    yield_now().await;
+    response
+}
+
+/// A layer whose commit fails.
+async fn commit_fails(request: Request, next: Next) -> Response {
+    let response = commits(request, next).await;
+    if response.status().is_success() {
+        return (StatusCode::INTERNAL_SERVER_ERROR, "the commit failed").into_response();
+    }
+    response
+}
+
 /// One process of the service.
 #[derive(Clone)]
 pub(crate) struct Shop(Router);
@@ -193,6 +212,9 @@ impl Shop {
             .route("/streams", post(streams))
             .route("/rejects", post(rejects))
             .route("/keeps-rejections", post(keeps_rejections))
+            .route("/commits", post(order).layer(from_fn(commits)))
+            .route("/commits-held", post(held).layer(from_fn(commits)))
+            .route("/commit-fails", post(order).layer(from_fn(commit_fails)))
             .layer(CatchPanicLayer::new())
             .layer(idem)
             .with_state(effects.clone());

@@ -46,8 +46,35 @@ const FIRST_SIGHT: Way = Way {
 
 const UNKNOWN: (u16, &str) = (409, "idempotency_outcome_unknown");
 
-pub(crate) const WAYS: [Way; 15] = [
+pub(crate) const WAYS: [Way; 19] = [
     FIRST_SIGHT,
+    Way {
+        name: "first sight, behind a layer",
+        path: "/commits",
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "first sight, behind a layer, held when unknown",
+        path: "/commits-held",
+        retried: &[(201, ""), UNKNOWN],
+        effects: [1, 1],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "replay, behind a layer",
+        path: "/commits",
+        before: Before::Answered(BODY),
+        effects: [1, 1],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "a layer that fails",
+        path: "/commit-fails",
+        told: 500,
+        retried: &[(500, "")],
+        effects: [2, 2],
+        ..FIRST_SIGHT
+    },
     Way {
         name: "first request, `on_unknown = hold`",
         path: "/held",

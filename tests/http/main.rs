@@ -3,6 +3,7 @@
 mod answers;
 mod background;
 mod batches;
+mod between;
 mod bodies;
 mod capacity;
 mod disconnects;

@@ -33,6 +33,8 @@ struct Key {
     runs: BTreeSet<u64>,
     /// The fence of each effect.
     effects: Vec<u64>,
+    /// The fence of each run whose transaction a layer has committed.
+    commits: BTreeSet<u64>,
     is_held_when_unknown: bool,
 }
 
@@ -79,6 +81,12 @@ impl Oracle {
             assert!(
                 !key.is_recorded,
                 "{}: a second record was written",
+                holder.id
+            );
+            // A later claim may settle with the response of an earlier run.
+            assert!(
+                key.commits.iter().any(|fence| *fence <= holder.fence),
+                "{}: a record was written before the layer has committed",
                 holder.id
             );
             key.is_recorded = true;
@@ -128,6 +136,13 @@ impl Oracle {
         let mut seen = self.lock();
         let key = seen.keys.entry(id).or_default();
         key.effects.push(fence);
+    }
+
+    /// A layer has committed the transaction of a run.
+    pub(crate) fn committed(&self, id: RecordId, fence: u64) {
+        let mut seen = self.lock();
+        let key = seen.keys.entry(id).or_default();
+        key.commits.insert(fence);
     }
 
     /// A handler with `on_unknown = hold` runs for this key.

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::post;
 use axum_idem::{Attempt, Idempotency, idempotent};
 use tokio::time::sleep;
@@ -50,6 +52,23 @@ async fn wait(State(oracle): State<Oracle>, attempt: Attempt, order: String) -> 
     work(&oracle, &attempt, &order).await
 }
 
+/// A layer that commits after the handler has responded, and takes a while for that.
+async fn commits(State(oracle): State<Oracle>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    // Filled when the key is claimed.
+    let Ok(attempt) = Attempt::from_request_parts(&mut parts, &()).await;
+    let response = next.run(Request::from_parts(parts, body)).await;
+    let is_replay = response.headers().contains_key("idempotency-replayed");
+    if response.status() == StatusCode::CREATED && !is_replay {
+        sleep(Duration::from_millis(300)).await;
+        oracle.committed(
+            attempt.record_id().expect("a key"),
+            attempt.fence().expect("a key"),
+        );
+    }
+    response
+}
+
 struct Listener(TcpListener);
 
 impl axum::serve::Listener for Listener {
@@ -81,6 +100,7 @@ pub(crate) async fn run(oracle: Oracle, skew: Skew) -> Result<(), Box<dyn Error>
         .route("/rerun", post(rerun))
         .route("/hold", post(hold))
         .route("/wait", post(wait))
+        .layer(from_fn_with_state(oracle.clone(), commits))
         .layer(idem)
         .with_state(oracle);
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;

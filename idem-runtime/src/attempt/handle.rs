@@ -139,8 +139,9 @@ impl Attempt {
     /// Returns whether another attempt has taken over, because the lease of this attempt could not
     /// be renewed in time.
     ///
-    /// The response of this attempt goes only to its own client. The handler decides whether to
-    /// stop.
+    /// The response of this attempt is not recorded. Its client gets the recorded response of the
+    /// attempt that has taken over, or 409 `idempotency_key_in_flight` while that attempt runs. The
+    /// handler decides whether to stop.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.effective().0.is_lost.load(Ordering::Acquire)

@@ -10,8 +10,8 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::Instrument;
 
-use crate::attempt::background::Background;
 use crate::attempt::handle::Attempt;
+use crate::service::background::Background;
 use crate::service::deadline;
 use crate::service::idempotency::{Idempotency, within};
 use crate::store::{Holder, Settled};
@@ -207,7 +207,7 @@ impl Beat {
                 target: crate::trace::TARGET,
                 endpoint = self.of.endpoint,
                 record = %self.of.holder.id.short(),
-                "the lease was lost while the handler runs; the response of the handler goes only to its own client"
+                "the lease was lost while the handler runs; its response is not recorded, and its client gets the response of the attempt that has taken over"
             );
             attempt.lose();
         }

@@ -37,6 +37,16 @@ pub(crate) struct ClaimReply {
 }
 
 impl ClaimReply {
+    /// A decision for which no claim was sent. It must not be `Decision::Run`.
+    pub(crate) fn without_claim(decision: Decision) -> Self {
+        Self {
+            decision,
+            owner: Owner::unique(),
+            asked_at: Instant::now(),
+            has_stragglers: false,
+        }
+    }
+
     /// Whether this request gets its own claim or a record. If it gets its own claim, the attempt
     /// handles the stragglers. If it gets a record, the record keeps the store from granting them.
     const fn runs_or_replays(&self) -> bool {

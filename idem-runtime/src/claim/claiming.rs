@@ -1,11 +1,13 @@
 //! The claim phase of a request with a key: reads the body, then claims the record.
 
 use std::mem;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use tokio::runtime::Handle;
 
 use crate::attempt::running::{BoxFuture, Won};
 use crate::claim::ask::{Reply, StoreClaim};
@@ -19,8 +21,9 @@ use crate::request::record_id::RecordId;
 use crate::response::degraded;
 use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
+use crate::service::slot::{Earlier, Finished, Slot};
 use crate::settings::policy::Policy;
-use crate::store::Holder;
+use crate::store::{Claimed, Holder};
 use crate::trace::{self, Outcome};
 
 /// The outcome of the claim phase.
@@ -39,6 +42,8 @@ pub(crate) enum ClaimOutcome {
 pub(crate) struct Claiming {
     policy: &'static Policy,
     idem: Idempotency,
+    /// Where the attempt waits for the layers above its handler.
+    slot: Option<Arc<Slot>>,
     stage: Stage,
 }
 
@@ -48,6 +53,11 @@ enum Stage {
     Reading {
         id: RecordId,
         body: BodyReader,
+    },
+    /// Waits until an earlier attempt of the same request is settled.
+    Settling {
+        identified: Identified,
+        earlier: BoxFuture<()>,
     },
     /// Waits for the reply of the store.
     Asking {
@@ -73,10 +83,11 @@ impl Identified {
 }
 
 impl Claiming {
-    pub(crate) fn new(policy: &'static Policy, idem: Idempotency) -> Self {
+    pub(crate) fn new(policy: &'static Policy, idem: Idempotency, slot: Option<Arc<Slot>>) -> Self {
         Self {
             policy,
             idem,
+            slot,
             stage: Stage::Keyed,
         }
     }
@@ -91,6 +102,14 @@ impl Claiming {
                     let stall = self.idem.settings().body_timeout;
                     let (id, body) = (*id, ready!(body.poll(stall, cx)));
                     self.claim(id, body, intake)
+                }
+                Stage::Settling {
+                    identified,
+                    earlier,
+                } => {
+                    ready!(earlier.as_mut().poll(cx));
+                    let identified = identified.take();
+                    self.ask(identified, intake)
                 }
                 Stage::Asking { identified, reply } => {
                     let reply = ready!(reply.as_mut().poll(cx));
@@ -133,7 +152,7 @@ impl Claiming {
         }
     }
 
-    /// Sends the claim. Returns the outcome if the store replies immediately.
+    /// Computes the fingerprint, and sends the claim unless the slot holds the reply.
     fn claim(
         &mut self,
         id: RecordId,
@@ -147,12 +166,41 @@ impl Claiming {
         let fingerprint = self
             .idem
             .fingerprint(&intake.request, &body, self.policy.fingerprint);
-        let claim = StoreClaim::new(self.policy, &self.idem, id, fingerprint);
         let identified = Identified {
             id,
             fingerprint,
             body,
         };
+        // A layer has called the handler again.
+        match self.slot.as_ref().map(|slot| slot.earlier(id)) {
+            None | Some(Earlier::Nothing) => self.ask(identified, intake),
+            Some(Earlier::Record(record)) => {
+                let claimed = Claimed::Recorded {
+                    record,
+                    expires_in: self.policy.ttl,
+                };
+                let reply = ClaimReply::without_claim(Decision::of(claimed, fingerprint));
+                Some(self.conclude(identified, Ok(reply), intake))
+            }
+            Some(Earlier::Unrecorded(finished)) => {
+                let earlier = Box::pin(settle_earlier(finished));
+                self.stage = Stage::Settling {
+                    identified,
+                    earlier,
+                };
+                None
+            }
+        }
+    }
+
+    /// Asks the store. Returns the outcome when the store replies at once.
+    fn ask(&mut self, identified: Identified, intake: &mut Intake) -> Option<ClaimOutcome> {
+        let claim = StoreClaim::new(
+            self.policy,
+            &self.idem,
+            identified.id,
+            identified.fingerprint,
+        );
         match claim.ask(&self.idem) {
             Ok(reply) => Some(self.conclude(identified, reply, intake)),
             Err(reply) => {
@@ -202,6 +250,7 @@ impl Claiming {
                     number: attempt,
                     asked_at: reply.asked_at,
                     has_stragglers: reply.has_stragglers,
+                    slot: self.slot.clone(),
                 });
             }
             Decision::Replay(record) => {
@@ -227,6 +276,16 @@ impl Claiming {
 
     fn decided(&self, id: Option<RecordId>, outcome: Outcome) {
         trace::decided(self.policy.endpoint, id.as_ref(), outcome);
+    }
+}
+
+/// Settles what an earlier attempt of the same request has left, also when the client disconnects.
+async fn settle_earlier(finished: Finished) {
+    let settling = finished.leave(Response::default(), false);
+    match Handle::try_current() {
+        // Fails only when the runtime shuts down.
+        Ok(runtime) => drop(runtime.spawn(settling).await),
+        Err(_) => drop(settling.await),
     }
 }
 

@@ -1,13 +1,14 @@
-//! Renews a lease while its attempt lives.
+//! Renews a lease while its attempt lives, and tells the attempt when it has run for as long as it may.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tracing::Instrument;
 
 use crate::attempt::background::Background;
@@ -21,9 +22,14 @@ use crate::store::{Holder, Settled};
 /// The renewals run in a task of their own, so that a request that nobody polls keeps its lease. The
 /// task starts with the first renewal: until then there is only a timer, and a handler that responds
 /// at its first poll has not even that.
+///
+/// The same task ends the run of a handler at its limit: it stops the renewals, and wakes whoever polls
+/// the handler.
 pub(crate) struct Heartbeat {
     claimed_at: Instant,
     lease: Duration,
+    /// When the handler must have responded. `None` when nothing runs, or after it has responded.
+    run_until: Option<Instant>,
     armed: Option<Armed>,
 }
 
@@ -47,12 +53,18 @@ struct Beat {
     of: Leaseholder,
     background: Background,
     pulse: Mutex<Pulse>,
+    /// Whether the handler has run for as long as it may.
+    is_over: AtomicBool,
 }
 
 struct Pulse {
     held_until: Instant,
     /// When the first renewal is due.
     due: Instant,
+    /// As in [`Heartbeat`].
+    run_until: Option<Instant>,
+    /// The task that polls the handler, to wake when the handler has run for as long as it may.
+    poller: Option<Waker>,
     task: Task,
     /// Whether the handler still runs.
     is_running: bool,
@@ -69,7 +81,44 @@ impl Heartbeat {
         Self {
             claimed_at,
             lease,
+            run_until: None,
             armed: None,
+        }
+    }
+
+    /// Lets the handler run for no longer than `max_run` after the claim.
+    pub(crate) fn limit_run(mut self, max_run: Duration) -> Self {
+        self.run_until = Some(deadline::after(self.claimed_at, max_run));
+        self
+    }
+
+    /// Ends the limit because the handler has responded.
+    pub(crate) fn lift_limit(&mut self) {
+        self.run_until = None;
+        if let Some(armed) = &self.armed {
+            armed.beat.pulse().run_until = None;
+        }
+    }
+
+    /// Whether the handler has run for as long as it may.
+    pub(crate) fn is_over(&self) -> bool {
+        let armed = self.armed.as_ref();
+        armed.is_some_and(|armed| armed.beat.is_over.load(Ordering::Acquire))
+    }
+
+    /// Wakes the task of `cx` when the handler has run for as long as it may.
+    pub(crate) fn watch(&self, cx: &Context<'_>) {
+        let (Some(_), Some(armed)) = (self.run_until, &self.armed) else {
+            return;
+        };
+        let mut pulse = armed.beat.pulse();
+        if armed.beat.is_over.load(Ordering::Acquire) {
+            cx.waker().wake_by_ref();
+        } else {
+            match &mut pulse.poller {
+                Some(poller) => poller.clone_from(cx.waker()),
+                None => pulse.poller = Some(cx.waker().clone()),
+            }
         }
     }
 
@@ -102,11 +151,15 @@ impl Heartbeat {
             pulse: Mutex::new(Pulse {
                 held_until: self.held_until(),
                 due,
+                run_until: self.run_until,
+                poller: None,
                 task: Task::NotStarted,
                 is_running: true,
             }),
+            is_over: AtomicBool::new(false),
         });
-        let mut timer = Box::pin(sleep_until(due));
+        let first = self.run_until.map_or(due, |until| due.min(until));
+        let mut timer = Box::pin(sleep_until(first));
         let waker = Waker::from(beat.clone());
         if timer
             .as_mut()
@@ -123,6 +176,7 @@ impl Heartbeat {
 
     /// Moves the lease to whoever settles the attempt. From now on its loss is no news.
     pub(crate) fn hand_over(&mut self) -> Self {
+        self.lift_limit();
         if let Some(armed) = &self.armed {
             armed.beat.pulse().is_running = false;
         }
@@ -147,7 +201,7 @@ impl Wake for Beat {
         let mut pulse = self.pulse();
         if matches!(pulse.task, Task::NotStarted) {
             let Background { runtime, span } = &self.background;
-            let renewing = self.clone().renew().instrument(span.clone());
+            let renewing = self.clone().run().instrument(span.clone());
             pulse.task = Task::Started(runtime.spawn(renewing).abort_handle());
         }
     }
@@ -166,7 +220,49 @@ impl Beat {
         }
     }
 
-    async fn renew(self: Arc<Self>) {
+    /// Renews the lease, until the handler has run for as long as it may.
+    async fn run(self: Arc<Self>) {
+        let Some(run_until) = self.pulse().run_until else {
+            return self.renew().await;
+        };
+        let mut renewing = pin!(self.renew());
+        let is_lost = timeout_at(run_until, renewing.as_mut()).await.is_ok();
+        if is_lost {
+            // The handler has the same time as before, to notice the loss or to end.
+            sleep_until(run_until).await;
+        }
+        if !self.end_run() && !is_lost {
+            renewing.await;
+        }
+    }
+
+    /// Ends the run of the handler, unless the handler has responded.
+    fn end_run(&self) -> bool {
+        let poller = {
+            let mut pulse = self.pulse();
+            if pulse.run_until.is_none() {
+                return false;
+            }
+            self.is_over.store(true, Ordering::Release);
+            pulse.poller.take()
+        };
+        tracing::error!(
+            target: crate::trace::TARGET,
+            endpoint = self.of.endpoint,
+            record = %self.of.holder.id.short(),
+            "an attempt has run for as long as `max_run` allows and is ended; if its handler had begun, \
+             its outcome is unknown"
+        );
+        if let Some(attempt) = &self.of.attempt {
+            attempt.lose();
+        }
+        if let Some(poller) = poller {
+            poller.wake();
+        }
+        true
+    }
+
+    async fn renew(&self) {
         let Leaseholder { idem, holder, .. } = &self.of;
         let lease = idem.settings().lease;
         let mut due = self.pulse().due;

@@ -3,6 +3,7 @@
 //! Does not know how the claim was decided.
 
 pub(crate) mod background;
+pub(crate) mod ending;
 pub(crate) mod handle;
 pub(crate) mod heartbeat;
 pub(crate) mod orphans;

@@ -17,17 +17,20 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
 use crate::attempt::background::Background;
+use crate::attempt::ending::Ending;
 use crate::attempt::handle::{Attempt, ClaimFacts};
 use crate::attempt::heartbeat::{Heartbeat, Leaseholder};
 use crate::attempt::settle::{self, FirstTry, Settler};
 use crate::attempt::settlement::Settlement;
 use crate::request::fingerprint::Fingerprint;
-use crate::response::collect::{self, Collected, Collector};
+use crate::response::collect::{self, Collected, Collector, Patience};
 use crate::response::degraded;
-use crate::response::do_not_record::DoNotRecord;
 use crate::response::kept_headers::KeptHeaders;
+use crate::response::outcome_unknown::OutcomeUnknown;
+use crate::response::problem::Problem;
 use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
+use crate::service::permits::Permit;
 use crate::settings::policy::Policy;
 use crate::store::{Holder, Record, Settled};
 
@@ -45,6 +48,8 @@ pub(crate) struct Won {
     pub(crate) asked_at: Instant,
     /// Whether a try at the claim was given up, which may still arrive.
     pub(crate) has_stragglers: bool,
+    /// Counts as a running attempt.
+    pub(crate) permit: Option<Permit>,
 }
 
 /// One attempt, from its claim until it is settled.
@@ -74,6 +79,9 @@ struct Work {
     attempt: Attempt,
     /// Set at the first `Pending`.
     background: Option<Background>,
+    /// Counts as a running attempt until the attempt is settled, or until the first try at that has
+    /// failed.
+    _permit: Option<Permit>,
     /// Makes `drain` wait.
     _tracked: TaskTrackerToken,
 }
@@ -108,9 +116,11 @@ impl Running {
             stage: Stage::Claimed,
             answered: None,
             is_polling: false,
-            heartbeat: Heartbeat::new(won.asked_at, won.idem.settings().lease),
+            heartbeat: Heartbeat::new(won.asked_at, won.idem.settings().lease)
+                .limit_run(won.policy.max_run.unwrap_or(won.idem.settings().max_run)),
             attempt: Attempt::claim(request, facts),
             background: None,
+            _permit: won.permit,
             _tracked: won.idem.attempts().token(),
             idem: won.idem,
         };
@@ -121,10 +131,27 @@ impl Running {
     }
 
     /// Keeps the lease while the body extractor waits, before the handler begins.
-    pub(crate) fn keep(&mut self) {
+    ///
+    /// Wakes the task of `cx` when the attempt has run for as long as it may.
+    pub(crate) fn keep(&mut self, cx: &Context<'_>) {
         if let Some(work) = &mut self.work {
-            work.keep();
+            work.keep(cx);
         }
+    }
+
+    /// Whether the attempt has run for as long as it may.
+    pub(crate) fn is_over(&self) -> bool {
+        let work = self.work.as_ref();
+        work.is_some_and(|work| work.heartbeat.is_over())
+    }
+
+    /// Ends the attempt because its body extractor has run for as long as it may.
+    pub(crate) fn time_out(mut self) -> Self {
+        if let Some(work) = &mut self.work {
+            let response = work.idem.refuse(Problem::extraction_timeout());
+            work.stage = work.settling(work.give_back(), response);
+        }
+        self
     }
 
     /// Begins to run the handler.
@@ -135,12 +162,16 @@ impl Running {
     }
 
     /// Ends the attempt with the answer of the body extractor.
-    pub(crate) fn reject(mut self, rejection: Response) -> Self {
+    pub(crate) fn reject(mut self, mut rejection: Response) -> Self {
         if let Some(work) = &mut self.work {
             work.stage = if work.policy.record_rejections {
                 work.answered(rejection)
             } else {
-                let settlement = work.give_back();
+                let marker = rejection.extensions_mut().remove::<OutcomeUnknown>();
+                let settlement = match marker {
+                    Some(OutcomeUnknown) => Settlement::Abandon,
+                    None => work.give_back(),
+                };
                 work.settling(settlement, rejection)
             };
         }
@@ -173,13 +204,13 @@ impl Work {
                 next => self.stage = next,
             }
         }
-        self.keep();
+        self.keep(cx);
         Poll::Pending
     }
 
     /// Keeps the lease from now on, and the way into the background. Until the first `Pending` nobody
     /// can drop the future half way.
-    fn keep(&mut self) {
+    fn keep(&mut self, cx: &Context<'_>) {
         if self.background.is_none() {
             self.background = Background::of_this_task();
         }
@@ -193,12 +224,14 @@ impl Work {
                 holder: self.holder,
                 attempt: Some(self.attempt.clone()),
             });
+            self.heartbeat.watch(cx);
         }
     }
 
     /// What comes after the current stage, once that has come to its end.
     fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<Stage> {
         match &mut self.stage {
+            Stage::Handling(_) if self.heartbeat.is_over() => Poll::Ready(self.ran_too_long()),
             Stage::Handling(handler) => {
                 let response = ready!(handler.as_mut().poll(cx));
                 // The handler's arguments are dropped here, before its answer is read.
@@ -225,23 +258,41 @@ impl Work {
 
     /// The handler has answered: whether its answer is kept, and whether it has to be read for that.
     fn answered(&mut self, mut response: Response) -> Stage {
-        self.answered = Some(response.status());
-        let is_opted_out = response.extensions_mut().remove::<DoNotRecord>().is_some();
-        if is_opted_out || !self.policy.record.contains(response.status()) {
-            return self.settling(Settlement::Release, response);
+        self.heartbeat.lift_limit();
+        match Ending::of(self.policy, &mut response) {
+            Ending::Unknown => return self.settling(Settlement::Abandon, response),
+            Ending::Released => {
+                self.answered = Some(response.status());
+                return self.settling(Settlement::Release, response);
+            }
+            Ending::Recorded => self.answered = Some(response.status()),
         }
-        let limit = self.idem.settings().max_recorded_body;
+        let settings = self.idem.settings();
+        let limit = settings.max_recorded_body;
         let announced = collect::announced_len(&response);
         if collect::cannot_be_kept(&response, announced, limit) {
             let settlement = self.not_kept(response.status());
             return self.settling(settlement, response);
         }
         let (parts, body) = response.into_parts();
+        let patience = Patience {
+            known: self.policy.max_run.unwrap_or(settings.max_run),
+            unknown: settings.response_timeout,
+        };
+        let collector = Collector::new(announced, limit, patience);
         Stage::Reading {
             parts,
             body,
-            collector: Collector::new(announced, limit),
+            collector,
         }
+    }
+
+    /// The handler has run for as long as it may. Drops it before its key becomes unknown, because a
+    /// retry may run as soon as the key is.
+    fn ran_too_long(&mut self) -> Stage {
+        self.stage = Stage::Ended;
+        let response = self.idem.refuse(Problem::run_timeout());
+        self.settling(Settlement::Abandon, response)
     }
 
     /// The answer's body has been read, or as much of it as could be kept.
@@ -420,6 +471,7 @@ mod tests {
             number: attempt,
             asked_at: Instant::now(),
             has_stragglers: true,
+            permit: idem.permits().take(),
         };
         Running::new(won, &mut Extensions::new())
             .reject(Response::default())

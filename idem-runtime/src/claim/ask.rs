@@ -13,6 +13,7 @@ use crate::request::record_id::RecordId;
 use crate::service::backoff::jittered;
 use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
+use crate::service::permits::Permit;
 use crate::settings::policy::{InFlight, Policy};
 use crate::store::{Claim, Claimed, Holder, Owner, Settled, StoreError, StoreFuture};
 
@@ -33,6 +34,8 @@ pub(crate) struct ClaimReply {
     pub(crate) asked_at: Instant,
     /// Whether a try at the claim was given up, which may still arrive.
     pub(crate) has_stragglers: bool,
+    /// Only for a request that runs.
+    pub(crate) permit: Option<Permit>,
 }
 
 impl ClaimReply {
@@ -60,6 +63,7 @@ pub(crate) struct StoreClaim {
 pub(crate) struct PendingReply {
     answer: StoreFuture<Claimed>,
     at: Instant,
+    permit: Option<Permit>,
 }
 
 impl StoreClaim {
@@ -95,16 +99,20 @@ impl StoreClaim {
         idem: &Idempotency,
     ) -> Result<Result<ClaimReply, StoreError>, Box<PendingReply>> {
         let at = Instant::now();
+        let permit = idem.permits().take();
+        if permit.is_none() {
+            return Ok(Ok(self.reply(Decision::Busy, at, None)));
+        }
         if let Some(decision) = self.unwritten(idem) {
-            return Ok(Ok(self.reply(decision, at)));
+            return Ok(Ok(self.reply(decision, at, None)));
         }
         match idem.store().claim(self.claim.clone()).try_now() {
             Ok(Ok(claimed @ Claimed::InFlight { .. })) if self.claim.wait => {
                 let answer = StoreFuture::ready(Ok(claimed));
-                Err(Box::new(PendingReply { answer, at }))
+                Err(Box::new(PendingReply { answer, at, permit }))
             }
-            Ok(answer) => Ok(self.conclude(idem, answer, at)),
-            Err(answer) => Err(Box::new(PendingReply { answer, at })),
+            Ok(answer) => Ok(self.conclude(idem, answer, at, permit)),
+            Err(answer) => Err(Box::new(PendingReply { answer, at, permit })),
         }
     }
 
@@ -117,7 +125,11 @@ impl StoreClaim {
         idem: &Idempotency,
         asked: Box<PendingReply>,
     ) -> Result<ClaimReply, StoreError> {
-        let PendingReply { answer, mut at } = *asked;
+        let PendingReply {
+            answer,
+            mut at,
+            mut permit,
+        } = *asked;
         let mut stragglers = None;
         let mut claimed = self
             .reply_in_time(idem, answer, &mut at, &mut stragglers)
@@ -139,7 +151,7 @@ impl StoreClaim {
                     (give_up_at, lease_left, changed)
                 }
                 (_, claimed) => {
-                    let mut reply = self.conclude(idem, claimed, at)?;
+                    let mut reply = self.conclude(idem, claimed, at, permit)?;
                     reply.has_stragglers = stragglers.is_some();
                     if reply.runs_or_replays()
                         && let Some(stragglers) = &mut stragglers
@@ -149,6 +161,8 @@ impl StoreClaim {
                     return Ok(reply);
                 }
             };
+            // A request that waits for the first one does not run.
+            drop(permit.take());
             let until = give_up_at.min(deadline::after(at, lease_left));
             if let Some(changed) = changed {
                 // Either way the store is asked again, and has the last word.
@@ -157,7 +171,11 @@ impl StoreClaim {
                 tokio::time::sleep_until(until.min(Instant::now() + jittered(look_again))).await;
                 look_again = (look_again * 2).min(LAST_LOOK);
             }
+            permit = idem.permits().take_until(give_up_at).await;
             at = Instant::now();
+            if permit.is_none() {
+                return Ok(self.reply(Decision::Busy, at, None));
+            }
             let again = idem.store().claim(self.claim.clone());
             claimed = self
                 .reply_in_time(idem, again, &mut at, &mut stragglers)
@@ -239,6 +257,7 @@ impl StoreClaim {
         idem: &Idempotency,
         claimed: Result<Claimed, StoreError>,
         asked_at: Instant,
+        permit: Option<Permit>,
     ) -> Result<ClaimReply, StoreError> {
         let unwritten = match claimed {
             Ok(Claimed::Recorded { .. }) => None,
@@ -251,7 +270,7 @@ impl StoreClaim {
             Some(decision) => decision,
             None => Decision::of(claimed?, self.claim.fingerprint),
         };
-        Ok(self.reply(decision, asked_at))
+        Ok(self.reply(decision, asked_at, permit))
     }
 
     /// What becomes of a request whose record this process holds.
@@ -277,8 +296,10 @@ impl StoreClaim {
         Some(decision)
     }
 
-    fn reply(&self, decision: Decision, asked_at: Instant) -> ClaimReply {
+    /// Keeps the permit only for a request that runs.
+    fn reply(&self, decision: Decision, asked_at: Instant, permit: Option<Permit>) -> ClaimReply {
         ClaimReply {
+            permit: permit.filter(|_| matches!(decision, Decision::Run { .. })),
             decision,
             owner: self.claim.owner,
             asked_at,

@@ -1,6 +1,7 @@
 //! The claim phase of a request with a key: reads the body, then claims the record.
+//!
+//! With `fingerprint = none` the body is left to the handler, which reads it as it comes.
 
-use std::mem;
 use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
@@ -11,7 +12,7 @@ use crate::attempt::running::{BoxFuture, Won};
 use crate::claim::ask::{ClaimReply, StoreClaim};
 use crate::claim::decision::Decision;
 use crate::claim::unprotected::Unprotected;
-use crate::request::body::{BodyError, BodyReader};
+use crate::request::body::BodyReader;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::intake::Intake;
 use crate::request::key;
@@ -19,7 +20,7 @@ use crate::request::record_id::RecordId;
 use crate::response::degraded;
 use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
-use crate::settings::policy::Policy;
+use crate::settings::policy::{FingerprintMode, Policy};
 use crate::store::{Holder, StoreError};
 use crate::trace::{self, Outcome};
 
@@ -60,14 +61,22 @@ enum Stage {
 struct Identified {
     id: RecordId,
     fingerprint: Fingerprint,
-    body: Bytes,
+    /// `None` when the body was not read.
+    body: Option<Bytes>,
 }
 
 impl Identified {
     fn take(&mut self) -> Self {
         Self {
-            body: mem::take(&mut self.body),
+            body: self.body.take(),
             ..*self
+        }
+    }
+
+    /// Puts the body back into its request.
+    fn give_back_body(self, intake: &mut Intake) {
+        if let Some(body) = self.body {
+            *intake.request.body_mut() = Body::from(body);
         }
     }
 }
@@ -88,8 +97,12 @@ impl Claiming {
                 Stage::Keyed => self.begin(intake),
                 Stage::Reading { id, body } => {
                     let stall = self.idem.settings().body_timeout;
-                    let (id, body) = (*id, ready!(body.poll(stall, cx)));
-                    self.claim(id, body, intake)
+                    match (*id, ready!(body.poll(stall, cx))) {
+                        (id, Ok(body)) => self.claim(id, Some(body), intake),
+                        (id, Err(error)) => {
+                            Some(self.refuse(Some(id), Outcome::Refused, error.into()))
+                        }
+                    }
                 }
                 Stage::Asking { identified, reply } => {
                     let reply = ready!(reply.as_mut().poll(cx));
@@ -111,7 +124,10 @@ impl Claiming {
             Ok(None) => return Some(unkeyed(self.policy, Some(&self.idem), intake)),
             Err(problem) => return Some(self.refuse(None, Outcome::Refused, problem)),
         };
-        match BodyReader::new(intake) {
+        if self.policy.fingerprint == FingerprintMode::WithoutBody {
+            return self.claim(id, None, intake);
+        }
+        match BodyReader::new(&mut intake.request, self.idem.settings().max_request_body) {
             Ok(body) => {
                 self.stage = Stage::Reading { id, body };
                 None
@@ -132,20 +148,19 @@ impl Claiming {
         }
     }
 
-    /// Asks the store. Returns the outcome when the store replies at once.
+    /// Asks the store. Returns the outcome when the store replies at once. Without `body`, the body stays
+    /// in its request, and the handler reads it from there.
     fn claim(
         &mut self,
         id: RecordId,
-        body: Result<Bytes, BodyError>,
+        body: Option<Bytes>,
         intake: &mut Intake,
     ) -> Option<ClaimOutcome> {
-        let body = match body {
-            Ok(body) => body,
-            Err(error) => return Some(self.refuse(Some(id), Outcome::Refused, error.into())),
-        };
-        let fingerprint = self
-            .idem
-            .fingerprint(&intake.request, &body, self.policy.fingerprint);
+        let fingerprint = self.idem.fingerprint(
+            &intake.request,
+            body.as_deref().unwrap_or_default(),
+            self.policy.fingerprint,
+        );
         let claim = StoreClaim::new(self.policy, &self.idem, id, fingerprint);
         let identified = Identified {
             id,
@@ -184,7 +199,7 @@ impl Claiming {
                 );
                 if self.idem.fails_open() {
                     self.decided(id, Outcome::Bypassed);
-                    *intake.request.body_mut() = Body::from(identified.body);
+                    identified.give_back_body(intake);
                     return ClaimOutcome::Unprotected(Unprotected::Degraded);
                 }
                 return self.refuse(id, Outcome::StoreError, Problem::store_unavailable());
@@ -199,15 +214,17 @@ impl Claiming {
                     owner: reply.owner,
                     fence,
                 };
-                *intake.request.body_mut() = Body::from(identified.body);
+                let fingerprint = identified.fingerprint;
+                identified.give_back_body(intake);
                 return ClaimOutcome::Won(Won {
                     policy: self.policy,
                     idem: self.idem.clone(),
                     holder,
-                    fingerprint: identified.fingerprint,
+                    fingerprint,
                     number: attempt,
                     asked_at: reply.asked_at,
                     has_stragglers: reply.has_stragglers,
+                    permit: reply.permit,
                 });
             }
             Decision::Replay(record) => {
@@ -222,6 +239,7 @@ impl Claiming {
             Decision::InFlight => Problem::key_in_flight(),
             Decision::Unknown => Problem::outcome_unknown(),
             Decision::Full => Problem::capacity(),
+            Decision::Busy => Problem::busy(),
         };
         self.refuse(id, outcome, problem)
     }

@@ -21,6 +21,8 @@ pub(crate) enum Decision {
     Unknown,
     /// The store has no room.
     Full,
+    /// As many attempts run as the service allows.
+    Busy,
 }
 
 impl Decision {
@@ -60,6 +62,7 @@ impl Decision {
             Self::Mismatch => Outcome::Mismatch,
             Self::Unknown => Outcome::Unknown,
             Self::Full => Outcome::Full,
+            Self::Busy => Outcome::Busy,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Whether a request runs under a lease, or without one and why.
 
 use std::fmt;
+use std::task::Context;
 
 use axum::response::Response;
 
@@ -16,10 +17,11 @@ pub(crate) enum Protection {
 }
 
 impl Protection {
-    /// Keeps the lease while the body extractor waits.
-    pub(crate) fn keep(&mut self) {
+    /// Keeps the lease while the body extractor waits. Wakes the task of `cx` when the attempt has run
+    /// for as long as it may.
+    pub(crate) fn keep(&mut self, cx: &Context<'_>) {
         if let Self::Leased(running) = self {
-            running.keep();
+            running.keep(cx);
         }
     }
 

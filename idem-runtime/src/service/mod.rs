@@ -10,5 +10,6 @@ pub(crate) mod idempotency;
 pub(crate) mod layer;
 pub(crate) mod operators;
 pub(crate) mod orphans;
+pub(crate) mod permits;
 pub(crate) mod settings;
 pub(crate) mod unwritten;

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::pending;
+use std::iter::repeat_n;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -268,7 +269,9 @@ async fn an_endpoint_can_choose_its_own_limit() {
 #[tokio::test(start_paused = true)]
 async fn a_renewal_that_hangs_does_not_prolong_a_run() {
     let setup = setup(LONG_RUN);
-    setup.store.script(Operation::Renew, [Fault::Hang; 10_000]);
+    setup
+        .store
+        .script(Operation::Renew, repeat_n(Fault::Hang, 10_000));
     let begun = Instant::now();
     assert_eq!(setup.post("/held").await.code(), TIMEOUT);
     assert_eq!(begun.elapsed().as_secs(), LONG_RUN.as_secs());
@@ -280,7 +283,7 @@ async fn when_the_store_stays_away_the_end_of_the_lease_makes_the_key_unknown() 
     let setup = setup(LONG_RUN);
     setup
         .store
-        .script(Operation::Abandon, [Fault::ErrBefore; 10_000]);
+        .script(Operation::Abandon, repeat_n(Fault::ErrBefore, 10_000));
     assert_eq!(setup.post("/held").await.code(), TIMEOUT);
     assert!(matches!(
         setup.look_up().await,
@@ -297,7 +300,7 @@ async fn an_attempt_that_lost_its_lease_is_ended_too() {
     let setup = setup(LONG_RUN);
     setup
         .store
-        .script(Operation::Renew, [Fault::ErrBefore; 10_000]);
+        .script(Operation::Renew, repeat_n(Fault::ErrBefore, 10_000));
     let first = tokio::spawn({
         let router = setup.router.clone();
         async move { support::exchange(router, support::post("/reruns", "k", "")).await }
@@ -338,6 +341,7 @@ async fn a_hung_body_extractor_gives_the_key_back() {
 async fn a_hung_body_extractor_of_a_takeover_leaves_an_unknown_outcome_unknown() {
     let setup = setup(LONG_RUN);
     assert_eq!(setup.post("/takes-over").await.status, 500);
+    assert_eq!(setup.idem.drain(Duration::MAX).await, 0);
     assert_eq!(setup.post("/takes-over").await.code(), TIMEOUT);
     let entry = setup.look_up().await;
     let is_unknown = matches!(entry, Some(Entry::Unknown { attempt: 2, .. }));

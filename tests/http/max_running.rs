@@ -1,5 +1,6 @@
 //! How many attempts run at once, whether or not their clients are still there.
 
+use std::iter::repeat_n;
 use std::time::Duration;
 
 use axum::Router;
@@ -174,16 +175,21 @@ async fn a_request_that_waits_for_the_first_one_does_not_count() {
     let setup = start(2);
     let first = setup.spawn("/waits", "k");
     setup.runs.until_started(1).await;
-    let waiters: Vec<_> = (0..5).map(|_| setup.spawn("/waits", "k")).collect();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(setup.idem.running(), 1);
+    let mut waiters = Vec::new();
+    for _ in 0..5 {
+        waiters.push(setup.spawn("/waits", "k"));
+        // The store has told it that the first one runs.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(setup.idem.running(), 1);
+    }
     let other = setup.spawn("/waits", "other");
     setup.runs.until_started(2).await;
     assert_eq!(setup.idem.running(), 2);
     setup.runs.open(1);
     assert_eq!(first.await.expect("no panic").status, 201);
     for waiter in waiters {
-        assert!(waiter.await.expect("no panic").is_replay());
+        let waited = waiter.await.expect("no panic");
+        assert!(waited.is_replay(), "{waited:?}");
     }
     setup.runs.open(1);
     assert_eq!(other.await.expect("no panic").status, 201);
@@ -262,7 +268,7 @@ async fn a_permit_comes_back_after_an_ended_run() {
 #[tokio::test(start_paused = true)]
 async fn a_permit_comes_back_after_a_lost_lease_when_the_handler_ends() {
     let setup = start(2);
-    let failed = [Fault::ErrBefore; 1_000];
+    let failed = repeat_n(Fault::ErrBefore, 1_000);
     setup.store.script(Operation::Renew, failed);
     let first = setup.spawn("/slow", "k");
     setup.runs.until_started(1).await;
@@ -299,7 +305,7 @@ async fn a_permit_comes_back_when_a_client_leaves_while_the_store_is_asked() {
 async fn a_record_that_is_late_keeps_no_permit() {
     let setup = start(1);
     setup.runs.open(2);
-    let failed = [Fault::ErrBefore; 1_000];
+    let failed = repeat_n(Fault::ErrBefore, 1_000);
     setup.store.script(Operation::Complete, failed);
     assert!(setup.post("/slow", "k").await.is_unrecorded());
     assert_eq!(setup.idem.running(), 0);

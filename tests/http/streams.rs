@@ -89,7 +89,6 @@ async fn an_endless_response_reaches_its_client_while_it_goes_on() {
         (retry.status.as_u16(), retry.code().as_str()),
         (409, NOT_KEPT)
     );
-    assert_eq!(server.post("/endless", "other", "").await.status, 200);
 }
 
 #[tokio::test]
@@ -115,8 +114,8 @@ async fn a_slow_response_is_recorded_within_its_time_and_passed_on_after_it() {
         ("/slow", "200", true),
         ("/slow", "400", false),
         ("/announced", "400", true),
-        ("/announced", "90000", true),
-        ("/announced", "110000", false),
+        ("/announced", "70000", true),
+        ("/announced", "80000", false),
     ] {
         let key = format!("{path}{millis}");
         let post = || support::exchange(router.clone(), support::post(path, &key, millis));

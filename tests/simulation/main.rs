@@ -41,6 +41,8 @@ struct Tally {
     faults: usize,
     keys: usize,
     runs: usize,
+    /// Effects beyond the first one of their key.
+    reruns: usize,
     replays: usize,
 }
 
@@ -85,12 +87,9 @@ fn simulate(seed: u64, with_faults: bool) -> Tally {
         step(&mut sim, seed);
     }
     drop(sim);
-    let (keys, runs, replays) = oracle.judge(seed, &vault, with_faults);
     Tally {
         faults: chaos.count(),
-        keys,
-        runs,
-        replays,
+        ..oracle.judge(seed, &vault, with_faults)
     }
 }
 
@@ -128,10 +127,11 @@ fn whatever_the_network_does_the_promises_hold() {
         all.faults += tally.faults;
         all.keys += tally.keys;
         all.runs += tally.runs;
+        all.reruns += tally.reruns;
         all.replays += tally.replays;
     }
     println!("{seeds} seeds from {first}: {all:?}");
     assert!(all.faults > 0 && all.replays > 0);
     // Some runs died or lost their lease, or nothing was put to the test.
-    assert!(all.runs > all.keys || seeds < 10, "{all:?}");
+    assert!(all.reruns > 0 || seeds < 10, "{all:?}");
 }

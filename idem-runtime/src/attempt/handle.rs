@@ -112,15 +112,19 @@ impl Attempt {
         RecordId::from_bytes(hasher.finalize().into()).to_string()
     }
 
-    /// Whether another attempt has taken over, since this one's lease could not be renewed in time.
+    /// Whether another attempt may run from now on.
     ///
-    /// Its answer will go to its own client only. It is for the handler to stop.
+    /// That is so when another attempt has taken over because the lease of this one could not be renewed in
+    /// time. The response of this attempt then goes to its own client only, and the handler should stop.
+    /// It is also so when this attempt has run for as long as
+    /// [`max_run`](crate::IdempotencyBuilder::max_run) allows. The handler is dropped then, and tasks that it
+    /// spawned should stop.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.effective().0.is_lost.load(Ordering::Acquire)
     }
 
-    /// Completes when another attempt has taken over. Cancel-safe.
+    /// Completes when [`is_lost`](Self::is_lost) becomes true. Cancel-safe.
     pub async fn lost(&self) {
         loop {
             // Taken before the look, so that no loss falls between the two.

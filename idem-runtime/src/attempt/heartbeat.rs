@@ -93,10 +93,21 @@ impl Heartbeat {
     }
 
     /// Ends the limit because the handler has responded.
+    ///
+    /// When that happens at the very moment of the limit, the renewals have ended. The next call of `arm`
+    /// then starts them again, because the response is still to be recorded.
     pub(crate) fn lift_limit(&mut self) {
         self.run_until = None;
-        if let Some(armed) = &self.armed {
-            armed.beat.pulse().run_until = None;
+        let Some(armed) = &self.armed else {
+            return;
+        };
+        let mut pulse = armed.beat.pulse();
+        pulse.run_until = None;
+        let renewed_at = pulse.held_until.checked_sub(self.lease);
+        drop(pulse);
+        if armed.beat.is_over.load(Ordering::Acquire) {
+            self.claimed_at = renewed_at.unwrap_or(self.claimed_at);
+            self.armed = None;
         }
     }
 
@@ -340,6 +351,15 @@ mod tests {
 
     /// A lease that is renewed, though nobody polls anything.
     async fn armed(faults: impl IntoIterator<Item = Fault>) -> Setup {
+        armed_with(faults, 100 * LEASE).await
+    }
+
+    /// As `armed`, for a handler that may run for this long.
+    async fn limited(max_run: Duration) -> Setup {
+        armed_with([], max_run).await
+    }
+
+    async fn armed_with(faults: impl IntoIterator<Item = Fault>, max_run: Duration) -> Setup {
         let store = FaultStore::new(MemoryStore::default());
         store.script(Operation::Renew, faults);
         let idem = Idempotency::builder().store(store.clone());
@@ -351,23 +371,42 @@ mod tests {
             panic!("nobody else claims it");
         };
         let holder = Holder { id, owner, fence };
-        let mut heartbeat = Heartbeat::new(Instant::now(), LEASE);
-        let background = Background::of_this_task().expect("a runtime");
-        heartbeat.arm(&background, || Leaseholder {
-            endpoint: "place_trade",
-            idem: idem.clone(),
-            holder,
-            attempt: None,
-        });
-        Setup {
+        let mut setup = Setup {
             idem,
             store,
             holder,
-            heartbeat,
+            heartbeat: Heartbeat::new(Instant::now(), LEASE).limit_run(max_run),
+        };
+        setup.arm();
+        setup
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Woken {
+        fn is_woken(&self) -> bool {
+            self.0.load(Ordering::SeqCst)
+        }
+    }
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
         }
     }
 
     impl Setup {
+        fn arm(&mut self) {
+            let background = Background::of_this_task().expect("a runtime");
+            self.heartbeat.arm(&background, || Leaseholder {
+                endpoint: "place_trade",
+                idem: self.idem.clone(),
+                holder: self.holder,
+                attempt: None,
+            });
+        }
+
         async fn lease_left(&self) -> Option<Duration> {
             match self.idem.store().look_up(self.holder.id).await {
                 Ok(Some(Entry::InFlight { lease_left, .. })) => Some(lease_left),
@@ -399,6 +438,54 @@ mod tests {
             3,
             "it goes on after the end"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_the_limit_of_a_run_the_renewals_end_and_its_poller_is_woken() {
+        let mut setup = limited(LEASE).await;
+        let waker = Arc::new(Woken::default());
+        setup
+            .heartbeat
+            .watch(&Context::from_waker(&waker.clone().into()));
+        tokio::time::sleep(LEASE - Duration::from_millis(1)).await;
+        assert!(!setup.heartbeat.is_over() && !waker.is_woken());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        assert!(setup.heartbeat.is_over() && waker.is_woken());
+        let renewals = setup.store.calls(Operation::Renew);
+        tokio::time::sleep(LEASE).await;
+        assert_eq!(setup.store.calls(Operation::Renew), renewals);
+        assert!(setup.lease_left().await.is_none());
+        // Whoever polls later learns of it at once.
+        let late = Arc::new(Woken::default());
+        setup
+            .heartbeat
+            .watch(&Context::from_waker(&late.clone().into()));
+        assert!(late.is_woken());
+        setup.heartbeat.lift_limit();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_that_responds_in_time_keeps_its_lease_beyond_the_limit() {
+        let mut setup = limited(LEASE).await;
+        tokio::time::sleep(LEASE / 2).await;
+        setup.heartbeat.lift_limit();
+        tokio::time::sleep(5 * LEASE).await;
+        assert!(setup.lease_left().await.is_some() && !setup.heartbeat.is_over());
+    }
+
+    /// The limit passes between the poll that ends the handler and the call that lifts the limit.
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_that_responds_at_its_limit_keeps_its_lease() {
+        let mut setup = limited(LEASE / 2).await;
+        tokio::time::sleep(LEASE / 2 + Duration::from_millis(2)).await;
+        assert!(setup.heartbeat.is_over());
+        setup.heartbeat.lift_limit();
+        assert!(!setup.heartbeat.is_over());
+        let left = setup.lease_left().await.expect("it is held");
+        assert!(!setup.heartbeat.outlasts(left + Duration::from_millis(2)));
+        setup.arm();
+        tokio::time::sleep(5 * LEASE).await;
+        assert!(setup.lease_left().await.is_some());
     }
 
     /// Three renewals fit into a lease, whether they fail or never return.

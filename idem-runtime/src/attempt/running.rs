@@ -81,7 +81,8 @@ struct Work {
     background: Option<Background>,
     /// Counts as a running attempt until the attempt is settled, or until the first try at that has
     /// failed.
-    _permit: Option<Permit>,
+    #[expect(dead_code, reason = "held for its drop")]
+    permit: Option<Permit>,
     /// Makes `drain` wait.
     _tracked: TaskTrackerToken,
 }
@@ -120,7 +121,7 @@ impl Running {
                 .limit_run(won.policy.max_run.unwrap_or(won.idem.settings().max_run)),
             attempt: Attempt::claim(request, facts),
             background: None,
-            _permit: won.permit,
+            permit: won.permit,
             _tracked: won.idem.attempts().token(),
             idem: won.idem,
         };

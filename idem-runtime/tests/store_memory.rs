@@ -1,7 +1,10 @@
-//! The in-memory store, and a store written by hand, keep the contract.
+//! The contract suite on the in-memory store and on the store of the guide.
 #![cfg(feature = "testing")]
 
-#[allow(dead_code, reason = "its `main` runs as an example")]
+// The example imports the name of the facade, as its readers do.
+extern crate idem_runtime as axum_idem;
+
+#[allow(dead_code, reason = "`main` is for the readers of the guide")]
 #[path = "../examples/own_store.rs"]
 mod own_store;
 
@@ -18,7 +21,7 @@ async fn memory_keeps_every_rule() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn memory_keeps_every_rule_by_a_paused_clock() {
+async fn memory_keeps_every_rule_with_a_paused_clock() {
     Contract::of(MemoryStore::default())
         .tick(Duration::from_secs(60))
         .rounds(5)

@@ -1,5 +1,5 @@
-//! A first request on Redis and PostgreSQL, cut off wherever it waits: one that is recorded, one whose
-//! outcome is unknown, and one that hangs. Leases are short, because the clocks are real.
+//! Cuts the first request off at every wait, on Redis and PostgreSQL: a request that is recorded, one whose
+//! outcome is unknown, and one that hangs. The clocks are real, so the leases are short.
 
 use std::future::Future;
 use std::time::Duration;
@@ -18,13 +18,13 @@ const LEASE: Duration = Duration::from_millis(400);
 const MOST_WAITS: usize = 50;
 
 #[test]
-fn on_redis_a_first_request_may_end_wherever_it_waits() {
+fn promises_hold_on_redis_when_a_request_is_cut_off() {
     let server = RedisServer::start();
     let connect = || RedisStore::connect(server.url());
     for scene in SCENES {
         cut_everywhere(
             scene,
-            async || connect().await.expect("redis is there"),
+            async || connect().await.expect("Redis accepts connections"),
             || {
                 server.command(&["FLUSHALL"]);
             },
@@ -33,13 +33,13 @@ fn on_redis_a_first_request_may_end_wherever_it_waits() {
 }
 
 #[test]
-fn on_postgres_a_first_request_may_end_wherever_it_waits() {
+fn promises_hold_on_postgres_when_a_request_is_cut_off() {
     let server = PostgresServer::start();
     let connect = || PostgresStore::connect(server.url());
     for scene in SCENES {
         cut_everywhere(
             scene,
-            async || connect().await.expect("postgres is there"),
+            async || connect().await.expect("PostgreSQL accepts connections"),
             || {
                 server.command("TRUNCATE idem_records");
             },
@@ -72,10 +72,10 @@ const SCENES: [Scene; 3] = [
 
 fn process() -> Runtime {
     let mut builder = Builder::new_current_thread();
-    builder.enable_all().build().expect("a runtime")
+    builder.enable_all().build().expect("a tokio runtime")
 }
 
-/// Each process connects anew; `clear` makes every key new.
+/// Each process makes new connections. `clear` deletes all records between two cuts.
 fn cut_everywhere<S: Store>(scene: Scene, connect: impl AsyncFn() -> S, clear: impl Fn()) {
     let mut cuts = 0;
     for cut in Cut::ALL {
@@ -91,7 +91,7 @@ fn cut_everywhere<S: Store>(scene: Scene, connect: impl AsyncFn() -> S, clear: i
     println!("{}: {cuts} cuts", scene.path);
 }
 
-/// Says whether the request was cut off, for it may have ended before that.
+/// Returns whether the request was cut off. The request may also finish before the cut.
 fn play<S: Store>(
     Scene { path, unknown }: Scene,
     connect: &impl AsyncFn() -> S,
@@ -116,7 +116,7 @@ fn play<S: Store>(
         Cut::Shutdown => {
             drop(first);
             let second = process();
-            // sqlx gives its connections back in a runtime, whichever.
+            // sqlx needs some tokio runtime to return its connections.
             let shop = second.block_on(async {
                 drop(request);
                 open().await
@@ -172,5 +172,5 @@ async fn until_settled<F: Future<Output = Answer>>(ask: impl Fn() -> F) -> Answe
         }
         sleep(LEASE / 20).await;
     }
-    panic!("the key stays in flight");
+    panic!("the key is still in flight");
 }

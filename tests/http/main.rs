@@ -1,4 +1,4 @@
-//! A request's way, over real sockets.
+//! Tests whole requests over real sockets.
 
 mod answers;
 mod background;

@@ -1,5 +1,5 @@
-//! The four services and the payment gateway, as their examples have them.
-#![expect(dead_code, reason = "an example's `main` and what serves it")]
+//! The routers of the four example services and of the payment gateway.
+#![expect(dead_code, reason = "the tests do not call the `main` of an example")]
 
 #[path = "../../examples/aleta.rs"]
 pub(crate) mod aleta;
@@ -9,5 +9,7 @@ pub(crate) mod gateway;
 pub(crate) mod iex;
 #[path = "../../examples/phantom.rs"]
 pub(crate) mod phantom;
+#[path = "../../examples/quickstart.rs"]
+pub(crate) mod quickstart;
 #[path = "../../examples/yoshi.rs"]
 pub(crate) mod yoshi;

@@ -1,4 +1,4 @@
-//! Where an attempt runs on when its request is gone.
+//! The place where an attempt continues after its request was dropped.
 
 use tokio::runtime::Handle;
 use tracing::Span;
@@ -13,7 +13,7 @@ pub(crate) struct Background {
 }
 
 impl Background {
-    /// `None` outside of a runtime.
+    /// Returns `None` outside of a runtime.
     pub(crate) fn of_this_task() -> Option<Self> {
         Some(Self {
             runtime: Handle::try_current().ok()?,

@@ -1,4 +1,4 @@
-//! What a handler can know about its own attempt.
+//! The extractor that describes the attempt to its handler.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -17,43 +17,44 @@ use crate::store::{Holder, Owner};
 
 /// Extractor that tells a handler which attempt it is.
 ///
-/// A handler may run again under one key: after a crash, after a panic, or because its response asked
-/// for a retry. When it calls other services, they have to recognize the repeated call, and this
-/// derives the keys for that:
+/// A handler may run again under one key: after a crash, after a panic, or because its response
+/// asked for a retry. When the handler calls other services, they must recognize the repeated call.
+/// [`derive_key`](Self::derive_key) derives the keys for these calls:
 ///
 /// ```
-/// use idem_runtime::Attempt;
+/// # extern crate idem_runtime as axum_idem;
+/// use axum_idem::Attempt;
 ///
 /// async fn charge(attempt: Attempt) {
 ///     let charge_key = attempt.derive_key("charge");
 ///     let receipt_key = attempt.derive_key("receipt");
 ///     assert_ne!(charge_key, receipt_key);
-///     // Sent as `Idempotency-Key` of the calls this handler makes.
+///     // Send each key as the `Idempotency-Key` of one call.
 /// }
 /// # let _ = charge;
 /// ```
 ///
-/// It is filled when the key is claimed. An extractor that reads it earlier sees the values of a request
-/// without a key.
+/// The values are filled in when the key is claimed. An extractor that reads them earlier sees the
+/// values of a request without a key.
 ///
-/// A handler that passes its request on to another annotated handler keeps its own attempt. The other
-/// handler has one of its own when its key is claimed, and shares that of the first handler until then
-/// and without a key.
+/// A handler may pass its request to another annotated handler, and keeps its own attempt. The
+/// inner handler gets a separate attempt when its key is claimed. Before that, and without a key,
+/// the inner handler shares the attempt of the outer handler.
 #[derive(Clone)]
 pub struct Attempt(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
     claimed: OnceLock<ClaimFacts>,
-    /// The attempt of the handler that passed the request on.
+    /// The attempt of the handler that passed the request to this handler.
     outer: Option<Attempt>,
-    /// Takes the place of a record id where there is no record.
+    /// Replaces the record id in a request without a record.
     unkeyed: OnceLock<Owner>,
     is_lost: AtomicBool,
     lost: Notify,
 }
 
-/// What is known of an attempt once its key is claimed.
+/// The facts about an attempt that are known after its key is claimed.
 #[derive(Clone, Copy)]
 pub(crate) struct ClaimFacts {
     pub(crate) holder: Holder,
@@ -62,40 +63,43 @@ pub(crate) struct ClaimFacts {
 }
 
 impl Attempt {
-    /// 1 for the first attempt at a key, one more for each that took over from one that was cut off.
+    /// Returns the number of this attempt: 1 for the first attempt at a key. The number grows by
+    /// one when an attempt takes over from an attempt that was interrupted.
     ///
-    /// 1 for a request without a key.
+    /// Returns 1 for a request without a key.
     #[must_use]
     pub fn number(&self) -> u32 {
         self.claimed().map_or(1, |claimed| claimed.number)
     }
 
-    /// Grows with every attempt at one key, so that a resource which remembers the highest one it
-    /// has seen can refuse an attempt that was overtaken. `None` for a request without a key.
+    /// Returns the fence, which grows with every attempt at one key. A resource that remembers the
+    /// highest fence can refuse an attempt that was overtaken. Returns `None` for a request without
+    /// a key.
     #[must_use]
     pub fn fence(&self) -> Option<u64> {
         self.claimed().map(|claimed| claimed.holder.fence)
     }
 
-    /// The id of the record, as an operator looks it up. `None` for a request without a key.
+    /// Returns the id of the record, which an operator can look up. Returns `None` for a request
+    /// without a key.
     #[must_use]
     pub fn record_id(&self) -> Option<RecordId> {
         self.claimed().map(|claimed| claimed.holder.id)
     }
 
-    /// A key for a call that the handler makes, as 64 hexadecimal digits.
+    /// Derives a key for a call that the handler makes, as 64 hexadecimal digits.
     ///
-    /// It is the same in every attempt at one request, and different for every record, request and
-    /// label. A corrected request under a key that was released derives new keys. A request without
-    /// a key derives keys of its own, because nobody can retry it.
+    /// The derived key is the same in every attempt at one request. It differs between records,
+    /// requests and labels. A corrected request under a released key derives new keys. Each request
+    /// without a key derives new keys, because nobody can retry it.
     ///
-    /// The endpoint's `fingerprint` decides which requests differ. Under `fingerprint = none` a corrected
-    /// body derives the same keys, and so does a change outside the members that
-    /// `fingerprint = json("/…")` names.
+    /// The `fingerprint` of the endpoint decides which requests differ. With `fingerprint = none`,
+    /// a corrected body derives the same keys. With `fingerprint = json("/…")`, a change outside
+    /// the named members derives the same keys too.
     ///
     /// The other service must not remember a derived key for longer than the `ttl` of the endpoint.
-    /// After the `ttl`, an equal request under the same key is a new operation. It derives the same
-    /// keys, and a service that remembers them returns its old response.
+    /// After the `ttl`, an equal request under the same key is a new operation that derives the
+    /// same keys. A service that still remembers them returns its old response.
     #[must_use]
     pub fn derive_key(&self, label: &str) -> String {
         let mut hasher = Sha256::new();
@@ -112,22 +116,22 @@ impl Attempt {
         RecordId::from_bytes(hasher.finalize().into()).to_string()
     }
 
-    /// Whether another attempt may run from now on.
+    /// Returns whether another attempt may run from now on.
     ///
-    /// That is so when another attempt has taken over because the lease of this one could not be renewed in
-    /// time. The response of this attempt then goes to its own client only, and the handler should stop.
-    /// It is also so when this attempt has run for as long as
-    /// [`max_run`](crate::IdempotencyBuilder::max_run) allows. The handler is dropped then, and tasks that it
-    /// spawned should stop.
+    /// This is the case when another attempt has taken over, because the lease of this attempt could not
+    /// be renewed in time. The response of this attempt then goes only to its own client, and the handler
+    /// decides whether to stop. It is also the case when this attempt has run for as long as
+    /// [`max_run`](crate::IdempotencyBuilder::max_run) allows. The handler is dropped then, and tasks that
+    /// the handler spawned should stop.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.effective().0.is_lost.load(Ordering::Acquire)
     }
 
-    /// Completes when [`is_lost`](Self::is_lost) becomes true. Cancel-safe.
+    /// Waits until [`is_lost`](Self::is_lost) returns `true`. Cancel-safe.
     pub async fn lost(&self) {
         loop {
-            // Taken before the look, so that no loss falls between the two.
+            // Created before the flag is read, so that no notification is missed in between.
             let attempt = self.effective();
             let lost = attempt.0.lost.notified();
             if attempt.0.is_lost.load(Ordering::Acquire) {
@@ -137,10 +141,11 @@ impl Attempt {
         }
     }
 
-    /// The attempt that every extractor of this request gets.
+    /// Returns the attempt that every extractor of this request gets.
     ///
-    /// One that is claimed already belongs to a handler that passes its request on, or that extracts
-    /// its own attempt. The attempt that is returned then shares it until it is claimed itself.
+    /// An attempt that is already claimed belongs to a handler that passes its request on, or that
+    /// extracts its own attempt. Then a new attempt is returned, which shares the existing attempt
+    /// until the new attempt is claimed.
     fn of(extensions: &mut Extensions) -> Self {
         let outer = match extensions.get::<Self>() {
             Some(attempt) if attempt.0.claimed.get().is_none() => return attempt.clone(),
@@ -154,10 +159,10 @@ impl Attempt {
         attempt
     }
 
-    /// The attempt of a request whose key is claimed.
+    /// Fills in the attempt of a request whose key was claimed.
     pub(crate) fn claim(extensions: &mut Extensions, claimed: ClaimFacts) -> Self {
         let attempt = Self::of(extensions);
-        // Fails only when requests that share their extensions are claimed at the same moment.
+        // Fails only when two requests that share their extensions are claimed at the same moment.
         if attempt.0.claimed.set(claimed).is_ok() {
             return attempt;
         }
@@ -169,7 +174,7 @@ impl Attempt {
         attempt
     }
 
-    /// This attempt once it is claimed, or else the one that it shares.
+    /// Returns this attempt if it is claimed, and otherwise the outer attempt that it shares.
     fn effective(&self) -> &Self {
         match &self.0.outer {
             Some(outer) if self.0.claimed.get().is_none() => outer.effective(),
@@ -226,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_derived_key_belongs_to_record_request_and_label() {
+    fn a_derived_key_depends_on_record_request_and_label() {
         let key = attempt(1, 2, 1).derive_key("charge");
         assert_eq!(attempt(1, 2, 9).derive_key("charge"), key);
         assert_ne!(attempt(3, 2, 1).derive_key("charge"), key);
@@ -234,16 +239,18 @@ mod tests {
         assert_ne!(attempt(1, 2, 1).derive_key("receipt"), key);
     }
 
-    /// Other services remember these keys: a change takes a new version tag and a note.
+    /// Other services remember these keys. A change of the derivation needs a new version tag and a
+    /// changelog entry.
     #[test]
-    fn golden() {
+    fn the_derivation_of_keys_never_changes() {
         assert_eq!(
             attempt(1, 2, 1).derive_key("charge"),
             "0b42ee90d262d77dbfcd99eb7d05396894e23432cf29241dddb3800604db3bfe"
         );
     }
 
-    /// Every extractor of one request has the same attempt, also one that is cloned before the claim.
+    /// Every extractor of one request gets the same attempt, also an attempt that was cloned before
+    /// the claim.
     #[test]
     fn an_attempt_is_filled_when_its_key_is_claimed() {
         let mut extensions = Extensions::new();
@@ -272,9 +279,9 @@ mod tests {
         assert!(nested.is_lost() && !outer.is_lost());
     }
 
-    /// A batch endpoint may clone a request, extensions and all.
+    /// A batch endpoint may clone a request together with its extensions.
     #[test]
-    fn requests_that_share_their_extensions_have_attempts_of_their_own() {
+    fn requests_that_share_their_extensions_have_separate_attempts() {
         let mut one = Extensions::new();
         Attempt::of(&mut one);
         let mut other = one.clone();

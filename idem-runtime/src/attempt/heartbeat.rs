@@ -1,4 +1,4 @@
-//! Renews a lease while its attempt lives, and tells the attempt when it has run for as long as it may.
+//! Renews a lease while its attempt runs, and ends a run that reaches its limit.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -17,14 +17,15 @@ use crate::service::deadline;
 use crate::service::idempotency::{Idempotency, within};
 use crate::store::{Holder, Settled};
 
-/// Renews a lease at each third of its length, from the first wait of its attempt until it is dropped.
+/// Renews a lease after each third of its length. Starts at the first `Pending` of the attempt, and
+/// stops when it is dropped.
 ///
-/// The renewals run in a task of their own, so that a request that nobody polls keeps its lease. The
-/// task starts with the first renewal: until then there is only a timer, and a handler that responds
-/// at its first poll has not even that.
+/// The renewals run in a separate task, so that a request that nobody polls keeps its lease. The
+/// first renewal starts the task. Until then there is only a timer. A handler that returns at its
+/// first poll needs no timer either.
 ///
-/// The same task ends the run of a handler at its limit: it stops the renewals, and wakes whoever polls
-/// the handler.
+/// The same task ends a run that reaches its limit. The task stops the renewals, and wakes the task that
+/// polls the handler.
 pub(crate) struct Heartbeat {
     claimed_at: Instant,
     lease: Duration,
@@ -35,17 +36,17 @@ pub(crate) struct Heartbeat {
 
 struct Armed {
     beat: Arc<Beat>,
-    /// Wakes `beat` when the first renewal is due. Polled once, and held until the attempt ends.
+    /// Wakes `beat` when the first renewal is due. Polled once, and stored until the attempt ends.
     _timer: Pin<Box<Sleep>>,
 }
 
-/// Whose lease is renewed.
+/// The claim whose lease is renewed.
 #[derive(Clone)]
 pub(crate) struct Leaseholder {
     pub(crate) endpoint: &'static str,
     pub(crate) idem: Idempotency,
     pub(crate) holder: Holder,
-    /// Learns that its lease was lost, while its handler runs.
+    /// Receives the loss of the lease while its handler runs.
     pub(crate) attempt: Option<Attempt>,
 }
 
@@ -133,7 +134,7 @@ impl Heartbeat {
         }
     }
 
-    /// Until when the lease holds without another renewal.
+    /// Returns when the lease ends if it is not renewed again.
     pub(crate) fn held_until(&self) -> Instant {
         match &self.armed {
             Some(armed) => armed.beat.pulse().held_until,
@@ -141,16 +142,16 @@ impl Heartbeat {
         }
     }
 
-    /// Whether the lease holds for at least `span` without another renewal.
+    /// Returns whether the lease holds for at least `span` if it is not renewed again.
     pub(crate) fn outlasts(&self, span: Duration) -> bool {
         self.held_until() >= deadline::after(Instant::now(), span)
     }
 
-    /// Renews the lease from now on, unless it does so already.
+    /// Starts to renew the lease, unless the renewals have already started.
     ///
     /// # Panics
     ///
-    /// When the runtime has no timers.
+    /// If the runtime has no timers.
     pub(crate) fn arm(&mut self, background: &Background, of: impl FnOnce() -> Leaseholder) {
         if self.armed.is_some() {
             return;
@@ -185,7 +186,8 @@ impl Heartbeat {
         });
     }
 
-    /// Moves the lease to whoever settles the attempt. From now on its loss is no news.
+    /// Moves the lease to the code that settles the attempt. From now on, the loss of the lease is
+    /// not reported to the handler.
     pub(crate) fn hand_over(&mut self) -> Self {
         self.lift_limit();
         if let Some(armed) = &self.armed {
@@ -206,7 +208,7 @@ impl Drop for Heartbeat {
     }
 }
 
-/// Woken by the timer, whether or not anybody polls the request.
+/// The timer wakes this even if nobody polls the request.
 impl Wake for Beat {
     fn wake(self: Arc<Self>) {
         let mut pulse = self.pulse();
@@ -220,7 +222,7 @@ impl Wake for Beat {
 
 impl Beat {
     fn pulse(&self) -> MutexGuard<'_, Pulse> {
-        // Nothing panics while it is locked.
+        // No code panics while it holds the lock.
         self.pulse.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -294,7 +296,7 @@ impl Beat {
                         target: crate::trace::TARGET,
                         record = %holder.id.short(),
                         error = &error as &dyn std::error::Error,
-                        "a lease could not be renewed; it is tried again"
+                        "a lease could not be renewed; the renewal is retried"
                     );
                     let now = Instant::now();
                     let is_held = now < self.pulse().held_until;
@@ -312,15 +314,16 @@ impl Beat {
                 target: crate::trace::TARGET,
                 endpoint = self.of.endpoint,
                 record = %self.of.holder.id.short(),
-                "the lease was lost while the handler runs; its response will go to its own client only"
+                "the lease was lost while the handler runs; the response of the handler goes only to its own client"
             );
             attempt.lose();
         }
     }
 }
 
-/// How long one renewal may take: a third of the lease, and at most half of what is left of it, so
-/// that a renewal that hangs leaves time for others. A lapsed lease leaves nothing to lose.
+/// Returns how long one renewal may take: a third of the lease, and at most half of the time that
+/// is left. So a renewal that hangs leaves time for another renewal. After the lease has lapsed,
+/// only the first limit applies.
 fn longest_try(lease: Duration, held_for: Duration) -> Duration {
     let third = lease / 3;
     if held_for.is_zero() {
@@ -349,7 +352,7 @@ mod tests {
         heartbeat: Heartbeat,
     }
 
-    /// A lease that is renewed, though nobody polls anything.
+    /// Starts to renew a lease although nobody polls a request.
     async fn armed(faults: impl IntoIterator<Item = Fault>) -> Setup {
         armed_with(faults, 100 * LEASE).await
     }
@@ -368,7 +371,7 @@ mod tests {
         let claim = Claim::new(id, Fingerprint::from_bytes([7; 32]), LEASE, 20 * LEASE);
         let owner = claim.owner;
         let Ok(Claimed::Fresh { fence, .. }) = idem.store().claim(claim).await else {
-            panic!("nobody else claims it");
+            panic!("no other claim exists");
         };
         let holder = Holder { id, owner, fence };
         let mut setup = Setup {
@@ -416,7 +419,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lease_is_renewed_at_each_third_of_its_length_and_not_before() {
+    async fn a_lease_is_renewed_after_each_third_of_its_length() {
         let setup = armed([]).await;
         let moment = Duration::from_millis(100);
         tokio::time::sleep(moment).await;
@@ -424,7 +427,7 @@ mod tests {
         {
             tokio::time::sleep(Duration::from_secs(pass)).await;
             assert_eq!(setup.store.calls(Operation::Renew), renewals);
-            let lease_left = setup.lease_left().await.expect("it is held");
+            let lease_left = setup.lease_left().await.expect("the lease is held");
             let left = Duration::from_secs(left);
             assert!(
                 lease_left <= left && lease_left + 2 * moment > left,
@@ -436,7 +439,7 @@ mod tests {
         assert_eq!(
             setup.store.calls(Operation::Renew),
             3,
-            "it goes on after the end"
+            "the renewals continue after the end"
         );
     }
 
@@ -488,33 +491,37 @@ mod tests {
         assert!(setup.lease_left().await.is_some());
     }
 
-    /// Three renewals fit into a lease, whether they fail or never return.
+    /// Three renewals fit into a lease, even if the first two fail or never return.
     #[tokio::test(start_paused = true)]
     async fn a_lease_survives_two_renewals_that_fail_or_hang() {
         for faults in [[ErrBefore, ErrBefore], [Hang, Hang], [ErrBefore, Hang]] {
             let setup = armed(faults).await;
             let begun = Instant::now();
             while begun.elapsed() < 2 * LEASE {
-                assert!(setup.lease_left().await.is_some(), "{faults:?}: it lapsed");
+                assert!(
+                    setup.lease_left().await.is_some(),
+                    "{faults:?}: the lease lapsed"
+                );
                 tokio::time::sleep(Duration::from_millis(250)).await;
             }
             assert!(setup.heartbeat.outlasts(LEASE / 2), "{faults:?}");
         }
     }
 
-    /// The reply may be under way for long, and the store counts from before.
+    /// The reply may take long, and the lease counts from the call, not from the reply.
     #[tokio::test(start_paused = true)]
-    async fn a_renewed_lease_counts_from_when_the_store_was_asked() {
+    async fn a_renewed_lease_counts_from_the_call_to_the_store() {
         let setup = armed([Fault::DelayReply(Duration::from_secs(9))]).await;
         tokio::time::sleep(Duration::from_millis(19_500)).await;
-        let left = setup.lease_left().await.expect("it is held");
+        let left = setup.lease_left().await.expect("the lease is held");
         assert!(setup.heartbeat.outlasts(Duration::from_secs(20)));
         assert!(!setup.heartbeat.outlasts(left + Duration::from_millis(1)));
     }
 
-    /// A lapsed lease that nobody took over is renewed, and meanwhile the store is not crowded.
+    /// A lapsed lease that no other attempt took over is renewed. Until then the store is not
+    /// flooded with renewals.
     #[tokio::test(start_paused = true)]
-    async fn a_lapsed_lease_is_renewed_when_the_store_is_back() {
+    async fn a_lapsed_lease_is_renewed_when_the_store_recovers() {
         let setup = armed([ErrBefore; 30]).await;
         tokio::time::sleep(5 * LEASE).await;
         assert!(setup.lease_left().await.is_none());

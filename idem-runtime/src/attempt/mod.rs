@@ -1,6 +1,6 @@
-//! Runs the handler to its end under a claim, renews its lease, and settles it.
+//! Runs the handler under a claim until it finishes, renews its lease, and settles the attempt.
 //!
-//! Does not know how the claim was decided.
+//! This folder does not know how the claim was decided.
 
 pub(crate) mod background;
 pub(crate) mod ending;

@@ -1,9 +1,9 @@
-//! Claims that the store may have granted although nobody runs under them.
+//! Gives back claims that the store may have granted although no handler runs under them.
 //!
-//! A claim whose reply is lost may still reach the store, also much later: a server that stood still
-//! first works off what it was sent. Nobody would settle such a claim. Its lease would end it, and leave
-//! an unknown outcome behind, though nothing ran. The same goes for a try that arrives after the claim
-//! was released.
+//! A claim whose reply is lost may still reach the store, even much later: a server that was
+//! suspended first processes the calls in its buffers. Nobody would settle such a claim. Its lease
+//! would lapse and leave an unknown outcome, although nothing ran. The same applies to a try that
+//! arrives after the claim was released.
 
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ use crate::service::orphans::{NeedsWorker, Orphan};
 use crate::store::{Entry, Holder, Owner, Settled, StoreError};
 use crate::trace::TARGET;
 
-/// Looks for a claim that was sent `sent` times, and gives it back when it turns up.
+/// Looks for a claim that was sent `sent` times, and gives the claim back when it is found.
 ///
-/// `retention` is that of the claim.
+/// `retention` is the retention of the claim.
 pub(crate) fn look_for(
     idem: &Idempotency,
     id: RecordId,
@@ -54,12 +54,13 @@ pub(crate) fn look_for(
         Err(_) => tracing::error!(
             target: TARGET,
             record = %id.short(),
-            "too many claims are unanswered to look for another; its lease ends this one"
+            "too many claims have no reply, so this claim is not looked up; it ends with its lease"
         ),
     }
 }
 
-/// The one task that looks. When its runtime ends before it does, the next claim starts another.
+/// The only task that looks for claims. If its runtime shuts down first, the next claim starts
+/// another worker.
 struct Worker {
     idem: Idempotency,
     has_ended: bool,
@@ -73,7 +74,7 @@ impl Drop for Worker {
     }
 }
 
-/// Looks for one claim after the other, so that a store which just came back is not crowded.
+/// Looks up one claim at a time, so that a store that just recovered is not overloaded.
 async fn work(mut worker: Worker) {
     let idem = &worker.idem.clone();
     let window = idem
@@ -105,7 +106,8 @@ async fn work(mut worker: Worker) {
                 if let Some(outage) = &mut outage {
                     outage.is_over = true;
                     // The store may still execute calls that were sent before it failed. A later
-                    // outage cannot delay this claim, which has arrived by then or never will.
+                    // outage cannot delay this claim, because by then the claim has arrived or is
+                    // lost.
                     if outage.began < deadline::after(orphan.sent_at, window) {
                         orphan.failed_at = orphan.failed_at.max(outage.failed_at);
                     }
@@ -113,7 +115,7 @@ async fn work(mut worker: Worker) {
                 let until = deadline::after(orphan.failed_at, window).min(orphan.give_up_at);
                 let is_settled = match found {
                     Found::GivenBack => orphan.sent == 1,
-                    // Every try that arrives in time meets the record.
+                    // Every try that arrives in time finds the record.
                     Found::Recorded(expires_in) => expires_in >= window,
                     Found::Nothing => false,
                 };
@@ -126,28 +128,28 @@ async fn work(mut worker: Worker) {
     worker.has_ended = true;
 }
 
-/// Failures of the store without a success between them.
+/// A series of store failures without a success in between.
 struct Outage {
     began: Instant,
-    /// When the store failed last.
+    /// When the store last failed.
     failed_at: Instant,
     is_over: bool,
 }
 
-/// What the store holds under the id of a claim.
+/// The entry that the store holds under the id of a claim.
 enum Found {
-    /// The claim, which is given back now.
+    /// The claim, which was given back.
     GivenBack,
-    /// A record, which expires after this time.
+    /// A record, which expires after this duration.
     Recorded(Duration),
-    /// Neither.
+    /// No claim and no record.
     Nothing,
 }
 
 /// Gives one claim back, if the store has it by now.
 ///
-/// No claim is sent for that, since it could be granted and get lost as well. The fence is looked up,
-/// and together with the owner it settles this claim or none.
+/// Sends no new claim for this purpose, because that claim could be granted and lost as well.
+/// Instead, the fence is looked up. Fence and owner together settle this claim or no claim.
 async fn give_back(idem: &Idempotency, orphan: &Orphan) -> Result<Found, StoreError> {
     let id = orphan.id;
     let (fence, attempt) = match idem.in_time(idem.store().look_up(id)).await {
@@ -162,7 +164,7 @@ async fn give_back(idem: &Idempotency, orphan: &Orphan) -> Result<Found, StoreEr
     let holder = Holder { id, owner, fence };
     let late = idem.unwritten().look_for(&id, attempt);
     let settlement = match &late {
-        // It has overtaken an attempt of this process, whose handler has responded.
+        // The claim has overtaken an attempt of this process whose handler has returned a response.
         Some(late) => Settlement::Complete {
             record: late.record.clone(),
             ttl: late.expires_at.saturating_duration_since(Instant::now()),
@@ -202,7 +204,7 @@ mod tests {
         (store, idem)
     }
 
-    /// Looks for a claim that never arrives. Returns how long that takes.
+    /// Looks for a claim that never arrives. Returns how long the search takes.
     async fn look(idem: &Idempotency) -> Duration {
         let begun = Instant::now();
         look_for(idem, ID, Owner::unique(), HOUR, 2, &Handle::current());
@@ -211,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_look_up_that_fails_now_and_then_does_not_prolong_the_search_for_ever() {
+    async fn occasional_look_up_failures_do_not_prolong_the_search_forever() {
         let (store, idem) = start();
         // One of eight look-ups fails.
         let mostly_well = [DelayReply(Duration::ZERO); 7]
@@ -225,9 +227,9 @@ mod tests {
         assert!(took >= WINDOW && took < 3 * WINDOW, "{took:?}");
     }
 
-    /// The store may execute a claim after an outage that it received before the outage.
+    /// The store may receive a claim before an outage and execute it after the outage.
     #[tokio::test(start_paused = true)]
-    async fn a_claim_is_looked_for_until_a_window_after_an_outage() {
+    async fn the_search_for_a_claim_lasts_one_window_longer_than_an_outage() {
         let (store, idem) = start();
         store.script(Operation::LookUp, [ErrBefore; 100]);
         let begun = Instant::now();

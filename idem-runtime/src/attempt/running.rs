@@ -1,7 +1,7 @@
-//! One attempt, from its claim until it is settled, whatever becomes of its request.
+//! Runs one attempt from its claim until it is settled, even if its request is dropped.
 //!
-//! hyper drops a handler's future when the client goes away. An attempt is polled in the request's
-//! own task; dropped there before its end, it goes on in a task of its own.
+//! hyper drops the future of a handler when the client disconnects. An attempt is polled in the
+//! task of the request. If it is dropped there before its end, it continues in a separate task.
 
 use std::future::Future;
 use std::mem;
@@ -36,7 +36,7 @@ use crate::store::{Holder, Record, Settled};
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// A claim that was granted to one request, and has not begun to run.
+/// A claim that was granted to a request whose handler has not started.
 pub(crate) struct Won {
     pub(crate) policy: &'static Policy,
     pub(crate) idem: Idempotency,
@@ -44,9 +44,9 @@ pub(crate) struct Won {
     pub(crate) fingerprint: Fingerprint,
     /// The number of the attempt.
     pub(crate) number: u32,
-    /// Taken before the store was asked, so that the lease ends no later here than there.
+    /// Read before the claim was sent, so that the lease never ends later here than in the store.
     pub(crate) asked_at: Instant,
-    /// Whether a try at the claim was given up, which may still arrive.
+    /// Whether a try at the claim was given up and may still reach the store.
     pub(crate) has_stragglers: bool,
     /// Counts as a running attempt.
     pub(crate) permit: Option<Permit>,
@@ -54,10 +54,11 @@ pub(crate) struct Won {
 
 /// One attempt, from its claim until it is settled.
 ///
-/// Resolves to the handler's answer once the store has acknowledged the record. Dropped earlier, it
-/// runs on in the background; dropped there too, with its runtime, its outcome is unknown.
+/// Resolves to the response of the handler when the store has confirmed the record. If it is
+/// dropped earlier, it continues in the background. If it is dropped there too, because the runtime
+/// shuts down, the outcome is unknown.
 pub(crate) struct Running {
-    /// `None` once it is settled.
+    /// `None` after the attempt is settled.
     work: Option<Box<Work>>,
     in_background: bool,
 }
@@ -66,16 +67,16 @@ struct Work {
     policy: &'static Policy,
     idem: Idempotency,
     holder: Holder,
-    /// Whether a try at the claim was given up, which may still arrive.
+    /// Whether a try at the claim was given up and may still reach the store.
     has_stragglers: bool,
     fingerprint: Fingerprint,
     stage: Stage,
-    /// The status of the handler's answer: from then on its work is done.
+    /// The status of the response. When it is set, the work of the handler is done.
     answered: Option<StatusCode>,
-    /// Set while user code is polled: still set in `drop`, it tells of a panic.
+    /// Set while user code is polled. If it is still set in `drop`, user code has panicked.
     is_polling: bool,
     heartbeat: Heartbeat,
-    /// What the handler can know of itself.
+    /// The attempt that the handler sees.
     attempt: Attempt,
     /// Set at the first `Pending`.
     background: Option<Background>,
@@ -83,12 +84,12 @@ struct Work {
     /// failed.
     #[expect(dead_code, reason = "held for its drop")]
     permit: Option<Permit>,
-    /// Makes `drain` wait.
+    /// Makes `drain` wait for this attempt.
     _tracked: TaskTrackerToken,
 }
 
 enum Stage {
-    /// The body extractor runs; nothing of the handler has.
+    /// The body extractor runs. The handler has not started.
     Claimed,
     Handling(BoxFuture<Response>),
     Reading {
@@ -102,7 +103,7 @@ enum Stage {
 }
 
 impl Running {
-    /// Makes the attempt known to the extractors and the handler of its request.
+    /// Makes the attempt available to the extractors and the handler of its request.
     pub(crate) fn new(won: Won, request: &mut Extensions) -> Self {
         let facts = ClaimFacts {
             holder: won.holder,
@@ -131,9 +132,8 @@ impl Running {
         }
     }
 
-    /// Keeps the lease while the body extractor waits, before the handler begins.
-    ///
-    /// Wakes the task of `cx` when the attempt has run for as long as it may.
+    /// Renews the lease while the body extractor waits, before the handler starts. Wakes the task of
+    /// `cx` when the attempt reaches its limit.
     pub(crate) fn keep(&mut self, cx: &Context<'_>) {
         if let Some(work) = &mut self.work {
             work.keep(cx);
@@ -155,14 +155,14 @@ impl Running {
         self
     }
 
-    /// Begins to run the handler.
+    /// Starts the handler.
     pub(crate) fn handle(&mut self, handler: BoxFuture<Response>) {
         if let Some(work) = &mut self.work {
             work.stage = Stage::Handling(handler);
         }
     }
 
-    /// Ends the attempt with the answer of the body extractor.
+    /// Ends the attempt with the rejection of the body extractor.
     pub(crate) fn reject(mut self, mut rejection: Response) -> Self {
         if let Some(work) = &mut self.work {
             work.stage = if work.policy.record_rejections {
@@ -209,14 +209,14 @@ impl Work {
         Poll::Pending
     }
 
-    /// Keeps the lease from now on, and the way into the background. Until the first `Pending` nobody
-    /// can drop the future half way.
+    /// Starts to renew the lease, and remembers how to continue in the background. Called at the
+    /// first `Pending`, because the future cannot be dropped halfway before that.
     fn keep(&mut self, cx: &Context<'_>) {
         if self.background.is_none() {
             self.background = Background::of_this_task();
         }
         if let Some(background) = &self.background
-            // Whoever settles the attempt has the lease by then.
+            // The settler has the lease by then.
             && !matches!(self.stage, Stage::Settling(..))
         {
             self.heartbeat.arm(background, || Leaseholder {
@@ -229,13 +229,13 @@ impl Work {
         }
     }
 
-    /// What comes after the current stage, once that has come to its end.
+    /// Returns the stage that follows the current stage, when the current stage has finished.
     fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<Stage> {
         match &mut self.stage {
             Stage::Handling(_) if self.heartbeat.is_over() => Poll::Ready(self.ran_too_long()),
             Stage::Handling(handler) => {
                 let response = ready!(handler.as_mut().poll(cx));
-                // The handler's arguments are dropped here, before its answer is read.
+                // Drops the arguments of the handler before the body of its response is read.
                 self.stage = Stage::Ended;
                 Poll::Ready(self.answered(response))
             }
@@ -257,7 +257,8 @@ impl Work {
         }
     }
 
-    /// The handler has answered: whether its answer is kept, and whether it has to be read for that.
+    /// Decides whether the response of the handler is recorded, and whether its body must be read
+    /// for that.
     fn answered(&mut self, mut response: Response) -> Stage {
         self.heartbeat.lift_limit();
         match Ending::of(self.policy, &mut response) {
@@ -296,7 +297,7 @@ impl Work {
         self.settling(Settlement::Abandon, response)
     }
 
-    /// The answer's body has been read, or as much of it as could be kept.
+    /// Continues when the body of the response has been read, or as much of it as can be recorded.
     fn collected(&mut self, collected: Collected) -> Stage {
         let Stage::Reading { parts, .. } = mem::replace(&mut self.stage, Stage::Ended) else {
             return Stage::Ended;
@@ -335,8 +336,8 @@ impl Work {
         self.complete(Record::not_kept(self.fingerprint, status))
     }
 
-    /// The response goes out when the store has acknowledged what became of the attempt, or when it
-    /// failed to do so in time.
+    /// Settles the attempt. The response is sent when the store has confirmed that, or has failed
+    /// to do so in time.
     fn settling(&mut self, settlement: Settlement, response: Response) -> Stage {
         match self.settle(settlement) {
             Ok(first_try) => settled_with(first_try, response),
@@ -344,7 +345,7 @@ impl Work {
         }
     }
 
-    /// Settles while nobody waits for it.
+    /// Settles the attempt when no request waits for that.
     fn settle_unattended(&mut self, settlement: Settlement) {
         if let Err(pending) = self.settle(settlement)
             && let Some(Background { runtime, span }) = self.background()
@@ -354,12 +355,12 @@ impl Work {
         }
     }
 
-    /// Tells the store what became of the attempt. Returns a future when the store does not reply at
-    /// once.
+    /// Settles the attempt in the store. Returns a future if the store does not reply immediately.
     fn settle(&mut self, settlement: Settlement) -> Result<FirstTry, BoxFuture<FirstTry>> {
         let reply = settlement.apply(&self.idem, self.holder);
         match reply.try_now() {
-            // A straggler of the claim needs the settler, which looks for it after a release.
+            // If the claim has a straggler, the settler must look for the straggler after a
+            // release.
             Ok(Ok(Settled::Done)) if !self.has_stragglers => {
                 settle::report(
                     self.policy.endpoint,
@@ -392,10 +393,10 @@ impl Work {
         self.background.clone().or_else(Background::of_this_task)
     }
 
-    /// Ends an attempt that was cut off, by a panic or with its runtime.
+    /// Ends an attempt that was interrupted by a panic or by the shutdown of its runtime.
     fn cut_off(&mut self) {
         if let Some(status) = self.answered {
-            // The work is done: a retry must not do it again, though it cannot have the answer.
+            // The work is done, so a retry must not run it again, although the response is lost.
             let settlement = self.not_kept(status);
             self.settle_unattended(settlement);
         } else {
@@ -435,7 +436,7 @@ impl Drop for Running {
                     work: Some(work),
                     in_background: true,
                 };
-                // Its answer has nobody to go to.
+                // Nobody is left to receive the response.
                 runtime.spawn(async { drop(running.await) }.instrument(span));
             }
         }
@@ -452,9 +453,10 @@ mod tests {
 
     static POLICY: Policy = Policy::new("test");
 
-    /// `MemoryStore` confirms the release at once, and another try at the claim is still under way.
+    /// `MemoryStore` confirms the release immediately, while another try at the claim is on its
+    /// way.
     #[tokio::test(start_paused = true)]
-    async fn a_claim_that_arrives_behind_a_release_confirmed_at_once_is_given_back() {
+    async fn a_claim_that_arrives_after_an_immediate_release_is_given_back() {
         let idem = Idempotency::in_memory();
         let fingerprint = Fingerprint::from_bytes([7; 32]);
         let id = RecordId::from_bytes([1; 32]);
@@ -462,7 +464,7 @@ mod tests {
         let claim = Claim::new(id, fingerprint, lease, Duration::from_secs(3600));
         let owner = claim.owner;
         let Ok(Claimed::Fresh { fence, attempt }) = idem.store().claim(claim.clone()).await else {
-            panic!("nobody else claims it");
+            panic!("no other claim exists");
         };
         let won = Won {
             policy: &POLICY,

@@ -1,4 +1,4 @@
-//! Tells the store what became of an attempt, and tells it again when that fails.
+//! Settles an attempt in the store, and retries when that fails.
 
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -14,16 +14,16 @@ use crate::service::unwritten::{Held, Late};
 use crate::store::{Holder, Settled, StoreError, StoreFuture};
 use crate::trace;
 
-/// How the first try to settle an attempt ended, for the response that waits for it.
+/// How the first try to settle an attempt ended. The response waits for that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FirstTry {
-    /// The response may go out as it is.
+    /// The response can be sent unchanged.
     Over,
     /// The store does not have the record yet.
     Unrecorded,
 }
 
-/// Settles one attempt whose store did not answer at once.
+/// Settles one attempt when the store did not reply immediately.
 pub(crate) struct Settler {
     pub(crate) endpoint: &'static str,
     pub(crate) idem: Idempotency,
@@ -31,16 +31,16 @@ pub(crate) struct Settler {
     /// The number of the attempt.
     pub(crate) attempt: u32,
     pub(crate) heartbeat: Heartbeat,
-    /// When the `ttl` has passed, counted from the response.
+    /// When the `ttl` ends, counted from the response.
     pub(crate) expires_at: Instant,
-    /// Whether a try at the claim was given up, which may still arrive.
+    /// Whether a try at the claim was given up and may still reach the store.
     pub(crate) has_stragglers: bool,
-    /// `None` outside of a runtime. Then nothing is tried again.
+    /// `None` outside of a runtime. Then nothing is retried.
     pub(crate) background: Option<Background>,
 }
 
 impl Settler {
-    /// Awaits the store's first reply.
+    /// Awaits the first reply of the store.
     pub(crate) async fn settle(
         mut self,
         settlement: Settlement,
@@ -50,7 +50,8 @@ impl Settler {
         let settlement = if self.heartbeat.outlasts(self.idem.settings().store_timeout) {
             settlement
         } else {
-            // The lease may lapse before the store replies, and a retry be granted the next attempt.
+            // The lease may lapse before the store replies. Then a retry could be granted the next
+            // attempt.
             self.hold(settlement, &mut held)
         };
         // Even a lease that outlasts the store timeout may lapse, because nobody may poll this future.
@@ -61,7 +62,7 @@ impl Settler {
         }
     }
 
-    /// The store has replied.
+    /// Finishes after the store has replied.
     pub(crate) fn conclude(
         self,
         settlement: &Settlement,
@@ -75,14 +76,15 @@ impl Settler {
         if self.has_stragglers
             && let (Settlement::Release, Some(background)) = (settlement, &self.background)
         {
-            // It would be granted, and nobody would know.
+            // The store would grant the straggler unnoticed.
             let Holder { id, owner, .. } = self.holder;
             let retention = self.expires_at.saturating_duration_since(Instant::now());
             let runtime = &background.runtime;
             orphans::look_for(&self.idem, id, owner, retention, 2, runtime);
         }
         if let (Settled::Lost, Some(held)) = (settled, held) {
-            // The claim may be one of this process, whose reply is under way or was given up.
+            // The other claim may belong to this process, with a reply that is pending or was given
+            // up.
             let window = self
                 .idem
                 .settings()
@@ -93,8 +95,8 @@ impl Settler {
         FirstTry::Over
     }
 
-    /// The store has failed. The rest goes on in the background: the work is done, and its client gets
-    /// its response.
+    /// Retries in the background after a failure of the store. The response is not held back,
+    /// because the handler has finished.
     pub(crate) fn try_again(
         self,
         settlement: Settlement,
@@ -104,12 +106,12 @@ impl Settler {
         let (first_try, message) = match settlement {
             Settlement::Complete { .. } => (
                 FirstTry::Unrecorded,
-                "a response could not be recorded in time; it is tried again until its ttl has \
-                 passed, and until then this process alone replays it",
+                "a response could not be recorded in time; recording is retried until the ttl ends, \
+                 and until it succeeds only this process replays the response",
             ),
             Settlement::Release | Settlement::Abandon => (
                 FirstTry::Over,
-                "an attempt could not be settled in time; it is tried again",
+                "an attempt could not be settled in time; settling is retried",
             ),
         };
         tracing::error!(
@@ -134,8 +136,8 @@ impl Settler {
         }
     }
 
-    /// Renews the lease until the store has the record, so that no other process takes over. A key that is
-    /// to be released needs no lease.
+    /// Renews the lease until the store has the record, so that no other process takes over. A key
+    /// that is about to be released needs no lease.
     fn renew(&mut self, settlement: &Settlement) {
         if let (Settlement::Complete { .. }, Some(background)) = (settlement, &self.background) {
             self.heartbeat.arm(background, || Leaseholder {
@@ -147,7 +149,7 @@ impl Settler {
         }
     }
 
-    /// Has this process replay a record, unless it does so already.
+    /// Makes this process replay the record, unless it already does.
     fn hold(&self, settlement: Settlement, held: &mut Option<Held>) -> Settlement {
         match settlement {
             Settlement::Complete { record, ttl } if held.is_none() => {
@@ -167,7 +169,7 @@ impl Settler {
     async fn keep_trying(self, mut settlement: Settlement, held: Option<Held>) {
         let give_up_at = match settlement {
             Settlement::Complete { .. } | Settlement::Release => self.expires_at,
-            // The end of the lease has the same effect.
+            // The end of the lease has the same effect as the call.
             Settlement::Abandon => self.heartbeat.held_until(),
         };
         let mut backoff = Backoff::new();
@@ -178,7 +180,7 @@ impl Settler {
                 break;
             }
             if held.as_ref().is_some_and(|held| !held.is_there()) {
-                // Forgotten by an operator, or settled under a later claim.
+                // An operator has forgotten the key, or a later claim was settled with the record.
                 return;
             }
             if let Settlement::Complete { ttl, .. } = &mut settlement {
@@ -192,10 +194,10 @@ impl Settler {
         }
         let message = match settlement {
             Settlement::Release => {
-                "a key could not be released before its ttl had passed; the ttl has freed it"
+                "a key could not be released before its ttl ended; the key is free now"
             }
             Settlement::Complete { .. } | Settlement::Abandon => {
-                "an attempt could not be settled while that mattered; its outcome is unknown"
+                "an attempt could not be settled and is no longer retried; its outcome is unknown"
             }
         };
         tracing::error!(
@@ -208,8 +210,8 @@ impl Settler {
     }
 }
 
-/// Settles a claim that this process was granted although it holds the response of an earlier attempt,
-/// with the record of that response. `attempt` is the number of the granted attempt.
+/// Settles a claim that the store granted although this process holds the response of an earlier
+/// attempt. Uses the record of that response. `attempt` is the number of the granted attempt.
 pub(crate) fn settle_with(
     late: Late,
     attempt: u32,
@@ -235,7 +237,7 @@ pub(crate) fn settle_with(
     settler.keep_trying_in_background(settlement, None);
 }
 
-/// Reports how an attempt ended.
+/// Logs how an attempt ended.
 pub(crate) fn report(
     endpoint: &'static str,
     holder: Holder,
@@ -250,7 +252,7 @@ pub(crate) fn report(
             endpoint,
             record = %holder.id.short(),
             outcome = %outcome,
-            "the lease was lost before the attempt was settled; its response went to its own client only"
+            "the lease was lost before the attempt was settled; the response went only to its own client"
         ),
     }
 }
@@ -272,8 +274,8 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
     const LEASE: Duration = Duration::from_millis(300);
 
-    /// One attempt whose record the store refuses so many times, while it renews no lease either: what
-    /// the store holds in the end, and how long that took.
+    /// Runs one attempt whose record the store refuses `times` times, and whose lease is never
+    /// renewed. Returns the final entry in the store and the time until the end.
     async fn refused(times: usize, ttl: Duration) -> (Option<Entry>, Duration) {
         let store = FaultStore::new(MemoryStore::default());
         store.script(Operation::Complete, vec![ErrBefore; times]);
@@ -283,7 +285,7 @@ mod tests {
         let claim = Claim::new(RecordId::from_bytes([1; 32]), fingerprint, LEASE, HOUR);
         let (id, owner) = (claim.id, claim.owner);
         let Ok(Claimed::Fresh { fence, .. }) = idem.store().claim(claim).await else {
-            panic!("nobody else claims it");
+            panic!("no other claim exists");
         };
         let settler = Settler {
             endpoint: "place_trade",
@@ -303,18 +305,18 @@ mod tests {
         idem.drain(Duration::MAX).await;
         assert!(idem.unwritten().find(&id).is_none());
         let entry = idem.store().look_up(id).await;
-        (entry.expect("it does not fail"), begun.elapsed())
+        (entry.expect("the look-up succeeds"), begun.elapsed())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_record_is_tried_far_beyond_its_lease_and_not_all_the_time() {
+    async fn writing_a_record_is_retried_with_pauses_long_after_its_lease() {
         let (entry, took) = refused(400, HOUR).await;
         assert!(took > 1_000 * LEASE, "{took:?}");
         assert!(took < Duration::from_secs(2 * 401), "{took:?}");
         let Some(Entry::Recorded { expires_in, .. }) = entry else {
             panic!("{entry:?}");
         };
-        // The ttl counts from the response.
+        // The `ttl` counts from the response.
         let off = expires_in.abs_diff(HOUR.saturating_sub(took));
         assert!(
             off < Duration::from_millis(10),
@@ -330,7 +332,7 @@ mod tests {
         assert!(took >= ttl && took < ttl + LEASE, "{took:?}");
     }
 
-    /// An attempt between the two that ends late must not discard the record.
+    /// A second attempt that ends late must not discard the record.
     #[tokio::test(start_paused = true)]
     async fn a_record_that_settles_a_later_attempt_belongs_to_that_attempt() {
         let store = FaultStore::new(MemoryStore::default());
@@ -340,7 +342,7 @@ mod tests {
         let claim = Claim::new(RecordId::from_bytes([1; 32]), fingerprint, LEASE, HOUR);
         let (id, owner) = (claim.id, claim.owner);
         let Ok(Claimed::Fresh { fence, .. }) = idem.store().claim(claim).await else {
-            panic!("nobody else claims it");
+            panic!("no other claim exists");
         };
         let late = |attempt| Late {
             record: Record::not_kept(fingerprint, StatusCode::CREATED),

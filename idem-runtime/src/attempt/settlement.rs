@@ -1,4 +1,4 @@
-//! What can become of an attempt.
+//! The ways to settle an attempt.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use crate::service::idempotency::Idempotency;
 use crate::store::{Holder, Record, Settled, StoreFuture};
 use crate::trace::Outcome;
 
-/// What became of an attempt.
+/// How an attempt is settled.
 #[derive(Clone, Debug)]
 pub(crate) enum Settlement {
-    /// Its response is kept, or the note that there was one.
+    /// Records the response, or only that there was a response.
     Complete { record: Record, ttl: Duration },
-    /// The key is free.
+    /// Frees the key.
     Release,
-    /// Nobody knows.
+    /// Marks the outcome as unknown.
     Abandon,
 }
 
 impl Settlement {
-    /// The handler did not run in this attempt. An earlier attempt may have, so the claim of a
-    /// takeover is abandoned, not released.
+    /// Returns how to settle a claim whose handler did not run. An earlier attempt may have run, so
+    /// the claim of a takeover is abandoned, not released.
     pub(crate) const fn give_back(attempt: u32) -> Self {
         if attempt > 1 {
             Self::Abandon

@@ -1,4 +1,4 @@
-//! Asks the store who runs: again when its answer is lost, and later when the key is in flight.
+//! Claims the key in the store. Repeats the claim when the reply is lost or the key is in flight.
 
 use std::time::Duration;
 
@@ -17,30 +17,30 @@ use crate::service::permits::Permit;
 use crate::settings::policy::{InFlight, Policy};
 use crate::store::{Claim, Claimed, Holder, Owner, Settled, StoreError, StoreFuture};
 
-/// Tries at one claim, as long as the store errs in ways that pass.
+/// How often a claim is tried while the store returns transient errors.
 const TRIES: u32 = 3;
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 
-/// How a waiter looks again where the store cannot wake it.
+/// The first and the longest pause of a waiting request whose store cannot wake it.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 const LAST_LOOK: Duration = Duration::from_millis(500);
 
-/// A decision, and who holds the claim if it is to run.
+/// A decision, and the owner of the claim if the handler is to run.
 #[derive(Debug)]
 pub(crate) struct ClaimReply {
     pub(crate) decision: Decision,
     pub(crate) owner: Owner,
-    /// Taken before the store was asked, so that the lease ends no later here than there.
+    /// Read before the claim was sent, so that the lease never ends later here than in the store.
     pub(crate) asked_at: Instant,
-    /// Whether a try at the claim was given up, which may still arrive.
+    /// Whether a try at the claim was given up and may still reach the store.
     pub(crate) has_stragglers: bool,
     /// Only for a request that runs.
     pub(crate) permit: Option<Permit>,
 }
 
 impl ClaimReply {
-    /// Whether this request gets its own claim or a record. Then the attempt deals with stragglers, or the
-    /// record keeps them from being granted.
+    /// Whether this request gets its own claim or a record. If it gets its own claim, the attempt
+    /// handles the stragglers. If it gets a record, the record keeps the store from granting them.
     const fn runs_or_replays(&self) -> bool {
         matches!(
             self.decision,
@@ -49,16 +49,16 @@ impl ClaimReply {
     }
 }
 
-/// Asks the store for one request's claim.
+/// Claims the key of one request.
 #[derive(Debug)]
 pub(crate) struct StoreClaim {
     endpoint: &'static str,
     claim: Claim,
-    /// Until when a first request that still runs is waited for, where the endpoint says so.
+    /// The deadline for waiting until the first request ends. `None` if the endpoint does not wait.
     give_up_at: Option<Instant>,
 }
 
-/// The store's first answer, which is awaited.
+/// The first reply of the store, which has not arrived yet.
 #[derive(Debug)]
 pub(crate) struct PendingReply {
     answer: StoreFuture<Claimed>,
@@ -93,7 +93,8 @@ impl StoreClaim {
         }
     }
 
-    /// Asks the store; gives the verdict where the store answers at once, and nobody is waited for.
+    /// Sends the claim. Returns the decision if the store replies immediately and the request does
+    /// not have to wait for the first request.
     pub(crate) fn ask(
         &self,
         idem: &Idempotency,
@@ -116,10 +117,12 @@ impl StoreClaim {
         }
     }
 
-    /// Awaits the store, and a first request that still runs where the endpoint says so.
+    /// Awaits the reply of the store. If the endpoint waits, also awaits the end of the first
+    /// request.
     ///
-    /// Dropped while the store is asked, it gives back in the background what it may have claimed.
-    /// Dropped while it waits, it does so only when a try at the claim was given up before.
+    /// If this future is dropped during a call to the store, a background task gives back the claim
+    /// that the store may have granted. If it is dropped between two calls, that happens only if an
+    /// earlier try at the claim was given up.
     pub(crate) async fn wait(
         self,
         idem: &Idempotency,
@@ -165,7 +168,7 @@ impl StoreClaim {
             drop(permit.take());
             let until = give_up_at.min(deadline::after(at, lease_left));
             if let Some(changed) = changed {
-                // Either way the store is asked again, and has the last word.
+                // After a wake-up and after a timeout, the store is asked again and decides.
                 let _ = tokio::time::timeout_at(until, changed.wait()).await;
             } else {
                 tokio::time::sleep_until(until.min(Instant::now() + jittered(look_again))).await;
@@ -183,10 +186,11 @@ impl StoreClaim {
         }
     }
 
-    /// Awaits the reply to a claim that was sent at `asked_at`. Sends the claim again when its reply is
-    /// lost.
+    /// Awaits the reply to a claim that was sent at `asked_at`. Sends the claim again when the
+    /// reply is lost.
     ///
-    /// Leaves a guard in `stragglers` when a try was given up, since that try may still be granted.
+    /// Leaves a guard in `stragglers` when a try was given up, because the store may still grant
+    /// that try.
     async fn reply_in_time(
         &self,
         idem: &Idempotency,
@@ -207,8 +211,8 @@ impl StoreClaim {
         };
         let mut claimed = reply_to(&self.claim, idem, pending, &mut give_back).await;
         let mut renewals = 0;
-        // A retry may have been granted the next attempt once the lease has lapsed, so this one runs only
-        // when the store confirms that it still holds the claim.
+        // After the lease has lapsed, the store may have granted the next attempt to a retry. So
+        // this attempt runs only if the store confirms that it still holds the claim.
         while let Ok(Claimed::Fresh { fence, attempt }) = claimed
             && self.has_lapsed(idem, attempt, *asked_at)
         {
@@ -243,15 +247,15 @@ impl StoreClaim {
         claimed
     }
 
-    /// Whether the lease of a granted claim has lapsed before its handler could begin. A record that this
-    /// process holds takes the place of a run, so the lease does not matter then.
+    /// Whether the lease of a granted claim has lapsed before the handler could start. If this
+    /// process holds a record, the record replaces the run, and the lease does not matter.
     fn has_lapsed(&self, idem: &Idempotency, attempt: u32, asked_at: Instant) -> bool {
         Instant::now() >= deadline::after(asked_at, self.claim.lease)
             && idem.unwritten().look_for(&self.claim.id, attempt).is_none()
     }
 
-    /// A record that the store does not have yet comes before what the store says, unless that is a
-    /// record too.
+    /// Decides from the reply of the store. A record that only this process holds takes precedence,
+    /// unless the store returned a record too.
     fn conclude(
         &self,
         idem: &Idempotency,
@@ -273,14 +277,15 @@ impl StoreClaim {
         Ok(self.reply(decision, asked_at, permit))
     }
 
-    /// What becomes of a request whose record this process holds.
+    /// Returns the decision for a request whose record this process holds.
     fn unwritten(&self, idem: &Idempotency) -> Option<Decision> {
         let record = idem.unwritten().find(&self.claim.id)?;
         Some(Decision::of_unwritten(record, self.claim.fingerprint))
     }
 
-    /// Settles a claim that was just granted, when this process holds the response of the attempt
-    /// before it: its handler has run, and the lease lapsed before the store had the record.
+    /// Settles a claim that was just granted, when this process holds the response of the previous
+    /// attempt. The handler of that attempt has run, but its lease lapsed before the store had the
+    /// record.
     fn settle_instead(
         &self,
         idem: &Idempotency,
@@ -310,9 +315,9 @@ impl StoreClaim {
 
 /// Awaits the reply to one claim, and sends the claim again when the reply is lost.
 ///
-/// All tries together take no longer than the service gives the store for one answer; each may use
-/// half of what is left, so that a try whose answer never comes leaves time for the next, which
-/// recognises its own claim.
+/// All tries together take no longer than `store_timeout`. Each try may use half of the time that
+/// is left, so that a try without a reply leaves time for the next try. The store recognizes a
+/// repeated claim by its owner.
 async fn reply_to(
     claim: &Claim,
     idem: &Idempotency,
@@ -345,13 +350,13 @@ async fn half_until(
         .unwrap_or(Err(StoreError::TimedOut))
 }
 
-/// A claim that the store may have granted without its claimer knowing. Dropped, it is looked for and
-/// given back, since nothing ran under it.
+/// A claim that the store may have granted although its sender received no reply. When this guard
+/// is dropped, the claim is looked up and given back, because nothing ran under it.
 struct GiveBackOnDrop {
     claim: Option<(Idempotency, Claim)>,
-    /// How often it was sent.
+    /// How often the claim was sent.
     sent: u32,
-    /// Whether a try was given up, which may still arrive after a later try was answered.
+    /// Whether a try was given up. Such a try may reach the store after the reply to a later try.
     gave_up: bool,
     runtime: Handle,
 }

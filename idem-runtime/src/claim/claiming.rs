@@ -24,19 +24,19 @@ use crate::settings::policy::{FingerprintMode, Policy};
 use crate::store::{Holder, StoreError};
 use crate::trace::{self, Outcome};
 
-/// What becomes of a request.
+/// The outcome of the claim phase.
 pub(crate) enum ClaimOutcome {
-    /// It holds the claim, and its handler may run.
+    /// The request holds the claim, and its handler may run.
     Won(Won),
-    /// Its handler may run without a claim.
+    /// The handler may run without a claim.
     Unprotected(Unprotected),
-    /// Its handler does not run. This is the response.
+    /// The handler does not run. This is the response.
     Answer(Response),
 }
 
 /// Reads the body of a request with a key, and claims its record.
 ///
-/// Nothing here depends on the handler or its arguments, so it is compiled once.
+/// Does not depend on the type of the handler or of its arguments, so it is compiled once.
 pub(crate) struct Claiming {
     policy: &'static Policy,
     idem: Idempotency,
@@ -45,19 +45,19 @@ pub(crate) struct Claiming {
 
 enum Stage {
     Keyed,
-    /// Waits for the body.
+    /// Waits until the body has arrived.
     Reading {
         id: RecordId,
         body: BodyReader,
     },
-    /// Waits for the store.
+    /// Waits for the reply of the store.
     Asking {
         identified: Identified,
         reply: BoxFuture<Result<ClaimReply, StoreError>>,
     },
 }
 
-/// Which record is identified, and the body of the request.
+/// The record that the request identifies, and the body of the request.
 struct Identified {
     id: RecordId,
     fingerprint: Fingerprint,
@@ -90,7 +90,8 @@ impl Claiming {
         }
     }
 
-    /// Where the body is there and the store answers at once, this waits for nothing.
+    /// Returns the outcome at the first poll if the body has arrived and the store replies
+    /// immediately.
     pub(crate) fn poll(&mut self, intake: &mut Intake, cx: &mut Context<'_>) -> Poll<ClaimOutcome> {
         loop {
             let decided = match &mut self.stage {
@@ -116,11 +117,11 @@ impl Claiming {
         }
     }
 
-    /// Reads the key, and takes the body out of its request.
+    /// Reads the key, and takes the body out of the request.
     fn begin(&mut self, intake: &mut Intake) -> Option<ClaimOutcome> {
         let id = match self.record_id(intake) {
             Ok(Some(id)) => id,
-            // What stands between the layer and the handler has taken the key away.
+            // Middleware between the layer and the handler has removed the key.
             Ok(None) => return Some(unkeyed(self.policy, Some(&self.idem), intake)),
             Err(problem) => return Some(self.refuse(None, Outcome::Refused, problem)),
         };
@@ -136,7 +137,7 @@ impl Claiming {
         }
     }
 
-    /// Names the record that the request is about.
+    /// Returns the id of the record that the request identifies, or `None` if it has no key.
     fn record_id(&self, intake: &Intake) -> Result<Option<RecordId>, Problem> {
         let headers = intake.request.headers();
         match key::parse(headers, &self.idem.settings().dialect).map_err(Problem::key_invalid)? {
@@ -148,8 +149,8 @@ impl Claiming {
         }
     }
 
-    /// Asks the store. Returns the outcome when the store replies at once. Without `body`, the body stays
-    /// in its request, and the handler reads it from there.
+    /// Sends the claim. Returns the outcome if the store replies immediately. Without `body`, the body stays
+    /// in its request, and the handler reads the body from there.
     fn claim(
         &mut self,
         id: RecordId,
@@ -178,7 +179,7 @@ impl Claiming {
         }
     }
 
-    /// Acts on the reply of the store.
+    /// Converts the reply of the store into an outcome.
     fn conclude(
         &self,
         identified: Identified,
@@ -195,7 +196,7 @@ impl Claiming {
                     record = %identified.id.short(),
                     error = &error as &dyn std::error::Error,
                     fails_open = self.idem.fails_open(),
-                    "the store could not answer a claim"
+                    "a key could not be claimed in the store"
                 );
                 if self.idem.fails_open() {
                     self.decided(id, Outcome::Bypassed);
@@ -254,8 +255,8 @@ impl Claiming {
     }
 }
 
-/// Decides what becomes of a request without a key: it runs unprotected, unless its endpoint asks
-/// for one.
+/// Returns the outcome for a request without a key. The handler runs unprotected, unless the
+/// endpoint requires a key.
 pub(crate) fn unkeyed(
     policy: &'static Policy,
     idem: Option<&Idempotency>,
@@ -269,21 +270,23 @@ pub(crate) fn unkeyed(
     let problem = Problem::key_missing();
     ClaimOutcome::Answer(match idem {
         Some(idem) => idem.refuse(problem),
-        // A layer above, if there is one, renders it in the service's own way.
+        // If a layer is installed above, that layer renders the problem in the format of the
+        // service.
         None => problem.into_response(),
     })
 }
 
-/// Refuses a request with a key that came through no `Idempotency`: it must not run unprotected.
+/// Refuses a request with a key that no `Idempotency` covers. Such a request must not run
+/// unprotected.
 pub(crate) fn not_installed(policy: &'static Policy) -> ClaimOutcome {
     tracing::error!(
         target: crate::trace::TARGET,
         endpoint = policy.endpoint,
-        "a request with an idempotency key was refused: no `Idempotency` layer saw its key; add \
-         `.layer(idempotency)` after the last `.route(…)`, and above it any middleware that sets the \
-         key"
+        "a request with an idempotency key was refused, because no `Idempotency` layer saw the key; \
+         add `.layer(idempotency)` after the last `.route(…)`, and install middleware that sets the \
+         key above that layer"
     );
     trace::decided(policy.endpoint, None, Outcome::Refused);
-    // A layer above that did not see the key renders it in the service's own way.
+    // A layer above that did not see the key renders the problem in the format of the service.
     ClaimOutcome::Answer(Problem::not_installed().into_response())
 }

@@ -1,33 +1,34 @@
-//! Who runs, who replays, who is refused: the one place where that is decided.
+//! Decides whether a request runs, is replayed, or is refused. No other code decides this.
 
 use crate::request::fingerprint::Fingerprint;
 use crate::store::{Claimed, Record};
 use crate::trace::Outcome;
 
-/// What becomes of a keyed request.
+/// The decision about a request with a key.
 #[derive(Debug)]
 pub(crate) enum Decision {
-    /// It holds the claim: its handler runs.
+    /// The request holds the claim, so its handler runs.
     Run { fence: u64, attempt: u32 },
-    /// A record answers it.
+    /// The response is replayed from a record.
     Replay(Record),
-    /// A record answers it that this process holds and the store does not have yet.
+    /// The response is replayed from a record that this process holds and the store does not have
+    /// yet.
     ReplayUnwritten(Record),
     /// The first request still runs.
     InFlight,
-    /// The key was used with another request.
+    /// The key was used with a different request.
     Mismatch,
-    /// The first request was cut off, and the endpoint holds such keys.
+    /// The outcome of the first request is unknown, and the endpoint has `on_unknown = hold`.
     Unknown,
-    /// The store has no room.
+    /// The store is full.
     Full,
     /// As many attempts run as the service allows.
     Busy,
 }
 
 impl Decision {
-    /// A mismatch comes before all else: a reused key is told so whether or not the first request
-    /// has ended.
+    /// Checks for a mismatch first, so that a reused key is reported even while the first request
+    /// runs.
     pub(crate) fn of(claimed: Claimed, fingerprint: Fingerprint) -> Self {
         match claimed {
             Claimed::Fresh { fence, attempt } => Self::Run { fence, attempt },
@@ -45,7 +46,7 @@ impl Decision {
         }
     }
 
-    /// What becomes of a request whose record the store does not have yet.
+    /// Returns the decision for a request whose record the store does not have yet.
     pub(crate) fn of_unwritten(record: Record, fingerprint: Fingerprint) -> Self {
         if record.fingerprint() == fingerprint {
             Self::ReplayUnwritten(record)
@@ -82,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_meets_what_its_first_request_left() {
+    fn the_state_of_the_first_request_decides_about_the_next_request() {
         let in_flight = || Claimed::InFlight {
             fingerprint: FIRST,
             lease_left: Duration::ZERO,

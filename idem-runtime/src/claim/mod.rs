@@ -1,7 +1,7 @@
-//! The claim phase: who runs the handler, who gets a replay, and who is refused.
+//! The claim phase decides whether a request runs its handler, gets a replay, or is refused.
 //!
-//! `decision.rs` is the pure table. Nothing here runs a handler or makes an attempt: a claim that is won
-//! is returned as `Won`.
+//! `decision.rs` is the pure decision table. Nothing here runs a handler or creates an attempt: a
+//! claim that was granted is returned as `Won`.
 
 pub(crate) mod ask;
 pub(crate) mod claiming;

@@ -1,4 +1,4 @@
-//! A request's way up to its claim: is there a key, and whose is it.
+//! Prepares a request for its claim: checks whether it has a key, and reads its scope.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -18,8 +18,8 @@ use crate::settings::policy::Policy;
 use crate::trace::{self, Outcome};
 
 impl Policy {
-    /// Takes a request in that came through the [`Idempotency`] layer. Without one, a request with a
-    /// key is refused.
+    /// Starts to process a request that came through the [`Idempotency`] layer. A request with a
+    /// key is refused when no layer is installed.
     pub fn admit<T, const LAZY: bool>(&'static self, body: Deferred<T, LAZY>) -> Admission<T>
     where
         T: Send + 'static,
@@ -27,7 +27,7 @@ impl Policy {
         Admission::of(self, body, |request| request.extensions().get().cloned())
     }
 
-    /// Takes a request in that is under the [`Idempotency`] which `runtime = …` gives.
+    /// Starts to process a request under the [`Idempotency`] that `runtime = …` returns.
     pub fn admit_on<T, R, const LAZY: bool>(
         &'static self,
         body: Deferred<T, LAZY>,
@@ -41,7 +41,7 @@ impl Policy {
     }
 }
 
-/// A request on its way to its handler, while its scope is read.
+/// A request whose scope is being read. Its handler has not started.
 #[must_use = "does nothing until `.run(handler)` is called"]
 pub struct Admission<T>(pub(crate) Way<T>);
 
@@ -75,8 +75,8 @@ impl<T: Send + 'static> Admission<T> {
         }))
     }
 
-    /// Runs `handler` when the request is admitted, and settles its response whatever becomes of the
-    /// request meanwhile.
+    /// Runs `handler` if the request is admitted. The attempt is settled even if the client
+    /// disconnects.
     pub fn run<H, F>(self, handler: H) -> impl Future<Output = Response>
     where
         H: FnOnce(T) -> F,
@@ -85,12 +85,12 @@ impl<T: Send + 'static> Admission<T> {
         self.0.run(handler)
     }
 
-    /// `scope = global`.
+    /// Implements `scope = global`: adds nothing to the scope.
     pub fn global(self) -> Self {
         self
     }
 
-    /// `scope = token`.
+    /// Implements `scope = token`: adds the `Authorization` header.
     pub fn token(self) -> Self {
         self.scoped(|scope, headers| {
             let token = only_value(headers, header::AUTHORIZATION);
@@ -99,7 +99,7 @@ impl<T: Send + 'static> Admission<T> {
         })
     }
 
-    /// `scope = header("…")`.
+    /// Implements `scope = header("…")`: adds the value of that header.
     pub fn header(self, name: &'static str) -> Self {
         self.scoped(|scope, headers| {
             let value = only_value(headers, name).ok_or(ScopeMissing::Header)?;
@@ -108,14 +108,15 @@ impl<T: Send + 'static> Admission<T> {
         })
     }
 
-    /// `scope = expression`. It is read at once, and only for a request with a key.
+    /// Implements `scope = expression`. Calls `read` immediately, and only for a request with a
+    /// key.
     ///
-    /// The closure must return what [`ScopePart::is`] returns, so that no closure can return before
-    /// it adds its part: without the part, two callers would share a key.
+    /// The closure must return the result of [`ScopePart::is`], so it cannot return before it adds
+    /// its part. Without the part, two callers would share a key.
     ///
     /// # Panics
     ///
-    /// When the value's own `Display` fails.
+    /// If the `Display` implementation of the value returns an error.
     pub fn value(self, read: impl for<'a> Fn(ScopePart<'a>) -> ScopeAdded<'a>) -> Self {
         self.scoped(|scope, _| {
             let ScopeAdded(PhantomData) = read(ScopePart(scope));
@@ -123,7 +124,7 @@ impl<T: Send + 'static> Admission<T> {
         })
     }
 
-    /// Adds a part to the scope, unless one before it is missing.
+    /// Adds a part to the scope, unless an earlier part is missing.
     fn scoped(
         mut self,
         part: impl FnOnce(&mut Scope, &HeaderMap) -> Result<(), ScopeMissing>,
@@ -142,24 +143,24 @@ impl<T: Send + 'static> Admission<T> {
     }
 }
 
-/// The scope of one request, where an expression adds to it.
+/// The scope of one request, to which an expression adds its value.
 #[derive(Debug)]
 pub struct ScopePart<'a>(&'a mut Scope);
 
 impl<'a> ScopePart<'a> {
-    /// Adds `value`.
+    /// Adds `value` to the scope.
     ///
     /// # Panics
     ///
-    /// When the value's own `Display` fails.
+    /// If the `Display` implementation of the value returns an error.
     pub fn is<V: ScopeValue + ?Sized>(self, value: &V) -> ScopeAdded<'a> {
         self.0.add_value(value);
         ScopeAdded(PhantomData)
     }
 }
 
-/// Proof that a [`ScopePart`] was added. Only [`ScopePart::is`] makes one, and the mutable borrow
-/// ties it to its own request.
+/// Proof that a [`ScopePart`] was added. Only [`ScopePart::is`] creates this proof, and the mutable
+/// borrow ties the proof to its request.
 #[derive(Debug)]
 pub struct ScopeAdded<'a>(PhantomData<&'a mut Scope>);
 
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_has_the_scope_that_an_operator_would_write() {
+    async fn a_request_and_an_operator_build_the_same_scope() {
         let headers = [
             ("idempotency-key", "k"),
             ("authorization", "Bearer a"),
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn absent_empty_and_doubled_headers_are_no_scope() {
+    async fn absent_empty_and_repeated_headers_give_no_scope() {
         for pairs in [
             &[][..],
             &[("authorization", "")],
@@ -240,13 +241,13 @@ mod tests {
             assert_eq!(
                 scope(header),
                 Some(Err(ScopeMissing::Header)),
-                "the first that is missing counts"
+                "the first missing part is reported"
             );
         }
     }
 
     #[tokio::test]
-    async fn an_expression_is_read_only_for_a_request_with_a_key() {
+    async fn a_scope_expression_runs_only_for_a_request_with_a_key() {
         fn read(reads: &Cell<u32>) -> impl for<'a> Fn(ScopePart<'a>) -> ScopeAdded<'a> {
             |part| {
                 reads.set(reads.get() + 1);

@@ -1,4 +1,4 @@
-//! The handler's last argument: extracted at once, or when it is known that the handler runs.
+//! The handler's last argument, which is extracted immediately or only after the key is claimed.
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -15,18 +15,22 @@ use crate::service::idempotency::Idempotency;
 
 /// The last argument of an annotated handler.
 ///
-/// The attribute wraps the argument's type in it. When the argument reads the head of the request
-/// only (it implements [`FromRequestParts`]), it is extracted on every request, before the key is
-/// looked up. So an authenticating extractor protects replays too, wherever it stands.
+/// The attribute wraps the type of the argument in `Deferred`. An argument that reads only the head
+/// of the request implements [`FromRequestParts`]. Such an argument is extracted for every request,
+/// before the key is looked up. So an authenticating extractor protects replays too, at any
+/// position.
 ///
-/// When the argument may read the body (it implements [`FromRequest`]), the extraction of a request
-/// with a key waits until the key is claimed. A replay does not extract it. With `LAZY`, every request
-/// waits, because the head alone does not tell whether it has a key.
+/// An argument that may read the body implements [`FromRequest`]. If the request has a key, such an
+/// argument is extracted only after the key is claimed, and a replay does not extract it. With
+/// `LAZY`, every extraction waits, because the head alone does not show whether the request has a
+/// key.
 ///
-/// A unit test calls the handler with `.into()` on its last argument; it then runs unprotected:
+/// A unit test calls the handler with `.into()` on the last argument. The handler then runs without
+/// protection:
 ///
 /// ```
-/// use idem_runtime::Deferred;
+/// # extern crate idem_runtime as axum_idem;
+/// use axum_idem::Deferred;
 ///
 /// async fn annotated(body: Deferred<String>) {
 /// # let _ = body;
@@ -43,20 +47,20 @@ pub(crate) enum DeferredState<T> {
     Extracted(T),
     /// The request has a key.
     Keyed(Box<dyn PendingExtraction<T>>),
-    /// The request may have a key: its head alone does not tell.
+    /// The request may have a key. The head alone does not show it.
     Undecided(Box<dyn PendingExtraction<T>>),
 }
 
-/// A request whose handler has not begun.
+/// A request whose handler has not started.
 pub(crate) trait PendingExtraction<T>: Send {
     fn intake(&mut self) -> &mut Intake;
 
     fn extract(self: Box<Self>) -> Extraction<T>;
 }
 
-/// The last argument, or its rejection.
+/// The extraction of the last argument, which yields the argument or its rejection.
 pub(crate) enum Extraction<T> {
-    /// Extracted before the key was claimed. `None` once it is taken.
+    /// The argument was extracted before the key was claimed. `None` after it is taken.
     Done(Option<T>),
     Running(Pin<Box<dyn Future<Output = Result<T, Response>> + Send>>),
 }
@@ -72,7 +76,7 @@ impl<T> Extraction<T> {
     }
 }
 
-/// Waits with an argument that may read the body.
+/// A request whose argument may read the body and is not extracted yet.
 struct Unread<S, T> {
     intake: Intake,
     state: S,
@@ -89,8 +93,9 @@ where
     }
 
     fn extract(mut self: Box<Self>) -> Extraction<T> {
-        // A future of its own, for it is long and a replay needs none. It captures the box and not
-        // the request, which it would have room for twice.
+        // In a separate box, because the future is large and a replay does not need it. The future
+        // captures `self` instead of the request, because it would reserve space for the request
+        // twice.
         Extraction::Running(Box::pin(async move {
             T::from_request(mem::take(&mut self.intake.request), &self.state)
                 .await
@@ -99,7 +104,7 @@ where
     }
 }
 
-/// Waits with an argument that was extracted from the head.
+/// A request whose argument was extracted from the head.
 struct Extracted<T> {
     intake: Intake,
     argument: T,
@@ -115,17 +120,17 @@ impl<T: Send> PendingExtraction<T> for Extracted<T> {
     }
 }
 
-/// Distinguishes an argument that may read the body from one that reads the head only, as axum does
-/// by the second parameter of [`FromRequest`]. It also keeps both from overlapping with axum's own
-/// blanket implementation.
+/// Distinguishes an argument that may read the body from an argument that reads only the head. axum
+/// uses the second parameter of [`FromRequest`] in the same way. `Via` also keeps both
+/// implementations from overlapping with the blanket implementation of axum.
 #[derive(Debug)]
 pub struct Via<M>(PhantomData<M>);
 
-/// The marker of an argument that reads the head only.
+/// Marks an argument that reads only the head.
 #[derive(Clone, Copy, Debug)]
 pub struct Head;
 
-/// The marker of an argument that may read the body.
+/// Marks an argument that may read the body.
 #[derive(Clone, Copy, Debug)]
 pub struct Body;
 
@@ -138,7 +143,7 @@ where
 
     #[expect(
         clippy::inline_always,
-        reason = "called, it would copy the whole extraction, which is long, twice for each request"
+        reason = "without inlining, each request would copy the large extraction future twice"
     )]
     #[inline(always)]
     fn from_request(
@@ -170,7 +175,7 @@ where
 
     #[expect(
         clippy::inline_always,
-        reason = "called, it would copy the whole extraction, which is long, twice for each request"
+        reason = "without inlining, each request would copy the large extraction future twice"
     )]
     #[inline(always)]
     fn from_request(
@@ -188,8 +193,8 @@ where
     }
 }
 
-/// Extracts the argument of a request with a key, and keeps the rest of the request. Boxed, so that a
-/// request without a key has no room for it.
+/// Extracts the argument of a request with a key, and keeps the rest of the request. Boxed, so that
+/// the future of a request without a key reserves no space for it.
 type FromHead<'a, T, R> =
     Pin<Box<dyn Future<Output = Result<Box<dyn PendingExtraction<T>>, R>> + Send + 'a>>;
 
@@ -210,8 +215,9 @@ where
 }
 
 pin_project! {
-    /// The future of [`Deferred`]'s extraction. No `async` block, which would have room for the
-    /// request beside the extraction that it moves into.
+    /// The future that extracts a [`Deferred`]. Not an `async` block, because an `async` block
+    /// would reserve space for the request in addition to the extraction that the request moves
+    /// into.
     #[project = ExtractingProjection]
     enum Extracting<F, H, T, D> {
         Now { #[pin] extraction: F },
@@ -258,7 +264,7 @@ impl<T, const LAZY: bool> From<T> for Deferred<T, LAZY> {
     }
 }
 
-/// Shows nothing of the request: `#[instrument]` records a handler's arguments.
+/// Shows nothing of the request, because `#[instrument]` records the arguments of a handler.
 impl<T, const LAZY: bool> fmt::Debug for Deferred<T, LAZY> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Deferred")

@@ -1,4 +1,4 @@
-//! The last argument of a handler whose scope names it.
+//! The last argument of a handler, when the scope uses that argument.
 
 use std::fmt;
 
@@ -7,21 +7,21 @@ use axum::response::{IntoResponse, Response};
 
 use crate::handler::deferred::{Deferred, Head, Via};
 
-/// The last argument of an annotated handler whose scope names it: extracted at once, like those
-/// before it.
+/// The last argument of an annotated handler, when the scope uses that argument. It is extracted
+/// immediately, like the arguments before it.
 pub struct Headed<T, const LAZY: bool = false> {
     argument: T,
     body: Deferred<(), LAZY>,
 }
 
-/// Takes the argument apart from the rest of the request.
+/// Separates the argument from the rest of the request.
 pub trait Split {
     /// The argument's type.
     type Argument;
     /// The rest of the request.
     type Rest;
 
-    /// The argument, and the rest of the request.
+    /// Returns the argument and the rest of the request.
     fn split(self) -> (Self::Argument, Self::Rest);
 }
 
@@ -41,7 +41,7 @@ impl<T, const LAZY: bool> Headed<T, LAZY>
 where
     T: FromRequest<AnyState>,
 {
-    /// The mistake.
+    /// Never compiles, because `T` reads the body.
     pub fn split(self) -> (T, Deferred<(), LAZY>)
     where
         T: ReadsNoBody,
@@ -58,7 +58,7 @@ pub struct AnyState;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` reads the body, which is extracted only once the key is known to be new",
     label = "comes from the body",
-    note = "make the scope of an argument before it, such as the user or the path, or of `token` or `header(\"…\")`"
+    note = "use an argument before it for the scope, such as the user or the path, or use `token` or `header(\"…\")`"
 )]
 pub trait ReadsNoBody {}
 

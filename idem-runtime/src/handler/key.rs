@@ -1,4 +1,4 @@
-//! The idempotency key, for handlers that ask for it.
+//! The extractor of the idempotency key.
 
 use std::fmt;
 
@@ -10,20 +10,21 @@ use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
 use crate::settings::dialect::Dialect;
 
-/// The key of this request, as the client meant it: unquoted and unescaped.
+/// Extractor for the key of this request, without the quotes and escapes of the header.
 ///
-/// An extractor for logs and for calls to other services. `IdempotencyKey` rejects a request
-/// without a key, `Option<IdempotencyKey>` is `None` for one; both reject a key that the [`Dialect`]
-/// of the [`Idempotency`] layer does not accept. Without a layer, they read the key by the default
+/// Use the key in logs and in calls to other services. `IdempotencyKey` rejects a request without a
+/// key. `Option<IdempotencyKey>` is `None` for such a request. Both reject a key that the
+/// [`Dialect`] of the [`Idempotency`] layer does not accept. Without a layer, both use the default
 /// dialect.
 ///
-/// An endpoint with `runtime = …` chooses its settings only when its arguments are extracted, so this
-/// extractor cannot know their dialect. When that dialect has a key header or key rules of its own,
-/// install a layer with the same dialect above the endpoint:
+/// An endpoint with `runtime = …` chooses its settings only after its arguments are extracted, so
+/// this extractor cannot know the dialect of that endpoint. If the dialect has its own key header
+/// or key rules, install a layer with the same dialect above the endpoint:
 ///
 /// ```
+/// # extern crate idem_runtime as axum_idem;
 /// use axum::{Router, extract::State, routing::post};
-/// use idem_runtime::{Dialect, Idempotency};
+/// use axum_idem::{Dialect, Idempotency};
 ///
 /// let dialect = Dialect::default().key_header("x-request-id");
 /// let idem = Idempotency::builder().dialect(dialect).build();
@@ -34,11 +35,12 @@ use crate::settings::dialect::Dialect;
 ///     .with_state(idem);
 /// ```
 ///
-/// `Debug` does not show the key, since `#[instrument]` and panic messages write it to logs that
-/// nobody chose.
+/// `Debug` does not show the key, because `#[instrument]` and panic messages may write arguments to
+/// logs by accident.
 ///
 /// ```
-/// use idem_runtime::IdempotencyKey;
+/// # extern crate idem_runtime as axum_idem;
+/// use axum_idem::IdempotencyKey;
 ///
 /// async fn charge(key: Option<IdempotencyKey>) -> String {
 ///     key.map_or_else(|| "no key".into(), |key| format!("key of {} bytes", key.as_str().len()))
@@ -49,7 +51,7 @@ use crate::settings::dialect::Dialect;
 pub struct IdempotencyKey(Box<str>);
 
 impl IdempotencyKey {
-    /// The key itself.
+    /// Returns the key as a string slice.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -96,7 +98,7 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for IdempotencyKey {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Self::Rejection> {
         let key = match parts.extensions.get::<Idempotency>() {
             Some(idem) => parse(&parts.headers, &idem.settings().dialect),
-            // A layer passes on nothing when it finds no key.
+            // The layer adds no extension to a request without a key.
             None => parse(&parts.headers, &Dialect::default()),
         };
         match key {
@@ -113,7 +115,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_handler_gets_the_key_or_none_or_is_refused() {
+    async fn the_extractors_return_the_key_or_none_or_reject_the_request() {
         async fn both(line: Option<&str>) -> [Result<Option<String>, &'static str>; 2] {
             let mut request = Request::post("/");
             if let Some(line) = line {
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_shows_itself_only_where_it_is_asked_to() {
+    fn debug_output_hides_the_key() {
         let key = IdempotencyKey("k-1".into());
         assert_eq!(
             (key.as_str(), key.as_ref(), key.to_string().as_str()),

@@ -1,7 +1,8 @@
-//! What generated code calls: takes a request in, reads its scope, and runs its handler.
+//! The functions that generated code calls. They take a request, read its scope, and run its
+//! handler.
 //!
-//! The only folder that knows the type of the handler and of its arguments. What is the same for all
-//! handlers belongs into the folders below, where it is compiled once.
+//! Only this folder is generic over the handler and its arguments. Code that is the same for all
+//! handlers belongs in the folders below, where it is compiled once.
 
 pub(crate) mod admission;
 pub(crate) mod deferred;

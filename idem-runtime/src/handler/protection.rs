@@ -1,4 +1,4 @@
-//! Whether a request runs under a lease, or without one and why.
+//! Tells whether a request runs under a lease, and why it does not.
 
 use std::fmt;
 use std::task::Context;
@@ -10,22 +10,23 @@ use crate::claim::unprotected::Unprotected;
 
 /// The lease of a request that won its claim, or the reason why the request has none.
 ///
-/// Dropped before the handler began, it gives the key back.
+/// If it is dropped before the handler starts, it gives the claim back.
 pub(crate) enum Protection {
     None(Unprotected),
     Leased(Running),
 }
 
 impl Protection {
-    /// Keeps the lease while the body extractor waits. Wakes the task of `cx` when the attempt has run
-    /// for as long as it may.
+    /// Renews the lease while the body extractor waits. Wakes the task of `cx` when the attempt reaches
+    /// its limit.
     pub(crate) fn keep(&mut self, cx: &Context<'_>) {
         if let Self::Leased(running) = self {
             running.keep(cx);
         }
     }
 
-    /// Settles the answer of the body extractor, which refused before the handler began.
+    /// Settles the attempt after the body extractor has rejected the request. The handler does not
+    /// run.
     pub(crate) async fn reject(self, rejection: Response) -> Response {
         match self {
             Self::Leased(running) => running.reject(rejection).await,

@@ -1,4 +1,4 @@
-//! One request: claim, extract, run the handler.
+//! Runs one request: claims the key, extracts the last argument, runs the handler.
 
 use std::future::Future;
 use std::mem;
@@ -16,9 +16,9 @@ use crate::handler::protection::Protection;
 
 const ENDED: &str = "polled after completion";
 
-/// Which way a request goes to its handler.
+/// How a request reaches its handler.
 pub(crate) enum Way<T> {
-    /// Without a key: there is nothing to wait for.
+    /// The request has no key, so there is nothing to wait for.
     Open(T),
     Guarded(Guarded<T>),
 }
@@ -43,9 +43,9 @@ impl<T: Send + 'static> Way<T> {
     }
 }
 
-/// What a handler can answer: anything that is `IntoResponse`.
+/// The return type of a handler: any type that implements `IntoResponse`.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be the answer of a handler, for it is not `IntoResponse`",
+    message = "`{Self}` cannot be the response of a handler, because it does not implement `IntoResponse`",
     label = "not `IntoResponse`",
     note = "wrap it, as in `Json<Trade>`, or implement `IntoResponse` for it"
 )]
@@ -56,7 +56,7 @@ impl<T: IntoResponse> Answer for T {}
 pin_project! {
     /// The future of [`Admission::run`].
     ///
-    /// For each handler it is compiled anew: whatever is the same for all of them stands elsewhere.
+    /// Compiled once for each handler. Code that is the same for all handlers is in other types.
     #[project = RunProjection]
     pub(super) enum Run<T, H, F> {
         Open {
@@ -65,7 +65,7 @@ pin_project! {
         },
         Guarded {
             guarded: Guarded<T>,
-            // `None` once it has begun.
+            // `None` after the handler has started.
             handler: Option<H>,
         },
     }
@@ -87,7 +87,7 @@ where
     }
 }
 
-/// A request that may need a claim, on its way to its handler or to the response that it gets instead.
+/// The states of a request that may need a claim.
 pub(crate) enum Guarded<T> {
     Claiming {
         claiming: Claiming,
@@ -97,18 +97,18 @@ pub(crate) enum Guarded<T> {
         protection: Protection,
         extraction: Extraction<T>,
     },
-    /// Settles what the body extractor refused.
+    /// Settles the attempt after a rejection by the body extractor.
     Rejecting(BoxFuture<Response>),
     Answered(Option<Response>),
     Running(Running),
-    /// Without a lease.
+    /// The handler runs without a lease.
     Unprotected(BoxFuture<Response>, Unprotected),
-    /// Only while the state changes.
+    /// A placeholder while the state changes.
     Ended,
 }
 
 impl<T: Send + 'static> Guarded<T> {
-    /// Continues after the claim phase, or without one.
+    /// Returns the state after the claim phase, or after a claim phase that was skipped.
     pub(crate) fn after(outcome: ClaimOutcome, mut pending: Box<dyn PendingExtraction<T>>) -> Self {
         match outcome {
             ClaimOutcome::Won(won) => {
@@ -141,7 +141,8 @@ impl<T: Send + 'static> Guarded<T> {
         }
     }
 
-    /// The response to the request, from the handler that `begin` makes once it is admitted.
+    /// Polls for the response. Calls `begin` to create the future of the handler when the request
+    /// is admitted.
     pub(crate) fn poll(
         &mut self,
         begin: &mut dyn Begin<T>,
@@ -168,7 +169,7 @@ impl<T: Send + 'static> Guarded<T> {
                     };
                     let Self::Extracting { protection, .. } = mem::replace(self, Self::Ended)
                     else {
-                        unreachable!("it is extracting");
+                        unreachable!("the state is `Extracting`");
                     };
                     match (extracted, protection) {
                         (Err(rejection), protection) => {
@@ -200,7 +201,7 @@ impl<T: Send + 'static> Guarded<T> {
     }
 }
 
-/// Makes the handler's future from its last argument, once.
+/// Creates the future of the handler from its last argument. Can be called once.
 pub(crate) trait Begin<T> {
     fn begin(&mut self, argument: T) -> BoxFuture<Response>;
 }
@@ -219,8 +220,8 @@ where
 }
 
 pin_project! {
-    /// The handler, and its answer as a response. A type of its own and no `async` block, for it is
-    /// compiled anew for each handler.
+    /// Runs the handler and converts its return value into a response. A separate type instead of
+    /// an `async` block, because it is compiled once for each handler.
     struct Responding<F> {
         #[pin]
         handler: F,

@@ -1,10 +1,10 @@
-//! A request that waits for its handler.
+//! The request before its handler runs.
 
 use axum::extract::Request;
 
 use crate::request::scope::{Scope, ScopeMissing};
 
-/// A request, and what is known of it before its handler runs.
+/// A request, and the facts about it that are known before its handler runs.
 pub(crate) struct Intake {
     pub(crate) request: Request,
     pub(crate) scope: Result<Scope, ScopeMissing>,

@@ -1,4 +1,4 @@
-//! The only name under which a store knows a record.
+//! The identifier of a record in a store.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,20 +8,22 @@ use sha2::Sha256;
 use crate::request::digest::Absorber;
 use crate::request::scope::Scope;
 
-/// The only name under which a store knows a record.
+/// The identifier of a record in a store.
 ///
-/// SHA-256 over a versioned domain tag, the namespace, the scope and the key, each with its length
-/// in front, so that no two different triples give the same input. Neither a token nor a key can be
-/// read back from it.
+/// A record id is the SHA-256 of a versioned domain tag, the namespace, the scope and the key. Each
+/// part has its length in front, so that no two different triples give the same input. Neither a
+/// token nor a key can be recovered from a record id.
 ///
-/// `Display` writes all 64 hexadecimal digits and `FromStr` reads them; logs show the first twelve.
+/// `Display` writes all 64 hexadecimal digits, and `FromStr` parses them. Logs show the first
+/// twelve digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordId([u8; 32]);
 
 const DOMAIN: &[u8] = b"axum-idem record id v1\0";
 
 impl RecordId {
-    /// The name of the record for `key`, as unescaped from its header, in `scope` and `namespace`.
+    /// Computes the id of the record for `key` in `scope` and `namespace`. Pass `key` without the
+    /// quotes and escapes of its header.
     #[must_use]
     pub fn new(namespace: &str, scope: &Scope, key: &str) -> Self {
         let mut digest = Absorber::<Sha256>::begin(DOMAIN);
@@ -31,19 +33,19 @@ impl RecordId {
         Self(digest.finish())
     }
 
-    /// The 32 bytes of the digest.
+    /// Returns the 32 bytes of the digest.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// A record id from the 32 bytes of a digest.
+    /// Creates a record id from the 32 bytes of a digest.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The first twelve hexadecimal digits, for logs.
+    /// Returns the first twelve hexadecimal digits, for logs.
     pub(crate) fn short(&self) -> impl fmt::Display + fmt::Debug + '_ {
         Hex(&self.0[..6])
     }
@@ -70,9 +72,9 @@ impl fmt::Debug for RecordId {
     }
 }
 
-/// The text is not 64 hexadecimal digits.
+/// The error for a text that is not 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a record id is 64 hexadecimal digits")]
+#[error("a record id must have 64 hexadecimal digits")]
 pub struct ParseRecordIdError;
 
 impl FromStr for RecordId {
@@ -102,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_never_run_into_each_other() {
+    fn the_parts_of_a_record_id_are_delimited() {
         assert_ne!(
             id("", "a", "x:POST:/count:y"),
             id("", "a:POST:/count:x", "y")
@@ -114,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn text_and_back() {
+    fn a_record_id_is_parsed_from_its_text() {
         let id = id("production", "acme", "abc");
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(id.to_string().len(), 64);
@@ -122,9 +124,10 @@ mod tests {
         assert_eq!("g".repeat(64).parse::<RecordId>(), Err(ParseRecordIdError));
     }
 
-    /// A change here forgets every record in every store: it takes a new domain tag and a note.
+    /// A change of the format makes every stored record unreachable. It needs a new domain tag and
+    /// a changelog entry.
     #[test]
-    fn golden() {
+    fn the_format_of_record_ids_never_changes() {
         let id = RecordId::new(
             "production",
             &Scope::new().token("Bearer a").value(7),

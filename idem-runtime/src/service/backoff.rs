@@ -1,11 +1,11 @@
-//! Pauses between tries.
+//! Computes the pauses between tries.
 
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(50);
 const LAST: Duration = Duration::from_secs(2);
 
-/// Pauses that double, from 50 milliseconds up to 2 seconds.
+/// Pauses that double from 50 milliseconds up to 2 seconds.
 #[derive(Debug)]
 pub(crate) struct Backoff(Duration);
 
@@ -14,7 +14,7 @@ impl Backoff {
         Self(FIRST)
     }
 
-    /// The next pause.
+    /// Returns the next pause.
     pub(crate) fn pause(&mut self) -> Duration {
         let pause = self.0;
         self.0 = (pause * 2).min(LAST);
@@ -22,8 +22,8 @@ impl Backoff {
     }
 }
 
-/// A random duration between half of `pause` and all of it, so that tasks which fail together do not
-/// retry together.
+/// Returns a random duration between half of `pause` and all of it, so that tasks that fail
+/// together do not retry together.
 pub(crate) fn jittered(pause: Duration) -> Duration {
     use std::hash::{BuildHasher, RandomState};
     let random = RandomState::new().hash_one(0) % 1024;
@@ -36,14 +36,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_pauses_are_alike() {
+    fn pauses_are_random() {
         let pause = Duration::from_millis(500);
         let pauses: Vec<_> = (0..100).map(|_| jittered(pause)).collect();
         assert!(pauses.iter().all(|it| (pause / 2..pause).contains(it)));
         let mut shares = pauses.clone();
         shares.sort();
         shares.dedup();
-        // Of 1024 possible pauses, a few may be drawn twice.
+        // There are only 1024 possible pauses, so some may be equal.
         assert!(shares.len() > 50, "{shares:?}");
     }
 

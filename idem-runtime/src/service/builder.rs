@@ -1,4 +1,4 @@
-//! How a service chooses its settings and its store.
+//! The builder with which a service chooses its settings and its store.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,21 +14,21 @@ use crate::settings::dialect::Dialect;
 use crate::store::{MemoryStore, Store};
 
 impl Idempotency {
-    /// The defaults, with a [`MemoryStore`] of their own: for one process.
+    /// Returns the default settings with a new [`MemoryStore`], for a service of one process.
     #[must_use]
     pub fn in_memory() -> Self {
         Self::builder().build()
     }
 
-    /// Settings that differ from the defaults.
+    /// Returns a builder for settings that differ from the defaults.
     pub fn builder() -> IdempotencyBuilder {
         IdempotencyBuilder::default()
     }
 }
 
-/// Settings of an [`Idempotency`].
+/// Builder for an [`Idempotency`].
 ///
-/// A duration of more than 100 years means 100 years.
+/// A duration of more than 100 years is reduced to 100 years.
 #[derive(Default)]
 #[must_use]
 pub struct IdempotencyBuilder {
@@ -37,42 +37,47 @@ pub struct IdempotencyBuilder {
 }
 
 impl IdempotencyBuilder {
-    /// Where claims and records live. A [`MemoryStore`] of its own by default.
+    /// Sets the store for claims and records. The default is a new [`MemoryStore`].
     pub fn store(mut self, store: impl Store) -> Self {
         self.store = Some(Arc::new(store));
         self
     }
 
-    /// Keeps the keys of several services or environments apart in one store. Empty by default.
+    /// Separates the keys of several services or environments that share one store. Empty by
+    /// default.
     pub fn namespace(mut self, namespace: impl Into<Box<str>>) -> Self {
         self.settings.namespace = namespace.into();
         self
     }
 
-    /// How the service speaks on the wire. [`Dialect::default`] by default.
+    /// Sets the wire format: header names, statuses and key rules. The default is
+    /// [`Dialect::default`].
     pub fn dialect(mut self, dialect: Dialect) -> Self {
         self.settings.dialect = dialect;
         self
     }
 
-    /// How long a claim outlives its process. 30 seconds by default, and at least 3 milliseconds.
+    /// Sets how long a claim outlives its process. 30 seconds by default, and at least 3
+    /// milliseconds.
     ///
-    /// It is renewed at a third of this while the handler lives, whether or not its request is polled, so it
-    /// need not cover the handler's run. A handler that blocks its thread cannot be seen to live: one that does so for longer
-    /// than the lease may be run again beside itself.
+    /// The lease is renewed after each third of its length while the handler runs, whether or not
+    /// its request is polled. So the lease need not be as long as the run of the handler.
+    ///
+    /// A handler that blocks its thread cannot renew its lease. Past the lease, a retry may start a
+    /// second run while the first still runs.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.settings.lease = lease.clamp(Duration::from_millis(3), LONGEST);
         self
     }
 
-    /// How long one answer of the store is waited for. 5 seconds by default.
+    /// Sets how long a request waits for one reply of the store. 5 seconds by default.
     pub fn store_timeout(mut self, timeout: Duration) -> Self {
         self.settings.store_timeout = timeout.min(LONGEST);
         self
     }
 
-    /// How long the body of a keyed request may stall before it is refused with 408. 30 seconds by
-    /// default. No claim is held meanwhile.
+    /// Sets how long the body of a request with a key may stall before the request is refused with
+    /// 408. 30 seconds by default. The request holds no claim during that time.
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
         self.settings.body_timeout = timeout.min(LONGEST);
         self
@@ -141,39 +146,40 @@ impl IdempotencyBuilder {
         self
     }
 
-    /// The longest body of an answer that is kept, in bytes. 1 MiB by default.
+    /// Sets the longest response body that is recorded, in bytes. 1 MiB by default.
     ///
-    /// A longer one reaches its client unharmed; a retry is told that it was not kept (409
-    /// `idempotency_response_not_kept`).
+    /// A longer response reaches its client unchanged. A retry gets 409
+    /// `idempotency_response_not_kept`.
     pub fn max_recorded_body(mut self, bytes: usize) -> Self {
         self.settings.max_recorded_body = bytes;
         self
     }
 
-    /// Records and replays `Set-Cookie`, which is left out by default.
+    /// Records and replays `Set-Cookie`. This header is left out by default.
     ///
-    /// A replayed cookie brings back a session that may have ended since.
+    /// A replayed cookie can restore a session that has ended in the meantime.
     pub fn record_set_cookie(mut self) -> Self {
         self.settings.record_set_cookie = true;
         self
     }
 
-    /// Which digest tells a retry from a reused key. [`FingerprintDigest::Sha256`] by default.
+    /// Sets the digest that distinguishes a retry from a reused key. The default is
+    /// [`FingerprintDigest::Sha256`].
     pub fn fingerprint_digest(mut self, digest: FingerprintDigest) -> Self {
         self.settings.fingerprint_digest = digest;
         self
     }
 
-    /// What happens to a keyed request whose claim the store could not answer.
+    /// Sets how a request with a key is handled when the store fails to process its claim.
     pub fn on_store_error(mut self, choice: OnStoreError) -> Self {
         self.settings.on_store_error = choice;
         self
     }
 
-    /// Renders refusals in the service's own form.
+    /// Renders problems in the format of the service.
     ///
-    /// `Retry-After` and `WWW-Authenticate` are added where the rendering leaves them out. If it
-    /// panics, the client gets a plain 500.
+    /// If a problem needs `Retry-After` or `WWW-Authenticate` and the rendered response does not
+    /// have it, the header is added. If `render` panics, the client gets a plain 500.
     pub fn render_problem<F, R>(mut self, render: F) -> Self
     where
         F: Fn(&Problem) -> R + Send + Sync + 'static,
@@ -183,7 +189,7 @@ impl IdempotencyBuilder {
         self
     }
 
-    /// The settings, ready to be installed as a layer.
+    /// Builds the [`Idempotency`], which can be installed as a layer.
     #[must_use]
     pub fn build(self) -> Idempotency {
         let store = self

@@ -1,13 +1,13 @@
-//! Points in time that never overflow.
+//! Computes deadlines that never overflow.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Later than any process lives. Much longer spans overflow the clocks of some systems.
+/// Longer than the life of any process. Much longer spans overflow the clocks of some systems.
 const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
-/// `start` plus `span`. A span that the clock cannot represent ends in the far future.
+/// Returns `start` plus `span`. A span that the clock cannot represent ends in the far future.
 pub(crate) fn after(start: Instant, span: Duration) -> Instant {
     start.checked_add(span).unwrap_or_else(|| start + FAR)
 }

@@ -1,4 +1,4 @@
-//! The settings and the store of one service, as its handlers reach them.
+//! The handle through which handlers reach the settings and the store of their service.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,58 +21,59 @@ use crate::settings::dialect::Dialect;
 use crate::settings::policy::FingerprintMode;
 use crate::store::{Record, Store, StoreError, StoreFuture};
 
-/// The settings of one service, its store, and what its operators can do.
+/// The settings and the store of one service, and the operations for its operators.
 ///
-/// Cheap to clone; clones share everything. It is a [`tower_layer::Layer`] that makes itself known
-/// to the annotated handlers below it:
+/// A clone is cheap and shares everything with the original. `Idempotency` is a
+/// [`tower_layer::Layer`] that makes itself available to the annotated handlers below:
 ///
 /// ```
+/// # extern crate idem_runtime as axum_idem;
 /// use axum::{Router, routing::post};
-/// use idem_runtime::Idempotency;
+/// use axum_idem::Idempotency;
 ///
 /// let router: Router = Router::new()
 ///     .route("/trades", post(|| async {}))
 ///     .layer(Idempotency::in_memory());
 /// ```
 ///
-/// Add the layer after the routes that it is to protect, since `Router::layer` does not apply to
-/// routes that are added later. A request with a key in the default header that reaches an annotated
-/// handler without any `Idempotency` is refused with 500 `idempotency_not_installed`, and the log says
-/// what to add. A request without a key runs.
+/// Add the layer after the routes that it must protect, because `Router::layer` does not apply to
+/// routes that are added later. A request with a key in the default header may reach an annotated
+/// handler without any `Idempotency`. Such a request is refused with 500
+/// `idempotency_not_installed`, and the log tells which call to add. A request without a key runs.
 ///
-/// Middleware that sets the key header belongs above the layer. With the default key header, a key that
-/// is set below the layer is refused in the same way. With a header of the service's own choice
+/// Install middleware that sets the key header above the layer. With the default key header, a key
+/// that is set below the layer is refused in the same way. With another header
 /// ([`Dialect::key_header`]), the handler finds a key that is set below the layer.
 ///
-/// One case remains. A handler without any `Idempotency` knows only the default key header. On a route
-/// that is added after the layer, a key in a header of the service's own choice is not recognized, and
-/// the request runs unprotected.
+/// One case is not detected. A handler without any `Idempotency` knows only the default key header.
+/// If a route is added after the layer, a key in another header is not recognized, and the request
+/// runs unprotected.
 #[derive(Clone)]
 pub struct Idempotency {
     pub(super) inner: Arc<Inner>,
-    /// Whether the layer that put this one into a request's extensions found a key there, so that
-    /// nobody has to look again.
+    /// Whether the layer that inserted this value into the extensions of a request found a key.
+    /// Then the headers need not be searched again.
     found_key: bool,
 }
 
 pub(super) struct Inner {
     pub(super) store: Arc<dyn Store>,
     pub(super) settings: Settings,
-    /// What `drain` waits for.
+    /// The tasks that `drain` waits for.
     pub(super) attempts: TaskTracker,
     pub(super) unwritten: Arc<Unwritten>,
     orphans: Orphans,
     pub(super) permits: Permits,
 }
 
-/// What can stand in `runtime = …`: an [`Idempotency`], or what refers to one.
+/// A type that `runtime = …` accepts: an [`Idempotency`] or a pointer to one.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no `Idempotency`",
+    message = "`{Self}` is not an `Idempotency`",
     label = "not an `Idempotency`",
-    note = "`runtime` takes an `Idempotency`, such as a field of the service's state: `runtime = desk.idem`"
+    note = "pass the value that `Idempotency::builder().build()` returned, such as a field of the state: `runtime = desk.idem`"
 )]
 pub trait AsIdempotency {
-    /// The `Idempotency` itself.
+    /// Returns the `Idempotency`.
     fn as_idempotency(&self) -> &Idempotency;
 }
 
@@ -88,7 +89,7 @@ impl<R: AsIdempotency + ?Sized> AsIdempotency for &R {
     }
 }
 
-/// `runtime = IDEM` with a `static IDEM: LazyLock<Idempotency>`.
+/// Allows `runtime = IDEM` with a `static IDEM: LazyLock<Idempotency>`.
 impl<R: AsIdempotency, F: FnOnce() -> R> AsIdempotency for LazyLock<R, F> {
     fn as_idempotency(&self) -> &Idempotency {
         (**self).as_idempotency()
@@ -116,7 +117,7 @@ impl Idempotency {
         }
     }
 
-    /// The answer of this service to a refused request.
+    /// Renders the response of this service to a refused request.
     pub(crate) fn refuse(&self, problem: Problem) -> Response {
         let problem = problem.in_dialect(&self.inner.settings.dialect);
         let Some(render) = &self.inner.settings.render else {
@@ -133,7 +134,7 @@ impl Idempotency {
         }
     }
 
-    /// A replay, or the refusal to make one where the answer was not kept.
+    /// Returns the replay of a record. Returns a problem if the response was not recorded.
     pub(crate) fn replay(&self, record: &Record) -> Response {
         if !record.is_kept() {
             return self.refuse(Problem::response_not_kept());
@@ -141,17 +142,17 @@ impl Idempotency {
         replay(record, self.inner.settings.dialect.replay_header_name())
     }
 
-    /// Awaits the store for no longer than the service allows.
+    /// Awaits a reply of the store for at most `store_timeout`.
     pub(crate) async fn in_time<T>(&self, answer: StoreFuture<T>) -> Result<T, StoreError> {
         within(self.inner.settings.store_timeout, answer).await
     }
 
-    /// The records that the store does not have yet.
+    /// Returns the records that the store does not have yet.
     pub(crate) fn unwritten(&self) -> &Arc<Unwritten> {
         &self.inner.unwritten
     }
 
-    /// The claims that the store may have granted unheard.
+    /// Returns the claims that the store may have granted although their replies were lost.
     pub(crate) fn orphans(&self) -> &Orphans {
         &self.inner.orphans
     }
@@ -165,11 +166,11 @@ impl Idempotency {
         &self.inner.settings
     }
 
-    /// What a layer puts into the extensions of a request with these headers. Returns `None` only for a
-    /// request without a key when the key header is the default one.
+    /// Returns the value that a layer inserts into the extensions of a request with these headers.
+    /// Returns `None` only for a request without a key when the key header is the default header.
     ///
-    /// A handler without settings looks for a key in the default header alone. So it needs the settings to
-    /// recognize another key header, which middleware below the layer may set.
+    /// A handler without settings searches only the default header for a key. So the handler needs
+    /// the settings to recognize another key header, which middleware below the layer may set.
     pub(crate) fn for_request(&self, headers: &HeaderMap) -> Option<Self> {
         let dialect = &self.inner.settings.dialect;
         let found_key = key::is_there(headers, dialect.key_header_name());
@@ -180,7 +181,7 @@ impl Idempotency {
         })
     }
 
-    /// The same settings, of which nothing is known about a request.
+    /// Returns the same settings without knowledge about a request.
     pub(crate) fn for_any_request(&self) -> Self {
         Self {
             inner: self.inner.clone(),
@@ -188,8 +189,8 @@ impl Idempotency {
         }
     }
 
-    /// Whether a request is about a key: it has one, where the service has it, and a method that can
-    /// change something (RFC 9110, section 9.2.1).
+    /// Returns whether a request needs a claim: it has a key in the header of the service, and a
+    /// method that can change something (RFC 9110, section 9.2.1).
     pub(crate) fn concerns<B>(request: &Request<B>, idem: Option<&Self>) -> bool {
         let headers = request.headers();
         !request.method().is_safe()
@@ -220,13 +221,13 @@ impl Idempotency {
         self.settings().on_store_error == OnStoreError::FailOpen
     }
 
-    /// The handlers that run under a claim, for `drain`.
+    /// Returns the tracker of the attempts that `drain` waits for.
     pub(crate) fn attempts(&self) -> &TaskTracker {
         &self.inner.attempts
     }
 }
 
-/// Awaits the store for no longer than `limit`.
+/// Awaits a reply of the store for at most `limit`.
 pub(crate) async fn within<T>(limit: Duration, answer: StoreFuture<T>) -> Result<T, StoreError> {
     match answer.try_now() {
         Ok(answer) => answer,
@@ -253,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_concerns_a_key_where_it_has_one_and_may_change_something() {
+    fn only_unsafe_methods_with_a_key_need_a_claim() {
         let idem = Idempotency::builder()
             .dialect(Dialect::default().key_header("x-request-id"))
             .build();

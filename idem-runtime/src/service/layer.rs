@@ -1,4 +1,4 @@
-//! Makes an [`Idempotency`] known to the handlers below it.
+//! The layer that makes an [`Idempotency`] available to the handlers below.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -24,11 +24,11 @@ impl<S> Layer<S> for Idempotency {
     }
 }
 
-/// Middleware that makes an [`Idempotency`] known to the handlers below it.
+/// Middleware that makes an [`Idempotency`] available to the handlers below.
 ///
-/// With the default key header, a request without a key passes untouched: its extensions stay as they
-/// are, because an insertion costs as much as everything else. The layer renders a refusal of such a
-/// request on its way out.
+/// With the default key header, a request without a key passes unchanged. Its extensions are not
+/// touched, because an insertion costs as much as the rest of the layer. If such a request is
+/// refused, the layer renders the problem in the response.
 #[derive(Clone, Debug)]
 pub struct IdempotencyService<S> {
     inner: S,

@@ -1,7 +1,7 @@
-//! What one service chose, its store, and what its operators can do.
+//! The settings and the store of one service, and the operations for its operators.
 //!
-//! Also what the process remembers beside the store: records that are not written yet, and claims whose
-//! reply was lost. Runs no handler.
+//! This folder also contains the state that the process keeps in addition to the store: records
+//! that are not written yet, and claims whose reply was lost. It runs no handler.
 
 pub(crate) mod backoff;
 pub(crate) mod builder;

@@ -1,4 +1,4 @@
-//! What the operators of a service can do.
+//! The operations for the operators of a service.
 
 use std::time::Duration;
 
@@ -10,18 +10,19 @@ use crate::service::settings::LONGEST;
 use crate::store::{Entry, Record, Settled, StoreError};
 
 impl Idempotency {
-    /// The id of the record for `key` in `scope`, in this service's namespace.
+    /// Returns the id of the record for `key` in `scope`, in the namespace of this service.
     ///
-    /// The key is given as its client means it, without quotes.
+    /// Pass the key without the quotes of the header.
     ///
     /// ```
-    /// use idem_runtime::{Idempotency, Scope};
+    /// # extern crate idem_runtime as axum_idem;
+    /// use axum_idem::{Idempotency, Scope};
     ///
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
     /// let idem = Idempotency::in_memory();
     /// let id = idem.record_id(&Scope::new().value("user-7"), "8e03978e");
     /// assert!(idem.look_up(id).await?.is_none());
-    /// # Ok::<(), idem_runtime::store::StoreError>(())
+    /// # Ok::<(), axum_idem::store::StoreError>(())
     /// # }).unwrap();
     /// ```
     #[must_use]
@@ -29,24 +30,24 @@ impl Idempotency {
         RecordId::new(&self.inner.settings.namespace, scope, key)
     }
 
-    /// What the store holds under `id`. Changes nothing.
+    /// Returns the entry that the store holds under `id`. Changes nothing.
     ///
     /// # Errors
     ///
-    /// When the store does not answer in time or holds what it cannot read.
+    /// If the store fails, does not reply in time, or holds an entry that cannot be decoded.
     pub async fn look_up(&self, id: RecordId) -> Result<Option<Entry>, StoreError> {
         self.in_time(self.inner.store.look_up(id)).await
     }
 
-    /// Removes what the store holds under `id`, and says whether there was anything.
+    /// Removes the entry that the store holds under `id`, and returns whether there was an entry.
     ///
-    /// The next request with this key runs the handler. That is so for a claim in flight too: its
-    /// handler runs on and is no longer recorded. A record that this process holds because the store could
-    /// not take it in time is removed as well.
+    /// The next request with this key runs the handler. This also applies to a claim in flight: its
+    /// handler continues, but its response is no longer recorded. If this process holds a record
+    /// that the store did not accept in time, that record is removed too.
     ///
     /// # Errors
     ///
-    /// When the store does not answer in time.
+    /// If the store fails or does not reply in time.
     pub async fn forget(&self, id: RecordId) -> Result<bool, StoreError> {
         let unwritten = self.inner.unwritten.forget(&id);
         let was_stored = self.in_time(self.inner.store.forget(id)).await?;
@@ -54,16 +55,18 @@ impl Idempotency {
         Ok(was_stored || was_unwritten)
     }
 
-    /// Settles a key whose outcome is unknown with the answer that its retries are to get, for
-    /// `ttl` from now. Says whether it took effect: a key that is not unknown is left alone, and so is one
-    /// whose record this process holds and has yet to write.
+    /// Records `answer` for a key whose outcome is unknown. Retries get this response for `ttl`
+    /// from now. Returns whether the call took effect.
     ///
-    /// Set-Cookie and hop-by-hop headers are left out, as from a handler's answer. To have the key
-    /// run again instead, [`forget`](Self::forget) it.
+    /// The call has no effect on a key whose outcome is not unknown. It also has no effect if this
+    /// process holds a record of the key that is not written yet.
+    ///
+    /// `Set-Cookie` and hop-by-hop headers are left out, as in the response of a handler. To run
+    /// the handler again instead, [`forget`](Self::forget) the key.
     ///
     /// # Errors
     ///
-    /// When the store does not answer in time or holds what it cannot read.
+    /// If the store fails, does not reply in time, or holds an entry that cannot be decoded.
     pub async fn resolve(
         &self,
         id: RecordId,
@@ -77,7 +80,7 @@ impl Idempotency {
             return Ok(false);
         };
         if self.inner.unwritten.find(&id).is_some() {
-            // This process knows the outcome, and writes it as soon as it can.
+            // This process knows the outcome, and writes the record as soon as possible.
             return Ok(false);
         }
         let headers = KeptHeaders::new(answer.headers(), self.inner.settings.record_set_cookie);
@@ -116,18 +119,19 @@ impl Idempotency {
         self.inner.permits.taken()
     }
 
-    /// Waits until no handler runs under a claim any more and everything is settled, or until `timeout`
+    /// Waits until no handler runs under a claim and every attempt is settled, or until `timeout`
     /// has passed. Returns how many attempts and background tasks are left.
     ///
-    /// That includes records which the store could not take in time, and claims whose reply was lost:
-    /// both are tried again while the store is away.
+    /// This includes records that the store did not accept in time, and claims whose reply was
+    /// lost. Both are retried while the store is unavailable.
     ///
-    /// A handler whose client has gone runs on in the background; axum's graceful shutdown does not
-    /// wait for it. Call this behind it:
+    /// A handler whose client has disconnected continues in the background. The graceful shutdown
+    /// of axum does not wait for this handler, so call `drain` after the shutdown:
     ///
     /// ```no_run
+    /// # extern crate idem_runtime as axum_idem;
     /// # use std::time::Duration;
-    /// # async fn main_(listener: tokio::net::TcpListener, router: axum::Router, idem: idem_runtime::Idempotency) {
+    /// # async fn main_(listener: tokio::net::TcpListener, router: axum::Router, idem: axum_idem::Idempotency) {
     /// axum::serve(listener, router)
     ///     .with_graceful_shutdown(async { tokio::signal::ctrl_c().await.unwrap() })
     ///     .await
@@ -136,8 +140,9 @@ impl Idempotency {
     /// # }
     /// ```
     ///
-    /// What is left at the deadline is left to its lease: it is not released, since its work may be half
-    /// done. When the process ends then, a record that is not in the store yet is lost. Cancel-safe.
+    /// At the deadline, the remaining claims are not released, because their work may be half done.
+    /// They end with their leases. If the process exits then, records that are not in the store yet
+    /// are lost. Cancel-safe.
     pub async fn drain(&self, timeout: Duration) -> usize {
         let attempts = &self.inner.attempts;
         attempts.close();
@@ -148,7 +153,7 @@ impl Idempotency {
             tracing::warn!(
                 target: crate::trace::TARGET,
                 running = attempts.len(),
-                "attempts still run or wait to be settled at the drain's deadline; their claims are left to their leases"
+                "attempts still run or are not settled at the deadline of the drain; their claims end with their leases"
             );
         }
         attempts.len()

@@ -1,4 +1,4 @@
-//! The queue of claims that the store may have granted although nobody runs under them.
+//! The queue of claims that the store may have granted although no handler runs under them.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,10 +10,11 @@ use crate::request::record_id::RecordId;
 use crate::service::backoff::Backoff;
 use crate::store::Owner;
 
-/// How many are looked for at once. An outage leaves one for each request that it fails.
+/// The maximum number of claims in the queue. An outage leaves one claim for each request that
+/// fails.
 const MOST: usize = 65_536;
 
-/// Claims that the store may have granted unheard.
+/// Claims that the store may have granted although their replies were lost.
 #[derive(Default)]
 pub(crate) struct Orphans {
     queue: Mutex<Queue>,
@@ -22,7 +23,7 @@ pub(crate) struct Orphans {
 
 #[derive(Default)]
 struct Queue {
-    /// By when they are looked for, and a number that makes each key unique.
+    /// The keys are the time of the next look-up and a number that makes each key unique.
     orphans: BTreeMap<(Instant, u64), Orphan>,
     last_number: u64,
     has_worker: bool,
@@ -31,25 +32,26 @@ struct Queue {
 pub(crate) struct Orphan {
     pub(crate) id: RecordId,
     pub(crate) owner: Owner,
-    /// How often the claim was sent. Each of them may arrive by itself.
+    /// How often the claim was sent. Each try may reach the store separately.
     pub(crate) sent: u32,
-    /// When it was sent for the last time, or a moment later.
+    /// The time of the last try, or a moment later.
     pub(crate) sent_at: Instant,
-    /// When the store failed last in an outage that may delay the claim, or `sent_at`.
+    /// When the store last failed in an outage that may delay the claim. Initially `sent_at`.
     pub(crate) failed_at: Instant,
-    /// Whatever arrived is forgotten from then on.
+    /// From then on, the store has forgotten every claim that arrived.
     pub(crate) give_up_at: Instant,
     pub(crate) backoff: Backoff,
 }
 
-/// Whether the caller has to start the worker.
+/// Whether the caller must start the worker.
 pub(crate) struct NeedsWorker(pub(crate) bool);
 
-/// There are too many claims to look for another.
+/// The queue has no room for another claim.
 pub(crate) struct Full;
 
 impl Orphans {
-    /// Adds a claim to look for. Returns whether a worker has to be started, or that there is no room.
+    /// Adds a claim to the queue. Returns whether the caller must start a worker, or that there is
+    /// no room.
     pub(crate) fn add(&self, orphan: Orphan) -> Result<NeedsWorker, Full> {
         let mut queue = self.lock();
         if queue.orphans.len() >= MOST {
@@ -57,7 +59,8 @@ impl Orphans {
         }
         queue.add(Instant::now(), orphan);
         let has_worker = std::mem::replace(&mut queue.has_worker, true);
-        // A runtime that shuts down drops what it is given at once, and the worker locks the queue.
+        // A runtime that shuts down drops a spawned task immediately, and the drop of the worker
+        // locks the queue.
         drop(queue);
         if has_worker {
             self.added.notify_one();
@@ -65,12 +68,14 @@ impl Orphans {
         Ok(NeedsWorker(!has_worker))
     }
 
-    /// The worker has ended before the queue was empty. The next claim starts another.
+    /// Notes that the worker ended before the queue was empty. The next claim starts another
+    /// worker.
     pub(crate) fn worker_ended(&self) {
         self.lock().has_worker = false;
     }
 
-    /// The next one that is due. `None` when there are no more, and then there is no worker either.
+    /// Waits for the next claim that is due. Returns `None` if the queue is empty. Then the worker
+    /// must end.
     pub(crate) async fn next(&self) -> Option<Orphan> {
         loop {
             let due = {
@@ -85,7 +90,7 @@ impl Orphans {
                 }
                 due
             };
-            // Either way the queue is looked at again.
+            // The loop reads the queue again after a wake-up and after a timeout.
             let _ = tokio::time::timeout_at(due, self.added.notified()).await;
         }
     }
@@ -96,7 +101,7 @@ impl Orphans {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Nothing panics between two changes of the queue.
+        // No code panics between two changes of the queue.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

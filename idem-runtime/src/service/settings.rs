@@ -1,4 +1,4 @@
-//! What one service chose when it built its `Idempotency`.
+//! The settings that a service chose when it built its `Idempotency`.
 
 use std::time::Duration;
 
@@ -9,13 +9,14 @@ use crate::response::problem::Problem;
 use crate::service::permits::Permits;
 use crate::settings::dialect::Dialect;
 
-/// 100 years, as long as the stores keep anything. An `Instant` that far ahead does not overflow, as
-/// one at `Duration::MAX` does.
+/// 100 years, the longest time for which a store keeps an entry. An `Instant` that far in the
+/// future does not overflow, unlike an `Instant` at `Duration::MAX`.
 pub(super) const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 pub(super) type Render = dyn Fn(&Problem) -> Response + Send + Sync;
 
-/// The settings of one service. [`IdempotencyBuilder`](crate::IdempotencyBuilder) documents each.
+/// The settings of one service. [`IdempotencyBuilder`](crate::IdempotencyBuilder) documents each
+/// setting.
 pub(crate) struct Settings {
     pub(crate) namespace: Box<str>,
     pub(crate) dialect: Dialect,
@@ -54,14 +55,15 @@ impl Default for Settings {
     }
 }
 
-/// What happens to a keyed request whose claim the store could not answer.
+/// How a request with a key is handled when the store fails to process its claim.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnStoreError {
-    /// It is refused with 503 and `Retry-After`, and nothing runs.
+    /// The request is refused with 503 and `Retry-After`, and its handler does not run.
     #[default]
     FailClosed,
-    /// It runs without protection: a retry may run again. The response carries
-    /// `Idempotency-Degraded: true`, and the log contains an error with the id of the record.
+    /// The handler runs without protection, so a retry may run the handler again. The response
+    /// carries `Idempotency-Degraded: true`, and the log contains an error with the id of the
+    /// record.
     FailOpen,
 }

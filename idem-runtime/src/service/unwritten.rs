@@ -1,7 +1,8 @@
-//! Records that this process holds and its store does not have yet.
+//! The records that this process holds and its store does not have yet.
 //!
-//! A handler has responded, and the store did not take the record in time. Until it does, this process
-//! replays the record itself, so that no retry that reaches it runs the handler again.
+//! A handler has returned a response, and the store did not accept the record in time. Until the
+//! store accepts the record, this process replays the record, so that a retry at this process does
+//! not run the handler again.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,12 +14,13 @@ use tokio::time::Instant;
 use crate::request::record_id::RecordId;
 use crate::store::Record;
 
-/// How many bytes the records take at most. Beyond it a record is held as "not kept".
+/// The maximum total size of the records in bytes. Beyond this size, only the note that a response
+/// was not kept is held.
 const MAX_BYTES: usize = 16 << 20;
 
-/// The records that the store does not have yet, by their ids.
+/// Maps record ids to the records that the store does not have yet.
 pub(crate) struct Unwritten {
-    /// How many entries there are, so that a look-up costs nothing while there are none.
+    /// The number of entries, so that a look-up costs nothing while there are no entries.
     count: AtomicUsize,
     table: Mutex<Table>,
     max_bytes: usize,
@@ -27,23 +29,23 @@ pub(crate) struct Unwritten {
 #[derive(Default)]
 struct Table {
     entries: HashMap<RecordId, Entry>,
-    /// What the records take together.
+    /// The total size of the records in bytes.
     bytes: usize,
     last_serial: u64,
-    /// No entry ends before this.
+    /// No overtaken entry ends before this time. `None` if no entry was overtaken.
     swept_until: Option<Instant>,
 }
 
 struct Entry {
-    /// Distinguishes this entry from a later one under the same id.
+    /// Distinguishes this entry from a later entry under the same id.
     serial: u64,
     attempt: u32,
     record: Record,
     expires_at: Instant,
-    /// Set when the store said that another claim has overtaken the attempt: until then its record is
-    /// not replayed any more, but takes the place of a run that this process itself might begin.
+    /// Set when the store reports that another claim has overtaken the attempt. The record is then
+    /// no longer replayed. Until this time, it still replaces a run that this process could start.
     overtaken_until: Option<Instant>,
-    /// How many `forget`s are under way.
+    /// The number of `forget` calls in progress.
     forgetting: usize,
 }
 
@@ -52,7 +54,7 @@ struct Entry {
 pub(crate) struct Late {
     pub(crate) record: Record,
     pub(crate) attempt: u32,
-    /// When its `ttl` has passed.
+    /// When the `ttl` of the record ends.
     pub(crate) expires_at: Instant,
 }
 
@@ -71,12 +73,12 @@ impl Unwritten {
         }
     }
 
-    /// Relaxed, since an entry that is made beside this look-up could as well come behind it.
+    /// `Relaxed` is enough, because a concurrent look-up may run before or after the insertion.
     fn is_empty(&self) -> bool {
         self.count.load(Ordering::Relaxed) == 0
     }
 
-    /// The record to replay for a request, before the store is asked.
+    /// Returns the record to replay for a request, before the store is asked.
     pub(crate) fn find(&self, id: &RecordId) -> Option<Record> {
         if self.is_empty() {
             return None;
@@ -86,8 +88,9 @@ impl Unwritten {
         entry.is_replayed().then(|| entry.record.clone())
     }
 
-    /// The record that takes the place of a run, when the store has granted this process the claim for
-    /// an attempt. The entry ends: whoever holds the claim settles it with the record.
+    /// Returns the record that replaces a run, when the store has granted this process the claim
+    /// for an attempt. Removes the entry: the holder of the claim settles the claim with the
+    /// record.
     pub(crate) fn take(&self, id: &RecordId, attempt: u32) -> Option<Late> {
         if self.is_empty() {
             return None;
@@ -99,7 +102,8 @@ impl Unwritten {
         Some(late)
     }
 
-    /// As [`take`](Self::take), for a claim that may be this process's or not.
+    /// Like [`take`](Self::take), but for a claim that may belong to another process. Keeps the
+    /// entry.
     pub(crate) fn look_for(&self, id: &RecordId, attempt: u32) -> Option<Late> {
         if self.is_empty() {
             return None;
@@ -123,10 +127,10 @@ impl Unwritten {
         }
     }
 
-    /// Holds a record, and returns the serial of its entry and the record to write.
+    /// Stores a record. Returns the serial of its entry and the record to write.
     ///
-    /// The entry of a later attempt stays, because it is the newest response. Then the returned serial
-    /// has no entry.
+    /// The entry of a later attempt is not replaced, because its response is the newest. Then the
+    /// returned serial has no entry.
     fn hold(&self, id: RecordId, late: Late) -> (u64, Record) {
         let mut table = self.lock();
         self.sweep(&mut table);
@@ -162,7 +166,8 @@ impl Unwritten {
         }
     }
 
-    /// Removes overtaken records whose time is over. Others are removed by whoever writes them.
+    /// Removes overtaken records whose time has passed. Each other record is removed by the task
+    /// that writes it.
     fn sweep(&self, table: &mut Table) {
         let now = Instant::now();
         if table.swept_until.is_none_or(|until| until > now) {
@@ -182,7 +187,7 @@ impl Unwritten {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        // Nothing panics between two changes of the table.
+        // No code panics between two changes of the table.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -192,7 +197,7 @@ impl Entry {
         self.overtaken_until.is_none() && self.is_there()
     }
 
-    /// Whether the record is replayed, or will be when a `forget` under way fails.
+    /// Whether the record is replayed, or will be replayed if a `forget` in progress fails.
     fn is_current(&self) -> bool {
         self.overtaken_until.is_none() && self.expires_at > Instant::now()
     }
@@ -201,7 +206,7 @@ impl Entry {
         self.forgetting == 0 && self.expires_at > Instant::now()
     }
 
-    /// The record, unless somebody else may have run that attempt or one before it.
+    /// Returns the record, unless another process may have run this attempt or an earlier one.
     fn instead_of(&self, attempt: u32) -> Option<Late> {
         let is_next = match self.overtaken_until {
             None => true,
@@ -215,7 +220,8 @@ impl Entry {
     }
 }
 
-/// The entry of a record that a task tries to write. It ends with this.
+/// Owns the entry of a record that a task tries to write. The entry is removed when this is
+/// dropped.
 pub(crate) struct Held {
     unwritten: Arc<Unwritten>,
     id: RecordId,
@@ -223,8 +229,8 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Makes an entry for a record, and gives the record to write: the same, or "not kept" where
-    /// there is no room for it.
+    /// Creates an entry for a record, and returns the record to write. That is the same record, or
+    /// a record that is not kept if there is no room.
     pub(crate) fn new(unwritten: &Arc<Unwritten>, id: RecordId, late: Late) -> (Self, Record) {
         let (serial, record) = unwritten.hold(id, late);
         let held = Self {
@@ -235,15 +241,16 @@ impl Held {
         (held, record)
     }
 
-    /// Whether the entry is still there: not forgotten, and not taken over by a later claim.
+    /// Returns whether the entry still exists: it was not forgotten, and no later claim has taken
+    /// it.
     pub(crate) fn is_there(&self) -> bool {
         let table = self.unwritten.lock();
         let entry = table.entries.get(&self.id);
         entry.is_some_and(|entry| entry.serial == self.serial)
     }
 
-    /// Ends the replays, since another claim has overtaken the attempt. Where that claim turns out to
-    /// be of this process, its request gets the record instead of a run, until `until`.
+    /// Ends the replays, because another claim has overtaken the attempt. If that claim belongs to
+    /// this process, its request gets the record instead of a run, until `until`.
     pub(crate) fn overtaken(self, until: Instant) {
         let unwritten = &self.unwritten;
         let mut table = unwritten.lock();
@@ -269,7 +276,8 @@ impl Drop for Held {
     }
 }
 
-/// A `forget` that is under way. Dropped before the store has confirmed it, it changes nothing.
+/// A `forget` call in progress. If it is dropped before the store has confirmed the call, it
+/// changes nothing.
 pub(crate) struct Forgetting<'a> {
     unwritten: &'a Unwritten,
     id: RecordId,
@@ -277,7 +285,8 @@ pub(crate) struct Forgetting<'a> {
 }
 
 impl Forgetting<'_> {
-    /// The store has forgotten the key. Says whether there was a record here.
+    /// Removes the record after the store has forgotten the key. Returns whether a record was
+    /// replayed here.
     pub(crate) fn confirm(mut self) -> bool {
         let Some(serial) = self.serial.take() else {
             return false;
@@ -326,7 +335,7 @@ mod tests {
         let headers = HeaderMap::new();
         let record = Record::answer(fingerprint, StatusCode::OK, &headers, body.as_bytes());
         Late {
-            record: record.expect("it fits"),
+            record: record.expect("the record fits"),
             attempt: 1,
             expires_at: Instant::now() + HOUR,
         }
@@ -353,20 +362,20 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_budget_a_record_is_not_kept_and_still_replayed() {
+    fn beyond_the_budget_a_record_is_held_as_not_kept() {
         let unwritten = Unwritten::new(200);
         let ids = [1, 2, 3].map(|id| RecordId::from_bytes([id; 32]));
         let body = "x".repeat(100);
         let kept = ids.map(|id| unwritten.hold(id, late(&body)).1.is_kept());
         assert_eq!(kept, [true, false, false]);
         assert!(ids.iter().all(|id| unwritten.find(id).is_some()));
-        // What ends makes room.
-        unwritten.take(&ids[0], 2).expect("it is there");
+        // A removed entry makes room.
+        unwritten.take(&ids[0], 2).expect("the entry exists");
         assert!(unwritten.hold(ids[0], late("y")).1.is_kept());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_forget_has_confirmed_is_gone_and_what_failed_is_not() {
+    async fn a_record_is_removed_only_after_a_confirmed_forget() {
         let unwritten = &Arc::<Unwritten>::default();
         let (held, _) = Held::new(unwritten, ID, late("first"));
         let forgetting = unwritten.forget(&ID);
@@ -376,7 +385,7 @@ mod tests {
         assert!(unwritten.forget(&ID).confirm());
         assert!(!held.is_there());
         assert!(!unwritten.forget(&ID).confirm());
-        // A later record under the same id is not this holder's.
+        // This holder does not own a later record under the same id.
         let (later, record) = Held::new(unwritten, ID, late("second"));
         drop(held);
         assert_eq!(unwritten.find(&ID), Some(record));
@@ -386,7 +395,7 @@ mod tests {
 
     /// An earlier attempt that ends late must not discard the response of a later one.
     #[tokio::test(start_paused = true)]
-    async fn the_record_of_an_earlier_attempt_does_not_replace_that_of_a_later_one() {
+    async fn an_earlier_attempt_does_not_replace_the_record_of_a_later_attempt() {
         let unwritten = &Arc::<Unwritten>::default();
         let second = Late {
             attempt: 2,
@@ -397,7 +406,7 @@ mod tests {
         assert!(!earlier.is_there());
         earlier.overtaken(Instant::now() + HOUR);
         assert_eq!(unwritten.find(&ID).as_ref(), Some(&record));
-        // Nor while an operator tries to forget it.
+        // The same applies while an operator tries to forget the later record.
         let forgetting = unwritten.forget(&ID);
         drop(Held::new(unwritten, ID, late("first")));
         drop(forgetting);
@@ -421,9 +430,9 @@ mod tests {
         assert_eq!(unwritten.find(&ID), Some(record));
     }
 
-    /// Only the attempt that comes next can be one that this process was granted unheard.
+    /// Only the next attempt can be an attempt that the store granted this process without a reply.
     #[tokio::test(start_paused = true)]
-    async fn an_overtaken_record_takes_the_place_of_the_next_attempt_alone() {
+    async fn an_overtaken_record_replaces_only_the_next_attempt() {
         let unwritten = &Arc::<Unwritten>::default();
         let until = Instant::now() + Duration::from_secs(35);
         let overtaken = || Held::new(unwritten, ID, late("first")).0.overtaken(until);
@@ -437,6 +446,6 @@ mod tests {
         overtaken();
         tokio::time::advance(Duration::from_secs(35)).await;
         assert!(unwritten.take(&ID, 2).is_none());
-        assert!(unwritten.is_empty(), "it is swept");
+        assert!(unwritten.is_empty(), "the entry was swept");
     }
 }

@@ -1,4 +1,4 @@
-//! The future of a store's transition.
+//! The future that a store's methods return.
 
 use std::fmt;
 use std::future::Future;
@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 
 use super::StoreError;
 
-/// The future of a store's transition: an answer that is there already, or one that is awaited.
+/// The future that a store's methods return: either a result that is ready, or a boxed future.
 ///
-/// A store that answers at once pays for no allocation.
+/// A store whose results are ready at once pays for no allocation.
 #[must_use = "a store does nothing until its future is awaited"]
 pub struct StoreFuture<T>(State<T>);
 
@@ -19,17 +19,18 @@ enum State<T> {
 }
 
 impl<T> StoreFuture<T> {
-    /// An answer that is there already.
+    /// A result that is ready.
     pub const fn ready(answer: Result<T, StoreError>) -> Self {
         Self(State::Ready(Some(answer)))
     }
 
-    /// An answer that is awaited.
+    /// A result that another future computes.
     pub fn new(answer: impl Future<Output = Result<T, StoreError>> + Send + 'static) -> Self {
         Self(State::Pending(Box::pin(answer)))
     }
 
-    /// The answer, changed by `change` unless it is an error; at once where it is there already.
+    /// Applies `change` to the result unless the result is an error. Runs at once when the result
+    /// is ready.
     pub fn map<U>(self, change: impl FnOnce(T) -> U + Send + 'static) -> StoreFuture<U>
     where
         T: Send + 'static,
@@ -41,7 +42,7 @@ impl<T> StoreFuture<T> {
         }
     }
 
-    /// The answer, where it is there already.
+    /// The result, when it is ready. Otherwise returns the future.
     pub(crate) fn try_now(self) -> Result<Result<T, StoreError>, Self> {
         match self.0 {
             State::Ready(Some(answer)) => Ok(answer),
@@ -50,7 +51,7 @@ impl<T> StoreFuture<T> {
     }
 }
 
-/// Nothing in it is pinned in place: an answer is moved out, an awaited one is boxed.
+/// No field is structurally pinned: a ready result is moved out, and a pending future is boxed.
 impl<T> Unpin for StoreFuture<T> {}
 
 impl<T> Future for StoreFuture<T> {

@@ -1,38 +1,43 @@
 //! How to write a store.
 //!
-//! A store is an engine that can do one thing as a whole: look at what stands under one record id,
-//! and change it. A lock around a map can; so can a script in Redis, a statement in SQL, a
-//! conditional write in DynamoDB or etcd. What only offers get and set cannot, however quickly the
-//! one follows the other.
+//! A store needs an engine that can read and change the entry under one record id in one atomic
+//! step. A lock around a map can do that. So can a script in Redis, a statement in SQL, and a
+//! conditional write in DynamoDB or etcd. An engine that offers only get and set cannot, however
+//! quickly the set follows the get.
 //!
-//! 1. Under each [`RecordId`](crate::RecordId) there is nothing, a claim or a record. A claim has
-//!    the fingerprint, owner, fence and attempt of who made it, the end of its lease, and for how
-//!    long it is remembered after that. A record is [`Record::as_bytes`](super::Record::as_bytes).
-//! 2. Whatever is past its time counts as nothing in *every* transition, by the engine's own clock.
-//!    Clearing it away is hygiene, and can be late.
-//! 3. [`claim`](super::Store::claim) decides in the order of [`Claimed`](super::Claimed): a record
-//!    is replayed; a claim whose lease holds is in flight, or the claimer's own; one that lapsed is
-//!    taken over or unknown; and only nothing is free.
-//! 4. The other transitions compare owner *and* fence, and nothing else counts: not that the lease
-//!    has lapsed, as long as nobody took over.
-//! 5. Give fences from one counter that never goes back, or from the engine's clock, so that they
-//!    grow also where nothing is left of an id.
-//! 6. An engine's "already exists" is an answer, never an error; and its error is never an answer.
-//!    When in doubt, give an error: the engine here asks again with the same owner, and rule 8 tells
-//!    it whether it has won.
-//! 7. Keep a version with what you store. What you cannot read is
-//!    [`StoreError::Undecodable`](super::StoreError::Undecodable), and stays.
-//! 8. Put the store through the suite of the feature `testing`, on a multi-threaded runtime and
-//!    against the real engine. A store that processes share goes through it with two handles
-//!    (`Contract::of_two`), each with connections of its own: what a process locks, counts or caches for
-//!    itself is not seen with one.
+//! 1. Under each [`RecordId`](crate::RecordId) there is nothing, a claim or a record. A claim has a
+//!    fingerprint, an owner, a fence, an attempt number, the end of its lease, and a retention. The
+//!    retention says how long the store remembers the claim after its lease has lapsed. A record is
+//!    [`Record::as_bytes`](super::Record::as_bytes).
+//! 2. *Every* transition treats an expired entry as absent, by the engine's own clock. Deleting
+//!    expired entries only saves space, and may happen later.
+//! 3. [`claim`](super::Store::claim) checks these cases in this order. A record is replayed. A
+//!    claim whose lease holds is in flight, or `Fresh` again when the caller is its owner. A lapsed
+//!    claim is taken over or reported as unknown. With no entry, the claim is `Fresh`.
+//!    [`Claimed`](super::Claimed) lists the results.
+//! 4. The other transitions compare owner *and* fence, and nothing else. In particular, a lapsed
+//!    lease does not matter as long as nobody took the claim over.
+//! 5. Take fences from one counter that never goes back, or from the engine's clock. Then fences
+//!    grow even when no entry is left under an id.
+//! 6. When the engine reports "already exists", that is a result and not an error. An error of the
+//!    engine is never a result. When the store is unsure, return an error: the engine of this
+//!    library claims again with the same owner, and rule 8 of [`Store`](super::Store) tells it
+//!    whether it holds the claim.
+//! 7. Store a version number with each entry. For an entry that you cannot decode, return
+//!    [`StoreError::Undecodable`](super::StoreError::Undecodable) and leave the entry in place.
+//! 8. Run the suite of the feature `testing` against the store, on a multi-threaded runtime and
+//!    with the real engine. Test a store that several processes share with two handles
+//!    (`Contract::of_two`), each with its own connections. With one handle the suite cannot notice
+//!    that a process locks, counts or caches only for itself.
 //!
 //! # A whole store
 //!
-//! Each method answers at once, so nothing is awaited; a store that does wait gives
-//! [`StoreFuture::new`](super::StoreFuture::new) a future that owns what it needs.
+//! Each method of this store has its result at once, so nothing is awaited. A store that has to
+//! wait passes a future to [`StoreFuture::new`](super::StoreFuture::new). That future owns
+//! everything it needs.
 //!
 #![cfg_attr(feature = "testing", doc = "```no_run")]
 #![cfg_attr(not(feature = "testing"), doc = "```ignore")]
 #![doc = include_str!("../../examples/own_store.rs")]
+//! # extern crate idem_runtime as axum_idem;
 //! ```

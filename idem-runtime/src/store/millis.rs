@@ -1,11 +1,12 @@
-//! Durations as the stores keep them: at most 100 years, and in whole milliseconds outside this process.
+//! Durations as the stores use them: at most 100 years, and whole milliseconds outside this
+//! process.
 
 use std::time::Duration;
 
-/// 100 years. Longer durations overflow the arithmetic of some engine.
+/// 100 years. Longer durations overflow the arithmetic of some engines.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// The duration, or 100 years when it is longer, so that it can be added to any time.
+/// The duration, limited to 100 years so that it can be added to any time.
 pub(super) fn bounded(duration: Duration) -> Duration {
     duration.min(LONGEST)
 }
@@ -17,7 +18,7 @@ pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(millis).unwrap_or(i64::MAX)
 }
 
-/// A duration from milliseconds that an engine gave.
+/// A duration from milliseconds that an engine returned.
 #[cfg(feature = "postgres")]
 pub(super) fn from_millis(millis: i64) -> Duration {
     Duration::from_millis(u64::try_from(millis).unwrap_or_default())
@@ -37,7 +38,7 @@ mod tests {
 
     #[cfg(any(feature = "redis", feature = "postgres"))]
     #[test]
-    fn nothing_is_rounded_to_nothing() {
+    fn no_duration_is_rounded_to_zero() {
         assert_eq!(millis(Duration::ZERO), 1);
         assert_eq!(millis(Duration::from_nanos(1)), 1);
         assert_eq!(millis(Duration::from_micros(1500)), 2);

@@ -1,8 +1,9 @@
-//! Where claims and records live.
+//! The store trait, and the stores that this crate has.
 //!
-//! [`Store`] is a trait of whole, atomic transitions on one record id. This module has three stores, one
-//! in memory, one in Redis and one in PostgreSQL, and a cache in front of a store, [`NearCache`]. All of
-//! them keep a [`Record`] in the same frozen form. [`guide`] shows how to write another store.
+//! [`Store`] is a trait whose methods are atomic transitions on one record id. This module has
+//! three stores: in memory, in Redis and in PostgreSQL. It also has [`NearCache`], a cache in front
+//! of another store. All of them store a [`Record`] in the same frozen form. [`guide`] shows how to
+//! write another store.
 
 mod future;
 pub mod guide;
@@ -33,73 +34,75 @@ use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
 pub use crate::settings::policy::OnUnknown;
 
-/// Where claims and records live.
+/// Stores claims and records.
 ///
-/// Every method is one whole transition on one record id. A store keeps these rules; the engine
-/// relies on each of them.
+/// Every method is one atomic transition on one record id. A store must keep these rules, because
+/// the engine relies on each of them.
 ///
 /// 1. Of any number of concurrent [`claim`](Store::claim)s of one record id, at most one gets
 ///    [`Claimed::Fresh`] until that claim is settled or its lease lapses.
 /// 2. [`renew`](Store::renew), [`complete`](Store::complete), [`release`](Store::release) and
-///    [`abandon`](Store::abandon) take effect only for the owner and fence that hold the claim.
-///    For anybody else they change nothing and give [`Settled::Lost`].
-/// 3. A lease is as long as the claim or its last renewal says, whatever the `ttl`, and lapses by
-///    itself.
-/// 4. A record lives for its `ttl`, counted from `complete` by the store's own clock. Reading it
-///    does not prolong it. At the moment of expiry it is gone.
-/// 5. A store that is full says [`Claimed::Full`]; one that is unsure gives an error. It never says
-///    `Fresh` out of doubt, and it never drops a claim or a record to make room unseen.
-/// 6. What it cannot decode is an error and stays where it is, never a miss.
-/// 7. A fence grows with every attempt at one record id, also after the id was released, forgotten or
-///    expired.
-/// 8. A claim repeated by the owner that already holds it is `Fresh` again with the same fence: that
-///    is how a claimer whose answer got lost learns that it has won. Once its lease has lapsed, the
-///    owner is like any other claimer.
-/// 9. A record comes back byte for byte as it was given, and under no other id.
+///    [`abandon`](Store::abandon) take effect only for the owner and fence that hold the claim. For
+///    any other caller they change nothing and return [`Settled::Lost`].
+/// 3. A lease lasts as long as the claim or its last renewal says, whatever the `ttl` is. A lease
+///    lapses without any call.
+/// 4. A record lives for its `ttl`, counted from `complete` by the store's own clock. Reading a
+///    record does not extend its life. At the moment of expiry the record is gone.
+/// 5. A full store returns [`Claimed::Full`], and a store that is unsure returns an error. A store
+///    never returns `Fresh` when it is unsure. It never evicts a claim or a record silently.
+/// 6. An entry that the store cannot decode is an error, never a miss. The store leaves the entry
+///    in place.
+/// 7. The fence grows with every attempt at one record id, even after the id was released,
+///    forgotten or expired.
+/// 8. When the owner that holds a claim repeats the claim, the result is `Fresh` again with the
+///    same fence. A claimer whose first reply was lost learns in this way that it holds the claim.
+///    Once the lease has lapsed, the owner is treated like any other claimer.
+/// 9. A record comes back byte for byte as it was stored, and under no other id.
 /// 10. An operator's [`look_up`](Store::look_up), [`forget`](Store::forget) and
-///     [`resolve`](Store::resolve) tell the truth and act at once.
+///     [`resolve`](Store::resolve) report the current state and take effect at once.
 ///
-/// The feature `testing` has a suite that runs every rule against a store, and [`guide`] shows how to
-/// write one.
+/// The feature `testing` has a suite that checks a store against these rules. [`guide`] shows how
+/// to write a store.
 ///
-/// The futures own what they need, for they outlive the call: the engine drives them to their end
-/// even when the client has gone. A future that is dropped half way leaves the old state or the new
-/// one.
+/// The returned futures own everything they need, because they outlive the call: the engine polls
+/// them to completion even after the client has disconnected. A future that is dropped half way
+/// leaves either the old state or the new state.
 ///
 /// The trait is object-safe; an [`Idempotency`](crate::Idempotency) holds an `Arc<dyn Store>`.
 pub trait Store: Send + Sync + 'static {
     /// Decides who runs the handler.
     ///
-    /// With nothing stored under the id, or only what has expired, the claim is `Fresh`. A lapsed
+    /// With nothing stored under the id, or only an expired entry, the claim is `Fresh`. A lapsed
     /// claim is taken over when its fingerprint is the same and `claim.on_unknown` is
-    /// [`OnUnknown::Rerun`]; otherwise it is reported as [`Claimed::Unknown`] until its retention
-    /// has passed. A takeover has the lease and the retention of its own claim, not those of the
-    /// claim before it.
+    /// [`OnUnknown::Rerun`]. Otherwise the result is [`Claimed::Unknown`] until the retention of
+    /// the lapsed claim has passed. A takeover uses the lease and the retention of the new claim,
+    /// not those of the lapsed claim.
     fn claim(&self, claim: Claim) -> StoreFuture<Claimed>;
 
-    /// Prolongs the holder's lease to `lease` from now. A lapsed lease that nobody took over is
-    /// renewed too.
+    /// Extends the holder's lease to `lease` from now. This also renews a lapsed lease, as long as
+    /// nobody took the claim over.
     fn renew(&self, holder: Holder, lease: Duration) -> StoreFuture<Settled>;
 
-    /// Puts the record in place of the holder's claim, for `ttl` from now. A lapsed claim that
-    /// nobody took over is completed too.
+    /// Replaces the holder's claim with the record, for `ttl` from now. This also completes a
+    /// lapsed claim, as long as nobody took the claim over.
     fn complete(&self, holder: Holder, record: Record, ttl: Duration) -> StoreFuture<Settled>;
 
-    /// Removes the holder's claim: the next claim is `Fresh`, whatever its fingerprint.
+    /// Removes the holder's claim. The next claim is `Fresh`, whatever its fingerprint is.
     fn release(&self, holder: Holder) -> StoreFuture<Settled>;
 
     /// Ends the holder's lease at once and leaves the outcome unknown.
     fn abandon(&self, holder: Holder) -> StoreFuture<Settled>;
 
-    /// What stands under the id, for an operator. Changes nothing.
+    /// Returns the entry under the id, for an operator. Changes nothing.
     fn look_up(&self, id: RecordId) -> StoreFuture<Option<Entry>>;
 
-    /// Removes whatever stands under the id, and says whether there was anything.
+    /// Removes any entry under the id, and returns whether there was an entry.
     fn forget(&self, id: RecordId) -> StoreFuture<bool>;
 
-    /// Puts an operator's record in place of a claim whose outcome is unknown.
+    /// Replaces a claim whose outcome is unknown with an operator's record.
     ///
-    /// Takes effect only while the claim with this fence has lapsed and nobody took it over.
+    /// Takes effect only while the claim with this fence has lapsed and nobody has taken the claim
+    /// over.
     fn resolve(
         &self,
         id: RecordId,
@@ -109,46 +112,46 @@ pub trait Store: Send + Sync + 'static {
     ) -> StoreFuture<Settled>;
 }
 
-/// What a store could not do. It never contains a key, a token or an answer.
+/// Why a transition failed. The error never contains a key, a token or a response.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The engine behind the store could not be reached, or refused.
+    /// The engine behind the store could not be reached, or refused the request.
     #[error("the store is unavailable: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The store did not answer in time.
-    #[error("the store did not answer in time")]
+    /// The store did not respond in time.
+    #[error("the store did not respond in time")]
     TimedOut,
-    /// The engine behind the store is set up in a way that would break the promise.
-    #[error("the store is not fit for its purpose: {0}")]
+    /// The engine behind the store is configured in a way that would break the rules of [`Store`].
+    #[error("the store is not usable as it is set up: {0}")]
     Unfit(Box<str>),
-    /// What stands under the record id cannot be read. It was left as it is.
-    #[error("what the store holds cannot be read")]
+    /// The entry under the record id cannot be decoded. The store leaves the entry in place.
+    #[error("the stored entry cannot be decoded")]
     Undecodable(#[source] DecodeError),
 }
 
-/// One attempt to become the one who runs the handler.
+/// One attempt to get the right to run the handler.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Claim {
     /// The record that is claimed.
     pub id: RecordId,
-    /// Tells a retry of the first request from another request under the same key.
+    /// Distinguishes a retry of the first request from another request with the same key.
     pub fingerprint: Fingerprint,
     /// Who claims. No two attempts have the same owner.
     pub owner: Owner,
     /// How long the claim holds without a renewal.
     pub lease: Duration,
-    /// How long a claim that lapsed is remembered as unknown, counted from its lapse.
+    /// How long a lapsed claim is remembered as unknown, counted from the end of its lease.
     pub retention: Duration,
-    /// What becomes of a lapsed claim.
+    /// What happens to a lapsed claim.
     pub on_unknown: OnUnknown,
-    /// Whether the caller will wait when the id is in flight, and wants to be woken.
+    /// Whether the caller wants to be woken when the claim that is in flight ends.
     pub wait: bool,
 }
 
 impl Claim {
-    /// A claim by a new owner, which reruns what lapsed and does not wait.
+    /// A claim by a new owner. The claim takes over a lapsed claim and does not wait.
     #[must_use]
     pub fn new(
         id: RecordId,
@@ -168,7 +171,7 @@ impl Claim {
     }
 }
 
-/// What came of a claim.
+/// The result of a claim.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Claimed {
@@ -176,42 +179,42 @@ pub enum Claimed {
     Fresh {
         /// Grows with every attempt at this record id.
         fence: u64,
-        /// 1 for the first attempt, one more for each that took over a lapsed claim.
+        /// 1 for the first attempt, and one more for each takeover of a lapsed claim.
         attempt: u32,
     },
-    /// Somebody else holds the claim.
+    /// Another owner holds the claim.
     InFlight {
-        /// Of the request that holds it.
+        /// The fingerprint of the request that holds the claim.
         fingerprint: Fingerprint,
         /// How long the claim holds if it is not renewed.
         lease_left: Duration,
-        /// Wakes a caller that asked to `wait`, where the store can.
+        /// Wakes a caller that set `wait`. `None` when the store cannot wake callers.
         changed: Option<Changed>,
     },
     /// An earlier attempt was settled with this record.
     Recorded {
-        /// What is replayed.
+        /// The record to replay.
         record: Record,
-        /// How much of its `ttl` is left, so that a cache never outlives it.
+        /// How much of the record's `ttl` is left, so that a cache never keeps the record longer.
         expires_in: Duration,
     },
-    /// An earlier attempt ended without an answer, and is not to be run again by this caller.
+    /// An earlier attempt ended without a response, and this caller must not run the handler again.
     Unknown {
-        /// Of the request that was cut off.
+        /// The fingerprint of the request that was interrupted.
         fingerprint: Fingerprint,
     },
     /// There is no room for another claim.
     Full,
 }
 
-/// Who holds a claim. `complete`, `renew`, `release` and `abandon` act for it alone.
+/// Identifies who holds a claim. `complete`, `renew`, `release` and `abandon` require a holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// The record that is claimed.
     pub id: RecordId,
-    /// The attempt that claimed it.
+    /// The attempt that made the claim.
     pub owner: Owner,
-    /// The fence that the claim was given.
+    /// The fence that the store gave the claim.
     pub fence: u64,
 }
 
@@ -219,19 +222,19 @@ pub struct Holder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Settled {
-    /// It did.
+    /// The transition took effect.
     Done,
-    /// It did not, for the caller does not hold the claim any more. Nothing was changed.
+    /// The transition changed nothing, because the caller no longer holds the claim.
     Lost,
 }
 
-/// What stands under a record id.
+/// The entry under a record id.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Entry {
     /// A claim whose lease holds.
     InFlight {
-        /// Of the request that holds it.
+        /// The fingerprint of the request that holds the claim.
         fingerprint: Fingerprint,
         /// The fence of the attempt.
         fence: u64,
@@ -240,36 +243,36 @@ pub enum Entry {
         /// How long the claim holds if it is not renewed.
         lease_left: Duration,
     },
-    /// A claim that lapsed without an answer.
+    /// A claim that lapsed without a response.
     Unknown {
-        /// Of the request that was cut off.
+        /// The fingerprint of the request that was interrupted.
         fingerprint: Fingerprint,
         /// The fence of the attempt.
         fence: u64,
         /// The number of the attempt, from 1.
         attempt: u32,
-        /// How long this is remembered.
+        /// How long the store will remember this claim.
         retained_for: Duration,
     },
     /// A finished record.
     Recorded {
-        /// What is replayed.
+        /// The record to replay.
         record: Record,
-        /// How long it is replayed.
+        /// How long the record will be replayed.
         expires_in: Duration,
     },
 }
 
-/// Names one attempt among all that there ever are.
+/// Identifies one attempt, uniquely across all processes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Owner([u8; 16]);
 
 impl Owner {
-    /// A new owner, equal to no other of this or another process.
+    /// A new owner, different from every other owner in this or another process.
     ///
     /// # Panics
     ///
-    /// When the system has no randomness to give at the first call.
+    /// When the operating system cannot provide random bytes at the first call.
     #[must_use]
     pub fn unique() -> Self {
         use std::sync::OnceLock;
@@ -303,10 +306,10 @@ impl fmt::Debug for Owner {
     }
 }
 
-/// Wakes those who wait for a claim to end.
+/// Wakes callers that wait for a claim to end.
 ///
-/// A store hands one out with [`Claimed::InFlight`], taken under the same lock under which it saw
-/// the claim, so that no end is missed.
+/// A store returns a `Changed` with [`Claimed::InFlight`]. The store creates it under the same lock
+/// under which it read the claim, so that the caller cannot miss the end of the claim.
 #[derive(Debug)]
 pub struct Changed(tokio::sync::futures::OwnedNotified);
 
@@ -317,7 +320,7 @@ impl Changed {
         Self(notify.notified_owned())
     }
 
-    /// Completes when the claim has been settled. Cancel-safe.
+    /// Completes when the claim has ended. Cancel-safe.
     pub async fn wait(self) {
         self.0.await;
     }

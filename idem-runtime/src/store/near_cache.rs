@@ -1,4 +1,4 @@
-//! Caches the finished records of another store in this process.
+//! A cache in this process for the finished records of another store.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,52 +12,54 @@ use super::millis::bounded;
 use super::{Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreFuture};
 use crate::request::record_id::RecordId;
 
-/// What moka takes for an entry, beside the record's own bytes.
+/// Bytes that moka needs for an entry in addition to the record's own bytes.
 const KEEP: usize = 300;
 
-/// Keeps the finished records of another store in this process: the first replay asks the store
-/// behind, and those that follow cost no round trip.
+/// Caches the finished records of another store in this process. The first replay asks the backing
+/// store, and later replays need no round trip.
 ///
-/// A finished record never changes, so a copy of it can only be wrong by standing too long. It
-/// never stands longer than in the store behind, by whose clock's measure it was taken; and
-/// [`max_age`](NearCacheBuilder::max_age), 10 seconds by default, bounds how long *another* process
-/// still replays a record that an operator has forgotten. [`forget`](Store::forget) here reaches
-/// this process at once, and every other within that age.
+/// A finished record never changes, so a cached copy can only be wrong by living too long. A cached
+/// record never outlives the record in the backing store, whose clock measured the time that was
+/// left. [`max_age`](NearCacheBuilder::max_age), 10 seconds by default, limits how long *another*
+/// process still replays a record that an operator has forgotten. A [`forget`](Store::forget) on
+/// this cache takes effect in this process at once, and in every other process within that age.
 ///
-/// Claims in flight and unknown outcomes are never cached: for them the store behind is asked each
-/// time. Memory is bounded by [`max_bytes`](NearCacheBuilder::max_bytes); what does not fit is asked
-/// for again.
+/// Claims in flight and unknown outcomes are never cached: each request for them asks the backing
+/// store. [`max_bytes`](NearCacheBuilder::max_bytes) limits the memory. A record that does not fit
+/// is read from the backing store again.
 ///
 /// ```
-/// use idem_runtime::store::{MemoryStore, NearCache};
+/// # extern crate idem_runtime as axum_idem;
+/// use axum_idem::store::{MemoryStore, NearCache};
 ///
-/// // In earnest, over a `RedisStore` or a `PostgresStore`.
+/// // In production, put the cache in front of a `RedisStore` or a `PostgresStore`.
 /// let store = NearCache::builder().max_bytes(16 << 20).build(MemoryStore::default());
 /// # let _ = store;
 /// ```
 ///
 /// # Cancellation
 ///
-/// As safe as the store behind: the cache is filled only from its answers.
+/// As safe as the backing store, because only its results fill the cache.
 pub struct NearCache<S>(Arc<Inner<S>>);
 
 struct Inner<S> {
     store: S,
     cache: Cache<RecordId, CachedRecord>,
     max_age: Duration,
-    /// How many `forget`s are under way. Meanwhile nothing is near: the store behind may have
-    /// forgotten already.
+    /// The number of `forget`s that are running. Until they finish, nothing is replayed from the
+    /// cache, because the backing store may already have removed the record.
     forgetting: AtomicUsize,
-    /// How many have ended. What was asked for before is not kept behind it.
+    /// The number of finished `forget`s. A result that was requested before the latest one is not
+    /// cached.
     forgotten: Mutex<u64>,
 }
 
 #[derive(Clone)]
 struct CachedRecord {
     record: Record,
-    /// In the store behind, or a little earlier.
+    /// When the record expires in the backing store, or slightly earlier.
     expires_at: Instant,
-    /// When the store behind is asked again.
+    /// When the backing store must be asked again.
     fresh_until: Instant,
 }
 
@@ -70,19 +72,20 @@ pub struct NearCacheBuilder {
 }
 
 impl NearCacheBuilder {
-    /// How many bytes the records may take, their keep included. 64 MiB by default.
+    /// Limit for the bytes of the cached records, including the overhead of each entry. 64 MiB by
+    /// default.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// How long a record is replayed without asking the store behind. 10 seconds by default.
+    /// How long a record is replayed without asking the backing store. 10 seconds by default.
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;
         self
     }
 
-    /// The cache in front of `store`.
+    /// Builds the cache in front of `store`.
     #[must_use]
     pub fn build<S: Store>(self, store: S) -> NearCache<S> {
         let weigh = |_: &RecordId, kept: &CachedRecord| {
@@ -93,7 +96,7 @@ impl NearCacheBuilder {
         let cache = Cache::builder()
             .weigher(weigh)
             .max_capacity(self.max_bytes)
-            // Frees the memory; what is replayed is decided by the deadlines of each entry.
+            // Only frees memory. The deadlines of each entry decide whether the entry is replayed.
             .time_to_live(max_age)
             .build();
         NearCache(Arc::new(Inner {
@@ -116,20 +119,20 @@ impl Default for NearCacheBuilder {
 }
 
 impl NearCache<()> {
-    /// Settings that differ from the defaults.
+    /// Starts a cache with settings that differ from the defaults.
     pub fn builder() -> NearCacheBuilder {
         NearCacheBuilder::default()
     }
 }
 
 impl<S: Store> NearCache<S> {
-    /// Keeps what `store` has finished near, with the default settings.
+    /// Puts a cache with the default settings in front of `store`.
     #[must_use]
     pub fn new(store: S) -> Self {
         NearCacheBuilder::default().build(store)
     }
 
-    /// How many bytes the cached records take, their keep included.
+    /// The bytes that the cached records use, including the overhead of each entry.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.0.cache.run_pending_tasks();
@@ -148,8 +151,8 @@ impl<S> Inner<S> {
             .filter(|kept| kept.expires_at.min(kept.fresh_until) > now)
     }
 
-    /// Keeps a record that had `expires_in` to live at some time after it was asked for, unless it may
-    /// have been forgotten since.
+    /// Caches a record that had `expires_in` left at some time after the request was sent. Does
+    /// nothing when the record may have been forgotten since then.
     fn keep(&self, id: RecordId, record: &Record, asked: Asked, expires_in: Duration) {
         let forgotten = self.forgotten();
         if *forgotten != asked.forgotten || self.forgetting.load(Ordering::Acquire) > 0 {
@@ -163,7 +166,7 @@ impl<S> Inner<S> {
         self.cache.insert(id, kept);
     }
 
-    /// The moment before the store behind is asked.
+    /// The state before the backing store is asked.
     fn ask(&self) -> Asked {
         Asked {
             at: Instant::now(),
@@ -184,7 +187,7 @@ struct Asked {
     forgotten: u64,
 }
 
-/// A `forget` that is under way, until the store behind has answered or nobody hears it any more.
+/// A running `forget`. Ends when the backing store has replied or the future is dropped.
 struct Forgetting<S: Store> {
     inner: Arc<Inner<S>>,
     id: RecordId,
@@ -231,7 +234,7 @@ impl<S: Store> Store for NearCache<S> {
         self.0.store.renew(holder, lease)
     }
 
-    /// Caches nothing: a `complete` that is repeated tells not when its `ttl` began.
+    /// Caches nothing, because after a repeated `complete` it is unknown when the `ttl` began.
     fn complete(&self, holder: Holder, record: Record, ttl: Duration) -> StoreFuture<Settled> {
         self.0.store.complete(holder, record, ttl)
     }
@@ -244,7 +247,7 @@ impl<S: Store> Store for NearCache<S> {
         self.0.store.abandon(holder)
     }
 
-    /// Asks the store behind, for an operator wants the truth.
+    /// Asks the backing store, because an operator needs the current state.
     fn look_up(&self, id: RecordId) -> StoreFuture<Option<Entry>> {
         self.0.store.look_up(id)
     }

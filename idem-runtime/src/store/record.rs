@@ -1,19 +1,20 @@
-//! A settled answer in one buffer: the versioned form that every store keeps.
+//! The record of a response, in one buffer: the versioned form that every store uses.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::request::fingerprint::Fingerprint;
 
-/// What a settled attempt left: an answer to replay, or the note that it was not kept.
+/// The result of a finished attempt: a response to replay, or a note that the response was not
+/// stored.
 ///
-/// A record is one buffer in a frozen, versioned form; a store keeps [`as_bytes`](Self::as_bytes)
-/// and gives them back to [`decode`](Self::decode). All numbers are little-endian.
+/// A record is one buffer in a frozen, versioned form. A store saves [`as_bytes`](Self::as_bytes)
+/// and passes the bytes to [`decode`](Self::decode). All numbers are little-endian.
 ///
 /// | bytes | meaning |
 /// |---|---|
 /// | 1 | version, now 1 |
-/// | 1 | 0: the answer follows · 1: the answer was not kept |
+/// | 1 | 0: the response follows · 1: the response was not stored |
 /// | 32 | fingerprint of the request |
 /// | 2 | status |
 /// | 2 | number of header lines |
@@ -21,7 +22,7 @@ use crate::request::fingerprint::Fingerprint;
 /// | for each line: 2, 4, … | length of the name, length of the value, name, value |
 /// | … | body |
 ///
-/// An answer that was not kept has no header lines and no body.
+/// A record whose response was not stored has no header lines and no body.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Record(Bytes);
 
@@ -34,26 +35,26 @@ const LINES: usize = 36;
 const BODY_LEN: usize = 38;
 const HEAD: usize = 42;
 const LINE_HEAD: usize = 6;
-/// Well below what a `HeaderMap` holds at most.
+/// Well below the limit of a `HeaderMap`.
 const MAX_LINES: u16 = 16_384;
 
-/// Why bytes are not a record.
+/// Why bytes are not a valid record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// Another version of this library wrote it.
-    #[error("the record has version {0}, and this library reads version {VERSION}")]
+    /// Another version of this library wrote the record.
+    #[error("the record has version {0}; this library reads only version {VERSION}")]
     Version(u8),
-    /// It ends too early, or holds what no answer can hold.
+    /// The record ends too early, or contains something that no response can contain.
     #[error("the record is damaged")]
     Damaged,
 }
 
 impl Record {
-    /// A record of an answer.
+    /// A record of a response.
     ///
-    /// Returns `None` for an answer that the form has no room for: more than 16,384 header lines, a
-    /// name of 64 KiB, a value or a body of 4 GiB.
+    /// Returns `None` for a response that does not fit the form: more than 16,384 header lines, a
+    /// header name of 64 KiB or more, a header value or a body of 4 GiB or more.
     #[must_use]
     pub fn answer(
         fingerprint: Fingerprint,
@@ -64,8 +65,8 @@ impl Record {
         Self::answer_with(fingerprint, status, || headers.iter(), body)
     }
 
-    /// A record of an answer of which only some headers are kept: those that `headers` gives, each
-    /// time the same.
+    /// A record of a response with only some of its headers. `headers` is called twice, and must
+    /// return the same headers each time.
     pub(crate) fn answer_with<'a, I>(
         fingerprint: Fingerprint,
         status: StatusCode,
@@ -96,7 +97,7 @@ impl Record {
         Some(Self(buffer.freeze()))
     }
 
-    /// A record that says: the work was done, and its answer was not kept.
+    /// A record of a finished attempt whose response was not stored.
     #[must_use]
     pub fn not_kept(fingerprint: Fingerprint, status: StatusCode) -> Self {
         let mut buffer = BytesMut::with_capacity(HEAD);
@@ -104,12 +105,12 @@ impl Record {
         Self(buffer.freeze())
     }
 
-    /// Reads what [`as_bytes`](Self::as_bytes) gave.
+    /// Decodes bytes that [`as_bytes`](Self::as_bytes) returned.
     ///
     /// # Errors
     ///
-    /// When the bytes are of an unknown version, end too early, or hold what no answer can hold.
-    /// No length that they declare is trusted: nothing is allocated for it.
+    /// When the bytes have an unknown version, end too early, or contain something that no response
+    /// can contain. The declared lengths are not trusted: nothing is allocated because of them.
     pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
         match bytes.first() {
             Some(&VERSION) => {}
@@ -142,13 +143,13 @@ impl Record {
         }
     }
 
-    /// The bytes to store.
+    /// The bytes to save.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {
         &self.0
     }
 
-    /// The fingerprint of the request that was answered.
+    /// The fingerprint of the request that got this response.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         let mut fingerprint = [0; 32];
@@ -156,19 +157,20 @@ impl Record {
         Fingerprint::from_bytes(fingerprint)
     }
 
-    /// The status of the answer.
+    /// The status of the response.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.u16_at(STATUS)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// Whether the answer is there. Where it is not, it was too long, endless or cut off.
+    /// Whether the record has the response. A response that was too long, endless or interrupted is
+    /// not stored.
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.0[1] == ANSWER
     }
 
-    /// The headers of the answer, with repeated ones in their order.
+    /// The headers of the response. Repeated headers keep their order.
     #[must_use]
     pub fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -177,16 +179,17 @@ impl Record {
     }
 
     pub(crate) fn append_headers(&self, headers: &mut HeaderMap) {
-        // A replay adds its marks and its length: room for them spares it another table.
+        // A replay adds its own headers and a length. Reserving room for them avoids a second
+        // allocation.
         headers.reserve(usize::from(self.u16_at(LINES)) + 3);
         for (name, value) in self.lines().flatten() {
-            // Nearly every answer has it.
+            // Nearly every response has this header, and a constant name is cheaper than parsing.
             let name = if name == header::CONTENT_TYPE.as_str().as_bytes() {
                 Ok(header::CONTENT_TYPE)
             } else {
                 HeaderName::from_bytes(name)
             };
-            // The value is a part of the record's own buffer, as the body is.
+            // The value shares the record's buffer, as the body does.
             let value = HeaderValue::from_maybe_shared(self.0.slice_ref(value));
             if let (Ok(name), Ok(value)) = (name, value) {
                 headers.append(name, value);
@@ -194,7 +197,7 @@ impl Record {
         }
     }
 
-    /// The body of the answer: a part of the record's own buffer.
+    /// The body of the response. It shares the record's buffer.
     #[must_use]
     pub fn body(&self) -> Bytes {
         self.0.slice(self.0.len() - self.body_len()..)
@@ -235,7 +238,7 @@ fn put_head(
     buffer.put_u32_le(body_len);
 }
 
-/// Walks the header lines; `Some(None)` once where one runs past the end.
+/// Iterates over the header lines. Yields `Some(None)` once when a line runs past the end.
 struct Lines<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -268,7 +271,7 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// Shows what an operator needs; headers and body may hold secrets.
+/// Shows only what an operator needs, because headers and body may contain secrets.
 impl std::fmt::Debug for Record {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Record")
@@ -298,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_comes_back_as_it_was() {
+    fn a_decoded_record_equals_the_encoded_response() {
         let record = Record::decode(record().as_bytes().clone()).expect("whole");
         assert_eq!(record.fingerprint(), FINGERPRINT);
         assert_eq!(record.status(), StatusCode::CREATED);
@@ -315,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_was_not_kept_has_only_a_status() {
+    fn a_record_without_a_response_has_only_a_status() {
         let record = Record::not_kept(FINGERPRINT, StatusCode::OK);
         let record = Record::decode(record.as_bytes().clone()).expect("whole");
         assert!(!record.is_kept());
@@ -324,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_cut_short_is_never_read_as_another() {
+    fn a_truncated_record_is_damaged() {
         let record = record();
         for len in 0..record.as_bytes().len() {
             let cut = Record::decode(record.as_bytes().slice(..len));
@@ -333,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_named() {
+    fn decoding_another_version_reports_that_version() {
         let mut bytes = record().as_bytes().to_vec();
         bytes[0] = 9;
         assert_eq!(
@@ -342,7 +345,8 @@ mod tests {
         );
     }
 
-    /// A record of `name: value`, with `bytes` written over it from `at` on.
+    /// Decodes a record with the header `name: value`, in which `bytes` overwrite the content at
+    /// `at`.
     fn changed(at: usize, bytes: &[u8]) -> Result<Record, DecodeError> {
         let mut headers = HeaderMap::new();
         headers.append("name", HeaderValue::from_static("value"));
@@ -353,16 +357,16 @@ mod tests {
     }
 
     #[test]
-    fn what_no_answer_can_hold_is_damaged() {
+    fn impossible_contents_are_damaged() {
         const NAME: usize = HEAD + LINE_HEAD;
         assert!(changed(NAME, b"nama").is_ok());
         for (what, at, bytes) in [
-            ("another kind", 1, &[2][..]),
-            ("an answer where none was kept", 1, &[NOT_KEPT]),
+            ("unknown kind", 1, &[2][..]),
+            ("a response in a record without a response", 1, &[NOT_KEPT]),
             ("a status below 100", STATUS, &[99, 0]),
             ("a status above 999", STATUS, &[0xe8, 3]),
-            ("a name that is none", NAME, b"na:e"),
-            ("a value that is none", NAME + 4, b"va\nue"),
+            ("an invalid header name", NAME, b"na:e"),
+            ("an invalid header value", NAME + 4, b"va\nue"),
         ] {
             assert_eq!(
                 changed(at, bytes).err(),
@@ -373,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_lines_are_counted() {
+    fn more_than_16384_header_lines_are_refused() {
         let mut headers = HeaderMap::new();
         for _ in 0..MAX_LINES {
             headers.append("a", HeaderValue::from_static("b"));
@@ -384,7 +388,7 @@ mod tests {
         assert!(Record::decode(most.clone()).is_ok());
         headers.append("a", HeaderValue::from_static("b"));
         assert_eq!(answer(&headers), None);
-        // Nobody writes one more, so that nobody reads it.
+        // `Record::answer` never writes more lines than the maximum, so `decode` accepts no more.
         let mut more = most.to_vec();
         more.extend_from_slice(b"\x01\0\x01\0\0\0ab");
         more[LINES..BODY_LEN].copy_from_slice(&(MAX_LINES + 1).to_le_bytes());
@@ -395,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_declared_length_allocates_nothing() {
+    fn a_declared_length_beyond_the_end_is_damaged() {
         let mut bytes = Record::not_kept(FINGERPRINT, StatusCode::OK)
             .as_bytes()
             .to_vec();
@@ -409,7 +413,7 @@ mod tests {
         );
     }
 
-    /// Stored bytes are a promise to the next version: a change here takes a new version number.
+    /// The next version must read these bytes. A change of the form needs a new version number.
     #[test]
     fn golden() {
         let mut headers = HeaderMap::new();

@@ -1,10 +1,10 @@
-//! How many bytes the memory store holds, and how many it may.
+//! Counts the bytes that the memory store uses, and knows their limit.
 
 use super::sync::{AtomicU64, AtomicUsize, Ordering};
 
-/// How many bytes the memory store holds, and how many it may.
+/// Counts the bytes that the memory store uses, and knows their limit.
 ///
-/// The counters order nothing: each transition happens under its shard's lock.
+/// The counters need no ordering, because each transition happens under its shard's lock.
 #[derive(Debug)]
 pub(super) struct Budget {
     used: AtomicUsize,
@@ -43,14 +43,14 @@ impl Budget {
         self.evicted.load(Ordering::Relaxed)
     }
 
-    /// Counts a record that was dropped before its time, and warns at each doubling.
+    /// Counts an evicted record, and warns each time the count has doubled.
     pub(super) fn count_eviction(&self) {
         let evicted = self.evicted.fetch_add(1, Ordering::Relaxed) + 1;
         if evicted.is_power_of_two() {
             tracing::warn!(
                 target: crate::trace::TARGET,
                 evicted,
-                "the memory store is full and drops its oldest records; their retries run again"
+                "the memory store is full and evicts its oldest records; a retry of an evicted one runs the handler again"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Claims in flight, and those that lapsed without an answer: a sharded map that evicts nothing.
+//! Claims that are in flight or lapsed: a sharded map that evicts nothing.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -14,24 +14,26 @@ use crate::request::record_id::RecordId;
 use crate::store::millis::bounded;
 use crate::store::{Claim, Holder, Owner};
 
-/// What a claim counts for: its entry in a map that is half empty.
+/// The bytes that a claim counts: its entry in a map that is half empty.
 pub(super) const WEIGHT: usize = 2 * (size_of::<RecordId>() + size_of::<ClaimEntry>());
 
 const SHARDS: usize = 64;
 
-/// How often a full store walks through all claims. A walk through a million took 24 ms, so a store
-/// that walked at each refusal would keep a processor busy with 40 refusals a second.
+/// The shortest time between two scans of all claims by a full store. A scan of one million claims
+/// took 24 ms. A store that scanned at each refusal would keep a processor busy with 40 refusals a
+/// second.
 const BETWEEN_WALKS: Duration = Duration::from_secs(1);
 
 pub(super) type Shard = HashMap<RecordId, ClaimEntry, BuildHasherDefault<DigestHasher>>;
 
-/// Claims by record id. A shard's lock is also what makes every transition on its ids atomic.
+/// Claims by record id. Every transition on an id happens under the lock of its shard, so it is
+/// atomic.
 #[derive(Debug)]
 pub(super) struct Claims {
     shards: Box<[Mutex<Shard>]>,
-    /// The highest fence that is not in the map any more.
+    /// The highest fence that has left the map.
     retired: AtomicU64,
-    /// When a thread last walked through all claims.
+    /// When a thread last scanned all claims.
     walked_at: Mutex<Option<Instant>>,
 }
 
@@ -63,25 +65,25 @@ impl Claims {
     pub(super) fn shard(&self, id: &RecordId) -> MutexGuard<'_, Shard> {
         // The map below takes its hash from other bytes of the digest.
         let shard = usize::from(id.as_bytes()[31]) % SHARDS;
-        // Nothing panics between two changes of a shard.
+        // Ignoring the poison is safe: nothing panics between two changes of a shard.
         self.shards[shard]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The fence of a claim on an id that the map does not hold: above every fence that an earlier
-    /// claim on it can have had.
+    /// The fence for a new claim on an id that is not in the map. It is higher than the fence of
+    /// every earlier claim on that id.
     pub(super) fn next_fence(&self) -> u64 {
         self.retired.load(Ordering::Acquire) + 1
     }
 
-    /// Notes that a claim with this fence leaves the map. Called under its shard's lock.
+    /// Records that a claim with this fence leaves the map. Called under the lock of its shard.
     pub(super) fn retire(&self, fence: u64) {
         self.retired.fetch_max(fence, Ordering::AcqRel);
     }
 
-    /// Removes the claims whose retention has passed, and returns their number. Does nothing when the
-    /// last walk was less than a second ago.
+    /// Removes the claims whose retention has passed, and returns their number. Does nothing when
+    /// the last scan was less than a second ago.
     pub(super) fn forget_past(&self, now: Instant) -> usize {
         if !self.may_walk(now) {
             return 0;
@@ -106,7 +108,8 @@ impl Claims {
             .walked_at
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        // Threads read their clocks before they take this lock.
+        // `now` may be older than `walked_at`, because threads read the clock before they take this
+        // lock.
         if walked_at.is_some_and(|at| now.saturating_duration_since(at) < BETWEEN_WALKS) {
             return false;
         }
@@ -134,17 +137,18 @@ impl ClaimEntry {
         }
     }
 
-    /// Past its retention a claim is nobody's, also while nothing has taken its place.
+    /// Whether the holder owns this claim. A claim past its retention has no holder, even while it
+    /// is in the map.
     pub(super) fn is_held_by(&self, holder: Holder, now: Instant) -> bool {
         self.owner == holder.owner && self.fence == holder.fence && self.retained_until() > now
     }
 
-    /// Until when the claim is remembered, once it has lapsed.
+    /// When the store may forget the claim: the end of its lease, and then the retention.
     pub(super) fn retained_until(&self) -> Instant {
         self.leased_until + self.retention
     }
 
-    /// What wakes those who wait for this claim to end.
+    /// The handle that wakes callers that wait for this claim to end.
     pub(super) fn changed(&mut self) -> Arc<Notify> {
         self.changed.get_or_insert_default().clone()
     }
@@ -156,7 +160,7 @@ impl ClaimEntry {
     }
 }
 
-/// A record id is a digest already: its first bytes are as good a hash as any.
+/// A record id is a digest, so its first bytes are already a good hash.
 #[derive(Debug, Default)]
 pub(super) struct DigestHasher(u64);
 
@@ -167,7 +171,7 @@ impl Hasher for DigestHasher {
         }
     }
 
-    /// The length of the digest, which is always the same.
+    /// Ignores the length, because all digests have the same length.
     fn write_usize(&mut self, _: usize) {}
 
     fn finish(&self) -> u64 {

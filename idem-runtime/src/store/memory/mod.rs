@@ -1,8 +1,8 @@
 //! The in-memory store.
 //!
-//! `claims.rs` has the sharded map of claims, `records.rs` the finished records in moka, and `budget.rs`
-//! the bytes that both may take. `sync.rs` chooses the locks, so that `schedules.rs` can test their
-//! interleavings.
+//! `claims.rs` has the sharded map of claims, and `records.rs` has the finished records in moka.
+//! `budget.rs` counts the bytes of both. `sync.rs` selects the lock types, so that `schedules.rs`
+//! can test interleavings of threads.
 
 mod budget;
 mod claims;
@@ -26,20 +26,22 @@ use super::{Changed, Claim, Claimed, Entry, Holder, Record, Settled, Store, Stor
 use crate::request::record_id::RecordId;
 use crate::settings::policy::OnUnknown;
 
-/// Keeps claims and records in this process, with nothing to install.
+/// Store that keeps claims and records in the memory of this process.
 ///
-/// Claims in flight live in a sharded map that nothing is ever evicted from. Finished records live
-/// in [moka](moka::sync::Cache), which is told no capacity and no expiry: under either it would drop
-/// entries unseen. Both count against one byte budget, which is looked at *before* a claim; when it
-/// is spent, new keys are refused or the oldest records make room, as [`OnFull`] says.
+/// Claims live in a sharded map that never evicts. Finished records live in a [moka
+/// cache](moka::sync::Cache) without a capacity and without an expiry, because with either moka
+/// would drop entries silently. Claims and records share one byte budget, which the store checks
+/// *before* a new claim. When the budget is used up, the store either refuses new keys or evicts
+/// the oldest records, as [`OnFull`] says.
 ///
-/// The promise holds for one process, and ends with it: after a restart every key is new.
+/// The guarantee covers one process and ends with that process: after a restart every key is new.
 ///
-/// Clones share everything. The clock is [`tokio::time::Instant`], so that a paused clock in tests
-/// moves leases and expiries.
+/// Clones share all state. The clock is [`tokio::time::Instant`], so a paused clock in tests also
+/// controls leases and expiries.
 ///
 /// ```
-/// use idem_runtime::store::{MemoryStore, OnFull};
+/// # extern crate idem_runtime as axum_idem;
+/// use axum_idem::store::{MemoryStore, OnFull};
 ///
 /// let store = MemoryStore::builder()
 ///     .max_bytes(64 << 20)
@@ -61,12 +63,11 @@ struct Inner {
 /// What a full [`MemoryStore`] does with a new key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnFull {
-    /// Refuses it with 503; every record is kept to its end.
+    /// Refuses the key with 503. Every record is kept until it expires.
     #[default]
     Refuse,
-    /// Makes room by dropping the oldest finished records, counted by
-    /// [`MemoryStore::evicted`] and logged. A retry of a dropped one runs again. Claims in flight
-    /// are never dropped.
+    /// Evicts the oldest finished records. [`MemoryStore::evicted`] counts them, and the store logs
+    /// a warning. A retry of an evicted record runs the handler again. Claims are never evicted.
     EvictOldest,
 }
 
@@ -79,26 +80,26 @@ pub struct MemoryStoreBuilder {
 }
 
 impl MemoryStoreBuilder {
-    /// How many bytes claims and records may take together, their keep included. 256 MiB by
-    /// default.
+    /// Limit for the bytes of claims and records together, including the overhead of each entry.
+    /// 256 MiB by default.
     ///
-    /// The answers of claims that were let in may go over it by what they weigh. An answer that
-    /// alone weighs more is not kept; its key stays taken.
+    /// Responses of claims that the store has already admitted may exceed the limit. A response
+    /// that is larger than the whole limit is not stored; its key stays used.
     ///
-    /// A full store looks for claims whose retention has passed at most once a second, so their bytes
-    /// may stay in use for that much longer.
+    /// A full store scans at most once a second for claims whose retention has passed. So the bytes
+    /// of such claims may stay in use for up to a second longer.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// What happens to a new key when the bytes are spent.
+    /// What happens to a new key when the limit is reached.
     pub fn on_full(mut self, choice: OnFull) -> Self {
         self.on_full = choice;
         self
     }
 
-    /// The store.
+    /// Builds the store.
     #[must_use]
     pub fn build(self) -> MemoryStore {
         MemoryStore(Arc::new(Inner {
@@ -126,12 +127,12 @@ impl Default for MemoryStore {
 }
 
 impl MemoryStore {
-    /// Settings that differ from the defaults.
+    /// Starts a store with settings that differ from the defaults.
     pub fn builder() -> MemoryStoreBuilder {
         MemoryStoreBuilder::default()
     }
 
-    /// How many finished records were dropped before their time to make room for new keys.
+    /// How many finished records the store evicted to make room for new keys.
     #[must_use]
     pub fn evicted(&self) -> u64 {
         self.0.budget.evicted()
@@ -142,8 +143,8 @@ impl Inner {
     fn claim(&self, claim: &Claim) -> Claimed {
         loop {
             let mut shard = self.claims.shard(&claim.id);
-            // Under the lock, as in every transition: by an earlier time this one would find in flight
-            // what a holder has abandoned meanwhile, though its lease had lapsed before.
+            // Every transition reads the clock under the lock. With an earlier reading, a lease
+            // that had already lapsed could look alive after its holder abandoned it.
             let now = Instant::now();
             let claimed = self.try_claim(&mut shard, claim, now);
             drop(shard);
@@ -159,7 +160,7 @@ impl Inner {
         }
     }
 
-    /// Claims, or gives `None` where there is no room for a new claim.
+    /// Claims the id. Returns `None` when there is no room for a new claim.
     fn try_claim(&self, shard: &mut Shard, claim: &Claim, now: Instant) -> Option<Claimed> {
         let (fence, attempt) = match shard.get_mut(&claim.id) {
             Some(held) if held.leased_until > now && held.owner == claim.owner => {
@@ -202,8 +203,8 @@ impl Inner {
         Some(Claimed::Fresh { fence, attempt })
     }
 
-    /// Drops what is past its time and then, where that is the choice, the oldest records. Says
-    /// whether there is room for one more claim. Called without a lock.
+    /// Purges expired entries and then, with `OnFull::EvictOldest`, evicts the oldest records.
+    /// Returns whether there is room for one more claim. Must be called without a shard lock.
     fn make_room(&self, now: Instant) -> bool {
         while !self.budget.has_room() && self.purge(now) {}
         if !self.budget.has_room() {
@@ -238,8 +239,8 @@ impl Inner {
         weight.is_some()
     }
 
-    /// Drops a few records that are past their time, so that each claim pays for what it adds. Says
-    /// whether there were any. Called without a lock.
+    /// Purges a few expired records, so that each claim pays for the record it adds. Returns
+    /// whether there were any. Must be called without a shard lock.
     fn purge(&self, now: Instant) -> bool {
         let due = self.records.pop_due(now);
         let any = !due.is_empty();
@@ -249,10 +250,10 @@ impl Inner {
         any
     }
 
-    /// Drops the record that an entry of the queue stands for, unless it is gone or another has
-    /// taken its place since.
+    /// Removes the record that a queue entry refers to, unless the record is gone or was replaced.
     fn remove_queued(&self, (expires_at, id): (Instant, RecordId)) -> bool {
-        // Without the lock, a record that is finished right now could be dropped for an old one.
+        // Without the lock, this could remove a new record that is being stored instead of the
+        // expired record.
         let _shard = self.claims.shard(&id);
         let is_the_same = self
             .records
@@ -261,7 +262,7 @@ impl Inner {
         is_the_same && self.remove_record(&id)
     }
 
-    /// Takes the holder's claim out, if it is still the holder's.
+    /// Removes and returns the holder's claim, if the holder still owns it.
     fn take(&self, shard: &mut Shard, holder: Holder, now: Instant) -> Option<ClaimEntry> {
         if !shard
             .get(&holder.id)
@@ -287,7 +288,8 @@ impl Inner {
         Settled::Done
     }
 
-    /// Keeps a record; the note that it was not kept where it alone is over the budget.
+    /// Stores a record. If the record alone exceeds the budget, stores a record without the
+    /// response.
     fn insert(&self, id: RecordId, record: Record, ttl: Duration, now: Instant) {
         let record = if self.budget.can_ever_hold(records::weight(&record)) {
             record
@@ -296,7 +298,7 @@ impl Inner {
                 target: crate::trace::TARGET,
                 record = %id.short(),
                 bytes = record.as_bytes().len(),
-                "an answer is larger than the whole memory store and is not kept"
+                "a response is larger than the whole memory store and is not stored"
             );
             Record::not_kept(record.fingerprint(), record.status())
         };

@@ -1,4 +1,4 @@
-//! Finished records: held by moka, dropped by us, at their expiry or the oldest first.
+//! Finished records. They live in moka, but this module decides when to remove them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasherDefault;
@@ -14,22 +14,23 @@ use crate::request::record_id::RecordId;
 use crate::store::Record;
 use crate::store::millis::bounded;
 
-/// What moka and the queue take for an entry, beside the record's own bytes.
+/// Bytes that moka and the queue need for an entry in addition to the record's own bytes.
 const KEEP: usize = 400;
 
-/// How many expired records are dropped at once.
+/// How many expired records one call removes.
 const PURGED_AT_ONCE: usize = 4;
 
-/// What a record counts for.
+/// The bytes that a record counts.
 pub(super) fn weight(record: &Record) -> usize {
     record.as_bytes().len() + KEEP
 }
 
 /// Finished records by their id.
 ///
-/// moka has neither a capacity nor an expiry here. With a capacity its default policy drops new
-/// entries at once when it is full, and its other policy drops whatever was read least recently;
-/// its expiry runs on a clock of its own. What leaves, leaves by way of the queue.
+/// The moka cache has neither a capacity nor an expiry. With a capacity, a full moka under its
+/// default policy drops new entries at once, and under its other policy it drops the least recently
+/// read entries. Its expiry uses a clock of its own. So entries leave the cache only through the
+/// queue.
 #[derive(Debug)]
 pub(super) struct Records {
     cache: Cache<RecordId, StoredRecord, BuildHasherDefault<DigestHasher>>,
@@ -42,14 +43,14 @@ pub(super) struct StoredRecord {
     pub(super) expires_at: Instant,
 }
 
-/// The records in the order in which they expire: one queue for each `ttl`, in which the record that
-/// was finished first expires first.
+/// The records in the order in which they expire. There is one queue for each `ttl`, and in each
+/// queue the record that was finished first expires first.
 #[derive(Debug, Default)]
 struct Queue {
-    /// None of the queues is empty, so that a `ttl` of the past costs nothing.
+    /// An empty queue is removed, so that a `ttl` that is no longer used costs nothing.
     by_ttl: BTreeMap<Duration, VecDeque<Entry>>,
-    /// The expiry of the first entry of each queue, and its `ttl`. Each claim asks for the earliest,
-    /// and an operator can choose another `ttl` for each record.
+    /// The expiry and the `ttl` of the first entry of each queue. Each claim asks for the earliest
+    /// of them, and there may be many: an operator can choose another `ttl` for each record.
     fronts: BTreeSet<(Instant, Duration)>,
 }
 
@@ -79,12 +80,12 @@ impl Records {
         self.queue().push(ttl, (expires_at, id));
     }
 
-    /// Removes a record and gives its weight.
+    /// Removes a record and returns its weight.
     pub(super) fn remove(&self, id: &RecordId) -> Option<usize> {
         self.cache.remove(id).map(|kept| weight(&kept.record))
     }
 
-    /// Takes a few entries that are past their time out of the queue.
+    /// Removes a few expired entries from the queue and returns them.
     pub(super) fn pop_due(&self, now: Instant) -> Vec<Entry> {
         let mut queue = self.queue();
         std::iter::from_fn(|| queue.pop_due(now))
@@ -92,7 +93,8 @@ impl Records {
             .collect()
     }
 
-    /// Takes the entry of the record that was finished first out of the queue.
+    /// Removes the entry of the record that was finished first from the queue, and returns the
+    /// entry.
     pub(super) fn pop_oldest(&self) -> Option<Entry> {
         self.queue().pop_oldest()
     }

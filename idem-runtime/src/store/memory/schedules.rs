@@ -1,8 +1,9 @@
-//! Claims, waiters and the budget under thousands of schedules. `.ci/schedules` runs them.
+//! Tests claims, waiters and the budget under thousands of thread schedules. `.ci/schedules` runs
+//! them.
 //!
-//! Every lock and counter of the store is a point where shuttle may let another thread go on. A waiter
-//! that nobody wakes is a deadlock, which it tells. `IDEM_SEED=7` takes other schedules,
-//! `IDEM_SCHEDULES=1000000` more of them.
+//! At every lock and counter of the store, shuttle may switch to another thread. When nobody wakes
+//! a waiter, shuttle reports a deadlock. `IDEM_SEED=7` chooses other schedules, and
+//! `IDEM_SCHEDULES=1000000` chooses their number.
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner, future, thread};
@@ -14,13 +15,14 @@ fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |value| value.parse().expect("a number"))
 }
 
-/// Tries random schedules, and then those with few preemptions, in which deep bugs are likelier.
+/// Tries random schedules first, and then schedules with few preemptions, which find deep bugs more
+/// often.
 fn explore(threads_meet: fn()) {
     let (seed, schedules) = (number("IDEM_SEED", 1), number("IDEM_SCHEDULES", 300));
     println!("IDEM_SEED={seed} IDEM_SCHEDULES={schedules}");
     let schedules = usize::try_from(schedules).expect("fits");
     let mut config = Config::new();
-    // moka's frames are deeper than the default.
+    // moka needs a deeper stack than the default.
     config.stack_size = 1 << 20;
     let random = RandomScheduler::new_from_seed(seed, schedules);
     Runner::new(random, config.clone()).run(threads_meet);
@@ -40,9 +42,9 @@ fn held(store: &MemoryStore, claim: &Claim) -> Option<Holder> {
     }
 }
 
-/// Four claim at once; who wins completes, and nobody wins again.
+/// Four threads claim at once. The winner completes, and no other thread wins.
 #[test]
-fn of_those_who_claim_at_once_one_completes() {
+fn one_of_several_concurrent_claims_completes() {
     explore(|| {
         let store = MemoryStore::default();
         let threads: Vec<_> = (0..4)
@@ -65,9 +67,10 @@ fn of_those_who_claim_at_once_one_completes() {
     });
 }
 
-/// However the claim ends, its waiters go on, and then one of them has it or all see its record.
+/// However the claim ends, its waiters wake. Then one of them gets the claim, or all of them see
+/// its record.
 #[test]
-fn no_waiter_sleeps_through_the_end_of_a_claim() {
+fn every_waiter_wakes_when_the_claim_ends() {
     explore(|| {
         let ends: [fn(&Inner, Holder) -> Settled; 3] = [
             |store, holder| store.release(holder),
@@ -84,11 +87,11 @@ fn no_waiter_sleeps_through_the_end_of_a_claim() {
                     thread::spawn(move || {
                         loop {
                             match store.0.claim(&waiting) {
-                                // Its clock was read before the claim ended: it waits for no
-                                // longer than what it is told to be left.
+                                // This claim read the clock before the old claim ended. A real
+                                // caller would wait no longer than `lease_left`.
                                 Claimed::InFlight { lease_left, .. } if lease_left < LEASE / 2 => {}
                                 Claimed::InFlight { changed, .. } => {
-                                    let changed = changed.expect("memory wakes those who wait");
+                                    let changed = changed.expect("the memory store wakes waiters");
                                     future::block_on(changed.wait());
                                 }
                                 Claimed::Fresh { fence, .. } => {
@@ -113,7 +116,7 @@ fn no_waiter_sleeps_through_the_end_of_a_claim() {
     });
 }
 
-/// A holder that was overtaken acts beside its heir, and changes nothing.
+/// The old holder acts at the same time as its successor, and changes nothing.
 #[test]
 fn an_overtaken_holder_changes_nothing() {
     explore(|| {
@@ -125,7 +128,7 @@ fn an_overtaken_holder_changes_nothing() {
             thread::spawn(move || {
                 let heir = std::iter::repeat_with(|| held(&store, &claim("k")))
                     .find_map(|holder| holder)
-                    .expect("it is free soon");
+                    .expect("the claim is lapsed or recorded soon");
                 assert_eq!(store.0.renew(heir, LEASE), Settled::Done);
                 assert_eq!(store.0.complete(heir, answer(b"heir"), TTL), Settled::Done);
             })
@@ -133,7 +136,7 @@ fn an_overtaken_holder_changes_nothing() {
         let late = {
             let store = store.clone();
             thread::spawn(move || {
-                // Only where nobody has taken over yet is it still the holder.
+                // This succeeds only while nobody has taken the claim over.
                 let _ = store.0.renew(old, Duration::ZERO);
                 store.0.look_up(&old.id).is_none()
             })
@@ -142,7 +145,7 @@ fn an_overtaken_holder_changes_nothing() {
         let was_gone = late.join().expect("no panic");
         assert!(
             !was_gone,
-            "what is unknown, in flight or recorded is never nothing"
+            "an entry that is unknown, in flight or recorded is never missing"
         );
         assert_eq!(store.0.complete(old, answer(b"late"), TTL), Settled::Lost);
         assert_eq!(store.0.release(old), Settled::Lost);
@@ -151,9 +154,10 @@ fn an_overtaken_holder_changes_nothing() {
     });
 }
 
-/// Claims, records, evictions and forgetting all at once: what is counted is what is there.
+/// Claims, records, evictions and `forget` run at once. The budget equals the sum of the stored
+/// entries.
 #[test]
-fn the_budget_is_what_is_there() {
+fn the_budget_counts_exactly_the_stored_entries() {
     explore(|| {
         let store = MemoryStore::builder()
             .max_bytes(3_000)
@@ -196,9 +200,9 @@ fn the_budget_is_what_is_there() {
     });
 }
 
-/// A record has expired; while it is cleared away, its key gets a new one.
+/// While an expired record is being purged, its key gets a new record.
 #[test]
-fn a_new_record_is_not_cleared_away_for_the_old_one() {
+fn purging_an_expired_record_keeps_its_successor() {
     explore(|| {
         let store = MemoryStore::default();
         let old = fresh(&store, &claim("k"));

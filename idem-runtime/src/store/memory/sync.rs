@@ -1,4 +1,4 @@
-//! Locks and counters: those of the standard library, or of shuttle, which tries their schedules.
+//! Locks and counters: from the standard library, or from shuttle, which explores thread schedules.
 
 #[cfg(not(all(test, shuttle)))]
 mod primitives {
@@ -13,9 +13,10 @@ mod primitives {
     pub(crate) use shuttle::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
     pub(crate) use shuttle::sync::{Mutex, MutexGuard};
 
-    /// What lies beside a call of moka, whose own locks shuttle does not see.
+    /// Marks a point next to a call of moka where shuttle may switch threads, because shuttle does
+    /// not see moka's locks.
     pub(crate) fn may_switch() {
-        // Not a yield: that would let the others go first.
+        // Not a yield, because a yield would always let the other threads run first.
         AtomicU64::new(0).load(Ordering::SeqCst);
     }
 }

@@ -1,4 +1,4 @@
-//! What is particular to the in-memory store; the rules of every store are in the contract suite.
+//! Behaviour that only the in-memory store has. The contract suite tests the rules of every store.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -50,9 +50,9 @@ fn replays(store: &MemoryStore, key: impl std::fmt::Display) -> bool {
     matches!(store.0.claim(&claim(key)), Claimed::Recorded { record, .. } if record.is_kept())
 }
 
-/// Whether the store takes one record more, of those that are numbered.
+/// Whether the store has room for one more record, and adds that record.
 fn takes(store: &MemoryStore, number: usize) -> bool {
-    assert!(number < 10_000, "it has room for everything");
+    assert!(number < 10_000, "the store never gets full");
     let claim = claim(number);
     if matches!(store.0.claim(&claim), Claimed::Full) {
         return false;
@@ -62,14 +62,14 @@ fn takes(store: &MemoryStore, number: usize) -> bool {
     true
 }
 
-/// moka with a capacity and its default policy drops new entries at once when it is full.
+/// With a capacity and the default policy, a full moka drops new entries at once.
 #[test]
-fn a_full_store_keeps_every_record_it_took() {
+fn a_full_store_keeps_every_record() {
     let store = MemoryStore::builder().max_bytes(500_000).build();
     let mut taken = 0;
     while takes(&store, taken) {
         taken += 1;
-        // Popular entries are what makes that policy turn new ones away.
+        // moka's default policy rejects new entries because older entries are read often.
         for _ in 0..5 {
             assert!(replays(&store, taken / 2));
         }
@@ -81,9 +81,9 @@ fn a_full_store_keeps_every_record_it_took() {
     assert_eq!(store.evicted(), 0);
 }
 
-/// moka with its other policy drops what was read least recently, claims in flight among it.
+/// With the other policy, moka drops the least recently read entries, claims in flight included.
 #[test]
-fn a_claim_in_flight_is_never_dropped_to_make_room() {
+fn claims_in_flight_are_never_evicted() {
     let store = MemoryStore::builder()
         .max_bytes(20_000)
         .on_full(OnFull::EvictOldest)
@@ -92,7 +92,7 @@ fn a_claim_in_flight_is_never_dropped_to_make_room() {
     for key in 0..5_000 {
         record(&store, key, &[0; 100]);
     }
-    assert!(store.evicted() > 4_000, "{} dropped", store.evicted());
+    assert!(store.evicted() > 4_000, "{} evicted", store.evicted());
     assert!(matches!(
         store.0.claim(&claim("held")),
         Claimed::InFlight { .. }
@@ -102,7 +102,7 @@ fn a_claim_in_flight_is_never_dropped_to_make_room() {
 }
 
 #[test]
-fn the_oldest_records_make_room_first() {
+fn the_oldest_records_are_evicted_first() {
     let store = MemoryStore::builder()
         .max_bytes(10_000)
         .on_full(OnFull::EvictOldest)
@@ -118,7 +118,7 @@ fn the_oldest_records_make_room_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_oldest_record_is_the_one_that_was_finished_first() {
+async fn the_oldest_record_is_the_first_completed_one() {
     let store = MemoryStore::default();
     for (key, ttl) in [("first", 2 * TTL), ("second", TTL)] {
         let holder = fresh(&store, &claim(key));
@@ -141,9 +141,9 @@ fn claims_alone_can_fill_the_store() {
     fresh(&store, &claim("c"));
 }
 
-/// moka drops an entry that is heavier than the cache, while its insert reports success.
+/// moka drops an entry that is larger than the cache, although its insert reports success.
 #[test]
-fn an_answer_heavier_than_the_store_leaves_its_key_taken() {
+fn a_response_larger_than_the_store_still_uses_its_key() {
     let store = MemoryStore::builder().max_bytes(4_000).build();
     record(&store, "heavy", &[0; 5_000]);
     assert!(
@@ -152,7 +152,7 @@ fn an_answer_heavier_than_the_store_leaves_its_key_taken() {
 }
 
 #[test]
-fn an_answer_whose_claim_was_let_in_may_go_over_the_budget() {
+fn responses_of_admitted_claims_may_exceed_the_budget() {
     let store = MemoryStore::builder().max_bytes(4_000).build();
     let holders: Vec<_> = (0..4).map(|key| fresh(&store, &claim(key))).collect();
     for holder in holders {
@@ -165,9 +165,10 @@ fn an_answer_whose_claim_was_let_in_may_go_over_the_budget() {
     assert!(matches!(store.0.claim(&claim("new")), Claimed::Full));
 }
 
-/// moka's `entry().or_insert()` let two callers win in one race of 176: it looks, and then inserts.
+/// moka's `entry().or_insert()` let two callers win in one of 176 races, because it looks first and
+/// then inserts.
 #[test]
-fn of_many_claims_at_once_one_wins() {
+fn one_of_many_concurrent_claims_wins() {
     const THREADS: usize = 8;
     let store = MemoryStore::default();
     let barrier = Barrier::new(THREADS);
@@ -194,9 +195,9 @@ fn of_many_claims_at_once_one_wins() {
     assert_eq!(wins, rounds.len());
 }
 
-/// moka keeps a clock of its own, which paused time does not move.
+/// A paused tokio clock does not control moka's own clock.
 #[tokio::test(start_paused = true)]
-async fn a_record_lives_for_its_ttl_to_the_millisecond() {
+async fn a_record_expires_exactly_at_the_end_of_its_ttl() {
     let store = MemoryStore::default();
     record(&store, "a", b"first");
     let almost = TTL.checked_sub(Duration::from_millis(1)).expect("longer");
@@ -208,9 +209,8 @@ async fn a_record_lives_for_its_ttl_to_the_millisecond() {
     assert!(replays(&store, "a"));
 }
 
-/// Each claim drops a few records that are past their time; those that it does not get to are gone too.
 #[tokio::test(start_paused = true)]
-async fn a_lease_holds_to_the_millisecond() {
+async fn a_lease_lapses_exactly_at_its_end() {
     let store = MemoryStore::default();
     fresh(&store, &claim("a"));
     let tick = Duration::from_millis(1);
@@ -226,8 +226,9 @@ async fn a_lease_holds_to_the_millisecond() {
     ));
 }
 
+/// Each claim purges only a few expired records. The store must ignore the others too.
 #[tokio::test(start_paused = true)]
-async fn a_record_is_gone_at_its_expiry_whether_or_not_it_was_dropped() {
+async fn an_expired_record_is_ignored_before_it_is_purged() {
     let store = MemoryStore::default();
     for key in 0..50 {
         record(&store, key, b"first");
@@ -238,9 +239,9 @@ async fn a_record_is_gone_at_its_expiry_whether_or_not_it_was_dropped() {
     }
 }
 
-/// What is forgotten leaves its place in the queue behind; another record may stand there by then.
+/// `forget` leaves the queue entry behind. When that entry expires, its id may have another record.
 #[tokio::test(start_paused = true)]
-async fn a_record_is_not_dropped_at_the_expiry_of_the_one_before_it() {
+async fn a_record_outlives_the_queue_entry_of_its_predecessor() {
     let store = MemoryStore::default();
     record(&store, "a", b"first");
     store.0.forget(&claim("a").id);
@@ -252,7 +253,7 @@ async fn a_record_is_not_dropped_at_the_expiry_of_the_one_before_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_past_its_time_gives_its_room_back() {
+async fn expired_entries_free_their_bytes() {
     let store = MemoryStore::builder().max_bytes(50_000).build();
     for round in 0..10 {
         for key in 0..50 {
@@ -269,7 +270,7 @@ async fn what_is_past_its_time_gives_its_room_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_full_of_what_is_past_its_time_is_not_full() {
+async fn a_store_full_of_expired_records_accepts_new_claims() {
     let store = MemoryStore::builder().max_bytes(50_000).build();
     let mut taken = 0;
     while takes(&store, taken) {
@@ -281,7 +282,7 @@ async fn a_store_full_of_what_is_past_its_time_is_not_full() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn claims_past_their_time_give_their_room_back() {
+async fn claims_past_their_retention_free_their_bytes() {
     let store = MemoryStore::builder().max_bytes(50_000).build();
     let mut taken_over = fresh(&store, &claim("taken over"));
     for key in 0.. {
@@ -297,14 +298,14 @@ async fn claims_past_their_time_give_their_room_back() {
     fresh(&store, &claim("new"));
     assert_eq!(store.0.claims.len(), 1);
     assert_eq!(store.0.budget.used(), claims::WEIGHT);
-    // Nothing is left of it but the promise that its fence grows.
+    // The claim is gone, but the next fence of its id is still higher.
     let again = fresh(&store, &claim("taken over"));
     assert!(again.fence > taken_over.fence);
 }
 
-/// They are remembered for as long as it was said.
+/// The store must remember claims for their whole retention.
 #[tokio::test(start_paused = true)]
-async fn claims_give_no_room_back_before_their_time() {
+async fn claims_within_their_retention_keep_their_bytes() {
     let store = MemoryStore::builder().max_bytes(50_000).build();
     for key in 0.. {
         if matches!(store.0.claim(&claim(key)), Claimed::Full) {
@@ -315,7 +316,7 @@ async fn claims_give_no_room_back_before_their_time() {
     assert!(matches!(store.0.claim(&claim("new")), Claimed::Full));
 }
 
-/// Each walk takes the lock of each shard, and 24 ms for a million claims.
+/// Each scan takes the lock of every shard, and needs 24 ms for one million claims.
 #[tokio::test(start_paused = true)]
 async fn a_full_store_walks_through_its_claims_at_most_once_a_second() {
     let store = MemoryStore::builder().max_bytes(2 * claims::WEIGHT).build();
@@ -323,18 +324,18 @@ async fn a_full_store_walks_through_its_claims_at_most_once_a_second() {
     fresh(&store, &claim("a"));
     fresh(&store, &claim("b"));
     tokio::time::advance(TTL + LEASE.saturating_sub(Duration::from_millis(1))).await;
-    assert!(is_full("c"), "both are still remembered");
+    assert!(is_full("c"), "both claims are still remembered");
     tokio::time::advance(Duration::from_millis(999)).await;
-    assert!(is_full("c"), "the store has looked within the last second");
+    assert!(is_full("c"), "the last scan was less than a second ago");
     tokio::time::advance(Duration::from_millis(1)).await;
     assert!(!is_full("c"));
     assert_eq!(store.0.claims.len(), 1);
     assert_eq!(store.0.budget.used(), claims::WEIGHT);
 }
 
-/// An operator may give each record another `ttl`.
+/// An operator may choose another `ttl` for each record.
 #[tokio::test(start_paused = true)]
-async fn a_ttl_that_no_record_has_any_more_leaves_nothing_behind() {
+async fn the_queue_of_an_unused_ttl_is_removed() {
     let store = MemoryStore::default();
     let ttl = |number: u32| Duration::from_secs(1) * number;
     for number in 1..=40_u32 {
@@ -351,7 +352,7 @@ async fn a_ttl_that_no_record_has_any_more_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_longest_durations_are_100_years() {
+async fn durations_are_limited_to_100_years() {
     let store = MemoryStore::default();
     let mut forever = claim("k");
     (forever.lease, forever.retention) = (Duration::MAX, Duration::MAX);
@@ -362,7 +363,7 @@ async fn the_longest_durations_are_100_years() {
     let entry = store.0.look_up(&holder.id);
     assert!(matches!(entry, Some(Entry::Unknown { retained_for, .. }) if retained_for == century));
 
-    // A panic here would lose the claim, and the key would run again.
+    // A panic here would lose the claim, and the handler would run again for this key.
     let resolved = store
         .0
         .resolve(holder.id, holder.fence, answer(b"{}"), Duration::MAX);
@@ -379,7 +380,7 @@ async fn the_longest_durations_are_100_years() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_just_ended_is_not_there_for_an_operator_either() {
+async fn operators_do_not_see_expired_entries() {
     let store = MemoryStore::default();
     let held = fresh(&store, &claim("claimed"));
     record(&store, "recorded", b"{}");
@@ -401,7 +402,7 @@ async fn what_has_just_ended_is_not_there_for_an_operator_either() {
 }
 
 #[test]
-fn every_way_out_leaves_the_map_and_the_budget_empty() {
+fn ended_claims_leave_the_map_and_the_budget_empty() {
     let store = MemoryStore::default();
     for key in 0..1_000 {
         let holder = fresh(&store, &claim(key));
@@ -417,7 +418,7 @@ fn every_way_out_leaves_the_map_and_the_budget_empty() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiter_is_woken_however_the_claim_ends() {
+async fn release_complete_and_abandon_wake_a_waiter() {
     let store = MemoryStore::default();
     let ends: [fn(&Inner, Holder) -> Settled; 3] = [
         |store, holder| store.release(holder),
@@ -435,15 +436,15 @@ async fn a_waiter_is_woken_however_the_claim_ends() {
         else {
             panic!("expected a claim in flight");
         };
-        // The claim ends before the waiter waits: nothing may be missed.
+        // The claim ends before the waiter waits. The waiter must still be woken.
         assert_eq!(end(&store.0, holder), Settled::Done);
         let woken = tokio::time::timeout(LEASE, changed.wait()).await;
-        assert!(woken.is_ok(), "it sleeps on");
+        assert!(woken.is_ok(), "the waiter was not woken");
     }
 }
 
 #[test]
-fn a_fence_grows_however_the_claim_before_ended() {
+fn the_fence_grows_after_every_kind_of_end() {
     let store = MemoryStore::default();
     let mut last = 0;
     for round in 0..30 {
@@ -462,10 +463,10 @@ fn a_fence_grows_however_the_claim_before_ended() {
     }
 }
 
-/// What would be wrong falls between a look at the clock and the lock, and so is met by luck: in most
-/// runs, by some hundred claims.
+/// The error could only happen between reading the clock and taking the lock, so it appears by
+/// chance: in most runs within some hundred claims.
 #[test]
-fn a_lapsed_lease_does_not_come_back_when_its_holder_abandons_it() {
+fn a_lapsed_lease_stays_lapsed_when_its_holder_abandons_it() {
     const ROUNDS: usize = 20_000;
     let store = MemoryStore::default();
     let mut lapses = claim("k");
@@ -478,7 +479,8 @@ fn a_lapsed_lease_does_not_come_back_when_its_holder_abandons_it() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while abandoned.fetch_add(1, Ordering::Relaxed) < ROUNDS {
-                // Other tests tell that it is done; a panic here would be waited for without end.
+                // Other tests check the result. A panic here would make the other thread wait
+                // forever.
                 let _ = store.0.abandon(holder);
             }
         });

@@ -1,6 +1,6 @@
-//! What stands under an id, packed into bytes by the server and read back here.
+//! The entry under an id. The server packs it into bytes, and this module reads the bytes.
 //!
-//! One value costs less than a column for each of its parts, at both ends.
+//! One value is cheaper for both sides than one column for each part.
 
 use bytes::{Buf, Bytes};
 
@@ -9,13 +9,13 @@ use crate::request::fingerprint::Fingerprint;
 use crate::store::millis::from_millis;
 use crate::store::{Claimed, DecodeError, Entry, Record, StoreError};
 
-/// A claim that was won: its kind, fence and attempt.
+/// A claim that the caller won: its kind, fence and attempt.
 pub(super) const WON: &str = "int4send(1) || int8send(r.fence) || int4send(r.attempt)";
 
-/// A record: its kind, what is left of its time, and its bytes. `NULL` for a claim.
+/// A record: its kind, the time that is left, and its bytes. `NULL` for a claim.
 pub(super) const RECORDED: &str = "int4send(2) || interval_send(r.expires_at - now) || r.record";
 
-/// Whatever stands in the row `r` at the time `now`.
+/// The entry in the row `r` at the time `now`, of any kind.
 pub(super) fn seen() -> String {
     format!(
         "CASE
@@ -29,7 +29,7 @@ END"
     )
 }
 
-/// What the server packed.
+/// The decoded reply of the server.
 pub(super) enum Answer {
     Won { fence: u64, attempt: u32 },
     Seen(Entry),
@@ -38,7 +38,7 @@ pub(super) enum Answer {
 impl Answer {
     /// # Errors
     ///
-    /// When the row is of another version, or was damaged.
+    /// When the row has another version or is damaged.
     pub(super) fn read(mut bytes: &[u8]) -> Result<Self, StoreError> {
         let bytes = &mut bytes;
         let answer = match bytes.try_get_i32().map_err(damaged)? {
@@ -104,8 +104,8 @@ impl Answer {
     }
 }
 
-/// An interval in whole milliseconds: PostgreSQL sends microseconds, days and months, and gives no
-/// months between two times.
+/// Reads an interval, in whole milliseconds. PostgreSQL sends microseconds, days and months. The
+/// difference of two times never has months.
 fn time(bytes: &mut &[u8]) -> Result<std::time::Duration, StoreError> {
     const DAY: i64 = 24 * 60 * 60 * 1_000_000;
     let micros = bytes.try_get_i64().map_err(damaged)?;
@@ -115,7 +115,7 @@ fn time(bytes: &mut &[u8]) -> Result<std::time::Duration, StoreError> {
     Ok(from_millis(micros.div_euclid(1000)))
 }
 
-/// A number that is never negative in a row of ours.
+/// A number that is never negative in a row of this store.
 fn number<N, T: TryFrom<N>, E>(number: Result<N, E>) -> Result<T, StoreError> {
     T::try_from(number.map_err(damaged)?).map_err(damaged)
 }
@@ -130,9 +130,9 @@ mod tests {
 
     use super::*;
 
-    /// PostgreSQL gives the days between two times apart from the rest.
+    /// For the difference of two times, PostgreSQL sends the days separately.
     #[test]
-    fn what_is_left_is_told_in_whole_milliseconds() {
+    fn the_time_left_is_rounded_down_to_milliseconds() {
         for (micros, days, millis) in [
             (0_i64, 0_i32, 0),
             (999, 0, 0),

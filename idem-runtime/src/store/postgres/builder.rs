@@ -1,4 +1,4 @@
-//! Settings of the store: which server and table, and how long a transition may take.
+//! Settings of the store: the server, the table, and the time limit of a transition.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,13 +15,14 @@ use super::table::Name;
 use super::{Inner, PostgresStore, patience, setup, sweeper};
 use crate::store::StoreError;
 
-/// One day. Beyond some years the arithmetic of clocks gives up.
+/// One day. Adding durations of many years to an instant would overflow.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Settings of a [`PostgresStore`].
 #[derive(Clone)]
 #[must_use]
-// The module has this cfg as well. Here it also reaches the documentation of the facade.
+// The module has the same cfg. The attribute is repeated so that the facade's documentation shows
+// it.
 #[cfg(feature = "postgres")]
 pub struct PostgresStoreBuilder {
     server: Server,
@@ -50,91 +51,92 @@ impl PostgresStoreBuilder {
         }
     }
 
-    /// `postgres://user:password@host:port/database`, with what sqlx takes behind `?`. What is left
-    /// out comes from the `PG…` variables of the environment, as for `psql`. TLS needs the feature
-    /// `postgres-tls`.
+    /// The address, such as `postgres://user:password@host:port/database`, followed by `?` and
+    /// options of sqlx. Missing parts come from the `PG…` environment variables, as in `psql`. TLS
+    /// needs the feature `postgres-tls`.
     pub fn url(mut self, url: impl Into<String>) -> Self {
         self.server = Server::Url(url.into());
         self
     }
 
-    /// The server, database and user of the service's pool.
+    /// Uses the server, the database and the user of the service's pool.
     ///
-    /// The store takes no connection out of the pool: it opens up to
-    /// [`max_connections`](Self::max_connections) of its own, with the connect options that the pool
-    /// has at that moment. So handlers that hold every connection of the pool do not keep the store
-    /// from renewing their leases, a `SET` in a handler does not reach the store, and a server that
-    /// stalls does not take the pool's connections away from the handlers.
+    /// The store takes no connection out of the pool. It opens up to
+    /// [`max_connections`](Self::max_connections) connections of its own, with the pool's connect
+    /// options at that time. This has three advantages. When handlers hold every connection of the
+    /// pool, the store can still renew their leases. A `SET` in a handler does not affect the
+    /// store. A server that stalls does not block the handlers' connections.
     ///
-    /// Hooks of the pool, such as `after_connect`, do not run for the store's connections. A role or a
-    /// `search_path` that a hook sets belongs into the connect options, or into
+    /// Hooks of the pool, such as `after_connect`, do not run for the store's connections. If a
+    /// hook sets a role or a `search_path`, set it in the connect options, or use
     /// [`schema`](Self::schema).
     pub fn pool(mut self, pool: PgPool) -> Self {
         self.server = Server::Pool(pool);
         self
     }
 
-    /// How many connections the store opens at most; 10 by default. One more may be open for a moment
-    /// after a timeout, to ask the server whether the statement still runs.
+    /// The maximum number of connections that the store opens; 10 by default. After a timeout, one
+    /// more may be open for a moment, to ask the server whether the statement still runs.
     ///
-    /// A connection whose statement timed out counts until the server has ended the statement. While
-    /// statements wait for a synchronous standby that is gone, the store reports errors instead of
-    /// opening more connections.
+    /// A connection whose statement timed out counts as used until the server has ended the
+    /// statement. While statements wait for a synchronous standby that is gone, the store reports
+    /// errors instead of opening more connections.
     pub fn max_connections(mut self, number: u32) -> Self {
         self.max_connections = number;
         self
     }
 
-    /// The schema of the table, created if it is missing. By default the schema in which the
-    /// `search_path` finds the table when the store connects, or else the first of the `search_path`.
-    /// Up to 50 letters, digits and underscores.
+    /// The schema of the table. The store creates the schema if it is missing. The default is the
+    /// schema in which the `search_path` finds the table when the store connects, or else the first
+    /// schema of the `search_path`. Up to 50 letters, digits and underscores.
     pub fn schema(mut self, name: impl Into<String>) -> Self {
         self.schema = Some(name.into());
         self
     }
 
-    /// The table, created if it is missing; `idem_records` by default. Up to 50 letters, digits
-    /// and underscores.
+    /// The name of the table; `idem_records` by default. The store creates the table if it is
+    /// missing. Up to 50 letters, digits and underscores.
     pub fn table(mut self, name: impl Into<String>) -> Self {
         self.table = name.into();
         self
     }
 
-    /// How long one transition may take, including the wait for a connection; 2 seconds by default.
-    /// It is also the `statement_timeout` of the store's sessions, so that the server cancels what
-    /// waits for a lock. A batch of the sweeper and a step of [`connect`](Self::connect) may take five
-    /// times as long.
+    /// Time limit for one transition, including the wait for a connection; 2 seconds by default.
+    /// The limit is also the `statement_timeout` of the store's sessions, so that the server
+    /// cancels statements that wait for a lock. A batch of the sweeper and a step of
+    /// [`connect`](Self::connect) may take five times as long.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// How often expired rows are removed in the background, until the last clone of the store is
-    /// dropped; every minute by default.
+    /// How often the sweeper removes expired rows in the background; every minute by default. The
+    /// sweeper stops when the last clone of the store is dropped.
     pub fn sweep_every(mut self, pause: Duration) -> Self {
         self.sweep_every = Some(pause);
         self
     }
 
-    /// Leaves removing expired rows to calls of [`PostgresStore::sweep`].
+    /// Turns the sweeper off. Call [`PostgresStore::sweep`] to remove expired rows.
     pub fn no_sweeper(mut self) -> Self {
         self.sweep_every = None;
         self
     }
 
-    /// Connects, checks whether the server takes writes, and creates the table and its function if one
-    /// is missing, which any number of processes may do at once. Then it tries every statement of the
-    /// store on a probe, in a transaction that it rolls back. [`PostgresStore`] lists the rights that
-    /// this takes.
+    /// Connects to the server and checks whether it accepts writes. Creates the table and its
+    /// function if one is missing; any number of processes may do so at once. Then tries every
+    /// statement of the store in a transaction, and rolls that transaction back. [`PostgresStore`]
+    /// lists the rights that this needs.
     ///
     /// Each step takes at most five times the [`timeout`](Self::timeout).
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unfit`] for an invalid name, a replica, a read-only session, an unlogged table, a
-    /// table without a primary key, a missing right, and a trigger that skips writes;
+    /// [`StoreError::Unfit`] for an invalid name, a replica, a read-only session, an unlogged
+    /// table, a table without a primary key, a missing right, and a trigger that skips writes.
     /// [`StoreError::Unavailable`] or [`StoreError::TimedOut`] when the server cannot be reached or
-    /// refuses. The message says what is wrong, and the SQL that creates or grants what is missing.
+    /// refuses. The message says what is wrong, and contains the SQL that creates or grants what is
+    /// missing.
     pub async fn connect(self) -> Result<PostgresStore, StoreError> {
         let name = Name::new(self.schema, self.table)?;
         let server = match self.server {
@@ -175,7 +177,7 @@ async fn within<T>(
     step.unwrap_or(Err(StoreError::TimedOut))
 }
 
-/// The address and its password stay out.
+/// Omits the address, because it contains the password.
 impl fmt::Debug for PostgresStoreBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresStoreBuilder")

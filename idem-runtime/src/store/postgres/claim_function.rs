@@ -1,29 +1,32 @@
-//! The function that claims, as it is stored in the database.
+//! The function that makes claims, as it is stored in the database.
 //!
-//! PostgreSQL sets up a statement that may write for writing before it reads. A function sets up its
-//! writes when it comes to them, and caches its plans.
+//! A function is faster than a single statement. PostgreSQL prepares a statement that may write for
+//! writing before it reads anything. A function prepares its writes only when it reaches them, and
+//! caches its plans.
 
 use super::answer::{RECORDED, WON, seen};
 use super::sql::{VERSION, micros_since_1970, millis};
 
-/// The types of its arguments.
+/// The types of the function's arguments.
 pub(super) const TAKES: &str = "(bytea, bytea, bytea, bigint, bigint, boolean, bigint)";
 
-/// `$1` id, `$2` fingerprint, `$3` owner, `$4` lease, `$5` retention, `$6` whether to rerun, `$7` the
-/// id as a number. `name` and `table` are quoted. Versions of the library share the function, so that
-/// another body needs another name, `Table::claim_name`.
+/// The arguments are `$1` id, `$2` fingerprint, `$3` owner, `$4` lease, `$5` retention, `$6`
+/// whether to rerun, and `$7` the id as a number. `name` and `table` must be quoted. Versions of
+/// the library share the function, so another body needs another name: see `Table::claim_name`.
 ///
-/// When a record or another's claim is in the way, the function writes and locks nothing, so that a
-/// replay is a read. Otherwise the primary key decides the race. The loser gets `NULL`, and asks
-/// again.
+/// When a record or the claim of another owner exists, the function writes and locks nothing, so a
+/// replay is a read. Otherwise the primary key decides which claim wins. The loser gets `NULL`, and
+/// claims again.
 ///
-/// When a claimer that already holds the claim asks again, the function writes the row as it is. The
-/// commit of that write waits for the disk and for synchronous standbys, which the first commit may not
-/// have done: a server that restarts while a commit waits for a standby shows the row all the same.
+/// When the holder of a claim repeats the claim, the function writes the row unchanged. The commit
+/// of that write waits for the disk and for synchronous standbys. The first commit may not have
+/// done so: when a server restarts while a commit waits for a standby, the row becomes visible
+/// anyway.
 ///
-/// The first fence is the time in microseconds since 1970, above every fence of an earlier life of
-/// the id, of which nothing may be left. For that, a claim that may win takes the advisory lock of
-/// the id before it reads the time: between that and its insert, another could win and be forgotten.
+/// The first fence is the time in microseconds since 1970, so that it is higher than every earlier
+/// fence of the id, even when no row is left. To ensure this, a claim that may win locks the id
+/// before it reads the clock. Otherwise another claim could win, finish and be forgotten between
+/// that reading and the insert.
 pub(super) fn definition(name: &str, table: &str) -> String {
     let (lease, retention, seen) = (millis("$4"), millis("$5"), seen());
     let fence = micros_since_1970("clock_timestamp()");
@@ -95,7 +98,7 @@ mod tests {
     use super::*;
     use crate::request::record_id::RecordId;
 
-    /// Versions of the library share a table: another body takes another number in
+    /// Versions of the library share a table, so another body needs another number in
     /// `Table::claim_name`.
     #[test]
     fn golden() {

@@ -1,9 +1,9 @@
-//! The store's own connections: at most so many at the server, each used for one statement at a time.
+//! The store's own connections: a limited number, each used for one statement at a time.
 //!
-//! Not a pool of sqlx, for three reasons. Its connections are asked whether they live after each use,
-//! which is a second round trip for each transition. It reports every failure to connect as a timeout.
-//! And handlers that hold all connections of a shared pool would keep the store from renewing their
-//! leases, so that a retry runs a second time.
+//! This is not a pool of sqlx, for three reasons. sqlx pings a connection after each use, which is
+//! a second round trip for each transition. sqlx reports every failure to connect as a timeout. And
+//! when handlers hold all connections of a shared pool, the store could not renew their leases, so
+//! that a retry would run a second time.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,23 +18,23 @@ use super::failure::{is_transient_at_connect, unavailable};
 use super::session::Session;
 use crate::store::StoreError;
 
-/// A connection that was idle for longer is pinged before it is used.
+/// A connection that was idle for longer is pinged before use.
 const TRUSTED_IDLE: Duration = Duration::from_secs(5);
 
-/// A connection that was idle for longer, or open for longer, is closed.
+/// A connection that was idle or open for longer is closed.
 const MAX_IDLE: Duration = Duration::from_secs(10 * 60);
 const MAX_AGE: Duration = Duration::from_secs(30 * 60);
 
-/// While a server refuses, one connection is opened in this time.
+/// While a server refuses connections, the store tries one connection in each such interval.
 const OUTAGE_PAUSE: Duration = Duration::from_millis(250);
 
-/// How long after a statement was cut off the server is first asked whether it still runs, and how
-/// often at least.
+/// When a statement was interrupted, the store asks the server whether the statement still runs:
+/// first after `FIRST_LOOK`, and then at least every `LAST_LOOK`.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 const LAST_LOOK: Duration = Duration::from_secs(5);
 
-/// How long a statement that was cut off is waited for behind a pooler, which knows whether it runs
-/// and does not say so.
+/// How long the store waits for an interrupted statement behind a pooler. There the store cannot
+/// ask whether the statement still runs.
 const POOLER_PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 pub(super) struct Connections {
@@ -44,15 +44,15 @@ pub(super) struct Connections {
     room: Arc<Semaphore>,
     idle: Mutex<Vec<Idle>>,
     outage: Mutex<Option<Outage>>,
-    /// Held while the server is asked about a statement that was cut off, so that this takes one
-    /// connection at a time.
+    /// Held while the server is asked about an interrupted statement, so that these questions use
+    /// only one connection at a time.
     looking: tokio::sync::Mutex<()>,
 }
 
-/// Where connections are opened.
+/// How to open connections.
 pub(super) enum Server {
     Options(Box<PgConnectOptions>),
-    /// Asked each time, because a service may change the password of its pool.
+    /// The options are read each time, because a service may change the password of its pool.
     OfPool(PgPool),
 }
 
@@ -61,7 +61,7 @@ struct Idle {
     since: Instant,
 }
 
-/// The last connections were of no use.
+/// The most recent connections failed.
 struct Outage {
     reason: String,
     next_try: Instant,
@@ -69,11 +69,11 @@ struct Outage {
 
 /// A connection for one statement.
 ///
-/// Dropped without [`keep`](Self::keep) or [`close`](Self::close), as when a statement is cut off,
-/// the connection still counts until the server has ended the statement. Otherwise each timeout
-/// would leave a session behind, until nobody can log in.
+/// If a `Leased` is dropped without [`keep`](Self::keep) or [`close`](Self::close), for example
+/// because its statement was interrupted, the connection still counts until the server has ended
+/// the statement. Otherwise each timeout would leave a session behind, until nobody can log in.
 pub(super) struct Leased {
-    /// `None` once it was kept or closed.
+    /// `None` after `keep` or `close`.
     session: Option<Session>,
     is_new: bool,
     home: Arc<Connections>,
@@ -97,7 +97,7 @@ impl Connections {
 
     /// # Errors
     ///
-    /// When every connection is in use, or none can be opened, until the deadline.
+    /// When every connection is in use, or no connection can be opened, until the deadline.
     pub(super) async fn acquire(self: &Arc<Self>, deadline: Instant) -> Result<Leased, StoreError> {
         let room = match self.room.clone().try_acquire_owned() {
             Ok(room) => room,
@@ -120,7 +120,8 @@ impl Connections {
                 Ok(Ok(())) => return Ok(lease(session, false)),
                 Ok(Err(_)) => {}
                 Err(_) => {
-                    // A server that does not reply here will not reply on the others either.
+                    // A server that does not reply here will not reply on its other connections
+                    // either.
                     self.idle().clear();
                     return Err(StoreError::TimedOut);
                 }
@@ -130,7 +131,7 @@ impl Connections {
         Ok(lease(session, true))
     }
 
-    /// Opens a connection, and tries again until the deadline while the server restarts.
+    /// Opens a connection. While the server restarts, tries again until the deadline.
     async fn open(&self, deadline: Instant) -> Result<Session, StoreError> {
         loop {
             if let Err((next_try, reason)) = self.may_try() {
@@ -160,7 +161,7 @@ impl Connections {
 
     /// # Errors
     ///
-    /// During an outage, when the next connection may be tried, and why not now.
+    /// During an outage: when the next connection may be tried, and why not now.
     fn may_try(&self) -> Result<(), (Instant, String)> {
         let mut outage = self.outage();
         let Some(outage) = &mut *outage else {
@@ -174,7 +175,7 @@ impl Connections {
         Ok(())
     }
 
-    /// Begins an outage, or prolongs it.
+    /// Begins or extends an outage.
     fn failed(&self, reason: String) {
         let next_try = Instant::now() + OUTAGE_PAUSE;
         *self.outage() = Some(Outage { reason, next_try });
@@ -203,13 +204,15 @@ impl Connections {
         }
     }
 
-    /// Waits until the server has ended the statement of a session, and closes it. The session is not
-    /// used again: the next statement would find the reply to this one, or its transaction.
+    /// Waits until the server has ended the statement of a session, and closes the session. The
+    /// session is not reused, because the next statement would get the reply to this statement, or
+    /// run in its transaction.
     async fn wait_for_end(&self, mut session: Session) {
         let give_up_at = Instant::now() + POOLER_PATIENCE;
         let mut pause = FIRST_LOOK;
         loop {
-            // Reads to the end of what the server sends. An error is the end of the statement, too.
+            // The ping completes after the interrupted statement. An error means that the statement
+            // has ended, too.
             if timeout(pause, session.connection.ping()).await.is_ok() {
                 return;
             }
@@ -224,8 +227,8 @@ impl Connections {
         }
     }
 
-    /// Whether a process of the server is at work. True where the server cannot be asked, because it
-    /// may be.
+    /// Whether a server process is running a statement. True when the server cannot be asked,
+    /// because the statement may still run.
     async fn still_runs(&self, process: i32) -> bool {
         let _alone = self.looking.lock().await;
         let look = async {
@@ -273,10 +276,10 @@ impl Leased {
     pub(super) fn session(&mut self) -> &mut Session {
         self.session
             .as_mut()
-            .expect("it was neither kept nor closed")
+            .expect("the connection was neither kept nor closed")
     }
 
-    /// To be used again.
+    /// Returns the connection for reuse.
     pub(super) fn keep(mut self) {
         if self.is_new {
             *self.home.outage() = None;
@@ -285,14 +288,14 @@ impl Leased {
     }
 
     fn put_back(&mut self) {
-        // Before the permit is released, so that whoever waits for it finds the connection.
+        // This happens before the permit is released, so that the next waiter finds the connection.
         if let Some(session) = self.session.take() {
             self.home.keep(session);
         }
     }
 
-    /// Closes a connection that is broken, and the idle ones with it: a restart or a failover broke
-    /// them as well, and each would cost a try.
+    /// Closes a broken connection and all idle connections: a restart or a failover has broken
+    /// those as well, and each of them would waste a try.
     pub(super) fn close(mut self, error: &StoreError) {
         self.session = None;
         if self.is_new {
@@ -301,8 +304,9 @@ impl Leased {
         self.home.idle().clear();
     }
 
-    /// After an error that another server may not have. False while that was tried a moment ago: then
-    /// the connection is kept, because opening others would only load the server.
+    /// Closes a connection after an error that another server may not have. Returns false when a
+    /// new connection was tried a moment ago. In that case the connection is kept, because opening
+    /// others would only load the server.
     pub(super) fn leave(mut self, error: &StoreError) -> bool {
         if self.is_new {
             self.home.failed(reason(error));
@@ -322,7 +326,7 @@ impl Drop for Leased {
         let Some(session) = self.session.take() else {
             return;
         };
-        // Without a runtime there is no process left that could open more.
+        // Without a runtime, this process can open no more connections.
         if let Ok(runtime) = Handle::try_current() {
             let (home, room) = (self.home.clone(), self.room.take());
             runtime.spawn(async move {
@@ -333,7 +337,7 @@ impl Drop for Leased {
     }
 }
 
-/// What an outage says to those who come too early.
+/// The reason for an outage, which transitions get until the next try.
 fn reason(error: &StoreError) -> String {
     match error {
         StoreError::Unavailable(source) => source.to_string(),
@@ -354,14 +358,14 @@ mod tests {
 
     const WELCOME: &[u8] = b"R\0\0\0\x08\0\0\0\0";
     const READY: &[u8] = b"Z\0\0\0\x05I";
-    /// Two columns of text, a process and an empty setting, and the end of the statement.
+    /// Two text columns (a process number and an empty setting), and the end of the statement.
     const HELLO: &[u8] = b"T\0\0\0\x2e\0\x02\
         p\0\0\0\0\0\0\0\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0\
         t\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0\
         D\0\0\0\x0f\0\x02\0\0\0\x017\0\0\0\0\
         C\0\0\0\x0dSELECT 1\0";
 
-    /// Speaks as much of PostgreSQL as it takes to connect and to be pinged.
+    /// Implements the part of the PostgreSQL protocol that connecting and pinging need.
     #[derive(Default)]
     struct FakeServer {
         opened: AtomicUsize,
@@ -378,7 +382,7 @@ mod tests {
             tokio::spawn(async move {
                 while let Ok((stream, _)) = listener.accept().await {
                     let serving = serving.clone();
-                    // It ends when its client goes.
+                    // The task ends when its client disconnects.
                     tokio::spawn(async move { serving.serve(stream).await });
                 }
             });
@@ -417,7 +421,7 @@ mod tests {
         }
     }
 
-    /// Reads what is left of a message whose length, which counts itself, is read.
+    /// Reads the rest of a message. The length includes its own four bytes.
     async fn skip(stream: &mut TcpStream, length: u32) -> io::Result<()> {
         let mut rest = stream.take(u64::from(length).saturating_sub(4));
         tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
@@ -427,7 +431,7 @@ mod tests {
     async fn acquire(connections: &Arc<Connections>) -> Leased {
         let deadline = Instant::now() + Duration::from_secs(20);
         let leased = connections.acquire(deadline).await;
-        leased.expect("the server is there")
+        leased.expect("the server accepts connections")
     }
 
     fn before(time: Instant, ago: Duration) -> Instant {
@@ -493,20 +497,26 @@ mod tests {
         assert_eq!(connections.idle().len(), 0, "one was open for too long");
     }
 
-    /// A server that refuses writes would otherwise get new sessions for every claim.
+    /// Without this rule, a server that refuses writes would get new sessions for every claim.
     #[tokio::test]
-    async fn a_new_connection_of_no_use_is_kept_instead_of_opening_others() {
+    async fn a_new_connection_to_a_failing_server_is_kept() {
         let (server, connections) = FakeServer::start().await;
         acquire(&connections).await.keep();
         let reused = acquire(&connections).await;
         assert!(
             reused.leave(&StoreError::TimedOut),
-            "another is worth a try"
+            "a new connection may reach another server"
         );
         let new = acquire(&connections).await;
-        assert!(!new.leave(&StoreError::TimedOut), "two say the same");
+        assert!(
+            !new.leave(&StoreError::TimedOut),
+            "a new connection failed as well"
+        );
         let kept = acquire(&connections).await;
-        assert!(!kept.leave(&StoreError::TimedOut), "that was a moment ago");
+        assert!(
+            !kept.leave(&StoreError::TimedOut),
+            "a new connection failed a moment ago"
+        );
         assert_eq!(server.counts(), (2, 0));
     }
 }

@@ -1,4 +1,4 @@
-//! Which errors are transient, and what the others say.
+//! Which errors are transient, and the messages of the other errors.
 
 use std::borrow::Cow;
 use std::io;
@@ -8,14 +8,15 @@ use sqlx::Error;
 use super::table::Table;
 use crate::store::StoreError;
 
-/// What to do about an error, by its `SQLSTATE`.
+/// How to react to an error, by its `SQLSTATE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Remedy {
-    /// Send the statement again: it had no effect.
+    /// Send the statement again, because it had no effect.
     Again,
-    /// Send the statement on another connection: this one is broken.
+    /// Send the statement on another connection, because this connection is broken.
     Elsewhere,
-    /// The server takes no writes, as after a failover. Another connection may lead to one that does.
+    /// The server accepts no writes, for example after a failover. Another connection may reach a
+    /// server that does.
     OtherServer,
     /// Report the error.
     Report,
@@ -27,7 +28,7 @@ pub(super) fn remedy(error: &Error) -> Remedy {
         Error::Database(error) => match error.code().as_deref() {
             // Serialization failure, deadlock, and a race on a unique index.
             Some("40001" | "40P01" | "23505") => Remedy::Again,
-            // The server shuts down, crashed, starts, or closed an idle session.
+            // The server shuts down, crashed, is starting, or closed an idle session.
             Some("57P01" | "57P02" | "57P03" | "57P05") => Remedy::Elsewhere,
             Some("25006") => Remedy::OtherServer,
             _ => Remedy::Report,
@@ -36,8 +37,8 @@ pub(super) fn remedy(error: &Error) -> Remedy {
     }
 }
 
-/// Whether a connection that could not be opened may open a moment later: the server restarts, or has
-/// no free connection.
+/// Whether a connection that could not be opened may succeed a moment later, because the server
+/// restarts or has no free connection.
 pub(super) fn is_transient_at_connect(error: &Error) -> bool {
     match error {
         Error::Io(_) => true,
@@ -46,7 +47,7 @@ pub(super) fn is_transient_at_connect(error: &Error) -> bool {
     }
 }
 
-/// An error of the server or the connection, with what to do about it.
+/// An error of the server or the connection, with advice.
 #[derive(Debug, thiserror::Error)]
 #[error("{advice}")]
 struct Failure {
@@ -54,9 +55,9 @@ struct Failure {
     source: Error,
 }
 
-/// The error of a statement.
+/// Converts the error of a statement.
 ///
-/// No error is ever taken for a result.
+/// An error is never taken for a result.
 pub(super) fn store_error(error: Error, table: &Table) -> StoreError {
     let Some(code) = code(&error) else {
         return unavailable(error);
@@ -83,7 +84,7 @@ pub(super) fn store_error(error: Error, table: &Table) -> StoreError {
     }
 }
 
-/// The error of a statement that creates the table or its function.
+/// Converts the error of a statement that creates the table or its function.
 pub(super) fn migration_error(error: Error, table: &Table) -> StoreError {
     match code(&error).as_deref() {
         Some("57014" | "55P03") => StoreError::TimedOut,
@@ -91,7 +92,7 @@ pub(super) fn migration_error(error: Error, table: &Table) -> StoreError {
             let (role, script) = (table.quoted_role(), table.script());
             advise(error, |error| {
                 format!(
-                    "{error}; the role {role} may not create what is missing, so have an owner \
+                    "{error}; the role {role} may not create the missing objects; have an owner \
                      run:\n{script}\n{grants}",
                     grants = table.grants()
                 )
@@ -101,7 +102,7 @@ pub(super) fn migration_error(error: Error, table: &Table) -> StoreError {
     }
 }
 
-/// An error that no statement has caused: of a login, or of the connection.
+/// Converts an error that no statement caused: of a login, or of the connection.
 pub(super) fn unavailable(error: Error) -> StoreError {
     let advice: Cow<'_, str> = match (&error, code(&error).as_deref()) {
         (Error::Io(error), _) => match error.kind() {

@@ -1,9 +1,10 @@
 //! The PostgreSQL store: one row for each record, one transaction for each transition.
 //!
-//! A transition binds its values to one of the `statements.rs`, or calls `claim_function.rs`. It runs on
-//! a connection of `connections.rs`, each of which is a `session.rs`. `row.rs` and `answer.rs` read the
-//! result, and `failure.rs` sorts the errors. `builder.rs` connects: `setup.rs` creates the `table.rs`, and
-//! `probe.rs` tries every statement. `sweeper.rs` removes expired rows.
+//! A transition sends one of the statements in `statements.rs`, or calls the function in
+//! `claim_function.rs`. The transition runs on one of the connections in `connections.rs`; a
+//! connection is a `session.rs`. `row.rs` and `answer.rs` read the result, and `failure.rs`
+//! classifies errors. `builder.rs` connects: `setup.rs` creates the table described in `table.rs`,
+//! and `probe.rs` tries every statement. `sweeper.rs` removes expired rows.
 
 mod answer;
 mod builder;
@@ -37,24 +38,27 @@ use self::table::Table;
 use super::{Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreError, StoreFuture};
 use crate::request::record_id::RecordId;
 
-/// How often a statement is sent while races or broken connections are in the way.
+/// How often a statement is sent when it loses races or its connection breaks.
 const TRIES: usize = 12;
 
-/// A commit that took longer, and longer than a quarter of the store's timeout, may have been waiting for
-/// a standby when the wait was canceled. The share of the timeout is for standbys that are always slow.
+/// Commits that take longer than this, and longer than a quarter of the store's timeout, may have
+/// waited for a standby until somebody canceled the wait. The quarter is for standbys that are
+/// always slow.
 const QUICK_COMMIT: Duration = Duration::from_millis(250);
 
-/// Stores claims and records in PostgreSQL (12 or later), in a table of its own.
+/// Stores claims and records in a table in PostgreSQL (12 or later).
 ///
-/// A first request costs two round trips, one to claim and one to settle. A replay costs one, and only
-/// reads. Every transition commits by itself: a claim is never part of a handler's transaction, where
-/// its duplicates would wait for it. All time is the server's, by `clock_timestamp()`.
+/// A first request costs two round trips: one to claim, and one to settle the claim. A replay costs
+/// one round trip, and only reads. Every transition is a transaction of its own. A claim is never
+/// part of a handler's transaction, because duplicates would then wait for that transaction. All
+/// times come from the server's `clock_timestamp()`.
 ///
-/// The feature `postgres` needs Rust 1.94, as sqlx 0.9 does.
+/// The feature `postgres` needs Rust 1.94, because sqlx 0.9 does.
 ///
 /// ```no_run
-/// # async fn connect(pool: sqlx::PgPool) -> Result<(), idem_runtime::store::StoreError> {
-/// use idem_runtime::store::PostgresStore;
+/// # extern crate idem_runtime as axum_idem;
+/// # async fn connect(pool: sqlx::PgPool) -> Result<(), axum_idem::store::StoreError> {
+/// use axum_idem::store::PostgresStore;
 ///
 /// let store = PostgresStore::connect("postgres://desk@127.0.0.1/trades").await?;
 ///
@@ -69,91 +73,96 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 ///
 /// # Guarantees
 ///
-/// | when | what holds |
+/// | situation | guarantee |
 /// |---|---|
-/// | any number of processes, one primary | the whole contract of [`Store`] |
-/// | restart or crash of the server | everything that was acknowledged: where the session has `synchronous_commit = off`, every transition but a renewal turns it on for itself. With `fsync = off`, nothing |
-/// | failover to an asynchronous replica | what the replica had. A claim that was acknowledged and not yet replicated is lost, and a retry runs again |
-/// | failover to a synchronous standby | everything that was acknowledged, as long as nobody cancels a wait for the standby, see below |
-/// | two primaries | nothing, see below |
-/// | a replica, a read-only session | refused by [`connect`](PostgresStoreBuilder::connect), and an error later |
-/// | a jump of the server's clock | leases and records end earlier or later by the jump |
-/// | a lock on the row or the table held by somebody else | [`StoreError::TimedOut`] after [`timeout`](PostgresStoreBuilder::timeout) |
+/// | any number of processes, one primary | all rules of [`Store`] |
+/// | restart or crash of the server | every acknowledged transition is kept. In a session with `synchronous_commit = off`, every transition except a renewal turns it on for its own transaction. With `fsync = off`, there is no guarantee |
+/// | failover to an asynchronous replica | what the replica had. A claim that was acknowledged but not yet replicated is lost, and a retry runs the handler again |
+/// | failover to a synchronous standby | every acknowledged transition is kept, as long as nobody cancels a wait for the standby, see below |
+/// | two primaries | no guarantee, see below |
+/// | a replica, a read-only session | [`connect`](PostgresStoreBuilder::connect) refuses it; later it is an error |
+/// | a jump of the server's clock | leases and records end earlier or later by the length of the jump |
+/// | another session holds a lock on the row or the table | [`StoreError::TimedOut`] after [`timeout`](PostgresStoreBuilder::timeout) |
 /// | every connection of the store is in use | [`StoreError::Unavailable`] after the same time |
 /// | the server cannot be reached | [`StoreError`]: an uncertain claim is never `Fresh`. The next transition connects again |
 ///
 /// # Connections
 ///
-/// The store opens connections of its own, at most [`max_connections`], also when it was given a
-/// [`pool`]. Their `application_name` is `axum-idem`, unless the address or the pool sets another. The
-/// server cancels their statements after [`timeout`]. A connection whose statement timed out counts
-/// until that statement has ended.
+/// The store opens its own connections, at most [`max_connections`], even when it was given a
+/// [`pool`]. Their `application_name` is `axum-idem`, unless the address or the pool sets another
+/// name. The server cancels their statements after [`timeout`]. A connection whose statement timed
+/// out counts as used until the server has ended that statement.
 ///
 /// [`max_connections`]: PostgresStoreBuilder::max_connections
 /// [`pool`]: PostgresStoreBuilder::pool
 /// [`timeout`]: PostgresStoreBuilder::timeout
 ///
-/// Behind `PgBouncer` or another pooler, in session or in transaction mode, the store detects the
-/// pooler, and runs each transition in an explicit transaction without named prepared statements. A
-/// transition then costs four round trips to the pooler. Connect directly where that counts.
+/// The store detects `PgBouncer` or another pooler, in session mode and in transaction mode. Behind
+/// a pooler, the store runs each transition in an explicit transaction, without named prepared
+/// statements. Each transition then costs four round trips to the pooler. Connect directly where
+/// that is too slow.
 ///
 /// # Synchronous standbys
 ///
-/// With `synchronous_standby_names`, a transition returns when the standby has it. While the standby is
-/// gone, transitions time out, and the store never cancels their wait. An operator must not cancel it
-/// either: after `pg_cancel_backend` on a session that waits in `SyncRep`, the server reports the commit
-/// as done although no standby has it. The store doubts a write that took longer than 250 ms and longer
-/// than a quarter of [`timeout`], and sends it again, but it cannot detect a wait that was canceled
-/// sooner. Bring the standby back, or change `synchronous_standby_names`, and do not promote a standby
-/// that was gone meanwhile.
+/// With `synchronous_standby_names`, a transition returns when the standby has its data. While the
+/// standby is gone, transitions time out, and the store never cancels their wait.
 ///
-/// A standby far away needs a longer [`timeout`]: more than four times what a commit takes. Otherwise
-/// the store doubts every write, and sends it again until the time is over.
+/// An operator must not cancel the wait either. After `pg_cancel_backend` on a session that waits
+/// in `SyncRep`, the server reports the commit as done although no standby has it. The store
+/// therefore repeats a write that took longer than 250 ms and longer than a quarter of [`timeout`].
+/// It cannot detect a wait that was canceled sooner. Bring the standby back, or change
+/// `synchronous_standby_names`. Do not promote a standby that was gone in the meantime.
 ///
-/// A record that was read is not checked in this way: a replay may return a record that no standby has,
-/// after a restart of a primary whose standby is gone.
+/// A distant standby needs a longer [`timeout`]: more than four times the duration of a commit.
+/// Otherwise the store repeats every write until the timeout.
+///
+/// The store does not check reads in this way. When a primary restarts while its standby is gone, a
+/// replay may return a record that no standby has.
 ///
 /// # Two primaries
 ///
-/// A primary that was replaced and still runs wins claims for whoever still reaches it, as the new one
-/// does: the key runs twice. The store cannot detect this. Whoever promotes a replica has to make sure
-/// first that the old primary is stopped or cannot be reached (fencing), as Patroni does with a
-/// watchdog. With synchronous standbys, the old primary acknowledges no claim once the promoted standby
-/// has left it.
+/// A primary that was replaced but still runs grants claims to every process that still reaches it.
+/// The new primary grants the same claims, so the handler runs twice for one key. The store cannot
+/// detect this. Before you promote a replica, make sure that the old primary is stopped or cannot
+/// be reached (fencing), as Patroni does with a watchdog. With synchronous standbys, the old
+/// primary acknowledges no claim once the promoted standby has left it.
 ///
 /// # Fences
 ///
-/// The first fence at a record id is the server's time in microseconds since 1970, and each takeover
-/// adds one. So a fence is above every earlier one at the same id even after its row was removed, as
-/// long as the server's clock does not go back. For that, a claim that may win takes an advisory lock
-/// of its transaction, whose number is the first eight bytes of the record id.
+/// The first fence of a record id is the server's time in microseconds since 1970, and each
+/// takeover adds one. So a fence is higher than every earlier fence of the same id, even after the
+/// row was removed, as long as the server's clock does not go back. To ensure this, a claim that
+/// may win takes an advisory lock for its transaction. The number of the lock is the first eight
+/// bytes of the record id.
 ///
 /// # Stored data
 ///
-/// One row for each record id. Its bytes are versioned, and contain neither a key nor a token nor a
-/// scope. The headers and the body of the response are in the clear. A row that this version cannot read
-/// stays as it is, and its key gets 503. No transition sees an expired row, and a sweeper removes
-/// expired rows in batches.
+/// There is one row for each record id. The bytes in a row are versioned, and contain no key, no
+/// token and no scope. The headers and the body of the response are not encrypted. A row that this
+/// version cannot read stays unchanged, and requests with its key get 503. Transitions ignore
+/// expired rows, and a sweeper removes them in batches.
 ///
 /// Durations are stored in whole milliseconds, rounded up, up to 100 years.
 ///
 /// # Rights
 ///
-/// A PL/pgSQL function claims: `idem_records_claim_v1`, named after the table. The first
-/// [`connect`](PostgresStoreBuilder::connect) creates the table and the function, and needs the right to
-/// create in the schema. Once both exist, a role needs `USAGE` on the schema, `SELECT`, `INSERT`,
-/// `UPDATE` and `DELETE` on the table, and `EXECUTE` on the function, which everybody has unless it was
-/// revoked. The error of a role that lacks a right contains the SQL that an owner has to run. Versions of
-/// the library with different functions work on one table together.
+/// Claims use a PL/pgSQL function, `idem_records_claim_v1`, which is named after the table. The
+/// first [`connect`](PostgresStoreBuilder::connect) creates the table and the function, and needs
+/// the right to create objects in the schema. Once both exist, a role needs `USAGE` on the schema,
+/// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the table, and `EXECUTE` on the function. Every
+/// role has `EXECUTE` unless it was revoked. When a role lacks a right, the error contains the SQL
+/// that an owner has to run. Versions of this library that use different functions can share one
+/// table.
 ///
-/// The table must be logged and have its primary key, and no trigger, rule or row security policy may
-/// skip a write: `connect` refuses it otherwise.
+/// The table must be logged and must have its primary key. No trigger, rule or row security policy
+/// may skip a write. Otherwise `connect` refuses the table.
 ///
 /// # Cancellation
 ///
-/// A transition whose future is dropped may or may not take effect.
+/// When the future of a transition is dropped, the transition may or may not take effect.
 #[derive(Clone)]
-// The module has this cfg as well. Here it also reaches the documentation of the facade.
+// The module has the same cfg. The attribute is repeated so that the facade's documentation shows
+// it.
 #[cfg(feature = "postgres")]
 pub struct PostgresStore(Arc<Inner>);
 
@@ -164,7 +173,7 @@ struct Inner {
     timeout: Duration,
 }
 
-/// Whether a statement may have taken effect before the try that returned its rows.
+/// Whether an earlier try may have taken effect before the try that returned the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tries {
     First,
@@ -181,7 +190,7 @@ impl PostgresStore {
         Self::builder().url(url).connect().await
     }
 
-    /// Connects to the server of the service's pool, as [`PostgresStoreBuilder::pool`] says.
+    /// Connects to the server of the service's pool. See [`PostgresStoreBuilder::pool`].
     ///
     /// # Errors
     ///
@@ -190,30 +199,29 @@ impl PostgresStore {
         Self::builder().pool(pool).connect().await
     }
 
-    /// Settings that differ from the defaults.
+    /// Starts a store with settings that differ from the defaults.
     pub fn builder() -> PostgresStoreBuilder {
         PostgresStoreBuilder::new()
     }
 
-    /// Removes the rows that have expired, 1,000 to a statement, and returns how many there were. Skips
-    /// rows that a transition has locked. A claim counts as expired when its lease and its retention
-    /// have passed.
+    /// Removes expired rows, 1,000 in each statement, and returns their number. Skips rows that a
+    /// transition has locked. A claim has expired when its lease and its retention have passed.
     ///
-    /// Any number of sweeps may run at once, and the future may be dropped.
+    /// Any number of sweeps may run at once. Dropping the future is safe.
     ///
     /// # Errors
     ///
-    /// When the server cannot be reached or refuses.
+    /// When the server cannot be reached or refuses the statement.
     pub async fn sweep(&self) -> Result<u64, StoreError> {
         self.0.sweep().await
     }
 }
 
 impl Inner {
-    /// Sends a statement until its result is certain, as long as what is in the way is transient.
+    /// Sends a statement until its result is certain, as long as the errors are transient.
     ///
-    /// `read` gets the rows, and whether an earlier try may have taken effect. `None` sends the
-    /// statement again.
+    /// `read` gets the rows, and whether an earlier try may have taken effect. When `read` returns
+    /// `None`, the statement is sent again.
     async fn send<T>(
         &self,
         deadline: Instant,
@@ -225,7 +233,8 @@ impl Inner {
             .await
     }
 
-    /// The same. A result that `wrote` nothing needs no confirmation, however long it took.
+    /// Like `send`. A result for which `wrote` is false needs no confirmation, however long it
+    /// took.
     async fn send_and_confirm<T>(
         &self,
         deadline: Instant,
@@ -234,7 +243,9 @@ impl Inner {
         read: impl Fn(&[PgRow], Tries) -> Result<Option<T>, StoreError>,
         wrote: impl Fn(&T) -> bool,
     ) -> Result<T, StoreError> {
-        let mut last = StoreError::Unavailable("the race for a record did not end".into());
+        let mut last = StoreError::Unavailable(
+            "gave up because other processes kept changing this record".into(),
+        );
         let mut tries = Tries::First;
         for _ in 0..TRIES {
             let mut leased = self.connections.acquire(deadline).await?;
@@ -287,9 +298,9 @@ impl Inner {
 
     /// Whether commits wait for synchronous standbys.
     ///
-    /// An operator can cancel that wait. The server then acknowledges a commit that no standby has, with
-    /// a warning that sqlx does not pass on. So a commit that took long counts only when the
-    /// statement, sent again, commits quickly: its commit is behind the first one in the log.
+    /// An operator can cancel that wait. The server then acknowledges a commit that no standby has,
+    /// with a warning that sqlx does not pass on. So a slow commit only counts after the statement
+    /// was sent again and its commit was quick: that commit follows the first commit in the log.
     async fn waits_for_standbys(
         &self,
         deadline: Instant,
@@ -315,14 +326,14 @@ impl Inner {
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
         let bind = |query| statements::claiming(query, &claim);
         let read = |rows: &[PgRow], _| row::claimed(only(rows)?);
-        // Every other result is a read.
+        // All other results only read.
         let wrote = |claimed: &Claimed| matches!(claimed, Claimed::Fresh { .. });
         let (deadline, claim) = (self.deadline(), &self.statements.claim);
         self.send_and_confirm(deadline, claim, bind, read, wrote)
             .await
     }
 
-    /// A transition of a claim's holder that may be repeated without a trace.
+    /// A transition of a claim's holder that can be repeated without side effects.
     async fn settle(
         &self,
         statement: &Arc<str>,
@@ -359,8 +370,8 @@ impl Inner {
         let keep_for = |query| keep(query).bind(whole_millis(ttl));
         let was_held = |rows: &[PgRow], _| Ok(Some(!rows.is_empty()));
         let done = self.send(deadline, complete, keep_for, was_held).await?
-            // A holder whose first reply got lost sends the same record again. It is stored, and its
-            // ttl runs on.
+            // A holder whose first reply was lost sends the same record again. The record is
+            // already stored, and its ttl continues.
             || self.send(deadline, is_complete, keep, is_done).await?;
         Ok(row::settled(done))
     }
@@ -381,8 +392,8 @@ impl Inner {
         if done || tries == Tries::First {
             return Ok(row::settled(done));
         }
-        // The claim is gone. Unless another attempt took it over, the try whose reply got lost released
-        // it.
+        // The claim is gone. If no other attempt took it over, the try whose reply was lost has
+        // released it.
         let of_fence = |query| statements::of_id(query, holder.id).bind(fence);
         let lost = self
             .send(deadline, was_taken_over, of_fence, is_done)
@@ -401,7 +412,7 @@ impl Inner {
         let Statements { exists, forget, .. } = &self.statements;
         let deadline = self.deadline();
         let bind = |query| statements::of_id(query, id);
-        // Known before, for the case that the reply to the first try gets lost.
+        // Needed in case the reply to the first `forget` is lost.
         let existed = self.send(deadline, exists, bind, is_done).await?;
         let read = |rows: &[PgRow], tries| {
             let done = row::done(only(rows)?)?;
@@ -433,14 +444,14 @@ impl Inner {
         let keep_for = |query| keep(query).bind(whole_millis(ttl));
         let read = |rows: &[PgRow], tries| Ok(Some((row::done(only(rows)?)?, tries)));
         let (done, tries) = self.send(deadline, resolve, keep_for, read).await?;
-        // The try whose reply got lost may have stored the record.
+        // The try whose reply was lost may have stored the record.
         let done = done
             || tries == Tries::Repeated && self.send(deadline, is_resolved, keep, is_done).await?;
         Ok(row::settled(done))
     }
 }
 
-/// How long a batch of the sweeper or a step of the set-up may take.
+/// Time limit for a batch of the sweeper or a step of the set-up.
 fn patience(timeout: Duration) -> Duration {
     timeout * 5
 }

@@ -1,7 +1,7 @@
-//! Tries every statement once at the start, in a transaction that is rolled back.
+//! Tries every statement once when the store connects, in a transaction that is rolled back.
 //!
-//! A right that is missing, or a trigger that skips writes, would otherwise show only when a handler
-//! has run and its record cannot be written.
+//! Without the probe, a missing right or a trigger that skips writes would show too late: when a
+//! handler has run and its record cannot be written.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ pub(super) async fn probe(
     }
 }
 
-/// Whether every statement had the effect that it is for.
+/// Whether every statement had its intended effect.
 async fn run(
     session: &mut Session,
     statements: &Statements,
@@ -154,7 +154,7 @@ impl Probe<'_> {
     }
 }
 
-/// An id that no request has.
+/// An id that no request can have.
 fn unused_id() -> RecordId {
     let mut bytes = [0; 32];
     bytes[..16].copy_from_slice(Owner::unique().as_bytes());

@@ -7,7 +7,7 @@ use super::answer::Answer;
 use super::failure::unavailable;
 use crate::store::{Claimed, DecodeError, Entry, Settled, StoreError};
 
-/// The result of a claim, or `None` after a lost race, which has to be run again.
+/// The result of a claim, or `None` after a lost race, when the claim has to be sent again.
 pub(super) fn claimed(row: &PgRow) -> Result<Option<Claimed>, StoreError> {
     let answer: Option<&[u8]> = get(row)?;
     let answer = answer.map(Answer::read).transpose()?;
@@ -30,12 +30,12 @@ pub(super) fn settled(is_done: bool) -> Settled {
     }
 }
 
-/// The first column, which says whether a statement took effect.
+/// Reads the first column, which says whether a statement took effect.
 pub(super) fn done(row: &PgRow) -> Result<bool, StoreError> {
     get(row)
 }
 
-/// By index, because a name would have to be searched for.
+/// Reads by index, because a lookup by name would be slower.
 fn get<'r, T>(row: &'r PgRow) -> Result<T, StoreError>
 where
     T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,

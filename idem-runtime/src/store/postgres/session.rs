@@ -1,4 +1,4 @@
-//! One connection to the server, and whether a pooler is in between.
+//! One connection to the server, with or without a pooler in between.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use tokio::time::Instant;
 
 use super::sql::Query;
 
-/// Says which sessions of the server are the store's.
+/// Marks the store's sessions on the server.
 const APPLICATION: &str = "axum-idem";
 
 /// One connection that the store opened.
 pub(super) struct Session {
     pub(super) connection: PgConnection,
     pub(super) opened: Instant,
-    /// The process of the server, or `None` behind a pooler, which gives each transaction whichever
-    /// it has.
+    /// The server process of this session. `None` behind a pooler, which may give each transaction
+    /// another process.
     pub(super) process: Option<i32>,
     statement_timeout: Duration,
 }
@@ -28,12 +28,13 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// When the server cannot be reached, or refuses the login.
+    /// When the server cannot be reached or refuses the login.
     pub(super) async fn open(
         options: PgConnectOptions,
         statement_timeout: Duration,
     ) -> Result<Self, Error> {
-        // `PgBouncer` refuses the parameter that sqlx sends for floats, of which the store has none.
+        // `PgBouncer` refuses the parameter that sqlx sends for floats, and the store uses no
+        // floats.
         let options = options.extra_float_digits(None);
         let options = match options.get_application_name() {
             Some(_) => options,
@@ -41,9 +42,9 @@ impl Session {
         };
         let name = unchanged(options.get_application_name().unwrap_or_default()).to_owned();
         let mut connection = options.connect().await?;
-        // A pooler starts its own sessions at the server: without the client's name, which it sends as
-        // `SET` at most, or with a name of its own. What is set for a session is set for other clients
-        // too behind a pooler, and prepared statements get lost.
+        // Detects a pooler. A pooler opens its own sessions at the server. These sessions have
+        // another name, or get the client's name through `SET`. Behind a pooler, a session setting
+        // would affect other clients too, and prepared statements would get lost.
         let hello = format!(
             "SELECT pg_backend_pid(), CASE WHEN source = 'client' AND left(setting, {}) = '{name}' THEN
                  set_config('statement_timeout', '{}', false) END
@@ -67,14 +68,14 @@ impl Session {
     /// Runs one statement in a transaction of its own, and returns once the commit is acknowledged.
     pub(super) async fn run(&mut self, query: Query) -> Result<Vec<PgRow>, Error> {
         if self.process.is_some() {
-            // All rows, because the commit is acknowledged behind the last one.
+            // Fetches all rows, because the server acknowledges the commit after the last row.
             return query.fetch_all(&mut self.connection).await;
         }
         Box::pin(self.run_in_transaction(query)).await
     }
 
-    /// A pooler keeps to one server for an explicit transaction, and only so long lives an unnamed
-    /// prepared statement.
+    /// A pooler uses one server session for an explicit transaction. Outside of a transaction, an
+    /// unnamed prepared statement could get lost.
     async fn run_in_transaction(&mut self, query: Query) -> Result<Vec<PgRow>, Error> {
         let mut transaction = self.begin(self.statement_timeout).await?;
         let query = query.persistent(false);
@@ -84,8 +85,9 @@ impl Session {
                 Ok(rows)
             }
             Err(error) => {
-                // Dropped, the transaction would end only when the connection is used again. Until then
-                // it would keep a server of the pooler. A connection that broke has none to end.
+                // A transaction that is dropped ends only when the connection is used again, and
+                // until then occupies a server session of the pooler. The rollback may fail on a
+                // broken connection, which needs none.
                 let _ = transaction.rollback().await;
                 Err(error)
             }
@@ -103,15 +105,15 @@ impl Session {
     }
 }
 
-/// The start of an application name that the server keeps as it is, and that needs no escaping. The
-/// server cuts a name at 63 bytes, and replaces what is not ASCII.
+/// The longest prefix of an application name that the server stores unchanged and that needs no
+/// escaping. The server cuts a name at 63 bytes, and replaces bytes that are not ASCII.
 fn unchanged(name: &str) -> &str {
     let is_kept = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'\'' && byte != b'\\';
     let end = name.bytes().take(63).take_while(|byte| is_kept(*byte));
     &name[..end.count()]
 }
 
-/// As PostgreSQL takes a timeout; 0 would be none at all.
+/// A timeout as PostgreSQL reads it. At least 1, because 0 would turn the timeout off.
 fn whole_millis(limit: Duration) -> i32 {
     i32::try_from(limit.as_millis()).unwrap_or(i32::MAX).max(1)
 }
@@ -121,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_an_application_name_only_what_the_server_keeps_is_compared() {
+    fn only_the_unchanged_prefix_of_an_application_name_is_compared() {
         assert_eq!(unchanged("axum-idem"), "axum-idem");
         assert_eq!(unchanged("desk's"), "desk");
         assert_eq!(unchanged("größe"), "gr");
@@ -129,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_is_never_rounded_to_none() {
+    fn a_timeout_is_never_rounded_to_zero() {
         assert_eq!(whole_millis(Duration::ZERO), 1);
         assert_eq!(whole_millis(Duration::from_millis(1500)), 1500);
         assert_eq!(whole_millis(Duration::MAX), i32::MAX);

@@ -1,7 +1,7 @@
-//! Checks whether a server is fit, and creates what is missing.
+//! Checks whether a server can be used, and creates what is missing.
 //!
-//! Every step is a transaction of its own, so that a pooler keeps to one server for it, and is bounded
-//! by `statement_timeout`.
+//! Every step is a transaction of its own, so that a pooler uses one server session for it.
+//! `statement_timeout` limits each step.
 
 use std::time::Duration;
 
@@ -14,27 +14,27 @@ use super::sql::Query;
 use super::table::{Name, Table};
 use crate::store::StoreError;
 
-/// What exists, by the server's catalog, which everybody may read.
+/// Which objects exist. Every role may read this from the server's catalog.
 struct Found {
     schema: bool,
     table: bool,
     function: bool,
-    /// `None` without a table.
+    /// `None` when there is no table.
     is_logged: Option<bool>,
 }
 
-/// Resolves a name to the table of one schema, on a server that takes writes.
+/// Resolves a name to the table of one schema, on a server that accepts writes.
 ///
 /// # Errors
 ///
-/// [`StoreError::Unfit`] on a replica, which returns the past, so that a claim on it would miss one on
-/// the primary; in a read-only session; and without a schema.
+/// [`StoreError::Unfit`] on a replica, in a read-only session, and without a schema. A replica
+/// shows an older state, so a claim on a replica would miss a claim on the primary.
 pub(super) async fn resolve(
     session: &mut Session,
     name: Name,
     limit: Duration,
 ) -> Result<Table, StoreError> {
-    // A table that exists is used wherever `search_path` finds it.
+    // An existing table is used in whichever schema the `search_path` finds it.
     let query = query(
         "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::boolean,
             current_user::text,
@@ -55,15 +55,15 @@ pub(super) async fn resolve(
     }
     let Some(schema) = get(&row, 3)? else {
         return unfit(
-            "no schema of the `search_path` exists; create one, or name one with `schema`",
+            "no schema in the `search_path` exists; create one, or name one with `schema`",
         );
     };
     let schema: String = schema;
     if schema.contains("$$") {
-        // It would end the body of the function that claims.
+        // `$$` would end the body of the claim function.
         return Err(StoreError::Unfit(
             format!(
-                "the schema {schema:?} has `$$` in its name, which the store cannot use; name another \
+                "the schema {schema:?} has `$$` in its name, which the store cannot use; choose another \
                  one with `schema`"
             )
             .into(),
@@ -76,13 +76,13 @@ pub(super) async fn resolve(
     })
 }
 
-/// Creates the table and its function, which any number of processes may do at once. Asks for no right
-/// to create what exists.
+/// Creates the table and its function. Any number of processes may do this at once. Needs no right
+/// to create objects that already exist.
 ///
 /// # Errors
 ///
-/// When something is missing and may not be created, and [`StoreError::Unfit`] for a table that a crash
-/// of the server empties.
+/// When an object is missing and the role may not create it. [`StoreError::Unfit`] for an unlogged
+/// table, because a crash of the server empties it.
 pub(super) async fn migrate(
     session: &mut Session,
     table: &Table,
@@ -112,10 +112,10 @@ pub(super) async fn migrate(
 
 async fn create(session: &mut Session, table: &Table, limit: Duration) -> Result<(), Error> {
     let mut transaction = session.begin(limit).await?;
-    // `IF NOT EXISTS` alone fails when two processes both see nothing.
+    // `IF NOT EXISTS` alone fails when two processes both find nothing.
     let lock = query("SELECT pg_advisory_xact_lock(hashtextextended('axum-idem ' || $1, 0))");
     lock.bind(table.quoted()).execute(&mut *transaction).await?;
-    // Another role may have been first, whose function is not to be replaced.
+    // Another role may have created the function first, and its function must not be replaced.
     let row = Found::query(table).fetch_one(&mut *transaction).await?;
     let found = Found::read_columns(&row)?;
     if !found.schema {
@@ -131,7 +131,7 @@ async fn create(session: &mut Session, table: &Table, limit: Duration) -> Result
     transaction.commit().await
 }
 
-/// The error of a statement that was tried on a probe, with the rights that are missing.
+/// Converts the error of a probed statement, and names the missing rights.
 pub(super) async fn probe_error(
     session: &mut Session,
     error: Error,
@@ -198,7 +198,7 @@ async fn missing_rights(
 
 impl Found {
     fn query(table: &Table) -> Query {
-        // `pg_partition_tree` has rows for a partitioned table only.
+        // `pg_partition_tree` returns rows only for a partitioned table.
         let query = query(
             "SELECT n.oid IS NOT NULL, c.oid IS NOT NULL, p.oid IS NOT NULL,
                 c.relpersistence = 'p' AND NOT EXISTS (
@@ -229,12 +229,12 @@ impl Found {
     }
 }
 
-/// A statement that is prepared for one use only.
+/// A statement that is not kept as a prepared statement.
 fn query(statement: &'static str) -> Query {
     sqlx::query(statement).persistent(false)
 }
 
-/// `$1` to `$3`.
+/// Binds `$1` to `$3`.
 fn of_table(query: Query, table: &Table) -> Query {
     let query = query.bind(table.schema.clone());
     query.bind(table.name.clone()).bind(table.claim_name())

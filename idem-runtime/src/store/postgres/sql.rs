@@ -1,11 +1,11 @@
-//! What the statements and the function that claims share.
+//! Parts that the statements and the claim function share.
 
 use sqlx::Postgres;
 use sqlx::postgres::PgArguments;
 
 pub(super) type Query = sqlx::query::Query<'static, Postgres, PgArguments>;
 
-/// The version of a row. Another version's is left alone.
+/// The version of a row. Rows with another version are left unchanged.
 pub(super) const VERSION: i16 = 1;
 
 /// A time in whole microseconds since 1970.

@@ -1,4 +1,4 @@
-//! The statements of the transitions. `claim_function.rs` has the function that claims.
+//! The statements of the transitions. Claims use the function in `claim_function.rs`.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use crate::settings::policy::OnUnknown;
 pub(super) use crate::store::millis::millis as whole_millis;
 use crate::store::{Claim, Holder};
 
-/// Every statement on one table.
+/// Every statement of the store, for one table.
 ///
-/// Time is `clock_timestamp()`, because `now()` is the start of the transaction.
+/// Times come from `clock_timestamp()`, because `now()` is the start of the transaction.
 #[derive(Debug)]
 pub(super) struct Statements {
     pub(super) claim: Arc<str>,
@@ -30,11 +30,11 @@ pub(super) struct Statements {
     pub(super) sweep: Arc<str>,
 }
 
-/// Makes the commit of this statement wait for the disk where the session would not.
+/// Makes the commit of this statement wait for the disk in a session that would not wait.
 const DURABLY: &str = "CASE current_setting('synchronous_commit')
     WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END";
 
-/// The claim that a holder holds.
+/// Selects the claim that the holder owns.
 const HELD: &str = "id = $1 AND owner = $2 AND fence = $3 AND version = 1
     AND record IS NULL AND expires_at > clock_timestamp()";
 
@@ -58,8 +58,8 @@ impl Statements {
                 ttl = millis("$5"),
             )
             .into(),
-            // Writes what is there already, because a commit waits for the disk and for synchronous
-            // standbys, and a read does not.
+            // Writes the existing values again, because a commit waits for the disk and for
+            // synchronous standbys, and a read does not.
             is_complete: durable_write(&format!(
                 "UPDATE {table} SET owner = $2
                 WHERE id = $1 AND owner = $2 AND fence = $3 AND record = $4
@@ -67,11 +67,11 @@ impl Statements {
                 RETURNING 1"
             )),
             release: durable_write(&format!("DELETE FROM {table} WHERE {HELD} RETURNING 1")),
-            // A takeover increments `attempt`; a claim after a release starts at 1.
+            // A takeover increments `attempt`. A claim after a release starts at 1.
             was_taken_over: exists(&format!(
                 "{table} WHERE id = $1 AND fence <> $2 AND attempt > 1"
             )),
-            // A claim that has read the clock before must not find a lapsed lease prolonged.
+            // `least` keeps a lapsed lease lapsed, even for a claim that read the clock earlier.
             abandon: durable_write(&format!(
                 "UPDATE {table} SET
                     leased_until = least(leased_until, clock_timestamp()),
@@ -111,7 +111,7 @@ impl Statements {
                     AND expires_at > clock_timestamp()
                 RETURNING 1"
             )),
-            // The inner SELECT reads the clock once, so that the index serves.
+            // The inner SELECT reads the clock once, so that the index can be used.
             sweep: format!(
                 "DELETE FROM {table} WHERE id = ANY (ARRAY(
                     SELECT id FROM {table}
@@ -133,12 +133,12 @@ fn write(write: &str) -> Arc<str> {
     format!("WITH done AS ({write}) SELECT EXISTS (SELECT FROM done) AS done").into()
 }
 
-/// The same, and its commit waits for the disk.
+/// A write that reports whether it took effect, and whose commit waits for the disk.
 fn durable_write(write: &str) -> Arc<str> {
     format!("WITH done AS ({write}) SELECT EXISTS (SELECT FROM done) AS done, {DURABLY}").into()
 }
 
-/// `$1` to `$7` of a claim.
+/// Binds `$1` to `$7` of a claim.
 pub(super) fn claiming(query: Query, claim: &Claim) -> Query {
     let (number, _) = claim.id.as_bytes().split_first_chunk().expect("32 bytes");
     query
@@ -151,14 +151,14 @@ pub(super) fn claiming(query: Query, claim: &Claim) -> Query {
         .bind(i64::from_be_bytes(*number))
 }
 
-/// `$1` to `$3` of a transition of a claim's holder.
+/// Binds `$1` to `$3` of a holder's transition.
 pub(super) fn held(query: Query, holder: Holder, fence: i64) -> Query {
     of_id(query, holder.id)
         .bind(holder.owner.as_bytes().to_vec())
         .bind(fence)
 }
 
-/// `$1` of a transition of an operator.
+/// Binds `$1` of an operator's transition.
 pub(super) fn of_id(query: Query, id: RecordId) -> Query {
     query.bind(id.as_bytes().to_vec())
 }

@@ -1,4 +1,4 @@
-//! Removes expired rows, which no transition sees any more.
+//! Removes expired rows, which all transitions already ignore.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -10,14 +10,14 @@ use super::Inner;
 use super::failure::store_error;
 use crate::store::StoreError;
 
-/// How many rows one statement removes, so that none holds locks for long.
+/// How many rows one statement removes. The limit keeps its locks short.
 const BATCH: i64 = 1000;
 
 impl Inner {
     /// Removes up to `batch` expired rows, and returns how many there were.
     ///
-    /// A batch has a limit, so that a reply that never comes does not end the sweeper, and a longer one
-    /// than a transition, because nobody waits for it.
+    /// A batch has a time limit, so that a missing reply does not stop the sweeper. The limit is
+    /// longer than that of a transition, because no request waits for a batch.
     async fn sweep_batch(&self, batch: i64) -> Result<u64, StoreError> {
         let limit = self.patience();
         let deadline = Instant::now() + limit;

@@ -1,12 +1,12 @@
-//! The store's table and its function, named by quoted identifiers with their schema.
+//! The store's table and its claim function, as quoted identifiers with their schema.
 
 use super::claim_function;
 use crate::store::StoreError;
 
-/// PostgreSQL cuts names at 63 bytes; the index's is longer than the table's.
+/// PostgreSQL cuts names at 63 bytes, and the name of the index is longer than that of the table.
 const LONGEST: usize = 50;
 
-/// What the builder was given, checked.
+/// The names that the builder was given, validated.
 #[derive(Clone, Debug)]
 pub(super) struct Name {
     pub(super) schema: Option<String>,
@@ -16,8 +16,8 @@ pub(super) struct Name {
 impl Name {
     /// # Errors
     ///
-    /// When a name is not letters, digits and underscores, begins with a digit, or is longer than
-    /// 50.
+    /// When a name has other characters than letters, digits and underscores, begins with a digit,
+    /// or is longer than 50 characters.
     pub(super) fn new(schema: Option<String>, table: String) -> Result<Self, StoreError> {
         for name in schema.iter().chain([&table]) {
             let is_a_name = name.len() <= LONGEST
@@ -41,8 +41,8 @@ impl Name {
 
 /// One table in one schema.
 ///
-/// The schema is part of every statement: a `search_path` that changes must not lead to another
-/// table, where no claim is found.
+/// Every statement names the schema. Otherwise a changed `search_path` could lead to another table,
+/// which does not have the existing claims.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     pub(super) schema: String,
@@ -57,12 +57,12 @@ impl Table {
         format!("{}.{}", quote(&self.schema), quote(&self.name))
     }
 
-    /// The name of the function that claims. Its number is that of its body.
+    /// The name of the claim function. Its number changes when the body of the function changes.
     pub(super) fn claim_name(&self) -> String {
         format!("{}_claim_v1", self.name)
     }
 
-    /// The function that claims, for use in a statement.
+    /// The claim function, for use in a statement.
     pub(super) fn claim(&self) -> String {
         format!("{}.{}", quote(&self.schema), quote(&self.claim_name()))
     }
@@ -75,7 +75,7 @@ impl Table {
         format!("CREATE SCHEMA IF NOT EXISTS {}", quote(&self.schema))
     }
 
-    /// What creates the table and its function in a schema that exists, safe to run again.
+    /// Statements that create the table and its function in an existing schema. Safe to run again.
     pub(super) fn definition(&self) -> [String; 3] {
         let table = self.quoted();
         let index = quote(&format!("{}_expires_at", self.name));
@@ -99,13 +99,14 @@ impl Table {
         ]
     }
 
-    /// Everything that creates the table and its function, for an owner to run by hand.
+    /// The complete SQL that creates the schema, the table and the function, for an owner to run by
+    /// hand.
     pub(super) fn script(&self) -> String {
         let rest = self.definition().join(";\n");
         format!("{};\n{rest};", self.schema_definition())
     }
 
-    /// The rights that the store's role needs, for an owner to run by hand.
+    /// The SQL that grants the store's role its rights, for an owner to run by hand.
     pub(super) fn grants(&self) -> String {
         format!(
             "GRANT USAGE ON SCHEMA {schema} TO {role};\n\
@@ -129,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_nothing_but_a_name() {
+    fn names_are_limited_to_letters_digits_and_underscores() {
         for name in ["idem_records", "_x", "Trades2"] {
             assert!(Name::new(None, name.to_owned()).is_ok(), "{name}");
         }
@@ -145,7 +146,7 @@ mod tests {
 
     /// The schema may come from the server, which allows any name.
     #[test]
-    fn a_schema_of_any_name_is_quoted() {
+    fn a_schema_name_with_quotes_is_escaped() {
         let table = Table {
             schema: "a\"b".to_owned(),
             name: "t".to_owned(),

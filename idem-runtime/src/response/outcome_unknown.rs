@@ -19,8 +19,9 @@ use axum::response::{IntoResponseParts, ResponseParts};
 /// A charge whose downstream timed out may or may not have happened:
 ///
 /// ```
+/// # extern crate idem_runtime as axum_idem;
 /// use axum::{http::StatusCode, response::IntoResponse};
-/// use idem_runtime::OutcomeUnknown;
+/// use axum_idem::OutcomeUnknown;
 ///
 /// async fn charge() -> impl IntoResponse {
 ///     (StatusCode::GATEWAY_TIMEOUT, OutcomeUnknown, "the bank did not respond in time")

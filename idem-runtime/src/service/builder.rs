@@ -83,25 +83,26 @@ impl IdempotencyBuilder {
         self
     }
 
-    /// How long the body of a response is collected when its length is not known. 30 seconds by default.
+    /// Sets how long a response body of unknown length is collected. 30 seconds by default.
     ///
     /// A response is recorded before its first byte leaves, so its body is collected first. A body that
     /// takes longer, such as an endless stream, is then passed on: the client gets the response from its
-    /// beginning, and a retry gets 409 `idempotency_response_not_kept`. A body whose length is known, by
-    /// itself or by `Content-Length`, may take as long as [`max_run`](Self::max_run).
+    /// beginning, and a retry gets 409 `idempotency_response_not_kept`. A body whose length is known, for
+    /// example by `Content-Length`, may take as long as [`max_run`](Self::max_run).
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.settings.response_timeout = timeout.min(LONGEST);
         self
     }
 
-    /// How long an attempt may run, from its claim until its handler has responded. 15 minutes by default.
+    /// Sets how long an attempt may run, from its claim until its handler has responded. 15 minutes by
+    /// default.
     ///
     /// `max_run` in the attribute takes precedence. An attempt that runs longer is ended, whether or not
     /// its client is still connected:
     ///
-    /// 1. its lease is no longer renewed, and [`Attempt::lost`](crate::Attempt::lost) completes;
-    /// 2. its handler is dropped where it waits;
-    /// 3. its outcome is unknown, and follows the endpoint's `on_unknown`;
+    /// 1. the lease is no longer renewed, and [`Attempt::lost`](crate::Attempt::lost) completes;
+    /// 2. the handler is dropped where it waits;
+    /// 3. the outcome is unknown, and `on_unknown` of the endpoint decides about the next request;
     /// 4. a client that is still connected gets 504 `idempotency_run_timeout`.
     ///
     /// When the body extractor still runs at that time, the key is given back instead. Requests without a
@@ -112,7 +113,7 @@ impl IdempotencyBuilder {
         self
     }
 
-    /// How many attempts may run at once, in requests and in the background. Unlimited by default.
+    /// Sets how many attempts may run at once, in requests and in the background. Unlimited by default.
     ///
     /// A concurrency limit in a layer does not count a handler whose client has disconnected, because the
     /// handler runs on in the background. This limit does. When no attempt is free, a request with a key
@@ -125,7 +126,8 @@ impl IdempotencyBuilder {
     /// # Examples
     ///
     /// ```
-    /// use idem_runtime::Idempotency;
+    /// # extern crate idem_runtime as axum_idem;
+    /// use axum_idem::Idempotency;
     ///
     /// let idem = Idempotency::builder().max_running(64).build();
     /// assert_eq!(idem.running(), 0);
@@ -135,7 +137,7 @@ impl IdempotencyBuilder {
         self
     }
 
-    /// The longest body of a request with a key, in bytes. 2 MiB by default.
+    /// Sets the longest body of a request with a key, in bytes. 2 MiB by default.
     ///
     /// The body of such a request is kept in memory until its handler reads it. So this limit holds also
     /// when axum's `DefaultBodyLimit` is disabled or higher. A longer body is refused with 413

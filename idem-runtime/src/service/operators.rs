@@ -101,7 +101,7 @@ impl Idempotency {
         Ok(settled == Settled::Done)
     }
 
-    /// The number of attempts that run now, in requests and in the background.
+    /// Returns the number of attempts that run now, in requests and in the background.
     ///
     /// An attempt counts from its claim until its response is recorded or its key is released. Requests
     /// without a key do not count. [`max_running`](crate::IdempotencyBuilder::max_running) limits the
@@ -110,7 +110,8 @@ impl Idempotency {
     /// # Examples
     ///
     /// ```
-    /// use idem_runtime::Idempotency;
+    /// # extern crate idem_runtime as axum_idem;
+    /// use axum_idem::Idempotency;
     ///
     /// assert_eq!(Idempotency::in_memory().running(), 0);
     /// ```

@@ -136,7 +136,8 @@ impl Running {
     /// `cx` when the attempt reaches its limit.
     pub(crate) fn keep(&mut self, cx: &Context<'_>) {
         if let Some(work) = &mut self.work {
-            work.keep(cx);
+            work.keep();
+            work.heartbeat.watch(cx);
         }
     }
 
@@ -205,13 +206,14 @@ impl Work {
                 next => self.stage = next,
             }
         }
-        self.keep(cx);
+        self.keep();
+        self.heartbeat.watch(cx);
         Poll::Pending
     }
 
     /// Starts to renew the lease, and remembers how to continue in the background. Called at the
     /// first `Pending`, because the future cannot be dropped halfway before that.
-    fn keep(&mut self, cx: &Context<'_>) {
+    fn keep(&mut self) {
         if self.background.is_none() {
             self.background = Background::of_this_task();
         }
@@ -225,7 +227,6 @@ impl Work {
                 holder: self.holder,
                 attempt: Some(self.attempt.clone()),
             });
-            self.heartbeat.watch(cx);
         }
     }
 

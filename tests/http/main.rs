@@ -2,6 +2,7 @@
 
 mod answers;
 mod background;
+mod batches;
 mod bodies;
 mod capacity;
 mod disconnects;

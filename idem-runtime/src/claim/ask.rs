@@ -6,6 +6,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::attempt::orphans;
+use crate::attempt::running::BoxFuture;
 use crate::attempt::settle;
 use crate::claim::decision::Decision;
 use crate::request::fingerprint::Fingerprint;
@@ -58,13 +59,8 @@ pub(crate) struct StoreClaim {
     give_up_at: Option<Instant>,
 }
 
-/// The first reply of the store, which has not arrived yet.
-#[derive(Debug)]
-pub(crate) struct PendingReply {
-    answer: StoreFuture<Claimed>,
-    at: Instant,
-    permit: Option<Permit>,
-}
+/// The reply of the store to a claim.
+pub(crate) type Reply = Result<ClaimReply, StoreError>;
 
 impl StoreClaim {
     pub(crate) fn new(
@@ -93,12 +89,9 @@ impl StoreClaim {
         }
     }
 
-    /// Sends the claim. Returns the decision if the store replies immediately and the request does
-    /// not have to wait for the first request.
-    pub(crate) fn ask(
-        &self,
-        idem: &Idempotency,
-    ) -> Result<Result<ClaimReply, StoreError>, Box<PendingReply>> {
+    /// Sends the claim. Returns the reply if the store replies immediately and the request does not
+    /// have to wait for the first request. Otherwise returns a future.
+    pub(crate) fn ask(self, idem: &Idempotency) -> Result<Reply, BoxFuture<Reply>> {
         let at = Instant::now();
         let permit = idem.permits().take();
         if permit.is_none() {
@@ -107,14 +100,17 @@ impl StoreClaim {
         if let Some(decision) = self.unwritten(idem) {
             return Ok(Ok(self.reply(decision, at, None)));
         }
-        match idem.store().claim(self.claim.clone()).try_now() {
+        let pending = match idem.store().claim(self.claim.clone()).try_now() {
             Ok(Ok(claimed @ Claimed::InFlight { .. })) if self.claim.wait => {
-                let answer = StoreFuture::ready(Ok(claimed));
-                Err(Box::new(PendingReply { answer, at, permit }))
+                StoreFuture::ready(Ok(claimed))
             }
-            Ok(answer) => Ok(self.conclude(idem, answer, at, permit)),
-            Err(answer) => Err(Box::new(PendingReply { answer, at, permit })),
-        }
+            Ok(answer) => return Ok(self.conclude(idem, answer, at, permit)),
+            Err(pending) => pending,
+        };
+        let idem = idem.clone();
+        Err(Box::pin(async move {
+            self.wait(&idem, pending, at, permit).await
+        }))
     }
 
     /// Awaits the reply of the store. If the endpoint waits, also awaits the end of the first
@@ -123,16 +119,13 @@ impl StoreClaim {
     /// If this future is dropped during a call to the store, a background task gives back the claim
     /// that the store may have granted. If it is dropped between two calls, that happens only if an
     /// earlier try at the claim was given up.
-    pub(crate) async fn wait(
+    async fn wait(
         self,
         idem: &Idempotency,
-        asked: Box<PendingReply>,
-    ) -> Result<ClaimReply, StoreError> {
-        let PendingReply {
-            answer,
-            mut at,
-            mut permit,
-        } = *asked;
+        answer: StoreFuture<Claimed>,
+        mut at: Instant,
+        mut permit: Option<Permit>,
+    ) -> Reply {
         let mut stragglers = None;
         let mut claimed = self
             .reply_in_time(idem, answer, &mut at, &mut stragglers)
@@ -262,7 +255,7 @@ impl StoreClaim {
         claimed: Result<Claimed, StoreError>,
         asked_at: Instant,
         permit: Option<Permit>,
-    ) -> Result<ClaimReply, StoreError> {
+    ) -> Reply {
         let unwritten = match claimed {
             Ok(Claimed::Recorded { .. }) => None,
             Ok(Claimed::Fresh { fence, attempt }) => {

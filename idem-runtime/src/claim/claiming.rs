@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
 use crate::attempt::running::{BoxFuture, Won};
-use crate::claim::ask::{ClaimReply, StoreClaim};
+use crate::claim::ask::{Reply, StoreClaim};
 use crate::claim::decision::Decision;
 use crate::claim::unprotected::Unprotected;
 use crate::request::body::BodyReader;
@@ -21,7 +21,7 @@ use crate::response::degraded;
 use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
 use crate::settings::policy::{FingerprintMode, Policy};
-use crate::store::{Holder, StoreError};
+use crate::store::Holder;
 use crate::trace::{self, Outcome};
 
 /// The outcome of the claim phase.
@@ -53,7 +53,7 @@ enum Stage {
     /// Waits for the reply of the store.
     Asking {
         identified: Identified,
-        reply: BoxFuture<Result<ClaimReply, StoreError>>,
+        reply: BoxFuture<Reply>,
     },
 }
 
@@ -170,9 +170,7 @@ impl Claiming {
         };
         match claim.ask(&self.idem) {
             Ok(reply) => Some(self.conclude(identified, reply, intake)),
-            Err(pending) => {
-                let idem = self.idem.clone();
-                let reply = Box::pin(async move { claim.wait(&idem, pending).await });
+            Err(reply) => {
                 self.stage = Stage::Asking { identified, reply };
                 None
             }
@@ -180,12 +178,7 @@ impl Claiming {
     }
 
     /// Converts the reply of the store into an outcome.
-    fn conclude(
-        &self,
-        identified: Identified,
-        reply: Result<ClaimReply, StoreError>,
-        intake: &mut Intake,
-    ) -> ClaimOutcome {
+    fn conclude(&self, identified: Identified, reply: Reply, intake: &mut Intake) -> ClaimOutcome {
         let id = Some(identified.id);
         let reply = match reply {
             Ok(reply) => reply,

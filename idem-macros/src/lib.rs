@@ -56,7 +56,9 @@ use crate::transform::transform;
 /// | `record` | which answers are kept: classes and codes such as `[2xx, 4xx, 503]`, or `all` | `2xx`, `3xx` and `4xx` without 401, 403, 408, 425 and 429 |
 /// | `record_rejections` | a flag: an answer of the body extractor counts like one of the handler's | it gives the key back, for nothing ran |
 /// | `in_flight` | what a duplicate gets meanwhile: `reject`, or `wait("5s")` for the first answer | `reject` |
-/// | `on_unknown` | what follows a panic or a crash: `rerun`, or `hold` until an operator has looked | `rerun` |
+/// | `on_unknown` | what follows a panic, a crash or another unknown outcome: `rerun`, or `hold` until an operator has looked | `rerun` |
+/// | `unknown` | which responses mean that nobody knows the outcome: classes and codes such as `[502, 504]` | none |
+/// | `max_run` | how long an attempt may run until its outcome is unknown: `"90s"`, `"15m"`, up to `"365d"` | that of the service |
 /// | `fingerprint` | what of the body tells a retry from a reused key: `body`, `json`, `json("/amount", "/currency")`, or `none` | `body` |
 /// | `runtime` | an expression over the handler's arguments that gives an `Idempotency` | that of the layer, else one for the process |
 /// | `crate` | the path of this crate, where it has another name | `::axum_idem` |

@@ -24,6 +24,7 @@ pub use request::fingerprint::{Fingerprint, FingerprintDigest};
 pub use request::record_id::{ParseRecordIdError, RecordId};
 pub use request::scope::Scope;
 pub use response::do_not_record::DoNotRecord;
+pub use response::outcome_unknown::OutcomeUnknown;
 pub use response::problem::Problem;
 pub use service::builder::IdempotencyBuilder;
 pub use service::idempotency::Idempotency;

@@ -9,6 +9,7 @@ use axum_idem::{Idempotency, RecordId, Scope};
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
+use crate::Tally;
 use crate::store_host::Vault;
 
 #[derive(Clone, Default)]
@@ -157,19 +158,18 @@ impl Oracle {
         answers.push((text.to_owned(), is_replay));
     }
 
-    /// Checks everything at the end. Returns the numbers of keys, effects and replays.
-    pub(crate) fn judge(
-        &self,
-        seed: u64,
-        vault: &Vault,
-        with_faults: bool,
-    ) -> (usize, usize, usize) {
+    /// Checks everything at the end. Counts keys, effects and replays.
+    pub(crate) fn judge(&self, seed: u64, vault: &Vault, with_faults: bool) -> Tally {
         let all = self.lock();
         let names = Idempotency::in_memory();
-        let (mut effects, mut replays) = (0, 0);
+        let mut tally = Tally {
+            keys: all.keys.len(),
+            ..Tally::default()
+        };
         for (id, key) in &all.keys {
             let count = key.effects.len();
-            effects += count;
+            tally.runs += count;
+            tally.reruns += count.saturating_sub(1);
             assert!(
                 count <= 1 || !key.is_held_when_unknown,
                 "seed {seed}: {id} has `on_unknown = hold` and {count} effects"
@@ -199,7 +199,7 @@ impl Oracle {
             };
             let stored = String::from_utf8_lossy(&record.body()).into_owned();
             for (text, _) in answers.iter().filter(|(_, is_replay)| *is_replay) {
-                replays += 1;
+                tally.replays += 1;
                 assert_eq!(
                     *text, stored,
                     "seed {seed}: a replay differs from the record"
@@ -214,7 +214,7 @@ impl Oracle {
                 "seed {seed}: the record of {id} is not that of its last run"
             );
         }
-        (all.keys.len(), effects, replays)
+        tally
     }
 
     fn with(&self, holder: Holder, change: impl FnOnce(&mut Key)) {

@@ -1,6 +1,7 @@
 //! A process of the service.
 
 use std::error::Error;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::post;
-use axum_idem::{Attempt, Idempotency, idempotent};
+use axum_idem::{Attempt, Idempotency, OutcomeUnknown, idempotent};
 use tokio::time::sleep;
 use turmoil::net::{TcpListener, TcpStream};
 
@@ -20,6 +21,9 @@ use crate::oracle::Oracle;
 use crate::store_host::RemoteStore;
 
 pub(crate) const PORT: u16 = 80;
+
+/// One that is never returned would refuse everything in the end.
+const MAX_RUNNING: usize = 6;
 
 type Answered = (StatusCode, String);
 
@@ -69,6 +73,26 @@ async fn commits(State(oracle): State<Oracle>, request: Request, next: Next) -> 
     response
 }
 
+/// Has its effect, and does not know of it.
+#[idempotent(scope = token, on_unknown = hold)]
+async fn doubt(
+    State(oracle): State<Oracle>,
+    attempt: Attempt,
+    order: String,
+) -> (StatusCode, OutcomeUnknown, String) {
+    oracle.holds(attempt.record_id().expect("a key"));
+    let (_, text) = work(&oracle, &attempt, &order).await;
+    (StatusCode::GATEWAY_TIMEOUT, OutcomeUnknown, text)
+}
+
+/// Has its effect, and then hangs.
+#[idempotent(scope = token, on_unknown = hold, max_run = "10s")]
+async fn hang(State(oracle): State<Oracle>, attempt: Attempt, order: String) -> Answered {
+    oracle.holds(attempt.record_id().expect("a key"));
+    work(&oracle, &attempt, &order).await;
+    pending().await
+}
+
 struct Listener(TcpListener);
 
 impl axum::serve::Listener for Listener {
@@ -95,11 +119,14 @@ pub(crate) async fn run(oracle: Oracle, skew: Skew) -> Result<(), Box<dyn Error>
         .store(RemoteStore)
         .lease(LEASE)
         .store_timeout(Duration::from_secs(1))
+        .max_running(MAX_RUNNING)
         .build();
     let router = Router::new()
         .route("/rerun", post(rerun))
         .route("/hold", post(hold))
         .route("/wait", post(wait))
+        .route("/doubt", post(doubt))
+        .route("/hang", post(hang))
         .layer(from_fn_with_state(oracle.clone(), commits))
         .layer(idem)
         .with_state(oracle);

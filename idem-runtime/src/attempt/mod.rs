@@ -2,6 +2,7 @@
 //!
 //! This folder does not know how the claim was decided.
 
+pub(crate) mod ending;
 pub(crate) mod handle;
 pub(crate) mod heartbeat;
 pub(crate) mod orphans;

@@ -18,19 +18,22 @@ use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
+use crate::attempt::ending::Ending;
 use crate::attempt::handle::{Attempt, ClaimFacts};
 use crate::attempt::heartbeat::{Heartbeat, Leaseholder};
 use crate::attempt::overtaken;
 use crate::attempt::settle::{self, FirstTry, Settler};
 use crate::attempt::settlement::Settlement;
 use crate::request::fingerprint::Fingerprint;
-use crate::response::collect::{self, Collected, Collector};
+use crate::response::collect::{self, Collected, Collector, Patience};
 use crate::response::degraded;
-use crate::response::do_not_record::DoNotRecord;
 use crate::response::kept_headers::KeptHeaders;
+use crate::response::outcome_unknown::OutcomeUnknown;
+use crate::response::problem::Problem;
 use crate::service::background::Background;
 use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
+use crate::service::permits::Permit;
 use crate::service::slot::{Slot, Unsettled};
 use crate::settings::policy::Policy;
 use crate::store::{Holder, Record, Settled};
@@ -51,6 +54,8 @@ pub(crate) struct Won {
     pub(crate) has_stragglers: bool,
     /// Where the attempt waits for the layers above its handler.
     pub(crate) slot: Option<Arc<Slot>>,
+    /// Counts as a running attempt.
+    pub(crate) permit: Option<Permit>,
 }
 
 /// One attempt, from its claim until it is settled.
@@ -86,6 +91,10 @@ pub(super) struct Work {
     pub(super) attempt: Attempt,
     /// Set at the first `Pending`.
     background: Option<Background>,
+    /// Counts as a running attempt until the attempt is settled, or until the first try at that has
+    /// failed.
+    #[expect(dead_code, reason = "held for its drop")]
+    permit: Option<Permit>,
     /// Makes `drain` wait for this attempt.
     _tracked: TaskTrackerToken,
 }
@@ -128,9 +137,11 @@ impl Running {
             slot: None,
             answered: None,
             is_polling: false,
-            heartbeat: Heartbeat::new(won.asked_at, won.idem.settings().lease),
+            heartbeat: Heartbeat::new(won.asked_at, won.idem.settings().lease)
+                .limit_run(won.policy.max_run.unwrap_or(won.idem.settings().max_run)),
             attempt: Attempt::claim(request, facts),
             background: None,
+            permit: won.permit,
             _tracked: won.idem.attempts().token(),
             idem: won.idem,
         };
@@ -140,11 +151,28 @@ impl Running {
         }
     }
 
-    /// Renews the lease while the body extractor waits, before the handler starts.
-    pub(crate) fn keep(&mut self) {
+    /// Renews the lease while the body extractor waits, before the handler starts. Wakes the task of
+    /// `cx` when the attempt reaches its limit.
+    pub(crate) fn keep(&mut self, cx: &Context<'_>) {
         if let Some(work) = &mut self.work {
             work.keep();
+            work.heartbeat.watch(cx);
         }
+    }
+
+    /// Whether the attempt has run for as long as it may.
+    pub(crate) fn is_over(&self) -> bool {
+        let work = self.work.as_ref();
+        work.is_some_and(|work| work.heartbeat.is_over())
+    }
+
+    /// Ends the attempt because its body extractor has run for as long as it may.
+    pub(crate) fn time_out(mut self) -> Self {
+        if let Some(work) = &mut self.work {
+            let response = work.idem.refuse(Problem::extraction_timeout());
+            work.stage = work.settling(work.give_back(), response);
+        }
+        self
     }
 
     /// Starts the handler.
@@ -156,13 +184,17 @@ impl Running {
     }
 
     /// Ends the attempt with the rejection of the body extractor.
-    pub(crate) fn reject(mut self, rejection: Response) -> Self {
+    pub(crate) fn reject(mut self, mut rejection: Response) -> Self {
         if let Some(work) = &mut self.work {
             work.stage = if work.policy.record_rejections {
                 work.begin();
                 work.answered(rejection)
             } else {
-                let settlement = work.give_back();
+                let marker = rejection.extensions_mut().remove::<OutcomeUnknown>();
+                let settlement = match marker {
+                    Some(OutcomeUnknown) => Settlement::Abandon,
+                    None => work.give_back(),
+                };
                 work.settling(settlement, rejection)
             };
         }
@@ -207,6 +239,7 @@ impl Work {
             }
         }
         self.keep();
+        self.heartbeat.watch(cx);
         Poll::Pending
     }
 
@@ -232,6 +265,7 @@ impl Work {
     /// Returns the stage that follows the current stage, when the current stage has finished.
     fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<Stage> {
         match &mut self.stage {
+            Stage::Handling(_) if self.heartbeat.is_over() => Poll::Ready(self.ran_too_long()),
             Stage::Handling(handler) => {
                 let response = ready!(handler.as_mut().poll(cx));
                 // Drops the arguments of the handler before the body of its response is read.
@@ -262,12 +296,18 @@ impl Work {
     /// Decides whether the response of the handler is recorded, and whether its body must be read
     /// for that.
     fn answered(&mut self, mut response: Response) -> Stage {
-        self.answered = Some(response.status());
-        if !self.is_recordable(&mut response) {
-            let response = response.map(|body| self.watched(body));
-            return self.settling(Settlement::Release, response);
+        self.heartbeat.lift_limit();
+        match Ending::of(self.policy, &mut response) {
+            Ending::Unknown => return self.settling(Settlement::Abandon, response),
+            Ending::Released => {
+                self.answered = Some(response.status());
+                let response = response.map(|body| self.watched(body));
+                return self.settling(Settlement::Release, response);
+            }
+            Ending::Recorded => self.answered = Some(response.status()),
         }
-        let limit = self.idem.settings().max_recorded_body;
+        let settings = self.idem.settings();
+        let limit = settings.max_recorded_body;
         let announced = collect::announced_len(&response);
         if collect::cannot_be_kept(&response, announced, limit) {
             let settlement = self.not_kept(response.status());
@@ -275,17 +315,24 @@ impl Work {
             return self.settling(settlement, response);
         }
         let (parts, body) = response.into_parts();
+        let patience = Patience {
+            known: self.policy.max_run.unwrap_or(settings.max_run),
+            unknown: settings.response_timeout,
+        };
+        let collector = Collector::new(announced, limit, patience);
         Stage::Reading {
             parts,
             body,
-            collector: Collector::new(announced, limit),
+            collector,
         }
     }
 
-    /// Whether a response may be recorded, by its status and its parts.
-    pub(super) fn is_recordable(&self, response: &mut Response) -> bool {
-        let is_opted_out = response.extensions_mut().remove::<DoNotRecord>().is_some();
-        !is_opted_out && self.policy.record.contains(response.status())
+    /// The handler has run for as long as it may. Drops it before its key becomes unknown, because a
+    /// retry may run as soon as the key is.
+    fn ran_too_long(&mut self) -> Stage {
+        self.stage = Stage::Ended;
+        let response = self.idem.refuse(Problem::run_timeout());
+        self.settling(Settlement::Abandon, response)
     }
 
     /// Continues when the body of the response has been read, or as much of it as can be recorded.
@@ -479,6 +526,7 @@ mod tests {
             asked_at: Instant::now(),
             has_stragglers: true,
             slot: None,
+            permit: idem.permits().take(),
         };
         Running::new(won, &mut Extensions::new())
             .reject(Response::default())

@@ -5,6 +5,7 @@ use std::{mem, thread};
 
 use axum::response::Response;
 
+use crate::attempt::ending::Ending;
 use crate::attempt::running::{Stage, Work};
 use crate::attempt::settlement::Settlement;
 use crate::request::record_id::RecordId;
@@ -69,9 +70,16 @@ impl Work {
             self.answered = None;
             return Settlement::Abandon;
         }
-        if !self.is_recordable(response) || matches!(settlement, Settlement::Release) {
-            self.answered = None;
-            return Settlement::Release;
+        match Ending::of(self.policy, response) {
+            Ending::Unknown => {
+                self.answered = None;
+                return Settlement::Abandon;
+            }
+            Ending::Recorded if !matches!(settlement, Settlement::Release) => {}
+            Ending::Recorded | Ending::Released => {
+                self.answered = None;
+                return Settlement::Release;
+            }
         }
         let has_failed = |status: http::StatusCode| status.as_u16() >= 400;
         let failed_above = has_failed(response.status()) && !handlers.is_some_and(has_failed);

@@ -1,4 +1,6 @@
 //! The claim phase of a request with a key: reads the body, then claims the record.
+//!
+//! With `fingerprint = none` the body is left to the handler, which reads it as it comes.
 
 use std::mem;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use crate::attempt::running::{BoxFuture, Won};
 use crate::claim::ask::{Reply, StoreClaim};
 use crate::claim::decision::Decision;
 use crate::claim::unprotected::Unprotected;
-use crate::request::body::{BodyError, BodyReader};
+use crate::request::body::BodyReader;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::intake::Intake;
 use crate::request::key;
@@ -22,7 +24,7 @@ use crate::response::degraded;
 use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
 use crate::service::slot::{Earlier, Finished, Slot};
-use crate::settings::policy::Policy;
+use crate::settings::policy::{FingerprintMode, Policy};
 use crate::store::{Claimed, Holder};
 use crate::trace::{self, Outcome};
 
@@ -70,14 +72,22 @@ enum Stage {
 struct Identified {
     id: RecordId,
     fingerprint: Fingerprint,
-    body: Bytes,
+    /// `None` when the body was not read.
+    body: Option<Bytes>,
 }
 
 impl Identified {
     fn take(&mut self) -> Self {
         Self {
-            body: mem::take(&mut self.body),
+            body: self.body.take(),
             ..*self
+        }
+    }
+
+    /// Puts the body back into its request.
+    fn give_back_body(self, intake: &mut Intake) {
+        if let Some(body) = self.body {
+            *intake.request.body_mut() = Body::from(body);
         }
     }
 }
@@ -100,8 +110,12 @@ impl Claiming {
                 Stage::Keyed => self.begin(intake),
                 Stage::Reading { id, body } => {
                     let stall = self.idem.settings().body_timeout;
-                    let (id, body) = (*id, ready!(body.poll(stall, cx)));
-                    self.claim(id, body, intake)
+                    match (*id, ready!(body.poll(stall, cx))) {
+                        (id, Ok(body)) => self.claim(id, Some(body), intake),
+                        (id, Err(error)) => {
+                            Some(self.refuse(Some(id), Outcome::Refused, error.into()))
+                        }
+                    }
                 }
                 Stage::Settling {
                     identified,
@@ -131,7 +145,10 @@ impl Claiming {
             Ok(None) => return Some(unkeyed(self.policy, Some(&self.idem), intake)),
             Err(problem) => return Some(self.refuse(None, Outcome::Refused, problem)),
         };
-        match BodyReader::new(intake) {
+        if self.policy.fingerprint == FingerprintMode::WithoutBody {
+            return self.claim(id, None, intake);
+        }
+        match BodyReader::new(&mut intake.request, self.idem.settings().max_request_body) {
             Ok(body) => {
                 self.stage = Stage::Reading { id, body };
                 None
@@ -152,20 +169,20 @@ impl Claiming {
         }
     }
 
-    /// Computes the fingerprint, and sends the claim unless the slot holds the reply.
+    /// Computes the fingerprint, and sends the claim unless the slot holds the reply. Returns the outcome if
+    /// the store replies immediately. Without `body`, the body stays in its request, and the handler reads
+    /// the body from there.
     fn claim(
         &mut self,
         id: RecordId,
-        body: Result<Bytes, BodyError>,
+        body: Option<Bytes>,
         intake: &mut Intake,
     ) -> Option<ClaimOutcome> {
-        let body = match body {
-            Ok(body) => body,
-            Err(error) => return Some(self.refuse(Some(id), Outcome::Refused, error.into())),
-        };
-        let fingerprint = self
-            .idem
-            .fingerprint(&intake.request, &body, self.policy.fingerprint);
+        let fingerprint = self.idem.fingerprint(
+            &intake.request,
+            body.as_deref().unwrap_or_default(),
+            self.policy.fingerprint,
+        );
         let identified = Identified {
             id,
             fingerprint,
@@ -226,7 +243,7 @@ impl Claiming {
                 );
                 if self.idem.fails_open() {
                     self.decided(id, Outcome::Bypassed);
-                    *intake.request.body_mut() = Body::from(identified.body);
+                    identified.give_back_body(intake);
                     return ClaimOutcome::Unprotected(Unprotected::Degraded);
                 }
                 return self.refuse(id, Outcome::StoreError, Problem::store_unavailable());
@@ -241,16 +258,18 @@ impl Claiming {
                     owner: reply.owner,
                     fence,
                 };
-                *intake.request.body_mut() = Body::from(identified.body);
+                let fingerprint = identified.fingerprint;
+                identified.give_back_body(intake);
                 return ClaimOutcome::Won(Won {
                     policy: self.policy,
                     idem: self.idem.clone(),
                     holder,
-                    fingerprint: identified.fingerprint,
+                    fingerprint,
                     number: attempt,
                     asked_at: reply.asked_at,
                     has_stragglers: reply.has_stragglers,
                     slot: self.slot.clone(),
+                    permit: reply.permit,
                 });
             }
             Decision::Replay(record) => {
@@ -265,6 +284,7 @@ impl Claiming {
             Decision::InFlight => Problem::key_in_flight(),
             Decision::Unknown => Problem::outcome_unknown(),
             Decision::Full => Problem::capacity(),
+            Decision::Busy => Problem::busy(),
         };
         self.refuse(id, outcome, problem)
     }

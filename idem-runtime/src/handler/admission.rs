@@ -66,12 +66,9 @@ impl<T: Send + 'static> Admission<T> {
         };
         let intake = pending.intake();
         let idem = idem(&intake.request);
-        if is_lazy {
-            if !Idempotency::concerns(&intake.request, idem.as_ref()) {
-                let outcome = claiming::unkeyed(policy, idem.as_ref(), intake);
-                return Self(Way::Guarded(Guarded::after(outcome, pending)));
-            }
-            intake.limit_body();
+        if is_lazy && !Idempotency::concerns(&intake.request, idem.as_ref()) {
+            let outcome = claiming::unkeyed(policy, idem.as_ref(), intake);
+            return Self(Way::Guarded(Guarded::after(outcome, pending)));
         }
         let Some(idem) = idem else {
             let refused = claiming::not_installed(policy);

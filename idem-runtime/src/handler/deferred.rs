@@ -157,7 +157,7 @@ where
         }
         Extracting::Later {
             pending: Some(Box::new(Unread {
-                intake: Intake::new::<LAZY>(request),
+                intake: Intake::new(request),
                 state: state.clone(),
                 extracts: PhantomData,
             })),
@@ -209,7 +209,7 @@ where
     let (mut parts, body) = request.into_parts();
     let argument = T::from_request_parts(&mut parts, state).await?;
     Ok(Box::new(Extracted {
-        intake: Intake::new::<LAZY>(Request::from_parts(parts, body)),
+        intake: Intake::new(Request::from_parts(parts, body)),
         argument,
     }))
 }

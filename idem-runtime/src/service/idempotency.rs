@@ -14,6 +14,7 @@ use crate::request::key;
 use crate::response::problem::Problem;
 use crate::response::replay::replay;
 use crate::service::orphans::Orphans;
+use crate::service::permits::Permits;
 use crate::service::settings::{OnStoreError, Settings};
 use crate::service::slot::{Slot, SlotOf};
 use crate::service::unwritten::Unwritten;
@@ -62,6 +63,7 @@ pub(super) struct Inner {
     pub(super) attempts: TaskTracker,
     pub(super) unwritten: Arc<Unwritten>,
     orphans: Orphans,
+    pub(super) permits: Permits,
 }
 
 /// A type that `runtime = …` accepts: an [`Idempotency`] or a pointer to one.
@@ -105,6 +107,7 @@ impl Idempotency {
         Self {
             inner: Arc::new(Inner {
                 store,
+                permits: Permits::new(settings.max_running),
                 settings,
                 attempts: TaskTracker::new(),
                 unwritten: Arc::default(),
@@ -160,6 +163,11 @@ impl Idempotency {
     /// Returns the claims that the store may have granted although their replies were lost.
     pub(crate) fn orphans(&self) -> &Orphans {
         &self.inner.orphans
+    }
+
+    /// How many attempts may run at once.
+    pub(crate) fn permits(&self) -> &Permits {
+        &self.inner.permits
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -268,7 +276,7 @@ impl fmt::Debug for Idempotency {
             .field("dialect", &self.inner.settings.dialect)
             .field("lease", &self.inner.settings.lease)
             .field("on_store_error", &self.inner.settings.on_store_error)
-            .field("running", &self.inner.attempts.len())
+            .field("running", &self.inner.permits.taken())
             .finish_non_exhaustive()
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod idempotency;
 pub(crate) mod layer;
 pub(crate) mod operators;
 pub(crate) mod orphans;
+pub(crate) mod permits;
 pub(crate) mod settings;
 pub(crate) mod slot;
 pub(crate) mod stack;

@@ -27,7 +27,7 @@ impl Statuses {
             Expr::Array(list) => Self::from_list(list, mistakes),
             Expr::Path(path) if path.path.is_ident("all") => Some(Self::All),
             Expr::Lit(literal) if matches!(literal.lit, Lit::Int(_)) => {
-                mistakes.at(value, format!("{HOW}; put it in brackets"));
+                mistakes.at(value, format!("{HOW}; add brackets"));
                 None
             }
             _ => {
@@ -41,8 +41,8 @@ impl Statuses {
         if list.elems.is_empty() {
             mistakes.at(
                 list,
-                "an empty `record` keeps no answer, so that every retry runs again; \
-                 name a class such as `2xx`, or leave `record` out",
+                "an empty `record` records no response, so every retry would run the handler again; \
+                 list a class such as `2xx`, or remove `record`",
             );
             return None;
         }
@@ -64,7 +64,7 @@ impl Statuses {
     }
 }
 
-/// The mistake of a status that changes nothing.
+/// Returns the mistake of a status that changes nothing.
 fn needless(statuses: &[Status], at: usize) -> Option<String> {
     let status = &statuses[at];
     if statuses[..at].contains(status) {
@@ -75,7 +75,7 @@ fn needless(statuses: &[Status], at: usize) -> Option<String> {
     };
     let class = Status::Class(code / 100);
     let is_part = statuses.contains(&class);
-    is_part.then(|| format!("`{status}` is part of `{class}`; leave it out"))
+    is_part.then(|| format!("`{status}` is part of `{class}`; remove it"))
 }
 
 impl fmt::Display for Status {
@@ -92,15 +92,15 @@ fn status(element: &Expr) -> Result<Status, String> {
         Expr::Lit(literal) => match &literal.lit {
             Lit::Int(number) => from_number(number),
             Lit::Str(text) => Err(format!(
-                "a status stands without quotes; write `{}`",
+                "unexpected quotes around a status; write `{}`",
                 text.value()
             )),
             _ => Err(HOW.to_owned()),
         },
         Expr::Path(path) if path.path.is_ident("all") => {
-            Err("`all` stands alone; write `record = all`".to_owned())
+            Err("`all` cannot be in a list; write `record = all`".to_owned())
         }
-        Expr::Range(_) => Err("a range is written as a class, such as `4xx`".to_owned()),
+        Expr::Range(_) => Err("`record` takes no ranges; write a class, such as `4xx`".to_owned()),
         _ => Err(HOW.to_owned()),
     }
 }
@@ -109,25 +109,28 @@ fn from_number(number: &LitInt) -> Result<Status, String> {
     let written = number.to_string();
     match number.suffix() {
         "xx" => match number.base10_digits() {
-            "1" => {
-                Err("a `1xx` is no answer yet; classes are `2xx`, `3xx`, `4xx` and `5xx`".into())
-            }
+            "1" => Err(
+                "a `1xx` is not a final response; the classes are `2xx`, `3xx`, `4xx` and `5xx`"
+                    .into(),
+            ),
             "2" => Ok(Status::Class(2)),
             "3" => Ok(Status::Class(3)),
             "4" => Ok(Status::Class(4)),
             "5" => Ok(Status::Class(5)),
             _ => Err(format!(
-                "`{written}` is no class of statuses; classes are `2xx`, `3xx`, `4xx` and `5xx`"
+                "`{written}` is not a class of statuses; the classes are `2xx`, `3xx`, `4xx` and `5xx`"
             )),
         },
         "" => match number.base10_parse() {
             Ok(code @ 200..=599) => Ok(Status::Code(code)),
-            Ok(100..=199) => Err(format!("{written} is no answer yet; codes are 200 to 599")),
+            Ok(100..=199) => Err(format!(
+                "{written} is not the status of a final response; codes are 200 to 599"
+            )),
             Ok(class @ 2..=5) => Err(format!(
-                "{written} is no status; write `{class}xx` for the class"
+                "{written} is not a status; write `{class}xx` for the class"
             )),
             _ => Err(format!(
-                "{written} is no status; codes are 200 to 599, classes are `2xx` to `5xx`"
+                "{written} is not a status; codes are 200 to 599, classes are `2xx` to `5xx`"
             )),
         },
         suffix if suffix.eq_ignore_ascii_case("xx") => Err(format!(
@@ -174,15 +177,15 @@ mod tests {
     }
 
     #[test]
-    fn every_wrong_element_is_told() {
+    fn every_wrong_element_is_explained() {
         let errors = read(&parse_quote!([7xx, 99, 2XX, "404", all, 150, 4])).expect_err("wrong");
         for words in [
-            "`7xx` is no class",
-            "99 is no status",
+            "`7xx` is not a class",
+            "99 is not a status",
             "write `2xx`",
             "write `404`",
-            "`all` stands alone",
-            "150 is no answer yet",
+            "`all` cannot be in a list",
+            "150 is not the status",
             "write `4xx`",
         ] {
             assert!(errors.contains(words), "{words}: {errors}");
@@ -190,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_another_kind_say_the_right_one() {
+    fn values_of_another_kind_are_explained() {
         for value in [parse_quote!("all"), parse_quote!(2xx), parse_quote!(none)] {
             let errors = read(&value).expect_err("wrong");
             assert!(errors.contains("[2xx, 4xx, 503]"), "{errors}");
@@ -198,7 +201,7 @@ mod tests {
         assert!(
             read(&parse_quote!([]))
                 .expect_err("wrong")
-                .contains("keeps no answer")
+                .contains("records no response")
         );
     }
 }

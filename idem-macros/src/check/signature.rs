@@ -104,7 +104,16 @@ pub(crate) fn check(handler: &Handler, mistakes: &mut Mistakes) -> Repair {
             repair = Repair::Stub;
         }
     }
+    if check_body_extractors(handler, mistakes) {
+        repair = Repair::Stub;
+    }
+    repair
+}
+
+/// Reports each argument before the last that reads the body, and returns whether there is one.
+fn check_body_extractors(handler: &Handler, mistakes: &mut Mistakes) -> bool {
     let last = handler.last().and_then(|last| body_extractor(&last.ty));
+    let mut is_found = false;
     for parameter in handler.head() {
         let Some(name) = body_extractor(&parameter.ty) else {
             continue;
@@ -118,9 +127,9 @@ pub(crate) fn check(handler: &Handler, mistakes: &mut Mistakes) -> Repair {
             ),
         };
         mistakes.at(&parameter.ty, message);
-        repair = Repair::Stub;
+        is_found = true;
     }
-    repair
+    is_found
 }
 
 /// Reports the mistakes of a parameter, and returns whether they prevent the function from being a

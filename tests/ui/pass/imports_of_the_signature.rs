@@ -44,5 +44,5 @@ mod methods {
 }
 
 pub fn main() {
-    let _ = methods::Refused::opaque(().into());
+    drop(methods::Refused::opaque(().into()));
 }

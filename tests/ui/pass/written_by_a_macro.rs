@@ -5,12 +5,7 @@ use axum_idem::idempotent;
 
 macro_rules! handler {
     ($name:ident, $account:ident, $scope:expr, $ttl:literal, $wait:literal, $code:literal) => {
-        #[idempotent(
-                            scope = $scope,
-                            ttl = $ttl,
-                            in_flight = wait($wait),
-                            record = [2xx, $code]
-                        )]
+        #[idempotent(scope = $scope, ttl = $ttl, in_flight = wait($wait), record = [2xx, $code])]
         async fn $name(Path($account): Path<u64>, order: String) -> String {
             format!("{order} {}", $account)
         }

@@ -7,8 +7,7 @@ use crate::parse::attribute_args::AttributeArgs;
 use crate::parse::fingerprint::Fingerprint;
 use crate::parse::statuses::{Status, Statuses};
 
-/// The `Policy` that the handler's static holds. An argument that is left out has its default in the
-/// runtime.
+/// Returns the `Policy` in the static of the handler. The runtime contains the defaults.
 pub(crate) fn policy(args: &AttributeArgs, name: &Ident, private: &TokenStream) -> TokenStream {
     let name = name.to_string();
     let name = format!("::{}", name.trim_start_matches("r#"));
@@ -79,7 +78,7 @@ fn fingerprint(fingerprint: &Fingerprint, private: &TokenStream) -> TokenStream 
     quote!(#private::FingerprintMode::#mode)
 }
 
-/// The number with separators, such as `86_400_000`.
+/// Formats the number with separators, such as `86_400_000`.
 fn number(number: u64) -> TokenStream {
     let digits = number.to_string();
     let mut written = String::new();

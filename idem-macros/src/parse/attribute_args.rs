@@ -1,4 +1,4 @@
-//! Parses what stands inside `#[idempotent(…)]`, one argument after the other.
+//! Parses the arguments inside `#[idempotent(…)]`, one after the other.
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::ToTokens as _;
@@ -28,7 +28,7 @@ const NAMES: [&str; 12] = [
     "crate",
 ];
 
-/// The arguments as they were given; what is left out has its default in the runtime.
+/// The arguments that the user wrote. The runtime contains the default of each other argument.
 #[derive(Default)]
 #[expect(clippy::struct_excessive_bools, reason = "one for each flag")]
 pub(crate) struct AttributeArgs {
@@ -44,13 +44,13 @@ pub(crate) struct AttributeArgs {
     pub(crate) fingerprint: Option<Fingerprint>,
     pub(crate) runtime: Option<Expr>,
     pub(crate) facade: Option<Path>,
-    /// A `scope` was meant, if not written well; its absence is then no second mistake.
+    /// The user tried to write a `scope`. A missing scope is then not a second mistake.
     pub(crate) scope_is_meant: bool,
     given: Vec<Ident>,
 }
 
 impl AttributeArgs {
-    /// Reads all arguments; a mistake in one does not keep the next from being read.
+    /// Parses all arguments. A mistake in one argument does not stop the parser.
     pub(crate) fn parse(tokens: TokenStream, mistakes: &mut Mistakes) -> Self {
         let mut args = Self {
             scope_is_meant: mentions_scope(tokens.clone()),
@@ -75,7 +75,8 @@ impl AttributeArgs {
             match quoted.filter(|name| NAMES.contains(&&*name.value())) {
                 Some(name) => {
                     let written = example(&name.value());
-                    let message = format!("an argument stands without quotes; write `{written}`");
+                    let message =
+                        format!("unexpected quotes around an argument; write `{written}`");
                     mistakes.at(name, message);
                 }
                 None => mistakes.at_span(span, format!("expected an argument: {}", one_of(NAMES))),
@@ -85,14 +86,17 @@ impl AttributeArgs {
         if input.peek(Token![.]) && !self.given.is_empty() {
             mistakes.at(
                 name,
-                "several parts of a scope stand in a tuple; write `scope = (user.account, user.id)`",
+                "a scope with several parts is a tuple; write `scope = (user.account, user.id)`",
             );
             return skip_argument(input);
         }
         if input.peek(Token![-]) {
             let name = with_underscores(&name, input);
             if self.is_known(&name, mistakes) {
-                mistakes.at(&name, format!("this is written `{name}`"));
+                mistakes.at(
+                    &name,
+                    format!("the name of this argument has underscores; write `{name}`"),
+                );
             }
             return skip_argument(input);
         }
@@ -163,7 +167,7 @@ impl AttributeArgs {
         if let Some(place) = of_the_service(&given) {
             mistakes.at(
                 name,
-                format!("`{given}` is set for the whole service, and not here; write `{place}`"),
+                format!("`{given}` is a setting of the whole service, not of one endpoint; write `{place}`"),
             );
         } else if let Some(meant) = meant {
             self.scope_is_meant |= meant == "scope";
@@ -201,7 +205,7 @@ impl AttributeArgs {
     fn is_first(&mut self, name: &Ident, mistakes: &mut Mistakes) -> bool {
         if let Some(first) = self.given.iter().find(|given| *given == name) {
             mistakes.at(name, format!("`{name}` is given twice; keep one of them"));
-            mistakes.at(first, format!("`{name}` is given here first"));
+            mistakes.at(first, format!("`{name}` is first given here"));
             return false;
         }
         self.given.push(name.clone());
@@ -209,7 +213,7 @@ impl AttributeArgs {
     }
 }
 
-/// What other libraries call it.
+/// Returns the argument that other libraries call `given`.
 fn other_word(given: &str) -> Option<&'static str> {
     Some(match given {
         "expires" | "expiry" | "expiration" | "lifetime" | "retention" => "ttl",
@@ -224,7 +228,7 @@ fn other_word(given: &str) -> Option<&'static str> {
     })
 }
 
-/// What the service sets and not the endpoint, and where.
+/// Returns the method that sets `given` for the whole service, if there is one.
 fn of_the_service(given: &str) -> Option<String> {
     const OF_THE_DIALECT: [&str; 9] = [
         "documentation",
@@ -256,7 +260,7 @@ fn of_the_service(given: &str) -> Option<String> {
     builder.then(|| format!("Idempotency::builder().{given}(…)"))
 }
 
-/// Whether a `scope` was written, however: its absence is no second mistake.
+/// Returns whether the user tried to write a `scope`, even in a wrong form.
 fn mentions_scope(tokens: TokenStream) -> bool {
     tokens.into_iter().any(|token| match token {
         TokenTree::Ident(name) => name == "scope",
@@ -275,7 +279,7 @@ fn is_flag(name: &Ident, form: &Form, mistakes: &mut Mistakes) -> bool {
         ),
         Form::Assigned(value) if is_false(value) => mistakes.at(
             value,
-            format!("`{name}` takes no value; leave it out, for it is off by itself"),
+            format!("`{name}` takes no value; remove it, because it is off by default"),
         ),
         Form::Assigned(value) => mistakes.at(
             value,
@@ -301,12 +305,12 @@ fn value(name: &Ident, argument: &str, form: Form, mistakes: &mut Mistakes) -> O
     let how = example(argument);
     mistakes.at_span(
         span,
-        format!("`{name}` takes its value after `=`; write `{how}`"),
+        format!("`{name}` needs `=` and a value; write `{how}`"),
     );
     None
 }
 
-/// The milliseconds to wait, or `None` for `reject`.
+/// Returns the milliseconds to wait, or `None` for `reject`.
 fn in_flight(value: &Expr) -> syn::Result<Option<u64>> {
     if let Expr::Call(call) = value
         && is_word(&call.func, "wait")
@@ -320,7 +324,7 @@ fn in_flight(value: &Expr) -> syn::Result<Option<u64>> {
         ));
     }
     if is_word(value, "wait") {
-        let message = "`wait` needs to know how long; write `wait(\"5s\")`";
+        let message = "`wait` needs a duration; write `wait(\"5s\")`";
         return Err(syn::Error::new_spanned(value, message));
     }
     choice("in_flight", ["reject", "wait(\"5s\")"], value).map(|_| None)
@@ -330,18 +334,20 @@ fn is_word(value: &Expr, word: &str) -> bool {
     matches!(value, Expr::Path(path) if path.path.is_ident(word))
 }
 
-/// The one of two words that `value` is.
+/// Returns the word that `value` is.
 fn choice(argument: &str, words: [&'static str; 2], value: &Expr) -> syn::Result<&'static str> {
     if let Some(word) = words.into_iter().find(|word| is_word(value, word)) {
         return Ok(word);
     }
-    // `"wait"` is written `wait("5s")`.
+    // `"wait"` means `wait("5s")`.
     let is_meant = |word: &&str, text: &str| *word == text || word.starts_with(&format!("{text}("));
     if let Expr::Lit(literal) = value
         && let Lit::Str(text) = &literal.lit
         && let Some(word) = words.into_iter().find(|word| is_meant(word, &text.value()))
     {
-        let message = format!("`{argument}` stands without quotes; write `{argument} = {word}`");
+        let message = format!(
+            "unexpected quotes around the value of `{argument}`; write `{argument} = {word}`"
+        );
         return Err(syn::Error::new_spanned(value, message));
     }
     let word = value.to_token_stream().to_string();
@@ -349,7 +355,7 @@ fn choice(argument: &str, words: [&'static str; 2], value: &Expr) -> syn::Result
         Some(meant) => format!("did you mean `{meant}`? "),
         None => String::new(),
     };
-    let message = format!("{hint}`{argument}` is {}", one_of(words));
+    let message = format!("{hint}`{argument}` must be {}", one_of(words));
     Err(syn::Error::new_spanned(value, message))
 }
 
@@ -359,7 +365,7 @@ fn facade(value: Expr) -> syn::Result<Path> {
         Expr::Lit(literal) => {
             let message = match &literal.lit {
                 Lit::Str(text) => format!(
-                    "a path stands without quotes; write `crate = {}`",
+                    "unexpected quotes around a path; write `crate = {}`",
                     text.value()
                 ),
                 _ => "`crate` takes a path, such as `::axum_idem`".to_owned(),
@@ -373,7 +379,7 @@ fn facade(value: Expr) -> syn::Result<Path> {
     }
 }
 
-/// Goes on behind the next comma.
+/// Skips all tokens up to the next comma, and the comma.
 fn skip_argument(input: ParseStream<'_>) {
     while !input.is_empty() {
         if input

@@ -16,6 +16,13 @@ pub(crate) enum Of {
 }
 
 impl Of {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Record => "record",
+            Self::Unknown => "unknown",
+        }
+    }
+
     const fn how(self) -> &'static str {
         match self {
             Self::Record => {
@@ -28,12 +35,12 @@ impl Of {
     const fn empty(self) -> &'static str {
         match self {
             Self::Record => {
-                "an empty `record` keeps no answer, so that every retry runs again; \
-                 name a class such as `2xx`, or leave `record` out"
+                "an empty `record` records no response, so every retry would run the handler again; \
+                 list a class such as `2xx`, or remove `record`"
             }
             Self::Unknown => {
                 "an empty `unknown` changes nothing; \
-                 name a status such as `504`, or leave `unknown` out"
+                 list a status such as `504`, or remove `unknown`"
             }
         }
     }
@@ -65,7 +72,7 @@ impl Statuses {
             Expr::Array(list) => Self::from_list(of, list, mistakes),
             Expr::Path(path) if of == Of::Record && path.path.is_ident("all") => Some(Self::All),
             Expr::Lit(literal) if matches!(literal.lit, Lit::Int(_)) => {
-                mistakes.at(value, format!("{}; put it in brackets", of.how()));
+                mistakes.at(value, format!("{}; add brackets", of.how()));
                 None
             }
             _ => {
@@ -113,7 +120,7 @@ impl Statuses {
     }
 }
 
-/// The mistake of a status that changes nothing.
+/// Returns the mistake of a status that changes nothing.
 fn needless(statuses: &[Status], at: usize) -> Option<String> {
     let status = &statuses[at];
     if statuses[..at].contains(status) {
@@ -124,7 +131,7 @@ fn needless(statuses: &[Status], at: usize) -> Option<String> {
     };
     let class = Status::Class(code / 100);
     let is_part = statuses.contains(&class);
-    is_part.then(|| format!("`{status}` is part of `{class}`; leave it out"))
+    is_part.then(|| format!("`{status}` is part of `{class}`; remove it"))
 }
 
 impl fmt::Display for Status {
@@ -141,15 +148,18 @@ fn status(of: Of, element: &Expr) -> Result<Status, String> {
         Expr::Lit(literal) => match &literal.lit {
             Lit::Int(number) => from_number(of, number),
             Lit::Str(text) => Err(format!(
-                "a status stands without quotes; write `{}`",
+                "unexpected quotes around a status; write `{}`",
                 text.value()
             )),
             _ => Err(of.how().to_owned()),
         },
         Expr::Path(path) if of == Of::Record && path.path.is_ident("all") => {
-            Err("`all` stands alone; write `record = all`".to_owned())
+            Err("`all` cannot be in a list; write `record = all`".to_owned())
         }
-        Expr::Range(_) => Err("a range is written as a class, such as `4xx`".to_owned()),
+        Expr::Range(_) => Err(format!(
+            "`{}` takes no ranges; write a class, such as `4xx`",
+            of.name()
+        )),
         _ => Err(of.how().to_owned()),
     }
 }
@@ -158,25 +168,28 @@ fn from_number(of: Of, number: &LitInt) -> Result<Status, String> {
     let written = number.to_string();
     match number.suffix() {
         "xx" => match number.base10_digits() {
-            "1" => {
-                Err("a `1xx` is no answer yet; classes are `2xx`, `3xx`, `4xx` and `5xx`".into())
-            }
+            "1" => Err(
+                "a `1xx` is not a final response; the classes are `2xx`, `3xx`, `4xx` and `5xx`"
+                    .into(),
+            ),
             "2" => Ok(Status::Class(2)),
             "3" => Ok(Status::Class(3)),
             "4" => Ok(Status::Class(4)),
             "5" => Ok(Status::Class(5)),
             _ => Err(format!(
-                "`{written}` is no class of statuses; classes are `2xx`, `3xx`, `4xx` and `5xx`"
+                "`{written}` is not a class of statuses; the classes are `2xx`, `3xx`, `4xx` and `5xx`"
             )),
         },
         "" => match number.base10_parse() {
             Ok(code @ 200..=599) => Ok(Status::Code(code)),
-            Ok(100..=199) => Err(format!("{written} is no answer yet; codes are 200 to 599")),
+            Ok(100..=199) => Err(format!(
+                "{written} is not the status of a final response; codes are 200 to 599"
+            )),
             Ok(class @ 2..=5) => Err(format!(
-                "{written} is no status; write `{class}xx` for the class"
+                "{written} is not a status; write `{class}xx` for the class"
             )),
             _ => Err(format!(
-                "{written} is no status; codes are 200 to 599, classes are `2xx` to `5xx`"
+                "{written} is not a status; codes are 200 to 599, classes are `2xx` to `5xx`"
             )),
         },
         suffix if suffix.eq_ignore_ascii_case("xx") => Err(format!(
@@ -242,15 +255,15 @@ mod tests {
     }
 
     #[test]
-    fn every_wrong_element_is_told() {
+    fn every_wrong_element_is_explained() {
         let errors = read(&parse_quote!([7xx, 99, 2XX, "404", all, 150, 4])).expect_err("wrong");
         for words in [
-            "`7xx` is no class",
-            "99 is no status",
+            "`7xx` is not a class",
+            "99 is not a status",
             "write `2xx`",
             "write `404`",
-            "`all` stands alone",
-            "150 is no answer yet",
+            "`all` cannot be in a list",
+            "150 is not the status",
             "write `4xx`",
         ] {
             assert!(errors.contains(words), "{words}: {errors}");
@@ -258,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_another_kind_say_the_right_one() {
+    fn values_of_another_kind_are_explained() {
         for value in [parse_quote!("all"), parse_quote!(2xx), parse_quote!(none)] {
             let errors = read(&value).expect_err("wrong");
             assert!(errors.contains("[2xx, 4xx, 503]"), "{errors}");
@@ -266,7 +279,7 @@ mod tests {
         assert!(
             read(&parse_quote!([]))
                 .expect_err("wrong")
-                .contains("keeps no answer")
+                .contains("records no response")
         );
     }
 }

@@ -10,7 +10,7 @@ use axum::response::Response;
 
 use crate::claim::claiming::{self, Claiming};
 use crate::handler::deferred::{Deferred, DeferredState};
-use crate::handler::run::{Answer, Guarded, Way};
+use crate::handler::run::{Guarded, HandlerOutput, Responding, Run, Way};
 use crate::request::intake::Intake;
 use crate::request::scope::{Scope, ScopeMissing, ScopeValue};
 use crate::service::idempotency::{AsIdempotency, Idempotency};
@@ -86,9 +86,19 @@ impl<T: Send + 'static> Admission<T> {
     pub fn run<H, F>(self, handler: H) -> impl Future<Output = Response>
     where
         H: FnOnce(T) -> F,
-        F: Future<Output: Answer> + Send + 'static,
+        F: Future<Output: HandlerOutput> + Send + 'static,
     {
-        self.0.run(handler)
+        match self.0 {
+            Way::Open(argument) => Run::Open {
+                handler: Responding {
+                    handler: handler(argument),
+                },
+            },
+            Way::Guarded(guarded) => Run::Guarded {
+                guarded,
+                handler: Some(handler),
+            },
+        }
     }
 
     /// Implements `scope = global`: adds nothing to the scope.

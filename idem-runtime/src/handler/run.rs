@@ -23,35 +23,15 @@ pub(crate) enum Way<T> {
     Guarded(Guarded<T>),
 }
 
-impl<T: Send + 'static> Way<T> {
-    pub(super) fn run<H, F>(self, handler: H) -> Run<T, H, F>
-    where
-        H: FnOnce(T) -> F,
-        F: Future<Output: Answer> + Send + 'static,
-    {
-        match self {
-            Self::Open(argument) => Run::Open {
-                handler: Responding {
-                    handler: handler(argument),
-                },
-            },
-            Self::Guarded(guarded) => Run::Guarded {
-                guarded,
-                handler: Some(handler),
-            },
-        }
-    }
-}
-
 /// The return type of a handler: any type that implements `IntoResponse`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the response of a handler, because it does not implement `IntoResponse`",
     label = "not `IntoResponse`",
     note = "wrap it, as in `Json<Trade>`, or implement `IntoResponse` for it"
 )]
-pub trait Answer: IntoResponse {}
+pub trait HandlerOutput: IntoResponse {}
 
-impl<T: IntoResponse> Answer for T {}
+impl<T: IntoResponse> HandlerOutput for T {}
 
 pin_project! {
     /// The future of [`Admission::run`].
@@ -75,7 +55,7 @@ impl<T, H, F> Future for Run<T, H, F>
 where
     T: Send + 'static,
     H: FnOnce(T) -> F,
-    F: Future<Output: Answer> + Send + 'static,
+    F: Future<Output: HandlerOutput> + Send + 'static,
 {
     type Output = Response;
 
@@ -195,10 +175,14 @@ impl<T: Send + 'static> Guarded<T> {
                 Self::Answered(response) => {
                     return Poll::Ready(response.take().expect(ENDED));
                 }
-                Self::Ended => panic!("{ENDED}"),
+                Self::Ended => ended(),
             }
         }
     }
+}
+
+fn ended() -> ! {
+    panic!("{ENDED}")
 }
 
 /// Creates the future of the handler from its last argument. Can be called once.
@@ -209,22 +193,24 @@ pub(crate) trait Begin<T> {
 impl<T, H, F> Begin<T> for Option<H>
 where
     H: FnOnce(T) -> F,
-    F: Future<Output: Answer> + Send + 'static,
+    F: Future<Output: HandlerOutput> + Send + 'static,
 {
     fn begin(&mut self, argument: T) -> BoxFuture<Response> {
-        let handler = self.take().expect(ENDED);
-        Box::pin(Responding {
-            handler: handler(argument),
-        })
+        match self.take() {
+            Some(handler) => Box::pin(Responding {
+                handler: handler(argument),
+            }),
+            None => ended(),
+        }
     }
 }
 
 pin_project! {
     /// Runs the handler and converts its return value into a response. A separate type instead of
     /// an `async` block, because it is compiled once for each handler.
-    struct Responding<F> {
+    pub(super) struct Responding<F> {
         #[pin]
-        handler: F,
+        pub(super) handler: F,
     }
 }
 

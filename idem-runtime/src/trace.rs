@@ -25,6 +25,8 @@ pub(crate) enum Outcome {
     Unknown,
     /// The store has no room.
     Full,
+    /// The scope holds its share of the store.
+    OverShare,
     /// The handler runs without protection.
     Bypassed,
     /// Key, scope or body were not good.
@@ -46,6 +48,7 @@ impl Outcome {
             Self::InFlight => "in_flight",
             Self::Unknown => "unknown",
             Self::Full => "full",
+            Self::OverShare => "over_share",
             Self::Bypassed => "bypassed",
             Self::Refused => "refused",
             Self::StoreError => "store_error",

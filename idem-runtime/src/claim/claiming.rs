@@ -1,9 +1,12 @@
 //! The claim phase of a request with a key: reads the body, then claims the record.
 
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
@@ -16,11 +19,13 @@ use crate::request::fingerprint::Fingerprint;
 use crate::request::intake::Intake;
 use crate::request::key;
 use crate::request::record_id::RecordId;
+use crate::request::scope::Scope;
+use crate::request::trace_context::TraceId;
 use crate::response::degraded;
 use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
 use crate::settings::policy::Policy;
-use crate::store::{Holder, StoreError};
+use crate::store::{Holder, Origin, Record, StoreError};
 use crate::trace::{self, Outcome};
 
 /// The outcome of the claim phase.
@@ -47,6 +52,7 @@ enum Stage {
     /// Waits for the body.
     Reading {
         id: RecordId,
+        label: Option<Arc<str>>,
         body: BodyReader,
     },
     /// Waits for the store.
@@ -87,10 +93,11 @@ impl Claiming {
         loop {
             let decided = match &mut self.stage {
                 Stage::Keyed => self.begin(intake),
-                Stage::Reading { id, body } => {
+                Stage::Reading { id, label, body } => {
                     let stall = self.idem.settings().body_timeout;
                     let (id, body) = (*id, ready!(body.poll(stall, cx)));
-                    self.claim(id, body, intake)
+                    let label = label.take();
+                    self.claim(id, label, body, intake)
                 }
                 Stage::Asking { identified, reply } => {
                     let reply = ready!(reply.as_mut().poll(cx));
@@ -106,30 +113,54 @@ impl Claiming {
 
     /// Reads the key, and takes the body out of the request.
     fn begin(&mut self, intake: &mut Intake) -> Option<ClaimOutcome> {
-        let id = match self.record_id(intake) {
-            Ok(Some(id)) => id,
+        let (id, label) = match self.record_id(intake) {
+            Ok(Some(named)) => named,
             // Middleware between the layer and the handler has removed the key.
             Ok(None) => return Some(unkeyed(self.policy, Some(&self.idem), intake)),
             Err(problem) => return Some(self.refuse(None, Outcome::Refused, problem)),
         };
         match BodyReader::new(intake) {
             Ok(body) => {
-                self.stage = Stage::Reading { id, body };
+                self.stage = Stage::Reading { id, label, body };
                 None
             }
             Err(error) => Some(self.refuse(Some(id), Outcome::Refused, error.into())),
         }
     }
 
-    /// Returns the id of the record that the request identifies, or `None` if it has no key.
-    fn record_id(&self, intake: &Intake) -> Result<Option<RecordId>, Problem> {
+    /// Returns the id and the label of the record that the request identifies, or `None` if it has no
+    /// key.
+    fn record_id(
+        &self,
+        intake: &Intake,
+    ) -> Result<Option<(RecordId, Option<Arc<str>>)>, Problem> {
         let headers = intake.request.headers();
         match key::parse(headers, &self.idem.settings().dialect).map_err(Problem::key_invalid)? {
             None => Ok(None),
             Some(key) => match &intake.scope {
-                Ok(scope) => Ok(Some(self.idem.record_id(scope, &key))),
+                Ok(scope) => {
+                    let id = self.idem.record_id(scope, &key);
+                    Ok(Some((id, self.label(&intake.request, &key, &id))))
+                }
                 Err(missing) => Err(Problem::scope_missing(*missing)),
             },
+        }
+    }
+
+    /// Returns the label that the service chooses for the record.
+    fn label(&self, request: &Request, key: &str, id: &RecordId) -> Option<Arc<str>> {
+        let label = self.idem.settings().label.as_ref()?;
+        match catch_unwind(AssertUnwindSafe(|| label(request, key))) {
+            Ok(label) => label.map(Arc::from),
+            Err(_) => {
+                tracing::error!(
+                    target: crate::trace::TARGET,
+                    endpoint = self.policy.endpoint,
+                    record = %id.short(),
+                    "the label function panicked; the record has no label"
+                );
+                None
+            }
         }
     }
 
@@ -137,6 +168,7 @@ impl Claiming {
     fn claim(
         &mut self,
         id: RecordId,
+        label: Option<Arc<str>>,
         body: Result<Bytes, BodyError>,
         intake: &mut Intake,
     ) -> Option<ClaimOutcome> {
@@ -147,7 +179,11 @@ impl Claiming {
         let fingerprint = self
             .idem
             .fingerprint(&intake.request, &body, self.policy.fingerprint);
-        let claim = StoreClaim::new(self.policy, &self.idem, id, fingerprint);
+        let origin = Origin::new(self.policy.endpoint)
+            .with_trace_id(TraceId::of_request(intake.request.headers()))
+            .with_label(label);
+        let is_global = intake.scope.as_ref().is_ok_and(Scope::is_global);
+        let claim = StoreClaim::new(self.policy, &self.idem, id, fingerprint, origin, is_global);
         let identified = Identified {
             id,
             fingerprint,
@@ -213,23 +249,36 @@ impl Claiming {
             }
             Decision::Replay(record) => {
                 self.decided(id, outcome);
-                return ClaimOutcome::Answer(self.idem.replay(&record));
+                return ClaimOutcome::Answer(self.replay(identified.id, &record));
             }
             Decision::ReplayUnwritten(record) => {
                 self.decided(id, outcome);
-                return ClaimOutcome::Answer(degraded::unrecorded(self.idem.replay(&record)));
+                let replay = self.replay(identified.id, &record);
+                return ClaimOutcome::Answer(degraded::unrecorded(replay));
             }
             Decision::Mismatch => Problem::key_reused(),
             Decision::InFlight => Problem::key_in_flight(),
             Decision::Unknown => Problem::outcome_unknown(),
             Decision::Full => Problem::capacity(),
+            Decision::OverShare => Problem::share(),
         };
         self.refuse(id, outcome, problem)
     }
 
     fn refuse(&self, id: Option<RecordId>, outcome: Outcome, problem: Problem) -> ClaimOutcome {
         self.decided(id, outcome);
-        ClaimOutcome::Answer(self.idem.refuse(problem))
+        ClaimOutcome::Answer(self.idem.refuse(problem.about(id)))
+    }
+
+    /// Returns the replay of a record, or a problem that names the record if the response was not
+    /// recorded.
+    fn replay(&self, id: RecordId, record: &Record) -> Response {
+        if record.is_kept() {
+            self.idem.replay(record)
+        } else {
+            self.idem
+                .refuse(Problem::response_not_kept().about(Some(id)))
+        }
     }
 
     fn decided(&self, id: Option<RecordId>, outcome: Outcome) {

@@ -22,6 +22,8 @@ pub(crate) enum Decision {
     Unknown,
     /// The store is full.
     Full,
+    /// The scope holds its share of the store.
+    OverShare,
 }
 
 impl Decision {
@@ -38,6 +40,7 @@ impl Decision {
             } if first == fingerprint => Self::InFlight,
             Claimed::Unknown { fingerprint: first } if first == fingerprint => Self::Unknown,
             Claimed::Full => Self::Full,
+            Claimed::OverShare => Self::OverShare,
             Claimed::Recorded { .. } | Claimed::InFlight { .. } | Claimed::Unknown { .. } => {
                 Self::Mismatch
             }
@@ -61,6 +64,7 @@ impl Decision {
             Self::Mismatch => Outcome::Mismatch,
             Self::Unknown => Outcome::Unknown,
             Self::Full => Outcome::Full,
+            Self::OverShare => Outcome::OverShare,
         }
     }
 }
@@ -107,5 +111,6 @@ mod tests {
         };
         assert_eq!(outcome(fresh, FIRST), Outcome::Fresh);
         assert_eq!(outcome(Claimed::Full, FIRST), Outcome::Full);
+        assert_eq!(outcome(Claimed::OverShare, FIRST), Outcome::OverShare);
     }
 }

@@ -1,5 +1,6 @@
 //! Computes scope ids and record ids in one namespace.
 
+use std::fmt;
 use std::sync::LazyLock;
 
 use sha2::Sha256;
@@ -23,17 +24,17 @@ static KEYS: LazyLock<Sha256> = LazyLock::new(|| filled(KEY_DOMAIN, &[]));
 /// The namespace of a service never changes, so its part of the digest is computed once. It fills
 /// whole blocks, and a scope and a key mostly fit into one block each: both digests together take two
 /// blocks for each request.
-#[derive(Clone)]
 pub(crate) struct Namespace {
+    name: Box<str>,
     /// The digest of a scope after its domain tag and the namespace.
     scopes: Sha256,
 }
 
 impl Namespace {
-    pub(crate) fn new(namespace: &str) -> Self {
-        Self {
-            scopes: filled(SCOPE_DOMAIN, namespace.as_bytes()),
-        }
+    pub(crate) fn new(name: impl Into<Box<str>>) -> Self {
+        let name = name.into();
+        let scopes = filled(SCOPE_DOMAIN, name.as_bytes());
+        Self { name, scopes }
     }
 
     /// The id of a scope.
@@ -68,6 +69,13 @@ impl RecordId {
     #[must_use]
     pub fn new(namespace: &str, scope: &Scope, key: &str) -> Self {
         Namespace::new(namespace).record_id(scope, key)
+    }
+}
+
+/// Shows the name.
+impl fmt::Debug for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)
     }
 }
 

@@ -8,22 +8,14 @@ use http::{HeaderMap, StatusCode};
 use super::*;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::scope::Scope;
-use crate::store::Owner;
 
 pub(super) const LEASE: Duration = Duration::from_secs(30);
 pub(super) const TTL: Duration = Duration::from_secs(3600);
 const FINGERPRINT: Fingerprint = Fingerprint::from_bytes([7; 32]);
 
 pub(super) fn claim(key: impl std::fmt::Display) -> Claim {
-    Claim {
-        id: RecordId::new("", &Scope::new(), &key.to_string()),
-        fingerprint: FINGERPRINT,
-        owner: Owner::unique(),
-        lease: LEASE,
-        retention: TTL,
-        on_unknown: OnUnknown::Rerun,
-        wait: false,
-    }
+    let id = RecordId::new("", &Scope::new(), &key.to_string());
+    Claim::new(id, FINGERPRINT, LEASE, TTL)
 }
 
 pub(super) fn answer(body: &[u8]) -> Record {

@@ -1,5 +1,5 @@
-//! Everything of `axum-idem` that runs. Use it by way of that crate; its generated code and this
-//! runtime move together.
+//! The runtime of `axum-idem`. Use this crate through `axum-idem`, because the generated code and
+//! this runtime must have matching versions.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -33,7 +33,7 @@ pub use service::layer::{IdempotencyFuture, IdempotencyService};
 pub use service::settings::OnStoreError;
 pub use settings::dialect::{Dialect, KeySyntax};
 
-/// What generated code names, and nothing else does.
+/// The names that generated code uses. Not part of the public API.
 #[doc(hidden)]
 pub mod __private {
     pub use axum::response::Response;
@@ -46,11 +46,11 @@ pub mod __private {
     pub use crate::service::idempotency::AsIdempotency;
     pub use crate::settings::policy::{FingerprintMode, Policy, Statuses};
 
-    /// Names the type that a handler returns, where nothing is ever returned.
+    /// Gives a branch the type that a handler returns, although the branch never runs.
     ///
     /// # Panics
     ///
-    /// Always; generated code calls it in a branch that is never taken.
+    /// Always panics. Generated code calls this function only in a branch that is never taken.
     #[must_use]
     pub fn never<T>() -> T {
         unreachable!("the branch is never taken")

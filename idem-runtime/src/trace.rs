@@ -1,4 +1,4 @@
-//! One event for each decision, and the decision on the handler's span.
+//! Logs one event for each decision, and records the decision in the span of the handler.
 
 use std::fmt;
 
@@ -10,32 +10,32 @@ use crate::request::record_id::RecordId;
 /// The target of every event.
 pub(crate) const TARGET: &str = "axum_idem";
 
-/// What was decided about a request, or how its attempt ended.
+/// The decision about a request, or the end of its attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The handler runs, for the first time or again after a lapse.
+    /// The handler runs: for the first time, or again after an attempt that left no record.
     Fresh,
-    /// A record answered.
+    /// The response was replayed from a record.
     Replayed,
-    /// The key was used with another request.
+    /// The key was used with a different request.
     Mismatch,
     /// The first request still runs.
     InFlight,
-    /// The first request was cut off.
+    /// The outcome of the first request is unknown.
     Unknown,
-    /// The store has no room.
+    /// The store is full.
     Full,
     /// The scope holds its share of the store.
     OverShare,
     /// The handler runs without protection.
     Bypassed,
-    /// Key, scope or body were not good.
+    /// The key, the scope or the body was missing or invalid.
     Refused,
-    /// The store did not answer.
+    /// The store failed or did not reply in time.
     StoreError,
     /// The attempt ended without a record, and the key is free.
     Released,
-    /// The answer is in the store.
+    /// The response is in the store.
     Recorded,
 }
 
@@ -64,7 +64,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Reports a decision, here and as the field `outcome` of the current span, where it has one.
+/// Logs a decision, and records the field `outcome` in the current span if the span has this field.
 pub(crate) fn decided(endpoint: &'static str, id: Option<&RecordId>, outcome: Outcome) {
     if is_anybody_listening() {
         Span::current().record("outcome", outcome.as_str());
@@ -72,7 +72,7 @@ pub(crate) fn decided(endpoint: &'static str, id: Option<&RecordId>, outcome: Ou
     }
 }
 
-/// The current span, where anybody listens.
+/// Returns the current span, or no span if no subscriber is installed.
 pub(crate) fn current_span() -> Span {
     if is_anybody_listening() {
         Span::current()
@@ -81,12 +81,12 @@ pub(crate) fn current_span() -> Span {
     }
 }
 
-/// To look for a span or a subscriber costs more than to ask whether there is one.
+/// Checked first, because looking up the span or the subscriber costs more than this check.
 fn is_anybody_listening() -> bool {
     LevelFilter::current() != LevelFilter::OFF
 }
 
-/// Reports how an attempt ended.
+/// Logs a decision, or the end of an attempt.
 pub(crate) fn report(endpoint: &'static str, id: Option<&RecordId>, outcome: Outcome) {
     if tracing::enabled!(target: TARGET, Level::DEBUG) {
         let record = id.map(RecordId::short).map(tracing::field::display);
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outcome_reads_in_a_message_as_in_its_field() {
+    fn an_outcome_has_the_same_text_in_messages_and_fields() {
         assert_eq!(Outcome::Recorded.to_string(), "recorded");
         assert_eq!(Outcome::InFlight.to_string(), "in_flight");
     }

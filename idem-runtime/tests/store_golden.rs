@@ -1,4 +1,4 @@
-//! Stored bytes are a promise to the next version: a change here takes a new version number.
+//! The next version must read these stored bytes. A change needs a new version number.
 
 #[cfg(any(feature = "redis", feature = "postgres"))]
 use test_support::servers;
@@ -51,7 +51,9 @@ mod redis_form {
             .expect("redis is there");
         let mut get = redis::cmd("GET");
         get.arg(format!("idem:{}", id(name)));
-        get.query_async(&mut connection).await.expect("it is there")
+        get.query_async(&mut connection)
+            .await
+            .expect("the value exists")
     }
 
     #[tokio::test]
@@ -61,10 +63,14 @@ mod redis_form {
             .await
             .expect("it is there");
 
-        // Ten minutes of retention, and five of lease.
+        // Ten minutes of retention, and five minutes of lease.
         let minutes = [0xc0, 0x27, 9, 0, 0, 0, 0, 0];
         set(&server, "held", claim_value(minutes), 900_000).await;
-        match store.look_up(id("held")).await.expect("it is read") {
+        match store
+            .look_up(id("held"))
+            .await
+            .expect("the value is readable")
+        {
             Some(Entry::InFlight {
                 fingerprint,
                 fence,
@@ -127,7 +133,7 @@ mod postgres_form {
     use crate::servers::asking::{claim, id, record, replay};
     use crate::servers::postgres::PostgresServer;
 
-    /// What version 1 of the library created and wrote.
+    /// The table and the rows as version 1 of the library wrote them.
     const TABLE: &str = "CREATE TABLE idem_records (
         id bytea PRIMARY KEY,
         version smallint NOT NULL,
@@ -193,7 +199,7 @@ mod postgres_form {
     }
 
     #[tokio::test]
-    async fn the_table_is_as_version_1_made_it() {
+    async fn the_table_has_the_columns_of_version_1() {
         let server = PostgresServer::start();
         let columns = "SELECT string_agg(concat_ws(' ', column_name, data_type, is_nullable), ', '
             ORDER BY ordinal_position) FROM information_schema.columns

@@ -1,4 +1,4 @@
-//! The in-memory store, and a store written by hand, keep the contract.
+//! The contract suite on the in-memory store and on the store of the guide.
 #![cfg(feature = "testing")]
 
 #[allow(dead_code, reason = "its `main` runs as an example")]
@@ -18,7 +18,7 @@ async fn memory_keeps_every_rule() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn memory_keeps_every_rule_by_a_paused_clock() {
+async fn memory_keeps_every_rule_with_a_paused_clock() {
     Contract::of(MemoryStore::default())
         .tick(Duration::from_secs(60))
         .rounds(5)

@@ -1,4 +1,4 @@
-//! The near cache asks the store behind as seldom as it may, and no more seldom.
+//! The near cache asks the backing store exactly when it has to.
 
 use test_support::servers;
 
@@ -19,7 +19,7 @@ use servers::asking::{HOUR, claim, id, record, replay, win};
 #[cfg(feature = "testing")]
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Counts the claims that reach the store behind.
+/// Counts the claims that reach the backing store.
 #[derive(Clone, Default)]
 struct Counted {
     store: MemoryStore,
@@ -76,11 +76,11 @@ impl Store for Counted {
 async fn keep(store: &impl Store, name: &str, ttl: Duration) {
     let holder = win(store, claim(name)).await;
     let completed = store.complete(holder, record(name.as_bytes()), ttl).await;
-    assert_eq!(completed.expect("memory answers"), Settled::Done);
+    assert_eq!(completed.expect("the memory store responds"), Settled::Done);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_replay_asks_and_the_rest_do_not() {
+async fn only_the_first_replay_asks_the_backing_store() {
     let behind = Counted::default();
     let near = NearCache::new(behind.clone());
     keep(&near, "k", HOUR).await;
@@ -89,14 +89,14 @@ async fn the_first_replay_asks_and_the_rest_do_not() {
         assert_eq!(replay(&near, "k").await, record(b"k"));
     }
     assert_eq!(behind.claims(), 2);
-    // Past its age the record is asked for again.
+    // After `max_age` the cache asks again.
     tokio::time::advance(Duration::from_secs(10)).await;
     assert_eq!(replay(&near, "k").await, record(b"k"));
     assert_eq!(behind.claims(), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_chooses_how_long_a_record_is_near() {
+async fn max_age_limits_how_long_a_record_is_cached() {
     let behind = Counted::default();
     let age = Duration::from_secs(60);
     let near = NearCache::builder().max_age(age).build(behind.clone());
@@ -111,7 +111,7 @@ async fn a_service_chooses_how_long_a_record_is_near() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_can_be_near_for_as_long_as_it_lives() {
+async fn an_unlimited_max_age_caches_a_record_for_its_whole_life() {
     let behind = Counted::default();
     let near = NearCache::builder()
         .max_age(Duration::MAX)
@@ -125,12 +125,16 @@ async fn a_record_can_be_near_for_as_long_as_it_lives() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_a_record_has_been_forgotten_the_next_ones_are_near_again() {
+async fn caching_continues_after_a_forget() {
     let behind = Counted::default();
     let near = NearCache::new(behind.clone());
     keep(&near, "k", HOUR).await;
     replay(&near, "k").await;
-    assert!(near.forget(id("k")).await.expect("memory answers"));
+    assert!(
+        near.forget(id("k"))
+            .await
+            .expect("the memory store responds")
+    );
     keep(&near, "k", HOUR).await;
     let asked = behind.claims();
     for _ in 0..3 {
@@ -140,7 +144,7 @@ async fn when_a_record_has_been_forgotten_the_next_ones_are_near_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_finished_is_asked_for_each_time() {
+async fn unfinished_claims_are_never_cached() {
     let behind = Counted::default();
     let near = NearCache::new(behind.clone());
     let holder = win(&near, claim("k")).await;
@@ -150,7 +154,7 @@ async fn what_is_not_finished_is_asked_for_each_time() {
         assert_eq!(behind.claims(), asked);
     }
     let abandoned = near.abandon(holder).await;
-    assert_eq!(abandoned.expect("memory answers"), Settled::Done);
+    assert_eq!(abandoned.expect("the memory store responds"), Settled::Done);
     for asked in 5..8 {
         let mut claim = claim("k");
         claim.on_unknown = OnUnknown::Hold;
@@ -175,7 +179,7 @@ async fn a_mismatch_is_not_cached() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_outlives_the_store_behind() {
+async fn a_cached_record_never_outlives_the_backing_store() {
     let near = NearCache::builder()
         .max_age(HOUR)
         .build(MemoryStore::default());
@@ -189,15 +193,22 @@ async fn nothing_outlives_the_store_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_one_process_forgets_the_others_forget_within_the_age() {
+async fn a_forget_reaches_other_processes_within_max_age() {
     let behind = MemoryStore::default();
     let (here, there) = (NearCache::new(behind.clone()), NearCache::new(behind));
     keep(&here, "k", HOUR).await;
     replay(&here, "k").await;
     replay(&there, "k").await;
 
-    assert!(here.forget(id("k")).await.expect("memory answers"));
-    let entry = here.look_up(id("k")).await.expect("memory answers");
+    assert!(
+        here.forget(id("k"))
+            .await
+            .expect("the memory store responds")
+    );
+    let entry = here
+        .look_up(id("k"))
+        .await
+        .expect("the memory store responds");
     assert!(entry.is_none());
     replay(&there, "k").await;
     tokio::time::advance(Duration::from_secs(10)).await;
@@ -206,11 +217,10 @@ async fn what_one_process_forgets_the_others_forget_within_the_age() {
     assert!(matches!(claimed, Ok(Claimed::InFlight { .. })));
 }
 
-/// The store behind said how much of the `ttl` is left when it read the record, not when its response
-/// arrived.
+/// The backing store reports the time left when it reads the record, not when its response arrives.
 #[cfg(feature = "testing")]
 #[tokio::test(start_paused = true)]
-async fn a_late_response_does_not_prolong_a_record() {
+async fn a_late_response_does_not_extend_a_record() {
     let behind = FaultStore::new(MemoryStore::default());
     let near = NearCache::new(behind.clone());
     keep(&near, "k", 5 * SECOND).await;
@@ -234,10 +244,10 @@ async fn a_late_response_counts_against_the_age_of_a_record() {
     assert_eq!(behind.calls(Operation::Claim), asked + 1);
 }
 
-/// Its record was read before it was forgotten, and told behind that.
+/// The record was read before it was forgotten, but the response arrived afterwards.
 #[cfg(feature = "testing")]
 #[tokio::test(start_paused = true)]
-async fn a_late_answer_does_not_bring_back_what_was_forgotten() {
+async fn a_late_response_does_not_restore_a_forgotten_record() {
     let behind = FaultStore::new(MemoryStore::default());
     let near = NearCache::new(behind.clone());
     keep(&near, "k", HOUR).await;
@@ -249,14 +259,14 @@ async fn a_late_answer_does_not_bring_back_what_was_forgotten() {
     };
     let (late, forgotten) = tokio::join!(late, forgets);
     assert!(matches!(late, Ok(Claimed::Recorded { .. })));
-    assert!(forgotten.expect("memory answers"));
+    assert!(forgotten.expect("the memory store responds"));
     win(&near, claim("k")).await;
 }
 
-/// The store behind has forgotten, and has not said so yet.
+/// The backing store has already forgotten the record, but has not replied yet.
 #[cfg(feature = "testing")]
 #[tokio::test(start_paused = true)]
-async fn nothing_is_near_while_it_is_being_forgotten() {
+async fn the_cache_is_not_used_during_a_forget() {
     let behind = FaultStore::new(MemoryStore::default());
     let near = NearCache::new(behind.clone());
     keep(&near, "k", HOUR).await;
@@ -267,11 +277,11 @@ async fn nothing_is_near_while_it_is_being_forgotten() {
         win(&near, claim("k")).await
     };
     let (forgotten, _) = tokio::join!(near.forget(id("k")), claims);
-    assert!(forgotten.expect("memory answers"));
+    assert!(forgotten.expect("the memory store responds"));
 }
 
 #[tokio::test]
-async fn the_bytes_are_bounded() {
+async fn the_cache_stays_within_max_bytes() {
     const ROOM: u64 = 64 << 10;
     let near = NearCache::builder()
         .max_bytes(ROOM)
@@ -281,12 +291,12 @@ async fn the_bytes_are_bounded() {
         let name = format!("k{number}");
         let holder = win(&near, claim(&name)).await;
         let completed = near.complete(holder, record(&body), HOUR).await;
-        assert_eq!(completed.expect("memory answers"), Settled::Done);
+        assert_eq!(completed.expect("the memory store responds"), Settled::Done);
         assert_eq!(replay(&near, &name).await, record(&body));
         assert!(near.bytes() <= ROOM, "{} bytes", near.bytes());
     }
     assert!(near.bytes() > ROOM / 2, "{} bytes", near.bytes());
-    // Every record is replayed, near or not.
+    // Every record is replayed, whether it is cached or not.
     for number in 0..100 {
         replay(&near, &format!("k{number}")).await;
     }

@@ -1,4 +1,4 @@
-//! The PostgreSQL store on servers of its own.
+//! The contract suite on the PostgreSQL store, with a separate server for each test.
 #![cfg(all(feature = "postgres", feature = "testing"))]
 
 use test_support::servers;
@@ -18,7 +18,7 @@ async fn connect(server: &PostgresServer) -> PostgresStore {
     store.expect("postgres is there")
 }
 
-/// Makes what stands under an id unreadable.
+/// Makes an entry unreadable.
 fn damaged(contract: Contract, server: &Arc<PostgresServer>) -> Contract {
     let server = server.clone();
     contract.damage_with(move |id| {
@@ -44,7 +44,8 @@ async fn a_near_cache_over_postgres_keeps_every_rule() {
     damaged(contract, &server).assert().await;
 }
 
-/// A race that such a session loses is an error of the server, and run again.
+/// When a session loses a race, the server reports an error, and the store runs the transition
+/// again.
 #[tokio::test(flavor = "multi_thread")]
 async fn serializable_sessions_keep_every_rule() {
     let settings = ["default_transaction_isolation=serializable"];

@@ -1,4 +1,5 @@
-//! The PostgreSQL store by a clock that stands still until it is set: what ends, ends on the tick.
+//! The PostgreSQL store with a stopped clock that the tests set. Durations must end exactly on
+//! time.
 #![cfg(feature = "postgres")]
 
 use test_support::servers;
@@ -10,9 +11,9 @@ use idem_runtime::store::{Claim, Claimed, PostgresStore, Settled, Store};
 use servers::asking::{FINGERPRINT, HOUR, claim, id, record, replay, win};
 use servers::postgres::PostgresServer;
 
-/// A server whose `clock_timestamp()` gives what a table says, and a store on it.
+/// A server whose `clock_timestamp()` returns the time in a table, and a store on that server.
 ///
-/// Every statement that asks another clock tells another time.
+/// A statement that used another clock would see a different time.
 async fn with_a_clock() -> (PostgresServer, PostgresStore) {
     let server = PostgresServer::start();
     for statement in [
@@ -36,7 +37,7 @@ fn pass(server: &PostgresServer, time: &str) {
 }
 
 #[tokio::test]
-async fn a_lease_ends_on_the_tick() {
+async fn a_lease_lapses_at_the_exact_microsecond() {
     let (server, store) = with_a_clock().await;
     win(&store, claim("k")).await;
     pass(&server, "59 minutes 59.999999 seconds");
@@ -50,9 +51,10 @@ async fn a_lease_ends_on_the_tick() {
     );
 }
 
-/// A claim that has read the clock may come to the row only after somebody who read it later.
+/// A claim may read the clock first, but reach the row after a transition that read the clock
+/// later.
 #[tokio::test]
-async fn to_abandon_a_lapsed_claim_does_not_prolong_its_lease() {
+async fn abandoning_a_lapsed_claim_does_not_extend_its_lease() {
     let (server, store) = with_a_clock().await;
     let holder = win(&store, claim("k")).await;
     pass(&server, "90 minutes");
@@ -67,7 +69,7 @@ async fn to_abandon_a_lapsed_claim_does_not_prolong_its_lease() {
 }
 
 #[tokio::test]
-async fn an_unknown_outcome_is_forgotten_on_the_tick() {
+async fn an_unknown_outcome_is_forgotten_at_the_exact_microsecond() {
     let (server, store) = with_a_clock().await;
     let short = Duration::from_millis(1);
     let holder = win(&store, Claim::new(id("k"), FINGERPRINT, HOUR, short)).await;
@@ -77,7 +79,7 @@ async fn an_unknown_outcome_is_forgotten_on_the_tick() {
     pass(&server, "1 microsecond");
     let gone = store.look_up(id("k")).await.expect("postgres is there");
     assert!(gone.is_none(), "{gone:?}");
-    // Nobody's, although its row is there still.
+    // The claim has no holder, although its row still exists.
     let completed = store.complete(holder, record(b"late"), HOUR).await;
     assert_eq!(completed.expect("postgres is there"), Settled::Lost);
     let first = store.claim(claim("k")).await;
@@ -88,7 +90,7 @@ async fn an_unknown_outcome_is_forgotten_on_the_tick() {
 }
 
 #[tokio::test]
-async fn a_record_ends_on_the_tick() {
+async fn a_record_expires_at_the_exact_microsecond() {
     let (server, store) = with_a_clock().await;
     let holder = win(&store, claim("k")).await;
     let completed = store.complete(holder, record(b"{}"), HOUR).await;
@@ -105,7 +107,7 @@ async fn a_record_ends_on_the_tick() {
 }
 
 #[tokio::test]
-async fn the_sweeper_removes_what_ends_on_the_tick() {
+async fn the_sweeper_removes_records_at_the_exact_microsecond() {
     let (server, store) = with_a_clock().await;
     let holder = win(&store, claim("k")).await;
     let completed = store.complete(holder, record(b"{}"), HOUR).await;

@@ -32,7 +32,8 @@ async fn pool(server: &PostgresServer) -> PgPool {
     pool.expect("postgres is there")
 }
 
-/// One store that waits for long, for a test machine may be busy, and one that does not.
+/// Two stores: the first with a long timeout, because a test machine may be busy, and the second
+/// with a short one.
 async fn of_two_minds(pool: &PgPool) -> [PostgresStore; 2] {
     let connect = async |timeout| {
         let builder = PostgresStore::builder().pool(pool.clone()).no_sweeper();
@@ -79,7 +80,7 @@ async fn eight_processes_create_the_table_at_once() {
 }
 
 #[tokio::test]
-async fn a_table_that_stands_asks_for_no_rights() {
+async fn an_existing_table_needs_no_right_to_create() {
     let server = PostgresServer::start();
     let owner = PostgresStore::builder().url(server.url()).schema("idem");
     owner.connect().await.expect("it may create");
@@ -93,9 +94,9 @@ async fn a_table_that_stands_asks_for_no_rights() {
     assert_eq!(replay(&store, "k").await, record(b"k"));
 }
 
-/// As after a version of the library without it, or with another.
+/// The situation after a version of the library without this function, or with another function.
 #[tokio::test]
-async fn a_function_that_is_missing_is_created_or_told_at_the_start() {
+async fn a_missing_function_is_created_or_reported_at_connect() {
     let server = PostgresServer::start();
     let url = server.url();
     let owner = PostgresStore::builder().url(&url).schema("idem");
@@ -117,7 +118,7 @@ async fn a_function_that_is_missing_is_created_or_told_at_the_start() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_none_is_refused_before_it_is_sent() {
+async fn an_invalid_name_is_refused_before_connecting() {
     for name in ["x; drop table y", "x\"", "", "1x"] {
         let builder = PostgresStore::builder().url("postgres://127.0.0.1:1/");
         let error = builder.clone().table(name).connect().await.err();
@@ -128,18 +129,18 @@ async fn a_name_that_is_none_is_refused_before_it_is_sent() {
 }
 
 #[tokio::test]
-async fn the_sweeper_removes_what_has_expired_and_nothing_else() {
+async fn the_sweeper_removes_only_expired_rows() {
     let server = PostgresServer::start();
     let store = connect(&server).await;
     for number in 0..10 {
         keep(&store, &format!("expired-{number}"), SHORT).await;
         keep(&store, &format!("live-{number}"), HOUR).await;
         win(&store, claim(&format!("held-{number}"))).await;
-        // Its lease has passed, and its retention has not.
+        // The lease has passed, but the retention has not.
         let lapsed = win(&store, claim(&format!("lapsed-{number}"))).await;
         let abandoned = store.abandon(lapsed).await;
         assert_eq!(abandoned.expect("postgres is there"), Settled::Done);
-        // Both have passed.
+        // The lease and the retention have passed.
         let gone = id(&format!("gone-{number}"));
         win(&store, Claim::new(gone, FINGERPRINT, SHORT, SHORT)).await;
     }
@@ -155,7 +156,7 @@ async fn the_sweeper_removes_what_has_expired_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn the_sweeper_goes_batch_by_batch_and_past_locked_rows() {
+async fn the_sweeper_works_in_batches_and_skips_locked_rows() {
     let server = PostgresServer::start();
     let store = connect(&server).await;
     server.command(
@@ -197,7 +198,7 @@ async fn the_sweeper_runs_by_itself() {
 }
 
 #[tokio::test]
-async fn a_server_that_takes_no_writes_is_refused() {
+async fn a_read_only_server_is_refused() {
     let server = PostgresServer::with(&["default_transaction_read_only=on"]);
     let error = PostgresStore::connect(server.url()).await.err();
     assert!(matches!(error, Some(StoreError::Unfit(_))), "{error:?}");
@@ -209,15 +210,16 @@ async fn a_server_that_takes_no_writes_is_refused() {
     assert!(matches!(error, Some(StoreError::Unfit(_))), "{error:?}");
 }
 
-/// Whatever the session says, what was acknowledged is on disk.
+/// Everything that was acknowledged is on disk, whatever the session's settings are.
 #[tokio::test]
-async fn a_crash_takes_nothing_that_was_acknowledged() {
+async fn acknowledged_transitions_survive_a_crash() {
     for ends_with_a_claim in [false, true] {
         crash(ends_with_a_claim).await;
     }
 }
 
-/// What is committed durably takes all before it to disk, so that only the last tells.
+/// A durable commit also writes everything before it to disk, so only the last transition is
+/// tested.
 async fn crash(ends_with_a_claim: bool) {
     let mut server = PostgresServer::with(&["synchronous_commit=off", "wal_writer_delay=10s"]);
     let builder = PostgresStore::builder().url(server.url()).no_sweeper();
@@ -246,16 +248,16 @@ async fn crash(ends_with_a_claim: bool) {
     assert!(matches!(duplicate, Ok(Claimed::InFlight { .. })));
     let completed = store.complete(held, record(b"late"), HOUR).await;
     assert_eq!(completed.expect("postgres is back"), Settled::Done);
-    // Another process finds the same.
+    // Another process sees the same state.
     assert_eq!(
         replay(&connect(&server).await, "held").await,
         record(b"late")
     );
 }
 
-/// Under `hold`, a key whose release is lost stays unknown although no handler ran.
+/// With `hold`, a key whose release is lost stays unknown although no handler ran.
 #[tokio::test]
-async fn a_crash_takes_no_release_and_no_abandonment() {
+async fn releases_and_abandoned_claims_survive_a_crash() {
     let settings = ["synchronous_commit=off", "wal_writer_delay=10s"];
     for releases in [true, false] {
         let mut server = PostgresServer::with(&settings);
@@ -289,9 +291,9 @@ async fn a_restart_between_two_requests_is_not_noticed() {
     assert_eq!(completed.expect("postgres is back"), Settled::Done);
 }
 
-/// More connections than a transition has tries, and none of them lives.
+/// There are more connections than a transition has tries, and all of them are broken.
 #[tokio::test]
-async fn a_restart_behind_many_connections_is_not_noticed_either() {
+async fn a_restart_with_many_idle_connections_is_not_noticed() {
     let mut server = PostgresServer::start();
     let builder = PostgresStore::builder().url(server.url()).no_sweeper();
     let builder = builder.timeout(Duration::from_secs(20)).max_connections(20);
@@ -304,21 +306,21 @@ async fn a_restart_behind_many_connections_is_not_noticed_either() {
     assert_eq!(completed.expect("postgres is back"), Settled::Done);
 }
 
-/// As behind an address that leads elsewhere since a failover: the old primary takes no writes.
+/// The address leads to another server after a failover: the old primary accepts no writes.
 #[tokio::test]
-async fn a_connection_that_takes_no_writes_any_more_is_left_for_another() {
+async fn a_read_only_connection_is_replaced() {
     let server = PostgresServer::start();
     let store = connect(&server).await;
     win(&store, claim("k")).await;
-    // The sessions that there are stay read-only, and new ones are not.
+    // Existing sessions stay read-only, and new sessions are not.
     server.command("ALTER DATABASE postgres SET default_transaction_read_only = off");
     server.set("default_transaction_read_only", "on");
     win(&store, claim("l")).await;
 }
 
-/// Handlers that hold every connection do not keep the store from renewing their leases.
+/// When handlers hold every connection of the pool, the store can still renew their leases.
 #[tokio::test]
-async fn an_exhausted_pool_of_the_service_stops_nothing() {
+async fn an_exhausted_pool_does_not_stop_the_store() {
     let server = PostgresServer::start();
     let url = server.url();
     let pool = PgPoolOptions::new().max_connections(1).connect(&url).await;
@@ -332,9 +334,9 @@ async fn an_exhausted_pool_of_the_service_stops_nothing() {
     assert_eq!(completed.expect("postgres is there"), Settled::Done);
 }
 
-/// A replay is a read: it waits for no lock and writes nothing.
+/// A replay is a read: it waits for no lock, and writes nothing.
 #[tokio::test]
-async fn a_lock_on_a_row_stops_no_replay() {
+async fn replays_do_not_wait_for_row_locks() {
     let server = PostgresServer::start();
     let pool = pool(&server).await;
     let [store, impatient] = of_two_minds(&pool).await;
@@ -373,10 +375,10 @@ async fn a_lock_on_a_row_stops_no_replay() {
     transaction.rollback().await.expect("postgres is there");
 }
 
-/// A claim that read its time and was then held up got a fence below those of whoever came and went
-/// meanwhile. It waits before it reads.
+/// If a claim read the clock and was then held up, its fence could be lower than those of claims
+/// that came and went in the meantime. So a claim waits for the lock before it reads the clock.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_that_was_held_up_has_a_fence_above_those_that_came_before_it() {
+async fn a_held_up_claim_gets_a_higher_fence_than_earlier_claims() {
     let server = PostgresServer::start();
     let pool = pool(&server).await;
     let [store, _] = of_two_minds(&pool).await;
@@ -389,7 +391,7 @@ async fn a_claim_that_was_held_up_has_a_fence_above_those_that_came_before_it() 
         .await
         .expect("nobody holds it");
     let held_up = tokio::spawn(async move { win(&store, claim("k")).await });
-    eventually_async("the claim waits, or has ended", async || {
+    eventually_async("a claim that waits or has finished", async || {
         let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
         (held_up.is_finished() || server.command(waiting) == "1").then_some(())
     })
@@ -401,9 +403,9 @@ async fn a_claim_that_was_held_up_has_a_fence_above_those_that_came_before_it() 
     assert!(fence > before, "{fence} after {before}");
 }
 
-/// Nor for the lock that a claim takes before it writes.
+/// A replay does not wait for the lock that a claim takes before it writes, either.
 #[tokio::test]
-async fn a_claim_at_work_stops_no_replay() {
+async fn replays_do_not_wait_for_claims() {
     let server = PostgresServer::start();
     let store = connect(&server).await;
     keep(&store, "done", HOUR).await;
@@ -424,7 +426,7 @@ async fn a_claim_at_work_stops_no_replay() {
 }
 
 #[tokio::test]
-async fn a_completion_that_is_repeated_is_done_and_prolongs_nothing() {
+async fn a_repeated_completion_is_done_and_does_not_extend_the_record() {
     let server = PostgresServer::start();
     let store = connect(&server).await;
     let holder = win(&store, claim("k")).await;
@@ -439,7 +441,7 @@ async fn a_completion_that_is_repeated_is_done_and_prolongs_nothing() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_record_stay_as_they_are() {
+async fn unreadable_records_are_left_unchanged() {
     let server = PostgresServer::start();
     let store = connect(&server).await;
     keep(&store, "k", HOUR).await;
@@ -459,7 +461,7 @@ async fn bytes_that_are_no_record_stay_as_they_are() {
 }
 
 #[tokio::test]
-async fn keys_and_scopes_are_only_bytes() {
+async fn special_characters_in_keys_and_scopes_are_harmless() {
     let server = PostgresServer::start();
     let store = connect(&server).await;
     let long = "x".repeat(254);
@@ -484,7 +486,7 @@ async fn keys_and_scopes_are_only_bytes() {
 }
 
 #[tokio::test]
-async fn no_key_no_token_and_no_scope_is_ever_stored() {
+async fn keys_tokens_and_scopes_are_never_stored() {
     let server = PostgresServer::start();
     let store = connect(&server).await;
     let id = RecordId::new(
@@ -499,7 +501,7 @@ async fn no_key_no_token_and_no_scope_is_ever_stored() {
     assert_eq!(completed.expect("postgres is there"), Settled::Done);
     assert!(
         server.has_on_disk("PUBLICBODY"),
-        "the record was looked for in the wrong place"
+        "the test searched the wrong place"
     );
     for secret in ["SECRETTOKEN", "SECRETSCOPE", "SECRETKEY"] {
         assert!(!server.has_on_disk(secret), "{secret} is stored");

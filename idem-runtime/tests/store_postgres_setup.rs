@@ -1,4 +1,4 @@
-//! The PostgreSQL store at its start: which table, which rights, and what lies in between.
+//! How the PostgreSQL store connects: its table, its rights, and poolers in between.
 #![cfg(feature = "postgres")]
 
 use std::time::Duration;
@@ -28,7 +28,7 @@ async fn connect(server: &PostgresServer) -> PostgresStore {
     store.expect("postgres is there")
 }
 
-/// Why a store does not connect.
+/// The error of a store that does not connect.
 async fn refusal(builder: PostgresStoreBuilder) -> StoreError {
     match builder.connect().await {
         Ok(store) => panic!("connected: {store:?}"),
@@ -47,9 +47,9 @@ fn guest_of(server: &PostgresServer) -> PostgresStoreBuilder {
     builder(server.url().replace("user=desk", "user=guest"))
 }
 
-/// As in a service with a schema for each tenant: the same table is in both.
+/// The situation of a service with a schema for each tenant: both schemas have the table.
 #[tokio::test]
-async fn a_search_path_that_changes_leads_to_no_other_table() {
+async fn a_changed_search_path_does_not_change_the_table() {
     let server = PostgresServer::start();
     let elsewhere = builder(server.url()).schema("tenant_b").connect().await;
     elsewhere.expect("postgres is there");
@@ -68,7 +68,7 @@ async fn a_search_path_that_changes_leads_to_no_other_table() {
 }
 
 #[tokio::test]
-async fn each_failure_to_connect_has_its_own_words() {
+async fn each_failure_to_connect_has_its_own_message() {
     let brief = Duration::from_millis(100);
     let nobody = format!("postgres://desk:SECRET@127.0.0.1:{}/", free_port());
     let error = refusal(builder(nobody).timeout(brief)).await;
@@ -112,7 +112,7 @@ async fn a_role_that_may_not_create_gets_the_sql_to_run() {
         "GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE \"public\".\"idem_records\" TO \"guest\"",
     ];
     assert_says(&error, &parts);
-    // What it says is what it takes.
+    // The SQL in the message is sufficient.
     let text = error.to_string();
     let (_, script) = text.split_once("run:\n").expect("SQL");
     server.command(script);
@@ -121,7 +121,7 @@ async fn a_role_that_may_not_create_gets_the_sql_to_run() {
 }
 
 #[tokio::test]
-async fn a_right_that_is_missing_is_named_at_the_start() {
+async fn a_missing_right_is_named_at_connect() {
     let server = PostgresServer::start();
     connect(&server).await;
     server.command("CREATE ROLE guest LOGIN");
@@ -148,7 +148,7 @@ async fn a_right_that_is_missing_is_named_at_the_start() {
 }
 
 #[tokio::test]
-async fn what_went_missing_since_the_start_is_named_with_its_sql() {
+async fn errors_after_connect_contain_the_sql_to_run() {
     let server = PostgresServer::start();
     connect(&server).await;
     server.command("CREATE ROLE guest LOGIN");
@@ -169,7 +169,7 @@ async fn what_went_missing_since_the_start_is_named_with_its_sql() {
 }
 
 #[tokio::test]
-async fn a_table_that_could_break_the_promise_is_refused() {
+async fn an_unsafe_table_is_refused() {
     let server = PostgresServer::start();
     connect(&server).await;
     let refused = async |spoil: &str, repair: &str, says: &str| {
@@ -207,7 +207,7 @@ async fn a_table_that_could_break_the_promise_is_refused() {
     assert_eq!(server.command("SELECT count(*) FROM idem_records"), "0");
 }
 
-/// Two processes, whose prepared statements and settings would meet in one session of the server.
+/// Two processes whose prepared statements and settings would collide in one session of the server.
 #[tokio::test(flavor = "multi_thread")]
 async fn pgbouncer_in_either_mode_is_supported() {
     for mode in ["transaction", "session"] {
@@ -230,7 +230,7 @@ async fn pgbouncer_in_either_mode_is_supported() {
                 }
             }
             assert_eq!(won.len(), 1, "{name}");
-            // Its own claim is recognized by the other process, too.
+            // The other process recognizes the same claim, too.
             let holder = win(&two, won.remove(0)).await;
             let renewed = one.renew(holder, HOUR).await.expect("pgbouncer is there");
             assert_eq!(renewed, Settled::Done);
@@ -244,27 +244,31 @@ async fn pgbouncer_in_either_mode_is_supported() {
         });
         join_all(lives).await;
         assert_eq!(one.sweep().await.expect("pgbouncer is there"), 0);
-        // Set for a session of the store, it would be set for every client of the pooler.
+        // A session setting of the store would affect every client of the pooler.
         assert_eq!(statement_timeout(&bouncer).await, "0");
     }
 }
 
-/// A server of the pooler that is left in a transaction is missing to every other client.
+/// A server session that stays in a transaction is not available to other clients of the pooler.
 #[tokio::test]
-async fn behind_a_pooler_a_statement_that_fails_leaves_no_transaction_open() {
+async fn a_failed_statement_leaves_no_transaction_open_in_a_pooler() {
     let server = PostgresServer::start();
     let bouncer = PgBouncer::in_front_of(&server, "transaction");
     let store = builder(bouncer.url()).connect().await;
     let store = store.expect("pgbouncer is there");
     server.command("DROP FUNCTION idem_records_claim_v1");
-    store.claim(claim("k")).await.expect_err("it is gone");
+    store
+        .claim(claim("k"))
+        .await
+        .expect_err("the function is gone");
     let open = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'";
     assert_eq!(server.command(open), "0");
 }
 
-/// `Supavisor` starts its sessions with its own name, which has as many letters as the store's.
+/// `Supavisor` starts its sessions with its own name, which has the same length as the store's
+/// name.
 #[tokio::test]
-async fn a_pooler_that_gives_its_own_name_is_detected() {
+async fn a_pooler_with_its_own_application_name_is_detected() {
     let server = PostgresServer::start();
     let wire = Wire::to(server.socket_folder()).await;
     wire.rename("axum-idem", "Supavisor");
@@ -276,7 +280,7 @@ async fn a_pooler_that_gives_its_own_name_is_detected() {
 }
 
 #[tokio::test]
-async fn a_schema_whose_name_would_end_the_function_is_refused() {
+async fn a_schema_name_with_dollar_signs_is_refused() {
     let server = PostgresServer::start();
     server.command("CREATE SCHEMA \"a$$b\"");
     server.command("ALTER ROLE desk SET search_path = \"a$$b\"");
@@ -285,7 +289,7 @@ async fn a_schema_whose_name_would_end_the_function_is_refused() {
     assert_says(&error, &["a$$b", "`$$`", "`schema`"]);
 }
 
-/// That of another client.
+/// The `statement_timeout` that another client sees.
 async fn statement_timeout(bouncer: &PgBouncer) -> String {
     let options: PgConnectOptions = bouncer.url().parse().expect("a URL");
     let options = options.extra_float_digits(None);

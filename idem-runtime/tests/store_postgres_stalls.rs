@@ -15,14 +15,14 @@ use test_support::servers::wire::Wire;
 
 const PATIENT: Duration = Duration::from_secs(20);
 const IMPATIENT: Duration = Duration::from_millis(300);
-/// Of a store whose connections are counted.
+/// The connection limit of stores whose sessions are counted.
 const MAX: u32 = 3;
 
 const WAIT_FOR_STANDBY: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
 const WAIT_FOR_LOCK: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
 
 async fn connect(url: &str, max: u32, timeout: Duration) -> PostgresStore {
-    // Set up patiently, because a test machine may be busy.
+    // Set up with a long timeout, because a test machine may be busy.
     PostgresStore::builder()
         .url(url)
         .no_sweeper()
@@ -30,7 +30,7 @@ async fn connect(url: &str, max: u32, timeout: Duration) -> PostgresStore {
         .connect()
         .await
         .expect("it is set up");
-    eventually_async("a store", async || {
+    eventually_async("a connected store", async || {
         let builder = PostgresStore::builder().url(url).no_sweeper();
         let builder = builder.max_connections(max).timeout(timeout);
         builder.connect().await.ok()
@@ -48,11 +48,11 @@ async fn lock_table(pool: &PgPool) -> Transaction<'static, Postgres> {
     sqlx::query("LOCK TABLE idem_records IN ACCESS EXCLUSIVE MODE")
         .execute(&mut *transaction)
         .await
-        .expect("nobody holds it");
+        .expect("the table is free");
     transaction
 }
 
-/// Claims that nobody serves, and the most sessions that were seen to wait.
+/// Sends claims that cannot succeed, and returns the highest number of sessions that waited.
 async fn refused_claims(store: &PostgresStore, server: &PostgresServer, waits: &str) -> usize {
     let mut most = 0;
     for round in 0..6 {
@@ -72,16 +72,16 @@ async fn serves_again(store: &PostgresStore) {
     .await;
 }
 
-/// As `CREATE INDEX`, or an `ALTER TABLE` in a queue, does.
+/// `CREATE INDEX` takes such a lock, and so does a queued `ALTER TABLE`.
 #[tokio::test]
-async fn a_locked_table_takes_no_more_sessions_than_the_store_may_open() {
+async fn a_locked_table_does_not_exceed_max_connections() {
     let server = PostgresServer::start();
     let store = connect(&server.url(), MAX, IMPATIENT).await;
     let pool = pool(&server).await;
     let lock = lock_table(&pool).await;
     let most = refused_claims(&store, &server, WAIT_FOR_LOCK).await;
     assert!(most <= MAX as usize, "{most} sessions wait");
-    eventually_async("the end of the statements, under the lock", async || {
+    eventually_async("the end of the statements during the lock", async || {
         (server.command(WAIT_FOR_LOCK) == "0").then_some(())
     })
     .await;
@@ -90,13 +90,16 @@ async fn a_locked_table_takes_no_more_sessions_than_the_store_may_open() {
 }
 
 #[tokio::test]
-async fn a_standby_that_is_gone_takes_no_more_sessions_than_the_store_may_open() {
+async fn a_missing_standby_does_not_exceed_max_connections() {
     let server = PostgresServer::start();
     let store = connect(&server.url(), MAX, IMPATIENT).await;
     server.set("synchronous_standby_names", "gone");
     let most = refused_claims(&store, &server, WAIT_FOR_STANDBY).await;
-    assert_eq!(most, MAX as usize, "sessions wait");
-    let error = store.claim(claim("k")).await.expect_err("none is free");
+    assert_eq!(most, MAX as usize, "number of waiting sessions");
+    let error = store
+        .claim(claim("k"))
+        .await
+        .expect_err("no connection is free");
     let text = error.to_string();
     assert!(text.contains("all 3 connections"), "{text}");
     server.reset("synchronous_standby_names");
@@ -104,7 +107,7 @@ async fn a_standby_that_is_gone_takes_no_more_sessions_than_the_store_may_open()
 }
 
 #[tokio::test]
-async fn a_stall_leaves_the_pool_of_the_service_alone() {
+async fn a_stall_does_not_use_the_pool_of_the_service() {
     let server = PostgresServer::start();
     connect(&server.url(), MAX, PATIENT).await;
     let pool = pool(&server).await;
@@ -114,20 +117,24 @@ async fn a_stall_leaves_the_pool_of_the_service_alone() {
     let before = pool.size();
     let lock = lock_table(&pool).await;
     refused_claims(&store, &server, WAIT_FOR_LOCK).await;
-    assert_eq!(pool.size(), before.max(1), "the store uses none of it");
+    assert_eq!(
+        pool.size(),
+        before.max(1),
+        "the store used connections of the pool"
+    );
     lock.rollback().await.expect("postgres is there");
     serves_again(&store).await;
 }
 
-/// An operator who cancels the wait makes the server acknowledge a commit that only it has.
+/// When an operator cancels the wait, the server acknowledges a commit that no standby has.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_whose_wait_for_a_standby_was_canceled_is_not_won() {
+async fn a_canceled_wait_for_a_standby_does_not_win_a_claim() {
     let server = PostgresServer::start();
     let store = connect(&server.url(), MAX, Duration::from_secs(8)).await;
     server.set("synchronous_standby_names", "gone");
     let claiming = store.clone();
     let claiming = tokio::spawn(async move { claiming.claim(claim("k")).await });
-    // More than a quarter of the timeout.
+    // Longer than a quarter of the timeout.
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'
         AND clock_timestamp() - query_start > interval '2500 ms'";
     eventually_async("a wait for the standby", async || {
@@ -139,7 +146,7 @@ async fn a_claim_whose_wait_for_a_standby_was_canceled_is_not_won() {
         "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
     );
     let waits_again = format!("{WAIT_FOR_STANDBY} AND query_start > '{now}'");
-    eventually_async("another wait, or the end", async || {
+    eventually_async("another wait or the end", async || {
         (claiming.is_finished() || server.command(&waits_again) == "1").then_some(())
     })
     .await;
@@ -155,7 +162,7 @@ async fn a_claim_whose_wait_for_a_standby_was_canceled_is_not_won() {
     );
 }
 
-/// Claims take this much longer from now on, for stores that connect afterwards.
+/// Makes claims take this much longer, for stores that connect afterwards.
 fn slow_down(server: &PostgresServer, seconds: f32) {
     server.command("ALTER FUNCTION idem_records_claim_v1 RENAME TO fast");
     server.command(&format!(
@@ -165,9 +172,9 @@ fn slow_down(server: &PostgresServer, seconds: f32) {
     ));
 }
 
-/// As with a standby in another region: each commit is acknowledged, and takes more than 250 ms.
+/// Like a standby in another region: each commit is acknowledged, but takes more than 250 ms.
 #[tokio::test]
-async fn commits_that_are_always_slow_are_not_doubted() {
+async fn commits_that_are_always_slow_are_accepted() {
     let server = PostgresServer::start();
     connect(&server.url(), MAX, PATIENT).await;
     slow_down(&server, 0.4);
@@ -177,9 +184,9 @@ async fn commits_that_are_always_slow_are_not_doubted() {
     win(&store, claim("k")).await;
 }
 
-/// A replay writes nothing, so no wait for a standby can have been canceled.
+/// A replay writes nothing, so nobody can have canceled a wait for a standby.
 #[tokio::test]
-async fn a_slow_replay_is_not_doubted() {
+async fn a_slow_replay_is_accepted() {
     let server = PostgresServer::start();
     let fast = connect(&server.url(), MAX, PATIENT).await;
     complete(&fast, "k").await;
@@ -189,9 +196,10 @@ async fn a_slow_replay_is_not_doubted() {
     replay(&store, "k").await;
 }
 
-/// The row is there, as after a restart while the commit waited; that no standby has it, nobody sees.
+/// The row exists, as after a restart while the commit waited. Nobody can see that no standby has
+/// it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_is_recognized_only_by_a_commit_that_waits_for_standbys() {
+async fn a_repeated_claim_waits_for_standbys() {
     let server = PostgresServer::start();
     let store = connect(&server.url(), MAX, PATIENT).await;
     let first = claim("k");
@@ -205,7 +213,7 @@ async fn a_claim_is_recognized_only_by_a_commit_that_waits_for_standbys() {
     let claiming = tokio::spawn(async move { win(&claiming, first).await });
     let completing =
         tokio::spawn(async move { completing.complete(other, record(b"{}"), HOUR).await });
-    eventually_async("both wait, or one has ended", async || {
+    eventually_async("both transitions wait or one has ended", async || {
         let ended = claiming.is_finished() || completing.is_finished();
         (ended || server.command(WAIT_FOR_STANDBY) == "2").then_some(())
     })
@@ -225,7 +233,7 @@ async fn a_claim_is_recognized_only_by_a_commit_that_waits_for_standbys() {
 }
 
 #[tokio::test]
-async fn a_sweep_whose_reply_is_lost_ends_neither_the_sweeper_nor_the_store() {
+async fn a_lost_sweep_reply_stops_neither_the_sweeper_nor_the_store() {
     let server = PostgresServer::start();
     connect(&server.url(), MAX, PATIENT).await;
     let wire = Wire::to(server.socket_folder()).await;
@@ -255,7 +263,7 @@ async fn a_sweep_whose_reply_is_lost_ends_neither_the_sweeper_nor_the_store() {
 }
 
 #[tokio::test]
-async fn a_set_up_that_waits_for_another_gives_up() {
+async fn connect_times_out_behind_another_set_up() {
     let server = PostgresServer::start();
     let pool = pool(&server).await;
     let lock = "SELECT pg_advisory_lock(hashtextextended('axum-idem ' || $1, 0))";
@@ -264,18 +272,18 @@ async fn a_set_up_that_waits_for_another_gives_up() {
         .bind("\"public\".\"idem_records\"")
         .execute(&mut *other)
         .await
-        .expect("nobody holds it");
+        .expect("the lock is free");
     let builder = PostgresStore::builder().url(server.url());
     let connecting = builder.timeout(IMPATIENT).connect();
     let connected = tokio::time::timeout(Duration::from_secs(60), connecting).await;
-    let error = connected.expect("it gives up").err();
+    let error = connected.expect("`connect` gives up in time").err();
     assert!(matches!(error, Some(StoreError::TimedOut)), "{error:?}");
 }
 
 #[tokio::test]
-async fn sessions_that_the_server_closed_cost_no_transition() {
+async fn closed_sessions_do_not_fail_a_transition() {
     let server = PostgresServer::start();
-    // Over TCP, the farewell of the server is read: a local socket fails before.
+    // TCP, because the server's last message can be read there. A local socket fails earlier.
     let wire = Wire::to(server.socket_folder()).await;
     let store = connect(&wire.url(), 8, PATIENT).await;
     server.set("idle_session_timeout", "200ms");
@@ -296,9 +304,9 @@ async fn sessions_that_the_server_closed_cost_no_transition() {
     join_all(renewals).await;
 }
 
-/// As a primary that became a replica behind the same address.
+/// Like a primary that became a replica at the same address.
 #[tokio::test]
-async fn a_server_that_turned_read_only_is_not_asked_with_many_sessions() {
+async fn a_read_only_server_gets_few_new_sessions() {
     const CLAIMS: usize = 50;
     let server = PostgresServer::with(&["log_connections=on"]);
     let store = connect(&server.url(), 10, PATIENT).await;
@@ -306,7 +314,7 @@ async fn a_server_that_turned_read_only_is_not_asked_with_many_sessions() {
     let before = server.sessions_of_stores();
     for number in 0..CLAIMS {
         let error = store.claim(claim(&number.to_string())).await;
-        let text = error.expect_err("it takes no writes").to_string();
+        let text = error.expect_err("the server is read-only").to_string();
         assert!(text.contains("read-only"), "{text}");
     }
     let opened = server.sessions_of_stores() - before;
@@ -315,7 +323,7 @@ async fn a_server_that_turned_read_only_is_not_asked_with_many_sessions() {
     serves_again(&store).await;
 }
 
-/// A store on a wire, with one connection on which every statement was used once.
+/// A store behind a test proxy, with one connection on which every statement was used once.
 async fn on_a_wire(server: &PostgresServer) -> (Wire, PostgresStore) {
     let wire = Wire::to(server.socket_folder()).await;
     let store = connect(&wire.url(), 1, PATIENT).await;
@@ -331,7 +339,7 @@ async fn on_a_wire(server: &PostgresServer) -> (Wire, PostgresStore) {
 }
 
 #[tokio::test]
-async fn an_operators_transition_whose_reply_was_lost_reports_its_effect() {
+async fn operators_learn_the_effect_after_a_lost_reply() {
     let server = PostgresServer::start();
     let (wire, store) = on_a_wire(&server).await;
 
@@ -343,7 +351,7 @@ async fn an_operators_transition_whose_reply_was_lost_reports_its_effect() {
     assert!(wire.has_lost(), "no reply was lost");
     let found = store.look_up(holder.id).await.expect("postgres is there");
     assert!(matches!(found, Some(Entry::Recorded { .. })), "{found:?}");
-    // Another record is not its own effect.
+    // A different record is not the effect of the first `resolve`.
     let resolved = store.resolve(holder.id, holder.fence, record(b"[]"), HOUR);
     assert_eq!(resolved.await.expect("postgres is there"), Settled::Lost);
 
@@ -355,7 +363,7 @@ async fn an_operators_transition_whose_reply_was_lost_reports_its_effect() {
 }
 
 #[tokio::test]
-async fn a_release_whose_reply_was_lost_reports_its_effect() {
+async fn a_release_reports_its_effect_after_a_lost_reply() {
     let server = PostgresServer::start();
     let (wire, store) = on_a_wire(&server).await;
     let holder = win(&store, claim("k")).await;
@@ -365,7 +373,7 @@ async fn a_release_whose_reply_was_lost_reports_its_effect() {
     assert!(wire.has_lost(), "no reply was lost");
     win(&store, claim("k")).await;
 
-    // Overtaken, it stays lost.
+    // After a takeover, the release is still reported as lost.
     let (wire, store) = on_a_wire(&server).await;
     let short = Duration::from_millis(1);
     let claim = || Claim::new(id("overtaken"), FINGERPRINT, short, HOUR);
@@ -382,7 +390,7 @@ async fn a_release_whose_reply_was_lost_reports_its_effect() {
 }
 
 #[tokio::test]
-async fn durations_have_no_limit() {
+async fn the_longest_durations_are_accepted() {
     let server = PostgresServer::start();
     connect(&server.url(), MAX, PATIENT).await;
     let store = PostgresStore::builder()

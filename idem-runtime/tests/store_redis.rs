@@ -1,4 +1,4 @@
-//! The Redis store on servers of its own.
+//! The contract suite on the Redis store, with a separate server for each test.
 #![cfg(all(feature = "redis", feature = "testing"))]
 
 use test_support::servers;
@@ -18,7 +18,7 @@ async fn connect(server: &RedisServer) -> RedisStore {
     store.expect("redis is there")
 }
 
-/// Makes what stands under an id unreadable.
+/// Makes an entry unreadable.
 fn damaged(contract: Contract, server: &Arc<RedisServer>) -> Contract {
     let server = server.clone();
     contract.damage_with(move |id| {

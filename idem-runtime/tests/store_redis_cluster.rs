@@ -1,4 +1,4 @@
-//! The Redis store on a cluster whose nodes hang, fail over and pass slots on.
+//! The Redis store on a cluster whose nodes hang, fail over and move slots.
 #![cfg(feature = "redis")]
 
 use test_support::servers;
@@ -26,7 +26,7 @@ fn stored(name: &str) -> String {
     format!("idem:{}", id(name))
 }
 
-/// How many keys two stores raced for, how many of them both won, and how many one of them won.
+/// The number of keys that two stores raced for, that both won, and that exactly one won.
 #[derive(Debug, Default)]
 struct Races {
     all: AtomicUsize,
@@ -34,7 +34,7 @@ struct Races {
     won: AtomicUsize,
 }
 
-/// Claims one key after the other through both stores at the same moment, until it is told to stop.
+/// Claims one key after another through both stores at the same time, until `stop` is set.
 async fn race(stores: [RedisStore; 2], races: Arc<Races>, stop: Arc<AtomicBool>) {
     let [one, two] = &stores;
     while !stop.load(Ordering::SeqCst) {
@@ -50,9 +50,9 @@ async fn race(stores: [RedisStore; 2], races: Arc<Races>, stop: Arc<AtomicBool>)
     }
 }
 
-/// A node that hangs accepts connections, as one behind a broken network does for a while.
+/// A node that hangs still accepts connections, like a node behind a broken network.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_primary_that_hangs_is_left_once_its_replica_is_promoted() {
+async fn a_hanging_primary_is_replaced_by_its_promoted_replica() {
     let nodes = cluster_with_replicas(1);
     // The hash tag keeps all keys in one slot.
     let connect = async || {
@@ -63,7 +63,7 @@ async fn a_primary_that_hangs_is_left_once_its_replica_is_promoted() {
     complete(&stores[0], "before").await;
     let hung = serving(&nodes, "{trades}");
     let [replica] = replicas_of(&nodes, hung)[..] else {
-        panic!("it has one replica");
+        panic!("the primary has one replica");
     };
     eventually("replication", || {
         (replica.command(&["DBSIZE"]) == "1").then_some(())
@@ -83,7 +83,7 @@ async fn a_primary_that_hangs_is_left_once_its_replica_is_promoted() {
     eventually("the promotion", || {
         (replica.info("role")? == "master").then_some(())
     });
-    // Both stores are served by the promoted replica.
+    // The promoted replica serves both stores.
     for store in &stores {
         eventually_async("the promoted replica", async || {
             let replayed = store.claim(claim("before")).await;
@@ -94,7 +94,7 @@ async fn a_primary_that_hangs_is_left_once_its_replica_is_promoted() {
     let new_process = connect().await;
     replay(&new_process, "before").await;
 
-    // It is back, and for a moment still takes itself for the primary.
+    // The old primary continues, and for a moment believes that it is still the primary.
     hung.go_on();
     reach(300).await;
     eventually("the old primary's demotion", || {
@@ -107,7 +107,7 @@ async fn a_primary_that_hangs_is_left_once_its_replica_is_promoted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_cluster_a_claim_counts_when_the_replica_of_its_node_has_it() {
+async fn on_a_cluster_a_claim_needs_the_replica_of_its_node() {
     let nodes = cluster_with_replicas(1);
     let builder = builder(&nodes).timeout(Duration::from_secs(10));
     let store = builder.min_replicas(1, Duration::from_millis(500));
@@ -115,7 +115,7 @@ async fn on_a_cluster_a_claim_counts_when_the_replica_of_its_node_has_it() {
     complete(&store, "before").await;
     let primary = serving(&nodes, &stored("stalled"));
     let [replica] = replicas_of(&nodes, primary)[..] else {
-        panic!("it has one replica");
+        panic!("the primary has one replica");
     };
     replica.stall();
     let claimed = store.claim(claim("stalled")).await;
@@ -134,7 +134,7 @@ async fn a_replica_that_evicts_is_refused_before_and_after_it_is_promoted() {
     complete(&store, "before").await;
     let primary = serving(&nodes, &stored("before"));
     let [replica] = replicas_of(&nodes, primary)[..] else {
-        panic!("it has one replica");
+        panic!("the primary has one replica");
     };
     replica.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     let error = builder(&nodes)
@@ -156,20 +156,20 @@ async fn a_replica_that_evicts_is_refused_before_and_after_it_is_promoted() {
     .await;
 }
 
-/// While a slot moves, both nodes serve a part of it.
+/// While a slot moves, each node serves a part of the slot.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slot_that_moves_is_followed() {
+async fn the_store_follows_a_moving_slot() {
     let nodes = cluster();
     let store = connect(&nodes).await;
     let from = serving(&nodes, &stored("k"));
     let slot = from.command(&["CLUSTER", "KEYSLOT", &stored("k")]);
     let to = nodes.iter().find(|node| node.port != from.port);
-    let to = to.expect("there are three");
+    let to = to.expect("there are three nodes");
     let [from_id, to_id] = [from, to].map(|node| node.command(&["CLUSTER", "MYID"]));
     to.command(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]);
     from.command(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]);
 
-    // The key is new, so it belongs to the node that the slot moves to.
+    // The key is new, so it belongs to the node that receives the slot.
     complete(&store, "k").await;
     assert_eq!(from.command(&["CLUSTER", "COUNTKEYSINSLOT", &slot]), "0");
     assert_eq!(to.command(&["CLUSTER", "COUNTKEYSINSLOT", &slot]), "1");
@@ -179,9 +179,9 @@ async fn a_slot_that_moves_is_followed() {
     replay(&store, "k").await;
 }
 
-/// A slot that moves is followed only with `ASKING`.
+/// The store needs `ASKING` to follow a slot that moves.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_may_not_send_asking_is_told_when_the_store_connects() {
+async fn a_missing_right_to_asking_is_reported_at_connect() {
     let nodes = cluster();
     let allow = |asking| {
         let rights = "+evalsha +eval +get +set +pttl +pexpire +del +time +info +cluster|slots \
@@ -197,9 +197,12 @@ async fn a_user_who_may_not_send_asking_is_told_when_the_store_connects() {
     };
     let builder = || builder(&nodes).username("desk").password("secret");
     allow("-asking");
-    let error = builder().connect().await.expect_err("it lacks a right");
+    let error = builder()
+        .connect()
+        .await
+        .expect_err("the user lacks a right");
     assert!(matches!(error, StoreError::Unfit(_)), "{error:?}");
     assert!(error.to_string().contains("refuses `ASKING`"), "{error}");
     allow("+asking");
-    builder().connect().await.expect("it has every right");
+    builder().connect().await.expect("the user has every right");
 }

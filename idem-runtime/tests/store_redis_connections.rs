@@ -16,11 +16,11 @@ use servers::asking::{HOUR, claim, complete, id, record, replay, win};
 use servers::eventually;
 use servers::redis::RedisServer;
 
-/// A way to the server that can lose replies: the server executes a command, and the connection breaks
-/// before the reply has passed.
+/// A proxy that can lose replies: the server executes a command, and the connection breaks before
+/// the reply arrives.
 struct Cutter {
     address: SocketAddr,
-    /// The reply that is lost, counted from here; 0 for none.
+    /// Which coming reply is lost, counted from 1. 0 loses none.
     cuts: Arc<AtomicUsize>,
 }
 
@@ -47,7 +47,7 @@ impl Cutter {
         self.cut_after(0);
     }
 
-    /// Lets so many replies pass, and loses the next one.
+    /// Lets this number of replies pass, and loses the next reply.
     fn cut_after(&self, replies: usize) {
         self.cuts.store(replies + 1, Ordering::SeqCst);
     }
@@ -84,7 +84,7 @@ async fn connect(url: String) -> RedisStore {
 }
 
 #[tokio::test]
-async fn a_transition_whose_reply_was_lost_reports_what_it_did() {
+async fn a_transition_reports_its_effect_after_a_lost_reply() {
     let server = RedisServer::start();
     let cutter = Cutter::before(&server).await;
     let store = connect(cutter.url()).await;
@@ -98,7 +98,7 @@ async fn a_transition_whose_reply_was_lost_reports_what_it_did() {
     assert!(cutter.has_cut());
     let entry = store.look_up(holder.id).await.expect("redis is there");
     assert!(entry.is_none(), "{entry:?}");
-    // The next request is a first one.
+    // The next claim is a first attempt.
     match store.claim(claim("released")).await {
         Ok(Claimed::Fresh { fence, attempt: 1 }) => assert!(fence > holder.fence),
         other => panic!("a released key is free: {other:?}"),
@@ -124,9 +124,9 @@ async fn a_transition_whose_reply_was_lost_reports_what_it_did() {
     assert_eq!(another.await.expect("redis is there"), Settled::Lost);
 }
 
-/// The first round trip of `forget` sees what stands there, the second removes it.
+/// The first round trip of `forget` reads the entry, and the second removes the entry.
 #[tokio::test]
-async fn a_removal_whose_reply_was_lost_is_reported_as_done() {
+async fn forget_reports_its_effect_after_a_lost_reply() {
     let server = RedisServer::start();
     let cutter = Cutter::before(&server).await;
     let store = connect(cutter.url()).await;
@@ -142,10 +142,10 @@ async fn a_removal_whose_reply_was_lost_is_reported_as_done() {
     assert!(!store.forget(id("forgotten")).await.expect("redis is there"));
 }
 
-/// A server that stood still executes what it had been sent. Nobody waits for that claim any more, and
-/// it would hold the key.
+/// A server that was frozen still executes earlier commands. Nobody waits for that claim any more,
+/// and it would hold the key.
 #[tokio::test]
-async fn a_claim_that_is_executed_after_its_deadline_takes_nothing() {
+async fn a_claim_executed_after_its_deadline_has_no_effect() {
     let server = RedisServer::start();
     let builder = RedisStore::builder().url(server.url());
     let store = builder.timeout(Duration::from_secs(1)).connect().await;
@@ -167,7 +167,7 @@ async fn a_claim_that_is_executed_after_its_deadline_takes_nothing() {
     win(&connect(server.url()).await, claim("k")).await;
 }
 
-/// How many scripts clients have had executed.
+/// The number of scripts that the server has executed for clients.
 fn evaluations(server: &RedisServer) -> u64 {
     let stats = server.command(&["INFO", "commandstats"]);
     let calls = stats.lines().find_map(|line| {
@@ -179,23 +179,23 @@ fn evaluations(server: &RedisServer) -> u64 {
     calls.unwrap_or_default()
 }
 
-/// How many connections the server has taken, its own `redis-cli` among them.
+/// The number of connections that the server has accepted, including those of `redis-cli`.
 fn connections(server: &RedisServer) -> u64 {
     let received = server.info("total_connections_received");
     received.and_then(|it| it.parse().ok()).expect("a number")
 }
 
 #[tokio::test]
-async fn a_server_that_turns_into_a_replica_is_not_asked_by_every_claim() {
+async fn a_demoted_server_gets_few_new_connections() {
     let server = RedisServer::start();
     let store = connect(server.url()).await;
     complete(&store, "k").await;
-    // Nobody listens there.
+    // No server listens there.
     server.command(&["REPLICAOF", "127.0.0.1", "1"]);
     let before = connections(&server);
     for n in 0..100 {
         let refused = store.claim(claim(&n.to_string())).await;
-        let error = refused.expect_err("it takes no writes");
+        let error = refused.expect_err("a replica accepts no writes");
         assert!(matches!(error, StoreError::Unfit(_)), "{error:?}");
     }
     let made = connections(&server) - before;
@@ -230,9 +230,9 @@ async fn a_refused_connection_is_reported_before_the_timeout() {
     eventually_won(&store, "back").await;
 }
 
-/// One connection, and eight.
+/// Tests a store with one connection, and a store with eight.
 #[tokio::test]
-async fn connections_that_the_server_closes_when_idle_cost_no_error() {
+async fn closed_idle_connections_cause_no_error() {
     let server = RedisServer::with(&["--timeout", "1"]);
     let one = connect(server.url()).await;
     let builder = RedisStore::builder().timeout(Duration::from_secs(10));
@@ -253,7 +253,7 @@ async fn connections_that_the_server_closes_when_idle_cost_no_error() {
     replay(&eight, "eight 0 0").await;
 }
 
-/// The wait for a connection is the transition's, and the connection is made all the same.
+/// The transition waits only for its own timeout, but the connection attempt continues.
 #[tokio::test]
 async fn a_connection_that_takes_longer_than_one_transition_serves_the_next() {
     let server = RedisServer::start();
@@ -275,9 +275,9 @@ async fn a_connection_that_takes_longer_than_one_transition_serves_the_next() {
     .await;
 }
 
-/// The clock of a server was set forward, so that its claims all seem to be late.
+/// The server's clock was set forward, so all claims seem to be late.
 #[tokio::test]
-async fn a_claim_is_sent_again_with_the_clock_that_the_server_has_now() {
+async fn a_late_claim_is_repeated_with_the_current_server_clock() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("redis://{}/", listener.local_addr().expect("bound"));
     tokio::spawn(async move {
@@ -286,11 +286,12 @@ async fn a_claim_is_sent_again_with_the_clock_that_the_server_has_now() {
         }
     });
     let store = RedisStore::builder().url(url).connect().await;
-    let store = store.expect("it replies to everything");
+    let store = store.expect("the fake server replies to everything");
     win(&store, claim("k")).await;
 }
 
-/// Replies like a server whose clock shows 1 second when a connection is made, and 9 at every claim.
+/// Replies like a server whose clock shows 1 second when a connection opens, and 9 seconds at every
+/// claim.
 async fn wrong_clock(client: TcpStream) {
     const CLAIMED_AT: u64 = 9_000_000;
     let mut client = BufStream::new(client);
@@ -302,7 +303,7 @@ async fn wrong_clock(client: TcpStream) {
             b"EVALSHA" if command.len() == 9 => {
                 let deadline = String::from_utf8_lossy(&command[8]);
                 let is_late = deadline.parse::<u64>().expect("a number") < CLAIMED_AT;
-                // Too late, and fresh.
+                // Replies `TOO_LATE`, or `FRESH`.
                 let mut reply = if is_late {
                     b"$9\r\n\x06".to_vec()
                 } else {
@@ -326,7 +327,7 @@ async fn wrong_clock(client: TcpStream) {
     }
 }
 
-/// The next command, or nothing when the connection was closed.
+/// The next command. `None` when the connection was closed.
 async fn read_command(client: &mut BufStream<TcpStream>) -> Option<Vec<Vec<u8>>> {
     let mut parts = Vec::new();
     for _ in 0..number(client).await? {
@@ -338,7 +339,7 @@ async fn read_command(client: &mut BufStream<TcpStream>) -> Option<Vec<Vec<u8>>>
     Some(parts)
 }
 
-/// A line such as `*3` or `$11`.
+/// Reads a line such as `*3` or `$11`.
 async fn number(client: &mut BufStream<TcpStream>) -> Option<usize> {
     let mut line = String::new();
     client.read_line(&mut line).await.ok()?;

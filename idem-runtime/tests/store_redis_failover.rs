@@ -1,4 +1,4 @@
-//! What the loss of a Redis primary can take along, with and without waiting for replicas.
+//! What the loss of a Redis primary can lose, with and without waiting for replicas.
 #![cfg(feature = "redis")]
 
 use test_support::servers;
@@ -23,9 +23,9 @@ async fn connect(server: &RedisServer, min_replicas: usize) -> RedisStore {
     store.expect("redis is there")
 }
 
-/// A primary and its replicas, which have all that it has.
+/// A primary and its replicas, which have all of its data.
 async fn with_replicas<const N: usize>() -> (RedisServer, [RedisServer; N]) {
-    // Replicas are served at once.
+    // Starts replication without a delay.
     let primary = RedisServer::with(&["--repl-diskless-sync-delay", "0"]);
     let port = primary.port.to_string();
     let replicas = std::array::from_fn(|_| RedisServer::with(&["--replicaof", "127.0.0.1", &port]));
@@ -39,20 +39,20 @@ async fn with_replicas<const N: usize>() -> (RedisServer, [RedisServer; N]) {
 
 /// Cuts a replica off from its primary.
 fn cut_off(replica: &RedisServer) {
-    // Nobody listens there.
+    // No server listens there.
     replica.command(&["REPLICAOF", "127.0.0.1", "1"]);
 }
 
-/// The replica that Sentinel, or an operator, chooses.
+/// Promotes a replica, as Sentinel or an operator would.
 async fn promoted(replica: &RedisServer) -> RedisStore {
     replica.command(&["REPLICAOF", "NO", "ONE"]);
     connect(replica, 0).await
 }
 
-/// The window: a claim is acknowledged by the primary alone, and a second run of the same key is let
-/// in by a replica that never heard of it.
+/// The risk without `min_replicas`: only the primary has acknowledged the claim, and a replica that
+/// never received the claim allows a second run for the same key.
 #[tokio::test]
-async fn a_claim_that_no_replica_has_is_lost_with_its_primary() {
+async fn a_claim_without_a_replica_is_lost_with_its_primary() {
     let (mut primary, [replica]) = with_replicas().await;
     let store = connect(&primary, 0).await;
     cut_off(&replica);
@@ -63,9 +63,9 @@ async fn a_claim_that_no_replica_has_is_lost_with_its_primary() {
     assert!(matches!(claimed, Ok(Claimed::Fresh { .. })), "{claimed:?}");
 }
 
-/// With `min_replicas` such a claim is never acknowledged, so that the first run does not begin.
+/// With `min_replicas` such a claim is never acknowledged, so the first run does not start.
 #[tokio::test]
-async fn a_claim_that_waits_for_its_replica_is_not_acknowledged_without_it() {
+async fn a_claim_that_needs_a_replica_is_not_acknowledged_without_it() {
     let (mut primary, [replica]) = with_replicas().await;
     let store = connect(&primary, 1).await;
     let kept = win(&store, claim("kept")).await;
@@ -79,9 +79,9 @@ async fn a_claim_that_waits_for_its_replica_is_not_acknowledged_without_it() {
     assert!(unacknowledged.is_err(), "{unacknowledged:?}");
     primary.kill();
     let successor = promoted(&replica).await;
-    // The only run of this key.
+    // This is the only run for this key.
     win(&successor, claim("lost")).await;
-    // All that was acknowledged is there.
+    // Every acknowledged write is there.
     let replay = successor.claim(claim("kept")).await;
     assert!(matches!(replay, Ok(Claimed::Recorded { .. })), "{replay:?}");
     let duplicate = successor.claim(claim("held")).await;
@@ -91,9 +91,9 @@ async fn a_claim_that_waits_for_its_replica_is_not_acknowledged_without_it() {
     );
 }
 
-/// What is left of the window: of two replicas one has acknowledged, and the other is promoted.
+/// The remaining risk: one of two replicas has acknowledged, and the other is promoted.
 #[tokio::test]
-async fn a_promotion_of_a_replica_that_lags_behind_loses_what_another_acknowledged() {
+async fn promoting_a_lagging_replica_loses_acknowledged_claims() {
     let (mut primary, [current, lagging]) = with_replicas().await;
     cut_off(&lagging);
     let store = connect(&primary, 1).await;
@@ -101,7 +101,7 @@ async fn a_promotion_of_a_replica_that_lags_behind_loses_what_another_acknowledg
     primary.kill();
     let successor = promoted(&lagging).await;
     win(&successor, claim("k")).await;
-    // The one that had it would have told.
+    // The other replica has the claim.
     let successor = promoted(&current).await;
     let duplicate = successor.claim(claim("k")).await;
     assert!(

@@ -1,4 +1,4 @@
-//! The Redis store when the server is full, forgetful, or holds what it cannot read.
+//! The Redis store when the server is full, loses its scripts, or holds unreadable values.
 #![cfg(feature = "redis")]
 
 use test_support::servers;
@@ -27,7 +27,7 @@ async fn connect(server: &RedisServer) -> RedisStore {
 async fn a_first_request_costs_two_round_trips_and_a_replay_one() {
     let server = RedisServer::start();
     let store = connect(&server).await;
-    // Leaves the scripts in the server's cache.
+    // Loads the scripts into the server's cache.
     let warm = win(&store, claim("warm")).await;
     let _ = store.complete(warm, record(b""), HOUR).await;
 
@@ -43,7 +43,7 @@ async fn a_first_request_costs_two_round_trips_and_a_replay_one() {
 }
 
 #[tokio::test]
-async fn a_replay_from_the_near_cache_costs_none() {
+async fn a_replay_from_the_near_cache_costs_no_round_trip() {
     let server = RedisServer::start();
     let store = NearCache::new(connect(&server).await);
     let holder = win(&store, claim("k")).await;
@@ -56,7 +56,7 @@ async fn a_replay_from_the_near_cache_costs_none() {
 }
 
 #[tokio::test]
-async fn a_connection_that_stands_serves_every_transition() {
+async fn one_connection_serves_every_transition() {
     let server = RedisServer::start();
     let store = connect(&server).await;
     let connections = || -> u64 {
@@ -68,11 +68,15 @@ async fn a_connection_that_stands_serves_every_transition() {
     let completed = store.complete(holder, record(b"{}"), HOUR).await;
     assert_eq!(completed.expect("redis is there"), Settled::Done);
     assert_eq!(replay(&store, "k").await, record(b"{}"));
-    assert_eq!(connections() - before, 1, "it is the one that asks");
+    assert_eq!(
+        connections() - before,
+        1,
+        "only `redis-cli` opened a connection"
+    );
 }
 
 #[tokio::test]
-async fn it_signs_in_as_it_is_told() {
+async fn the_given_user_password_and_database_are_used() {
     let server = RedisServer::start();
     server.command(&[
         "ACL", "SETUSER", "desk", "on", ">secret", "~*", "&*", "+@all",
@@ -116,14 +120,14 @@ async fn a_server_that_evicts_is_refused() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_tell_its_policy_is_taken() {
+async fn a_server_without_a_readable_policy_is_accepted() {
     let server = RedisServer::with(&["--rename-command", "INFO", ""]);
     let store = connect(&server).await;
     win(&store, claim("k")).await;
 }
 
 #[tokio::test]
-async fn a_full_server_takes_no_new_key_and_drops_none() {
+async fn a_full_server_refuses_new_keys_and_keeps_the_others() {
     let server = RedisServer::start();
     let store = connect(&server).await;
     let holder = win(&store, claim("held")).await;
@@ -132,10 +136,10 @@ async fn a_full_server_takes_no_new_key_and_drops_none() {
     let before = server.round_trips();
     let claimed = store.claim(claim("new")).await;
     assert!(matches!(claimed, Ok(Claimed::Full)), "{claimed:?}");
-    // A script that the server knows is not sent again.
+    // A script that the server already knows is not sent again.
     assert_eq!(server.round_trips() - before, 1);
     let renewed = store.renew(holder, HOUR).await;
-    assert_eq!(renewed.expect("it needs no memory"), Settled::Done);
+    assert_eq!(renewed.expect("a renewal needs no memory"), Settled::Done);
     let completed = store.complete(holder, record(b"{}"), HOUR).await;
     assert!(completed.is_err(), "{completed:?}");
     let duplicate = store.claim(claim("held")).await;
@@ -148,7 +152,7 @@ async fn a_full_server_takes_no_new_key_and_drops_none() {
 }
 
 #[tokio::test]
-async fn a_completion_that_is_repeated_is_done_and_prolongs_nothing() {
+async fn a_repeated_completion_is_done_and_does_not_extend_the_record() {
     let server = RedisServer::start();
     let store = connect(&server).await;
     let holder = win(&store, claim("k")).await;
@@ -163,14 +167,14 @@ async fn a_completion_that_is_repeated_is_done_and_prolongs_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_not_a_record_stays_as_it_is() {
+async fn unreadable_values_are_left_unchanged() {
     let server = RedisServer::start();
     let store = connect(&server).await;
     let key = format!("idem:{}", id("k"));
     for (write, read) in [
         (vec!["RPUSH", &key, "x"], vec!["LRANGE", &key, "0", "-1"]),
         (vec!["SET", &key, "x"], vec!["GET", &key]),
-        // Without an end.
+        // A value without an expiry.
         (vec!["SET", &key, "\u{1}C"], vec!["STRLEN", &key]),
         (
             vec!["SET", &key, "\u{9}R", "PX", "99999"],
@@ -193,7 +197,7 @@ async fn what_is_not_a_record_stays_as_it_is() {
 }
 
 #[tokio::test]
-async fn keys_and_scopes_are_only_bytes() {
+async fn special_characters_in_keys_and_scopes_are_harmless() {
     let server = RedisServer::start();
     let builder = RedisStore::builder().url(server.url());
     let store = builder.prefix("{p}*\r\nDEL %s '").connect().await;
@@ -219,7 +223,7 @@ async fn keys_and_scopes_are_only_bytes() {
 }
 
 #[tokio::test]
-async fn no_key_no_token_and_no_scope_is_ever_stored() {
+async fn keys_tokens_and_scopes_are_never_stored() {
     let server = RedisServer::with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let store = connect(&server).await;
     let id = RecordId::new(
@@ -235,16 +239,17 @@ async fn no_key_no_token_and_no_scope_is_ever_stored() {
     server.command(&["SAVE"]);
     assert!(
         server.has_on_disk("PUBLICBODY"),
-        "the record was looked for in the wrong place"
+        "the test searched the wrong place"
     );
     for secret in ["SECRETTOKEN", "SECRETSCOPE", "SECRETKEY", "Bearer"] {
         assert!(!server.has_on_disk(secret), "{secret} is stored");
     }
 }
 
-/// A line that breaks while the policy is asked for is no server that keeps it to itself.
+/// A connection that breaks while the policy is read does not mean that the server hides its
+/// policy.
 #[tokio::test]
-async fn a_server_that_goes_while_it_is_looked_at_is_not_taken() {
+async fn a_connection_lost_during_the_policy_check_is_an_error() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
@@ -255,7 +260,7 @@ async fn a_server_that_goes_while_it_is_looked_at_is_not_taken() {
                 if asked.contains("INFO\r\n$6\r\nmemory") {
                     break;
                 }
-                // Whatever a client says of itself is fine.
+                // A valid reply to everything that a client says about itself.
                 let commands = asked.matches('*').count();
                 let answer = "+OK\r\n".repeat(commands);
                 stream.write_all(answer.as_bytes()).await.expect("it reads");
@@ -270,7 +275,7 @@ async fn a_server_that_goes_while_it_is_looked_at_is_not_taken() {
 }
 
 #[tokio::test]
-async fn the_wait_for_replicas_comes_on_top_of_the_time_for_one_transition() {
+async fn the_wait_for_replicas_is_added_to_the_timeout() {
     let server = RedisServer::start();
     let store = RedisStore::builder()
         .url(server.url())
@@ -279,7 +284,7 @@ async fn the_wait_for_replicas_comes_on_top_of_the_time_for_one_transition() {
         .connect()
         .await
         .expect("redis is there");
-    // The server learns the script by the first one.
+    // The first claim loads the script into the server's cache.
     assert!(store.claim(claim("first")).await.is_err());
     let claimed = store.claim(claim("k")).await;
     assert!(
@@ -289,7 +294,7 @@ async fn the_wait_for_replicas_comes_on_top_of_the_time_for_one_transition() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_be_reached_is_reported_in_words() {
+async fn an_unreachable_server_has_a_clear_message() {
     let refused = RedisStore::connect("redis://user:PASSWORD@127.0.0.1:1/").await;
     let refused = refused.expect_err("nobody listens there");
     assert!(refused.to_string().contains("refuses connections"));
@@ -300,7 +305,7 @@ async fn a_server_that_cannot_be_reached_is_reported_in_words() {
     let builder = RedisStore::builder().url(server.url());
     let wrong = builder.clone().password("PASSWORD").connect().await;
     let none = builder.connect().await;
-    for error in [&wrong, &none].map(|it| it.as_ref().expect_err("the password is another")) {
+    for error in [&wrong, &none].map(|it| it.as_ref().expect_err("the password is wrong")) {
         assert!(error.to_string().contains("the password"), "{error}");
     }
     for error in [refused, wrong.expect_err("refused")] {
@@ -320,14 +325,14 @@ async fn a_replica_is_refused() {
     let port = primary.port.to_string();
     let replica = RedisServer::with(&["--replicaof", "127.0.0.1", &port]);
     let error = RedisStore::connect(replica.url()).await;
-    let error = error.expect_err("it takes no writes");
+    let error = error.expect_err("a replica accepts no writes");
     assert!(matches!(error, StoreError::Unfit(_)), "{error:?}");
     assert!(error.to_string().contains("is a replica"), "{error}");
 }
 
-/// Every right that the store needs, and what it says when one is missing.
+/// Checks every right that the store needs, and the message when a right is missing.
 #[tokio::test]
-async fn a_right_that_is_missing_is_named_when_the_store_connects() {
+async fn a_missing_right_is_named_at_connect() {
     const NEEDED: [&str; 9] = [
         "evalsha", "eval", "get", "set", "pttl", "pexpire", "del", "time", "info",
     ];
@@ -344,14 +349,18 @@ async fn a_right_that_is_missing_is_named_when_the_store_connects() {
 
     let all = NEEDED.map(|name| format!("+{name}"));
     allow(&all);
-    let store = builder.clone().connect().await.expect("it has every right");
+    let store = builder
+        .clone()
+        .connect()
+        .await
+        .expect("the user has every right");
     complete(&store, "k").await;
     let holder = win(&store, claim("released")).await;
     let renewed = store.renew(holder, HOUR).await;
-    assert_eq!(renewed.expect("it may"), Settled::Done);
+    assert_eq!(renewed.expect("the user has the right"), Settled::Done);
     let released = store.release(holder).await;
-    assert_eq!(released.expect("it may"), Settled::Done);
-    assert!(store.forget(id("k")).await.expect("it may"));
+    assert_eq!(released.expect("the user has the right"), Settled::Done);
+    assert!(store.forget(id("k")).await.expect("the user has the right"));
     assert_eq!(server.command(&["KEYS", "idem:probe*"]), "");
 
     for missing in NEEDED.iter().filter(|name| **name != "info") {
@@ -369,7 +378,7 @@ async fn a_right_that_is_missing_is_named_when_the_store_connects() {
 }
 
 #[tokio::test]
-async fn a_command_that_is_renamed_is_named_when_the_store_connects() {
+async fn a_renamed_command_is_named_at_connect() {
     for name in ["EVALSHA", "EVAL", "PEXPIRE", "TIME"] {
         let server = RedisServer::with(&["--rename-command", name, "OTHER"]);
         let error = RedisStore::connect(server.url()).await.expect_err(name);
@@ -380,7 +389,7 @@ async fn a_command_that_is_renamed_is_named_when_the_store_connects() {
 }
 
 #[tokio::test]
-async fn the_longest_durations_overflow_nowhere() {
+async fn the_longest_durations_are_accepted() {
     let server = RedisServer::start();
     let store = RedisStore::builder()
         .url(server.url())

@@ -1,4 +1,4 @@
-//! The Redis store behind Sentinels that hang, disagree or lag behind.
+//! The Redis store behind Sentinels that hang, disagree or are outdated.
 #![cfg(feature = "redis")]
 
 use test_support::servers;
@@ -22,10 +22,10 @@ fn pair() -> (RedisServer, RedisServer) {
     (primary, replica)
 }
 
-/// The primary and the Sentinel that stands first in the list hang together, as on one host. Default
-/// settings: one second for a transition.
+/// The primary and the first Sentinel in the list hang together, as on one machine. Uses the
+/// default timeout of one second.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failover_is_followed_although_the_first_sentinel_hangs() {
+async fn the_store_follows_a_failover_while_a_sentinel_hangs() {
     let (primary, replica) = pair();
     let sentinels = Sentinel::three_watching(&primary);
     let builder = || RedisStore::builder().sentinel("trades", sentinels.iter().map(Sentinel::url));
@@ -55,7 +55,7 @@ async fn a_failover_is_followed_although_the_first_sentinel_hangs() {
     let new_process = new_process.expect("two Sentinels know the new primary");
     replay(&new_process, "before").await;
 
-    // The old primary is back, and does not know yet that it was replaced.
+    // The old primary continues, and does not know yet that it was replaced.
     primary.go_on();
     win(&store, claim("back")).await;
     let duplicate = new_process.claim(claim("back")).await;
@@ -66,7 +66,7 @@ async fn a_failover_is_followed_although_the_first_sentinel_hangs() {
 }
 
 #[tokio::test]
-async fn sentinels_that_cannot_help_are_reported_in_words() {
+async fn useless_sentinels_have_a_clear_message() {
     let refused = RedisStore::builder().sentinel("trades", ["redis://127.0.0.1:1/"]);
     let error = refused.connect().await.expect_err("nobody listens there");
     assert!(error.to_string().contains("refuses connections"), "{error}");
@@ -74,7 +74,10 @@ async fn sentinels_that_cannot_help_are_reported_in_words() {
     let primary = RedisServer::start();
     let sentinel = Sentinel::watching(&primary);
     let unknown = RedisStore::builder().sentinel("orders", [sentinel.url()]);
-    let error = unknown.connect().await.expect_err("it watches `trades`");
+    let error = unknown
+        .connect()
+        .await
+        .expect_err("the Sentinel watches only `trades`");
     assert!(error.to_string().contains("`orders`"), "{error}");
 
     let none = RedisStore::builder().sentinel("trades", [""; 0]);
@@ -82,7 +85,7 @@ async fn sentinels_that_cannot_help_are_reported_in_words() {
     assert!(matches!(error, StoreError::Unfit(_)), "{error:?}");
 }
 
-/// A replica would evict after its promotion.
+/// The replica would evict entries after its promotion.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_evicts_is_refused_before_it_is_promoted() {
     let (primary, replica) = pair();
@@ -96,7 +99,7 @@ async fn a_replica_that_evicts_is_refused_before_it_is_promoted() {
     assert!(error.to_string().contains("allkeys-lru"), "{error}");
 }
 
-/// The old primary is cut off from its replica and from the Sentinel, and not from its clients.
+/// The old primary is cut off from its replica and from the Sentinel, but not from its clients.
 async fn is_left_for_the_new_primary(refuses_writes: bool) {
     let (old, old_replica) = pair();
     let (new, _new_replica) = pair();
@@ -111,7 +114,7 @@ async fn is_left_for_the_new_primary(refuses_writes: bool) {
         store.claim(claim("before")).await.ok()
     })
     .await;
-    // It stays a primary, and its connections stay open.
+    // The old primary stays a primary, and its connections stay open.
     old_replica.command(&["REPLICAOF", "NO", "ONE"]);
     if refuses_writes {
         old.command(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
@@ -125,11 +128,11 @@ async fn is_left_for_the_new_primary(refuses_writes: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_primary_whose_writes_no_replica_acknowledges_is_left_for_its_successor() {
+async fn a_primary_without_acknowledging_replicas_is_replaced() {
     is_left_for_the_new_primary(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_primary_that_refuses_writes_without_replicas_is_left_for_its_successor() {
+async fn a_primary_that_refuses_writes_is_replaced() {
     is_left_for_the_new_primary(true).await;
 }

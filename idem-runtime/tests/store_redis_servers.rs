@@ -1,4 +1,4 @@
-//! The Redis store when servers stall, restart, fail over, or are many.
+//! The Redis store when servers stall, restart or fail over, or when there are many.
 #![cfg(all(feature = "redis", feature = "testing"))]
 
 use test_support::servers;
@@ -20,7 +20,7 @@ async fn connect(server: &RedisServer) -> RedisStore {
 }
 
 #[tokio::test]
-async fn a_claim_counts_when_the_replica_has_it() {
+async fn a_claim_needs_its_replica() {
     let primary = RedisServer::start();
     let port = primary.port.to_string();
     let replica = RedisServer::with(&["--replicaof", "127.0.0.1", &port]);
@@ -49,7 +49,7 @@ async fn a_claim_counts_when_the_replica_has_it() {
     replica.stall();
     let stalled = claim("stalled");
     for _ in 0..2 {
-        // Also when it is asked again, on whichever connection.
+        // Also when the claim is repeated on another connection.
         let claimed = store.claim(stalled.clone()).await;
         assert!(claimed.is_err(), "{claimed:?}");
     }
@@ -73,7 +73,7 @@ async fn a_cluster_keeps_every_rule() {
         .expect("the cluster is there");
     Contract::of(store).rounds(10).assert().await;
     for node in &nodes {
-        assert_ne!(node.command(&["DBSIZE"]), "0", "every node has its share");
+        assert_ne!(node.command(&["DBSIZE"]), "0", "every node has some keys");
     }
 }
 
@@ -87,7 +87,7 @@ async fn a_cluster_that_evicts_is_refused() {
 }
 
 #[tokio::test]
-async fn sentinel_leads_to_the_new_primary() {
+async fn the_store_follows_sentinel_to_the_new_primary() {
     let mut primary = RedisServer::start();
     let port = primary.port.to_string();
     let replica = RedisServer::with(&["--replicaof", "127.0.0.1", &port]);
@@ -120,7 +120,7 @@ async fn sentinel_leads_to_the_new_primary() {
     })
     .await;
     assert_eq!(replayed, record(b"{}"));
-    // And it takes writes.
+    // The new primary also accepts writes.
     eventually_async("the new primary", async || {
         store.claim(claim("new")).await.ok()
     })
@@ -146,7 +146,7 @@ async fn a_restart_replays_from_the_append_only_file() {
     assert!(matches!(duplicate, Ok(Claimed::InFlight { .. })));
     let completed = store.complete(held, record(b"late"), HOUR).await;
     assert_eq!(completed.expect("redis is back"), Settled::Done);
-    // Another process finds the same.
+    // Another process sees the same state.
     assert_eq!(
         replay(&connect(&server).await, "held").await,
         record(b"late")
@@ -165,7 +165,7 @@ async fn a_restart_between_two_requests_is_not_noticed() {
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_is_given_up_and_taken_up_again() {
+async fn a_hanging_server_times_out_and_is_used_again_later() {
     let server = RedisServer::start();
     let builder = RedisStore::builder().url(server.url());
     let store = builder.timeout(Duration::from_secs(1)).connect().await;
@@ -178,8 +178,8 @@ async fn a_server_that_hangs_is_given_up_and_taken_up_again() {
     assert!(asked_at.elapsed() >= Duration::from_secs(1));
 
     server.go_on();
-    // The claim whose answer was lost had been sent, and its owner wins it.
-    let holder = eventually_async("an answer", async || {
+    // The server had received the claim whose reply was lost, and the owner of that claim wins.
+    let holder = eventually_async("a response", async || {
         match store.claim(lost.clone()).await {
             Ok(Claimed::Fresh { fence, .. }) => Some(Holder {
                 id: lost.id,

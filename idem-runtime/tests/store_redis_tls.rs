@@ -12,7 +12,8 @@ use servers::asking::{HOUR, claim, complete, record, replay, win};
 use servers::free_port;
 use servers::redis::{RedisServer, Sentinel};
 
-/// An authority, and a certificate of its for this host: the authority's in PEM.
+/// Creates a certificate authority and its certificate for this host. Returns the authority's
+/// certificate in PEM.
 fn certify(folder: &Path) -> String {
     let key = KeyPair::generate().expect("a key");
     let mut authority = CertificateParams::default();
@@ -50,7 +51,7 @@ fn start(folder: &Path) -> (RedisServer, String) {
 }
 
 #[tokio::test]
-async fn a_server_that_the_authority_vouches_for_is_trusted() {
+async fn a_server_with_a_certificate_of_the_authority_is_trusted() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let authority = certify(folder.path());
     let (_server, url) = start(folder.path());
@@ -59,7 +60,7 @@ async fn a_server_that_the_authority_vouches_for_is_trusted() {
         .root_certificate(authority)
         .connect()
         .await
-        .expect("it is trusted");
+        .expect("the certificate is trusted");
     let holder = win(&store, claim("k")).await;
     let completed = store.complete(holder, record(b"{}"), HOUR).await;
     assert_eq!(completed.expect("redis is there"), Settled::Done);
@@ -67,14 +68,15 @@ async fn a_server_that_the_authority_vouches_for_is_trusted() {
 }
 
 #[tokio::test]
-async fn a_server_that_nobody_vouches_for_is_not_trusted() {
+async fn a_server_with_an_unknown_authority_is_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     certify(folder.path());
     let (_server, url) = start(folder.path());
     assert!(RedisStore::connect(url).await.is_err());
 }
 
-/// What a Sentinel names is reached as the Sentinel is, and the authority vouches for both.
+/// The store connects to the primary as it connects to the Sentinel, and trusts the authority for
+/// both.
 #[tokio::test]
 async fn a_sentinel_with_tls_leads_to_a_primary_with_tls() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -97,7 +99,7 @@ async fn a_sentinel_with_tls_leads_to_a_primary_with_tls() {
         .root_certificate(authority)
         .connect()
         .await
-        .expect("it is trusted");
+        .expect("the certificate is trusted");
     complete(&store, "k").await;
     assert_eq!(replay(&store, "k").await, record(b"{}"));
 }

@@ -1,4 +1,4 @@
-//! The contract suite finds wrong stores, each by the rule that it breaks.
+//! The contract suite finds wrong stores, and names the rule that each store breaks.
 #![cfg(feature = "testing")]
 
 use test_support::wrong;
@@ -19,7 +19,7 @@ async fn broken_rule(contract: Contract) -> u8 {
     violation.expect_err("the store is wrong").rule()
 }
 
-/// Runs the suite on one thread, by a clock that is paused, where the flaw shows as well.
+/// Runs the suite on one thread with a paused clock, which is enough to find the flaw.
 async fn breaks(flaw: Flaw, rule: u8) {
     let store = FlawedStore::with(flaw);
     assert_eq!(broken_rule(Contract::of(store)).await, rule);
@@ -61,17 +61,17 @@ async fn a_look_up_that_prolongs_a_lease_breaks_rule_10() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_up_that_knows_no_attempt_breaks_rule_10() {
+async fn a_look_up_without_the_attempt_breaks_rule_10() {
     breaks(Flaw::LookUpSaysFirstAttempt, 10).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_up_that_knows_no_lease_breaks_rule_10() {
+async fn a_look_up_without_the_lease_breaks_rule_10() {
     breaks(Flaw::LookUpSaysNoLeaseLeft, 10).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_forget_that_finds_what_expired_breaks_rule_10() {
+async fn a_forget_that_finds_an_expired_entry_breaks_rule_10() {
     breaks(Flaw::ForgetsExpired, 10).await;
 }
 
@@ -111,12 +111,12 @@ async fn a_panic_on_a_claim_that_waits_breaks_rule_1() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_of_which_nothing_is_left_breaks_rule_1() {
+async fn a_lease_without_any_time_left_breaks_rule_1() {
     breaks(Flaw::NanosecondLeft, 1).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fence_that_stands_past_its_retention_breaks_rule_7() {
+async fn a_fence_reused_after_its_retention_breaks_rule_7() {
     breaks(Flaw::FenceStandsPastRetention, 7).await;
 }
 
@@ -125,7 +125,7 @@ async fn an_own_claim_that_outlives_its_lease_breaks_rule_8() {
     breaks(Flaw::OwnClaimAfterLease, 8).await;
 }
 
-/// Without a flaw it is right, so that each flaw is what the suite found.
+/// Without a flaw the store is correct, so the suite found exactly the flaw in each other test.
 #[tokio::test(start_paused = true)]
 async fn a_store_without_a_flaw_keeps_every_rule() {
     let store = FlawedStore::with(Flaw::None);
@@ -133,9 +133,9 @@ async fn a_store_without_a_flaw_keeps_every_rule() {
     Contract::of_two(store, other).rounds(5).assert().await;
 }
 
-/// The gap of a flaw is found when two threads meet in it, however short it is.
+/// The suite finds the gap of each flaw when two threads meet in the gap, however short it is.
 #[tokio::test(flavor = "multi_thread")]
-async fn gaps_between_look_and_write_break_rule_1() {
+async fn gaps_between_read_and_write_break_rule_1() {
     for flaw in [Flaw::MicrosecondGap, Flaw::YieldingGap, Flaw::TakeoverGap] {
         let contract = Contract::of(FlawedStore::with(flaw));
         let found = contract.check().await;
@@ -146,9 +146,9 @@ async fn gaps_between_look_and_write_break_rule_1() {
     }
 }
 
-/// One process alone keeps the contract.
+/// With a single process, the store keeps the contract.
 #[tokio::test(start_paused = true)]
-async fn what_only_one_process_knows_is_found_by_two_handles() {
+async fn two_handles_expose_state_that_only_one_process_has() {
     for (flaw, rule) in [
         (Flaw::LockOfProcess, 1),
         (Flaw::FencesOfProcess, 7),
@@ -182,11 +182,11 @@ async fn no_fence_breaks_rule_2() {
     assert_eq!(broken_rule(Contract::of(store)).await, 2);
 }
 
-/// Begins a record's `ttl` anew whenever it is read.
+/// Restarts a record's `ttl` whenever the record is read.
 #[derive(Clone, Default)]
 struct SlidingExpiry {
     ttls: Arc<Mutex<HashMap<RecordId, Duration>>>,
-    // Nobody sees how it is done.
+    // A lock that hides the steps from other claims.
     reading: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -226,7 +226,7 @@ async fn sliding_expiry_breaks_rule_4() {
     assert_eq!(broken_rule(Contract::of(store)).await, 4);
 }
 
-/// Takes what it cannot read for nothing.
+/// Treats an unreadable entry as missing.
 #[derive(Clone, Default)]
 struct UnreadableIsAMiss(Arc<Mutex<HashSet<RecordId>>>);
 

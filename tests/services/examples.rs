@@ -1,5 +1,5 @@
-//! The four services, as their examples have them.
-#![expect(dead_code, reason = "an example's `main` and what serves it")]
+//! The routers of the four example services.
+#![expect(dead_code, reason = "the tests do not call the `main` of an example")]
 
 #[path = "../../examples/aleta.rs"]
 pub(crate) mod aleta;
@@ -7,5 +7,7 @@ pub(crate) mod aleta;
 pub(crate) mod iex;
 #[path = "../../examples/phantom.rs"]
 pub(crate) mod phantom;
+#[path = "../../examples/quickstart.rs"]
+pub(crate) mod quickstart;
 #[path = "../../examples/yoshi.rs"]
 pub(crate) mod yoshi;

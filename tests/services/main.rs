@@ -1,31 +1,31 @@
-//! What four public APIs document about their idempotency keys, row by row.
+//! Tests what four public APIs document about their idempotency keys, row by row.
 //!
-//! Each row is a behaviour that the service's example shows on the wire; the tests start that
-//! example's own router and are named after the row. A dash means that the service's documentation
-//! is silent. The option behind each cell stands at the head of the example.
+//! Each test runs the router of the service's example and is named after a row. A dash means that the
+//! documentation of the service does not specify the behaviour. The head of each example names the
+//! option for each row.
 //!
 //! | row | behaviour | Yoshi | Aleta | Phantom | `IEXExchanger` |
 //! |---|---|---|---|---|---|
 //! | 1 | the header is `Idempotency-Key` | yes | yes | yes | yes |
-//! | 2 | methods that take it | `POST` | all writes | all writes | `POST` |
-//! | 3 | reads ignore it | yes | yes | yes | yes |
-//! | 4 | it is optional | yes | yes | yes | yes |
-//! | 5 | whose key it is | the account's | the workspace's, by environment | the token's | the caller's |
-//! | 6 | which keys are taken | – | 255 bytes of anything | 128 characters | not `123`, `test`, `random` |
-//! | 7 | the same request again gets the kept answer | yes | verbatim | yes | yes |
-//! | 8 | how that is marked | – | not | `Idempotent-Replay` | `Idempotency-Replayed` |
-//! | 9 | another body | 409 | 409 | 409 and its code | 409 |
-//! | 10 | another endpoint | – | – | 409 | 409 |
-//! | 11 | which answers are kept | – | the full response | 2xx and 4xx | – |
-//! | 12 | 24 hours, then a new key | yes | yes | yes | – |
-//! | 13 | survives a failover | – | yes | – | – |
-//! | 14 | which endpoints | a table | all writes | all writes | a list |
-//! | 15 | what clients do | in `tests/client` | in `tests/client` | a stable upstream id | one operation, one key |
-//! | 16 | the same JSON written otherwise | – | another body | another body | – |
-//! | 17 | one effect for each key | yes | yes | yes | yes |
+//! | 2 | methods that accept a key | `POST` | all writes | all writes | `POST` |
+//! | 3 | reads ignore the key | yes | yes | yes | yes |
+//! | 4 | the key is optional | yes | yes | yes | yes |
+//! | 5 | scope of a key | account | workspace and environment | token | caller |
+//! | 6 | accepted keys | – | any 255 bytes | 128 characters | not `123`, `test`, `random` |
+//! | 7 | a retry gets the recorded response | yes | verbatim | yes | yes |
+//! | 8 | replay header | – | none | `Idempotent-Replay` | `Idempotency-Replayed` |
+//! | 9 | a different body | 409 | 409 | 409 and its code | 409 |
+//! | 10 | a different endpoint | – | – | 409 | 409 |
+//! | 11 | recorded responses | – | all, in full | 2xx and 4xx | – |
+//! | 12 | a key is free after 24 hours | yes | yes | yes | – |
+//! | 13 | a record survives a failover | – | yes | – | – |
+//! | 14 | endpoints with keys | a table | all writes | all writes | a list |
+//! | 15 | keys that clients choose | in `tests/client` | in `tests/client` | a stable upstream id | one operation, one key |
+//! | 16 | reformatted JSON | – | a different body | a different body | – |
+//! | 17 | one effect per key | yes | yes | yes | yes |
 #![expect(
     clippy::duplicate_mod,
-    reason = "each example brings what they share along"
+    reason = "each example includes the shared module"
 )]
 
 mod aleta;
@@ -33,6 +33,7 @@ mod dialects;
 mod examples;
 mod iex;
 mod phantom;
+mod readme;
 mod rows;
 mod yoshi;
 

@@ -22,7 +22,8 @@ use crate::store::{Holder, Owner};
 /// [`derive_key`](Self::derive_key) derives the keys for these calls:
 ///
 /// ```
-/// use idem_runtime::Attempt;
+/// # extern crate idem_runtime as axum_idem;
+/// use axum_idem::Attempt;
 ///
 /// async fn charge(attempt: Attempt) {
 ///     let charge_key = attempt.derive_key("charge");

@@ -142,7 +142,7 @@ enum Found {
     GivenBack,
     /// A record, which expires after this duration.
     Recorded(Duration),
-    /// Neither.
+    /// No claim and no record.
     Nothing,
 }
 

@@ -49,13 +49,13 @@ pub(crate) struct Claiming {
 
 enum Stage {
     Keyed,
-    /// Waits for the body.
+    /// Waits until the body has arrived.
     Reading {
         id: RecordId,
         label: Option<Arc<str>>,
         body: BodyReader,
     },
-    /// Waits for the store.
+    /// Waits for the reply of the store.
     Asking {
         identified: Identified,
         reply: BoxFuture<Result<ClaimReply, StoreError>>,

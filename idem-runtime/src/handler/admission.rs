@@ -114,8 +114,8 @@ impl<T: Send + 'static> Admission<T> {
     /// Implements `scope = expression`. Calls `read` immediately, and only for a request with a
     /// key.
     ///
-    /// The closure must return the [`ScopeAdded`] of [`ScopePart::is`], so it cannot return before
-    /// it adds its part. Without the part, two callers would share a key.
+    /// The closure must return the result of [`ScopePart::is`], so it cannot return before it adds
+    /// its part. Without the part, two callers would share a key.
     ///
     /// # Panics
     ///
@@ -151,7 +151,7 @@ impl<T: Send + 'static> Admission<T> {
 pub struct ScopePart<'a>(&'a mut Scope);
 
 impl<'a> ScopePart<'a> {
-    /// Adds `value`.
+    /// Adds `value` to the scope.
     ///
     /// # Panics
     ///

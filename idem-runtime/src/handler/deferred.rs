@@ -29,7 +29,8 @@ use crate::service::idempotency::Idempotency;
 /// protection:
 ///
 /// ```
-/// use idem_runtime::Deferred;
+/// # extern crate idem_runtime as axum_idem;
+/// use axum_idem::Deferred;
 ///
 /// async fn annotated(body: Deferred<String>) {
 /// # let _ = body;
@@ -57,7 +58,7 @@ pub(crate) trait PendingExtraction<T>: Send {
     fn extract(self: Box<Self>) -> Extraction<T>;
 }
 
-/// The last argument, or its rejection.
+/// The extraction of the last argument, which yields the argument or its rejection.
 pub(crate) enum Extraction<T> {
     /// The argument was extracted before the key was claimed. `None` after it is taken.
     Done(Option<T>),

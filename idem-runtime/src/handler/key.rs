@@ -22,8 +22,9 @@ use crate::settings::dialect::Dialect;
 /// or key rules, install a layer with the same dialect above the endpoint:
 ///
 /// ```
+/// # extern crate idem_runtime as axum_idem;
 /// use axum::{Router, extract::State, routing::post};
-/// use idem_runtime::{Dialect, Idempotency};
+/// use axum_idem::{Dialect, Idempotency};
 ///
 /// let dialect = Dialect::default().key_header("x-request-id");
 /// let idem = Idempotency::builder().dialect(dialect).build();
@@ -38,7 +39,8 @@ use crate::settings::dialect::Dialect;
 /// logs by accident.
 ///
 /// ```
-/// use idem_runtime::IdempotencyKey;
+/// # extern crate idem_runtime as axum_idem;
+/// use axum_idem::IdempotencyKey;
 ///
 /// async fn charge(key: Option<IdempotencyKey>) -> String {
 ///     key.map_or_else(|| "no key".into(), |key| format!("key of {} bytes", key.as_str().len()))

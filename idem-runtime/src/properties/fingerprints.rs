@@ -1,4 +1,4 @@
-//! No two different requests have one fingerprint.
+//! Checks that no two different requests have the same fingerprint.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::settings::policy::FingerprintMode;
 const METHODS: [&str; 2] = ["POST", "POSTa"];
 const PATHS: [&str; 5] = ["/", "/a", "/aa", "/a/", "/%3F"];
 const OPTIONAL: [Option<&str>; 5] = [None, Some(""), Some("a"), Some("aa"), Some("a/a")];
-/// The last one is the form of the number 1, as bytes.
+/// The last body contains the bytes of the canonical form of the number 1.
 const BODIES: [&str; 7] = [
     "",
     "a",
@@ -21,9 +21,10 @@ const BODIES: [&str; 7] = [
     "\u{2}\u{1}\0\0\0\0\0\0\u{31}",
 ];
 
-/// All of them, and not a sample, by bytes and by JSON: the form of a value never passes for bytes.
+/// Checks all combinations, as bytes and as JSON. The canonical form of a value never equals the
+/// bytes of another body.
 #[test]
-fn no_two_requests_have_one_fingerprint() {
+fn different_requests_have_different_fingerprints() {
     let mut seen = HashMap::new();
     let modes = [FingerprintMode::Body, FingerprintMode::Json];
     let mut count = 0;
@@ -50,7 +51,7 @@ fn no_two_requests_have_one_fingerprint() {
                         .as_bytes();
                 let shown = format!("{method} {uri} {content_type:?} {body}");
                 if let Some((other_mode, other)) = seen.insert(digest, (*mode, shown.clone())) {
-                    // What is no JSON counts as bytes in either mode.
+                    // A body that is not JSON is compared as bytes in both modes.
                     assert_eq!(other, shown, "as {mode:?} and {other_mode:?}");
                 } else {
                     count += 1;
@@ -58,11 +59,11 @@ fn no_two_requests_have_one_fingerprint() {
             }
         }
     }
-    // Three of the bodies have another form as JSON.
+    // Three of the bodies have a different form as JSON.
     assert_eq!(count, METHODS.len() * PATHS.len() * 25 * (BODIES.len() + 3));
 }
 
-/// Which requests differ under each mode: as bytes what differs anywhere, without the body all but it.
+/// Checks for each mode whether a different body changes the fingerprint.
 #[test]
 fn a_fingerprint_is_the_same_for_the_same_request() {
     let request = Request::post("/a?b").header(header::CONTENT_TYPE, "text/plain");

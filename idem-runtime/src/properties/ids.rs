@@ -1,11 +1,12 @@
-//! No two different triples of namespace, scope and key have one record id.
+//! Checks that no two different triples of namespace, scope and key have the same record id.
 
 use std::collections::HashMap;
 
 use crate::request::record_id::RecordId;
 use crate::request::scope::Scope;
 
-/// Every text of up to two of these: letters, and what a careless join would put between parts.
+/// Returns every text of at most two characters from this set: a letter, and separators that a
+/// naive join might use.
 fn texts() -> Vec<String> {
     let letters = ["a", ":", "\0"];
     let pairs = letters
@@ -17,7 +18,7 @@ fn texts() -> Vec<String> {
         .collect()
 }
 
-/// Every scope of up to two parts over `texts`, each kind among them.
+/// Returns every scope of at most two parts with these texts, for each kind of part.
 fn scopes(texts: &[String]) -> Vec<Scope> {
     type Extend = fn(Scope, &str) -> Scope;
     let kinds: [Extend; 3] = [
@@ -36,15 +37,15 @@ fn scopes(texts: &[String]) -> Vec<Scope> {
         scopes.extend(parts().map(|(kind, text)| kind(one.clone(), text)));
         scopes.push(one);
     }
-    // The name of a header is a part of its own.
+    // The name of a header is a separate part.
     let others = texts.iter().filter(|name| *name != "a");
     scopes.extend(others.map(|name| Scope::new().header(name, ":")));
     scopes
 }
 
-/// All of them, and not a sample: a collision would need two short texts only.
+/// Checks all combinations of short texts, because two short texts are enough for a collision.
 #[test]
-fn no_two_triples_have_one_record_id() {
+fn different_triples_have_different_record_ids() {
     let texts = texts();
     let short: Vec<_> = texts
         .iter()

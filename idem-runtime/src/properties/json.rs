@@ -1,4 +1,5 @@
-//! Two spellings of one JSON value have one form, and two values have two.
+//! Checks that two spellings of one JSON value have the same form, and that two values have
+//! different forms.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -21,7 +22,7 @@ fn values_at(input: &[u8], pointers: &[&str]) -> Option<Vec<u8>> {
     Some(form)
 }
 
-/// A value before it is spelled. Numbers are what is written.
+/// A value before it is written as text. A number is stored as its text.
 #[derive(Clone, Debug, PartialEq)]
 enum Json {
     Bare(&'static str),
@@ -56,7 +57,7 @@ fn text() -> impl Strategy<Value = String> {
     "[a-c/\"\\\\\né😀]{0,3}"
 }
 
-/// Spells a value, each choice taken from `choices` in turn.
+/// Writes a value as text. Takes each choice of spelling from `choices` in turn.
 fn spell(json: &Json, choices: &mut impl Iterator<Item = u8>, out: &mut String) {
     out.push_str(space(choices));
     match json {
@@ -129,7 +130,7 @@ proptest! {
     #![proptest_config(super::config())]
 
     #[test]
-    fn every_spelling_of_a_value_has_one_form(json in json(), choices in vec(any::<u8>(), 64)) {
+    fn all_spellings_of_a_value_have_the_same_form(json in json(), choices in vec(any::<u8>(), 64)) {
         let [plain, fancy] = [spelled(&json, Vec::new()), spelled(&json, choices)];
         let form = value(plain.as_bytes());
         prop_assert!(form.is_some(), "{} has no form", plain);
@@ -138,7 +139,7 @@ proptest! {
     }
 
     #[test]
-    fn two_values_have_two_forms(one in json(), other in json(), wrap in 0_usize..3) {
+    fn different_values_have_different_forms(one in json(), other in json(), wrap in 0_usize..3) {
         let wrap = |json: &Json| match wrap {
             0 => json.clone(),
             1 => Json::Array(vec![json.clone()]),
@@ -147,15 +148,16 @@ proptest! {
         let text = |json: &Json| spelled(&wrap(json), Vec::new());
         let [first, second] = [text(&one), text(&other)];
         prop_assert_eq!(value(first.as_bytes()) == value(second.as_bytes()), one == other);
-        // Wrapped or not is another value.
+        // A wrapped value differs from the bare value.
         let bare = spelled(&one, Vec::new());
         let array = spelled(&Json::Array(vec![one]), Vec::new());
         prop_assert_ne!(value(bare.as_bytes()), value(array.as_bytes()));
     }
 
-    /// What is cut off has no form, but for a number, which is another number then.
+    /// A truncated text has no form. The value is in an array, because a truncated number is a
+    /// number.
     #[test]
-    fn a_value_that_was_cut_off_has_none(json in json()) {
+    fn a_truncated_value_has_no_form(json in json()) {
         let text = spelled(&Json::Array(vec![json]), Vec::new());
         for len in 0..text.len() {
             prop_assert_eq!(value(&text.as_bytes()[..len]), None);

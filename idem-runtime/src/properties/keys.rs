@@ -1,4 +1,4 @@
-//! A key is the same key however it is written.
+//! Checks that the spelling of a key does not change the key.
 
 use http::{HeaderMap, HeaderValue};
 use proptest::collection::vec;
@@ -12,7 +12,7 @@ fn read(line: &[u8], syntax: KeySyntax) -> Result<String, &'static str> {
     let mut headers = HeaderMap::new();
     let value = HeaderValue::from_bytes(line).expect("a header value");
     headers.insert("idempotency-key", value);
-    parse(&headers, &dialect).map(|key| key.expect("it is there").into_owned())
+    parse(&headers, &dialect).map(|key| key.expect("the header exists").into_owned())
 }
 
 fn quoted(key: &str) -> Vec<u8> {
@@ -24,7 +24,7 @@ proptest! {
     #![proptest_config(super::config())]
 
     #[test]
-    fn with_and_without_quotes_it_is_one_key(key in "[!#-+\\--~]{1,255}") {
+    fn a_key_is_the_same_with_and_without_quotes(key in "[!#-+\\--~]{1,255}") {
         prop_assert_eq!(read(key.as_bytes(), KeySyntax::Lenient), Ok(key.clone()));
         for syntax in [KeySyntax::Lenient, KeySyntax::StructuredString] {
             prop_assert_eq!(read(&quoted(&key), syntax), Ok(key.clone()));
@@ -43,16 +43,16 @@ proptest! {
     }
 
     #[test]
-    fn a_key_over_the_limit_is_refused_however_it_is_written(key in "[a-z]{256,2000}") {
+    fn a_key_over_the_limit_is_refused_in_every_syntax(key in "[a-z]{256,2000}") {
         for syntax in [KeySyntax::Lenient, KeySyntax::StructuredString, KeySyntax::Raw] {
             prop_assert!(read(key.as_bytes(), syntax).is_err());
             prop_assert!(read(&quoted(&key), syntax).is_err());
         }
     }
 
-    /// Whatever a client sends, it is one key or an error, and never an empty one.
+    /// Each header value is one key or an error, and never an empty key.
     #[test]
-    fn no_header_is_taken_for_no_key(line in vec(prop_oneof![Just(b'\t'), 0x20..0x7f_u8, 0x80..=0xff_u8], 0..300)) {
+    fn a_header_gives_a_key_or_an_error(line in vec(prop_oneof![Just(b'\t'), 0x20..0x7f_u8, 0x80..=0xff_u8], 0..300)) {
         for syntax in [KeySyntax::Lenient, KeySyntax::StructuredString, KeySyntax::Raw] {
             if let Ok(key) = read(&line, syntax) {
                 prop_assert!(!key.is_empty() && key.len() <= 255, "{}", key);

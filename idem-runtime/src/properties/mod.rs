@@ -1,7 +1,7 @@
-//! What must hold for every input, looked at by many.
+//! Checks with many random inputs what must hold for every input.
 //!
-//! A failure prints its seed and its smallest case. `IDEM_SEED=7` takes the cases of that seed again,
-//! `PROPTEST_CASES=1000000` more of them.
+//! A failure prints its seed and its smallest case. `IDEM_SEED=7` repeats the cases of that seed.
+//! `PROPTEST_CASES=1000000` runs more cases.
 
 mod fingerprints;
 mod ids;

@@ -1,4 +1,4 @@
-//! What was stored is read as it was written, or not at all.
+//! Checks that a stored record is read unchanged, or not at all.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -29,11 +29,11 @@ prop_compose! {
         for (name, value) in lines.into_iter().map(line) {
             headers.append(name, value);
         }
-        Record::answer(fingerprint, status, &headers, &body).expect("it fits")
+        Record::answer(fingerprint, status, &headers, &body).expect("the record fits")
     }
 }
 
-/// The parts of an answer, each apart.
+/// Returns the separate parts of a recorded response.
 fn parts(record: &Record) -> [Vec<u8>; 5] {
     let headers = record.headers();
     let (mut names, mut values) = (Vec::new(), Vec::new());
@@ -59,13 +59,13 @@ proptest! {
     #![proptest_config(super::config())]
 
     #[test]
-    fn a_record_comes_back_as_it_was(record in record()) {
+    fn a_record_is_decoded_unchanged(record in record()) {
         let again = Record::decode(record.as_bytes().clone()).expect("whole");
         prop_assert_eq!(parts(&again), parts(&record));
     }
 
     #[test]
-    fn a_record_that_was_cut_or_continued_is_none(record in record(), more in vec(any::<u8>(), 1..9)) {
+    fn a_truncated_or_extended_record_is_not_decoded(record in record(), more in vec(any::<u8>(), 1..9)) {
         let bytes = record.as_bytes();
         for len in 0..bytes.len() {
             prop_assert!(Record::decode(bytes.slice(..len)).is_err(), "cut to {}", len);
@@ -73,10 +73,10 @@ proptest! {
         prop_assert!(Record::decode(Bytes::from([bytes, &more[..]].concat())).is_err());
     }
 
-    /// A changed length never moves the border between two parts: the change shows, or it stays
-    /// within the part that holds it.
+    /// A flipped bit never moves the border between two parts. Either decoding fails, or only the
+    /// part with the bit changes.
     #[test]
-    fn a_bit_that_flipped_is_told_or_stays_in_its_part(record in record()) {
+    fn a_flipped_bit_is_detected_or_changes_only_its_part(record in record()) {
         let before = parts(&record);
         for bit in 0..record.as_bytes().len() * 8 {
             let mut bytes = record.as_bytes().to_vec();
@@ -86,7 +86,7 @@ proptest! {
             };
             let after = parts(&flipped);
             let changed = before.iter().zip(&after).filter(|(one, other)| one != other).count();
-            // A name that becomes another one's may take its value's place among the values.
+            // If a changed name equals another name, its value may move among the values.
             let is_name = before[2] != after[2];
             prop_assert!(changed <= 1 + usize::from(is_name), "bit {} changed {:?}", bit, after);
             let lengths = |parts: &[Vec<u8>; 5]| parts.each_ref().map(Vec::len);

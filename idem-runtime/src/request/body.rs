@@ -1,4 +1,4 @@
-//! Reads the body of a keyed request to its end before anything is claimed.
+//! Reads the complete body of a request with a key before the key is claimed.
 
 use std::error::Error;
 use std::future::Future;
@@ -15,45 +15,46 @@ use tokio::time::{Sleep, sleep};
 
 use crate::request::intake::Intake;
 
-/// Why a body could not be read to its end.
+/// The reason why a body could not be read completely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BodyError {
-    /// It is longer than the service allows.
+    /// The body is longer than the service allows.
     TooLarge,
-    /// It ended early.
+    /// The body ended early.
     Incomplete,
-    /// It stalled for longer than the service allows.
+    /// The body stalled for longer than the service allows.
     Stalled,
 }
 
-/// The body of one request, while it is read to its end.
+/// Reads the complete body of one request.
 ///
-/// The limit is axum's: `DefaultBodyLimit`, 2 MB where the service sets none. An extractor such as
-/// `Request` that would skip that limit does not skip it here.
+/// The limit is the `DefaultBodyLimit` of axum, which is 2 MB by default. It also applies to
+/// extractors such as `Request`, which would otherwise skip the limit.
 #[derive(Debug)]
 pub(crate) struct BodyReader {
     body: Body,
     first: Bytes,
-    /// Empty as long as there is one frame only.
+    /// Empty while there is only one frame.
     whole: BytesMut,
     wait: Wait,
 }
 
-/// How long the next frame has been waited for.
+/// The state of waiting for the next frame.
 #[derive(Debug)]
 enum Wait {
     NotYet,
-    /// hyper reads a body only once it is asked for, so that the frame which lies there already comes
-    /// with the next poll: a timer for it would be set and dropped at every request.
+    /// hyper starts to read a body at the first poll, so a frame that has already arrived comes
+    /// with the next poll. A timer for this poll would be created and dropped for every request.
     ForOnePoll,
     Timed(Pin<Box<Sleep>>),
 }
 
 impl BodyReader {
-    /// Takes the body out of its request.
+    /// Takes the body out of the request.
     pub(crate) fn new(intake: &mut Intake) -> Result<Self, BodyError> {
         let body = mem::take(intake.request.body_mut());
-        // A limit shows as an upper bound: what announces more than it is refused unread.
+        // A limit appears as the upper bound. A body that announces more is refused before it is
+        // read.
         let limit = body.size_hint().upper();
         if limit.is_some_and(|limit| intake.announced > limit) {
             return Err(BodyError::TooLarge);
@@ -66,8 +67,8 @@ impl BodyReader {
         })
     }
 
-    /// Reads on, as long as no frame takes longer than `stall` to come. Not to be polled again once it
-    /// is ready.
+    /// Continues to read, and fails if a frame takes longer than `stall`. Must not be polled again
+    /// after `Ready`.
     pub(crate) fn poll(
         &mut self,
         stall: Duration,
@@ -87,7 +88,7 @@ impl BodyReader {
         }
     }
 
-    /// Is ready when a frame has been waited for too long.
+    /// Returns `Ready` when the next frame is late.
     fn wait(&mut self, stall: Duration, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match &mut self.wait {
@@ -102,7 +103,7 @@ impl BodyReader {
         }
     }
 
-    /// Adds a frame, and says whether more may follow.
+    /// Adds a frame, and returns whether more frames may follow.
     fn push(
         &mut self,
         frame: Option<Result<Frame<Bytes>, axum::Error>>,
@@ -166,7 +167,7 @@ mod tests {
         Body::new(StreamBody::new(frames))
     }
 
-    /// For a service that takes four bytes.
+    /// Returns a reader with a limit of four bytes.
     fn reader(body: Body) -> Result<BodyReader, BodyError> {
         let mut request = Request::new(body);
         DefaultBodyLimit::max(4).apply(&mut request);
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_is_read_whole_however_it_comes() {
+    async fn a_body_in_any_number_of_frames_is_read_completely() {
         for (body, whole) in [
             (vec![], ""),
             (vec![Ok("abcd")], "abcd"),
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_is_too_long_is_told_from_one_that_was_cut_off() {
+    async fn a_body_over_the_limit_and_an_incomplete_body_have_different_errors() {
         let too_long = Err(BodyError::TooLarge);
         assert_eq!(read_whole(Body::from("abcde")).await, too_long);
         let frames_of = |parts: [_; 2]| read_whole(frames(parts.into()));
@@ -222,9 +223,9 @@ mod tests {
         }
     }
 
-    /// To set a timer would take a runtime.
+    /// A timer would need a runtime, and this test has no runtime.
     #[test]
-    fn what_comes_with_the_second_poll_is_not_timed() {
+    fn a_frame_at_the_second_poll_needs_no_timer() {
         let mut polls = 0;
         let asked_twice = stream::poll_fn(move |_| {
             polls += 1;
@@ -234,27 +235,31 @@ mod tests {
                 _ => Poll::Ready(None),
             }
         });
-        let mut reader = reader(Body::new(StreamBody::new(asked_twice))).expect("it is short");
+        let mut reader =
+            reader(Body::new(StreamBody::new(asked_twice))).expect("the body is short");
         let woken = Arc::new(Woken::default());
         let waker = woken.clone().into();
         let mut cx = Context::from_waker(&waker);
         assert!(reader.poll(Duration::MAX, &mut cx).is_pending());
-        assert!(woken.0.load(Ordering::Relaxed), "it is polled again");
+        assert!(
+            woken.0.load(Ordering::Relaxed),
+            "the reader asks for another poll"
+        );
         let Poll::Ready(Ok(body)) = reader.poll(Duration::MAX, &mut cx) else {
-            panic!("it is there");
+            panic!("the body has arrived");
         };
         assert_eq!(body, "abcd");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_may_come_as_slowly_as_it_likes_but_not_stall() {
+    async fn a_slow_body_is_read_and_a_stalled_body_fails() {
         let stall = Duration::from_secs(1);
         let slow = |pause: Duration| {
             let frames = stream::iter(["a", "b", "c"]).then(move |data| async move {
                 tokio::time::sleep(pause).await;
                 Ok::<_, axum::Error>(Frame::data(Bytes::from(data)))
             });
-            reader(Body::new(StreamBody::new(Box::pin(frames)))).expect("it is short")
+            reader(Body::new(StreamBody::new(Box::pin(frames)))).expect("the body is short")
         };
         assert_eq!(read(slow(stall / 2), stall).await, Ok("abc".into()));
         let stalled = Err(BodyError::Stalled);

@@ -1,23 +1,25 @@
-//! One form for all spellings of a JSON value, for fingerprints.
+//! Writes the canonical form of a JSON value, for fingerprints. All spellings of a value have the
+//! same form.
 //!
-//! White space, the order of members and the escapes in strings do not count. Numbers count as they
-//! are written: `1`, `1.0` and `1e0` differ, so that no rounding to doubles makes two amounts equal.
-//! What is not exactly one JSON value, says a member twice or nests too deeply has no such form, and
-//! its caller falls back to the bytes.
+//! White space, the order of members, and escapes in strings do not change the form. Numbers are
+//! compared as text: `1`, `1.0` and `1e0` differ, so that rounding to a double cannot make two
+//! amounts equal. A body has no canonical form if it is not exactly one JSON value, repeats a
+//! member, or is nested too deeply. The caller then uses the bytes.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Deeper than any request body of a person's making, and shallow enough for any stack.
+/// Deeper than any real request body, and shallow enough not to overflow the stack.
 const MAX_DEPTH: usize = 128;
 
-/// A body that is exactly one JSON value, and where its arrays and objects are.
+/// A body that is exactly one JSON value, and the positions of its arrays and objects.
 ///
-/// The form is written from the text itself: eight bytes for each array or object and twelve for each
-/// member of an object are all that is kept of it. A tree of values would take many times the body.
+/// The form is written from the text. The index takes eight bytes for each array or object, and
+/// twelve bytes for each member of an object. A tree of values would take many times the size of
+/// the body.
 pub(crate) struct Document<'a> {
     text: &'a str,
-    /// In the order in which they open.
+    /// In the order of their opening brackets.
     containers: Vec<Container>,
     members: Vec<Member>,
 }
@@ -25,29 +27,30 @@ pub(crate) struct Document<'a> {
 /// An array or an object.
 #[derive(Clone, Copy)]
 struct Container {
-    /// Items or members.
+    /// The number of items or members.
     len: u32,
-    /// Where the members of an object begin in [`Document::members`].
+    /// The index in [`Document::members`] of the first member of an object.
     first: u32,
 }
 
-/// One member of an object. The members of one object stand together, sorted by name.
+/// One member of an object. The members of one object are adjacent and sorted by name.
 #[derive(Clone, Copy)]
 struct Member {
-    /// Where the name begins in the text.
+    /// The position of the name in the text.
     name: u32,
     value: Place,
 }
 
-/// Where a value begins: in the text, and how many containers open before it.
+/// The position of a value: the offset in the text, and the number of containers that open before
+/// it.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     at: u32,
     container: u32,
 }
 
-// Each form begins with its kind; texts and sequences carry their length. So no two values, and no
-// two sequences of values, are written alike.
+// Each form starts with its kind, and texts and sequences carry their length. So two different
+// values, or two different sequences of values, never have the same form.
 const ABSENT: u8 = 0;
 const LITERAL: u8 = 1;
 const NUMBER: u8 = 2;
@@ -56,9 +59,9 @@ const ARRAY: u8 = 4;
 const OBJECT: u8 = 5;
 
 impl<'a> Document<'a> {
-    /// `None` when the body has no canonical form.
+    /// Returns `None` if the body has no canonical form.
     pub(crate) fn parse(body: &'a [u8]) -> Option<Self> {
-        // Places have four bytes.
+        // A `Place` stores positions in four bytes.
         u32::try_from(body.len()).ok()?;
         let text = std::str::from_utf8(body).ok()?;
         let mut index = Index {
@@ -81,7 +84,8 @@ impl<'a> Document<'a> {
         self.writer(Place::default(), out).value();
     }
 
-    /// Writes the canonical forms of the values at JSON pointers (RFC 6901), in their order.
+    /// Writes the canonical forms of the values at these JSON pointers (RFC 6901), in the order of
+    /// the pointers.
     pub(crate) fn write_at(&self, pointers: &[&str], out: &mut impl FnMut(&[u8])) {
         for pointer in pointers {
             if let Some(place) = self.find(pointer) {
@@ -113,7 +117,7 @@ impl<'a> Document<'a> {
 
     fn find(&self, pointer: &str) -> Option<Place> {
         let mut steps = pointer.split('/');
-        // A pointer is empty, for the whole value, or begins with a slash.
+        // A pointer starts with a slash, or is empty and points to the whole value.
         if !steps.next()?.is_empty() {
             return None;
         }
@@ -138,7 +142,7 @@ impl<'a> Document<'a> {
         })
     }
 
-    /// The place of an item of the array at `place`.
+    /// Returns the place of an item of the array at `place`.
     fn item(&self, place: Place, index: u32) -> Option<Place> {
         if index >= self.containers[place.container as usize].len {
             return None;
@@ -172,12 +176,12 @@ impl Container {
     }
 }
 
-/// Checks a body, and finds its containers.
+/// Checks the syntax of a body, and finds its containers.
 struct Index<'a> {
     parser: Parser<'a>,
     containers: Vec<Container>,
     members: Vec<Member>,
-    /// The members of the objects that are not closed yet.
+    /// The members of the objects that are still open.
     open: Vec<Member>,
 }
 
@@ -228,7 +232,8 @@ impl Index<'_> {
         };
         let members = &mut self.open[first_open..];
         if has_escapes {
-            // To unescape a name takes an allocation: once for each, not once for each comparison.
+            // Unescaping a name allocates, so each name is unescaped once instead of once per
+            // comparison.
             members.sort_by_cached_key(name);
         } else {
             members.sort_unstable_by(|one, other| name(one).cmp(&name(other)));
@@ -252,7 +257,7 @@ impl Index<'_> {
         self.containers.len() - 1
     }
 
-    /// Reads what stands between an opening bracket and `close`, separated by commas.
+    /// Reads the items between an opening bracket and `close`, separated by commas.
     fn sequence(&mut self, close: u8, mut item: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
         self.parser.at += 1;
         self.parser.skip_white_space();
@@ -276,11 +281,11 @@ impl Index<'_> {
     }
 }
 
-/// Writes the form of one value of a document. Its text has been checked, so nothing here is missing.
+/// Writes the form of one value of a document. The text has been checked, so no step can fail.
 struct Writer<'w, 'a, W> {
     document: &'w Document<'a>,
     parser: Parser<'a>,
-    /// How many containers opened so far.
+    /// The number of containers that have been opened.
     container: usize,
     out: &'w mut W,
 }
@@ -304,7 +309,7 @@ impl<W: FnMut(&[u8])> Writer<'_, '_, W> {
         for _ in 0..len {
             self.value()?;
             self.parser.skip_white_space();
-            // The comma, or the end of the last item.
+            // Skips the comma. The last item has no comma.
             self.parser.at += usize::from(self.parser.peek()? == b',');
         }
         self.close();
@@ -322,7 +327,7 @@ impl<W: FnMut(&[u8])> Writer<'_, '_, W> {
             self.value()?;
             end = end.max(self.place()?);
         }
-        // Behind the member that is last in the text.
+        // Continues after the member that is last in the text.
         self.parser.at = end.at as usize;
         self.container = end.container as usize;
         self.close();
@@ -368,7 +373,7 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    /// A value that is no array and no object: its kind, and its text.
+    /// Reads a value that is neither an array nor an object. Returns its kind and its text.
     fn scalar(&mut self) -> Option<(u8, Cow<'a, str>)> {
         match self.peek()? {
             b'"' => self.string().map(|text| (STRING, text)),
@@ -482,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn what_serde_json_reads_has_a_form_and_nothing_else() {
+    fn exactly_the_texts_that_serde_json_accepts_have_a_form() {
         for good in [
             "0",
             "-0",
@@ -542,14 +547,14 @@ mod tests {
     }
 
     #[test]
-    fn a_doubled_member_has_no_form_however_it_is_escaped() {
+    fn duplicate_members_are_found_even_when_escaped() {
         assert!(value(br#"{"a":1,"a":1}"#).is_none());
         assert!(value(br#"{"a":1,"\u0061":1}"#).is_none());
         assert!(value(br#"[{"b":{"a":1,"a":2}}]"#).is_none());
     }
 
     #[test]
-    fn escapes_do_not_count() {
+    fn escapes_do_not_change_the_form() {
         assert_eq!(value(br#""\u0061\/""#), value(br#""a/""#));
     }
 
@@ -557,7 +562,7 @@ mod tests {
     fn depth_is_bounded() {
         let arrays = |depth| [vec![b'['; depth], vec![b']'; depth]].concat();
         let objects = |depth| [b"{\"a\":".repeat(depth), vec![b'0'], vec![b'}'; depth]].concat();
-        // The outermost value has depth 0, and so has 128 others in it at most.
+        // The outermost value has depth 0, so it can contain at most 128 nested levels.
         assert!(value(&arrays(129)).is_some());
         assert!(value(&arrays(130)).is_none());
         assert!(value(&objects(128)).is_some());
@@ -565,12 +570,12 @@ mod tests {
         assert!(value(&vec![b'['; 2_000_000]).is_none());
     }
 
-    /// A tree of values would take up to fifty times the body.
+    /// A tree of values would take up to fifty times the size of the body.
     #[test]
-    fn a_document_keeps_a_small_multiple_of_its_body() {
+    fn the_index_of_a_document_is_at_most_six_times_its_body() {
         for item in ["[]", "{}", "0", "\"\"", "{\"\":0}"] {
             let body = format!("[{}0]", format!("{item},").repeat(100_000));
-            let document = Document::parse(body.as_bytes()).expect("it has a form");
+            let document = Document::parse(body.as_bytes()).expect("the body has a form");
             let kept = document.containers.capacity() * size_of::<Container>()
                 + document.members.capacity() * size_of::<Member>();
             assert!(kept <= 6 * body.len(), "{item}: {kept} of {}", body.len());

@@ -1,8 +1,8 @@
-//! How parts enter a digest, so that no two sequences of them enter it alike.
+//! Feeds parts into a digest, so that no two different sequences of parts give the same input.
 
 use sha2::{Digest as _, Sha256};
 
-/// A digest of 32 bytes that is fed piece by piece.
+/// A digest of 32 bytes that is updated piece by piece.
 pub(crate) trait Digest: Default {
     fn update(&mut self, bytes: &[u8]);
 
@@ -30,10 +30,10 @@ impl Digest for blake3::Hasher {
     }
 }
 
-/// Short parts are joined to pieces of this length, for each piece that a digest is fed has its price.
+/// Short parts are buffered up to this size, because every `update` has a fixed cost.
 const PIECE: usize = 128;
 
-/// A digest that is fed parts.
+/// A digest with a buffer for short parts.
 pub(crate) struct Absorber<D> {
     digest: D,
     piece: [u8; PIECE],
@@ -41,7 +41,7 @@ pub(crate) struct Absorber<D> {
 }
 
 impl<D: Digest> Absorber<D> {
-    /// Begins with bytes that are long, or else as good as a piece: they are not copied.
+    /// Starts with `bytes`, which bypass the buffer.
     pub(crate) fn begin(bytes: &[u8]) -> Self {
         let mut digest = D::default();
         digest.update(bytes);
@@ -57,7 +57,7 @@ impl<D: Digest> Absorber<D> {
         }
     }
 
-    /// Absorbs bytes whose length can be told from what is absorbed beside them.
+    /// Absorbs bytes whose length follows from the rest of the input.
     #[inline]
     pub(crate) fn absorb(&mut self, bytes: &[u8]) {
         let end = self.len + bytes.len();
@@ -70,7 +70,7 @@ impl<D: Digest> Absorber<D> {
         }
     }
 
-    /// Absorbs `part` behind its length (unsigned LEB128): most take one byte more.
+    /// Absorbs the length of `part` (unsigned LEB128) and then `part`. Most lengths take one byte.
     #[inline]
     pub(crate) fn absorb_counted(&mut self, part: &[u8]) {
         let [lowest, ..] = part.len().to_le_bytes();
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn how_bytes_come_in_pieces_does_not_count() {
+    fn the_split_into_parts_does_not_change_the_digest() {
         let bytes: Vec<u8> = (0..=255).cycle().take(3 * PIECE).collect();
         let whole: [u8; 32] = Sha256::digest(&bytes).into();
         for cut in [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 3 * PIECE] {
@@ -139,7 +139,7 @@ mod tests {
             (16_384, &[0x80, 0x80, 1]),
         ] {
             let part = vec![b'x'; len];
-            // With room for it in the piece, and without.
+            // With and without room for the part in the buffer.
             for before in [&[][..], &[b'y'; PIECE - 1]] {
                 let mut counted = Absorber::<Sha256>::begin(b"");
                 counted.absorb(before);

@@ -1,4 +1,4 @@
-//! Tells a retry from a reused key.
+//! Distinguishes a retry from a reused key.
 
 use std::fmt;
 
@@ -10,24 +10,26 @@ use crate::request::canonical_json::Document;
 use crate::request::digest::{Absorber, Digest};
 use crate::settings::policy::FingerprintMode;
 
-/// Tells a retry of the first request from another request under the same key.
+/// Digest that distinguishes a retry of the first request from a different request with the same
+/// key.
 ///
-/// A digest of the body, the method, the path and query as the client sent them, the content type,
-/// and a versioned domain tag, so delimited that no two different requests give the same input.
+/// The input consists of the body, the method, the path and query as the client sent them, the
+/// content type, and a versioned domain tag. The parts are delimited, so that no two different
+/// requests give the same input.
 #[derive(Clone, Copy)]
 pub struct Fingerprint([u8; 32]);
 
-/// Which digest makes the fingerprints of a service.
+/// The digest that computes the fingerprints of a service.
 ///
-/// A fingerprint of the one never equals one of the other. Where a service changes from one to the
-/// other, a retry that crosses the change is refused as a reused key.
+/// The fingerprints of two different digests are never equal. When a service changes its digest, a
+/// retry of a request from before the change is refused as a reused key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FingerprintDigest {
     /// SHA-256 (FIPS 180-4).
     #[default]
     Sha256,
-    /// BLAKE3: several times as fast for bodies of some KiB and more.
+    /// BLAKE3, which is several times faster for bodies of several KiB and more.
     #[cfg(feature = "blake3")]
     Blake3,
 }
@@ -35,7 +37,7 @@ pub enum FingerprintDigest {
 const TAG: usize = 9;
 
 impl FingerprintDigest {
-    /// Stands at the end of the input: the version of the form, and which digest it is.
+    /// Returns the end of the input: the version of the format, and the digest.
     const fn tag(self) -> &'static [u8; TAG] {
         match self {
             Self::Sha256 => b"idem f1 s",
@@ -45,8 +47,8 @@ impl FingerprintDigest {
     }
 }
 
-/// What the parts mean, in one byte. Bytes never pass for a canonical value, and a query or a
-/// content type that is absent is not one that is empty.
+/// The meaning of the parts, in one byte. The flags distinguish bytes from a canonical value, and
+/// an absent query or content type from an empty one.
 mod flag {
     pub(super) const CANONICAL_JSON: u8 = 1;
     pub(super) const WITHOUT_BODY: u8 = 2;
@@ -55,7 +57,7 @@ mod flag {
 }
 
 impl Fingerprint {
-    /// The fingerprint of a request whose body has been read.
+    /// Computes the fingerprint of a request whose body has been read.
     pub(crate) fn of<B>(
         request: &Request<B>,
         body: &[u8],
@@ -103,21 +105,22 @@ impl Fingerprint {
         })
     }
 
-    /// The 32 bytes of the digest.
+    /// Returns the 32 bytes of the digest.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// A fingerprint from the 32 bytes of a digest.
+    /// Creates a fingerprint from the 32 bytes of a digest.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 }
 
-/// What enters the digest. It can be read from its end: the tag, the flags, the length of the body,
-/// and with that where the rest begins. The body comes first, for a wide digest is fastest from its start on.
+/// The input of the digest. It can be parsed from its end: the tag, the flags, the length of the
+/// body, and then the start of the other parts. The body comes first, because a digest with wide
+/// blocks is fastest when its input starts with the long part.
 struct Input<'a> {
     body: Body<'a>,
     flags: u8,
@@ -125,17 +128,17 @@ struct Input<'a> {
     tag: &'static [u8; TAG],
 }
 
-/// What of the body counts.
+/// The part of the body that is compared.
 enum Body<'a> {
     Bytes(&'a [u8]),
-    /// The canonical form, which enters the digest as it is written.
+    /// The canonical form. It is fed into the digest while it is written.
     Json(&'a Document<'a>),
-    /// Those of the values at JSON pointers.
+    /// The canonical forms of the values at these JSON pointers.
     JsonAt(&'a Document<'a>, &'a [&'a str]),
 }
 
 impl Body<'_> {
-    /// A digest that begins with the body, and how long that is.
+    /// Returns a digest that starts with the body, and the length of the body.
     fn begin<D: Digest>(&self) -> (Absorber<D>, u64) {
         if let Self::Bytes(bytes) = self {
             return (Absorber::begin(bytes), bytes.len() as u64);
@@ -167,8 +170,9 @@ impl Input<'_> {
     }
 }
 
-/// What of the content type counts. Its parameters tell how to read the body, such as the boundary
-/// that a client invents anew for each multipart form: without the body they mean nothing.
+/// Returns the part of the content type that is compared. The parameters describe how to read the
+/// body. An example is the boundary, which a client generates for each multipart form. When the
+/// body is not compared, the parameters are not compared either.
 fn counted(content_type: &[u8], mode: FingerprintMode) -> &[u8] {
     match mode {
         FingerprintMode::WithoutBody => {
@@ -179,7 +183,7 @@ fn counted(content_type: &[u8], mode: FingerprintMode) -> &[u8] {
     }
 }
 
-/// Takes the same time wherever the two differ, so that answers tell nothing about a stored digest.
+/// Compares in constant time, so that the time of a response reveals nothing about a stored digest.
 impl PartialEq for Fingerprint {
     fn eq(&self, other: &Self) -> bool {
         let difference = self
@@ -223,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_counts_and_none_runs_into_the_next() {
+    fn each_part_changes_the_fingerprint_and_parts_are_delimited() {
         let json = Some("application/json");
         let all = [
             of("POST", "/a", json, "b"),
@@ -262,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn json_forgets_order_and_white_space_only() {
+    fn fingerprint_json_ignores_only_order_and_white_space() {
         let json = |body: &str| {
             Fingerprint::of(
                 &request("POST", "/", None),
@@ -283,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn pointers_see_nothing_else() {
+    fn fingerprint_pointers_ignore_the_rest_of_the_body() {
         let mode = FingerprintMode::JsonPointers(&["/amount", "/to/iban"]);
         let at = |body: &str| {
             Fingerprint::of(
@@ -304,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn without_the_body_its_boundary_does_not_count() {
+    fn without_the_body_the_multipart_boundary_is_ignored() {
         let of = |content_type, mode| {
             Fingerprint::of(
                 &request("POST", "/", Some(content_type)),
@@ -328,7 +332,7 @@ mod tests {
 
     #[cfg(feature = "blake3")]
     #[test]
-    fn the_digests_never_meet() {
+    fn sha256_and_blake3_fingerprints_differ() {
         let request = request("POST", "/", None);
         let by = |digest| Fingerprint::of(&request, b"{}", FingerprintMode::Body, digest);
         let (sha256, blake3) = (by(FingerprintDigest::Sha256), by(FingerprintDigest::Blake3));
@@ -340,9 +344,9 @@ mod tests {
         );
     }
 
-    /// As [`golden`], for the canonical form of a body.
+    /// A change of the canonical form needs a new domain tag and a changelog entry.
     #[test]
-    fn golden_json() {
+    fn the_fingerprint_of_canonical_json_never_changes() {
         let hex = |mode| {
             let body = br#"{ "b": [1, "\u0078"], "a": null }"#;
             let request = request("POST", "/", None);
@@ -359,9 +363,10 @@ mod tests {
         );
     }
 
-    /// Two deployments share a store: a change here takes a new domain tag and a note.
+    /// Two deployments may share a store. A change of the format needs a new domain tag and a
+    /// changelog entry.
     #[test]
-    fn golden() {
+    fn the_format_of_fingerprints_never_changes() {
         let hex =
             |fingerprint: Fingerprint| RecordId::from_bytes(*fingerprint.as_bytes()).to_string();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! A request that waits for its handler.
+//! The request before its handler runs.
 
 use std::mem;
 
@@ -8,16 +8,16 @@ use axum::extract::Request;
 
 use crate::request::scope::{Scope, ScopeMissing};
 
-/// A request, and what is known of it before its handler runs.
+/// A request, and the facts about it that are known before its handler runs.
 pub(crate) struct Intake {
     pub(crate) request: Request,
-    /// How many bytes the body announces, at least.
+    /// The minimum length that the body announces, in bytes.
     pub(crate) announced: u64,
     pub(crate) scope: Result<Scope, ScopeMissing>,
 }
 
 impl Intake {
-    /// `LAZY` requests are limited later, when it is known that they have a key.
+    /// A `LAZY` request gets its body limit later, when it is known to have a key.
     pub(crate) fn new<const LAZY: bool>(request: Request) -> Self {
         Self {
             announced: request.body().size_hint().lower(),
@@ -30,8 +30,8 @@ impl Intake {
         }
     }
 
-    /// Holds the body against the limit that the service sets for it. One that has a key is read to
-    /// its end, also for an extractor such as `Request`, which would skip that limit.
+    /// Applies the body limit of the service. The body of a request with a key is read completely,
+    /// even for an extractor such as `Request`, which would skip the limit.
     pub(crate) fn limit_body(&mut self) {
         self.request = mem::take(&mut self.request).with_limited_body();
     }

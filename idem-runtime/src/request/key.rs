@@ -1,4 +1,4 @@
-//! The idempotency key: what the client sends in `Idempotency-Key`.
+//! Reads the idempotency key that the client sends in `Idempotency-Key`.
 
 use std::borrow::Cow;
 
@@ -7,17 +7,17 @@ use sfv::{BareItem, Item, Parser};
 
 use crate::settings::dialect::{Dialect, KeySyntax};
 
-/// Whether there is such a header. Measured: a request has few headers, and comparing them all takes
-/// less time than hashing one name.
+/// Returns whether the header exists. Measured: a request has few headers, so a linear search is
+/// faster than hashing one name.
 pub(crate) fn is_there(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.keys().any(|other| other == name)
 }
 
 /// Reads the key of a request.
 ///
-/// `Ok(None)` means that there is no key header at all. Everything else that is not one good key is
-/// an error, since a key that is ignored protects nothing. The error says what is wrong with the
-/// key and does not contain it.
+/// `Ok(None)` means that there is no key header. Anything else than exactly one valid key is an
+/// error, because ignoring the key would leave the request unprotected. The error says what is
+/// wrong with the key and does not contain the key.
 pub(crate) fn parse<'a>(
     headers: &'a HeaderMap,
     dialect: &Dialect,
@@ -27,11 +27,11 @@ pub(crate) fn parse<'a>(
         return Ok(None);
     };
     if lines.next().is_some() {
-        return Err("the header is there more than once");
+        return Err("the header appears more than once");
     }
     let line = line.as_bytes().trim_ascii();
-    // An escape doubles a byte at most, so a line longer than this holds no key that fits, unless
-    // by its parameters, which are not read to any length.
+    // An escape at most doubles a byte. So a longer line can contain a valid key only if its
+    // parameters are long, and long parameters are not read.
     if line.len()
         > dialect
             .max_key_bytes()
@@ -42,7 +42,7 @@ pub(crate) fn parse<'a>(
     }
     let key = match dialect.syntax() {
         KeySyntax::Raw => {
-            Cow::Borrowed(std::str::from_utf8(line).map_err(|_| "the key is not text")?)
+            Cow::Borrowed(std::str::from_utf8(line).map_err(|_| "the key is not valid UTF-8")?)
         }
         KeySyntax::Lenient if line.first() != Some(&b'"') => bare(line)?,
         KeySyntax::Lenient | KeySyntax::StructuredString => structured_string(line)?,
@@ -57,27 +57,29 @@ pub(crate) fn parse<'a>(
         return Err("the key is too short");
     }
     if !dialect.rule_allows(&key) {
-        return Err("the key breaks a rule of this service");
+        return Err("this service does not allow the key");
     }
     Ok(Some(key))
 }
 
-/// A key without quotes: visible ASCII, and nothing that a list or a cut-off string would hold.
+/// Reads a key without quotes: visible ASCII, without commas, which would indicate a list, and
+/// without quotes, which would indicate a truncated string.
 fn bare(line: &[u8]) -> Result<Cow<'_, str>, &'static str> {
     // No early exit, so that the compiler can vectorize the loop.
     let is_other = |byte: u8| !byte.is_ascii_graphic() || matches!(byte, b'"' | b',');
     let has_others = line.iter().fold(false, |any, byte| any | is_other(*byte));
     match std::str::from_utf8(line) {
         Ok(key) if !has_others => Ok(Cow::Borrowed(key)),
-        Ok(key) if key.contains('"') => Err("its quotes do not match"),
-        Ok(key) if key.contains(',') => Err("there is more than one key in the header"),
-        _ => Err("an unquoted key is visible ASCII characters without spaces"),
+        Ok(key) if key.contains('"') => Err("the quotes of the key do not match"),
+        Ok(key) if key.contains(',') => Err("the header contains more than one key"),
+        _ => Err("a key without quotes must consist of visible ASCII characters without spaces"),
     }
 }
 
-/// An Item whose value is a String (RFC 9651, section 3.3.3). Its parameters mean nothing here.
+/// Reads an Item whose value is a String (RFC 9651, section 3.3.3). The parameters are ignored.
 fn structured_string(line: &[u8]) -> Result<Cow<'_, str>, &'static str> {
-    const NOT_A_STRING: &str = "it is not one quoted string (RFC 9651, section 3.3.3)";
+    const NOT_A_STRING: &str =
+        "the header is not exactly one quoted string (RFC 9651, section 3.3.3)";
     let item: Item = Parser::new(line).parse().map_err(|_| NOT_A_STRING)?;
     match item.bare_item {
         BareItem::String(key) => Ok(Cow::Owned(key.into())),
@@ -101,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_what_its_client_meant() {
+    fn a_key_is_read_according_to_its_syntax() {
         let raw = Dialect::default().key_syntax(KeySyntax::Raw);
         let strict = Dialect::default().key_syntax(KeySyntax::StructuredString);
         for (line, lenient_key, strict_key, raw_key) in [
@@ -133,29 +135,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_key_is_told() {
+    fn each_invalid_key_has_its_reason() {
         for (lines, reason) in [
-            (&["a", "a"][..], "the header is there more than once"),
+            (&["a", "a"][..], "the header appears more than once"),
             (&[""], "the key is empty"),
             (&["\"\""], "the key is empty"),
-            (&["a\""], "its quotes do not match"),
-            (&["a\",b"], "its quotes do not match"),
-            (&["a,b"], "there is more than one key in the header"),
+            (&["a\""], "the quotes of the key do not match"),
+            (&["a\",b"], "the quotes of the key do not match"),
+            (&["a,b"], "the header contains more than one key"),
             (
                 &["a b"],
-                "an unquoted key is visible ASCII characters without spaces",
+                "a key without quotes must consist of visible ASCII characters without spaces",
             ),
             (
                 &["é"],
-                "an unquoted key is visible ASCII characters without spaces",
+                "a key without quotes must consist of visible ASCII characters without spaces",
             ),
             (
                 &["\"a"],
-                "it is not one quoted string (RFC 9651, section 3.3.3)",
+                "the header is not exactly one quoted string (RFC 9651, section 3.3.3)",
             ),
             (
                 &["\"a\", \"b\""],
-                "it is not one quoted string (RFC 9651, section 3.3.3)",
+                "the header is not exactly one quoted string (RFC 9651, section 3.3.3)",
             ),
         ] {
             assert_eq!(read(lines, &Dialect::default()), Err(reason), "{lines:?}");
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_measured_without_its_quotes_and_escapes() {
+    fn the_length_of_a_key_excludes_quotes_and_escapes() {
         let dialect = Dialect::default().min_key_len(2).max_key_len(4);
         for line in ["ab", "abcd", "\"ab\"", "\"a\\\"b\\\\\""] {
             assert!(matches!(read(&[line], &dialect), Ok(Some(_))), "{line}");
@@ -177,16 +179,16 @@ mod tests {
     }
 
     #[test]
-    fn a_service_can_refuse_keys_by_a_rule_of_its_own() {
+    fn a_key_rule_can_refuse_keys() {
         let dialect = Dialect::default().key_rule(|key| key != "test");
         assert_eq!(read(&["k"], &dialect), Ok(Some("k".to_owned())));
-        let refused = Err("the key breaks a rule of this service");
+        let refused = Err("this service does not allow the key");
         assert_eq!(read(&["\"test\""], &dialect), refused);
     }
 
-    /// Its parameters could go on for ever.
+    /// The parameters could be arbitrarily long.
     #[test]
-    fn no_more_of_a_line_is_read_than_a_key_can_take() {
+    fn a_header_longer_than_any_key_is_refused() {
         let dialect = Dialect::default().max_key_len(4);
         let line = |len: usize| format!("\"ab\";{}", "p".repeat(len - 5));
         assert!(read(&[&line(1032)], &dialect).is_ok());

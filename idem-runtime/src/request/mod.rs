@@ -1,6 +1,6 @@
-//! Which record a request is about, and whether it is the same request as before.
+//! Identifies the record of a request, and compares the request with the first request.
 //!
-//! Pure: knows neither the service nor its store.
+//! Pure code that knows neither the service nor its store.
 
 pub(crate) mod body;
 pub(crate) mod canonical_json;

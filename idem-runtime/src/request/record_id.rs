@@ -1,4 +1,4 @@
-//! The only name under which a store knows a record.
+//! The identifier of a record in a store.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::request::hex;
 use crate::request::scope_id::ScopeId;
 
-/// The only name under which a store knows a record.
+/// The identifier of a record in a store.
 ///
 /// The first 16 bytes are the [`ScopeId`], a digest of the namespace and the scope. So the records of one
 /// caller are neighbours in the order of their ids. The last 16 bytes are a digest of the scope id and the
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_never_run_into_each_other() {
+    fn the_parts_of_a_record_id_are_delimited() {
         assert_ne!(
             id("", "a", "x:POST:/count:y"),
             id("", "a:POST:/count:x", "y")

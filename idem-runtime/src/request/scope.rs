@@ -1,17 +1,18 @@
-//! Whose key it is: two callers' equal keys never meet.
+//! The scope of a key, which separates equal keys of different callers.
 
 use std::fmt::{self, Display, Write as _};
 
 use smallvec::SmallVec;
 
-/// Whose key it is.
+/// The owner of a key. Equal keys in different scopes are independent.
 ///
 /// A scope is a sequence of parts. Each part is stored with its kind and its length, so that no two
-/// different scopes are ever written alike. The attribute makes one for each keyed request; an
-/// operator makes one to name a record:
+/// different scopes have the same bytes. The attribute builds the scope of each request with a key.
+/// An operator builds a scope to identify a record:
 ///
 /// ```
-/// use idem_runtime::Scope;
+/// # extern crate idem_runtime as axum_idem;
+/// use axum_idem::Scope;
 ///
 /// let as_in_the_attribute = Scope::new().value(42).header("x-workspace-id", "acme");
 /// # let _ = as_in_the_attribute;
@@ -38,7 +39,7 @@ use smallvec::SmallVec;
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Scope(SmallVec<[u8; INLINE]>);
 
-/// Enough for most scopes, tokens included; a longer one takes an allocation.
+/// Enough for most scopes, including tokens. A longer scope needs an allocation.
 const INLINE: usize = 96;
 
 const TOKEN: u8 = 1;
@@ -46,32 +47,32 @@ const HEADER: u8 = 2;
 const VALUE: u8 = 3;
 
 impl Scope {
-    /// The scope of `scope = global`: no parts, everybody's.
+    /// Returns the empty scope of `scope = global`, which all callers share.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds the part that `token` stands for: the value of `Authorization` as the client sent it,
-    /// scheme included.
+    /// Adds the part of `scope = token`: the value of `Authorization` as the client sent it,
+    /// including the scheme.
     #[must_use]
     pub fn token(mut self, authorization: impl AsRef<[u8]>) -> Self {
         self.add_token(authorization.as_ref());
         self
     }
 
-    /// Adds the part that `header("name")` stands for. The name is compared in lower case.
+    /// Adds the part of `scope = header("name")`. The name is compared in lower case.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.add_header(name, value.as_ref());
         self
     }
 
-    /// Adds the part that an expression over the handler's arguments stands for.
+    /// Adds the part of an expression that uses the arguments of the handler.
     ///
     /// # Panics
     ///
-    /// When the value's own `Display` fails, as `to_string` does.
+    /// If the `Display` implementation of the value returns an error, as `to_string` does.
     #[must_use]
     pub fn value(mut self, value: impl Display) -> Self {
         self.add_value(&value);
@@ -108,7 +109,7 @@ impl Scope {
         self.end(start);
     }
 
-    /// Writes the head of a part and returns where its bytes begin.
+    /// Writes the head of a part, and returns the offset of its bytes.
     fn begin(&mut self, kind: u8) -> usize {
         self.0.extend_from_slice(&[kind, 0, 0, 0, 0, 0, 0, 0, 0]);
         self.0.len()
@@ -127,18 +128,18 @@ impl fmt::Write for Scope {
     }
 }
 
-/// Never shows the parts: they may hold a token.
+/// Never shows the parts, because they may contain a token.
 impl fmt::Debug for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Scope(…)")
     }
 }
 
-/// A value that can stand in `scope = …`: a [`Scope`], or anything that is `Display`.
+/// A value that `scope = …` accepts: a [`Scope`], or any type that implements `Display`.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be a scope, for it is not `Display`",
+    message = "`{Self}` cannot be a scope, because it does not implement `Display`",
     label = "not `Display`",
-    note = "name a part of it that is, such as `user.id`, or implement `Display` for it"
+    note = "use a field that implements `Display`, such as `user.id`, or implement `Display` for the type"
 )]
 pub trait ScopeValue {
     /// Adds the parts that the value stands for.
@@ -163,12 +164,12 @@ impl ScopeValue for &Scope {
     }
 }
 
-/// Why a request has no scope.
+/// The reason why a request has no scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ScopeMissing {
-    /// There is no `Authorization`, or more than one.
+    /// The `Authorization` header is absent, empty or repeated.
     Token,
-    /// The header that names the scope is absent, empty or doubled.
+    /// The header of the scope is absent, empty or repeated.
     Header,
 }
 
@@ -177,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_never_run_into_each_other() {
+    fn the_parts_of_a_scope_are_delimited() {
         let scopes = [
             Scope::new(),
             Scope::new().value(""),
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_no_token() {
+    fn debug_output_hides_tokens() {
         let scope = Scope::new().token("Bearer SECRET");
         assert!(!format!("{scope:?}").contains("SECRET"));
     }

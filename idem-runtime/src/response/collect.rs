@@ -1,4 +1,4 @@
-//! Reads the body of a response, to record it.
+//! Reads the body of a response in order to record it.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -11,10 +11,10 @@ use http::StatusCode;
 use http::header;
 use http_body::{Frame, SizeHint};
 
-/// The length that a response announces for its body.
+/// Returns the length that a response announces for its body.
 ///
-/// A 204 and a 304 have no body: a `Content-Length` there tells the length of another response
-/// (RFC 9110, section 8.6).
+/// A 204 and a 304 have no body. A `Content-Length` in such a response is the length of another
+/// response (RFC 9110, section 8.6).
 pub(crate) fn announced_len(response: &Response) -> Option<u64> {
     if matches!(
         response.status(),
@@ -26,8 +26,8 @@ pub(crate) fn announced_len(response: &Response) -> Option<u64> {
     value.to_str().ok()?.parse().ok()
 }
 
-/// Whether it is known before the body is read that it cannot be kept: it is too long, endless, or
-/// not as long as the response announces.
+/// Returns whether the body cannot be recorded, before the body is read. That is the case if the
+/// body is too long, is endless, or differs from the announced length.
 pub(crate) fn cannot_be_kept(response: &Response, announced: Option<u64>, limit: usize) -> bool {
     let headers = response.headers();
     let is_event_stream = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
@@ -41,7 +41,7 @@ pub(crate) fn cannot_be_kept(response: &Response, announced: Option<u64>, limit:
     is_event_stream || differs || hint.lower().max(len) > limit as u64
 }
 
-/// Frames in their order. Most bodies have one, and it needs no queue.
+/// The frames that were read, in order. Most bodies have one frame, which needs no queue.
 #[derive(Debug, Default)]
 struct Read {
     first: Option<Result<Frame<Bytes>, axum::Error>>,
@@ -70,21 +70,22 @@ impl Read {
     }
 }
 
-/// Reads a body of at most `limit` bytes to its end.
+/// Reads a complete body of at most `limit` bytes.
 #[derive(Debug)]
 pub(crate) struct Collector {
     read: Read,
     len: usize,
-    /// What the response announces.
+    /// The length that the response announces.
     announced: Option<u64>,
     limit: usize,
 }
 
-/// What came of reading a body.
+/// The result of reading a body.
 pub(crate) enum Collected {
-    /// All of it.
+    /// The complete body.
     Whole(Bytes),
-    /// It is too long, has trailers, failed, or ended early: the same body as if nobody had read it.
+    /// The body is too long, has trailers, failed, or has not the announced length. The contained
+    /// body yields the same frames as the original body.
     NotKept(Body),
 }
 
@@ -98,7 +99,7 @@ impl Collector {
         }
     }
 
-    /// Reads on. After `Ready`, `body` is empty.
+    /// Continues to read. After `Ready`, `body` is empty.
     pub(crate) fn poll(&mut self, body: &mut Body, cx: &mut Context<'_>) -> Poll<Collected> {
         loop {
             match std::task::ready!(Pin::new(&mut *body).poll_frame(cx)) {
@@ -147,11 +148,12 @@ impl Collector {
     }
 }
 
-/// A body that was read in part: what was read, and then the rest.
+/// A body that was partly read. It yields the frames that were read, and then the rest.
 struct GivenBack {
     read: Read,
-    /// `None` when the body ended before the announced length. Its own length then stays unknown, as
-    /// it was: the server finds the end where it finds it without a key, and breaks the response off.
+    /// `None` if the body ended with another length than announced. The length of this body then
+    /// stays unknown, as before. The server detects the wrong length as it does for a request
+    /// without a key, and aborts the response.
     rest: Option<Body>,
 }
 
@@ -217,37 +219,37 @@ mod tests {
 
     #[expect(
         clippy::unnecessary_wraps,
-        reason = "it stands beside frames that fail"
+        reason = "used together with frames that fail"
     )]
     fn data(text: &'static str) -> TestFrame {
         Ok(Frame::data(Bytes::from_static(text.as_bytes())))
     }
 
     #[tokio::test]
-    async fn a_body_up_to_the_limit_is_whole() {
+    async fn a_body_up_to_the_limit_is_collected() {
         for body in [
             Body::from("abcd"),
             frames(vec![data("ab"), data(""), data("cd")]),
         ] {
             let Collected::Whole(whole) = collect(body, 4).await else {
-                panic!("it fits");
+                panic!("the body fits");
             };
             assert_eq!(whole, "abcd");
         }
     }
 
     #[tokio::test]
-    async fn a_longer_body_is_given_back_as_it_was() {
+    async fn a_body_over_the_limit_is_returned_unchanged() {
         let body = frames(vec![data("ab"), data("cd"), data("ef")]);
         let Collected::NotKept(body) = collect(body, 3).await else {
-            panic!("it is too long");
+            panic!("the body is too long");
         };
         assert_eq!(body.collect().await.expect("no error").to_bytes(), "abcdef");
         let by_one = frames(vec![data("abc"), data("d"), data("e")]);
         assert!(matches!(collect(by_one, 4).await, Collected::NotKept(_)));
     }
 
-    /// Frames of known length.
+    /// A body whose length is known.
     struct Sized(VecDeque<&'static str>);
 
     impl HttpBody for Sized {
@@ -272,29 +274,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_is_given_back_says_how_long_it_is_and_when_it_ends() {
+    async fn a_returned_body_reports_its_length_and_its_end() {
         let body = Body::new(Sized(["ab", "cd", "efg"].into()));
         let Collected::NotKept(mut body) = collect(body, 3).await else {
-            panic!("it is too long");
+            panic!("the body is too long");
         };
         for left in [7, 5, 3] {
             assert_eq!(body.size_hint().exact(), Some(left));
-            assert!(!body.is_end_stream(), "{left} are left");
+            assert!(!body.is_end_stream(), "{left} bytes are left");
             assert!(body.frame().await.is_some());
         }
         assert_eq!(body.size_hint().exact(), Some(0));
         assert!(body.is_end_stream());
-        // What is left of a stream of unknown length may be anything.
+        // The rest of a stream of unknown length can have any length.
         let body = frames(vec![data("ab"), data("cd"), data("efg")]);
         let Collected::NotKept(body) = collect(body, 3).await else {
-            panic!("it is too long");
+            panic!("the body is too long");
         };
         let hint = body.size_hint();
         assert_eq!((hint.lower(), hint.upper()), (4, None));
     }
 
     #[test]
-    fn a_body_that_cannot_be_kept_is_not_read() {
+    fn a_body_that_cannot_be_recorded_is_not_read() {
         let json = "application/json";
         for (content_type, length, known, is_too_long) in [
             (json, None, Some("abcd"), false),
@@ -327,7 +329,7 @@ mod tests {
         assert!(!cannot_be_kept(&Response::default(), None, 0));
     }
 
-    /// The length is that of the response which a `GET` gets.
+    /// The length belongs to the response that a `GET` request gets.
     #[test]
     fn a_response_without_a_body_announces_no_length() {
         for (status, announced) in [(200, Some(10)), (404, Some(10)), (204, None), (304, None)] {
@@ -341,11 +343,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_is_not_as_long_as_announced_is_given_back_without_a_length() {
+    async fn a_body_of_another_length_than_announced_is_returned_without_a_length() {
         for announced in [0, 3, 5, 9] {
             let body = frames(vec![data("ab"), data("cd")]);
             let Collected::NotKept(body) = collect_announced(body, Some(announced), 9).await else {
-                panic!("it has four bytes and not {announced}");
+                panic!("the body has four bytes, not {announced}");
             };
             let hint = body.size_hint();
             assert_eq!((hint.lower(), hint.upper()), (0, None));
@@ -358,11 +360,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_reaches_the_client_behind_what_was_read() {
+    async fn a_failure_reaches_the_client_after_the_frames_before_it() {
         let Collected::NotKept(mut body) =
             collect(frames(vec![data("ab"), Err("broken")]), 9).await
         else {
-            panic!("it failed");
+            panic!("the body failed");
         };
         let first = body.frame().await.expect("a frame").expect("no error yet");
         assert_eq!(first.into_data().expect("data"), "ab");
@@ -370,13 +372,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn trailers_are_not_lost() {
+    async fn a_body_with_trailers_is_returned_with_them() {
         let trailers = Ok(Frame::trailers(HeaderMap::from_iter([(
             HeaderName::from_static("x-sum"),
             HeaderValue::from_static("7"),
         )])));
         let Collected::NotKept(body) = collect(frames(vec![data("ab"), trailers]), 9).await else {
-            panic!("it has trailers");
+            panic!("the body has trailers");
         };
         let all = body.collect().await.expect("no error");
         assert_eq!(all.trailers().expect("trailers")["x-sum"], "7");

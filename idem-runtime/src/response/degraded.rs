@@ -1,11 +1,11 @@
-//! The header of a response that is less protected than it should be.
+//! The header that marks a response with reduced protection.
 
 use axum::response::Response;
 use http::{HeaderName, HeaderValue};
 
 const DEGRADED: HeaderName = HeaderName::from_static("idempotency-degraded");
 
-/// Marks the response of a handler that ran although the store could not be asked.
+/// Marks the response of a handler that ran although the store failed.
 pub(crate) fn unprotected(response: Response) -> Response {
     marked(response, "true")
 }

@@ -1,15 +1,16 @@
-//! How a handler keeps one response out of the store.
+//! The marker with which a handler prevents the recording of its response.
 
 use axum::response::{IntoResponseParts, ResponseParts};
 
-/// Turns one answer into "release": it goes to its client and is not recorded, and the next request
-/// with the same key runs the handler again.
+/// Response part that prevents the recording of a response. The response is sent to its client and
+/// the key is released. The next request with this key runs the handler again.
 ///
-/// For an answer that a retry should not get, whatever its status:
+/// Use it in a response that a retry must not get, whatever its status is:
 ///
 /// ```
+/// # extern crate idem_runtime as axum_idem;
 /// use axum::{http::StatusCode, response::IntoResponse};
-/// use idem_runtime::DoNotRecord;
+/// use axum_idem::DoNotRecord;
 ///
 /// async fn confirm() -> impl IntoResponse {
 ///     (StatusCode::UNPROCESSABLE_ENTITY, DoNotRecord, "wrong code, try again")

@@ -1,12 +1,12 @@
-//! Which headers of a response are recorded.
+//! Selects the headers of a response that are recorded.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-/// The headers that a replay may carry, with repeated ones in their order.
+/// The headers that a replay may carry. Repeated headers keep their order.
 ///
-/// Left out is what belongs to one connection (RFC 9110, section 7.6.1), one moment, or one exchange
-/// of credentials. `Idempotency-Degraded` describes one response of one service, so a handler that
-/// passes on the response of another service does not record it either.
+/// Headers that belong to one connection (RFC 9110, section 7.6.1), one moment, or one exchange of
+/// credentials are left out. `Idempotency-Degraded` describes one response of one service. So a
+/// handler that forwards the response of another service does not record that header either.
 #[derive(Clone, Copy)]
 pub(crate) struct KeptHeaders<'a> {
     headers: &'a HeaderMap,
@@ -28,7 +28,7 @@ impl<'a> KeptHeaders<'a> {
         !is_never_kept(name) && (self.keeps_set_cookie || !is_a_cookie) && !self.is_hop_by_hop(name)
     }
 
-    /// Whether a `Connection` header names it.
+    /// Returns whether a `Connection` header lists this header.
     fn is_hop_by_hop(self, name: &HeaderName) -> bool {
         if !self.names_hop_by_hop {
             return false;
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_belongs_to_one_connection_moment_or_login_is_not_kept() {
+    fn headers_of_one_connection_moment_or_login_are_not_recorded() {
         for name in [
             "connection",
             "keep-alive",

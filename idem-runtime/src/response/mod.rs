@@ -1,6 +1,6 @@
-//! What goes back to the client: problems, replays, and which part of a response is recorded.
+//! Creates the responses to the client: problems, replays, and the recorded part of a response.
 //!
-//! `problem.rs` is the only file that maps a refusal to an HTTP status.
+//! Only `problem.rs` maps a refusal to an HTTP status.
 
 pub(crate) mod collect;
 pub(crate) mod degraded;

@@ -1,4 +1,4 @@
-//! Refusals as `application/problem+json` (RFC 9457), each with a stable code.
+//! Renders refusals as `application/problem+json` (RFC 9457). Each refusal has a stable code.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -12,30 +12,30 @@ use crate::request::record_id::RecordId;
 use crate::request::scope::ScopeMissing;
 use crate::settings::dialect::Dialect;
 
-/// A refusal: why a request was not run, as its client is told.
+/// The reason why a request was refused, in the form that its client gets.
 ///
-/// Rendered as `application/problem+json` with `type`, `title`, `status`, `detail` and `code`,
-/// unless the service renders its own with `render_problem`. No part of it contains a key or a
-/// token. A problem about a record also has `instance`, the URN of the record
-/// ([`RecordId::urn`]), by which an operator looks the record up.
+/// A problem is rendered as `application/problem+json` with `type`, `title`, `status`, `detail` and
+/// `code`, unless the service has set its own `render_problem`. No part of a problem contains a key
+/// or a token. A problem about a record also has `instance`, the URN of the record
+/// ([`RecordId::urn`]). An operator looks the record up by it.
 ///
 /// | code | status | when |
 /// |---|---|---|
-/// | `idempotency_key_missing` | 400, or the dialect's | the endpoint says `required` and there is no key |
-/// | `idempotency_key_invalid` | 400 | the key is malformed, too long, or there twice |
-/// | `idempotency_key_reused` | 409, or the dialect's | the key was used with another request |
-/// | `idempotency_key_in_flight` | 409, or the dialect's | the first request with the key still runs |
-/// | `idempotency_scope_missing` | 401 for `token`, 400 for `header(…)` | the request does not say whose key it is |
-/// | `idempotency_outcome_unknown` | 409 | the first request was cut off, and the endpoint says `on_unknown = hold` |
-/// | `idempotency_response_not_kept` | 409 | the handler has run, but its response was not kept: its body was too long, endless, failed, had trailers or differed from its `Content-Length`, or 16 MiB of records already waited for the store |
-/// | `idempotency_store_unavailable` | 503 | the store did not answer |
+/// | `idempotency_key_missing` | 400, or the status of the dialect | the endpoint has `required`, and the request has no key |
+/// | `idempotency_key_invalid` | 400 | the key is malformed, too long, or repeated |
+/// | `idempotency_key_reused` | 409, or the status of the dialect | the key was used with a different request |
+/// | `idempotency_key_in_flight` | 409, or the status of the dialect | the first request with the key still runs |
+/// | `idempotency_scope_missing` | 401 for `token`, 400 for `header(…)` | the request has no owner for its key: the header of the scope is missing, empty or repeated |
+/// | `idempotency_outcome_unknown` | 409 | the outcome of the first request is unknown, and the endpoint has `on_unknown = hold` |
+/// | `idempotency_response_not_kept` | 409 | the handler has run, but its response was not recorded: its body was too long, endless, failed, had trailers or differed from its `Content-Length`, or 16 MiB of records already waited for the store |
+/// | `idempotency_store_unavailable` | 503 | the store failed or did not reply in time |
 /// | `idempotency_capacity` | 503 | the store is full |
 /// | `idempotency_share` | 503 | the scope holds its share of the store ([`max_share`](crate::store::MemoryStoreBuilder::max_share)) |
-/// | `idempotency_body_too_large` | 413 | the body is over axum's limit |
-/// | `idempotency_body_incomplete` | 400 | the body was cut off |
+/// | `idempotency_body_too_large` | 413 | the body is longer than the limit of axum (`DefaultBodyLimit`) |
+/// | `idempotency_body_incomplete` | 400 | the body ended early |
 /// | `idempotency_body_timeout` | 408 | the body stalled |
 /// | `idempotency_not_installed` | 500 | no [`Idempotency`](crate::Idempotency) covers the endpoint, or its layer did not see the key |
-/// | `idempotency_render_failed` | 500 | the service's own rendering of a refusal panicked |
+/// | `idempotency_render_failed` | 500 | the `render_problem` function of the service panicked |
 #[derive(Clone, Debug)]
 pub struct Problem {
     kind: Kind,
@@ -45,7 +45,7 @@ pub struct Problem {
     retry_after: Option<Duration>,
     /// The record that the request is about, once it is known.
     record_id: Option<RecordId>,
-    /// Where the service explains itself, for the `Link` header.
+    /// The documentation page of the service, for the `Link` header.
     documentation: Option<String>,
 }
 
@@ -70,7 +70,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// The code, the default status and the title.
+    /// Returns the code, the default status and the title.
     const fn facts(self) -> (&'static str, StatusCode, &'static str) {
         match self {
             Self::KeyMissing => (
@@ -86,7 +86,7 @@ impl Kind {
             Self::KeyReused => (
                 "idempotency_key_reused",
                 StatusCode::CONFLICT,
-                "The idempotency key was used with another request",
+                "The idempotency key was used with a different request",
             ),
             Self::KeyInFlight => (
                 "idempotency_key_in_flight",
@@ -96,32 +96,32 @@ impl Kind {
             Self::TokenMissing => (
                 "idempotency_scope_missing",
                 StatusCode::UNAUTHORIZED,
-                "The request does not say whose idempotency key it is",
+                "The request does not identify the owner of its idempotency key",
             ),
             Self::ScopeHeaderMissing => (
                 "idempotency_scope_missing",
                 StatusCode::BAD_REQUEST,
-                "The request does not say whose idempotency key it is",
+                "The request does not identify the owner of its idempotency key",
             ),
             Self::OutcomeUnknown => (
                 "idempotency_outcome_unknown",
                 StatusCode::CONFLICT,
-                "The outcome of the first request is not known",
+                "The outcome of the first request is unknown",
             ),
             Self::ResponseNotKept => (
                 "idempotency_response_not_kept",
                 StatusCode::CONFLICT,
-                "The request was carried out, but its answer was not kept",
+                "The request was executed, but its response was not recorded",
             ),
             Self::StoreUnavailable => (
                 "idempotency_store_unavailable",
                 StatusCode::SERVICE_UNAVAILABLE,
-                "Idempotency keys cannot be checked at the moment",
+                "Idempotency keys are temporarily unavailable",
             ),
             Self::Capacity => (
                 "idempotency_capacity",
                 StatusCode::SERVICE_UNAVAILABLE,
-                "No more idempotency keys can be taken at the moment",
+                "The store of idempotency keys is temporarily full",
             ),
             Self::Share => (
                 "idempotency_share",
@@ -146,7 +146,7 @@ impl Kind {
             Self::NotInstalled => (
                 "idempotency_not_installed",
                 StatusCode::INTERNAL_SERVER_ERROR,
-                "The service cannot protect a request with an idempotency key",
+                "The service is not configured for idempotency keys",
             ),
             Self::RenderFailed => (
                 "idempotency_render_failed",
@@ -171,38 +171,38 @@ impl Problem {
         }
     }
 
-    /// The code by which a client tells one refusal from another. It never changes.
+    /// Returns the code by which a client distinguishes problems. A code never changes.
     #[must_use]
     pub fn code(&self) -> &'static str {
         self.kind.facts().0
     }
 
-    /// The HTTP status, as the service's dialect has it.
+    /// Returns the HTTP status, which depends on the dialect of the service.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// A short summary, the same for every problem with this code.
+    /// Returns a short summary, which is the same for every problem with this code.
     #[must_use]
     pub fn title(&self) -> &'static str {
         self.kind.facts().2
     }
 
-    /// What is wrong with this request, and what its client should do.
+    /// Returns an explanation of what is wrong with this request and what its client should do.
     #[must_use]
     pub fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// The URI that names this kind of problem: below the service's documentation, where its
-    /// dialect gives one.
+    /// Returns the URI of this kind of problem. If the dialect names a documentation page, the URI
+    /// points into that page.
     #[must_use]
     pub fn type_uri(&self) -> &str {
         &self.type_uri
     }
 
-    /// How long the client should wait before it sends the request again.
+    /// Returns how long the client should wait before it retries.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
@@ -218,7 +218,7 @@ impl Problem {
     pub(crate) fn key_missing() -> Self {
         Self::new(
             Kind::KeyMissing,
-            "send an idempotency key, made before the first try and kept across tries",
+            "send an idempotency key; create it before the first try, and send the same key with every retry",
         )
     }
 
@@ -234,10 +234,13 @@ impl Problem {
         )
     }
 
-    /// The wait is short on purpose: a handler's end frees the key long before its lease would.
+    /// The wait is short, because a handler usually ends long before its lease.
     pub(crate) fn key_in_flight() -> Self {
-        Self::new(Kind::KeyInFlight, "send the same request again in a moment")
-            .retry_after_seconds(1)
+        Self::new(
+            Kind::KeyInFlight,
+            "retry the same request after the time in `Retry-After`",
+        )
+        .retry_after_seconds(1)
     }
 
     pub(crate) fn scope_missing(missing: ScopeMissing) -> Self {
@@ -248,7 +251,7 @@ impl Problem {
             ),
             ScopeMissing::Header => Self::new(
                 Kind::ScopeHeaderMissing,
-                "a request with an idempotency key needs the header that names its owner, once",
+                "a request with an idempotency key needs exactly one header that identifies its owner",
             ),
         }
     }
@@ -256,14 +259,14 @@ impl Problem {
     pub(crate) fn outcome_unknown() -> Self {
         Self::new(
             Kind::OutcomeUnknown,
-            "the first request was cut off; find out what it did before sending it under a new key",
+            "the first request was interrupted; find out what it did before you send it with a new key",
         )
     }
 
     pub(crate) fn response_not_kept() -> Self {
         Self::new(
             Kind::ResponseNotKept,
-            "the first request was carried out and its answer was sent once; read the result from \
+            "the first request was executed and its response was sent once; read the result from \
              the resource itself",
         )
     }
@@ -271,7 +274,7 @@ impl Problem {
     pub(crate) fn store_unavailable() -> Self {
         Self::new(
             Kind::StoreUnavailable,
-            "the request was not carried out; send it again with the same key",
+            "the request was not executed; retry it with the same key",
         )
         .retry_after_seconds(1)
     }
@@ -279,7 +282,7 @@ impl Problem {
     pub(crate) fn capacity() -> Self {
         Self::new(
             Kind::Capacity,
-            "the request was not carried out; send it again with the same key",
+            "the request was not executed; retry it with the same key",
         )
         .retry_after_seconds(5)
     }
@@ -296,33 +299,36 @@ impl Problem {
     pub(crate) fn body_too_large() -> Self {
         Self::new(
             Kind::BodyTooLarge,
-            "the request was not carried out; send a shorter body",
+            "the request was not executed; send a shorter body",
         )
     }
 
     pub(crate) fn body_incomplete() -> Self {
         Self::new(
             Kind::BodyIncomplete,
-            "the body ended early, and the request was not carried out; send it again whole",
+            "the body ended early, so the request was not executed; retry it with the same key",
         )
     }
 
     pub(crate) fn body_timeout() -> Self {
         Self::new(
             Kind::BodyTimeout,
-            "the body stalled, and the request was not carried out; send it again",
+            "the body stalled, so the request was not executed; retry it with the same key",
         )
     }
 
     pub(crate) fn not_installed() -> Self {
         Self::new(
             Kind::NotInstalled,
-            "the request was not carried out, since the service is not set up to keep its key",
+            "the request was not executed, because the service would ignore its idempotency key",
         )
     }
 
     pub(crate) fn render_failed() -> Self {
-        Self::new(Kind::RenderFailed, "the service could not say why")
+        Self::new(
+            Kind::RenderFailed,
+            "the service failed to render the reason",
+        )
     }
 
     fn retry_after_seconds(mut self, seconds: u64) -> Self {
@@ -336,7 +342,7 @@ impl Problem {
         self
     }
 
-    /// Takes over what the service's dialect decides: some statuses, and where it is documented.
+    /// Applies the dialect of the service: some statuses, and the documentation page.
     pub(crate) fn in_dialect(mut self, dialect: &Dialect) -> Self {
         match self.kind {
             Kind::KeyMissing => self.status = dialect.missing_status(),
@@ -352,7 +358,7 @@ impl Problem {
         self
     }
 
-    /// The default rendering.
+    /// Renders the problem in the default format.
     pub(crate) fn render(&self) -> Response {
         // Written in one piece: a tree of values takes an allocation for each name and value.
         let mut body = String::with_capacity(512);
@@ -379,7 +385,7 @@ impl Problem {
         (self.status, headers, body).into_response()
     }
 
-    /// Adds the headers that the status calls for, where a rendering left them out.
+    /// Adds the headers that belong to the problem, if the rendering has left them out.
     pub(crate) fn complete(&self, response: &mut Response) {
         let mut add = |name: HeaderName, value: HeaderValue| {
             response.headers_mut().entry(name).or_insert(value);
@@ -422,11 +428,11 @@ impl From<BodyError> for Problem {
     }
 }
 
-/// Renders the problem as the default dialect has it.
+/// Renders the problem in the default format.
 ///
-/// The answer carries the problem as an extension, so that an installed
-/// [`Idempotency`](crate::Idempotency) renders it again in the service's own way. That is how an
-/// extractor can refuse without knowing the service.
+/// The response carries the problem as an extension. An installed
+/// [`Idempotency`](crate::Idempotency) uses this extension to render the problem again in the
+/// format of the service. So an extractor can reject a request without knowing the service.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.render();
@@ -440,9 +446,9 @@ impl IntoResponse for Problem {
 mod tests {
     use super::*;
 
-    /// Clients tell refusals apart by these, and know when to come back.
+    /// Clients use these values to distinguish refusals and to schedule a retry.
     #[test]
-    fn each_refusal_has_its_code_its_status_and_its_wait() {
+    fn each_problem_has_a_code_a_status_and_a_wait() {
         let all = [
             (Problem::key_missing(), "key_missing", 400, None),
             (Problem::key_invalid("why"), "key_invalid", 400, None),
@@ -498,7 +504,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_is_a_problem_in_json() {
+    async fn a_problem_is_rendered_as_problem_json() {
         let answer = Problem::key_invalid("why").into_response();
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
         assert_eq!(
@@ -536,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dialect_changes_its_own_statuses_and_no_other() {
+    fn a_dialect_changes_only_its_own_statuses() {
         let dialect = Dialect::default()
             .missing(StatusCode::PRECONDITION_REQUIRED)
             .mismatch(StatusCode::UNPROCESSABLE_ENTITY)

@@ -1,4 +1,4 @@
-//! Makes a response from a record.
+//! Creates a response from a record.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -6,7 +6,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::store::Record;
 
-/// The recorded response, marked as a replay where the service marks them.
+/// Returns the recorded response, with the replay header if the service has one.
 pub(crate) fn replay(record: &Record, replay_header: Option<&HeaderName>) -> Response {
     let mut response = Response::new(Body::from(record.body()));
     *response.status_mut() = record.status();
@@ -16,14 +16,14 @@ pub(crate) fn replay(record: &Record, replay_header: Option<&HeaderName>) -> Res
     response
 }
 
-/// Adds what only a replay carries: nothing where the service marks none, since any header that the
-/// first answer did not have is a mark.
+/// Adds the headers that only a replay carries. Without a replay header, it adds nothing, because
+/// every additional header would mark the replay.
 fn mark_replay(headers: &mut HeaderMap, replay_header: Option<&HeaderName>) {
     let Some(name) = replay_header else {
         return;
     };
     headers.insert(name, HeaderValue::from_static("true"));
-    // An answer has few headers: to look at them all takes less than to hash one name.
+    // A linear search, because a response has few headers and hashing one name takes longer.
     if !headers.keys().any(|name| *name == header::CACHE_CONTROL) {
         headers.append(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_replay_is_marked_where_the_service_marks_them() {
+    fn a_replay_is_marked_only_if_the_service_has_a_replay_header() {
         let mark = HeaderName::from_static("idempotency-replayed");
         let mut headers = HeaderMap::new();
         mark_replay(&mut headers, None);

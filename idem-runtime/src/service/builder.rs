@@ -52,7 +52,7 @@ impl IdempotencyBuilder {
         self
     }
 
-    /// Sets the header names, the key rules and the problem format. The default is
+    /// Sets the wire format: header names, statuses and key rules. The default is
     /// [`Dialect::default`].
     pub fn dialect(mut self, dialect: Dialect) -> Self {
         self.settings.dialect = dialect;
@@ -146,8 +146,8 @@ impl IdempotencyBuilder {
 
     /// Renders problems in the format of the service.
     ///
-    /// If the rendered response has no `Retry-After` or `WWW-Authenticate`, the library adds the
-    /// header. If `render` panics, the client gets a plain 500.
+    /// If a problem needs `Retry-After` or `WWW-Authenticate` and the rendered response does not
+    /// have it, the header is added. If `render` panics, the client gets a plain 500.
     pub fn render_problem<F, R>(mut self, render: F) -> Self
     where
         F: Fn(&Problem) -> R + Send + Sync + 'static,

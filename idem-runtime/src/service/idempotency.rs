@@ -26,8 +26,9 @@ use crate::store::{Record, Store, StoreError, StoreFuture};
 /// [`tower_layer::Layer`] that makes itself available to the annotated handlers below:
 ///
 /// ```
+/// # extern crate idem_runtime as axum_idem;
 /// use axum::{Router, routing::post};
-/// use idem_runtime::Idempotency;
+/// use axum_idem::Idempotency;
 ///
 /// let router: Router = Router::new()
 ///     .route("/trades", post(|| async {}))
@@ -212,13 +213,13 @@ impl Idempotency {
         self.settings().on_store_error == OnStoreError::FailOpen
     }
 
-    /// The handlers that run under a claim, for `drain`.
+    /// Returns the tracker of the attempts that `drain` waits for.
     pub(crate) fn attempts(&self) -> &TaskTracker {
         &self.inner.attempts
     }
 }
 
-/// Awaits the store for no longer than `limit`.
+/// Awaits a reply of the store for at most `limit`.
 pub(crate) async fn within<T>(limit: Duration, answer: StoreFuture<T>) -> Result<T, StoreError> {
     match answer.try_now() {
         Ok(answer) => answer,

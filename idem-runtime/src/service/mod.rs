@@ -1,7 +1,7 @@
 //! The settings and the store of one service, and the operations for its operators.
 //!
-//! Also the state that the process keeps in addition to the store: records that are not written
-//! yet, and claims whose reply was lost. This folder runs no handler.
+//! This folder also contains the state that the process keeps in addition to the store: records
+//! that are not written yet, and claims whose reply was lost. It runs no handler.
 
 pub(crate) mod backoff;
 pub(crate) mod builder;

@@ -15,13 +15,14 @@ impl Idempotency {
     /// Pass the key without the quotes of the header.
     ///
     /// ```
-    /// use idem_runtime::{Idempotency, Scope};
+    /// # extern crate idem_runtime as axum_idem;
+    /// use axum_idem::{Idempotency, Scope};
     ///
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
     /// let idem = Idempotency::in_memory();
     /// let id = idem.record_id(&Scope::new().value("user-7"), "8e03978e");
     /// assert!(idem.look_up(id).await?.is_none());
-    /// # Ok::<(), idem_runtime::store::StoreError>(())
+    /// # Ok::<(), axum_idem::store::StoreError>(())
     /// # }).unwrap();
     /// ```
     #[must_use]
@@ -33,7 +34,7 @@ impl Idempotency {
     ///
     /// # Errors
     ///
-    /// When the store does not answer in time or holds what it cannot read.
+    /// If the store fails, does not reply in time, or holds an entry that cannot be decoded.
     pub async fn look_up(&self, id: RecordId) -> Result<Option<Entry>, StoreError> {
         self.in_time(self.inner.store.look_up(id)).await
     }
@@ -65,7 +66,7 @@ impl Idempotency {
     ///
     /// # Errors
     ///
-    /// When the store does not answer in time or holds what it cannot read.
+    /// If the store fails, does not reply in time, or holds an entry that cannot be decoded.
     pub async fn resolve(
         &self,
         id: RecordId,
@@ -110,8 +111,9 @@ impl Idempotency {
     /// of axum does not wait for this handler, so call `drain` after the shutdown:
     ///
     /// ```no_run
+    /// # extern crate idem_runtime as axum_idem;
     /// # use std::time::Duration;
-    /// # async fn main_(listener: tokio::net::TcpListener, router: axum::Router, idem: idem_runtime::Idempotency) {
+    /// # async fn main_(listener: tokio::net::TcpListener, router: axum::Router, idem: axum_idem::Idempotency) {
     /// axum::serve(listener, router)
     ///     .with_graceful_shutdown(async { tokio::signal::ctrl_c().await.unwrap() })
     ///     .await

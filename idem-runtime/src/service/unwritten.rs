@@ -15,11 +15,11 @@ use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
 use crate::store::Record;
 
-/// The maximum total size of the records in bytes. Beyond this size, a record without its response
-/// is held, which is "not kept".
+/// The maximum total size of the records in bytes. Beyond this size, only the note that a response
+/// was not kept is held.
 const MAX_BYTES: usize = 16 << 20;
 
-/// The records that the store does not have yet, by their ids.
+/// Maps record ids to the records that the store does not have yet.
 pub(crate) struct Unwritten {
     /// The number of entries, so that a look-up costs nothing while there are no entries.
     count: AtomicUsize,
@@ -38,7 +38,7 @@ struct Table {
 }
 
 struct Entry {
-    /// Distinguishes this entry from a later one under the same id.
+    /// Distinguishes this entry from a later entry under the same id.
     serial: u64,
     attempt: u32,
     record: Record,

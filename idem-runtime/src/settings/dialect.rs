@@ -1,18 +1,19 @@
-//! How one service speaks on the wire: header names, statuses and key rules.
+//! The wire format of one service: header names, statuses and key rules.
 
 use std::fmt;
 use std::sync::Arc;
 
 use http::{HeaderName, StatusCode};
 
-/// How one service speaks on the wire.
+/// The wire format of one service: header names, statuses and key rules.
 ///
-/// A dialect changes what requests and answers look like, never what is stored: a record that was
-/// written under one dialect replays under another. So a service can change its dialect while its
-/// clients retry.
+/// A dialect changes the form of requests and responses, but not the stored data. A record that was
+/// written under one dialect is replayed under another dialect. So a service can change its dialect
+/// while its clients retry.
 ///
 /// ```
-/// use idem_runtime::Dialect;
+/// # extern crate idem_runtime as axum_idem;
+/// use axum_idem::Dialect;
 ///
 /// let dialect = Dialect::default()
 ///     .max_key_len(128)
@@ -22,33 +23,33 @@ use http::{HeaderName, StatusCode};
 /// # let _ = dialect;
 /// ```
 ///
-/// # What the IETF draft leaves open
+/// # Questions that the IETF draft leaves open
 ///
-/// `draft-ietf-httpapi-idempotency-key-header-07` (expired; [`Dialect::ietf`] is a profile of it)
-/// says what the header looks like and which three errors there are. It is silent on the rest, and
-/// this is what we chose, in every dialect:
+/// The expired `draft-ietf-httpapi-idempotency-key-header-07` specifies the header and three
+/// errors. [`Dialect::ietf`] is a profile of this draft. The draft does not decide the following
+/// questions. The table shows our choice, which is the same in every dialect:
 ///
 /// | question | choice | to change it |
 /// |---|---|---|
-/// | a key that is malformed, empty, too long, or there twice | 400 `idempotency_key_invalid`. A parser of structured fields would ignore the field, and the request would run unprotected | [`key_syntax`](Self::key_syntax), [`key_rule`](Self::key_rule) |
+/// | a key that is malformed, empty, too long, or repeated | 400 `idempotency_key_invalid`. A parser of structured fields would ignore the field, and the request would run unprotected | [`key_syntax`](Self::key_syntax), [`key_rule`](Self::key_rule) |
 /// | a key without quotes | the same key as with quotes | [`KeySyntax`] |
-/// | parameters behind a quoted key | they mean nothing, and are no part of the key | [`KeySyntax::Raw`] makes them part of it |
-/// | how long a key may be | 1 to 255 bytes, without its quotes | [`min_key_len`](Self::min_key_len), [`max_key_len`](Self::max_key_len) |
-/// | a key on `GET`, `HEAD`, `OPTIONS` or `TRACE` | it is ignored | |
-/// | whose key it is (sections 2.2 and 5) | what the endpoint's `scope` says; there is no default | `scope = …` |
-/// | what a retry has to repeat (section 2.4) | method, path, query, content type and body | `fingerprint = …` |
-/// | a reused key whose first request still runs | a mismatch, for waiting would not help | |
-/// | what a mismatch does to the record | nothing: the first request's retries replay as before | |
-/// | which answers are the "result" of section 2.6 | 2xx, 3xx and 4xx, but not 401, 403, 408, 425, 429 or 5xx, after which a retry runs | `record = …` |
-/// | which headers are part of it | all but those of the connection, the moment and the credentials, such as `Set-Cookie` | `IdempotencyBuilder::record_set_cookie` |
-/// | an answer too long to keep | it is sent once; its retry gets 409 `idempotency_response_not_kept` | `IdempotencyBuilder::max_recorded_body` |
-/// | how a replay is marked | `Idempotency-Replayed: true`, and `Cache-Control: no-store` where there was none | [`replay_header`](Self::replay_header), [`no_replay_header`](Self::no_replay_header) |
-/// | when to come back while the first request runs | `Retry-After: 1` | `in_flight = wait("…")` |
-/// | when a key expires (section 2.3) | 24 hours after its answer was kept, to the second; then it is a new key | `ttl = "…"` |
-/// | a first request that never ended | its key is free once its lease lapses | `on_unknown = hold` |
-/// | telling our 409 from the service's own | `code`, in a body of `application/problem+json` | `IdempotencyBuilder::render_problem` |
-/// | a store that does not answer, or is full | 503 with `Retry-After`, and nothing runs | `IdempotencyBuilder::on_store_error` |
-/// | what is stored in the clear | neither key nor token: a record's name is a hash over both | |
+/// | parameters after a quoted key | ignored, and not part of the key | [`KeySyntax::Raw`] makes them part of the key |
+/// | the length of a key | 1 to 255 bytes, without quotes | [`min_key_len`](Self::min_key_len), [`max_key_len`](Self::max_key_len) |
+/// | a key on `GET`, `HEAD`, `OPTIONS` or `TRACE` | ignored | |
+/// | the owner of a key (sections 2.2 and 5) | the `scope` of the endpoint; there is no default | `scope = …` |
+/// | the parts of a request that a retry must repeat (section 2.4) | method, path, query, content type and body | `fingerprint = …` |
+/// | a reused key whose first request still runs | a mismatch, because waiting would not help | |
+/// | the effect of a mismatch on the record | none: retries of the first request are replayed as before | |
+/// | the responses that are the "result" of section 2.6 | 2xx, 3xx and 4xx, except 401, 403, 408, 425 and 429. After an exception and after 5xx, a retry runs | `record = …` |
+/// | the headers of the result | all headers except those of the connection, the moment and the credentials, such as `Set-Cookie` | `IdempotencyBuilder::record_set_cookie` |
+/// | a response that is too long to record | the response is sent once; a retry gets 409 `idempotency_response_not_kept` | `IdempotencyBuilder::max_recorded_body` |
+/// | the mark of a replay | `Idempotency-Replayed: true`, and `Cache-Control: no-store` if the response has no `Cache-Control` | [`replay_header`](Self::replay_header), [`no_replay_header`](Self::no_replay_header) |
+/// | when to retry while the first request runs | `Retry-After: 1` | `in_flight = wait("…")` |
+/// | when a key expires (section 2.3) | 24 hours after its response was recorded, to the second; then it is a new key | `ttl = "…"` |
+/// | a first request that never ends | its key is free after its lease has lapsed | `on_unknown = hold` |
+/// | how a client distinguishes a 409 of this library from a 409 of the service | the `code` in a body of type `application/problem+json` | `IdempotencyBuilder::render_problem` |
+/// | a store that fails or is full | 503 with `Retry-After`, and the handler does not run | `IdempotencyBuilder::on_store_error` |
+/// | the data that is stored in the clear | neither key nor token: the id of a record is a hash of both | |
 #[derive(Clone)]
 pub struct Dialect {
     key_header: HeaderName,
@@ -64,16 +65,16 @@ pub struct Dialect {
 
 type KeyRule = dyn Fn(&str) -> bool + Send + Sync;
 
-/// How the key stands in its header.
+/// The syntax of the key in its header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KeySyntax {
-    /// `"abc"` and `abc` are the same key. An unquoted key is visible ASCII without commas and
-    /// quotes; a quoted one follows RFC 9651, section 3.3.3.
+    /// `"abc"` and `abc` are the same key. A key without quotes must be visible ASCII without
+    /// commas and quotes. A key with quotes must follow RFC 9651, section 3.3.3.
     #[default]
     Lenient,
-    /// Only a quoted string, as the IETF draft asks (section 2.1).
+    /// The key must be a quoted string, as in the IETF draft (section 2.1).
     StructuredString,
-    /// Every byte of the header is the key, its quotes too, as long as it is UTF-8.
+    /// The key is the complete header value, including quotes. The value must be valid UTF-8.
     Raw,
 }
 
@@ -96,14 +97,16 @@ impl Default for Dialect {
 impl Dialect {
     pub(crate) const DEFAULT_KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
-    /// A profile of `draft-ietf-httpapi-idempotency-key-header-07`.
+    /// Returns a profile of `draft-ietf-httpapi-idempotency-key-header-07`.
     ///
-    /// Only quoted keys (section 2.1), 422 for a key that is used again with another request, 400
-    /// for one that is missing, and 409 while the first request runs (section 2.7). Section 2.7 also
-    /// asks that a refusal leads to documentation: it leads to the draft until
-    /// [`documentation`](Self::documentation) names the service's own page.
+    /// Only quoted keys are accepted (section 2.1). A key that is used again with a different
+    /// request gets 422, a missing key gets 400, and a key whose first request still runs gets 409
+    /// (section 2.7). Section 2.7 also requires that a refusal links to documentation. The link
+    /// leads to the draft until [`documentation`](Self::documentation) sets the page of the
+    /// service.
     ///
-    /// What the draft leaves open is [as in every dialect](Self#what-the-ietf-draft-leaves-open).
+    /// The questions that the draft leaves open are answered [as in every
+    /// dialect](Self#questions-that-the-ietf-draft-leaves-open).
     #[must_use]
     pub fn ietf() -> Self {
         Self::default()
@@ -114,11 +117,11 @@ impl Dialect {
             )
     }
 
-    /// The names that clients of Stripe know: `Idempotent-Replayed: true`, and keys of up to 255
-    /// characters that are taken as they stand, quotes and all.
+    /// Returns a dialect with the names that clients of Stripe know: `Idempotent-Replayed: true`.
+    /// Keys have up to 255 characters and are used unchanged, including quotes.
     ///
-    /// The statuses are ours: 409 for a reused key, where Stripe itself sends 400. A service that
-    /// has to match that too adds `.mismatch(StatusCode::BAD_REQUEST)`.
+    /// The statuses are those of this library: a reused key gets 409, while Stripe sends 400. To
+    /// send 400 as well, add `.mismatch(StatusCode::BAD_REQUEST)`.
     #[must_use]
     pub fn stripe() -> Self {
         Self::default()
@@ -126,104 +129,107 @@ impl Dialect {
             .replay_header("idempotent-replayed")
     }
 
-    /// The header that carries the key. `Idempotency-Key` by default.
+    /// Sets the header that contains the key. `Idempotency-Key` by default.
     ///
     /// # Panics
     ///
-    /// When `name` is not a header name.
+    /// If `name` is not a valid header name.
     #[must_use]
     pub fn key_header(mut self, name: &str) -> Self {
         self.key_header = header_name(name);
         self
     }
 
-    /// The fewest bytes that a key may have, counted after unquoting. 1 by default; an empty key is
-    /// always refused.
+    /// Sets the minimum length of a key in bytes, counted after unquoting. 1 by default. An empty
+    /// key is always refused.
     #[must_use]
     pub fn min_key_len(mut self, bytes: usize) -> Self {
         self.key_len.0 = bytes;
         self
     }
 
-    /// The most bytes that a key may have, counted after unquoting. 255 by default.
+    /// Sets the maximum length of a key in bytes, counted after unquoting. 255 by default.
     #[must_use]
     pub fn max_key_len(mut self, bytes: usize) -> Self {
         self.key_len.1 = bytes;
         self
     }
 
-    /// A rule of the service's own: a key for which it says `false` is refused with 400.
+    /// Sets a rule for keys. If `allows` returns `false` for a key, the request is refused with
+    /// 400.
     ///
-    /// It sees the key after unquoting, and runs before anything is read or stored.
+    /// `allows` gets the key after unquoting, and runs before anything is read or stored.
     #[must_use]
     pub fn key_rule(mut self, allows: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         self.key_rule = Some(Arc::new(allows));
         self
     }
 
-    /// How the key stands in its header.
+    /// Sets the syntax of the key in its header.
     #[must_use]
     pub fn key_syntax(mut self, syntax: KeySyntax) -> Self {
         self.key_syntax = syntax;
         self
     }
 
-    /// The header that marks a replay, with the value `true`. `Idempotency-Replayed` by default.
+    /// Sets the header that marks a replay with the value `true`. `Idempotency-Replayed` by
+    /// default.
     ///
     /// # Panics
     ///
-    /// When `name` is not a header name.
+    /// If `name` is not a valid header name.
     #[must_use]
     pub fn replay_header(mut self, name: &str) -> Self {
         self.replay_header = Some(header_name(name));
         self
     }
 
-    /// Replays carry no mark, and nothing else that the first answer did not.
+    /// Removes the mark from replays, and everything else that the first response did not have.
     ///
-    /// That includes the `Cache-Control: no-store` of marked replays. A cache keeps the answer to a
-    /// write only where the handler said for how long, and then both answers say so.
+    /// This includes the `Cache-Control: no-store` of marked replays. A cache stores the response
+    /// to a write only if the handler has set a lifetime. Then both responses contain this
+    /// lifetime.
     #[must_use]
     pub fn no_replay_header(mut self) -> Self {
         self.replay_header = None;
         self
     }
 
-    /// The status for a key that was used with another request. 409 by default.
+    /// Sets the status for a key that was used with a different request. 409 by default.
     #[must_use]
     pub fn mismatch(mut self, status: StatusCode) -> Self {
         self.mismatch = status;
         self
     }
 
-    /// The status for a key whose first request still runs. 409 by default.
+    /// Sets the status for a key whose first request still runs. 409 by default.
     #[must_use]
     pub fn in_flight(mut self, status: StatusCode) -> Self {
         self.in_flight = status;
         self
     }
 
-    /// The status for a request without a key where the endpoint says `required`. 400 by default.
+    /// Sets the status for a request without a key at an endpoint with `required`. 400 by default.
     #[must_use]
     pub fn missing(mut self, status: StatusCode) -> Self {
         self.missing = status;
         self
     }
 
-    /// The page on which the service explains its use of keys (section 2.7 of the IETF draft).
+    /// Sets the page that documents the use of keys by the service (section 2.7 of the IETF draft).
     ///
-    /// The `type` of every problem then is this address with the problem's code as fragment, and
-    /// each carries `Link: <…>; rel="describedby"`.
+    /// The `type` of every problem is then this address with the code of the problem as fragment.
+    /// Each problem also carries `Link: <…>; rel="describedby"`.
     ///
     /// # Panics
     ///
-    /// When `url` holds what no URL does: a space, a quote, an angle bracket, or anything that is
-    /// not visible ASCII.
+    /// If `url` contains a character that a URL cannot contain: a space, a quote, an angle bracket,
+    /// or a character that is not visible ASCII.
     #[must_use]
     pub fn documentation(mut self, url: impl Into<Arc<str>>) -> Self {
         let url = url.into();
         let belongs = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'<' | b'>');
-        assert!(url.bytes().all(belongs), "`{url}` is not a URL");
+        assert!(url.bytes().all(belongs), "`{url}` is not a valid URL");
         self.documentation = Some(url);
         self
     }
@@ -275,7 +281,7 @@ impl Dialect {
 
 fn header_name(name: &str) -> HeaderName {
     name.parse()
-        .unwrap_or_else(|_| panic!("`{name}` is not a header name"))
+        .unwrap_or_else(|_| panic!("`{name}` is not a valid header name"))
 }
 
 impl fmt::Debug for Dialect {
@@ -299,13 +305,13 @@ mod tests {
     use super::*;
 
     #[test]
-    #[should_panic(expected = "is not a URL")]
-    fn documentation_cannot_break_out_of_its_header() {
+    #[should_panic(expected = "is not a valid URL")]
+    fn a_documentation_url_cannot_inject_a_header_value() {
         let _ = Dialect::default().documentation("https://example.com/>; rel=\"next\", <x");
     }
 
     #[test]
-    fn a_profile_is_what_its_name_says() {
+    fn each_profile_has_its_documented_settings() {
         let ietf = Dialect::ietf();
         assert_eq!(ietf.syntax(), KeySyntax::StructuredString);
         assert_eq!(ietf.mismatch_status(), StatusCode::UNPROCESSABLE_ENTITY);
@@ -322,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_names_its_own_header() {
+    fn a_service_can_choose_the_key_header() {
         let dialect = Dialect::default();
         assert_eq!(dialect.key_header_name(), "idempotency-key");
         assert!(dialect.has_default_key_header());

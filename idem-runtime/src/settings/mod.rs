@@ -1,4 +1,4 @@
-//! Plain data: what one endpoint asks, and how one service speaks.
+//! Plain data: the settings of one endpoint, and the wire format of one service.
 
 pub(crate) mod dialect;
 pub(crate) mod policy;

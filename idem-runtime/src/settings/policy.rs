@@ -1,12 +1,12 @@
-//! What one endpoint asks: everything inside `#[idempotent(…)]`, built at compile time.
+//! The settings of one endpoint: all options of `#[idempotent(…)]`, built at compile time.
 
 use std::time::Duration;
 
 use http::StatusCode;
 
-/// What one endpoint asks of the engine.
+/// The settings of one endpoint.
 ///
-/// The attribute builds one as a `static` for each handler; nothing in it is computed at run time.
+/// The attribute builds one policy as a `static` for each handler. Nothing is computed at run time.
 #[derive(Debug)]
 pub struct Policy {
     pub(crate) endpoint: &'static str,
@@ -19,39 +19,39 @@ pub struct Policy {
     pub(crate) fingerprint: FingerprintMode,
 }
 
-/// What a duplicate gets while the first request still runs.
+/// How a duplicate is handled while the first request still runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InFlight {
     Reject,
     Wait(Duration),
 }
 
-/// What happens to a key whose attempt ended without an answer.
+/// How a key is handled after its attempt ended without a response.
 ///
-/// An attempt ends so when its handler panicked, its process died, or its lease lapsed.
+/// An attempt ends this way if its handler panicked, its process died, or its lease lapsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnUnknown {
     /// The next request with the same key and fingerprint runs the handler again.
     Rerun,
-    /// Nothing runs until an operator resolves the key or its `ttl` passes.
+    /// No request runs the handler until an operator resolves the key or its `ttl` ends.
     Hold,
 }
 
-/// Which parts of the body tell a retry from a reused key.
+/// The parts of the body that distinguish a retry from a reused key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FingerprintMode {
-    /// Every byte.
+    /// All bytes are compared.
     Body,
-    /// The JSON value: member order and white space do not count.
+    /// The JSON values are compared, without the order of members and white space.
     Json,
-    /// The JSON values at these pointers (RFC 6901).
+    /// The JSON values at these pointers (RFC 6901) are compared.
     JsonPointers(&'static [&'static str]),
-    /// None of it.
+    /// The body is not compared.
     WithoutBody,
 }
 
 impl Policy {
-    /// The defaults of the attribute for the handler called `endpoint`.
+    /// Returns the defaults of the attribute for the handler called `endpoint`.
     #[must_use]
     pub const fn new(endpoint: &'static str) -> Self {
         Self {
@@ -66,49 +66,49 @@ impl Policy {
         }
     }
 
-    /// `ttl = "…"`, in milliseconds.
+    /// Implements `ttl = "…"`, in milliseconds.
     #[must_use]
     pub const fn ttl_millis(mut self, millis: u64) -> Self {
         self.ttl = Duration::from_millis(millis);
         self
     }
 
-    /// `required`.
+    /// Implements `required`.
     #[must_use]
     pub const fn required(mut self) -> Self {
         self.required = true;
         self
     }
 
-    /// `record = […]` or `record = all`.
+    /// Implements `record = […]` and `record = all`.
     #[must_use]
     pub const fn record(mut self, statuses: Statuses) -> Self {
         self.record = statuses;
         self
     }
 
-    /// `record_rejections`.
+    /// Implements `record_rejections`.
     #[must_use]
     pub const fn record_rejections(mut self) -> Self {
         self.record_rejections = true;
         self
     }
 
-    /// `in_flight = wait("…")`, in milliseconds.
+    /// Implements `in_flight = wait("…")`, in milliseconds.
     #[must_use]
     pub const fn wait_millis(mut self, millis: u64) -> Self {
         self.in_flight = InFlight::Wait(Duration::from_millis(millis));
         self
     }
 
-    /// `on_unknown = hold`.
+    /// Implements `on_unknown = hold`.
     #[must_use]
     pub const fn hold_unknown(mut self) -> Self {
         self.on_unknown = OnUnknown::Hold;
         self
     }
 
-    /// `fingerprint = …`.
+    /// Implements `fingerprint = …`.
     #[must_use]
     pub const fn fingerprint(mut self, mode: FingerprintMode) -> Self {
         self.fingerprint = mode;
@@ -116,7 +116,7 @@ impl Policy {
     }
 }
 
-/// A set of status codes, of those that are answers: 200 to 999.
+/// A set of final status codes: 200 to 999.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Statuses([u64; 16]);
 
@@ -124,7 +124,7 @@ impl Statuses {
     /// No status.
     pub const NONE: Self = Self([0; 16]);
 
-    /// 2xx, 3xx and 4xx without those that say nothing about the operation itself: 401, 403, 408,
+    /// 2xx, 3xx and 4xx, without the statuses that say nothing about the operation: 401, 403, 408,
     /// 425 and 429.
     pub const DEFAULT: Self = Self::NONE
         .class(2)
@@ -136,7 +136,7 @@ impl Statuses {
         .without(425)
         .without(429);
 
-    /// Every answer. An interim 1xx is none.
+    /// Every final status. Interim 1xx statuses are excluded.
     pub const ALL: Self = {
         let mut all = Self::NONE;
         let mut class = 2;
@@ -147,7 +147,7 @@ impl Statuses {
         all
     };
 
-    /// These and the whole class, such as 4 for 400 to 499.
+    /// Adds a whole class, such as 4 for 400 to 499.
     #[must_use]
     pub const fn class(mut self, class: u16) -> Self {
         let mut code = class * 100;
@@ -158,7 +158,7 @@ impl Statuses {
         self
     }
 
-    /// These and one status more.
+    /// Adds one status.
     #[must_use]
     pub const fn code(mut self, code: u16) -> Self {
         self.0[(code / 64) as usize] |= 1 << (code % 64);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_leaves_out_what_says_nothing_about_the_operation() {
+    fn the_default_excludes_statuses_that_say_nothing_about_the_operation() {
         for code in [200, 201, 204, 303, 400, 402, 404, 409, 410, 422, 499] {
             assert!(Statuses::DEFAULT.contains(status(code)), "{code}");
         }
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_that_is_written_out_means_the_whole_class() {
+    fn an_explicit_class_contains_all_its_statuses() {
         let statuses = Statuses::NONE.class(4).code(503);
         for code in [400, 401, 429, 499, 503] {
             assert!(statuses.contains(status(code)), "{code}");
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn all_means_every_answer_and_no_interim_one() {
+    fn all_contains_every_final_status_and_no_interim_status() {
         for code in 200..1000 {
             assert!(Statuses::ALL.contains(status(code)), "{code}");
         }

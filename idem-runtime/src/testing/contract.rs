@@ -1,4 +1,4 @@
-//! The contract suite: the rules of the [`Store`] trait, run against one store.
+//! The contract suite: checks one store against the rules of the [`Store`] trait.
 
 use std::fmt;
 use std::future::Future;
@@ -12,11 +12,11 @@ use super::violation::Violation;
 use crate::request::record_id::RecordId;
 use crate::store::Store;
 
-/// The rules of the [`Store`] trait, to be run against one store.
+/// Checks one store against the rules of the [`Store`] trait.
 ///
-/// Rule 5 is looked at only in so far as a store that has room says so; how a store is filled is its
-/// own.
-#[must_use = "a contract that is not checked says nothing"]
+/// The suite checks only a part of rule 5: it cannot fill a store, so it only sees that a store
+/// with room accepts claims.
+#[must_use = "does nothing until `check` or `assert` is called"]
 pub struct Contract {
     handles: Handles,
     tick: Duration,
@@ -26,17 +26,17 @@ pub struct Contract {
 }
 
 impl Contract {
-    /// The contract of `store`.
+    /// Checks `store`.
     pub fn of(store: impl Store) -> Self {
         Self::with(Handles::one(Arc::new(store)))
     }
 
-    /// The contract of one store by two handles of it, as two processes have them.
+    /// Checks one store through two handles, as two processes would use it.
     ///
-    /// Every rule has to hold whichever handle a transition goes through. A
-    /// [`NearCache`](crate::store::NearCache) in each process does not keep rule 10 across processes:
-    /// another process replays a forgotten record for up to its `max_age`. Check the store behind
-    /// the caches with two handles, and a cache with one.
+    /// Every rule must hold whichever handle a transition uses. A
+    /// [`NearCache`](crate::store::NearCache) in each process does not keep rule 10 across
+    /// processes: another process replays a forgotten record for up to its `max_age`. Check the
+    /// backing store of such caches with two handles, and a cache with one handle.
     pub fn of_two(first: impl Store, second: impl Store) -> Self {
         Self::with(Handles::two(Arc::new(first), Arc::new(second)))
     }
@@ -51,23 +51,23 @@ impl Contract {
         }
     }
 
-    /// The shortest lease and `ttl` that the suite asks for; 250 ms by default. A transition should
-    /// take less than a quarter of it. All the waiting together takes about twenty ticks.
+    /// The shortest lease and `ttl` that the suite uses; 250 ms by default. A transition should
+    /// take less than a quarter of a tick. All waiting together takes about twenty ticks.
     pub fn tick(mut self, tick: Duration) -> Self {
         self.tick = tick;
         self
     }
 
-    /// How many rounds each kind of race has; 50 by default. A round is a race of 64 tasks, which are
-    /// tasks of the runtime and race only when it has several threads, and 40 races of two threads of
-    /// their own. The races of two threads stop early on a store that is slow.
+    /// The number of rounds of each kind of race; 50 by default. A round has one race of 64 tasks
+    /// and 40 races of two threads. The tasks run on the runtime, so they race only when the
+    /// runtime has several threads. On a slow store, the races of two threads end early.
     pub fn rounds(mut self, rounds: usize) -> Self {
         self.rounds = rounds;
         self
     }
 
-    /// How the store's time passes, where it is not [`tokio::time::sleep`]'s: `pause` returns when
-    /// the store's clock has moved by the given duration, and the clock of tokio with it.
+    /// How the store's time passes, when it is not the time of [`tokio::time::sleep`]. `pause` must
+    /// return when the store's clock and the clock of tokio have both moved by the given duration.
     pub fn pause_with<F, Fut>(mut self, pause: F) -> Self
     where
         F: Fn(Duration) -> Fut + Send + Sync + 'static,
@@ -77,8 +77,8 @@ impl Contract {
         self
     }
 
-    /// How to make what stands under an id unreadable, as by another version of the library or a bad
-    /// disk. Without it, rule 6 is not looked at.
+    /// How to make an entry unreadable, as another version of the library or a bad disk would.
+    /// Without this function, rule 6 is not checked.
     pub fn damage_with<F, Fut>(mut self, damage: F) -> Self
     where
         F: Fn(RecordId) -> Fut + Send + Sync + 'static,
@@ -88,21 +88,22 @@ impl Contract {
         self
     }
 
-    /// Runs every rule, and says which one the store breaks first.
+    /// Checks every rule, and reports the first rule that the store breaks.
     ///
     /// # Errors
     ///
-    /// The first [`Violation`]. An error or a panic of the store violates the rule that was looked at.
+    /// The first [`Violation`]. An error or a panic of the store counts as a violation of the rule
+    /// that is being checked.
     pub async fn check(self) -> Result<(), Violation> {
         let subject = Subject::new(&self.handles, self.tick, self.pause.into());
         rules::run(&subject, &self.handles, self.rounds, self.damage.as_deref()).await
     }
 
-    /// Runs every rule.
+    /// Checks every rule.
     ///
     /// # Panics
     ///
-    /// With the rule that the store breaks.
+    /// When the store breaks a rule. The message names the rule.
     pub async fn assert(self) {
         if let Err(violation) = self.check().await {
             panic!("{violation}");

@@ -1,4 +1,4 @@
-//! Which call of a store fails, and how.
+//! The operations of a store, and the faults that can be injected into them.
 
 use std::time::Duration;
 
@@ -53,17 +53,17 @@ impl Operation {
 pub enum Fault {
     /// The call is not applied, and returns [`Unavailable`](crate::store::StoreError::Unavailable).
     ErrBefore,
-    /// The call is applied, and returns [`Unavailable`](crate::store::StoreError::Unavailable) all the same.
+    /// The call is applied, but returns [`Unavailable`](crate::store::StoreError::Unavailable).
     ErrAfter,
-    /// The call is applied this much later, also when its caller has given up by then.
+    /// The call is applied after this delay, even if the caller has given up by then.
     Delay(Duration),
-    /// The call is applied, and returns this much later.
+    /// The call is applied, and returns after this delay.
     DelayReply(Duration),
     /// The call is not applied, and never returns.
     Hang,
     /// The call is applied, and never returns.
     DropReply,
-    /// The call is applied when [`resume`](super::FaultStore::resume) is called, also when its caller
+    /// The call is applied when [`resume`](super::FaultStore::resume) is called, even if the caller
     /// has given up by then.
     Pause,
     /// The call is not applied, and returns [`Undecodable`](crate::store::StoreError::Undecodable).

@@ -1,10 +1,10 @@
-//! Faults at random, and the same again from the same seed.
+//! Random faults that a seed reproduces.
 
 use super::fault::{Fault, Operation};
 
-/// Draws from a seed what becomes of each call to a [`FaultStore`](super::FaultStore).
+/// Draws a fault for each call to a [`FaultStore`](super::FaultStore) at random.
 ///
-/// The same seed gives the same faults to the same sequence of calls.
+/// The same seed draws the same faults for the same sequence of calls.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct FaultMix {
@@ -21,14 +21,14 @@ impl FaultMix {
         }
     }
 
-    /// Of the calls of `operation`, this share meets `fault`: 0.1 is one in ten. What the shares of
-    /// one operation leave of 1 passes.
+    /// Adds a fault for a share of the calls of `operation`: 0.1 means one call in ten. Calls
+    /// without a fault pass. The shares of one operation should add up to at most 1.
     pub fn rate(mut self, operation: Operation, fault: Fault, share: f64) -> Self {
         self.rates.push((operation, fault, share));
         self
     }
 
-    /// As [`rate`](Self::rate), for every operation.
+    /// Like [`rate`](Self::rate), for every operation.
     pub fn rate_of_all(self, fault: Fault, share: f64) -> Self {
         let rate = |mix: Self, operation| mix.rate(operation, fault, share);
         Operation::ALL.into_iter().fold(self, rate)

@@ -16,18 +16,18 @@ use crate::store::{
     StoreError, StoreFuture,
 };
 
-/// Another store behind a line that fails, by a script or at random by a seed.
+/// Wraps another store and injects faults, either from a script or at random from a seed.
 ///
-/// A [`script`](Self::script) is a queue of faults for one operation, one for each call to come. A
-/// [`FaultMix`] draws from a seed what becomes of every call that no script is about. Both end with
-/// [`heal`](Self::heal).
+/// A [`script`](Self::script) is a queue of faults for one operation. Each coming call takes one
+/// fault. A [`FaultMix`] draws faults for all calls without a script. [`heal`](Self::heal) ends
+/// both.
 ///
-/// A call is made when its future is polled, and passes through the scheduler before it is applied
-/// and again before it answers, as it would over a network. So it can be dropped before, between and
-/// after. As over a network too, a caller that waits for a claim to end is never woken, and looks
-/// again.
+/// A call starts when its future is polled. It yields to the scheduler once before it is applied,
+/// and once before it returns, like a call over a network. So the future can be dropped before,
+/// between and after these steps. As over a network, a caller that waits for a claim to end is
+/// never woken, and has to claim again.
 ///
-/// Clones share everything.
+/// Clones share all state.
 ///
 /// ```
 /// use std::time::Duration;
@@ -61,7 +61,7 @@ pub struct FaultStore<S>(Arc<Line<S>>);
 struct Line<S> {
     store: S,
     plan: Mutex<Plan>,
-    /// How often paused calls were let go on.
+    /// How often paused calls were resumed.
     resumed: watch::Sender<u64>,
 }
 
@@ -73,7 +73,7 @@ struct Plan {
 }
 
 impl<S: Store> FaultStore<S> {
-    /// A line to `store` that does not fail yet.
+    /// Wraps `store`, without any faults yet.
     #[must_use]
     pub fn new(store: S) -> Self {
         Self(Arc::new(Line {
@@ -83,23 +83,23 @@ impl<S: Store> FaultStore<S> {
         }))
     }
 
-    /// What becomes of the next calls of `operation`, one after another, behind those that are
-    /// scripted already.
+    /// Queues faults for the next calls of `operation`, after the faults that are already queued.
     pub fn script(&self, operation: Operation, faults: impl IntoIterator<Item = Fault>) {
         self.plan().scripts[operation as usize].extend(faults);
     }
 
-    /// Draws what becomes of each call that is not scripted from `mix`, in place of the one before.
+    /// Draws faults for all calls without a script from `mix`. Replaces an earlier mix.
     pub fn mix(&self, mix: FaultMix) {
         self.plan().mix = Some(mix);
     }
 
-    /// Lets the calls go on that are [paused](Fault::Pause) by now.
+    /// Resumes the calls that are [paused](Fault::Pause) now.
     pub fn resume(&self) {
         self.0.resumed.send_modify(|times| *times += 1);
     }
 
-    /// Ends all faults that have not begun, and lets paused calls go on. What hangs, hangs.
+    /// Removes all faults that have not started, and resumes paused calls. Calls that hang stay
+    /// hanging.
     pub fn heal(&self) {
         let mut plan = self.plan();
         plan.scripts = Default::default();
@@ -108,13 +108,13 @@ impl<S: Store> FaultStore<S> {
         self.resume();
     }
 
-    /// How often `operation` was called, faults included.
+    /// How often `operation` was called, including calls with faults.
     #[must_use]
     pub fn calls(&self, operation: Operation) -> usize {
         self.plan().calls[operation as usize]
     }
 
-    /// The store behind the line.
+    /// The wrapped store.
     #[must_use]
     pub fn behind(&self) -> &S {
         &self.0.store
@@ -147,7 +147,7 @@ impl<S: Store> FaultStore<S> {
                     Some(Fault::Delay(delay)) => tokio::time::sleep(delay).await,
                     Some(Fault::Pause) => {
                         let mut resumed = line.resumed.subscribe();
-                        // The sender lives as long as the line.
+                        // The sender lives as long as `line`.
                         let _ = resumed.wait_for(|times| *times >= paused_until).await;
                     }
                     _ => {}

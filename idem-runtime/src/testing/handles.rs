@@ -1,4 +1,4 @@
-//! One store by one handle or two.
+//! One or two handles of the store under test.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use crate::store::{
     Claim, Claimed, Entry, Holder, Page, Query, Record, Settled, Stats, Store, StoreFuture,
 };
 
-/// The handles of the store under test: one twice, or two.
+/// The handles of the store under test: the same handle twice, or two handles.
 pub(super) struct Handles {
     pub(super) first: Arc<dyn Store>,
     pub(super) second: Arc<dyn Store>,
@@ -38,7 +38,7 @@ impl Handles {
         self.are_two
     }
 
-    /// A store whose transitions go through either handle.
+    /// A store whose calls alternate between the handles.
     pub(super) fn either(&self) -> Arc<dyn Store> {
         if self.are_two {
             Arc::new(Either {
@@ -57,8 +57,8 @@ struct Either {
 }
 
 impl Either {
-    /// The handle of the next call. A call and the one after it go through any combination of
-    /// handles, as taking turns would not: the order is the Thue-Morse sequence.
+    /// The handle for the next call. The Thue-Morse sequence chooses it, so that two consecutive
+    /// calls use every combination of handles, which simple alternation would not.
     fn next(&self) -> &dyn Store {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let is_second = call.count_ones() % 2 == 1;

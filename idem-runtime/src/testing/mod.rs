@@ -1,5 +1,5 @@
-//! For tests: a suite that runs the rules of the [`Store`](crate::store::Store) trait against any store,
-//! and a store with injected faults, [`FaultStore`].
+//! Test tools: [`Contract`], a suite that checks any store against the rules of the
+//! [`Store`](crate::store::Store) trait, and [`FaultStore`], a store with injected faults.
 //!
 //! ```
 //! use std::time::Duration;
@@ -12,9 +12,10 @@
 //! # }
 //! ```
 //!
-//! A store that several processes share has more to keep: a lock, a counter or a cache of one process
-//! means nothing to another. [`Contract::of_two`] takes two handles of one store, each made as a
-//! process makes its own, such as two connections to one server:
+//! A store that several processes share needs a further check, because one process does not see the
+//! locks, counters and caches of another. [`Contract::of_two`] takes two handles of one store.
+//! Create each handle as a process would create its own, for example with its own connection to the
+//! server:
 //!
 //! ```
 //! # use std::time::Duration;
@@ -27,19 +28,20 @@
 //! # }
 //! ```
 //!
-//! The suite makes record ids of its own and never looks at others, so that it can run on a store
-//! that is in use. What it leaves behind expires within two hours.
+//! The suite uses its own record ids and never reads others, so it can run on a store that is in
+//! use. Everything it leaves behind expires within two hours.
 //!
-//! # What the suite cannot see
+//! # What the suite cannot check
 //!
-//! - What a store forgets in a crash, a restart or a failover. Test it with the engine's own means.
-//! - A full store (rule 5): only the store knows how to fill it.
-//! - A race that is lost less than once in some thousand pairs of claims. The suite starts each pair
-//!   from two threads within a microsecond, which finds most gaps between a look and a write, also
-//!   short ones; it cannot prove that there is none.
-//! - Deadlines that are wrong by less than 2 milliseconds, because a store may keep whole
-//!   milliseconds. With a paused clock, a test of the store's own can look closer.
-//! - More than two processes, and clocks that differ between them.
+//! - Data that a store loses in a crash, a restart or a failover. Test this with the tools of the
+//!   engine.
+//! - A full store (rule 5), because only the store knows how to fill it.
+//! - A race that is lost less than once in some thousand pairs of claims. The suite starts each
+//!   pair from two threads within a microsecond. This finds most gaps between a read and a write,
+//!   even short ones, but cannot prove that there is no gap.
+//! - Deadlines that are wrong by less than 2 milliseconds, because a store may store whole
+//!   milliseconds. The store's own tests can check more precisely with a paused clock.
+//! - More than two processes, and clocks that differ between processes.
 
 mod contract;
 mod fault;

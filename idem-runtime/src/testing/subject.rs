@@ -1,4 +1,4 @@
-//! The store under test, with what every rule needs.
+//! The store under test, and helpers that every rule needs.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -27,7 +27,7 @@ pub(super) const OTHER: Fingerprint = Fingerprint::from_bytes([2; 32]);
 /// Waits until the store's clock has moved by a duration.
 pub(super) type Pause = dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 
-/// The store under test, looked at under one rule.
+/// The store under test, in the check of one rule.
 #[derive(Clone)]
 pub(super) struct Subject {
     pub(super) store: Arc<dyn Store>,
@@ -37,7 +37,7 @@ pub(super) struct Subject {
     next: Arc<AtomicU64>,
 }
 
-/// What a claim won.
+/// A claim that was won.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Won {
     pub(super) holder: Holder,
@@ -45,7 +45,7 @@ pub(super) struct Won {
     pub(super) lease: Running,
 }
 
-/// A duration that began to run while a transition was under way.
+/// A duration that started at some moment during a transition.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Running {
     time: Duration,
@@ -54,7 +54,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// What begins when this is over.
+    /// The duration that starts when this one ends.
     pub(super) fn followed_by(&self, time: Duration) -> Self {
         Self {
             time,
@@ -63,18 +63,18 @@ impl Running {
         }
     }
 
-    /// Whether it is certainly over at this time.
+    /// Whether the duration is certainly over at this time.
     pub(super) fn is_over(&self, at: Instant) -> bool {
         at >= self.done_at + self.time + RESOLUTION
     }
 
-    /// Whether it may be over by now. A store may keep whole milliseconds.
+    /// Whether the duration may be over now. A store may store whole milliseconds.
     pub(super) fn may_be_over(&self) -> bool {
         Instant::now() + RESOLUTION >= self.asked_at + self.time
     }
 
-    /// Checks what a store said is left of it. The store was asked at `looked_at`, and has just
-    /// responded.
+    /// Checks the remaining time that a store reported. `looked_at` is when the store was asked;
+    /// its response has just arrived.
     pub(super) fn has_left(
         &self,
         rule: u8,
@@ -88,8 +88,8 @@ impl Running {
         self.has_left_at_least(rule, what, left, looked_at, least)
     }
 
-    /// The same of a record. A cache counts from before it asked the store behind, and so says less;
-    /// only much less is wrong.
+    /// Checks the remaining time of a record. A cache counts from before it asked the backing
+    /// store, so it may report less; only much less is wrong.
     pub(super) fn expires_in(
         &self,
         rule: u8,
@@ -111,7 +111,9 @@ impl Running {
         let most = (self.done_at + self.time).saturating_duration_since(looked_at) + RESOLUTION;
         ensure(rule, (least..=most).contains(&left), || {
             let time = self.time;
-            format!("{what} of {time:?} is said to have {left:?} left, not {least:?} to {most:?}")
+            format!(
+                "{what} of {time:?} is reported to have {left:?} left, not {least:?} to {most:?}"
+            )
         })
     }
 }
@@ -127,7 +129,7 @@ impl Subject {
         }
     }
 
-    /// The same by another handle.
+    /// The same subject through another handle.
     pub(super) fn by(&self, store: &Arc<dyn Store>) -> Self {
         Self {
             store: store.clone(),
@@ -135,7 +137,7 @@ impl Subject {
         }
     }
 
-    /// An id that nothing stands under.
+    /// An id without an entry.
     pub(super) fn id(&self) -> RecordId {
         let mut input = self.run.as_bytes().to_vec();
         input.extend_from_slice(&self.next.fetch_add(1, Ordering::Relaxed).to_le_bytes());
@@ -146,7 +148,7 @@ impl Subject {
         (self.pause)(time).await;
     }
 
-    /// Pauses until what was given `time` at `since` is certainly over.
+    /// Pauses until `time`, counted from `since`, is certainly over.
     pub(super) async fn pass(&self, since: Instant, time: Duration) {
         let until = since + time + RESOLUTION;
         while Instant::now() < until {
@@ -169,23 +171,23 @@ impl Subject {
                 attempt,
                 lease,
             }),
-            other => broken(rule, format!("a claim that is free to win got {other:?}")),
+            other => broken(rule, format!("a claim that must win got {other:?}")),
         }
     }
 
-    /// Wins a new id, with a lease that outlives the suite.
+    /// Wins a claim on a new id, with a lease that is longer than the suite runs.
     pub(super) async fn hold(&self, rule: u8) -> Result<Won, Violation> {
         self.win(rule, claim(self.id(), LONG)).await
     }
 
-    /// Wins a new id, and leaves its outcome unknown.
+    /// Wins a claim on a new id, and leaves its outcome unknown.
     pub(super) async fn lapse(&self, rule: u8) -> Result<Won, Violation> {
         let won = self.hold(rule).await?;
         settled(rule, Settled::Done, self.store.abandon(won.holder).await)?;
         Ok(won)
     }
 
-    /// The record that a claim finds.
+    /// The record that a claim returns.
     pub(super) async fn replay(&self, rule: u8, id: RecordId) -> Result<Record, Violation> {
         match self.store.claim(claim(id, LONG)).await.under(rule)? {
             Claimed::Recorded { record, .. } => Ok(record),
@@ -193,7 +195,7 @@ impl Subject {
         }
     }
 
-    /// Makes the holder's outcome unknown, for `retention` from now.
+    /// Abandons the holder's claim, which is then remembered for `retention`.
     pub(super) async fn abandon(
         &self,
         rule: u8,
@@ -205,7 +207,7 @@ impl Subject {
         Ok(retained)
     }
 
-    /// Completes the holder's claim, for `ttl` from now.
+    /// Completes the holder's claim with a `ttl`.
     pub(super) async fn complete(
         &self,
         rule: u8,
@@ -218,7 +220,7 @@ impl Subject {
         Ok(lives)
     }
 
-    /// Expects a rival and an operator to find the claim of `won` in flight.
+    /// Expects that a rival and an operator see the claim of `won` in flight.
     pub(super) async fn is_in_flight(&self, rule: u8, won: Won) -> Result<(), Violation> {
         let looked_at = Instant::now();
         match self
@@ -255,7 +257,8 @@ impl Subject {
         }
     }
 
-    /// Expects an operator to see the claim of `won` as unknown, unless its retention may be over.
+    /// Expects that an operator sees the claim of `won` as unknown, unless its retention may be
+    /// over.
     pub(super) async fn is_unknown(
         &self,
         rule: u8,
@@ -281,7 +284,7 @@ impl Subject {
         }
     }
 
-    /// Expects an operator and a claim to see a record that lives, unless its `ttl` may be over.
+    /// Expects that an operator and a claim see the record, unless its `ttl` may be over.
     pub(super) async fn is_recorded(
         &self,
         rule: u8,
@@ -314,7 +317,7 @@ impl Subject {
         Ok(())
     }
 
-    /// Expects an operator to see nothing under the id.
+    /// Expects that an operator sees no entry under the id.
     pub(super) async fn is_gone(
         &self,
         rule: u8,
@@ -327,7 +330,7 @@ impl Subject {
         })
     }
 
-    /// Expects that an operator has nothing to forget under an id that nobody has looked at since.
+    /// Expects that `forget` finds no entry under an id that nobody has read since.
     pub(super) async fn is_forgotten(
         &self,
         rule: u8,
@@ -335,7 +338,7 @@ impl Subject {
         what: &str,
     ) -> Result<(), Violation> {
         let was_there = self.store.forget(id).await.under(rule)?;
-        ensure(rule, !was_there, || format!("{what} was there to forget"))
+        ensure(rule, !was_there, || format!("{what} was found by `forget`"))
     }
 
     pub(super) async fn entry(&self, rule: u8, id: RecordId) -> Result<Option<Entry>, Violation> {
@@ -343,10 +346,10 @@ impl Subject {
     }
 }
 
-/// Awaits a transition that gives something `time` to live.
+/// Awaits a transition that starts a duration of `time`.
 ///
-/// The clock is read before the transition is called: a store may do all its work in the call, and
-/// return a future that is ready.
+/// The clock is read before the transition is called, because a store may do all its work in the
+/// call and return a ready future.
 pub(super) async fn timed<T, F>(time: Duration, transition: impl FnOnce() -> F) -> (T, Running)
 where
     F: Future<Output = T>,
@@ -361,28 +364,28 @@ where
     (output, running)
 }
 
-/// A claim by a new owner, with a retention that outlives the suite.
+/// A claim by a new owner, with a retention that is longer than the suite runs.
 pub(super) fn claim(id: RecordId, lease: Duration) -> Claim {
     Claim::new(id, FIRST, lease, LONG)
 }
 
-/// A claim that lapses after `lease` and is gone after `retention` more.
+/// A claim that lapses after `lease`, and is forgotten after another `retention`.
 pub(super) fn forgotten_after(id: RecordId, lease: Duration, retention: Duration) -> Claim {
     Claim::new(id, FIRST, lease, retention)
 }
 
-/// A claim of another request.
+/// A claim for a different request.
 pub(super) fn other(id: RecordId) -> Claim {
     Claim::new(id, OTHER, LONG, LONG)
 }
 
-/// A claim that is not to rerun what lapsed.
+/// A claim that must not rerun a lapsed claim.
 pub(super) fn holding(mut claim: Claim) -> Claim {
     claim.on_unknown = OnUnknown::Hold;
     claim
 }
 
-/// A record that says which one it is.
+/// A record that contains its own name.
 pub(super) fn record(name: &str) -> Record {
     let mut headers = HeaderMap::new();
     headers.insert("x-name", name.parse().expect("a plain word"));

@@ -1,4 +1,4 @@
-//! A rule that a store breaks, and the checks that find it.
+//! A violation of a rule, and the checks that report it.
 
 use std::fmt::Debug;
 
@@ -20,7 +20,7 @@ impl Violation {
     }
 }
 
-/// An answer of the store, looked at under a rule.
+/// Turns an error of the store into a violation of a rule.
 pub(super) trait Under<T> {
     fn under(self, rule: u8) -> Result<T, Violation>;
 }
@@ -47,7 +47,7 @@ pub(super) fn ensure(
     if holds { Ok(()) } else { broken(rule, what()) }
 }
 
-/// Whether a transition took effect, as it should or should not.
+/// Checks whether a transition took effect, as expected.
 pub(super) fn settled(
     rule: u8,
     expected: Settled,

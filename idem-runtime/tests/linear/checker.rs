@@ -1,31 +1,33 @@
-//! Whether a concurrent history can be told as a sequence: the search of Wing and Gong, each
-//! transition put in its place only when it has answered, as Lowe does it.
+//! Checks whether a concurrent history is linearizable, with the search of Wing and Gong. As in
+//! Lowe's variant, a transition gets its place only when its response arrives.
 //!
-//! Every way to tell the history so far is kept, each once. At an answer, those that have the
-//! transition in them already go on as they are; the rest are tried with it, and with what else was
-//! under way put in before it. A history that cannot be told at all is not linearizable.
+//! The search keeps every possible order of the history so far, without duplicates. When a response
+//! arrives, orders that already contain the transition stay as they are. All other orders are
+//! extended by the transition, and before it by other transitions that are still running. When no
+//! order remains, the history is not linearizable.
 
 use std::collections::HashSet;
 use std::fmt::Write;
 
 use crate::model::{Answer, Call, State};
 
-/// One transition of a history, between its call and its answer.
+/// One transition of a history, from its call to its response.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Transition {
     pub(crate) client: usize,
     pub(crate) called_at: u64,
     pub(crate) answered_at: u64,
     pub(crate) call: Call,
-    /// `None` for one that failed: it may have been applied, may be later, or never.
+    /// `None` when the transition failed: it may have been applied, may still be applied later, or
+    /// never.
     pub(crate) answer: Option<Answer>,
 }
 
-/// A way to tell the history so far.
+/// One possible order of the history so far.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Telling {
     state: State,
-    /// Which of those under way are told already.
+    /// Which of the running transitions the order already contains.
     told: u128,
 }
 
@@ -41,13 +43,13 @@ impl Search {
             self.under_way.push(None);
             self.under_way.len() - 1
         });
-        assert!(place < 128, "too many transitions whose answers were lost");
+        assert!(place < 128, "too many transitions with lost responses");
         self.under_way[place] = Some(transition);
         place
     }
 
-    /// Keeps the tellings in which the transition at `place` gave its answer; says whether there are
-    /// any.
+    /// Keeps the orders in which the transition at `place` gets its response. Returns whether there
+    /// are any.
     fn answer(&mut self, place: usize) -> bool {
         let mut todo: Vec<_> = self.tellings.drain().collect();
         let mut seen: HashSet<_> = todo.iter().cloned().collect();
@@ -65,7 +67,8 @@ impl Search {
                     continue;
                 }
                 for state in telling.state.after(&transition.call, transition.answer) {
-                    // Without an answer and without an effect, it need not be told.
+                    // A transition without a response and without an effect needs no place in the
+                    // order.
                     if transition.answer.is_none() && state == telling.state {
                         continue;
                     }
@@ -74,7 +77,7 @@ impl Search {
                     if seen.insert(next.clone()) {
                         todo.push(next);
                     }
-                    assert!(seen.len() < 100_000, "too much is under way at once");
+                    assert!(seen.len() < 100_000, "too many transitions run at once");
                 }
             }
         }
@@ -91,7 +94,7 @@ fn bit(place: usize) -> u128 {
 ///
 /// # Errors
 ///
-/// The history up to the first answer that no telling explains.
+/// The history up to the first response that no order explains.
 pub(crate) fn check(history: &[Transition]) -> Result<(), String> {
     let mut events: Vec<(u64, usize, bool)> = Vec::with_capacity(history.len() * 2);
     for (number, transition) in history.iter().enumerate() {
@@ -122,16 +125,16 @@ pub(crate) fn check(history: &[Transition]) -> Result<(), String> {
     Ok(())
 }
 
-/// How much of a history is shown.
+/// The number of transitions that a report shows.
 const SHOWN: usize = 30;
 
 fn explain(history: &[Transition], at: u64, before: &[State]) -> String {
-    let mut text = String::from("no sequence of transitions explains the last answer:\n");
+    let mut text = String::from("no sequence of transitions explains the last response:\n");
     let mut until: Vec<_> = history.iter().filter(|it| it.called_at < at).collect();
     until.sort_unstable_by_key(|it| it.answered_at);
     let cut = until.len().saturating_sub(SHOWN);
     if cut > 0 {
-        let _ = writeln!(text, "  ({cut} before)");
+        let _ = writeln!(text, "  ({cut} earlier transitions)");
     }
     for transition in &until[cut..] {
         let Transition {
@@ -150,11 +153,11 @@ fn explain(history: &[Transition], at: u64, before: &[State]) -> String {
             None => writeln!(text, "  client {client} {called_at}..: {call:?} -> lost"),
         };
     }
-    let _ = write!(text, "before it, one of: {before:?}");
+    let _ = write!(text, "possible states before it: {before:?}");
     text
 }
 
-/// Histories written by hand, to see the checker itself.
+/// Tests of the checker with histories that were written by hand.
 #[cfg(test)]
 mod tests {
     use idem_runtime::store::Owner;
@@ -193,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_claims_at_once_one_wins_and_either_may() {
+    fn either_of_two_concurrent_claims_may_win_but_not_both() {
         let fresh = Some(Answer::Fresh(1, 1));
         let in_flight = Some(Answer::InFlight(1));
         assert!(check_all(&[
@@ -211,9 +214,9 @@ mod tests {
         ]));
     }
 
-    /// It answered before the one that it is said to have seen was called.
+    /// The first claim returned before the claim that it allegedly saw was called.
     #[test]
-    fn nothing_is_seen_before_it_is_called() {
+    fn a_claim_is_not_seen_before_it_is_called() {
         let fresh = Some(Answer::Fresh(1, 1));
         let in_flight = Some(Answer::InFlight(1));
         assert!(!check_all(&[
@@ -223,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_answer_may_have_been_any_and_its_effect_may_come_late() {
+    fn a_claim_with_a_lost_response_may_take_effect_late() {
         let seen = Some(Answer::SeesInFlight(1, 7, 1));
         let nothing = Some(Answer::SeesNothing);
         assert!(check_all(&[
@@ -240,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fence_does_not_come_back() {
+    fn a_fence_is_never_reused() {
         let held = (owner(1), 5);
         let done = Some(Answer::Done);
         let again = |fence| {

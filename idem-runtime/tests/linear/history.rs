@@ -1,4 +1,4 @@
-//! Random concurrent histories over few keys, drawn from a seed.
+//! Random concurrent histories on a few keys. A seed determines each history.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,17 +19,17 @@ const CLIENTS: usize = 6;
 const KEYS: usize = 2;
 const CALLS: usize = 25;
 
-/// How many transitions one history has.
+/// The number of transitions in one history.
 pub(crate) const TRANSITIONS: usize = CLIENTS * CALLS;
 
-/// What is short for a store.
+/// The shortest duration that a store supports.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Short {
-    /// Nothing, by a clock that stands still: over when it begins.
+    /// Zero, with a stopped clock: the duration is over when it starts.
     Nothing,
-    /// Nothing, by a clock that each thread reads a little before it acts.
+    /// Zero, but each thread reads the clock slightly before it acts.
     HardlyAnything,
-    /// Deadlines are in milliseconds, and one is the least.
+    /// The store counts in milliseconds, and one millisecond is the minimum.
     OneMillisecond,
 }
 
@@ -50,7 +50,7 @@ impl Short {
     }
 }
 
-/// What the clients of one run saw, key by key.
+/// The transitions that the clients of one run saw, for each key.
 #[derive(Debug)]
 pub(crate) struct History {
     seed: u64,
@@ -62,7 +62,7 @@ pub(crate) struct History {
 impl History {
     /// # Errors
     ///
-    /// The history of the first key that cannot be told as a sequence.
+    /// The history of the first key that is not linearizable.
     pub(crate) fn check(&self) -> Result<(), String> {
         let mut keys = self.keys.iter();
         keys.try_for_each(|key| check(key))
@@ -70,7 +70,7 @@ impl History {
     }
 }
 
-/// Lets clients loose on `store`, all at once.
+/// Runs all clients on `store` at the same time.
 pub(crate) async fn run(store: Arc<dyn Store>, short: Short, seed: u64) -> History {
     let clock = Arc::new(AtomicU64::new(0));
     let start = Arc::new(Barrier::new(CLIENTS));
@@ -80,7 +80,7 @@ pub(crate) async fn run(store: Arc<dyn Store>, short: Short, seed: u64) -> Histo
                 number,
                 store: store.clone(),
                 clock: clock.clone(),
-                // The clients of a seed draw from sequences of their own.
+                // Each client of a seed has its own random sequence.
                 random: fastrand::Rng::with_seed(seed.wrapping_mul(CLIENTS as u64) + number as u64),
                 short,
                 keys: std::array::from_fn(|key| Key::new(seed, key)),
@@ -120,16 +120,16 @@ struct Client {
     failures: Vec<StoreError>,
 }
 
-/// What a client knows of a key.
+/// The knowledge of one client about one key.
 struct Key {
     id: RecordId,
-    /// What it has won here, however long ago.
+    /// The claims that the client has ever won.
     won: Vec<Held>,
-    /// Its last claim, to be repeated.
+    /// The client's last claim, which it may repeat.
     claimed: Option<Call>,
-    /// Its last completion, to be repeated.
+    /// The client's last completion, which it may repeat.
     completed: Option<Call>,
-    /// The last fence it saw, an operator's way.
+    /// The last fence that the client saw as an operator.
     fence: u64,
 }
 
@@ -185,7 +185,7 @@ impl Client {
         let record = self.random.u32(..);
         let key = &self.keys[number];
         let mine = self.random.choice(&key.won).copied();
-        // Mostly the last one, for the others are settled or lost.
+        // Usually the last claim, because the earlier claims are settled or lost.
         let mine = match key.won.last() {
             Some(last) if self.random.u8(..4) > 0 => Some(*last),
             _ => mine,
@@ -307,7 +307,7 @@ fn short_of(fingerprint: Fingerprint) -> u8 {
     fingerprint.as_bytes()[0]
 }
 
-/// Of the fingerprint of all claims: a near cache keeps no others.
+/// All records have the fingerprint of all claims, because a near cache stores no others.
 fn numbered(number: u32) -> Record {
     let fingerprint = Fingerprint::from_bytes([1; 32]);
     let body = number.to_string();

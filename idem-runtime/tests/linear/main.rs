@@ -1,7 +1,8 @@
-//! Concurrent histories of every store can be told as a sequence of the transitions that the `Store`
-//! trait describes.
+//! Checks that concurrent histories of every store are linearizable, by the rules of the `Store`
+//! trait.
 //!
-//! A failure names its seed; `IDEM_SEED` runs that one alone. `IDEM_TRANSITIONS` makes a run longer:
+//! A failure reports its seed, and `IDEM_SEED` runs only that seed. `IDEM_TRANSITIONS` makes a run
+//! longer:
 //!
 //! ```sh
 //! IDEM_TRANSITIONS=1000000 cargo test -p idem-runtime --release --all-features --test linear -- --nocapture

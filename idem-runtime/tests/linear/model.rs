@@ -1,23 +1,22 @@
-//! What one record id goes through when its transitions come one after another: the rules of the
-//! `Store` trait as a state machine.
+//! The rules of the `Store` trait for one record id, as a state machine of sequential transitions.
 
 use idem_runtime::store::Owner;
 
-/// How long something lives.
+/// How long a lease, a retention or a `ttl` lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Life {
     /// Longer than the history.
     Long,
-    /// Not at all: it is over when it begins.
+    /// Over as soon as it starts.
     Past,
-    /// So short that it may be over at any later moment, or not yet.
+    /// So short that it may or may not be over at any later moment.
     Soon,
 }
 
-/// Who holds a claim: its owner and fence.
+/// The holder of a claim: its owner and fence.
 pub(crate) type Held = (Owner, u64);
 
-/// A transition, as it was asked for.
+/// A transition, as the client called it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Call {
     Claim {
@@ -36,7 +35,7 @@ pub(crate) enum Call {
     Resolve(u64, u32, Life),
 }
 
-/// What a transition answered.
+/// The response of a transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     Fresh(u64, u32),
@@ -52,7 +51,7 @@ pub(crate) enum Answer {
     WasThere(bool),
 }
 
-/// What stands under the id.
+/// The state of one record id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct State {
     last_fence: u64,
@@ -66,7 +65,7 @@ enum Entry {
     Nothing,
     Claim(Claim),
     Record {
-        /// The holder that completed it; nobody for an operator's.
+        /// The holder that completed the record. `None` for an operator's record.
         by: Option<Held>,
         record: u32,
         ttl: Life,
@@ -76,7 +75,8 @@ enum Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Claim {
     owner: Owner,
-    /// `None` where the answer to the claim was lost: its claimer does not know it either.
+    /// `None` when the response to the claim was lost, so that its claimer does not know the fence
+    /// either.
     fence: Option<u64>,
     attempt: u32,
     fingerprint: u8,
@@ -97,8 +97,8 @@ impl State {
         freed_by: None,
     };
 
-    /// What may stand there after `call`, when it gave `answer`; nothing, when it cannot have given
-    /// that. An answer that was lost may have been any.
+    /// The possible states after `call` with the response `answer`. Empty when that response is
+    /// impossible. A lost response may have been any response.
     pub(crate) fn after(&self, call: &Call, answer: Option<Answer>) -> Vec<Self> {
         let views = self.views().into_iter();
         views
@@ -106,7 +106,7 @@ impl State {
             .collect::<Vec<_>>()
     }
 
-    /// What the state can look like at this moment, as far as that is a matter of time.
+    /// The possible forms of the state at this moment, depending on which durations are over.
     fn views(&self) -> Vec<Self> {
         let with = |entry| Self { entry, ..*self };
         match self.entry {
@@ -154,7 +154,7 @@ impl State {
                 let freed = becomes(Entry::Nothing, Answer::Done);
                 freed.map(|freed| Self { freed_by, ..freed })
             }
-            // The same again: a store may report that it is done.
+            // A repeated release: a store may report `Done`.
             (Call::Release(held), Entry::Nothing) if self.freed_by == Some(held) => {
                 stays(Answer::Done).or_else(|| stays(Answer::Lost))
             }
@@ -162,7 +162,7 @@ impl State {
                 let by = Some(held);
                 becomes(Entry::Record { by, record, ttl }, Answer::Done)
             }
-            // The same again: a store may say that it is done.
+            // A repeated completion: a store may report `Done`.
             (
                 Call::Complete(held, again, _),
                 Entry::Record {
@@ -191,13 +191,13 @@ impl State {
             {
                 let by = None;
                 let resolved = becomes(Entry::Record { by, record, ttl }, Answer::Done);
-                // Where nobody knows the fence, it may be another.
+                // When no client knows the fence of the claim, the fence may differ.
                 resolved.or_else(|| {
                     claim.fence.is_none().then_some(())?;
                     stays(Answer::Lost)
                 })
             }
-            // The same again, as above.
+            // A repeated `resolve`: a store may report `Done`.
             (Call::Resolve(fence, again, _), Entry::Record { by, record, .. })
                 if again == record && by.is_none_or(|(_, its)| its == fence) =>
             {
@@ -278,7 +278,7 @@ impl State {
         }
     }
 
-    /// The fence of the claim, which may have been unknown until now.
+    /// Learns the fence of the claim, which may have been unknown until now.
     fn knows(self, claim: Claim, fence: u64) -> Option<Self> {
         match claim.fence {
             Some(known) => (known == fence).then_some(self),

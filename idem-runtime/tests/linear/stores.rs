@@ -1,4 +1,4 @@
-//! The histories of the stores that are ours.
+//! The histories of all stores of this crate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use idem_runtime::testing::{Fault, FaultMix, FaultStore};
 
 use crate::history::{Short, TRANSITIONS, run};
 
-/// The seed to begin with and how many to run, from what the environment says.
+/// The first seed and the number of seeds, from the environment.
 fn seeds(transitions: usize) -> (u64, usize) {
     let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
     if let Some(seed) = number("IDEM_SEED") {
@@ -19,7 +19,7 @@ fn seeds(transitions: usize) -> (u64, usize) {
     (fastrand::u64(..1 << 48), histories)
 }
 
-/// Runs histories on `store` until there are enough transitions; this many in the gate.
+/// Runs histories on `store` until there are enough transitions. `transitions` is the number in CI.
 async fn linearizable(name: &str, store: impl Store, short: Short, transitions: usize) {
     let store: Arc<dyn Store> = Arc::new(store);
     let (first, histories) = seeds(transitions);
@@ -91,9 +91,9 @@ async fn postgres_is_linearizable() {
     linearizable("postgres", store, Short::OneMillisecond, 4_500).await;
 }
 
-/// An answer that is lost tells nothing of its effect, which may come later too.
+/// A lost response says nothing about the effect, which may also happen later.
 #[tokio::test(start_paused = true)]
-async fn memory_behind_a_line_that_fails_is_linearizable() {
+async fn a_memory_store_with_faults_is_linearizable() {
     let (first, histories) = seeds(6_000);
     let mut lost = 0;
     for seed in (first..).take(histories) {
@@ -108,5 +108,5 @@ async fn memory_behind_a_line_that_fails_is_linearizable() {
         history.check().unwrap_or_else(|why| panic!("{why}"));
     }
     assert!(lost > 0 || histories == 1);
-    println!("behind a line: {lost} answers lost in {histories} histories from seed {first}");
+    println!("with faults: {lost} responses lost in {histories} histories from seed {first}");
 }

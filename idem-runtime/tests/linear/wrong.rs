@@ -1,5 +1,5 @@
-//! The checker finds what is wrong with stores that are: otherwise its word on the others is worth
-//! nothing.
+//! The checker finds the errors of wrong stores. Otherwise its verdict on the other stores would
+//! mean nothing.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use test_support::wrong::{FencesAnew, GetThenSet, Mistake, NoFence, OneTooLong, 
 
 use crate::history::{Short, run};
 
-/// More than it takes by far.
+/// Far more than needed.
 const HISTORIES: u64 = 200;
 
-/// The first history that gives a store away. One thread and a clock that stands still, so that a
-/// seed is always the same history.
+/// The seed of the first history that exposes the store. One thread and a stopped clock make the
+/// history of a seed reproducible.
 async fn found(store: Arc<dyn Store>) -> Option<u64> {
     for seed in 0..HISTORIES {
         let history = run(store.clone(), Short::Nothing, seed).await;
@@ -30,7 +30,7 @@ async fn is_found<F: Mistake + Default>() {
     let again = run(Arc::new(Wrong::<F>::default()), Short::Nothing, seed).await;
     let why = again
         .check()
-        .expect_err("a seed is always the same history");
+        .expect_err("a seed always has the same history");
     assert!(why.contains("no sequence of transitions"), "{why}");
 }
 
@@ -40,23 +40,23 @@ async fn a_claim_by_get_then_set_is_found() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_looks_at_no_fence_is_found() {
+async fn a_store_that_ignores_the_fence_is_found() {
     is_found::<NoFence>().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_holds_at_its_end_is_found() {
+async fn a_lease_that_lasts_past_its_end_is_found() {
     is_found::<OneTooLong>().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fence_that_begins_anew_is_found() {
+async fn a_fence_that_starts_again_is_found() {
     is_found::<FencesAnew>().await;
 }
 
-/// The same histories on a store that is right.
+/// The same histories on a correct store.
 #[tokio::test(start_paused = true)]
-async fn a_right_store_is_not_found() {
+async fn a_correct_store_is_accepted() {
     let found = found(Arc::new(MemoryStore::default())).await;
     assert_eq!(found, None);
 }

@@ -1,4 +1,4 @@
-//! How one server is reached: its address, the sign-in, and whom TLS trusts.
+//! How to reach one server: its address, the sign-in, and the trusted certificate authority.
 
 use redis::aio::MultiplexedConnection;
 use redis::{
@@ -38,7 +38,7 @@ impl Access {
         self.info.addr()
     }
 
-    /// The host of the address; empty for a socket.
+    /// The host of the address. Empty for a Unix socket.
     pub(super) fn host(&self) -> &str {
         match self.address() {
             ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host,
@@ -46,7 +46,8 @@ impl Access {
         }
     }
 
-    /// Another server of the same group: with TLS when this one has it. An empty host is this one's.
+    /// Another server of the same deployment, with TLS when this server uses TLS. An empty host
+    /// means the host of this server.
     pub(super) fn beside(&self, host: &str, port: u16) -> Self {
         let host = if host.is_empty() { self.host() } else { host }.to_owned();
         let address = match self.address() {
@@ -82,7 +83,7 @@ impl Access {
     }
 }
 
-/// Connects without a limit of the client's own: the callers have theirs.
+/// Connects without a time limit of the client, because the callers have their own limits.
 pub(super) async fn connect(client: &Client) -> RedisResult<MultiplexedConnection> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(None)

@@ -1,4 +1,4 @@
-//! Asks all Sentinels, or some nodes of a cluster, at once, and detects outdated replies.
+//! Asks all Sentinels, or some nodes of a cluster, at the same time, and detects outdated replies.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,22 +11,23 @@ use tokio::time::Instant;
 use super::access::{self, Access};
 use super::failure::{ConnectError, Failure};
 
-/// How long one Sentinel, or one node of a cluster, is given to say who is in charge.
+/// How long one Sentinel or one cluster node may take to say which server is the primary.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// How long the others are given after the first reply. One that hangs costs no more than this.
+/// How long to wait for the others after the first reply. A server that hangs costs no more than
+/// this.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// The epoch of the newest failover that is known.
+/// The epoch of the newest known failover.
 ///
-/// A primary that stood still, or a Sentinel, may be the first to reply and not know that it was
-/// replaced. What it says is older, and must not lead the store back.
+/// A primary or a Sentinel that was frozen may reply first, without knowing that the primary was
+/// replaced. Its epoch is older, and the store must not go back to the old primary.
 #[derive(Debug, Default)]
 pub(super) struct Newest(AtomicU64);
 
 impl Newest {
-    /// Whether to believe an opinion of this epoch. An older one only when everybody was heard: the
-    /// servers have been set up anew.
+    /// Whether to use a reply with this epoch. An older epoch is accepted only when all servers
+    /// replied, which means that the servers were set up again.
     pub(super) fn accepts(&self, epoch: u64, everybody_replied: bool) -> bool {
         if epoch < self.0.load(Ordering::Relaxed) && !everybody_replied {
             return false;
@@ -36,17 +37,17 @@ impl Newest {
     }
 }
 
-/// The words when only outdated opinions were heard.
+/// The error when all replies were outdated.
 pub(super) fn outdated() -> Failure {
-    Failure::Unserved("those who reply do not know of the last failover of redis".into())
+    Failure::Unserved("all replies are older than the last failover of redis".into())
 }
 
-/// Asks all at once, so that one that hangs holds up nobody. Returns the replies, and whether everybody
-/// replied.
+/// Asks all servers at the same time, so that a server that hangs does not delay the others.
+/// Returns the replies, and whether all servers replied.
 ///
 /// # Errors
 ///
-/// The last failure, when nobody replied.
+/// The last failure, when no server replied.
 pub(super) async fn ask_all<T, F>(
     accesses: impl IntoIterator<Item = Access>,
     ask: impl Fn(Access, MultiplexedConnection) -> F,
@@ -93,14 +94,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_stood_still_does_not_lead_back() {
+    fn an_outdated_epoch_is_accepted_only_when_all_servers_replied() {
         let newest = Newest::default();
         assert!(newest.accepts(7, false));
         assert!(newest.accepts(7, false));
         assert!(!newest.accepts(6, false));
         assert!(newest.accepts(8, false));
         assert!(!newest.accepts(7, false));
-        // A cluster that was set up anew counts from the start.
+        // A cluster that was set up again starts with a low epoch.
         assert!(newest.accepts(1, true));
         assert!(newest.accepts(2, false));
     }

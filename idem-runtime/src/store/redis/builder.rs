@@ -1,4 +1,4 @@
-//! Which Redis, and how long it is waited for.
+//! Settings of the store: which servers, and the time limit of a transition.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,17 +19,18 @@ use super::{Inner, RedisStore};
 use crate::store::StoreError;
 use crate::store::millis::bounded;
 
-/// Connections to each server when writes wait for replicas, because each is blocked while it waits.
+/// Connections to each server when writes wait for replicas, because `WAIT` blocks a connection.
 const LANES_WITH_REPLICAS: usize = 8;
 
-/// The least time for a connection to one server. A transition waits no longer than its own timeout,
-/// and the next one finds the connection.
+/// The minimum time limit for opening a connection. A transition waits no longer than its own
+/// timeout, and a later transition uses the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Settings of a [`RedisStore`].
 #[derive(Clone)]
 #[must_use]
-// The module has this cfg as well. Here it also reaches the documentation of the facade.
+// The module has the same cfg. The attribute is repeated so that the facade's documentation shows
+// it.
 #[cfg(feature = "redis")]
 pub struct RedisStoreBuilder {
     topology: Topology,
@@ -69,18 +70,19 @@ impl RedisStoreBuilder {
     }
 
     /// One server: `redis://user:password@host:port/database`, `rediss://` for TLS (feature
-    /// `redis-tls`), `redis+unix:///path` for a socket. `redis://127.0.0.1/` by default.
+    /// `redis-tls`), or `redis+unix:///path` for a Unix socket. `redis://127.0.0.1/` by default.
     pub fn url(mut self, url: impl Into<String>) -> Self {
         self.topology = Topology::One(url.into());
         self
     }
 
-    /// The primary that these Sentinels name for `service`. All of them are asked at once, and again when
-    /// the primary fails; the one with the newest failover is believed.
+    /// The primary that these Sentinels name for `service`. The store asks all Sentinels at the
+    /// same time, and asks again when the primary fails. It uses the reply that knows the newest
+    /// failover.
     ///
-    /// The user and the password in their addresses are for the Sentinels;
-    /// [`username`](Self::username), [`password`](Self::password) and [`database`](Self::database) are
-    /// for the primary. With `rediss://` the primary is reached by TLS as well.
+    /// The user and the password in these addresses are for the Sentinels.
+    /// [`username`](Self::username), [`password`](Self::password) and [`database`](Self::database)
+    /// are for the primary. With `rediss://`, the connection to the primary uses TLS as well.
     pub fn sentinel<I>(mut self, service: impl Into<String>, sentinels: I) -> Self
     where
         I: IntoIterator,
@@ -93,7 +95,7 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// A cluster, found through any of these nodes.
+    /// A cluster. The store finds all nodes through any of these nodes.
     pub fn cluster<I>(mut self, nodes: I) -> Self
     where
         I: IntoIterator,
@@ -103,69 +105,70 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// The user to sign in as, in place of the address's.
+    /// The user name for signing in, instead of the user name in the address.
     pub fn username(mut self, username: impl Into<String>) -> Self {
         self.username = Some(username.into());
         self
     }
 
-    /// The password to sign in with, in place of the address's.
+    /// The password for signing in, instead of the password in the address.
     pub fn password(mut self, password: impl Into<String>) -> Self {
         self.password = Some(password.into());
         self
     }
 
-    /// The number of the database, in place of the address's. A cluster has only 0.
+    /// The database number, instead of the number in the address. A cluster has only database 0.
     pub fn database(mut self, number: i64) -> Self {
         self.database = Some(number);
         self
     }
 
-    /// What the names of the keys begin with; `idem:` by default. The rest is the record id.
+    /// The prefix of the keys; `idem:` by default. The record id follows the prefix.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// How long one transition may take, including the wait for a connection; 1 second by default. The
-    /// time for replicas comes on top. 100 years at most.
+    /// Time limit for one transition, including the wait for a connection; 1 second by default. The
+    /// timeout of [`min_replicas`](Self::min_replicas) is added. 100 years at most.
     ///
-    /// A server that does not respond within it is left: with Sentinels or on a cluster for its
-    /// successor, else for a new connection.
+    /// When a server does not respond within the limit, the store stops using that connection. With
+    /// Sentinels or on a cluster it looks for a new primary; otherwise it opens a new connection.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Counts a claim or a record as written only when this many replicas have it, and waits up to
-    /// `timeout` for their acknowledgement; whole milliseconds.
+    /// Counts a claim or a record as written only when this many replicas have it. Waits up to
+    /// `timeout`, in whole milliseconds, for their acknowledgement.
     ///
-    /// The store sends `WAIT` behind each write on the connection that wrote, on a cluster to the node
-    /// of the key. Without the acknowledgement the transition is an error, so a request gets 503 before
-    /// its handler runs; the primary keeps the write. It narrows what a failover can lose, and does
-    /// not close it: a replica may be promoted that has not acknowledged. The number of all replicas
-    /// also [keeps two primaries](RedisStore#two-primaries) from granting the same key.
+    /// The store sends `WAIT` after each write on the same connection. Without the acknowledgement
+    /// the transition is an error, so a request gets 503 before its handler runs. The primary keeps
+    /// the write. This setting reduces what a failover can lose, but does not exclude a loss: a
+    /// replica that has not acknowledged may be promoted. With the number of all replicas, it also
+    /// [keeps two primaries](RedisStore#two-primaries) from granting the same key.
     pub fn min_replicas(mut self, count: usize, timeout: Duration) -> Self {
         self.replicas = Some(Replicas { count, timeout });
         self
     }
 
-    /// Trusts the authority with this certificate, in PEM, in place of the system's. For every server
-    /// with a `rediss://` address, Sentinels and the primary that they name included.
+    /// Trusts the certificate authority with this certificate, in PEM, instead of the system's
+    /// authorities. Applies to every server with a `rediss://` address, including Sentinels and the
+    /// primary that they name.
     #[cfg(feature = "redis-tls")]
     pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.root_certificate = Some(pem.into());
         self
     }
 
-    /// Finds the servers, connects, and checks that they are fit to keep claims: see
+    /// Finds the servers, connects, and checks the servers: see
     /// [`RedisStore`](RedisStore#what-is-checked-when).
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unfit`] when the server is a replica, when its `maxmemory-policy` is another than
-    /// `noeviction`, or when it refuses a command that the store needs; [`StoreError::Unavailable`] or
-    /// [`StoreError::TimedOut`] when it cannot be reached.
+    /// [`StoreError::Unfit`] when the server is a replica, when its `maxmemory-policy` is not
+    /// `noeviction`, or when it refuses a command that the store needs. [`StoreError::Unavailable`]
+    /// or [`StoreError::TimedOut`] when the server cannot be reached.
     pub async fn connect(self) -> Result<RedisStore, StoreError> {
         #[cfg(feature = "redis-tls")]
         super::tls::ensure_cryptography();
@@ -225,10 +228,10 @@ impl RedisStoreBuilder {
 
     /// # Errors
     ///
-    /// When there is no address, or one cannot be read.
+    /// When there is no address, or an address cannot be parsed.
     fn accesses(&self, urls: &[String], of: &str) -> Result<Vec<Access>, Failure> {
         if urls.is_empty() {
-            let why = format!("there is no address; give that of {of} at least");
+            let why = format!("no address was given; pass the address of at least {of}");
             return Err(Failure::Unfit(why.into()));
         }
         let accesses = urls.iter().map(|url| self.access(url));
@@ -257,7 +260,7 @@ impl RedisStoreBuilder {
     }
 }
 
-/// Addresses and passwords stay out.
+/// Omits addresses, because they contain passwords.
 impl fmt::Debug for RedisStoreBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStoreBuilder")

@@ -1,16 +1,17 @@
-//! Checks at every connection: is the server a primary, and does it keep what it is given?
+//! Checks each new connection: whether the server is a primary, and whether it evicts entries.
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{InfoDict, Pipeline, Value};
 
 use super::failure::{Failure, is_denied, missing};
 
-/// The server's clock, in microseconds since 1970.
+/// Checks the server, and returns its clock in microseconds since 1970.
 ///
 /// # Errors
 ///
-/// [`Failure::Unfit`] when the server is a replica, or when it evicts keys that have not expired as
-/// soon as its memory is full. Among them are claims in flight, and each of those is a second run.
+/// [`Failure::Unfit`] when the server evicts keys that have not expired as soon as its memory is
+/// full. Such keys include claims in flight, and an evicted claim means a second run.
+/// [`Failure::Replica`] when the server is a replica.
 pub(super) async fn check(
     connection: &mut MultiplexedConnection,
     address: &str,
@@ -42,7 +43,7 @@ pub(super) async fn check(
     Ok(seconds.saturating_mul(1_000_000).saturating_add(micros))
 }
 
-/// Whether a server evicts, asked of a replica that may be promoted.
+/// Checks whether a replica evicts, because it may be promoted.
 pub(super) async fn check_replica(
     connection: &mut MultiplexedConnection,
     address: &str,
@@ -58,15 +59,15 @@ fn policy(memory: &Value, address: &str) -> Result<(), Failure> {
         None => {
             tracing::warn!(
                 target: crate::trace::TARGET,
-                "redis at {address} does not tell its maxmemory-policy; \
-                 with any but `noeviction` it drops claims, and handlers run twice"
+                "redis at {address} does not report its maxmemory-policy; \
+                 with any policy but `noeviction` it evicts claims, and handlers run twice"
             );
             Ok(())
         }
         Some(policy) if policy == "noeviction" => Ok(()),
         Some(policy) => Err(Failure::Unfit(
             format!(
-                "redis at {address} has `maxmemory-policy {policy}`, so it drops claims when its \
+                "redis at {address} has `maxmemory-policy {policy}`, so it evicts claims when its \
                  memory is full, and handlers run twice; set it to `noeviction`"
             )
             .into(),

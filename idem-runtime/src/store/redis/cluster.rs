@@ -1,4 +1,4 @@
-//! Asks the nodes of a cluster which of them serves which slots.
+//! Asks the nodes of a cluster which node serves which slots.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -11,10 +11,10 @@ use super::ask_all::{Newest, ask_all, outdated};
 use super::failure::Failure;
 use super::located::{Located, Place, Shard};
 
-/// How many nodes are asked at once. Of a larger cluster, others are asked the next time.
+/// How many nodes are asked at once. In a larger cluster, the next call asks other nodes.
 const ASKED: usize = 8;
 
-/// The nodes that may be asked: the addresses that were given, and those that are known by now.
+/// The nodes that may be asked: the given addresses, and the nodes that are known by now.
 pub(super) struct Nodes {
     given: Vec<Access>,
     known: Mutex<Vec<Access>>,
@@ -22,7 +22,7 @@ pub(super) struct Nodes {
     newest: Newest,
 }
 
-/// What one node says. A node that was cut off, or that stood still, does not know better.
+/// The reply of one node. A node that was cut off or frozen may be outdated.
 struct Opinion {
     is_ok: bool,
     /// Grows with every election.
@@ -31,7 +31,7 @@ struct Opinion {
 }
 
 impl Nodes {
-    /// Takes one address at least.
+    /// Requires at least one address.
     pub(super) fn new(given: Vec<Access>) -> Self {
         Self {
             known: Mutex::new(given.clone()),
@@ -41,17 +41,18 @@ impl Nodes {
         }
     }
 
-    /// The access that every node is reached like.
+    /// The access settings that apply to every node.
     pub(super) fn like(&self) -> &Access {
         &self.given[0]
     }
 
     /// # Errors
     ///
-    /// When no node replies, none is part of a cluster, or the cluster is down.
+    /// When no node replies, no node is part of a cluster, or the cluster is down.
     pub(super) async fn locate(&self) -> Result<Located, Failure> {
         let (opinions, everybody) = ask_all(self.asked(), ask).await?;
-        // A node that was cut off counts elections that nobody voted in.
+        // A node that was cut off also counts elections without any votes, so its epoch means
+        // nothing.
         let opinions: Vec<_> = opinions.into_iter().filter(|it| it.is_ok).collect();
         let Some(newest) = opinions.iter().map(|it| it.epoch).max() else {
             return Err(Failure::Unserved("the redis cluster is down".into()));
@@ -64,7 +65,8 @@ impl Nodes {
             .filter(|it| it.epoch == newest)
             .map(|it| it.located)
             .collect();
-        // A node learns the epoch a little before the slots, so the majority of the newest counts.
+        // A node learns the epoch slightly before the slots, so the majority of the newest replies
+        // counts.
         let votes = |located: &Located| {
             let agreeing = newest.iter().filter(|it| it.shards == located.shards);
             agreeing.count()
@@ -74,7 +76,7 @@ impl Nodes {
         let mut located = located.ok_or_else(|| {
             Failure::Unserved("no node of the redis cluster serves any slot".into())
         })?;
-        // A replica is known to its primary first.
+        // The primary learns of a new replica before the other nodes do, so this uses all replies.
         located.replicas = newest.into_iter().flat_map(|it| it.replicas).collect();
         located.replicas.sort();
         located.replicas.dedup();
@@ -82,7 +84,7 @@ impl Nodes {
         Ok(located)
     }
 
-    /// Some of the nodes, and others the next time.
+    /// Some of the nodes. The next call returns others.
     fn asked(&self) -> Vec<Access> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let first = self.turn.fetch_add(ASKED, Ordering::Relaxed);
@@ -126,7 +128,8 @@ async fn ask(access: Access, mut connection: MultiplexedConnection) -> Result<Op
     })
 }
 
-/// Reads `CLUSTER SLOTS`: for each range its first slot, its last, its primary and its replicas.
+/// Reads `CLUSTER SLOTS`. Each range has its first slot, its last slot, its primary and its
+/// replicas.
 fn located(slots: Value, own_host: &str) -> Located {
     let mut located = Located::default();
     for range in list(slots) {
@@ -149,14 +152,15 @@ fn located(slots: Value, own_host: &str) -> Located {
         });
         located.replicas.extend(places.flatten());
     }
-    // The nodes list the same things in different orders.
+    // The nodes list the same entries in different orders.
     located.shards.sort();
     located.replicas.sort();
     located.replicas.dedup();
     located
 }
 
-/// A node without a host is reached at the host of the node that names it; `?` is unknown.
+/// A node without a host has the host of the node that replied. A `?` means that the host is
+/// unknown.
 fn place(node: Value, own_host: &str) -> Option<Place> {
     let mut parts = list(node).into_iter();
     let host = match parts.next()? {

@@ -1,4 +1,4 @@
-//! Why a command got no usable reply, and the words that a caller reads.
+//! Why a command got no usable reply, and the error texts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use crate::store::{DecodeError, StoreError};
 
-/// What the scripts call, and how scripts are sent.
+/// The commands that the scripts call and that send scripts.
 const NEEDED: &str = "EVALSHA, EVAL, GET, SET, PTTL, PEXPIRE, DEL, TIME, INFO, WAIT for replicas, and ASKING on a cluster";
 
-/// Why a command got no reply. Cloned to every transition that waited for the same connection.
+/// Why a command got no reply. Cloned for every transition that waited for the same connection.
 #[derive(Clone, Debug)]
 pub(super) enum Failure {
     /// The server refused the command, or the connection broke.
@@ -19,22 +19,22 @@ pub(super) enum Failure {
     Connect(Arc<ConnectError>),
     /// The server at this address is a replica.
     Replica(Arc<str>),
-    /// The server must not be used as it is set up.
+    /// The server must not be used with its current settings.
     Unfit(Arc<str>),
-    /// Nobody knows which server is in charge.
+    /// No server knows which server is the primary.
     Unserved(Arc<str>),
     /// The deadline passed.
     TimedOut,
 }
 
-/// Why there is no connection. Names the server's address, and never its credentials.
+/// Why there is no connection. Contains the server's address, but never its credentials.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
     #[error("redis at {0} refuses connections; is it running?")]
     Refused(Arc<str>),
     #[error("redis at {0} refused the user name or the password: {1}")]
     SignIn(Arc<str>, RedisError),
-    #[error("redis at {0} did not respond within {1:?} while a connection was made")]
+    #[error("redis at {0} did not respond to a new connection within {1:?}")]
     Silent(Arc<str>, Duration),
     #[error("cannot connect to redis at {0}: {1}")]
     Other(Arc<str>, RedisError),
@@ -56,7 +56,7 @@ impl ConnectError {
 }
 
 impl Failure {
-    /// Whether the connection must not be used again. A server that has become a replica says
+    /// Whether the connection must not be used again. A server that has become a replica replies
     /// `READONLY`.
     pub(super) fn ends_connection(&self) -> bool {
         match self {
@@ -75,12 +75,12 @@ impl Failure {
         }
     }
 
-    /// Whether the connection broke: under the command, or before it was sent.
+    /// Whether the connection broke, before or after the command was sent.
     pub(super) fn is_broken_connection(&self) -> bool {
         matches!(self, Self::Redis(error) if error.is_connection_dropped())
     }
 
-    /// Whether another server may be in charge by now.
+    /// Whether another server may be the primary by now.
     pub(super) fn may_be_elsewhere(&self) -> bool {
         match self {
             Self::Redis(error) => {
@@ -100,7 +100,7 @@ impl Failure {
         }
     }
 
-    /// Redis is over its `maxmemory` and refuses to write.
+    /// Redis is over its `maxmemory` and refuses writes.
     pub(super) fn is_out_of_memory(&self) -> bool {
         matches!(self, Self::Redis(error) if error.code() == Some("OOM"))
     }
@@ -144,16 +144,16 @@ pub(super) fn is_unknown_script(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
-/// Whether the user lacks the right to the command, or the server does not know the command.
+/// Whether the user may not run the command, or the server does not know the command.
 pub(super) fn is_denied(error: &RedisError) -> bool {
     error.code() == Some("NOPERM") || error.to_string().contains("unknown command")
 }
 
-/// The words for a command that the server refuses.
+/// The error text for a command that the server refuses.
 pub(super) fn missing(command: &str, error: &RedisError) -> String {
     format!(
         "the redis server refuses `{command}`, which the store needs ({error}); \
-         allow {NEEDED}, on the keys that begin with its prefix, and rename none of them"
+         allow {NEEDED}, on the keys that begin with the store's prefix, and do not rename these commands"
     )
 }
 
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn no_error_of_the_server_is_an_answer() {
+    fn an_error_of_the_server_is_never_a_result() {
         for line in [
             "LOADING Redis is loading the dataset in memory",
             "READONLY You can't write against a read only replica.",
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_takes_no_writes_any_more_is_looked_for_anew() {
+    fn a_server_that_refuses_writes_ends_its_connection() {
         for line in [
             "READONLY You can't write against a replica.",
             "MASTERDOWN Link with MASTER is down",
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreachable_server_is_named_with_the_reason() {
+    fn connection_errors_name_the_server() {
         let address: Arc<str> = "127.0.0.1:6379".into();
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         let refused = ConnectError::new(&address, refused.into());

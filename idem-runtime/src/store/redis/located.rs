@@ -1,15 +1,15 @@
-//! The servers that are in charge, as Sentinels or the nodes of a cluster name them.
+//! The primaries and replicas, as Sentinels or cluster nodes report them.
 
 use super::slots::LAST_SLOT;
 
-/// The servers that are in charge, and the replicas that may be promoted.
+/// The primaries, and the replicas that may be promoted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Located {
     pub(super) shards: Vec<Shard>,
     pub(super) replicas: Vec<Place>,
 }
 
-/// The slots from `first` to `last`, and where their primary is.
+/// The slots from `first` to `last`, and the place of their primary.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Shard {
     pub(super) first: u16,
@@ -24,8 +24,8 @@ pub(super) struct Place {
 }
 
 impl Located {
-    /// One primary for all slots. Sorts the replicas, because each Sentinel has an order of its own,
-    /// and another order is no change.
+    /// One primary for all slots. Sorts the replicas, because each Sentinel has its own order, and
+    /// a different order is not a change.
     pub(super) fn one(primary: Place, mut replicas: Vec<Place>) -> Self {
         replicas.sort();
         replicas.dedup();

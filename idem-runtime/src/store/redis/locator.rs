@@ -1,11 +1,10 @@
-//! Finds the servers that are in charge: one address, the primary that Sentinels name, or the nodes of
-//! a cluster.
+//! Finds the primaries: at one fixed address, through Sentinels, or through the nodes of a cluster.
 
 use super::access::Access;
 use super::cluster::Nodes;
 use super::sentinel::Sentinels;
 
-/// Who knows which servers are in charge.
+/// The source that knows the primaries.
 pub(super) enum Locator {
     Fixed(Access),
     Sentinel(Sentinels),
@@ -13,7 +12,7 @@ pub(super) enum Locator {
 }
 
 impl Locator {
-    /// The access that the servers in charge are reached like.
+    /// The access settings that apply to all primaries.
     pub(super) fn like(&self) -> &Access {
         match self {
             Self::Fixed(access) => access,

@@ -1,9 +1,9 @@
 //! The Redis store: one script for each transition, one key for each record.
 //!
-//! A transition is a `script.rs`, and `reply.rs` reads its result. `servers.rs` sends it to the server that
-//! is in charge of its key, over a connection of `server.rs`. `locator.rs` finds the servers in charge,
-//! through `sentinel.rs` or `cluster.rs`. `check.rs` checks each new connection, and `probe.rs` tries every
-//! command when the store connects. `failure.rs` sorts the errors.
+//! A transition is a script in `script.rs`, and `reply.rs` reads its result. `servers.rs` sends the
+//! script to the primary of the key, over a connection in `server.rs`. `locator.rs` finds the
+//! primaries, through `sentinel.rs` or `cluster.rs`. `check.rs` checks each new connection, and
+//! `probe.rs` tries every command when the store connects. `failure.rs` classifies errors.
 
 mod access;
 mod ask_all;
@@ -40,13 +40,14 @@ use super::{Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreError, S
 use crate::request::record_id::RecordId;
 use crate::settings::policy::OnUnknown;
 
-/// Keeps claims and records in Redis (6 or later) or Valkey: one server, one behind Sentinel, or a
-/// cluster.
+/// Stores claims and records in Redis (6 or later) or Valkey: one server, servers with Sentinel, or
+/// a cluster.
 ///
-/// A first request costs two round trips, one to claim and one to settle; a replay costs one. Every
-/// transition is one script on one key, so a cluster needs no hash tags; only
-/// [`forget`](Store::forget) looks first and then removes what it saw. A script that the server has
-/// forgotten is sent again. Time is the server's alone.
+/// A first request costs two round trips: one to claim, and one to settle the claim. A replay costs
+/// one round trip. Every transition is one script on one key, so a cluster needs no hash tags. Only
+/// [`forget`](Store::forget) needs two scripts: it reads the entry, and then removes that entry.
+/// When the server no longer has a script, the store sends the script again. All times come from
+/// the server's clock.
 ///
 /// ```no_run
 /// # async fn connect() -> Result<(), idem_runtime::store::StoreError> {
@@ -64,89 +65,97 @@ use crate::settings::policy::OnUnknown;
 /// # }
 /// ```
 ///
-/// # What holds
+/// # Guarantees
 ///
-/// | when | what holds |
+/// | situation | guarantee |
 /// |---|---|
-/// | any number of processes, one primary that keeps its data | the whole contract of [`Store`] |
-/// | memory full | new keys get 503; nothing is dropped, leases are renewed, and a record that does not fit is tried again until its `ttl` has passed; meanwhile the process that holds it replays it |
-/// | restart with the append-only file | what was on disk; under `appendfsync everysec` a loss of power can take the last second, under `always` nothing acknowledged |
-/// | restart without persistence | nothing: every key is new, and a retry runs again |
-/// | failover | what the promoted replica had. A claim that was acknowledged and not yet replicated is lost, and a retry runs again; [`min_replicas`](RedisStoreBuilder::min_replicas) narrows that window and cannot close it |
-/// | a jump of the server's clock | leases and records end earlier or later by the jump, because Redis keeps deadlines in wall-clock time |
-/// | another `maxmemory-policy` than `noeviction` | nothing, so the store refuses such a server |
-/// | the server cannot be reached | [`StoreError`]: never `Fresh` out of doubt. The next transition connects again |
-/// | the server stands still, and goes on later | a claim that it executes after its deadline takes nothing, and its reply is not read |
+/// | any number of processes, one primary that keeps its data | all rules of [`Store`] |
+/// | memory full | new keys get 503. No entry is evicted, and leases are still renewed. A record that does not fit is retried until its `ttl` has passed; until then the process that holds the record replays it |
+/// | restart with the append-only file | what was on disk. With `appendfsync everysec`, a power failure can lose the last second; with `always`, it loses no acknowledged write |
+/// | restart without persistence | no guarantee: every key is new, and a retry runs the handler again |
+/// | failover | what the promoted replica had. A claim that was acknowledged but not yet replicated is lost, and a retry runs the handler again. [`min_replicas`](RedisStoreBuilder::min_replicas) makes this less likely and cannot exclude it |
+/// | a jump of the server's clock | leases and records end earlier or later by the length of the jump, because Redis stores deadlines in wall-clock time |
+/// | a `maxmemory-policy` other than `noeviction` | no guarantee, so the store refuses such a server |
+/// | the server cannot be reached | [`StoreError`]: an uncertain claim is never `Fresh`. The next transition connects again |
+/// | the server freezes and continues later | a claim that the server executes after its deadline has no effect, and its reply is ignored |
 ///
 /// # What is checked when
 ///
-/// - *At every connection*, also after a failover: the server is a primary, and its `maxmemory-policy`
-///   is `noeviction`. A server that does not tell its policy is warned about in the log.
-/// - *When the store connects*: every command and every script, on a key of its own below the prefix.
-///   The error names the command that the server refuses. Needed are `EVALSHA`, `EVAL`, `GET`, `SET`,
-///   `PTTL`, `PEXPIRE`, `DEL`, `TIME` and `INFO`, with `min_replicas` also `WAIT`, and on a cluster
-///   `CLUSTER|SLOTS`, `CLUSTER|INFO` and `ASKING`.
-/// - *When the store connects, and when other servers are in charge*: the policy of every replica that
-///   Sentinel or the cluster names. At the start a replica that evicts is an error; later it is an
-///   error in the log, and its keys get 503 once it is promoted.
+/// - *For every connection*, also after a failover: the server is a primary, and its
+///   `maxmemory-policy` is `noeviction`. When a server does not report its policy, the store logs a
+///   warning.
+/// - *When the store connects*: every command and every script, on a separate key under the prefix.
+///   When the server refuses a command, the error names it. The store needs `EVALSHA`, `EVAL`,
+///   `GET`, `SET`, `PTTL`, `PEXPIRE`, `DEL`, `TIME` and `INFO`. With `min_replicas` it also needs
+///   `WAIT`, and on a cluster `CLUSTER|SLOTS`, `CLUSTER|INFO` and `ASKING`.
+/// - *When the store connects, and whenever the primaries change*: the policy of every replica that
+///   Sentinel or the cluster names. When the store connects, a replica that evicts is an error.
+///   Later the store logs an error, and keys on that replica get 503 once it is promoted.
 ///
 /// # Failover
 ///
-/// With Sentinels and on a cluster, the store asks who is in charge when a server refuses, breaks a
-/// connection, does not respond for 250 ms, or has fewer replicas than
-/// [`min_replicas`](RedisStoreBuilder::min_replicas) asks for. It asks all Sentinels, or up to eight nodes, at once,
-/// and believes the one that knows the newest failover; one that hangs delays this by 100 ms. Once a
-/// replica is promoted, a transition is served within its timeout and another second.
+/// With Sentinels and on a cluster, the store asks which server is the primary in four situations:
+/// when a server refuses a command, closes a connection, does not respond for 250 ms, or has fewer
+/// replicas than [`min_replicas`](RedisStoreBuilder::min_replicas) requires. The store asks all
+/// Sentinels, or up to eight nodes, at the same time. It uses the reply that knows the newest
+/// failover. A Sentinel or a node that hangs delays this by 100 ms. Once a replica is promoted, a
+/// transition completes within its timeout plus one second.
 ///
-/// A connection may take longer than one transition, and has two seconds at least. The next transition
-/// finds it made. After a connection to a server that is not fit, or does not respond, the store pauses
-/// for 250 ms, and meanwhile reports that reason.
+/// Opening a connection may take longer than one transition: it has at least two seconds. The next
+/// transition uses the connection when it is open. After a connection to a server that is unfit or
+/// does not respond, the store pauses for 250 ms. During the pause, transitions fail with the same
+/// error.
 ///
 /// # Two primaries
 ///
-/// A primary that is cut off from Sentinels or from other nodes, and not from its clients, accepts
-/// writes for a while after one of its replicas was promoted. Both primaries grant the same key.
+/// A primary may lose contact with Sentinels or other nodes, but not with its clients. It then
+/// accepts writes for a while after one of its replicas was promoted. Both primaries grant claims
+/// for the same key.
 ///
-/// - [`min_replicas`](RedisStoreBuilder::min_replicas) prevents it when the number is that of all
-///   replicas: the old primary has lost one of them, and grants nothing. With a smaller number, a
-///   primary that keeps enough replicas on its side still grants. `min-replicas-to-write` on the
-///   servers does the same, `min-replicas-max-lag` later.
+/// - [`min_replicas`](RedisStoreBuilder::min_replicas) prevents this when the number is that of all
+///   replicas: the old primary has lost a replica, so it grants no claim. With a smaller number, a
+///   primary that still has enough replicas continues to grant claims. `min-replicas-to-write` on
+///   the servers has the same effect, with a delay of `min-replicas-max-lag`.
 /// - On a cluster, a primary that cannot reach the majority stops by itself after
-///   `cluster-node-timeout`. With Sentinel it does not.
-/// - A server that an operator demotes with `REPLICAOF` replays to existing connections until the first
-///   write on each. `CLIENT KILL TYPE normal` disconnects them, as Sentinel does by itself.
-/// - Nothing prevents it when an operator promotes a replica and leaves the old primary running. Stop
-///   the old primary first, and start it again only as a replica.
+///   `cluster-node-timeout`. With Sentinel it does not stop.
+/// - A server that an operator demotes with `REPLICAOF` replays to existing connections until the
+///   first write on each connection. `CLIENT KILL TYPE normal` disconnects them; Sentinel does this
+///   by itself.
+/// - Nothing prevents two primaries when an operator promotes a replica and leaves the old primary
+///   running. Stop the old primary first, and restart it only as a replica.
 ///
-/// The store cannot detect such a second run. A system that the handler calls with
-/// [`derive_key`](crate::Attempt::derive_key) receives the same key from both runs, and can refuse the
-/// second.
+/// The store cannot detect such a second run. When the handler calls another system with
+/// [`derive_key`](crate::Attempt::derive_key), that system gets the same key from both runs and can
+/// refuse the second.
 ///
 /// # Fences
 ///
-/// The first fence at a record id is the server's time in microseconds since 1970, and each takeover
-/// adds one. So a fence is above every earlier one at the same id even after the key was released,
-/// forgotten or expired and nothing is left of it, as long as the server's clock does not go back.
+/// The first fence of a record id is the server's time in microseconds since 1970, and each
+/// takeover adds one. So a fence is higher than every earlier fence of the same id, even when the
+/// earlier entry was released, forgotten or expired. This holds as long as the server's clock does
+/// not go back.
 ///
-/// # What is stored
+/// # Stored data
 ///
-/// A string under the prefix and the 64 hexadecimal digits of the record id. Its bytes are
-/// versioned, and hold neither a key nor a token nor a scope; the response's headers and body are in
-/// the clear. A value that this version cannot read is left alone, and its key gets 503. A released
-/// key holds 26 bytes for ten seconds, which count as nothing.
+/// Each record id has one string value. Its key is the prefix and the 64 hexadecimal digits of the
+/// record id. The bytes of the value are versioned, and contain no key, no token and no scope. The
+/// headers and the body of the response are not encrypted. A value that this version cannot read
+/// stays unchanged, and requests with its key get 503. After a release, a marker of 26 bytes
+/// remains for ten seconds; it counts as no entry.
 ///
-/// Durations are kept in whole milliseconds, rounded up, and end at 100 years.
+/// Durations are stored in whole milliseconds, rounded up, and limited to 100 years.
 ///
 /// # Cancellation
 ///
-/// A transition that is dropped half way was either executed by the server or not.
+/// When the future of a transition is dropped, the server may or may not execute the transition.
 #[derive(Clone)]
-// The module has this cfg as well. Here it also reaches the documentation of the facade.
+// The module has the same cfg. The attribute is repeated so that the facade's documentation shows
+// it.
 #[cfg(feature = "redis")]
 pub struct RedisStore(Arc<Inner>);
 
-/// How often a claim is sent when the server says that it is too late: the second time with the clock
-/// that the server has now.
+/// How often a claim is sent when the server reports that the deadline has passed. The second try
+/// uses a new reading of the server's clock.
 const CLOCKS: u32 = 2;
 
 struct Inner {
@@ -166,14 +175,15 @@ impl RedisStore {
         Self::builder().url(url).connect().await
     }
 
-    /// Settings that differ from the defaults, and other servers than a single one.
+    /// Starts a store with other settings than the defaults, or with Sentinels or a cluster.
     pub fn builder() -> RedisStoreBuilder {
         RedisStoreBuilder::new()
     }
 }
 
 impl Inner {
-    /// The prefix and the digits of the id, without the formatter's own cost for each of them.
+    /// The prefix and the digits of the id. Written by hand, because the formatter is slower for
+    /// each byte.
     fn key(&self, id: RecordId) -> String {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut key = String::with_capacity(self.prefix.len() + 64);
@@ -245,13 +255,14 @@ impl Inner {
                 }
                 return Ok(claimed);
             };
-            // In time here, and too late there: the clock was set, or read while the server was slow.
+            // In time by this process's reading, but too late for the server: the server's clock
+            // was set, or was read while the server was slow.
             sent.clock.learn(micros, sent.at);
         }
         Err(StoreError::TimedOut)
     }
 
-    /// A transition that takes effect or does not.
+    /// Sends a transition that reports only whether it took effect.
     async fn settle(
         &self,
         transition: &Transition,
@@ -268,7 +279,7 @@ impl Inner {
         Ok(settled)
     }
 
-    /// Whether enough replicas have the write.
+    /// Checks that enough replicas have the write.
     fn ensure(&self, acknowledged: Option<usize>) -> Result<(), StoreError> {
         match (self.replicas, acknowledged) {
             (Some(wanted), Some(count)) if count < wanted.count => Err(StoreError::Unavailable(
@@ -289,8 +300,8 @@ impl Inner {
         reply.entry()
     }
 
-    /// Removes what was seen, and only that: sent again after its reply was lost, it must not remove a
-    /// claim that was made since.
+    /// Removes only the entry that it has read. If `FORGET` is sent again after its reply was lost,
+    /// it must not remove a newer claim.
     async fn forget(&self, id: RecordId) -> Result<bool, StoreError> {
         let deadline = self.deadline();
         loop {
@@ -305,7 +316,7 @@ impl Inner {
                 self.ensure(sent.acknowledged)?;
                 return Ok(true);
             }
-            // What was seen is gone, and its removal may have been the one whose reply was lost.
+            // The entry is gone. The `FORGET` whose reply was lost may have removed it.
             if sent.resent {
                 return Ok(true);
             }
@@ -318,7 +329,7 @@ fn read(mut sent: Sent) -> Result<(Reply, Sent), StoreError> {
     Ok((Reply::new(value)?, sent))
 }
 
-/// Owner and fence, as a value holds them.
+/// Owner and fence, in the form of a stored value.
 fn holder_bytes(holder: Holder) -> [u8; 24] {
     let mut bytes = [0; 24];
     bytes[..16].copy_from_slice(holder.owner.as_bytes());
@@ -396,7 +407,7 @@ impl Store for RedisStore {
     }
 }
 
-/// Addresses and passwords stay out.
+/// Omits addresses, because they contain passwords.
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore")

@@ -1,4 +1,4 @@
-//! Tries, before the store is used, every command and every script that it will send.
+//! Tries every command and every script that the store will send, before the store is used.
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline};
@@ -6,10 +6,11 @@ use redis::{Cmd, Pipeline};
 use super::failure::{Failure, is_denied, missing};
 use super::script;
 
-/// Keys that are tried until one belongs to the server. Of a server with few slots, none may.
+/// How many keys are tried until one belongs to this server. A server with few slots may have no
+/// such key.
 const KEYS: u32 = 20_000;
 
-/// Tries every command and every script on a key that no record has, and removes it.
+/// Tries every command and every script on a key that no record uses, and removes the key.
 ///
 /// # Errors
 ///
@@ -34,7 +35,8 @@ pub(super) async fn probe(
         command("PTTL", &[&key]),
         command("PEXPIRE", &[&key, "10000"]),
         command("EVAL", &["return redis.call('GET', KEYS[1])", "1", &key]),
-        // Without arguments in bytes: the refusal of a renamed command repeats them.
+        // No binary arguments here, because a server that refuses a renamed command repeats the
+        // arguments.
         command("EVALSHA", &[get.get_hash(), "1", &key]),
         command("DEL", &[&key]),
     ];
@@ -60,7 +62,7 @@ fn command(name: &'static str, arguments: &[&str]) -> (&'static str, Cmd) {
     (name, command)
 }
 
-/// Sends all of them, and reads every reply.
+/// Sends all commands, and reads every reply.
 async fn send(
     connection: &mut MultiplexedConnection,
     commands: &[(&'static str, Cmd)],
@@ -73,7 +75,7 @@ async fn send(
     for ((name, _), reply) in commands.iter().zip(replies.await?) {
         match reply.extract_error().map_err(Failure::Redis) {
             Ok(_) => {}
-            // A server without memory still serves what it holds.
+            // A server whose memory is full can still replay its records.
             Err(failure) if failure.is_out_of_memory() => {}
             Err(Failure::Redis(error)) if is_denied(&error) => {
                 return Err(Failure::Unfit(missing(name, &error).into()));

@@ -8,7 +8,7 @@ use redis::Value;
 use crate::request::fingerprint::Fingerprint;
 use crate::store::{Claimed, DecodeError, Entry, Record, Settled, StoreError};
 
-// As in `lua/head.lua`.
+// These numbers must match `lua/head.lua`.
 const NOTHING: u8 = 0;
 const FRESH: u8 = 1;
 const IN_FLIGHT: u8 = 2;
@@ -19,18 +19,18 @@ const TOO_LATE: u8 = 6;
 const LOST: u8 = 0;
 const DONE: u8 = 1;
 
-/// Version, kind, owner and fence.
+/// After the version, the kind, the owner and the fence.
 const RECORD_AT: usize = 26;
 const VERSION: u8 = 1;
 
-/// An answer of a script: what it found, and what belongs to that.
+/// The reply of a script: its kind, and the data for that kind.
 #[derive(Debug)]
 pub(super) struct Reply {
     kind: u8,
     rest: Bytes,
 }
 
-/// A claim as an answer tells of it.
+/// A claim in a reply.
 struct Found {
     left: Duration,
     fence: u64,
@@ -41,7 +41,7 @@ struct Found {
 impl Reply {
     /// # Errors
     ///
-    /// When the answer is none of ours, or says that the value cannot be read.
+    /// When the reply does not come from a store script, or says that the value cannot be read.
     pub(super) fn new(value: Value) -> Result<Self, StoreError> {
         let mut reply = match value {
             Value::Int(kind) => Self {
@@ -84,13 +84,14 @@ impl Reply {
         }
     }
 
-    /// The server's clock in microseconds, when a claim was executed after its deadline.
+    /// The server's clock in microseconds, when the server executed a claim after its deadline.
     pub(super) fn too_late(&self) -> Option<u64> {
         let clock = <[u8; 8]>::try_from(&self.rest[..]).ok()?;
         (self.kind == TOO_LATE).then(|| u64::from_le_bytes(clock))
     }
 
-    /// Who stored what stands there, as `forget.lua` compares it; `None` when nothing does.
+    /// Identifies who stored the value, in the form that `forget.lua` compares. `None` without a
+    /// value.
     pub(super) fn identity(&self) -> Option<Vec<u8>> {
         (self.kind != NOTHING).then(|| [&[self.kind], &self.rest[..]].concat())
     }
@@ -154,8 +155,8 @@ impl Reply {
         })
     }
 
-    /// The record, and how long it is left at least: the server's clock shows whole milliseconds, and
-    /// is up to one late.
+    /// The record, and the least time that is left. The server reports whole milliseconds, and its
+    /// clock may be up to one millisecond late.
     fn record(mut self) -> Result<(Record, Duration), StoreError> {
         let left = Duration::from_millis(self.number()?.saturating_sub(1));
         let value = self.rest;
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_somebody_else_is_an_error() {
+    fn a_reply_of_another_form_is_an_error() {
         let (number, attempt) = (7_u64.to_le_bytes(), 1_u32.to_le_bytes());
         for value in [
             Value::Nil,
@@ -236,9 +237,9 @@ mod tests {
         assert!(matches!(settled, Err(StoreError::Unavailable(_))));
     }
 
-    /// The server counts the millisecond that has begun.
+    /// The server counts the current millisecond as a whole one.
     #[test]
-    fn no_more_of_a_records_time_is_told_than_is_left() {
+    fn the_reported_time_of_a_record_is_never_too_long() {
         let record = Record::not_kept(Fingerprint::from_bytes([1; 32]), http::StatusCode::OK);
         for (told, left) in [(5_u64, 4), (1, 0), (0, 0)] {
             let value = [&[0; RECORD_AT], &record.as_bytes()[..]].concat();
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_was_cut_off_holds_no_record() {
+    fn a_truncated_value_is_damaged() {
         for len in [0, RECORD_AT - 1, RECORD_AT, RECORD_AT + 1] {
             let reply = answer(RECORDED, &[&5_u64.to_le_bytes(), &vec![VERSION; len]]);
             let claimed = Reply::new(reply).and_then(Reply::claimed);

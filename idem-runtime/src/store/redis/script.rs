@@ -1,17 +1,17 @@
-//! The transitions, each one script that Redis runs as a whole.
+//! The transitions. Each is one script that Redis executes atomically.
 
 use std::sync::LazyLock;
 
 use redis::{Cmd, Script};
 
-/// A transition's source and its name in the server's script cache.
+/// The source of a transition, and its hash in the server's script cache.
 #[derive(Debug)]
 pub(super) struct Transition {
     code: &'static str,
     script: Script,
 }
 
-/// Bytes of a command that carries no answer, all of its arguments together.
+/// Bytes for all arguments of a command without a response body.
 const ROOM: usize = 256;
 
 macro_rules! transition {
@@ -32,7 +32,7 @@ transition!(RELEASE, "release.lua");
 transition!(ABANDON, "abandon.lua");
 transition!(LOOK_UP, "look_up.lua");
 transition!(RESOLVE, "resolve.lua");
-/// Without the head, which leaves alone what cannot be read.
+/// Has no `head.lua`, because that script stops at values that cannot be read.
 pub(super) static IDENTIFY: LazyLock<Transition> = LazyLock::new(|| {
     Transition::new(concat!(
         include_str!("lua/identity.lua"),
@@ -72,13 +72,13 @@ impl Transition {
         }
     }
 
-    /// Runs the script by its name, which costs the server no parsing.
+    /// Runs the script by its hash, so that the server does not parse it.
     pub(super) fn by_name(&self, key: &str, arguments: &[&[u8]], last: Option<&[u8]>) -> Cmd {
         Self::command("EVALSHA", self.script.get_hash(), key, arguments, last)
     }
 
-    /// Runs the script from its source, and leaves it in the server's cache. After a restart, a
-    /// failover or `SCRIPT FLUSH` the name alone is not known.
+    /// Runs the script from its source, and stores it in the server's cache. The server does not
+    /// know the hash after a restart, a failover or `SCRIPT FLUSH`.
     pub(super) fn by_source(&self, key: &str, arguments: &[&[u8]], last: Option<&[u8]>) -> Cmd {
         Self::command("EVAL", self.code, key, arguments, last)
     }

@@ -14,14 +14,15 @@ use super::located::{Located, Place};
 pub(super) struct Sentinels {
     pub(super) service: String,
     pub(super) asked: Vec<Access>,
-    /// The access that the primary is reached like.
+    /// The access settings of the primary.
     pub(super) primary: Access,
     pub(super) newest: Newest,
 }
 
-/// What one Sentinel says.
+/// The reply of one Sentinel.
 struct Opinion {
-    /// Grows with every failover. After one, the Sentinels learn of the new primary one by one.
+    /// Grows with every failover. After a failover, the Sentinels learn of the new primary one by
+    /// one.
     epoch: u64,
     primary: Place,
     replicas: Vec<Place>,
@@ -30,7 +31,7 @@ struct Opinion {
 impl Sentinels {
     /// # Errors
     ///
-    /// When no Sentinel replies, or none knows the service.
+    /// When no Sentinel replies, or no Sentinel knows the service.
     pub(super) async fn locate(&self) -> Result<Located, Failure> {
         let accesses = self.asked.iter().cloned();
         let (opinions, everybody) = ask_all(accesses, |_, connection| self.ask(connection)).await?;
@@ -60,7 +61,8 @@ impl Sentinels {
         let Ok(Some((host, port))) = redis::from_redis_value(address) else {
             return Ok(None);
         };
-        // A Sentinel that may not be asked for more has no epoch, and every other is preferred.
+        // A Sentinel whose permissions exclude `MASTER` reports no epoch, so all others are
+        // preferred.
         let primary: HashMap<String, String> = redis::from_redis_value(primary).unwrap_or_default();
         let epoch = primary.get("config-epoch").and_then(|it| it.parse().ok());
         let replicas: Vec<HashMap<String, String>> =

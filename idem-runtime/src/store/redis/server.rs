@@ -1,9 +1,10 @@
-//! One server: its connections, which are made in tasks of their own.
+//! One server and its connections, which are opened in separate tasks.
 //!
-//! `redis::aio::ConnectionManager` also reconnects, and is not used here for three reasons. `WAIT` has
-//! to follow the write on the connection that wrote. Each connection is checked before it is used,
-//! because after a failover another server is behind it. A server that hangs has to be left at the
-//! first timeout, so that no claim queues up behind it and is executed when it wakes.
+//! `redis::aio::ConnectionManager` also reconnects, but does not fit here for three reasons. `WAIT`
+//! has to follow the write on the same connection. The store checks each connection before use,
+//! because another server may be behind it after a failover. And the store must stop using a server
+//! that hangs at the first timeout, so that no claims queue up there and are executed when the
+//! server continues.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -21,31 +22,31 @@ use super::failure::{ConnectError, Failure, is_unknown_script};
 use super::script::Transition;
 use crate::store::millis::millis;
 
-/// How long a connection that was made and is of no use stays the reason for refusals. Without the
-/// pause, each claim at a replica would open a connection.
+/// How long a failed connection attempt is reported before the next attempt. Without the pause,
+/// each claim at a replica would open a connection.
 pub(super) const PAUSE: Duration = Duration::from_millis(250);
 
-/// How many replicas have to acknowledge a write, and for how long they are waited for.
+/// How many replicas must acknowledge a write, and how long to wait for them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Replicas {
     pub(super) count: usize,
     pub(super) timeout: Duration,
 }
 
-/// One transition, to be sent to the server that is in charge of its key.
+/// One transition, to be sent to the primary of its key.
 #[derive(Clone, Copy)]
 pub(super) struct Request<'a> {
     pub(super) transition: &'a Transition,
     pub(super) key: &'a str,
     pub(super) arguments: &'a [&'a [u8]],
-    /// Passes the deadline by the server's clock as the last argument.
+    /// Whether to pass the deadline, by the server's clock, as the last argument.
     pub(super) expires: bool,
     pub(super) replicas: Option<Replicas>,
     pub(super) deadline: Instant,
 }
 
 impl Request<'_> {
-    /// Whether fewer replicas acknowledged than the request asked for.
+    /// Whether fewer replicas acknowledged than the request requires.
     pub(super) fn lacks_replicas(&self, sent: &Sent) -> bool {
         match (self.replicas, sent.acknowledged) {
             (Some(wanted), Some(count)) => count < wanted.count,
@@ -54,12 +55,12 @@ impl Request<'_> {
     }
 }
 
-/// What came back for a [`Request`].
+/// The reply to a [`Request`].
 pub(super) struct Sent {
     pub(super) value: Value,
-    /// Whether the transition may have been executed before, and that reply was lost.
+    /// Whether the transition may have been executed before, with a reply that was lost.
     pub(super) resent: bool,
-    /// How many replicas have acknowledged the write, when the request asked for that.
+    /// How many replicas have acknowledged the write, when the request requires replicas.
     pub(super) acknowledged: Option<usize>,
     /// The clock of the server that replied, and when the request was sent.
     pub(super) clock: Arc<Clock>,
@@ -74,11 +75,11 @@ pub(super) struct Server {
     lanes: Box<[Lane]>,
 }
 
-/// One connection, made again after it broke.
+/// One connection, which is opened again after it breaks.
 #[derive(Default)]
 struct Lane(Mutex<Option<Connecting>>);
 
-/// A connection, or the attempt to make one, which goes on although its waiters leave.
+/// A connection, or an attempt to open one. The attempt continues when its waiters leave.
 #[derive(Clone)]
 struct Connecting {
     number: usize,
@@ -97,13 +98,13 @@ struct Failed {
     at: Instant,
 }
 
-/// Counts connections, so that a transition leaves only the one that failed it.
+/// Counts connections, so that a failed transition closes only its own connection.
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
 impl Server {
     /// # Errors
     ///
-    /// When the address cannot be used, as `rediss://` without TLS.
+    /// When the address cannot be used, for example `rediss://` without TLS.
     pub(super) fn new(
         access: Access,
         connect_timeout: Duration,
@@ -123,7 +124,7 @@ impl Server {
         &self.access
     }
 
-    /// Sends the request over the connection of this turn, and leaves that connection when it fails.
+    /// Sends the request over the connection for this turn, and drops the connection when it fails.
     pub(super) async fn send(
         &self,
         request: &Request<'_>,
@@ -133,7 +134,7 @@ impl Server {
         let lane = &self.lanes[turn % self.lanes.len()];
         let (number, mut connection) = match lane.established() {
             Some(established) => established,
-            // Boxed because it is rare, and every transition would carry the space for it.
+            // Boxed because it is rare. Unboxed, it would enlarge the future of every transition.
             None => Box::pin(self.connect(lane, request.deadline)).await?,
         };
         let reply = tokio::time::timeout_at(request.deadline, connection.send(request, is_asking));
@@ -147,14 +148,14 @@ impl Server {
         reply
     }
 
-    /// Connects, so that a mistake is found at the start.
+    /// Connects, so that configuration errors are found when the store connects.
     pub(super) async fn connection(&self) -> Result<MultiplexedConnection, Failure> {
         let no_deadline = Instant::now() + self.connect_timeout * 2;
         let (_, connection) = self.connect(&self.lanes[0], no_deadline).await?;
         Ok(connection.multiplexed)
     }
 
-    /// Waits for a connection. All who wait for a lane wait for the same attempt.
+    /// Waits for a connection. All waiters of a lane share one attempt.
     async fn connect(
         &self,
         lane: &Lane,
@@ -164,7 +165,7 @@ impl Server {
             let (client, address) = (self.client.clone(), self.address.clone());
             let connecting = make(client, address, self.connect_timeout);
             let task = tokio::spawn(connecting);
-            // The runtime that the task ran on may shut down before this one.
+            // The runtime of that task may shut down before this runtime.
             async move { task.await.unwrap_or_else(|_| Err(Failed::interrupted())) }.boxed()
         });
         match tokio::time::timeout_at(deadline, connecting.outcome).await {
@@ -175,15 +176,15 @@ impl Server {
     }
 }
 
-/// Makes a connection and checks the server. It has its own limit: it outlives the transition that
-/// asked for it, so what it has achieved by then is not lost.
+/// Opens a connection and checks the server. It has its own time limit, because it continues after
+/// the transition that needed it has timed out.
 async fn make(client: Client, address: Arc<str>, limit: Duration) -> Result<Connection, Failed> {
     let made = tokio::time::timeout(limit, async {
         let mut multiplexed = super::access::connect(&client).await?;
         let micros = check::check(&mut multiplexed, &address).await?;
         let clock = Arc::new(Clock::default());
-        // The later instant, for a server that was slow: a deadline may come early by that time, and
-        // never late. A claim that comes too late is sent again with a better reading.
+        // Uses the later instant. With a slow server a deadline may then be early by that time, but
+        // never late. The store sends a claim that is too late again, with a better reading.
         clock.learn(micros, Instant::now());
         Ok::<_, Failure>(Connection { multiplexed, clock })
     });
@@ -209,8 +210,8 @@ impl Failed {
         }
     }
 
-    /// Whether another attempt is due. One that is refused costs the server nothing, so a server that
-    /// restarts is found at once.
+    /// Whether to try again. A refused connection costs the server nothing, so the store tries
+    /// again at once and finds a restarted server early.
     fn is_over(&self) -> bool {
         let costs_nothing = match &self.failure {
             Failure::Redis(_) => true,
@@ -229,14 +230,14 @@ impl Lane {
         Some((current.number, connection.clone()))
     }
 
-    /// The attempt under way, the failure of a moment ago, or a new attempt.
+    /// The running attempt, the failure of a moment ago, or a new attempt.
     fn connecting(
         &self,
         begin: impl FnOnce() -> BoxFuture<'static, Result<Connection, Failed>>,
     ) -> Connecting {
         let mut current = self.lock();
         if let Some(connecting) = &*current {
-            // Polled, because an attempt whose waiters have all left would never show its failure.
+            // Polled here, because an attempt without waiters would never show its failure.
             let outcome = connecting.outcome.clone().now_or_never();
             if !matches!(outcome, Some(Err(failed)) if failed.is_over()) {
                 return connecting.clone();
@@ -250,7 +251,8 @@ impl Lane {
         connecting
     }
 
-    /// Closes a connection once the transitions on it are over, unless another has taken its place.
+    /// Drops a connection unless another has replaced it. It closes when its transitions are
+    /// finished.
     fn leave(&self, number: usize) {
         let mut current = self.lock();
         if current.as_ref().is_some_and(|it| it.number == number) {
@@ -264,7 +266,7 @@ impl Lane {
 }
 
 impl Connection {
-    /// Sends by name, and by source when the server has forgotten the script.
+    /// Sends the script by its hash, and by its source when the server does not know the hash.
     async fn send(&mut self, request: &Request<'_>, is_asking: bool) -> RedisResult<Sent> {
         let sent_at = Instant::now();
         let last = request
@@ -295,8 +297,8 @@ impl Connection {
         })
     }
 
-    /// The reply, and how many replicas acknowledged the write before it. `WAIT` follows the write on
-    /// the same connection; on another one it reports other writes.
+    /// Returns the reply, and how many replicas acknowledged the write before it. `WAIT` must use
+    /// the connection of the write: on another connection it would report other writes.
     async fn execute(
         &mut self,
         command: Cmd,
@@ -309,7 +311,7 @@ impl Connection {
         }
         let mut all = Pipeline::with_capacity(3);
         if is_asking {
-            // Lets the next command through to a slot that is being moved here.
+            // Lets the next command access a slot that is being moved to this node.
             all.add_command(redis::cmd("ASKING"));
         }
         all.add_command(command);
@@ -333,25 +335,30 @@ impl Connection {
 }
 
 fn too_few() -> RedisError {
-    (ErrorKind::UnexpectedReturnType, "a reply is missing").into()
+    (
+        ErrorKind::UnexpectedReturnType,
+        "the server sent fewer replies than commands",
+    )
+        .into()
 }
 
-/// The clock of one server: how far it is ahead of this process's.
+/// The difference between the clock of one server and the clock of this process.
 #[derive(Debug, Default)]
 pub(super) struct Clock(AtomicU64);
 
-/// The instant that all clocks are compared at.
+/// The reference instant for all clocks.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl Clock {
-    /// The server's clock showed so many microseconds since 1970 at this instant.
+    /// Learns that the server's clock showed this number of microseconds since 1970 at this
+    /// instant.
     pub(super) fn learn(&self, micros: u64, at: Instant) {
         let since_start = micros_of(at.saturating_duration_since(*START));
         let at_start = micros.saturating_sub(since_start);
         self.0.store(at_start, Ordering::Relaxed);
     }
 
-    /// What the server's clock will show.
+    /// What the server's clock will show at this instant.
     fn at(&self, instant: Instant) -> u64 {
         let since_start = micros_of(instant.saturating_duration_since(*START));
         self.0.load(Ordering::Relaxed).saturating_add(since_start)
@@ -370,12 +377,12 @@ mod tests {
     fn an_old_failure_that_nobody_waited_for_is_not_reported() {
         let at = Instant::now().checked_sub(PAUSE * 2);
         let at = at.expect("the machine has been up for longer");
-        let failure = Failure::Unfit("it evicts".into());
+        let failure = Failure::Unfit("the server evicts".into());
         let failed = Failed { failure, at };
         let lane = Lane::default();
         let first = lane.connecting(|| async { Err(failed) }.boxed());
         let second = lane.connecting(|| std::future::pending().boxed());
-        assert_ne!(first.number, second.number, "it connects again");
+        assert_ne!(first.number, second.number, "the lane connects again");
         let third = lane.connecting(|| std::future::pending().boxed());
         assert_eq!(second.number, third.number, "one attempt at a time");
     }

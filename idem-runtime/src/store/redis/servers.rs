@@ -1,5 +1,5 @@
-//! Sends each transition to the server that is in charge of its key, and follows when another takes
-//! over.
+//! Sends each transition to the primary of its key, and switches when another server becomes the
+//! primary.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ use super::slots::{LAST_SLOT, slot};
 /// How often a command is sent again because its connection broke.
 const RESENDS: u32 = 1;
 
-/// How often nodes of a cluster may pass a command on.
+/// How often cluster nodes may redirect a command.
 const HOPS: u32 = 5;
 
 /// The servers of one store.
@@ -31,17 +31,17 @@ pub(super) struct Servers {
     connect_timeout: Duration,
     lanes: usize,
     map: watch::Sender<Arc<Map>>,
-    /// Servers that may be sent to: those of the map, and those that a node has named since.
+    /// Known servers: those of the map, and those that a node has named since then.
     known: Mutex<Vec<Arc<Server>>>,
     look: Mutex<Option<JoinHandle<()>>>,
     turn: AtomicUsize,
 }
 
-/// Which server is in charge of which slots.
+/// Which server is the primary of which slots.
 #[derive(Default)]
 struct Map {
     located: Located,
-    /// In the order of the slots.
+    /// Sorted by slot.
     shards: Vec<(u16, u16, Arc<Server>)>,
 }
 
@@ -66,7 +66,7 @@ impl Servers {
     ///
     /// # Errors
     ///
-    /// When one cannot be found or reached, or is not fit.
+    /// When a server cannot be found or reached, or is unfit.
     pub(super) async fn connect(
         locator: Locator,
         connect_timeout: Duration,
@@ -86,7 +86,7 @@ impl Servers {
         Ok(servers)
     }
 
-    /// The servers that are in charge, with a predicate for the keys of each.
+    /// The primaries, each with a predicate for its keys.
     pub(super) fn in_charge(&self) -> Vec<(Arc<Server>, impl Fn(&str) -> bool)> {
         let map = self.map.borrow().clone();
         let mut servers: Vec<Arc<Server>> = Vec::new();
@@ -102,8 +102,9 @@ impl Servers {
         servers.into_iter().map(with_keys).collect()
     }
 
-    /// Sends a request, again when its connection broke, and elsewhere when another server takes
-    /// over. Every transition may be sent again: its owner tells it from another's.
+    /// Sends a request. Sends it again when its connection broke, or to another server when that
+    /// server has become the primary. Every transition may be repeated, because its owner
+    /// distinguishes it from others.
     pub(super) async fn send(self: &Arc<Self>, request: &Request<'_>) -> Result<Sent, Failure> {
         let is_fixed = matches!(self.locator, Locator::Fixed(_));
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
@@ -122,8 +123,7 @@ impl Servers {
             };
             let reply = tokio::select! {
                 biased;
-                // Nobody reads the reply of a server that has been replaced: what it grants now, its
-                // successor may grant too.
+                // Ignore the reply of a replaced server: its successor may grant the same claim.
                 () = replaced(&mut map, &server, request.key), if !is_fixed => {
                     resent = true;
                     continue;
@@ -161,8 +161,8 @@ impl Servers {
                 continue;
             }
             if !failure.is_out_of_memory() {
-                // The server may have been replaced, also when it still replies: a primary that lost
-                // its replicas refuses writes by itself, and one that restarted is loading.
+                // The server may have been replaced even though it still replies. A primary that
+                // lost its replicas refuses writes, and a restarted server is loading its data.
                 self.look_again();
             }
             if failure.is_broken_connection() && resends < RESENDS {
@@ -174,7 +174,7 @@ impl Servers {
                 return Err(failure);
             }
             if is_fixed {
-                // The server may have been replaced behind its address.
+                // Another server may have replaced this one at the same address.
                 if failure.ends_connection() && resends < RESENDS {
                     resends += 1;
                     continue;
@@ -186,7 +186,7 @@ impl Servers {
         }
     }
 
-    /// Waits a moment for another server to take over.
+    /// Waits a moment for another server to become the primary.
     ///
     /// # Errors
     ///
@@ -202,7 +202,7 @@ impl Servers {
             return Err(failure);
         }
         self.look_again();
-        // Either way the map is read again.
+        // The caller reads the map again, whether it has changed or not.
         let _ = tokio::time::timeout_at(deadline.min(now + PAUSE), map.changed()).await;
         if Instant::now() >= deadline {
             return Err(failure);
@@ -210,7 +210,7 @@ impl Servers {
         Ok(())
     }
 
-    /// Looks for another server while one does not reply. Never ends.
+    /// Looks for another primary while a server does not reply. Never ends.
     async fn keep_looking(self: &Arc<Self>) -> Infallible {
         loop {
             tokio::time::sleep(PAUSE).await;
@@ -218,8 +218,8 @@ impl Servers {
         }
     }
 
-    /// Asks who is in charge, in a task of its own: what it learns outlives the transition that asked.
-    /// One look at a time, and a pause behind each.
+    /// Asks which servers are primaries, in a separate task, so that the result is kept when the
+    /// transition ends. There is one look at a time, and a pause after each.
     fn look_again(self: &Arc<Self>) {
         if matches!(self.locator, Locator::Fixed(_)) {
             return;
@@ -232,21 +232,22 @@ impl Servers {
         *look = Some(tokio::spawn(async move {
             match servers.locate().await {
                 Ok(true) => {
-                    // In a task of its own: a replica that hangs must not delay the next look.
+                    // In a separate task, because a replica that hangs must not delay the next
+                    // look.
                     let servers = Arc::clone(&servers);
                     tokio::spawn(async move { servers.report_replicas().await });
                 }
                 Ok(false) => {}
                 Err(failure) => {
                     let error = &crate::store::StoreError::from(failure);
-                    tracing::debug!(target: crate::trace::TARGET, error = error as &dyn std::error::Error, "nobody says which redis server is in charge");
+                    tracing::debug!(target: crate::trace::TARGET, error = error as &dyn std::error::Error, "no server says which redis server is the primary");
                 }
             }
             tokio::time::sleep(PAUSE).await;
         }));
     }
 
-    /// Asks who is in charge, and says whether that has changed.
+    /// Asks which servers are primaries, and returns whether that has changed.
     async fn locate(&self) -> Result<bool, Failure> {
         let located = match &self.locator {
             Locator::Fixed(access) => {
@@ -289,12 +290,12 @@ impl Servers {
         Ok(server)
     }
 
-    /// Checks the replicas that may be promoted. One that cannot be reached is not checked; when it is
-    /// promoted, its connection is.
+    /// Checks the replicas that may be promoted. A replica that cannot be reached is skipped; when
+    /// it is promoted, the store checks the new connection.
     ///
     /// # Errors
     ///
-    /// When one of them evicts.
+    /// When a replica evicts.
     pub(super) async fn check_replicas(&self) -> Result<(), Failure> {
         let replicas = self.map.borrow().located.replicas.clone();
         let like = self.locator.like();
@@ -323,13 +324,13 @@ impl Servers {
             tracing::error!(
                 target: crate::trace::TARGET,
                 error = error as &dyn std::error::Error,
-                "a redis replica is not fit; when it is promoted, its keys get 503"
+                "a redis replica is not usable as it is set up; when it is promoted, its keys get 503"
             );
         }
     }
 }
 
-/// Completes when another server is in charge of the key.
+/// Completes when another server is the primary of the key.
 async fn replaced(map: &mut watch::Receiver<Arc<Map>>, server: &Arc<Server>, key: &str) {
     loop {
         if map.changed().await.is_err() {
@@ -342,7 +343,7 @@ async fn replaced(map: &mut watch::Receiver<Arc<Map>>, server: &Arc<Server>, key
     }
 }
 
-/// Where a node of a cluster passes a command on to, and whether for this one time.
+/// The target of a redirection, and whether it applies only to this command.
 fn redirection(error: &RedisError) -> Option<(&str, u16, bool)> {
     let is_asking = match error.kind() {
         ErrorKind::Server(ServerErrorKind::Ask) => true,

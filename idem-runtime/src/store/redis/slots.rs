@@ -3,8 +3,8 @@
 /// The last of the 16,384 slots.
 pub(super) const LAST_SLOT: u16 = 16_383;
 
-/// The slot of a key: CRC-16 of what stands between the first `{` and the next `}`, when there is
-/// anything, and of the whole key otherwise.
+/// The slot of a key. The slot is the CRC-16 of the text between the first `{` and the next `}`, or
+/// of the whole key when there is no such text.
 pub(super) fn slot(key: &[u8]) -> u16 {
     let tag = key.iter().position(|byte| *byte == b'{').and_then(|open| {
         let rest = &key[open + 1..];
@@ -14,7 +14,7 @@ pub(super) fn slot(key: &[u8]) -> u16 {
     crc16(tag.unwrap_or(key)) & LAST_SLOT
 }
 
-/// CRC-16/XMODEM, as the cluster specification of Redis says.
+/// CRC-16/XMODEM, as the cluster specification of Redis requires.
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc, byte| {
         (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
@@ -34,7 +34,7 @@ mod tests {
 
     /// The check value of the specification, and slots that `CLUSTER KEYSLOT` printed.
     #[test]
-    fn slots_are_those_of_the_servers() {
+    fn slots_match_those_of_redis() {
         assert_eq!(crc16(b"123456789"), 0x31c3);
         for (key, expected) in [
             ("foo", 12_182),

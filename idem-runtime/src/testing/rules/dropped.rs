@@ -1,5 +1,5 @@
-//! A transition that is dropped half way leaves the old state or the new one. Looked at under rule 8:
-//! it is what a claimer without an answer relies on.
+//! A transition that is dropped half way leaves the old state or the new state. This belongs to
+//! rule 8, because a claimer without a reply relies on it.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -10,7 +10,7 @@ use super::super::violation::{Under, Violation, broken, ensure, same, settled};
 use crate::store::{Claimed, Settled, StoreFuture};
 
 const RULE: u8 = 8;
-/// A transition that waits more often is let go.
+/// A transition that returns `Pending` more often is not followed further.
 const MOST_POLLS: usize = 50;
 
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +26,8 @@ enum Dropped {
     Resolve,
 }
 
-/// Drops each transition before its first poll, after it, after its second, and so on until it ends.
+/// Drops each transition before its first poll, after its first poll, after its second poll, and so
+/// on until it completes.
 pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
     use Dropped::{Abandon, Claim, Complete, Forget, LookUp, Release, Renew, Resolve, Takeover};
     for transition in [
@@ -42,8 +43,9 @@ pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
 }
 
 impl Dropped {
-    /// Drops the transition after so many polls, does it again as who has no answer would, and looks
-    /// at what stands then. Says whether it had ended before.
+    /// Drops the transition after this number of polls. Then repeats it, as a caller without a
+    /// reply would, and checks the state. Returns whether the transition had completed before it
+    /// was dropped.
     async fn after(self, subject: &Subject, polls: usize) -> Result<bool, Violation> {
         let store = &subject.store;
         let kept = record("dropped");
@@ -74,11 +76,11 @@ impl Dropped {
                 let won = subject.hold(RULE).await?;
                 let completed = store.complete(won.holder, kept.clone(), LONG);
                 let ended = cut_off(completed, polls).await;
-                // Done, or lost where the store does not tell a repeated completion.
+                // `Done`, or `Lost` from a store that does not recognize a repeated completion.
                 let again = store.complete(won.holder, kept.clone(), LONG).await;
                 let _ = again.under(RULE)?;
                 let replay = subject.replay(RULE, won.holder.id).await?;
-                same(RULE, "a replay of a repeated answer", &kept, &replay)?;
+                same(RULE, "a replay after a repeated `complete`", &kept, &replay)?;
                 Ok(ended)
             }
             Self::Release => {
@@ -124,14 +126,15 @@ impl Dropped {
                 let ended = cut_off(resolve(), polls).await;
                 let _ = resolve().await.under(RULE)?;
                 let replay = subject.replay(RULE, lapsed.id).await?;
-                same(RULE, "a replay of a repeated answer", &kept, &replay)?;
+                same(RULE, "a replay after a repeated `resolve`", &kept, &replay)?;
                 Ok(ended)
             }
         }
     }
 }
 
-/// Polls a transition so many times, each time that it wakes, and drops it. Says whether it ended.
+/// Polls a transition this number of times, each time that it is woken, and drops it. Returns
+/// whether it completed.
 async fn cut_off<T>(transition: StoreFuture<T>, polls: usize) -> bool {
     let mut transition = pin!(transition);
     let mut left = polls;

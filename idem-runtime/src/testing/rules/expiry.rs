@@ -1,4 +1,4 @@
-//! Rule 4: a record lives for its `ttl`, read or not.
+//! Rule 4: a record lives for its `ttl`, whether it is read or not.
 
 use tokio::time::Instant;
 
@@ -13,7 +13,7 @@ pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
     lived_twice(subject).await
 }
 
-/// A record is there for every request under its key, and its time runs.
+/// Every request with the key sees the record, and the record's time continues to run.
 pub(super) async fn another_request(subject: &Subject) -> Result<(), Violation> {
     let won = subject.hold(RULE).await?;
     let kept = record("first");
@@ -23,12 +23,12 @@ pub(super) async fn another_request(subject: &Subject) -> Result<(), Violation> 
         .await?;
     subject.is_recorded(RULE, id, &kept, lives).await?;
     subject.pause(subject.tick / 4).await;
-    // Less of its time is left, by whomever it is asked.
+    // Now less of its time is left, for every caller.
     subject.is_recorded(RULE, id, &kept, lives).await
 }
 
-/// Reads a record until it is gone: present before its end, absent after it, however often it was
-/// read.
+/// Reads a record until it is gone. The record must be present before its end and absent
+/// afterwards, however often it was read.
 async fn read_all_the_time(subject: &Subject) -> Result<(), Violation> {
     let ttl = subject.tick;
     let won = subject.hold(RULE).await?;
@@ -43,7 +43,7 @@ async fn read_all_the_time(subject: &Subject) -> Result<(), Violation> {
     let mut last = ttl + RESOLUTION;
     loop {
         let look_at = Instant::now();
-        // Not a claim that could win: it looks on.
+        // Uses `look_up`, because a claim could win.
         let entry = subject.entry(RULE, id).await?;
         let Some(Entry::Recorded { expires_in, .. }) = entry else {
             ensure(RULE, entry.is_none(), || {
@@ -59,10 +59,10 @@ async fn read_all_the_time(subject: &Subject) -> Result<(), Violation> {
             format!("a record is there after its {ttl:?}, with {expires_in:?} left")
         })?;
         ensure(RULE, expires_in <= last, || {
-            format!("reading a record prolonged it from {last:?} to {expires_in:?}")
+            format!("reading a record extended its time from {last:?} to {expires_in:?}")
         })?;
         last = expires_in;
-        // A claim reads it too, as long as it cannot be late and win.
+        // A claim reads the record too, as long as the claim cannot be late and win.
         if Instant::now() + ttl / 2 < asked_at + ttl {
             match subject.store.claim(claim(id, LONG)).await.under(RULE)? {
                 Claimed::Recorded { expires_in, .. } => {
@@ -70,7 +70,7 @@ async fn read_all_the_time(subject: &Subject) -> Result<(), Violation> {
                         format!("{expires_in:?} are left of {ttl:?}")
                     })?;
                 }
-                // It took too long to be asked, and came after the end.
+                // The claim took too long, and arrived after the end.
                 Claimed::Fresh { .. } if Instant::now() + RESOLUTION >= asked_at + ttl => {
                     return Ok(());
                 }
@@ -79,14 +79,14 @@ async fn read_all_the_time(subject: &Subject) -> Result<(), Violation> {
         }
         subject.pause(ttl / 16).await;
     }
-    // With nothing there any more, it does not matter what had been.
+    // The record is gone, so its fingerprint no longer matters.
     let mut other = holding(claim(id, LONG));
     other.fingerprint = OTHER;
     let won = subject.win(RULE, other).await?;
     same(RULE, "the attempt after an expiry", &1, &won.attempt)
 }
 
-/// Claimed, completed, expired; and all of it again, with another answer.
+/// Claims, completes, and lets the record expire. Then does the same again with another response.
 async fn lived_twice(subject: &Subject) -> Result<(), Violation> {
     let id = subject.id();
     for name in ["first", "second"] {

@@ -1,4 +1,4 @@
-//! Rule 7: a fence grows with every attempt at one id.
+//! Rule 7: the fence grows with every attempt at one id.
 
 use super::super::subject::{LONG, Subject, Won, claim, forgotten_after, record};
 use super::super::violation::{Under, Violation, ensure, same, settled};

@@ -1,4 +1,4 @@
-//! Rule 9: what was given comes back, under its own id only.
+//! Rule 9: a record comes back unchanged, and only under its own id.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -26,7 +26,7 @@ pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
     neighbours(subject).await
 }
 
-/// Ids that differ in one bit, or that hold bytes with a meaning to some engine.
+/// Ids that differ in one bit, or that contain bytes with a special meaning for some engine.
 async fn neighbours(subject: &Subject) -> Result<(), Violation> {
     let base = *subject.id().as_bytes();
     let mut ids = vec![base];
@@ -62,7 +62,7 @@ async fn neighbours(subject: &Subject) -> Result<(), Violation> {
     for (number, holder) in holders.iter().enumerate() {
         let kept = record(&format!("neighbour-{number}"));
         let replay = subject.replay(RULE, holder.id).await?;
-        same(RULE, "a replay beside its neighbours", &kept, &replay)?;
+        same(RULE, "a replay next to similar ids", &kept, &replay)?;
     }
     Ok(())
 }

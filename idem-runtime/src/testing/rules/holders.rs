@@ -1,4 +1,4 @@
-//! Rule 2: who does not hold the claim changes nothing.
+//! Rule 2: only the holder of a claim can change it.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
     released_takeover(subject).await
 }
 
-/// Under an id where nothing stands, there is nobody to act for.
+/// Under an id without an entry, no transition of a holder takes effect.
 async fn nobody(subject: &Subject) -> Result<(), Violation> {
     let holder = Holder {
         id: subject.id(),
@@ -30,7 +30,7 @@ async fn nobody(subject: &Subject) -> Result<(), Violation> {
     })
 }
 
-/// The owner without the fence, and the fence without the owner.
+/// The right owner with a wrong fence, and the right fence with a wrong owner.
 async fn impostors(subject: &Subject) -> Result<(), Violation> {
     let won = subject.hold(RULE).await?;
     for holder in [
@@ -53,7 +53,8 @@ async fn impostors(subject: &Subject) -> Result<(), Violation> {
     Ok(())
 }
 
-/// A holder that slept past its lease, while another took over and while its record stands.
+/// A holder whose lease has lapsed, after another attempt took over and after that attempt
+/// completed.
 async fn zombies(subject: &Subject) -> Result<(), Violation> {
     let zombie = subject.lapse(RULE).await?;
     let heir = subject.win(RULE, claim(zombie.holder.id, LONG)).await?;
@@ -71,8 +72,8 @@ async fn zombies(subject: &Subject) -> Result<(), Violation> {
     same(RULE, "a replay after a zombie", &kept, &replay)
 }
 
-/// A claim that is settled is held no more. The same record again is what a holder sends whose
-/// answer got lost; a store may tell it that it is done.
+/// After `complete`, nobody holds the claim. A holder whose reply was lost sends the same record
+/// again; a store may then report `Done`.
 async fn second_answer(subject: &Subject) -> Result<(), Violation> {
     let won = subject.hold(RULE).await?;
     let kept = record("first");
@@ -83,10 +84,10 @@ async fn second_answer(subject: &Subject) -> Result<(), Violation> {
     all_lost(subject, won.holder).await?;
     subject.pause(soon * 4).await;
     let replay = subject.replay(RULE, won.holder.id).await?;
-    same(RULE, "a replay after a second answer", &kept, &replay)
+    same(RULE, "a replay after a second `complete`", &kept, &replay)
 }
 
-/// A takeover that is released leaves nothing of the attempts before it.
+/// A takeover that is released leaves nothing of the earlier attempts.
 async fn released_takeover(subject: &Subject) -> Result<(), Violation> {
     let lapsed = subject.lapse(RULE).await?;
     let id = lapsed.holder.id;

@@ -1,4 +1,4 @@
-//! Rule 1 when one transition stops half way and another runs in between.
+//! Rule 1 when one transition stops half way and another runs in the meantime.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -13,15 +13,15 @@ use super::super::violation::{Under, Violation};
 use super::rivals::{Meeting, Outcome, RULE, claims};
 use crate::store::{Holder, StoreError, StoreFuture};
 
-/// A transition that waits more often is not followed to its end.
+/// A transition that returns `Pending` more often is not followed further.
 const MOST_POLLS: usize = 20;
-/// The same where each meeting has to be prepared in advance.
+/// The same limit for meetings that have to be prepared in advance.
 const MOST_POLLS_PREPARED: usize = 3;
 
 type Ended = Result<Outcome, StoreError>;
 
-/// Stops either transition of each meeting after its first poll, its second, and so on until it ends
-/// before it can be stopped.
+/// Stops each transition of each meeting after its first poll, its second poll, and so on until it
+/// completes before it can be stopped.
 pub(super) async fn run(subject: &Subject, handles: &Handles) -> Result<(), Violation> {
     let (timed, untimed): (Vec<_>, Vec<_>) = Meeting::ALL
         .into_iter()
@@ -55,8 +55,8 @@ async fn two(subject: &Subject, meeting: Meeting) -> Result<[Holder; 2], Violati
     ])
 }
 
-/// Stops the rival after so many polls on one id, and the claim on another. Returns whether both had
-/// ended by then.
+/// Stops the rival after this number of polls on one id, and the claim on the other id. Returns
+/// whether both had completed by then.
 async fn meet(
     handles: &Handles,
     meeting: Meeting,
@@ -75,8 +75,8 @@ async fn meet(
     Ok(rival_ended && claim_ended)
 }
 
-/// Polls `first` so many times, then runs `second` to its end and `first` after it. Returns whether
-/// `first` ended before it was stopped, and what came of both.
+/// Polls `first` this number of times, then completes `second`, and then `first`. Returns whether
+/// `first` completed before it was stopped, and both results.
 async fn stopped(
     mut first: StoreFuture<Outcome>,
     polls: usize,
@@ -93,13 +93,13 @@ async fn stopped(
     let (first, second) = if let Some(second) = alone {
         (first.await, second)
     } else {
-        // The first holds what the second waits for, such as a lock.
+        // `first` holds something that `second` waits for, such as a lock.
         tokio::join!(first, second)
     };
     (false, first, second)
 }
 
-/// Polls a transition so many times, each time that it wakes.
+/// Polls a transition this number of times, each time that it is woken.
 async fn polled(transition: &mut StoreFuture<Outcome>, polls: usize) -> Option<Ended> {
     let mut left = polls;
     poll_fn(|cx| {
@@ -113,7 +113,7 @@ async fn polled(transition: &mut StoreFuture<Outcome>, polls: usize) -> Option<E
     .await
 }
 
-/// Long enough for a transition that nothing holds up.
+/// Long enough for a transition that nothing blocks.
 async fn patience() {
     for _ in 0..64 {
         tokio::task::yield_now().await;

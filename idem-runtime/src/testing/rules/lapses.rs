@@ -1,4 +1,4 @@
-//! Rules 2, 3, 4, 7, 8 and 10 once time has passed by itself: nobody abandons, and nobody clears away.
+//! Rules 2, 3, 4, 7, 8 and 10 after time has passed: without `abandon` and without cleaning up.
 
 use tokio::time::Instant;
 
@@ -9,7 +9,7 @@ use super::super::violation::{Under, Violation, broken, ensure, same, settled};
 use super::holders::all_lost;
 use crate::store::{Claimed, Entry, Settled};
 
-/// Runs all at once, because each of them waits.
+/// Runs all checks at once, because each of them has to wait.
 pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
     tokio::try_join!(
         lapsed(subject),
@@ -28,7 +28,7 @@ pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
     Ok(())
 }
 
-/// A lease that lapsed leaves an unknown outcome, remembered from its lapse on.
+/// A lapsed lease leaves an unknown outcome, which is remembered from the end of the lease.
 async fn lapsed(subject: &Subject) -> Result<(), Violation> {
     const RULE: u8 = 3;
     let won = subject.win(RULE, claim(subject.id(), subject.tick)).await?;
@@ -43,7 +43,7 @@ async fn lapsed(subject: &Subject) -> Result<(), Violation> {
             Claimed::Unknown { fingerprint } => {
                 same(RULE, "the unknown outcome", &FIRST, &fingerprint)?;
             }
-            other => return broken(RULE, format!("a claim not to be rerun got {other:?}")),
+            other => return broken(RULE, format!("a claim that must not rerun got {other:?}")),
         }
     }
     let heir = subject.win(RULE, claim(id, LONG)).await?;
@@ -51,7 +51,7 @@ async fn lapsed(subject: &Subject) -> Result<(), Violation> {
     all_lost(subject, won.holder).await?;
     subject.is_in_flight(RULE, heir).await?;
 
-    // Nobody took over, so the holder is late and holds it still.
+    // Nobody took over, so the late holder still owns its claim.
     let kept = record("late");
     let lives = subject
         .complete(RULE, late.holder, kept.clone(), LONG)
@@ -61,7 +61,7 @@ async fn lapsed(subject: &Subject) -> Result<(), Violation> {
         .await
 }
 
-/// Past its retention a claim is nobody's, and its fence still counts.
+/// After its retention a claim has no holder, but its fence still counts.
 async fn forgotten(subject: &Subject) -> Result<(), Violation> {
     let tick = subject.tick;
     let mut won = Vec::new();
@@ -93,7 +93,7 @@ async fn forgotten(subject: &Subject) -> Result<(), Violation> {
     })
 }
 
-/// The retention counts from the lapse, so that it never ends a lease.
+/// The retention starts when the lease lapses, so it never ends a lease.
 async fn longer_lease_than_retention(subject: &Subject) -> Result<(), Violation> {
     const RULE: u8 = 3;
     let long = forgotten_after(subject.id(), LONG, subject.tick);
@@ -104,7 +104,7 @@ async fn longer_lease_than_retention(subject: &Subject) -> Result<(), Violation>
     subject.is_unknown(RULE, won, retained).await
 }
 
-/// A renewal moves all that ends with the lease.
+/// A renewal moves all deadlines that depend on the lease.
 async fn renewed_past_its_retention(subject: &Subject) -> Result<(), Violation> {
     const RULE: u8 = 3;
     let tick = subject.tick;
@@ -119,7 +119,7 @@ async fn renewed_past_its_retention(subject: &Subject) -> Result<(), Violation> 
     subject.is_unknown(RULE, won, retained).await
 }
 
-/// Also to an earlier time.
+/// A renewal can also move the deadlines to an earlier time.
 async fn renewed_to_a_short_lease(subject: &Subject) -> Result<(), Violation> {
     const RULE: u8 = 3;
     let tick = subject.tick;
@@ -133,7 +133,7 @@ async fn renewed_to_a_short_lease(subject: &Subject) -> Result<(), Violation> {
         .await
 }
 
-/// A takeover has the lease and the retention that it asked for, not those of the attempt before it.
+/// A takeover uses the lease and the retention of the new claim, not those of the earlier attempt.
 async fn taken_over_for_long(subject: &Subject) -> Result<(), Violation> {
     const RULE: u8 = 3;
     let tick = subject.tick;
@@ -164,7 +164,7 @@ async fn taken_over_for_a_short_time(subject: &Subject) -> Result<(), Violation>
         .await
 }
 
-/// Asking for an unknown outcome does not prolong its retention.
+/// Claims that see an unknown outcome do not extend its retention.
 async fn asked_all_the_time(subject: &Subject) -> Result<(), Violation> {
     const RULE: u8 = 3;
     let won = subject
@@ -180,16 +180,16 @@ async fn asked_all_the_time(subject: &Subject) -> Result<(), Violation> {
             .under(RULE)?
         {
             Claimed::Unknown { .. } => ensure(RULE, !retained.is_over(looked_at), || {
-                "asking for an unknown outcome prolonged its retention".to_owned()
+                "a claim on an unknown outcome extended its retention".to_owned()
             })?,
             Claimed::Fresh { .. } if retained.may_be_over() => return Ok(()),
-            other => return broken(RULE, format!("a claim not to be rerun got {other:?}")),
+            other => return broken(RULE, format!("a claim that must not rerun got {other:?}")),
         }
         subject.pause(subject.tick / 8).await;
     }
 }
 
-/// Looking at a claim prolongs neither its lease nor its retention.
+/// `look_up` extends neither the lease nor the retention of a claim.
 async fn looked_at_all_the_time(subject: &Subject) -> Result<(), Violation> {
     const RULE: u8 = 10;
     let tick = subject.tick;
@@ -201,7 +201,7 @@ async fn looked_at_all_the_time(subject: &Subject) -> Result<(), Violation> {
         match subject.entry(RULE, won.holder.id).await? {
             Some(Entry::InFlight { lease_left, .. }) => {
                 ensure(RULE, !won.lease.is_over(looked_at), || {
-                    format!("a lease of {tick:?} that is looked at has not lapsed")
+                    format!("`look_up` extended a lease of {tick:?}")
                 })?;
                 won.lease.has_left(RULE, "a lease", lease_left, looked_at)?;
             }
@@ -210,7 +210,7 @@ async fn looked_at_all_the_time(subject: &Subject) -> Result<(), Violation> {
                     format!("a lease of {tick:?} lapsed before its end")
                 })?;
                 ensure(RULE, !retained.is_over(looked_at), || {
-                    format!("a claim that is looked at is shown past its retention of {tick:?}")
+                    format!("`look_up` shows a claim past its retention of {tick:?}")
                 })?;
                 retained.has_left(RULE, "a retention", retained_for, looked_at)?;
             }
@@ -221,7 +221,7 @@ async fn looked_at_all_the_time(subject: &Subject) -> Result<(), Violation> {
     }
 }
 
-/// A claimer that comes back after its own lease is like any other.
+/// A claimer that returns after its own lease has lapsed is treated like any other.
 async fn own_claim(subject: &Subject) -> Result<(), Violation> {
     const RULE: u8 = 8;
     let first = claim(subject.id(), subject.tick);
@@ -249,7 +249,7 @@ async fn own_claim(subject: &Subject) -> Result<(), Violation> {
     })
 }
 
-/// A record that has expired is nothing to anybody.
+/// Nobody sees a record that has expired.
 async fn expired(subject: &Subject) -> Result<(), Violation> {
     const RULE: u8 = 4;
     let won = subject.hold(RULE).await?;
@@ -260,7 +260,7 @@ async fn expired(subject: &Subject) -> Result<(), Violation> {
     let lives = subject
         .complete(RULE, won.holder, record("expired"), subject.tick)
         .await?;
-    // The holder's answer got lost, and it completes again.
+    // The holder's reply was lost, and the holder completes again.
     subject.pause(subject.tick / 2).await;
     let again = subject
         .store
@@ -278,7 +278,7 @@ async fn expired(subject: &Subject) -> Result<(), Violation> {
     same(RULE, "the attempt after an expiry", &1, &next.attempt)
 }
 
-/// An operator's record lives for its own `ttl`, whatever the claim was given.
+/// An operator's record lives for its own `ttl`, whatever the durations of the claim were.
 async fn resolved(subject: &Subject) -> Result<(), Violation> {
     const RULE: u8 = 10;
     let by_hand = record("by-hand");

@@ -1,4 +1,5 @@
-//! Rule 3: a lease lapses by itself, whatever the `ttl`, and what lapsed is remembered.
+//! Rule 3: a lease lapses without any call, whatever the `ttl` is, and the lapsed claim is
+//! remembered.
 
 use tokio::time::Instant;
 
@@ -17,7 +18,7 @@ pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
     retention(subject).await
 }
 
-/// In flight to the end of the lease, and free from then on.
+/// The claim is in flight until the end of the lease, and can be taken over from then on.
 async fn boundary(subject: &Subject) -> Result<(), Violation> {
     let id = subject.id();
     let asked_at = Instant::now();
@@ -46,7 +47,7 @@ async fn boundary(subject: &Subject) -> Result<(), Violation> {
     }
 }
 
-/// A lapsed claim is told as unknown to who may not rerun it.
+/// A caller that may not rerun a lapsed claim gets `Unknown`.
 async fn unknown(subject: &Subject) -> Result<(), Violation> {
     let lapsed = subject.lapse(RULE).await?;
     let id = lapsed.holder.id;
@@ -57,14 +58,14 @@ async fn unknown(subject: &Subject) -> Result<(), Violation> {
             Claimed::Unknown { fingerprint } => {
                 same(RULE, "the unknown outcome", &FIRST, &fingerprint)?;
             }
-            other => return broken(RULE, format!("a claim not to be rerun got {other:?}")),
+            other => return broken(RULE, format!("a claim that must not rerun got {other:?}")),
         }
     }
     let won = subject.win(RULE, claim(id, LONG)).await?;
     same(RULE, "the attempt of a takeover", &2, &won.attempt)
 }
 
-/// Where nobody took over, the late holder is still the holder.
+/// When nobody took over, the late holder still owns its claim.
 async fn late_but_not_replaced(subject: &Subject) -> Result<(), Violation> {
     let store = &subject.store;
     let done = |answer| settled(RULE, Settled::Done, answer);
@@ -76,7 +77,7 @@ async fn late_but_not_replaced(subject: &Subject) -> Result<(), Violation> {
     let late = subject.lapse(RULE).await?;
     done(store.complete(late.holder, record("late"), LONG).await)?;
     let replay = subject.replay(RULE, late.holder.id).await?;
-    same(RULE, "a replay of a late answer", &record("late"), &replay)?;
+    same(RULE, "a replay of a late record", &record("late"), &replay)?;
 
     let late = subject.lapse(RULE).await?;
     done(store.release(late.holder).await)?;
@@ -86,7 +87,7 @@ async fn late_but_not_replaced(subject: &Subject) -> Result<(), Violation> {
     same(RULE, "the attempt after a release", &1, &won.attempt)
 }
 
-/// A renewal counts from when it was made, and may shorten.
+/// A renewal counts from the time of the renewal, and may shorten the lease.
 async fn renewed(subject: &Subject) -> Result<(), Violation> {
     let short = subject.win(RULE, claim(subject.id(), subject.tick)).await?;
     let renewed = subject.store.renew(short.holder, LONG).await;
@@ -96,7 +97,7 @@ async fn renewed(subject: &Subject) -> Result<(), Violation> {
     let renewed = subject.store.renew(long.holder, subject.tick).await;
     settled(RULE, Settled::Done, renewed)?;
 
-    // Its `ttl` has nothing to do with the lease, nor the lease with the `ttl`.
+    // The `ttl` does not depend on the lease, and the lease does not depend on the `ttl`.
     let recorded = subject.win(RULE, claim(subject.id(), subject.tick)).await?;
     let completed = subject
         .store
@@ -111,7 +112,7 @@ async fn renewed(subject: &Subject) -> Result<(), Violation> {
     Ok(())
 }
 
-/// An unknown outcome is remembered for the claim's retention, counted from its lapse.
+/// An unknown outcome is remembered for the claim's retention, counted from the end of the lease.
 async fn retention(subject: &Subject) -> Result<(), Violation> {
     let id = subject.id();
     let mut short = claim(id, LONG);
@@ -134,7 +135,7 @@ async fn retention(subject: &Subject) -> Result<(), Violation> {
     ensure(RULE, entry.is_none(), || {
         format!("past its retention, a claim is shown as {entry:?}")
     })?;
-    // Nobody's, although nothing has taken its place.
+    // The claim has no holder, although no other claim has replaced it.
     let renewed = subject.store.renew(won.holder, LONG).await;
     settled(RULE, Settled::Lost, renewed)?;
     let completed = subject

@@ -1,7 +1,7 @@
-//! The rules of the `Store` trait, and the order in which the suite runs them.
+//! The rules of the `Store` trait, and the order in which the suite checks them.
 //!
-//! A file checks one rule, or rules that are checked together, with the subject, the handles and the
-//! violations of `testing`. `rivals.rs` has the transitions that meet on one id.
+//! Each file checks one rule, or several rules together. All files use the subject, the handles and
+//! the violations of `testing`. `rivals.rs` has the pairs of transitions that meet on one id.
 
 mod dropped;
 mod expiry;
@@ -31,7 +31,7 @@ use super::handles::Handles;
 use super::subject::Subject;
 use super::violation::{Violation, broken};
 
-/// Runs every rule. The races come last, because they keep every processor busy.
+/// Checks every rule. The races come last, because they keep every processor busy.
 pub(super) async fn run(
     subject: &Subject,
     handles: &Handles,
@@ -56,14 +56,14 @@ pub(super) async fn run(
     under(7, fences::run(subject)).await?;
     under(3, leases::run(subject)).await?;
     under(4, expiry::run(subject)).await?;
-    // Large, because it runs many checks at once.
+    // Boxed because the future is large: it runs many checks at once.
     under(3, Box::pin(lapses::run(subject))).await?;
     under(1, interleavings::run(subject, handles)).await?;
     under(1, races::many(subject, rounds)).await?;
     under(1, pairs::run(subject, handles, rounds)).await
 }
 
-/// Runs checks of which a panic violates `rule`.
+/// Runs checks. A panic counts as a violation of `rule`.
 async fn under(
     rule: u8,
     checks: impl Future<Output = Result<(), Violation>>,

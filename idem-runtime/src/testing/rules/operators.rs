@@ -1,4 +1,4 @@
-//! Rule 10: what an operator sees and does.
+//! Rule 10: what an operator sees and can do.
 
 use super::super::subject::{FIRST, LONG, Subject, claim, record, timed};
 use super::super::violation::{Under, Violation, ensure, same, settled};
@@ -13,12 +13,12 @@ pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
     resolve_the_last_attempt(subject).await
 }
 
-/// An operator sees what is there, and changes nothing by it.
+/// An operator sees the current entry, and does not change it by looking.
 async fn look_up(subject: &Subject) -> Result<(), Violation> {
     let nothing = subject.id();
     let entry = subject.entry(RULE, nothing).await?;
     ensure(RULE, entry.is_none(), || {
-        format!("nothing is shown as {entry:?}")
+        format!("an id without an entry is shown as {entry:?}")
     })?;
     let won = subject.win(RULE, claim(nothing, LONG)).await?;
     subject.is_in_flight(RULE, won).await?;
@@ -28,7 +28,7 @@ async fn look_up(subject: &Subject) -> Result<(), Violation> {
     subject.is_unknown(RULE, won, retained).await?;
     subject.is_unknown(RULE, won, retained).await?;
 
-    // The second attempt, which an operator has to see as such.
+    // The second attempt. An operator must see its number.
     let mut won = subject.win(RULE, claim(nothing, LONG)).await?;
     same(RULE, "the attempt of a takeover", &2, &won.attempt)?;
     subject.is_in_flight(RULE, won).await?;
@@ -48,7 +48,7 @@ async fn look_up(subject: &Subject) -> Result<(), Violation> {
     Ok(())
 }
 
-/// The fence of an earlier attempt resolves nothing.
+/// The fence of an earlier attempt does not resolve the outcome.
 async fn resolve_the_last_attempt(subject: &Subject) -> Result<(), Violation> {
     let first = subject.lapse(RULE).await?.holder;
     let second = subject.win(RULE, claim(first.id, LONG)).await?;
@@ -59,7 +59,7 @@ async fn resolve_the_last_attempt(subject: &Subject) -> Result<(), Violation> {
             subject.store.resolve(first.id, fence, record, LONG)
         })
     };
-    // In flight.
+    // The claim is in flight.
     settled(RULE, Settled::Lost, resolve(first.fence).await.0)?;
     settled(RULE, Settled::Lost, resolve(second.holder.fence).await.0)?;
     let retained = subject.abandon(RULE, second.holder, LONG).await?;
@@ -80,7 +80,7 @@ async fn forget(subject: &Subject) -> Result<(), Violation> {
     let recorded = subject.hold(RULE).await?.holder;
     let completed = subject.store.complete(recorded, record("forgotten"), LONG);
     settled(RULE, Settled::Done, completed.await)?;
-    // A cache has seen it.
+    // Fills a cache with the record.
     subject.replay(RULE, recorded.id).await?;
 
     for holder in [in_flight, unknown, recorded] {
@@ -98,7 +98,7 @@ async fn forget(subject: &Subject) -> Result<(), Violation> {
     Ok(())
 }
 
-/// An operator's answer takes the place of an unknown outcome, and of nothing else.
+/// An operator's record replaces an unknown outcome, and nothing else.
 async fn resolve(subject: &Subject) -> Result<(), Violation> {
     let by_hand = record("by-hand");
     let resolve = |id, fence| subject.store.resolve(id, fence, by_hand.clone(), LONG);
@@ -122,13 +122,13 @@ async fn resolve(subject: &Subject) -> Result<(), Violation> {
     }
     settled(RULE, Settled::Done, resolve(lapsed.id, lapsed.fence).await)?;
     let replay = subject.replay(RULE, lapsed.id).await?;
-    same(RULE, "a replay of an operator's answer", &by_hand, &replay)?;
+    same(RULE, "a replay of an operator's record", &by_hand, &replay)?;
 
-    // The attempt that came back is too late.
+    // The attempt returns too late.
     let late = subject.store.complete(lapsed, record("late"), LONG).await;
     settled(RULE, Settled::Lost, late)?;
     let replay = subject.replay(RULE, lapsed.id).await?;
-    same(RULE, "a replay of an operator's answer", &by_hand, &replay)?;
+    same(RULE, "a replay of an operator's record", &by_hand, &replay)?;
 
     let nothing = resolve(subject.id(), 1).await;
     settled(RULE, Settled::Lost, nothing)

@@ -1,4 +1,4 @@
-//! Rule 8: a claimer whose answer got lost recognises its own claim.
+//! Rule 8: a claimer whose reply was lost recognizes its own claim.
 
 use super::super::subject::{LONG, Subject, claim, record};
 use super::super::violation::{Under, Violation, same, settled};

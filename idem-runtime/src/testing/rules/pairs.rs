@@ -1,8 +1,8 @@
-//! Rule 1 when two threads begin at the same moment.
+//! Rule 1 when two threads start at the same moment.
 //!
-//! Two tasks of a runtime begin some microseconds apart, so that they seldom meet within a short gap
-//! between a look and a write. A thread that waits for another in a loop begins within a fraction of a
-//! microsecond of it.
+//! Two tasks of a runtime start some microseconds apart, so they seldom meet in a short gap between
+//! a read and a write. A thread that spins until another thread arrives starts within a fraction of
+//! a microsecond.
 
 use std::hint::spin_loop;
 use std::iter;
@@ -19,13 +19,13 @@ use super::super::violation::{Under, Violation, broken};
 use super::rivals::{Meeting, Outcome, RULE, claims};
 use crate::store::{Holder, StoreError, StoreFuture};
 
-/// Pairs of each kind in a round.
+/// The number of pairs of each kind in a round.
 const PAIRS: usize = 40;
-/// For how long pairs of one kind are prepared, and again for how long they race.
+/// The time limit for preparing the pairs of one kind, and the time limit for their races.
 const BUDGET: Duration = Duration::from_millis(400);
-/// How many threads take parts in pairs.
+/// The number of threads that run the pairs.
 const THREADS: usize = 8;
-/// How often a thread looks for another before it looks at the clock.
+/// How often a thread checks for the other thread before it checks the clock.
 const LOOKS: u32 = 1_000;
 
 type Ended = Result<Outcome, StoreError>;
@@ -38,7 +38,7 @@ pub(super) async fn run(
     let mut prepared = Vec::new();
     for meeting in Meeting::ALL {
         let mut held = Vec::new();
-        // Not the clock of tokio, which a test may have paused.
+        // The system clock, because a test may have paused the clock of tokio.
         let begun_at = std::time::Instant::now();
         while held.len() < rounds * PAIRS && begun_at.elapsed() < BUDGET {
             held.push(meeting.prepare(subject).await?);
@@ -51,7 +51,7 @@ pub(super) async fn run(
         for (rival, claim) in race(handles, meeting, held.clone()).await? {
             meeting.judge(&rival.under(RULE)?, &claim.under(RULE)?)?;
         }
-        // The ids are many, and the store may have little room.
+        // There are many ids, and the store may have little room.
         for holder in held.iter() {
             subject.store.forget(holder.id).await.under(RULE)?;
         }
@@ -59,7 +59,7 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// Lets threads meet in pairs on one id after the other, and returns the results of each pair.
+/// Lets threads meet in pairs, one id after the other, and returns the results of each pair.
 async fn race(
     handles: &Handles,
     meeting: Meeting,
@@ -106,13 +106,13 @@ enum Role {
 
 /// The ids on which threads meet, one after the other.
 ///
-/// There are more threads than two, and whichever thread runs takes the next part. No thread waits for
-/// one that has no processor, so that pairs meet on a busy machine too.
+/// There are more than two threads, and any running thread takes the next part. So no thread has to
+/// wait for a thread without a processor, and pairs meet even on a busy machine.
 struct Course {
     held: Arc<[Holder]>,
-    /// Whether the second of a pair is there.
+    /// Whether the second thread of a pair has arrived.
     arrived: Box<[AtomicBool]>,
-    /// The next part: two for each id.
+    /// The number of the next part. Each id has two parts.
     ticket: AtomicUsize,
     ends_at: std::time::Instant,
 }
@@ -143,7 +143,7 @@ impl Course {
         }
     }
 
-    /// Waits for the second of a pair, and returns `false` when the time is over.
+    /// Waits for the second thread of a pair. Returns `false` when the time is over.
     fn is_met(&self, number: usize) -> bool {
         let mut looks = 0_u32;
         while !self.arrived[number].load(Ordering::Acquire) {

@@ -14,13 +14,13 @@ use crate::store::{Claimed, Settled};
 const RULE: u8 = 1;
 const RUNNERS: usize = 64;
 
-/// What the next claim finds after each way to end one.
+/// The result of the next claim after each way to end a claim.
 pub(super) async fn alone(subject: &Subject) -> Result<(), Violation> {
     let won = subject.hold(RULE).await?;
     let id = won.holder.id;
     same(RULE, "the number of a first attempt", &1, &won.attempt)?;
 
-    // A loser changes nothing, whatever its fingerprint.
+    // A losing claim changes nothing, whatever its fingerprint is.
     let mut other = claim(id, LONG);
     other.fingerprint = OTHER;
     for loser in [claim(id, LONG), other, claim(id, Duration::ZERO)] {
@@ -34,7 +34,7 @@ pub(super) async fn alone(subject: &Subject) -> Result<(), Violation> {
                 same(RULE, "the claim in flight", &FIRST, &fingerprint)?;
                 won.lease.has_left(RULE, "a lease", lease_left, looked_at)?;
             }
-            other => return broken(RULE, format!("a claim on one in flight got {other:?}")),
+            other => return broken(RULE, format!("a claim on an id in flight got {other:?}")),
         }
     }
     let released = subject.store.release(won.holder).await;
@@ -72,7 +72,7 @@ pub(super) async fn many(subject: &Subject, rounds: usize) -> Result<(), Violati
     Ok(())
 }
 
-/// Races for records that have expired, before anything has cleared them away.
+/// Races for ids whose records have expired, before anything has deleted the records.
 async fn expired(subject: &Subject, rounds: usize) -> Result<(), Violation> {
     let mut ids = Vec::with_capacity(rounds);
     for _ in 0..rounds {
@@ -90,7 +90,7 @@ async fn expired(subject: &Subject, rounds: usize) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Lets all claim at once, and gives the winner's attempt.
+/// Lets all runners claim at once, and returns the winner's attempt.
 async fn race(subject: &Subject, id: RecordId) -> Result<u32, Violation> {
     let start = Arc::new(Barrier::new(RUNNERS));
     let runners: Vec<_> = (0..RUNNERS)
@@ -125,7 +125,7 @@ async fn race(subject: &Subject, id: RecordId) -> Result<u32, Violation> {
     }
 }
 
-/// While the holder completes, a claim finds it in flight or its record, never nothing.
+/// While the holder completes, a claim is in flight or returns the record; the id is never free.
 async fn against_completion(subject: &Subject) -> Result<(), Violation> {
     let won = subject.hold(RULE).await?;
     let kept = record("winner");
@@ -152,7 +152,7 @@ async fn against_completion(subject: &Subject) -> Result<(), Violation> {
             other => {
                 return broken(
                     RULE,
-                    format!("a claim beside the holder's `complete` got {other:?}"),
+                    format!("a claim during the holder's `complete` got {other:?}"),
                 );
             }
         }

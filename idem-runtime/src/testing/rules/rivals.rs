@@ -1,5 +1,6 @@
-//! Rule 1 for two transitions that meet on one id: a claim, and either another claim or a transition of
-//! the holder. One of the two comes first, and the other finds what the first has left.
+//! Rule 1 for two transitions that meet on one id: a claim, and either another claim or a
+//! transition of the holder. One of the two comes first, and the other sees the result of the
+//! first.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use crate::store::{Claimed, Holder, Owner, Settled, Store, StoreFuture};
 
 pub(super) const RULE: u8 = 1;
 
-/// What the two transitions find under their id.
+/// The state of the id before the two transitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Nothing,
@@ -21,7 +22,7 @@ pub(super) enum State {
     RecordExpired,
 }
 
-/// The transition that meets the claim.
+/// The transition that competes with the claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rival {
     Claim,
@@ -38,7 +39,7 @@ pub(super) enum Outcome {
     Settled(Settled),
 }
 
-/// A rival and a claim in one state.
+/// A rival and a claim on an id in a given state.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Meeting {
     pub(super) state: State,
@@ -46,8 +47,8 @@ pub(super) struct Meeting {
 }
 
 impl Meeting {
-    /// Every state in which claims race for an id, and every transition of a holder that a claim can
-    /// overtake.
+    /// Every state in which claims compete for an id, and every transition of a holder that a claim
+    /// can overtake.
     pub(super) const ALL: [Self; 11] = [
         Self::of(State::Nothing, Rival::Claim),
         Self::of(State::Released, Rival::Claim),
@@ -66,8 +67,8 @@ impl Meeting {
         Self { state, rival }
     }
 
-    /// Brings a new id into the state, and returns the last holder. A state for which time has to pass
-    /// is reached two ticks later.
+    /// Brings a new id into the state, and returns the last holder. A state that needs time is
+    /// reached two ticks later.
     pub(super) async fn prepare(self, subject: &Subject) -> Result<Holder, Violation> {
         let (rule, tick) = (RULE, subject.tick);
         let holder = match self.state {
@@ -101,7 +102,7 @@ impl Meeting {
         Ok(holder)
     }
 
-    /// Whether time has to pass until the state is reached.
+    /// Whether the state needs time.
     pub(super) fn takes_time(self) -> bool {
         matches!(
             self.state,
@@ -126,7 +127,7 @@ impl Meeting {
         }
     }
 
-    /// Checks that one of the two came first.
+    /// Checks that the results match an order in which one of the two came first.
     pub(super) fn judge(self, rival: &Outcome, claim: &Outcome) -> Result<(), Violation> {
         use Claimed::{Fresh, InFlight, Recorded};
         use Outcome::{Claimed as C, Settled as S};
@@ -154,13 +155,13 @@ impl Meeting {
         broken(
             RULE,
             format!(
-                "on an id that is `{state:?}`, `{by:?}` got {rival:?} beside a claim that got {claim:?}"
+                "on an id that is `{state:?}`, `{by:?}` got {rival:?} while a claim got {claim:?}"
             ),
         )
     }
 }
 
-/// The claim that meets the rival.
+/// The claim that competes with the rival.
 pub(super) fn claims(store: &Arc<dyn Store>, held: Holder) -> StoreFuture<Outcome> {
     store.claim(claim(held.id, LONG)).map(Outcome::Claimed)
 }

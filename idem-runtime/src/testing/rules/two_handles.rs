@@ -1,5 +1,5 @@
-//! Rules 1, 2, 3, 4, 7 and 10 across two handles: what one has seen, counted or locked means nothing to
-//! the other.
+//! Rules 1, 2, 3, 4, 7 and 10 across two handles. One handle must not depend on what it alone has
+//! seen, counted or locked.
 
 use super::super::handles::Handles;
 use super::super::subject::{LONG, Subject, claim, holding, other, record, timed};
@@ -18,12 +18,12 @@ pub(super) async fn run(subject: &Subject, handles: &Handles) -> Result<(), Viol
     Ok(())
 }
 
-/// There, each state of a claim is seen before it changes here.
+/// The handle `there` sees each state of a claim before the handle `here` changes the state.
 async fn claims(here: &Subject, there: &Subject) -> Result<(), Violation> {
     let id = here.id();
     let entry = there.entry(10, id).await?;
     ensure(10, entry.is_none(), || {
-        format!("nothing is shown as {entry:?}")
+        format!("an id without an entry is shown as {entry:?}")
     })?;
     let mut won = here.win(1, claim(id, LONG)).await?;
     there.is_in_flight(1, won).await?;
@@ -40,14 +40,14 @@ async fn claims(here: &Subject, there: &Subject) -> Result<(), Violation> {
     here.is_in_flight(1, heir).await?;
     all_lost(here, won.holder).await?;
 
-    // By the other handle too, the holder is the holder.
+    // The holder owns its claim through the other handle, too.
     let released = here.store.release(heir.holder).await;
     settled(2, Settled::Done, released)?;
     let won = there.win(1, holding(other(id))).await?;
     same(1, "the attempt after a release", &1, &won.attempt)
 }
 
-/// There, a record is read before it changes here.
+/// The handle `there` reads a record before the handle `here` changes it.
 async fn records(here: &Subject, there: &Subject) -> Result<(), Violation> {
     let won = here.hold(4).await?;
     let id = won.holder.id;
@@ -59,7 +59,7 @@ async fn records(here: &Subject, there: &Subject) -> Result<(), Violation> {
 
     let was_there = here.store.forget(id).await.under(10)?;
     same(10, "forget", &true, &was_there)?;
-    there.is_gone(10, id, "what was forgotten").await?;
+    there.is_gone(10, id, "a forgotten record").await?;
     let won = there.win(10, claim(id, LONG)).await?;
     same(10, "the attempt after being forgotten", &1, &won.attempt)?;
 
@@ -81,7 +81,7 @@ async fn records(here: &Subject, there: &Subject) -> Result<(), Violation> {
     }
 }
 
-/// A fence here is above those that were given there, and the other way round.
+/// The fences of one handle are higher than earlier fences of the other handle.
 async fn fences(here: &Subject, there: &Subject) -> Result<(), Violation> {
     let id = here.id();
     let mut last = 0;
@@ -89,7 +89,7 @@ async fn fences(here: &Subject, there: &Subject) -> Result<(), Violation> {
         let won = subject.win(7, claim(id, LONG)).await?;
         let now = won.holder.fence;
         ensure(7, now > last, || {
-            format!("by another handle the fence went from {last} to {now}")
+            format!("through another handle the fence went from {last} to {now}")
         })?;
         last = now;
         let released = subject.store.release(won.holder).await;

@@ -1,4 +1,4 @@
-//! Rule 6: what cannot be read is an error, and stays.
+//! Rule 6: an entry that cannot be read is an error, and stays in place.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use super::super::violation::{Violation, broken, settled};
 use crate::request::record_id::RecordId;
 use crate::store::{Settled, StoreError};
 
-/// Makes the bytes under a record id unreadable.
+/// Makes the entry under a record id unreadable.
 pub(in crate::testing) type Damage =
     dyn Fn(RecordId) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 
@@ -26,7 +26,7 @@ pub(super) async fn run(subject: &Subject, damage: &Damage) -> Result<(), Violat
     is_an_error(subject, won.holder.id).await
 }
 
-/// Twice, for the first claim must not have cleared it away.
+/// Checks twice, because the first claim must not have deleted the entry.
 async fn is_an_error(subject: &Subject, id: RecordId) -> Result<(), Violation> {
     for _ in 0..2 {
         match subject.store.claim(claim(id, LONG)).await {
@@ -35,7 +35,7 @@ async fn is_an_error(subject: &Subject, id: RecordId) -> Result<(), Violation> {
         }
         match subject.store.look_up(id).await {
             Err(StoreError::Undecodable(_)) => {}
-            answer => return broken(RULE, format!("a look at damaged bytes got {answer:?}")),
+            answer => return broken(RULE, format!("a `look_up` of damaged bytes got {answer:?}")),
         }
     }
     Ok(())

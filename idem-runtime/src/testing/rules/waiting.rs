@@ -1,4 +1,5 @@
-//! Rule 1 for a claimer that will wait: it gets what any other gets, and is woken if the store said so.
+//! Rule 1 for a claimer that will wait. It gets the same result as any other claimer, and is woken
+//! if the store promised so.
 
 use std::time::Duration;
 
@@ -10,13 +11,13 @@ use crate::request::record_id::RecordId;
 use crate::store::{Changed, Claim, Claimed, Settled};
 
 const RULE: u8 = 1;
-/// A wake-up that takes longer never comes.
+/// A wake-up that takes longer counts as missing.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
     let free = waiting(subject.id());
     subject.win(RULE, free.clone()).await?;
-    // By its owner again, and on a record.
+    // The owner claims again, and later somebody claims the recorded id.
     let won = subject.win(RULE, free).await?;
     let kept = record("waited-for");
     subject
@@ -36,7 +37,7 @@ pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
     let held = holding(waiting(lapsed.holder.id));
     match subject.store.claim(held).await.under(RULE)? {
         Claimed::Unknown { .. } => {}
-        other => return broken(RULE, format!("a claim not to be rerun got {other:?}")),
+        other => return broken(RULE, format!("a claim that must not rerun got {other:?}")),
     }
     let won = subject.win(RULE, waiting(lapsed.holder.id)).await?;
     same(RULE, "the attempt of a takeover", &2, &won.attempt)?;
@@ -63,7 +64,7 @@ fn waiting(id: RecordId) -> Claim {
     claim
 }
 
-/// What wakes two claimers that wait for the claim to end, where the store can.
+/// The handles that wake two claimers which wait for the claim to end, if the store has them.
 async fn in_flight(subject: &Subject, won: Won) -> Result<[Option<Changed>; 2], Violation> {
     let mut both = [None, None];
     for one in &mut both {
@@ -79,13 +80,13 @@ async fn in_flight(subject: &Subject, won: Won) -> Result<[Option<Changed>; 2], 
                 won.lease.has_left(RULE, "a lease", lease_left, looked_at)?;
                 *one = changed;
             }
-            other => return broken(RULE, format!("a claim on one in flight got {other:?}")),
+            other => return broken(RULE, format!("a claim on an id in flight got {other:?}")),
         }
     }
     Ok(both)
 }
 
-/// They begin to wait when the claim has ended already: the wake-up may not be missed.
+/// The claimers start to wait after the claim has ended. They must still be woken.
 async fn is_woken(changed: [Option<Changed>; 2], how: &str) -> Result<(), Violation> {
     for changed in changed.into_iter().flatten() {
         let woken = tokio::time::timeout(PATIENCE, changed.wait()).await;

@@ -7,8 +7,8 @@ if kind == 'C' then
   redis.call('SET', key, record, 'PX', ARGV[3])
   return DONE
 end
--- The same again is what a holder sends whose first answer got lost. Its record stands, and its time
--- runs on; the write that changes nothing is for WAIT.
+-- A holder whose first reply was lost sends the same record again. The record and its time stay as
+-- they are. The write has no effect; WAIT needs it.
 if value == record then
   redis.call('PEXPIRE', key, left)
   return DONE

@@ -1,25 +1,25 @@
--- What is stored under the one key, read before every transition.
+-- Reads the value of the key before every transition.
 --
 -- A value is: version (1 byte), kind (1), owner (16), fence (8), and then
 --   kind C, a claim:  attempt (4), fingerprint (32), retention in milliseconds (8)
 --   kind R, a record: the record's own bytes
---   kind F, a key that was freed: nothing. It counts as no value, and lives for seconds, so that a
---                     holder whose reply was lost learns that its release took effect.
--- with all numbers little-endian. A claim lives for its lease and its retention together: what is
--- left of the key's time beyond the retention is what is left of the lease.
+--   kind F, a released key: nothing. It counts as no value, and expires after seconds. It tells a holder
+--                     whose reply was lost that its release took effect.
+-- All numbers are little-endian. The key of a claim expires after its lease plus its retention. So the
+-- time left of the lease is the time left of the key minus the retention.
 --
--- A reply is a number when that says all, and else one string, because a list takes the server and its
--- client longer: what was found (1 byte) and
+-- A reply is a number if the number says everything, and otherwise one string, because a list is slower
+-- for the server and the client. The string is: what was found (1 byte), and then
 --   FRESH:               fence (8), attempt (4)
---   IN_FLIGHT, UNKNOWN:  milliseconds that are left (8); fence, attempt and fingerprint, as in the value
---   RECORDED:            milliseconds that are left (8); the value
+--   IN_FLIGHT, UNKNOWN:  milliseconds left (8); fence, attempt and fingerprint, as in the value
+--   RECORDED:            milliseconds left (8); the value
 --   UNREADABLE:          its version (1)
 --   TOO_LATE:            the server's clock in microseconds (8)
 local NOTHING, FRESH, IN_FLIGHT, RECORDED, UNKNOWN, UNREADABLE, TOO_LATE = 0, 1, 2, 3, 4, 5, 6
 local LOST, DONE = 0, 1
 
 local key = KEYS[1]
--- Read whole: another read of a record costs more than the copy.
+-- Reads the whole value: a second read of a record would cost more than the copy.
 local value = redis.call('GET', key)
 local left = value and redis.call('PTTL', key) or 0
 local is_there = left ~= 0 and left ~= -2

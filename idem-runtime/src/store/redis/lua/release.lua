@@ -1,13 +1,13 @@
 -- ARGV: holder.
 if freed == ARGV[1] then
-  -- Sent again after its reply was lost. The write that changes nothing is for WAIT.
+  -- Sent again after its reply was lost. The write has no effect; WAIT needs it.
   redis.call('PEXPIRE', key, left)
   return DONE
 end
 if kind ~= 'C' or holder ~= ARGV[1] then
   return LOST
 end
--- A server without memory refuses SET, and never DEL.
+-- A server whose memory is full refuses SET, but never DEL.
 if redis.pcall('SET', key, '\1F' .. ARGV[1], 'PX', 10000).err then
   redis.call('DEL', key)
 end

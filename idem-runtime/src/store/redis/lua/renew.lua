@@ -1,4 +1,5 @@
--- ARGV: holder, lease. Only the key's time changes, which Redis does even when it is out of memory.
+-- ARGV: holder, lease. Changes only the key's time, which Redis allows even when its memory is
+-- full.
 if kind ~= 'C' or holder ~= ARGV[1] then
   return LOST
 end

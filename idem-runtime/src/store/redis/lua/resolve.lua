@@ -3,8 +3,8 @@ if string.sub(holder, 17) ~= ARGV[1] then
   return LOST
 end
 if kind == 'R' and string.sub(value, 27) == ARGV[2] then
-  -- Sent again after its reply was lost. The record's time runs on; the write that changes nothing is
-  -- for WAIT.
+  -- Sent again after its reply was lost. The record keeps its time. The write has no effect; WAIT
+  -- needs it.
   redis.call('PEXPIRE', key, left)
   return DONE
 end

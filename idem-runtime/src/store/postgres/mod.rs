@@ -11,6 +11,7 @@ mod builder;
 mod claim_function;
 mod connections;
 mod failure;
+mod listing;
 mod probe;
 mod row;
 mod session;
@@ -35,8 +36,12 @@ use self::session::Session;
 use self::sql::Query;
 use self::statements::{Statements, whole_millis};
 use self::table::Table;
-use super::{Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreError, StoreFuture};
+use super::{
+    Claim, Claimed, Entry, Holder, Page, Query as ListQuery, Record, Settled, Stats, Store, StoreError,
+    StoreFuture,
+};
 use crate::request::record_id::RecordId;
+use crate::request::scope_id::ScopeId;
 
 /// How often a statement is sent when it loses races or its connection breaks.
 const TRIES: usize = 12;
@@ -145,7 +150,7 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 ///
 /// # Rights
 ///
-/// Claims use a PL/pgSQL function, `idem_records_claim_v1`, which is named after the table. The
+/// Claims use a PL/pgSQL function, `idem_records_claim_v2`, which is named after the table. The
 /// first [`connect`](PostgresStoreBuilder::connect) creates the table and the function, and needs
 /// the right to create objects in the schema. Once both exist, a role needs `USAGE` on the schema,
 /// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the table, and `EXECUTE` on the function. Every
@@ -323,7 +328,7 @@ impl Inner {
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
-        let bind = |query| statements::claiming(query, &claim);
+        let bind = |query| statements::claiming(query, &claim, &self.table);
         let read = |rows: &[PgRow], _| row::claimed(only(rows)?);
         // All other results only read.
         let wrote = |claimed: &Claimed| matches!(claimed, Claimed::Fresh { .. });
@@ -494,6 +499,21 @@ impl Store for PostgresStore {
             let bind = |query| query;
             inner.settle(&inner.statements.abandon, holder, bind).await
         })
+    }
+
+    fn list(&self, query: ListQuery) -> StoreFuture<Page> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.list(query).await })
+    }
+
+    fn stats(&self) -> StoreFuture<Stats> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.stats().await })
+    }
+
+    fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.forget_scope(scope).await })
     }
 
     fn look_up(&self, id: RecordId) -> StoreFuture<Option<Entry>> {

@@ -11,6 +11,8 @@ mod builder;
 mod check;
 mod cluster;
 mod failure;
+mod form;
+mod listing;
 mod located;
 mod locator;
 mod probe;
@@ -36,8 +38,12 @@ use self::script::Transition;
 use self::server::{Replicas, Request, Sent};
 use self::servers::Servers;
 use super::millis::millis;
-use super::{Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreError, StoreFuture};
+use super::{
+    Claim, Claimed, Entry, Holder, Page, Query, Record, Settled, Stats, Store, StoreError,
+    StoreFuture,
+};
 use crate::request::record_id::RecordId;
+use crate::request::scope_id::ScopeId;
 use crate::settings::policy::OnUnknown;
 
 /// Stores claims and records in Redis (6 or later) or Valkey: one server, servers with Sentinel, or
@@ -233,7 +239,14 @@ impl Inner {
         let mut claimed = [0; 40];
         claimed[..32].copy_from_slice(claim.fingerprint.as_bytes());
         claimed[32..].copy_from_slice(&retention.to_le_bytes());
-        let arguments = [claim.owner.as_bytes(), &claimed[..], kept.as_bytes(), rerun];
+        let origin = form::origin_bytes(&claim.origin);
+        let arguments = [
+            claim.owner.as_bytes(),
+            &claimed[..],
+            kept.as_bytes(),
+            rerun,
+            &origin[..],
+        ];
         let request = Request {
             transition: &script::CLAIM,
             key: &self.key(claim.id),
@@ -404,6 +417,21 @@ impl Store for RedisStore {
             let arguments = [&fence.to_le_bytes(), &record.as_bytes()[..], ttl.as_bytes()];
             inner.settle(&script::RESOLVE, id, &arguments).await
         })
+    }
+
+    fn list(&self, query: Query) -> StoreFuture<Page> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.list(query).await })
+    }
+
+    fn stats(&self) -> StoreFuture<Stats> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.stats().await })
+    }
+
+    fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.forget_scope(scope).await })
     }
 }
 

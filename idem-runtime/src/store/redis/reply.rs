@@ -213,10 +213,6 @@ fn not_ours() -> StoreError {
     )
 }
 
-fn damaged() -> StoreError {
-    StoreError::Undecodable(DecodeError::Damaged)
-}
-
 fn unreadable(version: u8) -> StoreError {
     StoreError::Undecodable(if version == VERSION {
         DecodeError::Damaged

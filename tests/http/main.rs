@@ -10,6 +10,7 @@ mod keys;
 mod last_argument;
 mod layers;
 mod leases;
+mod listing;
 mod operators;
 mod outcomes;
 mod retries;

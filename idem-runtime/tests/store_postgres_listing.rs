@@ -155,8 +155,18 @@ async fn no_page_reads_more_rows_than_its_window() {
             false,
         ),
         ("all", Query::all(), "idem_records_pkey", true),
-        ("a scope", Query::all().scope(scope), "idem_records_pkey", true),
-        ("short id", Query::all().short(short), "idem_records_short", true),
+        (
+            "a scope",
+            Query::all().scope(scope),
+            "idem_records_pkey",
+            true,
+        ),
+        (
+            "short id",
+            Query::all().short(short),
+            "idem_records_short",
+            true,
+        ),
         (
             "rare endpoint",
             Query::all().endpoint("rare"),
@@ -196,7 +206,10 @@ async fn no_page_reads_more_rows_than_its_window() {
     let logged = server.log().len();
     let stats = store.stats().await.expect("postgres is there");
     println!("{stats:?}\n{}", &server.log()[logged..]);
-    assert!(stats.unknown.value >= (rows / 1_000).min(5_000) - 1, "{stats:?}");
+    assert!(
+        stats.unknown.value >= (rows / 1_000).min(5_000) - 1,
+        "{stats:?}"
+    );
     assert!(stats.recorded.value > rows / 2, "{stats:?}");
 
     let logged = server.log().len();

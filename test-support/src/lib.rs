@@ -11,6 +11,7 @@
 )]
 
 pub mod http;
+pub mod listing;
 // Starts servers as Unix processes and signals them.
 #[cfg(unix)]
 pub mod servers;

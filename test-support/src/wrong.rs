@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use idem_runtime::{RecordId, ScopeId};
 use idem_runtime::store::{
     Claim, Claimed, Entry, Holder, MemoryStore, Owner, Page, Query, Record, Settled, Stats, Store,
     StoreFuture,
 };
+use idem_runtime::{RecordId, ScopeId};
 
 /// A store that does one thing in a wrong way, and all else as the one behind it.
 #[derive(Clone, Default)]

@@ -24,7 +24,13 @@ async fn start(store: MemoryStore) -> (Server, Runs) {
 
 #[tokio::test]
 async fn a_full_store_refuses_new_keys_and_replays_all_that_it_holds() {
-    let (server, runs) = start(MemoryStore::builder().max_bytes(30_000).max_share(1.0).build()).await;
+    let (server, runs) = start(
+        MemoryStore::builder()
+            .max_bytes(30_000)
+            .max_share(1.0)
+            .build(),
+    )
+    .await;
     let mut taken = Vec::new();
     let refused = loop {
         let key = taken.len().to_string();

@@ -130,10 +130,7 @@ impl Claiming {
 
     /// Returns the id and the label of the record that the request identifies, or `None` if it has no
     /// key.
-    fn record_id(
-        &self,
-        intake: &Intake,
-    ) -> Result<Option<(RecordId, Option<Arc<str>>)>, Problem> {
+    fn record_id(&self, intake: &Intake) -> Result<Option<(RecordId, Option<Arc<str>>)>, Problem> {
         let headers = intake.request.headers();
         match key::parse(headers, &self.idem.settings().dialect).map_err(Problem::key_invalid)? {
             None => Ok(None),

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use idem_runtime::store::{
-    Claim, Claimed, Entry, Holder, OnUnknown, Owner, Query, Record, Settled, State, Store, StoreError,
+    Claim, Claimed, Entry, Holder, OnUnknown, Owner, Query, Record, Settled, State, Store,
+    StoreError,
 };
 use idem_runtime::{Fingerprint, RecordId, Scope};
 use tokio::sync::Barrier;

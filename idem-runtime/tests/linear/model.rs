@@ -292,7 +292,9 @@ impl State {
     fn lists(self, claim: Claim, answer: Answer) -> Option<Self> {
         let is_lapsed = claim.lease == Life::Past;
         let fence = match answer {
-            Answer::ListsInFlight(fence, attempt) if !is_lapsed && attempt == claim.attempt => fence,
+            Answer::ListsInFlight(fence, attempt) if !is_lapsed && attempt == claim.attempt => {
+                fence
+            }
             Answer::ListsUnknown(fence, attempt) if is_lapsed && attempt == claim.attempt => fence,
             _ => return None,
         };

@@ -542,7 +542,11 @@ async fn ended_entries_free_their_share() {
         let holder = fresh(&store, &limited(1, key));
         assert_eq!(store.0.budget.scopes(), 1);
         end(&store.0, holder);
-        assert_eq!((store.0.budget.scopes(), store.0.budget.used()), (0, 0), "{key}");
+        assert_eq!(
+            (store.0.budget.scopes(), store.0.budget.used()),
+            (0, 0),
+            "{key}"
+        );
     }
     // A takeover, and a record that expires and is purged.
     let mut lapsed = limited(1, 1);

@@ -9,12 +9,12 @@ use std::time::Duration;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Error, Postgres, Transaction};
 
-use super::{listing, row};
 use super::session::Session;
 use super::setup::probe_error;
 use super::sql::Query as Statement;
 use super::statements::{self, Statements};
 use super::table::Table;
+use super::{listings, row};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
 use crate::store::{Claim, Claimed, Holder, Owner, Query, StoreError};
@@ -126,14 +126,14 @@ impl Probe<'_> {
         let query = Query::all().short(holder.id.short());
         for statement in statements.listings.all() {
             let range = (holder.id, holder.id);
-            let bind = |it| listing::listing(it, &query, range, 2, table);
+            let bind = |it| listings::listing(it, &query, range, 2, table);
             if self.send(statement, bind).await?.is_empty() {
                 return Ok(false);
             }
         }
         let scope = holder.id.scope_id();
-        let bind = |it| listing::forgetting(it, scope, 1);
-        let forgotten = self.send(statements.listings.forget_scope(), bind).await?;
+        let bind = |it| listings::forgetting(it, scope, 1);
+        let forgotten = self.send(&statements.listings.forget_scope, bind).await?;
         let counts = forgotten.first().and_then(|row| row::counts(row).ok());
         Ok(counts == Some((1, 1)))
     }

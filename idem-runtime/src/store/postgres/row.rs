@@ -8,7 +8,7 @@ use sqlx::postgres::PgRow;
 
 use super::answer::Answer;
 use super::failure::unavailable;
-use super::listing::{Counted, Listed, kind_of};
+use super::listings::{Counted, Listed, kind_of};
 use crate::request::record_id::RecordId;
 use crate::request::trace_context::TraceId;
 use crate::store::millis::from_millis;

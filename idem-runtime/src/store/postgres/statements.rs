@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::answer::seen;
-use super::listing::Listings;
+use super::listings::Listings;
 use super::sql::{Query, VERSION, micros_since_1970, millis};
 use super::table::Table;
 use crate::request::record_id::RecordId;

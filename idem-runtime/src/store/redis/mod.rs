@@ -93,7 +93,8 @@ use crate::settings::policy::OnUnknown;
 /// - *When the store connects*: every command and every script, on a separate key under the prefix.
 ///   When the server refuses a command, the error names it. The store needs `EVALSHA`, `EVAL`,
 ///   `GET`, `SET`, `PTTL`, `PEXPIRE`, `DEL`, `TIME` and `INFO`. With `min_replicas` it also needs
-///   `WAIT`, and on a cluster `CLUSTER|SLOTS`, `CLUSTER|INFO` and `ASKING`.
+///   `WAIT`, and on a cluster `CLUSTER|SLOTS`, `CLUSTER|INFO` and `ASKING`. The operations `list`, `stats`
+///   and `forget_scope` also need `SCAN`, `GETRANGE` and `STRLEN`, which are not tried.
 /// - *When the store connects, and whenever the primaries change*: the policy of every replica that
 ///   Sentinel or the cluster names. When the store connects, a replica that evicts is an error.
 ///   Later the store logs an error, and keys on that replica get 503 once it is promoted.
@@ -145,11 +146,24 @@ use crate::settings::policy::OnUnknown;
 ///
 /// Each record id has one string value. Its key is the prefix and the 64 hexadecimal digits of the
 /// record id. The bytes of the value are versioned, and contain no key, no token and no scope. The
-/// headers and the body of the response are not encrypted. A value that this version cannot read
+/// headers and the body of the response, the endpoint and the label are not encrypted. A value that this version cannot read
 /// stays unchanged, and requests with its key get 503. After a release, a marker of 26 bytes
 /// remains for ten seconds; it counts as no entry.
 ///
 /// Durations are stored in whole milliseconds, rounded up, and limited to 100 years.
+///
+/// # Listing
+///
+/// [`list`](Store::list) sends `SCAN` to each primary in turn. The order is that of the server. A page scans up to
+/// 20,000 keys and may be empty. [`stats`](Store::stats) reads every key for half of the
+/// [`timeout`](RedisStoreBuilder::timeout), and reports where it stopped. Redis has no index, so finding a few records
+/// among many takes as long as a whole listing.
+///
+/// `SCAN` returns some keys twice after the server has shrunk its table of keys. A listing remembers its last 128 records, and leaves
+/// these keys out. When most of a large database expires during a listing, a record may still appear twice. After a
+/// restart, a failover or a change of slots, a cursor is refused with
+/// [`StoreError::InvalidCursor`]: begin the listing again. While a cluster moves a slot, a listing may
+/// miss its records.
 ///
 /// # Cancellation
 ///

@@ -51,7 +51,7 @@ pub(super) static SUMMARY: LazyLock<Transition> =
     LazyLock::new(|| Transition::new(include_str!("lua/summary.lua")));
 
 /// Every transition, with arguments of the right form.
-pub(super) fn all() -> [(&'static Transition, &'static [&'static [u8]]); 10] {
+pub(super) fn all() -> [(&'static Transition, &'static [&'static [u8]]); 9] {
     const HOLDER: &[u8] = &[0; 24];
     const SECOND: &[u8] = b"1000";
     const NEVER: &[u8] = b"9007199254740991";
@@ -65,7 +65,6 @@ pub(super) fn all() -> [(&'static Transition, &'static [&'static [u8]]); 10] {
         (&RESOLVE, &[&[0; 8], b"record", SECOND]),
         (&IDENTIFY, &[]),
         (&FORGET, &[b"S"]),
-        (&SUMMARY, &[]),
     ]
 }
 

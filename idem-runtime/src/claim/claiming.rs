@@ -62,6 +62,12 @@ enum Stage {
     },
 }
 
+/// The record that the request identifies, and the label that the service chose for it.
+struct Named {
+    id: RecordId,
+    label: Option<Arc<str>>,
+}
+
 /// The record that the request identifies, and the body of the request.
 struct Identified {
     id: RecordId,
@@ -113,7 +119,7 @@ impl Claiming {
 
     /// Reads the key, and takes the body out of the request.
     fn begin(&mut self, intake: &mut Intake) -> Option<ClaimOutcome> {
-        let (id, label) = match self.record_id(intake) {
+        let Named { id, label } = match self.record_id(intake) {
             Ok(Some(named)) => named,
             // Middleware between the layer and the handler has removed the key.
             Ok(None) => return Some(unkeyed(self.policy, Some(&self.idem), intake)),
@@ -130,14 +136,15 @@ impl Claiming {
 
     /// Returns the id and the label of the record that the request identifies, or `None` if it has no
     /// key.
-    fn record_id(&self, intake: &Intake) -> Result<Option<(RecordId, Option<Arc<str>>)>, Problem> {
+    fn record_id(&self, intake: &Intake) -> Result<Option<Named>, Problem> {
         let headers = intake.request.headers();
         match key::parse(headers, &self.idem.settings().dialect).map_err(Problem::key_invalid)? {
             None => Ok(None),
             Some(key) => match &intake.scope {
                 Ok(scope) => {
                     let id = self.idem.record_id(scope, &key);
-                    Ok(Some((id, self.label(&intake.request, &key, &id))))
+                    let label = self.label(&intake.request, &key, &id);
+                    Ok(Some(Named { id, label }))
                 }
                 Err(missing) => Err(Problem::scope_missing(*missing)),
             },
@@ -147,18 +154,16 @@ impl Claiming {
     /// Returns the label that the service chooses for the record.
     fn label(&self, request: &Request, key: &str, id: &RecordId) -> Option<Arc<str>> {
         let label = self.idem.settings().label.as_ref()?;
-        match catch_unwind(AssertUnwindSafe(|| label(request, key))) {
-            Ok(label) => label.map(Arc::from),
-            Err(_) => {
-                tracing::error!(
-                    target: crate::trace::TARGET,
-                    endpoint = self.policy.endpoint,
-                    record = %id.short(),
-                    "the label function panicked; the record has no label"
-                );
-                None
-            }
+        if let Ok(label) = catch_unwind(AssertUnwindSafe(|| label(request, key))) {
+            return label.map(Arc::from);
         }
+        tracing::error!(
+            target: crate::trace::TARGET,
+            endpoint = self.policy.endpoint,
+            record = %id.short(),
+            "the label function panicked; the record has no label"
+        );
+        None
     }
 
     /// Sends the claim. Returns the outcome if the store replies immediately.
@@ -250,8 +255,8 @@ impl Claiming {
             }
             Decision::ReplayUnwritten(record) => {
                 self.decided(id, outcome);
-                let replay = self.replay(identified.id, &record);
-                return ClaimOutcome::Answer(degraded::unrecorded(replay));
+                let response = self.replay(identified.id, &record);
+                return ClaimOutcome::Answer(degraded::unrecorded(response));
             }
             Decision::Mismatch => Problem::key_reused(),
             Decision::InFlight => Problem::key_in_flight(),

@@ -236,7 +236,7 @@ impl<S: Store> Store for FaultStore<S> {
     }
 
     fn stats(&self) -> StoreFuture<Stats> {
-        self.pass(Operation::Stats, |store| store.stats())
+        self.pass(Operation::Stats, S::stats)
     }
 
     fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::subject::{LONG, Subject, Won, claim, record, timed};
+use super::super::subject::{LONG, Running, Subject, Won, claim, record, timed};
 use super::super::violation::{Under, Violation, broken, ensure, same, settled};
 use crate::request::record_id::{RecordId, ShortId};
 use crate::request::scope_id::ScopeId;
 use crate::request::trace_context::TraceId;
 use crate::store::{
-    Claim, Cursor, Entry, OnUnknown, Origin, Page, Query, Settled, State, StateKind, StoreError,
-    Summary,
+    Claim, Cursor, Entry, OnUnknown, Origin, Page, Query, Record, Settled, State, StateKind,
+    StoreError, Summary,
 };
 
 const RULE: u8 = 10;
@@ -218,9 +218,40 @@ async fn filters(subject: &Subject) -> Result<(), Violation> {
         let what = "a listed time of creation";
         same(RULE, what, &shown.created_at(), &listed.created_at)?;
     }
+    let listed = Listed {
+        held,
+        lapsed,
+        retained,
+        recorded,
+        kept,
+        lives,
+    };
+    states(subject, of_scope(), listed).await
+}
+
+/// What a listing has to show.
+struct Listed {
+    held: Won,
+    lapsed: Won,
+    retained: Running,
+    recorded: RecordId,
+    kept: Record,
+    lives: Running,
+}
+
+/// A listing shows what is known of each state.
+async fn states(subject: &Subject, query: Query, listed: Listed) -> Result<(), Violation> {
+    let Listed {
+        held,
+        lapsed,
+        retained,
+        recorded,
+        kept,
+        lives,
+    } = listed;
     let asked_at = tokio::time::Instant::now();
-    let found = listing(subject, of_scope()).await?;
-    match found[&in_flight].state {
+    let found = listing(subject, query).await?;
+    match found[&held.holder.id].state {
         State::InFlight {
             fence,
             attempt,
@@ -232,7 +263,7 @@ async fn filters(subject: &Subject) -> Result<(), Violation> {
         }
         ref state => return broken(RULE, format!("a claim is listed as {state:?}")),
     }
-    match found[&unknown].state {
+    match found[&lapsed.holder.id].state {
         State::Unknown {
             fence,
             attempt,
@@ -311,7 +342,7 @@ async fn traffic(
     moving: &mut Vec<Won>,
 ) -> Result<(), Violation> {
     if let Some(won) = moving.pop() {
-        if moving.len() % 2 == 0 {
+        if moving.len().is_multiple_of(2) {
             subject
                 .complete(RULE, won.holder, record("moved"), LONG)
                 .await?;

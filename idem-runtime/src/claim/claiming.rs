@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
 use crate::attempt::running::{BoxFuture, Won};
-use crate::claim::ask::{ClaimReply, StoreClaim};
+use crate::claim::ask::{Reply, StoreClaim};
 use crate::claim::decision::Decision;
 use crate::claim::unprotected::Unprotected;
 use crate::request::body::{BodyError, BodyReader};
@@ -25,7 +25,7 @@ use crate::response::degraded;
 use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
 use crate::settings::policy::Policy;
-use crate::store::{Holder, Origin, Record, StoreError};
+use crate::store::{Holder, Origin, Record};
 use crate::trace::{self, Outcome};
 
 /// The outcome of the claim phase.
@@ -58,7 +58,7 @@ enum Stage {
     /// Waits for the reply of the store.
     Asking {
         identified: Identified,
-        reply: BoxFuture<Result<ClaimReply, StoreError>>,
+        reply: BoxFuture<Reply>,
     },
 }
 
@@ -193,9 +193,7 @@ impl Claiming {
         };
         match claim.ask(&self.idem) {
             Ok(reply) => Some(self.conclude(identified, reply, intake)),
-            Err(pending) => {
-                let idem = self.idem.clone();
-                let reply = Box::pin(async move { claim.wait(&idem, pending).await });
+            Err(reply) => {
                 self.stage = Stage::Asking { identified, reply };
                 None
             }
@@ -203,12 +201,7 @@ impl Claiming {
     }
 
     /// Converts the reply of the store into an outcome.
-    fn conclude(
-        &self,
-        identified: Identified,
-        reply: Result<ClaimReply, StoreError>,
-        intake: &mut Intake,
-    ) -> ClaimOutcome {
+    fn conclude(&self, identified: Identified, reply: Reply, intake: &mut Intake) -> ClaimOutcome {
         let id = Some(identified.id);
         let reply = match reply {
             Ok(reply) => reply,

@@ -48,7 +48,8 @@ use crate::settings::policy::OnUnknown;
 /// controls leases and expiries.
 ///
 /// ```
-/// use idem_runtime::store::{MemoryStore, OnFull};
+/// # extern crate idem_runtime as axum_idem;
+/// use axum_idem::store::{MemoryStore, OnFull};
 ///
 /// let store = MemoryStore::builder()
 ///     .max_bytes(64 << 20)

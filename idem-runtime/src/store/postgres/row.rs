@@ -126,6 +126,12 @@ fn time(micros: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + since
 }
 
+/// The owner and the fence of a row.
+pub(super) fn identity(row: &PgRow) -> Result<(Vec<u8>, i64), StoreError> {
+    let fence = column(row, 1)?;
+    Ok((get(row)?, fence))
+}
+
 /// Whether a transition took effect.
 pub(super) fn settled(is_done: bool) -> Settled {
     if is_done {

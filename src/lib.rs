@@ -7,7 +7,8 @@ pub use idem_runtime::__private;
 pub use idem_runtime::{
     Attempt, Deferred, Dialect, DoNotRecord, Fingerprint, FingerprintDigest, Idempotency,
     IdempotencyBuilder, IdempotencyFuture, IdempotencyKey, IdempotencyService, KeySyntax,
-    OnStoreError, OutcomeUnknown, ParseRecordIdError, Problem, RecordId, Scope, store,
+    OnStoreError, OutcomeUnknown, ParseRecordIdError, ParseScopeIdError, ParseShortIdError,
+    ParseTraceIdError, Problem, RecordId, Scope, ScopeId, ShortId, TraceId, store,
 };
 
 #[cfg(feature = "testing")]

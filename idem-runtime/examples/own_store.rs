@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum_idem::store::{
-    Claim, Claimed, Entry, Holder, OnUnknown, Owner, Record, Settled, Store, StoreFuture,
+    Claim, Claimed, Cursor, Entry, Holder, OnUnknown, Origin, Owner, Page, Query, Record, Settled,
+    Store, StoreFuture,
 };
 use axum_idem::testing::Contract;
-use axum_idem::{Fingerprint, RecordId};
+use axum_idem::{Fingerprint, RecordId, ScopeId};
 use tokio::time::Instant;
 
 /// One table behind one lock. Each transition holds the lock from start to end, so it is atomic.
@@ -29,6 +30,8 @@ struct Row {
     state: State,
     /// For a claim: when its lease and its retention have passed.
     expires_at: Instant,
+    origin: Origin,
+    created_at: SystemTime,
 }
 
 #[derive(Debug)]
@@ -39,7 +42,10 @@ enum State {
         leased_until: Instant,
         retention: Duration,
     },
-    Recorded(Record),
+    Recorded {
+        record: Record,
+        settled_at: SystemTime,
+    },
 }
 
 impl TableStore {
@@ -52,55 +58,90 @@ impl TableStore {
         table
     }
 
-    /// Changes the claim only for its holder: rule 2.
+    /// Changes the claim only for its holder: rule 2. Removes the claim when `change` returns `false`.
     fn settle(
         &self,
         holder: Holder,
-        change: impl FnOnce(&mut Table, &Row, Instant),
+        change: impl FnOnce(&mut Row, Instant) -> bool,
     ) -> StoreFuture<Settled> {
         let now = Instant::now();
         let mut table = self.at(holder.id, now);
-        let row = table.rows.remove(&holder.id);
-        let settled = match row {
+        let settled = match table.rows.get_mut(&holder.id) {
             Some(row)
                 if matches!(row.state, State::Claimed { .. })
                     && (row.owner, row.fence) == (holder.owner, holder.fence) =>
             {
-                change(&mut table, &row, now);
+                if !change(row, now) {
+                    table.rows.remove(&holder.id);
+                }
                 Settled::Done
             }
-            Some(another) => {
-                table.rows.insert(holder.id, another);
-                Settled::Lost
-            }
-            None => Settled::Lost,
+            _ => Settled::Lost,
         };
         StoreFuture::ready(Ok(settled))
     }
 
     /// Changes the end of the holder's lease.
     fn lease(&self, holder: Holder, lease: Duration) -> StoreFuture<Settled> {
-        self.settle(holder, |table, row, now| {
+        self.settle(holder, |row, now| {
             if let State::Claimed {
-                fingerprint,
-                attempt,
+                leased_until,
                 retention,
                 ..
-            } = row.state
+            } = &mut row.state
             {
-                let row = Row {
-                    state: State::Claimed {
-                        fingerprint,
-                        attempt,
-                        leased_until: now + lease,
-                        retention,
-                    },
-                    expires_at: now + lease + retention,
-                    ..*row
-                };
-                table.rows.insert(holder.id, row);
+                *leased_until = now + lease;
+                row.expires_at = now + lease + *retention;
             }
+            true
         })
+    }
+}
+
+impl Row {
+    fn record(&mut self, record: Record, ttl: Duration, now: Instant) {
+        let settled_at = SystemTime::now();
+        self.state = State::Recorded { record, settled_at };
+        self.expires_at = now + ttl;
+    }
+
+    /// What an operator sees.
+    fn entry(&self, now: Instant) -> Entry {
+        let (origin, created_at) = (self.origin.clone(), self.created_at);
+        match &self.state {
+            State::Recorded { record, settled_at } => Entry::Recorded {
+                record: record.clone(),
+                expires_in: self.expires_at - now,
+                origin,
+                created_at,
+                settled_at: *settled_at,
+            },
+            State::Claimed {
+                fingerprint,
+                attempt,
+                leased_until,
+                ..
+            } if *leased_until > now => Entry::InFlight {
+                fingerprint: *fingerprint,
+                fence: self.fence,
+                attempt: *attempt,
+                lease_left: *leased_until - now,
+                origin,
+                created_at,
+            },
+            State::Claimed {
+                fingerprint,
+                attempt,
+                ..
+            } => Entry::Unknown {
+                fingerprint: *fingerprint,
+                fence: self.fence,
+                attempt: *attempt,
+                retained_for: self.expires_at - now,
+                origin,
+                created_at,
+            },
+        }
     }
 }
 
@@ -111,7 +152,7 @@ impl Store for TableStore {
         let attempt = match table.rows.get(&claim.id) {
             None => 1,
             Some(row) => match &row.state {
-                State::Recorded(record) => {
+                State::Recorded { record, .. } => {
                     return StoreFuture::ready(Ok(Claimed::Recorded {
                         record: record.clone(),
                         expires_in: row.expires_at - now,
@@ -157,6 +198,11 @@ impl Store for TableStore {
         // The lock is still held: rule 1.
         table.last_fence += 1;
         let fence = table.last_fence;
+        // A takeover keeps the origin of the first attempt.
+        let (origin, created_at) = match table.rows.remove(&claim.id) {
+            Some(lapsed) => (lapsed.origin, lapsed.created_at),
+            None => (claim.origin, SystemTime::now()),
+        };
         let row = Row {
             owner: claim.owner,
             fence,
@@ -167,6 +213,8 @@ impl Store for TableStore {
                 retention: claim.retention,
             },
             expires_at: now + claim.lease + claim.retention,
+            origin,
+            created_at,
         };
         table.rows.insert(claim.id, row);
         StoreFuture::ready(Ok(Claimed::Fresh { fence, attempt }))
@@ -181,51 +229,20 @@ impl Store for TableStore {
     }
 
     fn release(&self, holder: Holder) -> StoreFuture<Settled> {
-        self.settle(holder, |_, _, _| {})
+        self.settle(holder, |_, _| false)
     }
 
     fn complete(&self, holder: Holder, record: Record, ttl: Duration) -> StoreFuture<Settled> {
-        self.settle(holder, |table, row, now| {
-            let row = Row {
-                state: State::Recorded(record),
-                expires_at: now + ttl,
-                ..*row
-            };
-            table.rows.insert(holder.id, row);
+        self.settle(holder, |row, now| {
+            row.record(record, ttl, now);
+            true
         })
     }
 
     fn look_up(&self, id: RecordId) -> StoreFuture<Option<Entry>> {
         let now = Instant::now();
         let table = self.at(id, now);
-        let entry = table.rows.get(&id).map(|row| match &row.state {
-            State::Recorded(record) => Entry::Recorded {
-                record: record.clone(),
-                expires_in: row.expires_at - now,
-            },
-            State::Claimed {
-                fingerprint,
-                attempt,
-                leased_until,
-                ..
-            } if *leased_until > now => Entry::InFlight {
-                fingerprint: *fingerprint,
-                fence: row.fence,
-                attempt: *attempt,
-                lease_left: *leased_until - now,
-            },
-            State::Claimed {
-                fingerprint,
-                attempt,
-                ..
-            } => Entry::Unknown {
-                fingerprint: *fingerprint,
-                fence: row.fence,
-                attempt: *attempt,
-                retained_for: row.expires_at - now,
-            },
-        });
-        StoreFuture::ready(Ok(entry))
+        StoreFuture::ready(Ok(table.rows.get(&id).map(|row| row.entry(now))))
     }
 
     fn forget(&self, id: RecordId) -> StoreFuture<bool> {
@@ -247,13 +264,42 @@ impl Store for TableStore {
                 if row.fence == fence
                     && matches!(row.state, State::Claimed { leased_until, .. } if leased_until <= now) =>
             {
-                row.state = State::Recorded(record);
-                row.expires_at = now + ttl;
+                row.record(record, ttl, now);
                 Settled::Done
             }
             _ => Settled::Lost,
         };
         StoreFuture::ready(Ok(settled))
+    }
+
+    /// A store may support this, for operators. All in one page is enough for a small table, but a page
+    /// has an end.
+    fn list(&self, query: Query) -> StoreFuture<Page> {
+        let now = Instant::now();
+        let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let after = query.after.as_ref().map(Cursor::as_bytes);
+        let mut found: Vec<_> = table
+            .rows
+            .iter()
+            .filter(|(id, row)| row.expires_at > now && Some(&id.as_bytes()[..]) > after)
+            .map(|(id, row)| row.entry(now).summary(*id))
+            .filter(|entry| query.matches(entry, SystemTime::now()))
+            .collect();
+        found.sort_by_key(|entry| entry.id);
+        let has_more = found.len() > query.limit;
+        found.truncate(query.limit);
+        let last = found.last().filter(|_| has_more);
+        let next = last.map(|entry| Cursor::from_bytes(*entry.id.as_bytes()));
+        StoreFuture::ready(Ok(Page::new(found, next)))
+    }
+
+    fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {
+        let now = Instant::now();
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_scope = |id: &RecordId, _: &mut Row| id.scope_id() == scope;
+        let forgotten = table.rows.extract_if(of_scope);
+        let forgotten = forgotten.filter(|(_, row)| row.expires_at > now).count();
+        StoreFuture::ready(Ok(forgotten as u64))
     }
 }
 

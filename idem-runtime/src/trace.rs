@@ -27,6 +27,8 @@ pub(crate) enum Outcome {
     Full,
     /// As many attempts run as the service allows.
     Busy,
+    /// The scope holds its share of the store.
+    OverShare,
     /// The handler runs without protection.
     Bypassed,
     /// The key, the scope or the body was missing or invalid.
@@ -49,6 +51,7 @@ impl Outcome {
             Self::Unknown => "unknown",
             Self::Full => "full",
             Self::Busy => "busy",
+            Self::OverShare => "over_share",
             Self::Bypassed => "bypassed",
             Self::Refused => "refused",
             Self::StoreError => "store_error",

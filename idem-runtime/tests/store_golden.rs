@@ -5,7 +5,10 @@ use test_support::servers;
 
 #[cfg(feature = "redis")]
 mod redis_form {
-    use idem_runtime::store::{Claimed, Entry, OnUnknown, RedisStore, Settled, Store};
+    use std::time::{Duration, SystemTime};
+
+    use idem_runtime::TraceId;
+    use idem_runtime::store::{Claimed, Entry, OnUnknown, Origin, RedisStore, Settled, Store};
 
     use crate::servers::asking::{FINGERPRINT, HOUR, claim, id, record, replay, win};
     use crate::servers::redis::RedisServer;
@@ -13,7 +16,7 @@ mod redis_form {
     const FENCE: u64 = 0x0102_0304_0506;
 
     fn value(kind: u8, rest: &[u8]) -> Vec<u8> {
-        let mut value = vec![1, kind];
+        let mut value = vec![2, kind];
         value.extend_from_slice(&[0xaa; 16]);
         value.extend_from_slice(&[6, 5, 4, 3, 2, 1, 0, 0]);
         value.extend_from_slice(rest);
@@ -21,10 +24,31 @@ mod redis_form {
     }
 
     fn claim_value(retention: [u8; 8]) -> Vec<u8> {
-        let mut rest = vec![2, 0, 0, 0];
+        let mut rest = CREATED.to_le_bytes().to_vec();
+        rest.extend_from_slice(&[2, 0, 0, 0]);
         rest.extend_from_slice(FINGERPRINT.as_bytes());
         rest.extend_from_slice(&retention);
+        rest.extend_from_slice(&origin_bytes());
         value(b'C', &rest)
+    }
+
+    /// Microseconds since 1970.
+    const CREATED: u64 = 1_700_000_000_000_001;
+
+    fn origin_bytes() -> Vec<u8> {
+        let mut bytes = vec![0xbb; 16];
+        bytes.extend_from_slice(b"\x03pay\x06inv-91");
+        bytes
+    }
+
+    fn origin() -> Origin {
+        Origin::new("pay")
+            .with_trace_id(TraceId::from_bytes([0xbb; 16]))
+            .with_label(Some("inv-91".into()))
+    }
+
+    fn created_at() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_micros(CREATED)
     }
 
     async fn set(server: &RedisServer, name: &str, value: Vec<u8>, millis: u64) {
@@ -57,7 +81,7 @@ mod redis_form {
     }
 
     #[tokio::test]
-    async fn version_1_is_read() {
+    async fn version_2_is_read() {
         let server = RedisServer::start();
         let store = RedisStore::connect(server.url())
             .await
@@ -76,7 +100,11 @@ mod redis_form {
                 fence,
                 attempt,
                 lease_left,
+                origin: found,
+                created_at: at,
+                ..
             }) => {
+                assert_eq!((found, at), (origin(), created_at()));
                 assert_eq!((fingerprint, fence, attempt), (FINGERPRINT, FENCE, 2));
                 assert!((299..=300).contains(&lease_left.as_millis().div_ceil(1000)));
             }
@@ -98,66 +126,104 @@ mod redis_form {
         );
 
         let kept = record(b"{}");
-        set(&server, "kept", value(b'R', kept.as_bytes()), 900_000).await;
+        let mut rest = CREATED.to_le_bytes().to_vec();
+        rest.extend_from_slice(&(CREATED + 1).to_le_bytes());
+        rest.extend_from_slice(&[27, 0]);
+        rest.extend_from_slice(&origin_bytes());
+        rest.extend_from_slice(kept.as_bytes());
+        set(&server, "kept", value(b'R', &rest), 900_000).await;
         assert_eq!(replay(&store, "kept").await, kept);
+        let entry = store.look_up(id("kept")).await.expect("redis is there");
+        let Some(Entry::Recorded {
+            origin: found,
+            created_at: at,
+            settled_at,
+            ..
+        }) = entry
+        else {
+            panic!("no record: {entry:?}");
+        };
+        assert_eq!((found, at), (origin(), created_at()));
+        assert_eq!(settled_at, at + Duration::from_micros(1));
     }
 
     #[tokio::test]
-    async fn version_1_is_written() {
+    async fn version_2_is_written() {
         let server = RedisServer::start();
         let store = RedisStore::connect(server.url())
             .await
             .expect("it is there");
-        let holder = win(&store, claim("k")).await;
-        let mut head = vec![1, b'C'];
+        let mut of_origin = claim("k");
+        of_origin.origin = origin();
+        let holder = win(&store, of_origin).await;
+        let mut head = vec![2, b'C'];
         head.extend_from_slice(holder.owner.as_bytes());
+        head.extend_from_slice(&holder.fence.to_le_bytes());
+        // A new claim takes the time of creation for its fence.
         head.extend_from_slice(&holder.fence.to_le_bytes());
         let mut expected = head.clone();
         expected.extend_from_slice(&[1, 0, 0, 0]);
         expected.extend_from_slice(FINGERPRINT.as_bytes());
         expected.extend_from_slice(&3_600_000_u64.to_le_bytes());
+        expected.extend_from_slice(&origin_bytes());
         assert_eq!(get(&server, "k").await, expected);
 
         let completed = store.complete(holder, record(b"{}"), HOUR).await;
         assert_eq!(completed.expect("redis is there"), Settled::Done);
         head[1] = b'R';
-        head.extend_from_slice(record(b"{}").as_bytes());
-        assert_eq!(get(&server, "k").await, head);
+        let value = get(&server, "k").await;
+        let (before, settled) = value.split_at(34);
+        assert_eq!(before, head);
+        let (settled, after) = settled.split_at(8);
+        let settled = u64::from_le_bytes(settled.try_into().expect("8 bytes"));
+        assert!((holder.fence..holder.fence + 60_000_000).contains(&settled));
+        let expected = [&[27, 0], &origin_bytes()[..], record(b"{}").as_bytes()].concat();
+        assert_eq!(after, expected);
     }
 }
 
 #[cfg(feature = "postgres")]
 mod postgres_form {
-    use idem_runtime::store::{Claimed, OnUnknown, PostgresStore, Store};
+    use std::time::{Duration, SystemTime};
+
+    use idem_runtime::TraceId;
+    use idem_runtime::store::{Claimed, Entry, OnUnknown, Origin, PostgresStore, Store};
 
     use crate::servers::asking::{claim, id, record, replay};
     use crate::servers::postgres::PostgresServer;
 
-    /// The table and the rows as version 1 of the library wrote them.
+    /// The table and the rows as version 2 of the library wrote them.
     const TABLE: &str = "CREATE TABLE idem_records (
         id bytea PRIMARY KEY,
+        fence bigint NOT NULL,
+        leased_until timestamptz NOT NULL,
+        expires_at timestamptz NOT NULL,
+        created_at timestamptz NOT NULL,
+        settled_at timestamptz,
+        retention_ms bigint NOT NULL,
+        attempt integer NOT NULL,
         version smallint NOT NULL,
         fingerprint bytea NOT NULL,
         owner bytea NOT NULL,
-        fence bigint NOT NULL,
-        attempt integer NOT NULL,
-        leased_until timestamptz NOT NULL,
-        retention_ms bigint NOT NULL,
-        expires_at timestamptz NOT NULL,
+        trace_id bytea,
+        endpoint text NOT NULL,
+        label text,
         record bytea
     )";
 
     #[tokio::test]
-    async fn version_1_is_read() {
+    async fn version_2_is_read() {
         let server = PostgresServer::start();
         server.command(TABLE);
         let insert = |name: &str, leased: &str, record: &str| {
             server.command(&format!(
-                "INSERT INTO idem_records VALUES ('\\x{}', 1, '\\x{}', '\\x{}', 41, 2,
-                    now() + interval '{leased}', 600000, now() + interval '600 s', {record})",
+                "INSERT INTO idem_records VALUES ('\\x{}', 41, now() + interval '{leased}',
+                    now() + interval '600 s', to_timestamp(1700000000), to_timestamp(1700000001),
+                    600000, 2, 2, '\\x{}', '\\x{}', '\\x{}', 'pay', 'inv-91', {record})",
                 id(name),
                 "07".repeat(32),
                 "aa".repeat(16),
+                "bb".repeat(16),
             ));
         };
         let kept = record(b"{}");
@@ -196,10 +262,27 @@ mod postgres_form {
             "{claimed:?}"
         );
         assert_eq!(replay(&store, "kept").await, kept);
+        let entry = store.look_up(id("kept")).await.expect("postgres is there");
+        let Some(Entry::Recorded {
+            origin,
+            created_at,
+            settled_at,
+            ..
+        }) = entry
+        else {
+            panic!("no record: {entry:?}");
+        };
+        let expected = Origin::new("pay")
+            .with_trace_id(TraceId::from_bytes([0xbb; 16]))
+            .with_label(Some("inv-91".into()));
+        assert_eq!(origin, expected);
+        let seconds = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(created_at, seconds(1_700_000_000));
+        assert_eq!(settled_at, seconds(1_700_000_001));
     }
 
     #[tokio::test]
-    async fn the_table_has_the_columns_of_version_1() {
+    async fn the_table_has_the_columns_of_version_2() {
         let server = PostgresServer::start();
         let columns = "SELECT string_agg(concat_ws(' ', column_name, data_type, is_nullable), ', '
             ORDER BY ordinal_position) FROM information_schema.columns
@@ -211,5 +294,16 @@ mod postgres_form {
             .await
             .expect("it is there");
         assert_eq!(server.command(columns), expected);
+    }
+
+    /// The file that the package contains is what the library executes.
+    #[test]
+    fn the_published_schema_is_that_of_the_store() {
+        let published = include_str!("../schema/postgres.sql");
+        let sql = PostgresStore::builder()
+            .schema_sql()
+            .expect("the default names are fine");
+        let published = published.split_once("\n\n").map_or("", |(_, sql)| sql);
+        assert_eq!(published, sql);
     }
 }

@@ -217,11 +217,11 @@ async fn a_repeated_removal_waits_for_standbys() {
 
 /// Makes claims take this much longer, for stores that connect afterwards.
 fn slow_down(server: &PostgresServer, seconds: f32) {
-    server.command("ALTER FUNCTION idem_records_claim_v1 RENAME TO fast");
+    server.command("ALTER FUNCTION idem_records_claim_v2 RENAME TO fast");
     server.command(&format!(
-        "CREATE FUNCTION idem_records_claim_v1
-            (bytea, bytea, bytea, bigint, bigint, boolean, bigint)
-        RETURNS bytea LANGUAGE sql AS 'SELECT pg_sleep({seconds}); SELECT fast($1, $2, $3, $4, $5, $6, $7)'"
+        "CREATE FUNCTION idem_records_claim_v2
+            (bytea, bytea, bytea, bigint, bigint, boolean, bigint, bytea, text, text)
+        RETURNS bytea LANGUAGE sql AS 'SELECT pg_sleep({seconds}); SELECT fast($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)'"
     ));
 }
 

@@ -11,6 +11,7 @@
 )]
 
 pub mod http;
+pub mod listing;
 // Starts servers as Unix processes and sends them signals.
 #[cfg(unix)]
 pub mod servers;

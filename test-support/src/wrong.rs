@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use idem_runtime::RecordId;
 use idem_runtime::store::{
-    Claim, Claimed, Entry, Holder, MemoryStore, Owner, Record, Settled, Store, StoreFuture,
+    Claim, Claimed, Entry, Holder, MemoryStore, Owner, Page, Query, Record, Settled, Stats, Store,
+    StoreFuture,
 };
+use idem_runtime::{RecordId, ScopeId};
 
 /// A store with one mistake. Everything else is forwarded to a correct store.
 #[derive(Clone, Default)]
@@ -27,6 +28,14 @@ pub trait Mistake: Clone + Send + Sync + 'static {
     /// The holder that the store accepts for a call.
     fn holder(&self, holder: Holder) -> Holder {
         holder
+    }
+
+    fn list(&self, store: &MemoryStore, query: Query) -> StoreFuture<Page> {
+        store.list(query)
+    }
+
+    fn forget_scope(&self, store: &MemoryStore, scope: ScopeId) -> StoreFuture<u64> {
+        store.forget_scope(scope)
     }
 
     fn completed(&self, _id: RecordId, _record: &Record, _ttl: Duration) {}
@@ -79,6 +88,18 @@ impl<F: Mistake> Store for Wrong<F> {
         ttl: Duration,
     ) -> StoreFuture<Settled> {
         self.store.resolve(id, fence, record, ttl)
+    }
+
+    fn list(&self, query: Query) -> StoreFuture<Page> {
+        self.mistake.list(&self.store, query)
+    }
+
+    fn stats(&self) -> StoreFuture<Stats> {
+        self.store.stats()
+    }
+
+    fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {
+        self.mistake.forget_scope(&self.store, scope)
     }
 }
 

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use axum_idem::store::{MemoryStore, Store};
+use axum_idem::store::{MemoryStore, StateKind, Store};
 use axum_idem::testing::FaultStore;
+use test_support::listing::only_state;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -167,6 +168,8 @@ impl<S: Stage> Scene<S> {
         // Background tasks still meet the remaining faults.
         sleep(WHILE).await;
         self.store.heal();
+        // An operator who looks meanwhile sees one key, in one state.
+        only_state(&self.store).await;
         let Way { path, retried, .. } = self.way;
         let shop = self.shop();
         let retry = loop {
@@ -176,6 +179,10 @@ impl<S: Stage> Scene<S> {
             }
             sleep(WHILE / 2).await;
         };
+        let state = only_state(&self.store).await;
+        if retry.is_replay {
+            assert_eq!(state, Some(StateKind::Recorded), "{}", self.way.name);
+        }
         let took = cut_at.elapsed();
         self.must(took <= LEASE + 2 * WHILE, || {
             format!("the key was unusable for {took:?}")

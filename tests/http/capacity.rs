@@ -24,7 +24,13 @@ async fn start(store: MemoryStore) -> (Server, Runs) {
 
 #[tokio::test]
 async fn a_full_store_refuses_new_keys_and_still_replays_its_records() {
-    let (server, runs) = start(MemoryStore::builder().max_bytes(30_000).build()).await;
+    let (server, runs) = start(
+        MemoryStore::builder()
+            .max_bytes(30_000)
+            .max_share(1.0)
+            .build(),
+    )
+    .await;
     let mut taken = Vec::new();
     let refused = loop {
         let key = taken.len().to_string();
@@ -56,6 +62,7 @@ async fn a_full_store_refuses_new_keys_and_still_replays_its_records() {
 async fn a_store_that_may_evict_accepts_every_new_key() {
     let store = MemoryStore::builder()
         .max_bytes(30_000)
+        .max_share(1.0)
         .on_full(OnFull::EvictOldest)
         .build();
     let (server, runs) = start(store.clone()).await;

@@ -12,6 +12,7 @@ mod keys;
 mod last_argument;
 mod layers;
 mod leases;
+mod listing;
 #[cfg(feature = "testing")]
 mod max_run;
 #[cfg(feature = "testing")]

@@ -15,6 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 use turmoil::net::{TcpListener, TcpStream};
 
+use test_support::listing::listing_is_true;
+
 use crate::STORE;
 use crate::chaos::Skew;
 use crate::oracle::Oracle;
@@ -41,6 +43,8 @@ impl Vault {
     }
 
     async fn answer(&self, question: Question) -> Result<Answer, StoreError> {
+        // An operator who looks between any two transitions sees each record once, in the state that it has.
+        listing_is_true(&self.store).await;
         let store = &self.store;
         Ok(match question {
             Question::Claim {

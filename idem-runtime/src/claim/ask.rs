@@ -16,7 +16,7 @@ use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
 use crate::service::permits::Permit;
 use crate::settings::policy::{InFlight, Policy};
-use crate::store::{Claim, Claimed, Holder, Owner, Settled, StoreError, StoreFuture};
+use crate::store::{Claim, Claimed, Holder, Origin, Owner, Settled, StoreError, StoreFuture};
 
 /// How often a claim is tried while the store returns transient errors.
 const TRIES: u32 = 3;
@@ -79,6 +79,8 @@ impl StoreClaim {
         idem: &Idempotency,
         id: RecordId,
         fingerprint: Fingerprint,
+        origin: Origin,
+        is_global: bool,
     ) -> Self {
         let give_up_at = match policy.in_flight {
             InFlight::Reject => None,
@@ -92,6 +94,8 @@ impl StoreClaim {
             retention: policy.ttl,
             on_unknown: policy.on_unknown,
             wait: give_up_at.is_some(),
+            origin,
+            is_global,
         };
         Self {
             endpoint: policy.endpoint,

@@ -2,17 +2,18 @@
 //!
 //! With `fingerprint = none` the body is left to the handler, which reads it as it comes.
 
-use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use crate::attempt::running::{BoxFuture, Won};
-use crate::claim::ask::{Reply, StoreClaim};
+use crate::claim::ask::{ClaimReply, Reply, StoreClaim};
 use crate::claim::decision::Decision;
 use crate::claim::unprotected::Unprotected;
 use crate::request::body::BodyReader;
@@ -20,12 +21,14 @@ use crate::request::fingerprint::Fingerprint;
 use crate::request::intake::Intake;
 use crate::request::key;
 use crate::request::record_id::RecordId;
+use crate::request::scope::Scope;
+use crate::request::trace_context::TraceId;
 use crate::response::degraded;
 use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
 use crate::service::slot::{Earlier, Finished, Slot};
 use crate::settings::policy::{FingerprintMode, Policy};
-use crate::store::{Claimed, Holder};
+use crate::store::{Claimed, Holder, Origin, Record};
 use crate::trace::{self, Outcome};
 
 /// The outcome of the claim phase.
@@ -53,7 +56,7 @@ enum Stage {
     Keyed,
     /// Waits until the body has arrived.
     Reading {
-        id: RecordId,
+        named: Named,
         body: BodyReader,
     },
     /// Waits until an earlier attempt of the same request is settled.
@@ -68,10 +71,26 @@ enum Stage {
     },
 }
 
-/// The record that the request identifies, and the body of the request.
+/// The record that the request identifies, and the label that the service chose for it.
+struct Named {
+    id: RecordId,
+    label: Option<Arc<str>>,
+}
+
+impl Named {
+    fn take(&mut self) -> Self {
+        Self {
+            id: self.id,
+            label: self.label.take(),
+        }
+    }
+}
+
+/// The record that the request identifies, and the parts of the request that the claim needs.
 struct Identified {
     id: RecordId,
     fingerprint: Fingerprint,
+    label: Option<Arc<str>>,
     /// `None` when the body was not read.
     body: Option<Bytes>,
 }
@@ -79,8 +98,10 @@ struct Identified {
 impl Identified {
     fn take(&mut self) -> Self {
         Self {
+            id: self.id,
+            fingerprint: self.fingerprint,
+            label: self.label.take(),
             body: self.body.take(),
-            ..*self
         }
     }
 
@@ -108,12 +129,16 @@ impl Claiming {
         loop {
             let decided = match &mut self.stage {
                 Stage::Keyed => self.begin(intake),
-                Stage::Reading { id, body } => {
+                Stage::Reading { named, body } => {
                     let stall = self.idem.settings().body_timeout;
-                    match (*id, ready!(body.poll(stall, cx))) {
-                        (id, Ok(body)) => self.claim(id, Some(body), intake),
-                        (id, Err(error)) => {
-                            Some(self.refuse(Some(id), Outcome::Refused, error.into()))
+                    match ready!(body.poll(stall, cx)) {
+                        Ok(body) => {
+                            let named = named.take();
+                            self.claim(named, Some(body), intake)
+                        }
+                        Err(error) => {
+                            let id = Some(named.id);
+                            Some(self.refuse(id, Outcome::Refused, error.into()))
                         }
                     }
                 }
@@ -139,34 +164,54 @@ impl Claiming {
 
     /// Reads the key, and takes the body out of the request.
     fn begin(&mut self, intake: &mut Intake) -> Option<ClaimOutcome> {
-        let id = match self.record_id(intake) {
-            Ok(Some(id)) => id,
+        let named = match self.record_id(intake) {
+            Ok(Some(named)) => named,
             // Middleware between the layer and the handler has removed the key.
             Ok(None) => return Some(unkeyed(self.policy, Some(&self.idem), intake)),
             Err(problem) => return Some(self.refuse(None, Outcome::Refused, problem)),
         };
         if self.policy.fingerprint == FingerprintMode::WithoutBody {
-            return self.claim(id, None, intake);
+            return self.claim(named, None, intake);
         }
         match BodyReader::new(&mut intake.request, self.idem.settings().max_request_body) {
             Ok(body) => {
-                self.stage = Stage::Reading { id, body };
+                self.stage = Stage::Reading { named, body };
                 None
             }
-            Err(error) => Some(self.refuse(Some(id), Outcome::Refused, error.into())),
+            Err(error) => Some(self.refuse(Some(named.id), Outcome::Refused, error.into())),
         }
     }
 
-    /// Returns the id of the record that the request identifies, or `None` if it has no key.
-    fn record_id(&self, intake: &Intake) -> Result<Option<RecordId>, Problem> {
+    /// Returns the id and the label of the record that the request identifies, or `None` if it has no
+    /// key.
+    fn record_id(&self, intake: &Intake) -> Result<Option<Named>, Problem> {
         let headers = intake.request.headers();
         match key::parse(headers, &self.idem.settings().dialect).map_err(Problem::key_invalid)? {
             None => Ok(None),
             Some(key) => match &intake.scope {
-                Ok(scope) => Ok(Some(self.idem.record_id(scope, &key))),
+                Ok(scope) => {
+                    let id = self.idem.record_id(scope, &key);
+                    let label = self.label(&intake.request, &key, &id);
+                    Ok(Some(Named { id, label }))
+                }
                 Err(missing) => Err(Problem::scope_missing(*missing)),
             },
         }
+    }
+
+    /// Returns the label that the service chooses for the record.
+    fn label(&self, request: &Request, key: &str, id: &RecordId) -> Option<Arc<str>> {
+        let label = self.idem.settings().label.as_ref()?;
+        if let Ok(label) = catch_unwind(AssertUnwindSafe(|| label(request, key))) {
+            return label.map(Arc::from);
+        }
+        tracing::error!(
+            target: crate::trace::TARGET,
+            endpoint = self.policy.endpoint,
+            record = %id.short(),
+            "the label function panicked; the record has no label"
+        );
+        None
     }
 
     /// Computes the fingerprint, and sends the claim unless the slot holds the reply. Returns the outcome if
@@ -174,10 +219,11 @@ impl Claiming {
     /// the body from there.
     fn claim(
         &mut self,
-        id: RecordId,
+        named: Named,
         body: Option<Bytes>,
         intake: &mut Intake,
     ) -> Option<ClaimOutcome> {
+        let Named { id, label } = named;
         let fingerprint = self.idem.fingerprint(
             &intake.request,
             body.as_deref().unwrap_or_default(),
@@ -186,6 +232,7 @@ impl Claiming {
         let identified = Identified {
             id,
             fingerprint,
+            label,
             body,
         };
         // A layer has called the handler again.
@@ -211,12 +258,17 @@ impl Claiming {
     }
 
     /// Asks the store. Returns the outcome when the store replies at once.
-    fn ask(&mut self, identified: Identified, intake: &mut Intake) -> Option<ClaimOutcome> {
+    fn ask(&mut self, mut identified: Identified, intake: &mut Intake) -> Option<ClaimOutcome> {
+        let origin = Origin::new(self.policy.endpoint)
+            .with_trace_id(TraceId::of_request(intake.request.headers()))
+            .with_label(identified.label.take());
         let claim = StoreClaim::new(
             self.policy,
             &self.idem,
             identified.id,
             identified.fingerprint,
+            origin,
+            intake.scope.as_ref().is_ok_and(Scope::is_global),
         );
         match claim.ask(&self.idem) {
             Ok(reply) => Some(self.conclude(identified, reply, intake)),
@@ -274,24 +326,37 @@ impl Claiming {
             }
             Decision::Replay(record) => {
                 self.decided(id, outcome);
-                return ClaimOutcome::Answer(self.idem.replay(&record));
+                return ClaimOutcome::Answer(self.replay(identified.id, &record));
             }
             Decision::ReplayUnwritten(record) => {
                 self.decided(id, outcome);
-                return ClaimOutcome::Answer(degraded::unrecorded(self.idem.replay(&record)));
+                let response = self.replay(identified.id, &record);
+                return ClaimOutcome::Answer(degraded::unrecorded(response));
             }
             Decision::Mismatch => Problem::key_reused(),
             Decision::InFlight => Problem::key_in_flight(),
             Decision::Unknown => Problem::outcome_unknown(),
             Decision::Full => Problem::capacity(),
             Decision::Busy => Problem::busy(),
+            Decision::OverShare => Problem::share(),
         };
         self.refuse(id, outcome, problem)
     }
 
     fn refuse(&self, id: Option<RecordId>, outcome: Outcome, problem: Problem) -> ClaimOutcome {
         self.decided(id, outcome);
-        ClaimOutcome::Answer(self.idem.refuse(problem))
+        ClaimOutcome::Answer(self.idem.refuse(problem.about(id)))
+    }
+
+    /// Returns the replay of a record, or a problem that names the record if the response was not
+    /// recorded.
+    fn replay(&self, id: RecordId, record: &Record) -> Response {
+        if record.is_kept() {
+            self.idem.replay(record)
+        } else {
+            self.idem
+                .refuse(Problem::response_not_kept().about(Some(id)))
+        }
     }
 
     fn decided(&self, id: Option<RecordId>, outcome: Outcome) {

@@ -24,6 +24,8 @@ pub(crate) enum Decision {
     Full,
     /// As many attempts run as the service allows.
     Busy,
+    /// The scope holds its share of the store.
+    OverShare,
 }
 
 impl Decision {
@@ -40,6 +42,7 @@ impl Decision {
             } if first == fingerprint => Self::InFlight,
             Claimed::Unknown { fingerprint: first } if first == fingerprint => Self::Unknown,
             Claimed::Full => Self::Full,
+            Claimed::OverShare => Self::OverShare,
             Claimed::Recorded { .. } | Claimed::InFlight { .. } | Claimed::Unknown { .. } => {
                 Self::Mismatch
             }
@@ -64,6 +67,7 @@ impl Decision {
             Self::Unknown => Outcome::Unknown,
             Self::Full => Outcome::Full,
             Self::Busy => Outcome::Busy,
+            Self::OverShare => Outcome::OverShare,
         }
     }
 }
@@ -110,5 +114,6 @@ mod tests {
         };
         assert_eq!(outcome(fresh, FIRST), Outcome::Fresh);
         assert_eq!(outcome(Claimed::Full, FIRST), Outcome::Full);
+        assert_eq!(outcome(Claimed::OverShare, FIRST), Outcome::OverShare);
     }
 }

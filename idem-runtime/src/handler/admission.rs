@@ -170,7 +170,7 @@ impl<'a> ScopePart<'a> {
     ///
     /// If the `Display` implementation of the value returns an error.
     pub fn is<V: ScopeValue + ?Sized>(self, value: &V) -> ScopeAdded<'a> {
-        self.0.add_value(value);
+        value.add_to(self.0);
         ScopeAdded(PhantomData)
     }
 }

@@ -45,6 +45,11 @@ impl<D: Digest> Absorber<D> {
     pub(crate) fn begin(bytes: &[u8]) -> Self {
         let mut digest = D::default();
         digest.update(bytes);
+        Self::resume(digest)
+    }
+
+    /// Continues a digest that has absorbed bytes already.
+    pub(crate) fn resume(digest: D) -> Self {
         Self {
             digest,
             piece: [0; PIECE],

@@ -1,37 +1,65 @@
-//! Conversion of bytes to hexadecimal digits, and back.
+//! Bytes as hexadecimal digits.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
-/// Formats bytes as lowercase hexadecimal digits.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-impl Hex<'_> {
-    /// Returns the digits. Written by hand, because the formatter is slower for each byte.
-    pub(crate) fn digits(self) -> impl Iterator<Item = char> {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let digit = |at: u8| char::from(DIGITS[usize::from(at)]);
-        let bytes = self.0.iter();
-        bytes.flat_map(move |byte| [digit(byte >> 4), digit(byte & 15)])
+/// Writes bytes as lower-case digits, several bytes at once: a call of the formatter for each byte takes
+/// longer than everything else.
+pub(crate) fn write(f: &mut impl fmt::Write, bytes: &[u8]) -> fmt::Result {
+    const CHUNK: usize = 32;
+    for chunk in bytes.chunks(CHUNK) {
+        let mut digits = [0; 2 * CHUNK];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(chunk) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        // The digits are ASCII.
+        f.write_str(std::str::from_utf8(&digits[..2 * chunk.len()]).unwrap_or_default())?;
     }
+    Ok(())
 }
 
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.digits().try_for_each(|digit| f.write_char(digit))
-    }
-}
-
-/// Parses exactly `2 * N` digits, in lower or upper case.
-pub(crate) fn parse<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.as_bytes();
+/// Reads exactly `N` bytes from digits of either case.
+pub(crate) fn read<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     if digits.len() != 2 * N {
         return None;
     }
     let mut bytes = [0; N];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let value = |digit: u8| char::from(digit).to_digit(16);
-        *byte = u8::try_from(value(pair[0])? << 4 | value(pair[1])?).ok()?;
+        *byte = value(pair[0])? << 4 | value(pair[1])?;
     }
     Some(bytes)
+}
+
+fn value(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_written_and_read() {
+        let bytes: [u8; 40] = std::array::from_fn(|n| n.wrapping_mul(7).to_le_bytes()[0]);
+        let mut text = String::new();
+        write(&mut text, &bytes).expect("a string takes everything");
+        let expected: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(text, expected.concat());
+        assert_eq!(read(text.as_bytes()), Some(bytes));
+        assert_eq!(read(text.to_uppercase().as_bytes()), Some(bytes));
+    }
+
+    #[test]
+    fn other_text_is_refused() {
+        for text in ["", "0", "0g", "000", " 0", "+1", "0x"] {
+            assert_eq!(read::<1>(text.as_bytes()), None, "{text:?}");
+        }
+    }
 }

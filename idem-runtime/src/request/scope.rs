@@ -17,6 +17,25 @@ use smallvec::SmallVec;
 /// let as_in_the_attribute = Scope::new().value(42).header("x-workspace-id", "acme");
 /// # let _ = as_in_the_attribute;
 /// ```
+///
+/// A function that returns a `Scope` can serve both, so that they never differ. The attribute takes its
+/// parts as they are:
+///
+/// ```
+/// use idem_runtime::Scope;
+///
+/// struct User {
+///     id: u64,
+/// }
+///
+/// impl User {
+///     /// For `#[idempotent(scope = user.scope())]`, and for operators.
+///     fn scope(&self) -> Scope {
+///         Scope::new().value(self.id)
+///     }
+/// }
+/// # let _ = User { id: 7 }.scope();
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Scope(SmallVec<[u8; INLINE]>);
 
@@ -79,6 +98,11 @@ impl Scope {
         &self.0
     }
 
+    /// Whether everybody shares this scope.
+    pub(crate) fn is_global(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn push(&mut self, kind: u8, part: &[u8]) {
         let start = self.begin(kind);
         self.0.extend_from_slice(part);
@@ -111,15 +135,34 @@ impl fmt::Debug for Scope {
     }
 }
 
-/// A value that `scope = …` accepts: any type that implements `Display`.
+/// A value that `scope = …` accepts: a [`Scope`], or any type that implements `Display`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a scope, because it does not implement `Display`",
     label = "not `Display`",
     note = "use a field that implements `Display`, such as `user.id`, or implement `Display` for the type"
 )]
-pub trait ScopeValue: Display {}
+pub trait ScopeValue {
+    /// Adds the parts that the value stands for.
+    fn add_to(&self, scope: &mut Scope);
+}
 
-impl<T: Display + ?Sized> ScopeValue for T {}
+impl<T: Display + ?Sized> ScopeValue for T {
+    fn add_to(&self, scope: &mut Scope) {
+        scope.add_value(self);
+    }
+}
+
+impl ScopeValue for Scope {
+    fn add_to(&self, scope: &mut Scope) {
+        scope.0.extend_from_slice(&self.0);
+    }
+}
+
+impl ScopeValue for &Scope {
+    fn add_to(&self, scope: &mut Scope) {
+        (**self).add_to(scope);
+    }
+}
 
 /// The reason why a request has no scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +195,17 @@ mod tests {
                 assert_ne!(one.as_bytes(), other.as_bytes());
             }
         }
+    }
+
+    #[test]
+    fn a_scope_value_that_is_a_scope_adds_its_own_parts() {
+        let of_the_user = Scope::new().value(7);
+        let mut scope = Scope::new().token("Bearer a");
+        of_the_user.add_to(&mut scope);
+        assert!(scope == Scope::new().token("Bearer a").value(7));
+        let mut printed = Scope::new();
+        7.add_to(&mut printed);
+        assert!(printed == of_the_user);
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Renders refusals as `application/problem+json` (RFC 9457). Each refusal has a stable code.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::request::body::BodyError;
+use crate::request::record_id::RecordId;
 use crate::request::scope::ScopeMissing;
 use crate::settings::dialect::Dialect;
 
@@ -14,7 +16,8 @@ use crate::settings::dialect::Dialect;
 ///
 /// A problem is rendered as `application/problem+json` with `type`, `title`, `status`, `detail` and
 /// `code`, unless the service has set its own `render_problem`. No part of a problem contains a key
-/// or a token.
+/// or a token. A problem about a record also has `instance`, the URN of the record
+/// ([`RecordId::urn`]). An operator looks the record up by it.
 ///
 /// | code | status | when |
 /// |---|---|---|
@@ -29,6 +32,7 @@ use crate::settings::dialect::Dialect;
 /// | `idempotency_response_not_kept` | 409 | the handler has run, but its response was not recorded: its body was too long, endless, took longer than `response_timeout`, failed, had trailers or differed from its `Content-Length`, or 16 MiB of records already waited for the store |
 /// | `idempotency_store_unavailable` | 503 | the store failed or did not reply in time |
 /// | `idempotency_capacity` | 503 | the store is full |
+/// | `idempotency_share` | 503 | the scope holds its share of the store ([`max_share`](crate::store::MemoryStoreBuilder::max_share)) |
 /// | `idempotency_body_too_large` | 413 | the body is longer than `max_request_body` or than the limit of axum (`DefaultBodyLimit`) |
 /// | `idempotency_body_incomplete` | 400 | the body ended early |
 /// | `idempotency_body_timeout` | 408 | the body stalled |
@@ -41,8 +45,10 @@ pub struct Problem {
     detail: Cow<'static, str>,
     type_uri: Cow<'static, str>,
     retry_after: Option<Duration>,
+    /// The record that the request is about, once it is known.
+    record_id: Option<RecordId>,
     /// The documentation page of the service, for the `Link` header.
-    documentation: Option<String>,
+    documentation: Option<Box<str>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +65,7 @@ enum Kind {
     ResponseNotKept,
     StoreUnavailable,
     Capacity,
+    Share,
     BodyTooLarge,
     BodyIncomplete,
     BodyTimeout,
@@ -130,6 +137,11 @@ impl Kind {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The store of idempotency keys is temporarily full",
             ),
+            Self::Share => (
+                "idempotency_share",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "No more idempotency keys of this caller can be taken at the moment",
+            ),
             Self::BodyTooLarge => (
                 "idempotency_body_too_large",
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -168,6 +180,7 @@ impl Problem {
             detail: detail.into(),
             type_uri: format!("urn:axum-idem:problem:{code}").into(),
             retry_after: None,
+            record_id: None,
             documentation: None,
         }
     }
@@ -207,6 +220,13 @@ impl Problem {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
+    }
+
+    /// The record that the request is about. `None` when the request was refused before its record was
+    /// known. The default rendering has its [URN](RecordId::urn) as `instance`.
+    #[must_use]
+    pub fn record_id(&self) -> Option<RecordId> {
+        self.record_id
     }
 
     pub(crate) fn key_missing() -> Self {
@@ -307,6 +327,15 @@ impl Problem {
         .retry_after_seconds(5)
     }
 
+    pub(crate) fn share() -> Self {
+        Self::new(
+            Kind::Share,
+            "the request was not carried out; send it again with the same key once older keys have \
+             expired",
+        )
+        .retry_after_seconds(5)
+    }
+
     pub(crate) fn body_too_large() -> Self {
         Self::new(
             Kind::BodyTooLarge,
@@ -347,6 +376,12 @@ impl Problem {
         self
     }
 
+    /// Names the record that the request is about.
+    pub(crate) fn about(mut self, record_id: Option<RecordId>) -> Self {
+        self.record_id = record_id;
+        self
+    }
+
     /// Applies the dialect of the service: some statuses, and the documentation page.
     pub(crate) fn in_dialect(mut self, dialect: &Dialect) -> Self {
         match self.kind {
@@ -358,25 +393,36 @@ impl Problem {
         if let Some(url) = dialect.documentation_url() {
             let page = url.split_once('#').map_or(url, |(page, _)| page);
             self.type_uri = format!("{page}#{}", self.code()).into();
-            self.documentation = Some(url.to_owned());
+            self.documentation = Some(url.into());
         }
         self
     }
 
     /// Renders the problem in the default format.
     pub(crate) fn render(&self) -> Response {
-        let body = serde_json::json!({
-            "type": self.type_uri(),
-            "title": self.title(),
-            "status": self.status.as_u16(),
-            "detail": self.detail(),
-            "code": self.code(),
-        });
+        // Written in one piece: a tree of values takes an allocation for each name and value.
+        let mut body = String::with_capacity(512);
+        let instance = self.record_id.map(|id| id.urn());
+        let texts = [
+            ("{\"type\":", Some(self.type_uri())),
+            (",\"title\":", Some(self.title())),
+            (",\"detail\":", Some(self.detail())),
+            (",\"code\":", Some(self.code())),
+            (",\"instance\":", instance.as_deref()),
+        ];
+        for (name, text) in texts {
+            if let Some(text) = text {
+                body.push_str(name);
+                push_json(&mut body, text);
+            }
+        }
+        // A string takes everything.
+        let _ = write!(body, ",\"status\":{}}}", self.status.as_u16());
         let headers = [
             (header::CONTENT_TYPE, "application/problem+json"),
             (header::CACHE_CONTROL, "no-store"),
         ];
-        (self.status, headers, body.to_string()).into_response()
+        (self.status, headers, body).into_response()
     }
 
     /// Adds the headers that belong to the problem, if the rendering has left them out.
@@ -397,6 +443,18 @@ impl Problem {
         if let Some(Ok(link)) = link.map(HeaderValue::try_from) {
             add(header::LINK, link);
         }
+    }
+}
+
+/// Appends a text as a JSON string.
+fn push_json(json: &mut String, text: &str) {
+    let needs_escape = |byte: u8| byte < b' ' || matches!(byte, b'"' | b'\\');
+    if text.bytes().any(needs_escape) {
+        json.push_str(&serde_json::Value::from(text).to_string());
+    } else {
+        json.push('"');
+        json.push_str(text);
+        json.push('"');
     }
 }
 
@@ -460,6 +518,7 @@ mod tests {
                 Some(1),
             ),
             (Problem::capacity(), "capacity", 503, Some(5)),
+            (Problem::share(), "share", 503, Some(5)),
             (Problem::body_too_large(), "body_too_large", 413, None),
             (Problem::body_incomplete(), "body_incomplete", 400, None),
             (Problem::body_timeout(), "body_timeout", 408, None),
@@ -508,6 +567,21 @@ mod tests {
             "code": "idempotency_key_invalid",
         });
         assert_eq!(body, expected);
+    }
+
+    #[tokio::test]
+    async fn the_instance_of_a_problem_leads_to_its_record() {
+        let id = RecordId::from_bytes([7; 32]);
+        let mut problem = Problem::key_in_flight().about(Some(id));
+        problem.detail = "\"quoted\" \\ and\na line".into();
+        assert_eq!(problem.record_id(), Some(id));
+        let body = axum::body::to_bytes(problem.into_response().into_body(), 1 << 10);
+        let body = body.await.expect("short");
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        let instance = body["instance"].as_str().expect("a text");
+        assert_eq!(instance.parse(), Ok(id));
+        assert_eq!(body["detail"], "\"quoted\" \\ and\na line");
+        assert_eq!(body["status"], 409);
     }
 
     #[test]

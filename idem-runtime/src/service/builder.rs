@@ -4,9 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::Request;
 use axum::response::IntoResponse;
 
 use crate::request::fingerprint::FingerprintDigest;
+use crate::request::namespace::Namespace;
 use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
 use crate::service::settings::{LONGEST, OnStoreError, Settings};
@@ -46,7 +48,7 @@ impl IdempotencyBuilder {
     /// Separates the keys of several services or environments that share one store. Empty by
     /// default.
     pub fn namespace(mut self, namespace: impl Into<Box<str>>) -> Self {
-        self.settings.namespace = namespace.into();
+        self.settings.namespace = Namespace::new(namespace);
         self
     }
 
@@ -175,6 +177,35 @@ impl IdempotencyBuilder {
     /// Sets how a request with a key is handled when the store fails to process its claim.
     pub fn on_store_error(mut self, choice: OnStoreError) -> Self {
         self.settings.on_store_error = choice;
+        self
+    }
+
+    /// Chooses a label for each record, such as an invoice number, by which an operator recognizes the
+    /// record in a listing. None by default.
+    ///
+    /// The function gets the request, whose body cannot be read here, and the key. It runs for each
+    /// request with a key, also for a request that is replayed. The store keeps the label of the first request,
+    /// at most 255 bytes of it. If the function panics, the record has no label.
+    ///
+    /// The store keeps the label in the clear, but it keeps neither the key nor the scope in the clear. Do not
+    /// return the key unless operators may see keys.
+    ///
+    /// ```
+    /// use idem_runtime::Idempotency;
+    ///
+    /// let idem = Idempotency::builder()
+    ///     .label(|request, _key| {
+    ///         let invoice = request.headers().get("x-invoice")?;
+    ///         invoice.to_str().ok().map(str::to_owned)
+    ///     })
+    ///     .build();
+    /// # let _ = idem;
+    /// ```
+    pub fn label<F>(mut self, label: F) -> Self
+    where
+        F: Fn(&Request, &str) -> Option<String> + Send + Sync + 'static,
+    {
+        self.settings.label = Some(Box::new(label));
         self
     }
 

@@ -9,6 +9,7 @@ pub(crate) mod builder;
 pub(crate) mod deadline;
 pub(crate) mod idempotency;
 pub(crate) mod layer;
+pub(crate) mod listing;
 pub(crate) mod operators;
 pub(crate) mod orphans;
 pub(crate) mod permits;

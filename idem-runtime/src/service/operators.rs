@@ -27,7 +27,7 @@ impl Idempotency {
     /// ```
     #[must_use]
     pub fn record_id(&self, scope: &Scope, key: &str) -> RecordId {
-        RecordId::new(&self.inner.settings.namespace, scope, key)
+        self.inner.settings.namespace.record_id(scope, key)
     }
 
     /// Returns the entry that the store holds under `id`. Changes nothing.

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use axum::extract::Request;
 use axum::response::Response;
 
 use crate::request::fingerprint::FingerprintDigest;
+use crate::request::namespace::Namespace;
 use crate::response::problem::Problem;
 use crate::service::permits::Permits;
 use crate::settings::dialect::Dialect;
@@ -13,12 +15,15 @@ use crate::settings::dialect::Dialect;
 /// future does not overflow, unlike an `Instant` at `Duration::MAX`.
 pub(super) const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
+/// Chooses a label for a record, from the request and its key.
+pub(crate) type Label = dyn Fn(&Request, &str) -> Option<String> + Send + Sync;
+
 pub(super) type Render = dyn Fn(&Problem) -> Response + Send + Sync;
 
 /// The settings of one service. [`IdempotencyBuilder`](crate::IdempotencyBuilder) documents each
 /// setting.
 pub(crate) struct Settings {
-    pub(crate) namespace: Box<str>,
+    pub(crate) namespace: Namespace,
     pub(crate) dialect: Dialect,
     pub(crate) lease: Duration,
     pub(crate) store_timeout: Duration,
@@ -31,13 +36,14 @@ pub(crate) struct Settings {
     pub(crate) record_set_cookie: bool,
     pub(crate) fingerprint_digest: FingerprintDigest,
     pub(crate) on_store_error: OnStoreError,
+    pub(crate) label: Option<Box<Label>>,
     pub(super) render: Option<Box<Render>>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            namespace: Box::default(),
+            namespace: Namespace::new(""),
             dialect: Dialect::default(),
             lease: Duration::from_secs(30),
             store_timeout: Duration::from_secs(5),
@@ -50,6 +56,7 @@ impl Default for Settings {
             record_set_cookie: false,
             fingerprint_digest: FingerprintDigest::default(),
             on_store_error: OnStoreError::default(),
+            label: None,
             render: None,
         }
     }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use crate::request::record_id::RecordId;
+use crate::request::scope_id::ScopeId;
 use crate::store::Record;
 
 /// The maximum total size of the records in bytes. Beyond this size, only the note that a response
@@ -109,6 +110,13 @@ impl Unwritten {
             return None;
         }
         self.lock().entries.get(id)?.instead_of(attempt)
+    }
+
+    /// The ids of all records of a scope.
+    pub(crate) fn ids_of(&self, scope: ScopeId) -> Vec<RecordId> {
+        let table = self.lock();
+        let ids = table.entries.keys();
+        ids.filter(|id| id.scope_id() == scope).copied().collect()
     }
 
     /// Hides the record while an operator forgets it.

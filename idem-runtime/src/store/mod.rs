@@ -7,9 +7,12 @@
 
 mod future;
 pub mod guide;
+mod listing;
 mod memory;
 mod millis;
 mod near_cache;
+mod origin;
+mod pointers;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod record;
@@ -18,11 +21,15 @@ mod redis;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub use future::StoreFuture;
+pub use listing::{
+    Count, Cursor, Page, ParseCursorError, Precision, Query, State, StateKind, Stats, Summary,
+};
 pub use memory::{MemoryStore, MemoryStoreBuilder, OnFull};
 pub use near_cache::{NearCache, NearCacheBuilder};
+pub use origin::Origin;
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresStore, PostgresStoreBuilder};
 pub use record::{DecodeError, Record};
@@ -32,6 +39,7 @@ use tokio::sync::Notify;
 
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
+use crate::request::scope_id::ScopeId;
 pub use crate::settings::policy::OnUnknown;
 
 /// Stores claims and records.
@@ -59,7 +67,9 @@ pub use crate::settings::policy::OnUnknown;
 ///    Once the lease has lapsed, the owner is treated like any other claimer.
 /// 9. A record comes back byte for byte as it was stored, and under no other id.
 /// 10. An operator's [`look_up`](Store::look_up), [`forget`](Store::forget) and
-///     [`resolve`](Store::resolve) report the current state and take effect at once.
+///     [`resolve`](Store::resolve) report the current state and take effect at once. So do
+///     [`list`](Store::list), [`stats`](Store::stats) and [`forget_scope`](Store::forget_scope), when the
+///     store supports them.
 ///
 /// The feature `testing` has a suite that checks a store against these rules. [`guide`] shows how
 /// to write a store.
@@ -110,6 +120,42 @@ pub trait Store: Send + Sync + 'static {
         record: Record,
         ttl: Duration,
     ) -> StoreFuture<Settled>;
+
+    /// Returns a page of the records that `query` lets through, for an operator. Changes nothing.
+    ///
+    /// A record that exists from the first page to the last one appears exactly once. Each appears in a
+    /// state that it had while its page was read. An expired entry does not appear.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unsupported`] when the store does not override this method.
+    fn list(&self, query: Query) -> StoreFuture<Page> {
+        let _ = query;
+        StoreFuture::ready(Err(StoreError::Unsupported))
+    }
+
+    /// Returns how much the store holds, for an operator. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unsupported`] when the store does not override this method.
+    fn stats(&self) -> StoreFuture<Stats> {
+        StoreFuture::ready(Err(StoreError::Unsupported))
+    }
+
+    /// Removes every entry of a scope, as [`forget`](Self::forget) does, and returns how many entries
+    /// there were.
+    ///
+    /// It takes as long as there is to remove. A future that is dropped half way has removed a part. An
+    /// entry that a claim creates meanwhile may stay.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unsupported`] when the store does not override this method.
+    fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {
+        let _ = scope;
+        StoreFuture::ready(Err(StoreError::Unsupported))
+    }
 }
 
 /// Why a transition failed. The error never contains a key, a token or a response.
@@ -128,6 +174,12 @@ pub enum StoreError {
     /// The entry under the record id cannot be decoded. The store leaves the entry in place.
     #[error("the stored entry cannot be decoded")]
     Undecodable(#[source] DecodeError),
+    /// The store does not offer this operation.
+    #[error("the store does not support this operation")]
+    Unsupported,
+    /// The cursor of a query comes from another store or another version.
+    #[error("the cursor of the query is not one of this store")]
+    InvalidCursor,
 }
 
 /// One attempt to get the right to run the handler.
@@ -148,10 +200,16 @@ pub struct Claim {
     pub on_unknown: OnUnknown,
     /// Whether the caller wants to be woken when the claim that is in flight ends.
     pub wait: bool,
+    /// Where the request comes from, for operators. The store keeps the origin of the first attempt.
+    pub origin: Origin,
+    /// Whether everybody shares the scope, so that no part of the store belongs to it: see
+    /// [`MemoryStoreBuilder::max_share`].
+    pub is_global: bool,
 }
 
 impl Claim {
-    /// A claim by a new owner. The claim takes over a lapsed claim and does not wait.
+    /// A claim by a new owner, of an unknown origin and a global scope. The claim takes over a lapsed
+    /// claim and does not wait.
     #[must_use]
     pub fn new(
         id: RecordId,
@@ -167,6 +225,8 @@ impl Claim {
             retention,
             on_unknown: OnUnknown::Rerun,
             wait: false,
+            origin: Origin::default(),
+            is_global: true,
         }
     }
 }
@@ -205,6 +265,8 @@ pub enum Claimed {
     },
     /// There is no room for another claim.
     Full,
+    /// There is room, but the scope of the record holds its share of the store already.
+    OverShare,
 }
 
 /// Identifies who holds a claim. `complete`, `renew`, `release` and `abandon` require a holder.
@@ -242,6 +304,10 @@ pub enum Entry {
         attempt: u32,
         /// How long the claim holds if it is not renewed.
         lease_left: Duration,
+        /// Where the first request came from.
+        origin: Origin,
+        /// When the first attempt claimed the record, by the clock of the store.
+        created_at: SystemTime,
     },
     /// A claim that lapsed without a response.
     Unknown {
@@ -253,6 +319,10 @@ pub enum Entry {
         attempt: u32,
         /// How long the store will remember this claim.
         retained_for: Duration,
+        /// Where the first request came from.
+        origin: Origin,
+        /// When the first attempt claimed the record, by the clock of the store.
+        created_at: SystemTime,
     },
     /// A finished record.
     Recorded {
@@ -260,7 +330,79 @@ pub enum Entry {
         record: Record,
         /// How long the record will be replayed.
         expires_in: Duration,
+        /// Where the first request came from.
+        origin: Origin,
+        /// When the first attempt claimed the record, by the clock of the store.
+        created_at: SystemTime,
+        /// When the record was stored, by the clock of the store.
+        settled_at: SystemTime,
     },
+}
+
+impl Entry {
+    /// Where the first request came from.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        match self {
+            Self::InFlight { origin, .. }
+            | Self::Unknown { origin, .. }
+            | Self::Recorded { origin, .. } => origin,
+        }
+    }
+
+    /// When the first attempt claimed the record, by the clock of the store.
+    #[must_use]
+    pub fn created_at(&self) -> SystemTime {
+        match self {
+            Self::InFlight { created_at, .. }
+            | Self::Unknown { created_at, .. }
+            | Self::Recorded { created_at, .. } => *created_at,
+        }
+    }
+
+    /// What a listing shows of the entry.
+    #[must_use]
+    pub fn summary(self, id: RecordId) -> Summary {
+        let created_at = self.created_at();
+        let (origin, state) = match self {
+            Self::InFlight {
+                fence,
+                attempt,
+                lease_left,
+                origin,
+                ..
+            } => {
+                let state = State::InFlight {
+                    fence,
+                    attempt,
+                    lease_left,
+                };
+                (origin, state)
+            }
+            Self::Unknown {
+                fence,
+                attempt,
+                retained_for,
+                origin,
+                ..
+            } => {
+                let state = State::Unknown {
+                    fence,
+                    attempt,
+                    retained_for,
+                };
+                (origin, state)
+            }
+            Self::Recorded {
+                record,
+                expires_in,
+                origin,
+                settled_at,
+                ..
+            } => (origin, State::recorded(&record, settled_at, expires_in)),
+        };
+        Summary::new(id, origin, created_at, state)
+    }
 }
 
 /// Identifies one attempt, uniquely across all processes.

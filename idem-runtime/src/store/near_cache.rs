@@ -9,8 +9,11 @@ use moka::sync::Cache;
 use tokio::time::Instant;
 
 use super::millis::bounded;
-use super::{Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreFuture};
+use super::{
+    Claim, Claimed, Entry, Holder, Page, Query, Record, Settled, Stats, Store, StoreFuture,
+};
 use crate::request::record_id::RecordId;
+use crate::request::scope_id::ScopeId;
 
 /// Bytes that moka needs for an entry in addition to the record's own bytes.
 const KEEP: usize = 300;
@@ -190,21 +193,47 @@ struct Asked {
 /// A running `forget`. Ends when the backing store has replied or the future is dropped.
 struct Forgetting<S: Store> {
     inner: Arc<Inner<S>>,
-    id: RecordId,
+    forgotten: Forgotten,
+}
+
+/// Which records a `forget` removes.
+#[derive(Clone, Copy)]
+enum Forgotten {
+    Record(RecordId),
+    Scope(ScopeId),
 }
 
 impl<S: Store> Forgetting<S> {
-    fn begin(inner: Arc<Inner<S>>, id: RecordId) -> Self {
-        let forgotten = inner.forgotten();
+    fn begin(inner: Arc<Inner<S>>, forgotten: Forgotten) -> Self {
+        let count = inner.forgotten();
         inner.forgetting.fetch_add(1, Ordering::AcqRel);
-        drop(forgotten);
-        Self { inner, id }
+        drop(count);
+        Self { inner, forgotten }
+    }
+
+    /// Removes from the backing store, and from the cache when that has ended.
+    fn until<T: Send + 'static>(self, removed: StoreFuture<T>) -> StoreFuture<T> {
+        match removed.try_now() {
+            Ok(answer) => StoreFuture::ready(answer),
+            Err(pending) => StoreFuture::new(async move {
+                let _forgetting = self;
+                pending.await
+            }),
+        }
     }
 }
 
 impl<S: Store> Drop for Forgetting<S> {
     fn drop(&mut self) {
-        self.inner.cache.invalidate(&self.id);
+        let cache = &self.inner.cache;
+        match self.forgotten {
+            Forgotten::Record(id) => cache.invalidate(&id),
+            // Nothing is cached meanwhile.
+            Forgotten::Scope(scope) => {
+                let of_scope = cache.iter().filter(|(id, _)| id.scope_id() == scope);
+                of_scope.for_each(|(id, _)| cache.invalidate(&*id));
+            }
+        }
         *self.inner.forgotten() += 1;
         self.inner.forgetting.fetch_sub(1, Ordering::AcqRel);
     }
@@ -253,14 +282,8 @@ impl<S: Store> Store for NearCache<S> {
     }
 
     fn forget(&self, id: RecordId) -> StoreFuture<bool> {
-        let forgetting = Forgetting::begin(self.0.clone(), id);
-        match self.0.store.forget(id).try_now() {
-            Ok(answer) => StoreFuture::ready(answer),
-            Err(pending) => StoreFuture::new(async move {
-                let _forgetting = forgetting;
-                pending.await
-            }),
-        }
+        let forgetting = Forgetting::begin(self.0.clone(), Forgotten::Record(id));
+        forgetting.until(self.0.store.forget(id))
     }
 
     fn resolve(
@@ -271,6 +294,21 @@ impl<S: Store> Store for NearCache<S> {
         ttl: Duration,
     ) -> StoreFuture<Settled> {
         self.0.store.resolve(id, fence, record, ttl)
+    }
+
+    /// Asks the backing store, because an operator needs the current state.
+    fn list(&self, query: Query) -> StoreFuture<Page> {
+        self.0.store.list(query)
+    }
+
+    /// Asks the backing store, because an operator needs the current state.
+    fn stats(&self) -> StoreFuture<Stats> {
+        self.0.store.stats()
+    }
+
+    fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {
+        let forgetting = Forgetting::begin(self.0.clone(), Forgotten::Scope(scope));
+        forgetting.until(self.0.store.forget_scope(scope))
     }
 }
 

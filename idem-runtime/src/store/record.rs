@@ -143,6 +143,20 @@ impl Record {
         }
     }
 
+    /// The status, and whether the response is there, from the first bytes of a record.
+    #[cfg(any(feature = "redis", feature = "postgres"))]
+    pub(super) fn read_head(bytes: &[u8]) -> Result<(StatusCode, bool), DecodeError> {
+        match bytes.first() {
+            Some(&VERSION) => {}
+            Some(&version) => return Err(DecodeError::Version(version)),
+            None => return Err(DecodeError::Damaged),
+        }
+        let head = bytes.get(..HEAD).ok_or(DecodeError::Damaged)?;
+        let status = u16::from_le_bytes([head[STATUS], head[STATUS + 1]]);
+        let status = StatusCode::from_u16(status).map_err(|_| DecodeError::Damaged)?;
+        Ok((status, head[1] == ANSWER))
+    }
+
     /// The bytes to save.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {

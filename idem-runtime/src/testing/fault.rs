@@ -22,11 +22,17 @@ pub enum Operation {
     Forget,
     /// [`Store::resolve`](crate::store::Store::resolve).
     Resolve,
+    /// [`Store::list`](crate::store::Store::list).
+    List,
+    /// [`Store::stats`](crate::store::Store::stats).
+    Stats,
+    /// [`Store::forget_scope`](crate::store::Store::forget_scope).
+    ForgetScope,
 }
 
 impl Operation {
     /// Every transition.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Claim,
         Self::Renew,
         Self::Complete,
@@ -35,6 +41,9 @@ impl Operation {
         Self::LookUp,
         Self::Forget,
         Self::Resolve,
+        Self::List,
+        Self::Stats,
+        Self::ForgetScope,
     ];
 }
 

@@ -10,8 +10,10 @@ use tokio::sync::watch;
 use super::fault::{Fault, Operation};
 use super::fault_mix::FaultMix;
 use crate::request::record_id::RecordId;
+use crate::request::scope_id::ScopeId;
 use crate::store::{
-    Claim, Claimed, DecodeError, Entry, Holder, Record, Settled, Store, StoreError, StoreFuture,
+    Claim, Claimed, DecodeError, Entry, Holder, Page, Query, Record, Settled, Stats, Store,
+    StoreError, StoreFuture,
 };
 
 /// Wraps another store and injects faults, either from a script or at random from a seed.
@@ -227,6 +229,20 @@ impl<S: Store> Store for FaultStore<S> {
     ) -> StoreFuture<Settled> {
         self.pass(Operation::Resolve, move |store| {
             store.resolve(id, fence, record, ttl)
+        })
+    }
+
+    fn list(&self, query: Query) -> StoreFuture<Page> {
+        self.pass(Operation::List, move |store| store.list(query))
+    }
+
+    fn stats(&self) -> StoreFuture<Stats> {
+        self.pass(Operation::Stats, S::stats)
+    }
+
+    fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {
+        self.pass(Operation::ForgetScope, move |store| {
+            store.forget_scope(scope)
         })
     }
 }

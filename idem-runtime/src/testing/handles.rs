@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::request::record_id::RecordId;
-use crate::store::{Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreFuture};
+use crate::request::scope_id::ScopeId;
+use crate::store::{
+    Claim, Claimed, Entry, Holder, Page, Query, Record, Settled, Stats, Store, StoreFuture,
+};
 
 /// The handles of the store under test: the same handle twice, or two handles.
 pub(super) struct Handles {
@@ -100,5 +103,17 @@ impl Store for Either {
         ttl: Duration,
     ) -> StoreFuture<Settled> {
         self.next().resolve(id, fence, record, ttl)
+    }
+
+    fn list(&self, query: Query) -> StoreFuture<Page> {
+        self.next().list(query)
+    }
+
+    fn stats(&self) -> StoreFuture<Stats> {
+        self.next().stats()
+    }
+
+    fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {
+        self.next().forget_scope(scope)
     }
 }

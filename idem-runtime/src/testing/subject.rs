@@ -246,6 +246,7 @@ impl Subject {
                 fence,
                 attempt,
                 lease_left,
+                ..
             }) => {
                 same(rule, "look_up", &FIRST, &fingerprint)?;
                 let expected = (won.holder.fence, won.attempt);
@@ -271,6 +272,7 @@ impl Subject {
                 fence,
                 attempt,
                 retained_for,
+                ..
             }) => {
                 same(rule, "look_up", &FIRST, &fingerprint)?;
                 let expected = (won.holder.fence, won.attempt);
@@ -292,7 +294,9 @@ impl Subject {
     ) -> Result<(), Violation> {
         let looked_at = Instant::now();
         match self.entry(rule, id).await? {
-            Some(Entry::Recorded { record, expires_in }) => {
+            Some(Entry::Recorded {
+                record, expires_in, ..
+            }) => {
                 same(rule, "look_up", kept, &record)?;
                 lives.expires_in(rule, expires_in, looked_at)?;
             }

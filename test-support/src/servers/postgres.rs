@@ -78,7 +78,8 @@ impl PostgresServer {
         });
     }
 
-    fn log(&self) -> String {
+    /// What it has logged since it was created.
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use idem_runtime::store::{
-    Claim, Claimed, Entry, Holder, OnUnknown, Owner, Record, Settled, Store, StoreFuture,
+    Claim, Claimed, Entry, Holder, OnUnknown, Origin, Owner, Record, Settled, Store, StoreFuture,
 };
 use idem_runtime::{Fingerprint, RecordId};
 use tokio::time::Instant;
@@ -93,6 +93,9 @@ struct Row {
     record: Option<Record>,
     ttl: Duration,
     expires_at: Instant,
+    origin: Origin,
+    created_at: SystemTime,
+    settled_at: SystemTime,
 }
 
 impl FlawedStore {
@@ -257,6 +260,9 @@ impl FlawedStore {
             record: None,
             ttl: Duration::ZERO,
             expires_at: counted_from + retention,
+            origin: lapsed.map_or(&claim.origin, |row| &row.origin).clone(),
+            created_at: lapsed.map_or_else(SystemTime::now, |row| row.created_at),
+            settled_at: SystemTime::UNIX_EPOCH,
         }
     }
 
@@ -306,6 +312,9 @@ impl FlawedStore {
             return Entry::Recorded {
                 record: record.clone(),
                 expires_in: self.expires_in(row, now),
+                origin: row.origin.clone(),
+                created_at: row.created_at,
+                settled_at: row.settled_at,
             };
         }
         let (fingerprint, fence) = (row.fingerprint, row.fence);
@@ -327,6 +336,8 @@ impl FlawedStore {
                 fence,
                 attempt,
                 lease_left,
+                origin: row.origin.clone(),
+                created_at: row.created_at,
             };
         }
         if self.has(Flaw::LookUpRestartsRetention) {
@@ -337,6 +348,8 @@ impl FlawedStore {
             fence,
             attempt,
             retained_for: row.expires_at - now,
+            origin: row.origin.clone(),
+            created_at: row.created_at,
         }
     }
 }
@@ -359,6 +372,7 @@ impl Store for FlawedStore {
     fn complete(&self, holder: Holder, record: Record, ttl: Duration) -> StoreFuture<Settled> {
         self.settle(holder, |row, now| {
             row.record = Some(record);
+            row.settled_at = SystemTime::now();
             row.ttl = ttl;
             row.expires_at = now + ttl;
             true
@@ -420,6 +434,7 @@ impl Store for FlawedStore {
         let settled = match table.rows.get_mut(&id) {
             Some(row) if row.record.is_none() && row.leased_until <= now && is_its(row) => {
                 row.record = Some(record);
+                row.settled_at = SystemTime::now();
                 row.ttl = ttl;
                 if !self.has(Flaw::ResolveIgnoresTtl) {
                     row.expires_at = now + ttl;

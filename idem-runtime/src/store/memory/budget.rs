@@ -1,6 +1,8 @@
 //! Counts the bytes that the memory store uses, and knows their limit.
 
+use super::shares::Shares;
 use super::sync::{AtomicU64, AtomicUsize, Ordering};
+use crate::request::scope_id::ScopeId;
 
 /// Counts the bytes that the memory store uses, and knows their limit.
 ///
@@ -9,14 +11,26 @@ use super::sync::{AtomicU64, AtomicUsize, Ordering};
 pub(super) struct Budget {
     used: AtomicUsize,
     max: usize,
+    /// `None` when every scope may fill the store.
+    shares: Option<Shares>,
     evicted: AtomicU64,
 }
 
+/// What an entry takes, and which scope pays for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cost {
+    pub(super) bytes: usize,
+    /// `None` for a scope that has no share of its own.
+    pub(super) scope: Option<ScopeId>,
+}
+
 impl Budget {
-    pub(super) fn new(max: usize) -> Self {
+    /// `max_share` is the part of `max` that one scope may hold.
+    pub(super) fn new(max: usize, max_share: f64) -> Self {
         Self {
             used: AtomicUsize::new(0),
             max,
+            shares: (max_share < 1.0).then(|| Shares::new(part(max, max_share))),
             evicted: AtomicU64::new(0),
         }
     }
@@ -25,18 +39,38 @@ impl Budget {
         self.used.load(Ordering::Relaxed) < self.max
     }
 
+    /// Whether a scope may have one more claim.
+    pub(super) fn has_share(&self, scope: Option<ScopeId>) -> bool {
+        match (&self.shares, scope) {
+            (Some(shares), Some(scope)) => shares.has_room(scope),
+            _ => true,
+        }
+    }
+
     pub(super) fn can_ever_hold(&self, bytes: usize) -> bool {
         bytes <= self.max
     }
 
-    pub(super) fn add(&self, bytes: usize) {
-        self.used.fetch_add(bytes, Ordering::Relaxed);
+    pub(super) fn add(&self, cost: Cost) {
+        self.used.fetch_add(cost.bytes, Ordering::Relaxed);
+        if let (Some(shares), Some(scope)) = (&self.shares, cost.scope) {
+            shares.add(scope, cost.bytes);
+        }
     }
 
-    pub(super) fn subtract(&self, bytes: usize) {
-        if bytes > 0 {
-            self.used.fetch_sub(bytes, Ordering::Relaxed);
+    pub(super) fn subtract(&self, cost: Cost) {
+        self.used.fetch_sub(cost.bytes, Ordering::Relaxed);
+        if let (Some(shares), Some(scope)) = (&self.shares, cost.scope) {
+            shares.subtract(scope, cost.bytes);
         }
+    }
+
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn max(&self) -> usize {
+        self.max
     }
 
     pub(super) fn evicted(&self) -> u64 {
@@ -56,7 +90,19 @@ impl Budget {
     }
 
     #[cfg(test)]
-    pub(super) fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
+    pub(super) fn scopes(&self) -> usize {
+        self.shares.as_ref().map_or(0, Shares::len)
     }
+}
+
+/// A part of the bytes: a number from 0 to 1.
+fn part(bytes: usize, part: f64) -> usize {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "a part of a size needs no precision, and the part is not negative"
+    )]
+    let part = (bytes as f64 * part.max(0.0)) as usize;
+    part
 }

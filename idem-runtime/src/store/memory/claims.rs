@@ -1,18 +1,20 @@
 //! Claims that are in flight or lapsed: a sharded map that evicts nothing.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::budget::Cost;
+use super::hasher::DigestHasher;
 use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
 use crate::store::millis::bounded;
-use crate::store::{Claim, Holder, Owner};
+use crate::store::{Claim, Holder, Origin, Owner};
 
 /// The bytes that a claim counts: its entry in a map that is half empty.
 pub(super) const WEIGHT: usize = 2 * (size_of::<RecordId>() + size_of::<ClaimEntry>());
@@ -47,6 +49,10 @@ pub(super) struct ClaimEntry {
     pub(super) leased_until: Instant,
     retention: Duration,
     changed: Option<Arc<Notify>>,
+    pub(super) created_at: Instant,
+    pub(super) origin: Origin,
+    /// Whether the scope pays for the entry out of its share.
+    pub(super) is_limited: bool,
 }
 
 impl Default for Claims {
@@ -82,25 +88,31 @@ impl Claims {
         self.retired.fetch_max(fence, Ordering::AcqRel);
     }
 
-    /// Removes the claims whose retention has passed, and returns their number. Does nothing when
-    /// the last scan was less than a second ago.
-    pub(super) fn forget_past(&self, now: Instant) -> usize {
+    /// Removes the claims whose retention has passed, and calls `free` for the cost of each. Does nothing
+    /// when the last scan was less than a second ago.
+    pub(super) fn forget_past(&self, now: Instant, free: impl Fn(Cost)) {
         if !self.may_walk(now) {
-            return 0;
+            return;
         }
-        let forget = |shard: &Mutex<Shard>| {
+        for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            let before = shard.len();
-            shard.retain(|_, held| {
+            shard.retain(|id, held| {
                 let is_remembered = held.retained_until() > now;
                 if !is_remembered {
                     self.retire(held.fence);
+                    free(held.cost(id));
                 }
                 is_remembered
             });
-            before - shard.len()
-        };
-        self.shards.iter().map(forget).sum()
+        }
+    }
+
+    /// Calls `look` for each claim, also when its retention has passed. Locks one shard at a time.
+    pub(super) fn for_each(&self, mut look: impl FnMut(&RecordId, &ClaimEntry)) {
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.iter().for_each(|(id, held)| look(id, held));
+        }
     }
 
     fn may_walk(&self, now: Instant) -> bool {
@@ -134,6 +146,24 @@ impl ClaimEntry {
             leased_until: now + bounded(claim.lease),
             retention: bounded(claim.retention),
             changed: None,
+            created_at: now,
+            origin: claim.origin.clone(),
+            is_limited: !claim.is_global,
+        }
+    }
+
+    /// The same claim as a takeover of `held`, whose origin stays.
+    pub(super) fn taking_over(mut self, held: &mut Self) -> Self {
+        self.created_at = held.created_at;
+        self.origin = std::mem::take(&mut held.origin);
+        self.is_limited = held.is_limited;
+        self
+    }
+
+    pub(super) fn cost(&self, id: &RecordId) -> Cost {
+        Cost {
+            bytes: WEIGHT + self.origin.heap_bytes(),
+            scope: self.is_limited.then(|| id.scope_id()),
         }
     }
 
@@ -153,28 +183,14 @@ impl ClaimEntry {
         self.changed.get_or_insert_default().clone()
     }
 
+    /// Those who wait for this claim to end.
+    pub(super) fn take_waiting(&mut self) -> Option<Arc<Notify>> {
+        self.changed.take()
+    }
+
     pub(super) fn wake(&self) {
         if let Some(changed) = &self.changed {
             changed.notify_waiters();
         }
-    }
-}
-
-/// A record id is a digest, so its first bytes are already a good hash.
-#[derive(Debug, Default)]
-pub(super) struct DigestHasher(u64);
-
-impl Hasher for DigestHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some((first, _)) = bytes.split_first_chunk() {
-            self.0 = u64::from_le_bytes(*first);
-        }
-    }
-
-    /// Ignores the length, because all digests have the same length.
-    fn write_usize(&mut self, _: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }

@@ -6,9 +6,13 @@
 
 mod budget;
 mod claims;
+mod clock;
+mod hasher;
+mod listing;
 mod records;
 #[cfg(all(test, shuttle))]
 mod schedules;
+mod shares;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -20,10 +24,14 @@ use tokio::time::Instant;
 
 use self::budget::Budget;
 use self::claims::{ClaimEntry, Claims, Shard};
+use self::clock::Clock;
 use self::records::{Records, StoredRecord};
 use super::millis::bounded;
-use super::{Changed, Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreFuture};
+use super::{
+    Changed, Claim, Claimed, Entry, Holder, Page, Query, Record, Settled, Stats, Store, StoreFuture,
+};
 use crate::request::record_id::RecordId;
+use crate::request::scope_id::ScopeId;
 use crate::settings::policy::OnUnknown;
 
 /// Store that keeps claims and records in the memory of this process.
@@ -58,6 +66,16 @@ struct Inner {
     records: Records,
     budget: Budget,
     on_full: OnFull,
+    clock: Clock,
+}
+
+/// Why there is no room for a new claim.
+#[derive(Clone, Copy, Debug)]
+enum NoRoom {
+    /// The store is full.
+    Store,
+    /// The scope holds its share.
+    Share,
 }
 
 /// What a full [`MemoryStore`] does with a new key.
@@ -76,6 +94,7 @@ pub enum OnFull {
 #[must_use]
 pub struct MemoryStoreBuilder {
     max_bytes: usize,
+    max_share: f64,
     on_full: OnFull,
 }
 
@@ -93,6 +112,25 @@ impl MemoryStoreBuilder {
         self
     }
 
+    /// The part of [`max_bytes`](Self::max_bytes) that the claims and records of one scope may use, so that
+    /// one caller cannot fill the store for everybody. 0.5 by default; 1 or more means no such limit.
+    ///
+    /// A new key beyond the share gets 503 `idempotency_share`, also with [`OnFull::EvictOldest`]. Keys that the
+    /// scope has already are replayed as before. `scope = global` is exempt, because everybody shares it.
+    ///
+    /// With the defaults, a scope may hold 128 MiB. That is 127 responses of the largest recorded body
+    /// (1 MiB), or about 160,000 responses of 300 bytes, within one `ttl`. Divide by the number of callers that
+    /// are to have room at the same time: with 0.1, at least ten callers have to fill their shares before the
+    /// store is full. A service whose callers are few, or of which one makes most requests, needs a larger
+    /// share.
+    ///
+    /// The share is only as good as the scope. A caller who can choose any scope, such as any
+    /// `Authorization` header with `scope = token` before it is checked, has as many shares.
+    pub fn max_share(mut self, part: f64) -> Self {
+        self.max_share = part;
+        self
+    }
+
     /// What happens to a new key when the limit is reached.
     pub fn on_full(mut self, choice: OnFull) -> Self {
         self.on_full = choice;
@@ -105,8 +143,9 @@ impl MemoryStoreBuilder {
         MemoryStore(Arc::new(Inner {
             claims: Claims::default(),
             records: Records::default(),
-            budget: Budget::new(self.max_bytes),
+            budget: Budget::new(self.max_bytes, self.max_share),
             on_full: self.on_full,
+            clock: Clock::default(),
         }))
     }
 }
@@ -115,6 +154,7 @@ impl Default for MemoryStoreBuilder {
     fn default() -> Self {
         Self {
             max_bytes: 256 << 20,
+            max_share: 0.5,
             on_full: OnFull::default(),
         }
     }
@@ -148,29 +188,33 @@ impl Inner {
             let now = Instant::now();
             let claimed = self.try_claim(&mut shard, claim, now);
             drop(shard);
-            if let Some(claimed) = claimed {
-                if matches!(claimed, Claimed::Fresh { .. }) {
-                    self.purge(now);
+            match claimed {
+                Ok(claimed) => {
+                    if matches!(claimed, Claimed::Fresh { .. }) {
+                        self.purge(now);
+                    }
+                    return claimed;
                 }
-                return claimed;
-            }
-            if !self.make_room(now) {
-                return Claimed::Full;
+                Err(NoRoom::Store) if self.make_room(now) => {}
+                Err(NoRoom::Store) => return Claimed::Full,
+                Err(NoRoom::Share) if self.make_share(claim.id.scope_id(), now) => {}
+                Err(NoRoom::Share) => return Claimed::OverShare,
             }
         }
     }
 
-    /// Claims the id. Returns `None` when there is no room for a new claim.
-    fn try_claim(&self, shard: &mut Shard, claim: &Claim, now: Instant) -> Option<Claimed> {
-        let (fence, attempt) = match shard.get_mut(&claim.id) {
+    /// Claims the id.
+    fn try_claim(&self, shard: &mut Shard, claim: &Claim, now: Instant) -> Result<Claimed, NoRoom> {
+        let entry = |fence, attempt| ClaimEntry::new(claim, fence, attempt, now);
+        let entry = match shard.get_mut(&claim.id) {
             Some(held) if held.leased_until > now && held.owner == claim.owner => {
-                return Some(Claimed::Fresh {
+                return Ok(Claimed::Fresh {
                     fence: held.fence,
                     attempt: held.attempt,
                 });
             }
             Some(held) if held.leased_until > now => {
-                return Some(Claimed::InFlight {
+                return Ok(Claimed::InFlight {
                     fingerprint: held.fingerprint,
                     lease_left: held.leased_until - now,
                     changed: claim.wait.then(|| Changed::new(held.changed())),
@@ -178,29 +222,40 @@ impl Inner {
             }
             Some(held) if held.retained_until() > now => {
                 if held.fingerprint != claim.fingerprint || claim.on_unknown == OnUnknown::Hold {
-                    return Some(Claimed::Unknown {
+                    return Ok(Claimed::Unknown {
                         fingerprint: held.fingerprint,
                     });
                 }
-                (held.fence + 1, held.attempt + 1)
+                entry(held.fence + 1, held.attempt + 1).taking_over(held)
             }
-            Some(held) => (held.fence + 1, 1),
+            Some(held) => {
+                let entry = entry(held.fence + 1, 1);
+                self.budget.subtract(held.cost(&claim.id));
+                self.budget.add(entry.cost(&claim.id));
+                entry
+            }
             None => {
                 if let Some(kept) = self.live_record(&claim.id, now) {
-                    return Some(Claimed::Recorded {
+                    return Ok(Claimed::Recorded {
                         record: kept.record,
                         expires_in: kept.expires_at - now,
                     });
                 }
                 if !self.budget.has_room() {
-                    return None;
+                    return Err(NoRoom::Store);
                 }
-                self.budget.add(claims::WEIGHT);
-                (self.claims.next_fence(), 1)
+                let entry = entry(self.claims.next_fence(), 1);
+                let cost = entry.cost(&claim.id);
+                if !self.budget.has_share(cost.scope) {
+                    return Err(NoRoom::Share);
+                }
+                self.budget.add(cost);
+                entry
             }
         };
-        shard.insert(claim.id, ClaimEntry::new(claim, fence, attempt, now));
-        Some(Claimed::Fresh { fence, attempt })
+        let (fence, attempt) = (entry.fence, entry.attempt);
+        shard.insert(claim.id, entry);
+        Ok(Claimed::Fresh { fence, attempt })
     }
 
     /// Purges expired entries and then, with `OnFull::EvictOldest`, evicts the oldest records.
@@ -208,8 +263,7 @@ impl Inner {
     fn make_room(&self, now: Instant) -> bool {
         while !self.budget.has_room() && self.purge(now) {}
         if !self.budget.has_room() {
-            let forgotten = self.claims.forget_past(now);
-            self.budget.subtract(claims::WEIGHT * forgotten);
+            self.forget_past(now);
         }
         if self.on_full == OnFull::EvictOldest {
             while !self.budget.has_room() {
@@ -224,6 +278,23 @@ impl Inner {
         self.budget.has_room()
     }
 
+    /// Purges expired entries. Returns whether the scope may have one more claim. Must be called without a
+    /// shard lock.
+    fn make_share(&self, scope: ScopeId, now: Instant) -> bool {
+        let has_share = || self.budget.has_share(Some(scope));
+        while !has_share() && self.purge(now) {}
+        if !has_share() {
+            self.forget_past(now);
+        }
+        has_share()
+    }
+
+    /// Removes the claims whose retention has passed.
+    fn forget_past(&self, now: Instant) {
+        self.claims
+            .forget_past(now, |cost| self.budget.subtract(cost));
+    }
+
     fn live_record(&self, id: &RecordId, now: Instant) -> Option<StoredRecord> {
         let kept = self.records.get(id)?;
         if kept.expires_at > now {
@@ -234,9 +305,11 @@ impl Inner {
     }
 
     fn remove_record(&self, id: &RecordId) -> bool {
-        let weight = self.records.remove(id);
-        self.budget.subtract(weight.unwrap_or_default());
-        weight.is_some()
+        let removed = self.records.remove(id);
+        if let Some(removed) = &removed {
+            self.budget.subtract(removed.cost(id));
+        }
+        removed.is_some()
     }
 
     /// Purges a few expired records, so that each claim pays for the record it adds. Returns
@@ -271,7 +344,7 @@ impl Inner {
             return None;
         }
         let held = shard.remove(&holder.id)?;
-        self.budget.subtract(claims::WEIGHT);
+        self.budget.subtract(held.cost(&holder.id));
         self.claims.retire(held.fence);
         Some(held)
     }
@@ -279,19 +352,23 @@ impl Inner {
     fn complete(&self, holder: Holder, record: Record, ttl: Duration) -> Settled {
         let mut shard = self.claims.shard(&holder.id);
         let now = Instant::now();
-        let Some(held) = self.take(&mut shard, holder, now) else {
+        let Some(mut held) = self.take(&mut shard, holder, now) else {
             return Settled::Lost;
         };
-        self.insert(holder.id, record, ttl, now);
+        let waiting = held.take_waiting();
+        self.insert(holder.id, record, held, ttl, now);
         drop(shard);
-        held.wake();
+        if let Some(waiting) = waiting {
+            waiting.notify_waiters();
+        }
         Settled::Done
     }
 
-    /// Stores a record. If the record alone exceeds the budget, stores a record without the
-    /// response.
-    fn insert(&self, id: RecordId, record: Record, ttl: Duration, now: Instant) {
-        let record = if self.budget.can_ever_hold(records::weight(&record)) {
+    /// Stores the record of a claim. If the record alone exceeds the budget, stores a record without
+    /// the response.
+    fn insert(&self, id: RecordId, record: Record, held: ClaimEntry, ttl: Duration, now: Instant) {
+        let weight = records::weight(&record, &held.origin);
+        let record = if self.budget.can_ever_hold(weight) {
             record
         } else {
             tracing::warn!(
@@ -302,8 +379,9 @@ impl Inner {
             );
             Record::not_kept(record.fingerprint(), record.status())
         };
-        self.budget.add(records::weight(&record));
-        self.records.insert(id, record, ttl, now);
+        let stored = StoredRecord::new(record, held, ttl, now);
+        self.budget.add(stored.cost(&id));
+        self.records.insert(id, stored);
     }
 
     fn renew(&self, holder: Holder, lease: Duration) -> Settled {
@@ -350,12 +428,16 @@ impl Inner {
                 fence: held.fence,
                 attempt: held.attempt,
                 lease_left: held.leased_until - now,
+                origin: held.origin.clone(),
+                created_at: self.clock.time(held.created_at),
             }),
             Some(held) if held.retained_until() > now => Some(Entry::Unknown {
                 fingerprint: held.fingerprint,
                 fence: held.fence,
                 attempt: held.attempt,
                 retained_for: held.retained_until() - now,
+                origin: held.origin.clone(),
+                created_at: self.clock.time(held.created_at),
             }),
             Some(_) => None,
             None => {
@@ -363,6 +445,9 @@ impl Inner {
                 Some(Entry::Recorded {
                     record: kept.record,
                     expires_in: kept.expires_at - now,
+                    origin: kept.origin,
+                    created_at: self.clock.time(kept.created_at),
+                    settled_at: self.clock.time(kept.settled_at),
                 })
             }
         }
@@ -372,7 +457,7 @@ impl Inner {
         let mut shard = self.claims.shard(id);
         let is_live = self.is_live(&shard, id);
         if let Some(held) = shard.remove(id) {
-            self.budget.subtract(claims::WEIGHT);
+            self.budget.subtract(held.cost(id));
             self.claims.retire(held.fence);
             held.wake();
         }
@@ -408,8 +493,10 @@ impl Inner {
             }
             _ => return Settled::Lost,
         };
-        drop(self.take(&mut shard, holder, now));
-        self.insert(id, record, ttl, now);
+        let Some(held) = self.take(&mut shard, holder, now) else {
+            return Settled::Lost;
+        };
+        self.insert(id, record, held, ttl, now);
         Settled::Done
     }
 }
@@ -451,5 +538,17 @@ impl Store for MemoryStore {
         ttl: Duration,
     ) -> StoreFuture<Settled> {
         StoreFuture::ready(Ok(self.0.resolve(id, fence, record, ttl)))
+    }
+
+    fn list(&self, query: Query) -> StoreFuture<Page> {
+        StoreFuture::ready(self.0.list(&query))
+    }
+
+    fn stats(&self) -> StoreFuture<Stats> {
+        StoreFuture::ready(Ok(self.0.stats()))
+    }
+
+    fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {
+        StoreFuture::ready(Ok(self.0.forget_scope(scope)))
     }
 }

@@ -8,21 +8,23 @@ use std::time::Duration;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
-use super::claims::DigestHasher;
+use super::budget::Cost;
+use super::claims::ClaimEntry;
+use super::hasher::DigestHasher;
 use super::sync::{Mutex, MutexGuard, may_switch};
 use crate::request::record_id::RecordId;
-use crate::store::Record;
 use crate::store::millis::bounded;
+use crate::store::{Origin, Record};
 
 /// Bytes that moka and the queue need for an entry in addition to the record's own bytes.
-const KEEP: usize = 400;
+const KEEP: usize = 500;
 
 /// How many expired records one call removes.
 const PURGED_AT_ONCE: usize = 4;
 
 /// The bytes that a record counts.
-pub(super) fn weight(record: &Record) -> usize {
-    record.as_bytes().len() + KEEP
+pub(super) fn weight(record: &Record, origin: &Origin) -> usize {
+    record.as_bytes().len() + origin.heap_bytes() + KEEP
 }
 
 /// Finished records by their id.
@@ -41,6 +43,32 @@ pub(super) struct Records {
 pub(super) struct StoredRecord {
     pub(super) record: Record,
     pub(super) expires_at: Instant,
+    pub(super) settled_at: Instant,
+    pub(super) created_at: Instant,
+    pub(super) origin: Origin,
+    /// Whether the scope pays for the record out of its share.
+    pub(super) is_limited: bool,
+}
+
+impl StoredRecord {
+    /// The record of a claim, for `ttl` from now.
+    pub(super) fn new(record: Record, held: ClaimEntry, ttl: Duration, now: Instant) -> Self {
+        Self {
+            record,
+            expires_at: now + bounded(ttl),
+            settled_at: now,
+            created_at: held.created_at,
+            origin: held.origin,
+            is_limited: held.is_limited,
+        }
+    }
+
+    pub(super) fn cost(&self, id: &RecordId) -> Cost {
+        Cost {
+            bytes: weight(&self.record, &self.origin),
+            scope: self.is_limited.then(|| id.scope_id()),
+        }
+    }
 }
 
 /// The records in the order in which they expire. There is one queue for each `ttl`, and in each
@@ -73,16 +101,22 @@ impl Records {
         kept
     }
 
-    pub(super) fn insert(&self, id: RecordId, record: Record, ttl: Duration, now: Instant) {
-        let ttl = bounded(ttl);
-        let expires_at = now + ttl;
-        self.cache.insert(id, StoredRecord { record, expires_at });
+    pub(super) fn insert(&self, id: RecordId, record: StoredRecord) {
+        let expires_at = record.expires_at;
+        let ttl = expires_at - record.settled_at;
+        self.cache.insert(id, record);
         self.queue().push(ttl, (expires_at, id));
     }
 
-    /// Removes a record and returns its weight.
-    pub(super) fn remove(&self, id: &RecordId) -> Option<usize> {
-        self.cache.remove(id).map(|kept| weight(&kept.record))
+    /// Calls `look` for each record, also when it has expired. A record that is there all the while is
+    /// looked at exactly once. Locks nothing.
+    pub(super) fn for_each(&self, mut look: impl FnMut(&RecordId, StoredRecord)) {
+        self.cache.iter().for_each(|(id, kept)| look(&id, kept));
+    }
+
+    /// Removes a record and returns it.
+    pub(super) fn remove(&self, id: &RecordId) -> Option<StoredRecord> {
+        self.cache.remove(id)
     }
 
     /// Removes a few expired entries from the queue and returns them.

@@ -2,12 +2,14 @@
 //!
 //! One value is cheaper for both sides than one column for each part.
 
+use std::time::{Duration, SystemTime};
+
 use bytes::{Buf, Bytes};
 
 use super::sql::VERSION;
 use crate::request::fingerprint::Fingerprint;
 use crate::store::millis::from_millis;
-use crate::store::{Claimed, DecodeError, Entry, Record, StoreError};
+use crate::store::{Claimed, DecodeError, Entry, Origin, Record, StoreError};
 
 /// A claim that the caller won: its kind, fence and attempt.
 pub(super) const WON: &str = "int4send(1) || int8send(r.fence) || int4send(r.attempt)";
@@ -32,7 +34,73 @@ END"
 /// The decoded reply of the server.
 pub(super) enum Answer {
     Won { fence: u64, attempt: u32 },
-    Seen(Entry),
+    Seen(Seen),
+}
+
+/// An entry without the columns that only an operator needs.
+pub(super) enum Seen {
+    InFlight {
+        fingerprint: Fingerprint,
+        fence: u64,
+        attempt: u32,
+        lease_left: Duration,
+    },
+    Unknown {
+        fingerprint: Fingerprint,
+        fence: u64,
+        attempt: u32,
+        retained_for: Duration,
+    },
+    Recorded {
+        record: Record,
+        expires_in: Duration,
+    },
+}
+
+impl Seen {
+    /// The entry, with the columns that only an operator needs.
+    pub(super) fn entry(
+        self,
+        origin: Origin,
+        created_at: SystemTime,
+        settled_at: Option<SystemTime>,
+    ) -> Entry {
+        match self {
+            Self::InFlight {
+                fingerprint,
+                fence,
+                attempt,
+                lease_left,
+            } => Entry::InFlight {
+                fingerprint,
+                fence,
+                attempt,
+                lease_left,
+                origin,
+                created_at,
+            },
+            Self::Unknown {
+                fingerprint,
+                fence,
+                attempt,
+                retained_for,
+            } => Entry::Unknown {
+                fingerprint,
+                fence,
+                attempt,
+                retained_for,
+                origin,
+                created_at,
+            },
+            Self::Recorded { record, expires_in } => Entry::Recorded {
+                record,
+                expires_in,
+                origin,
+                created_at,
+                settled_at: settled_at.unwrap_or(created_at),
+            },
+        }
+    }
 }
 
 impl Answer {
@@ -50,7 +118,7 @@ impl Answer {
                 let expires_in = time(bytes)?;
                 let record = Record::decode(Bytes::copy_from_slice(bytes));
                 let record = record.map_err(StoreError::Undecodable)?;
-                Self::Seen(Entry::Recorded { record, expires_in })
+                Self::Seen(Seen::Recorded { record, expires_in })
             }
             kind @ (3 | 4) => {
                 let left = time(bytes)?;
@@ -59,14 +127,14 @@ impl Answer {
                 let fingerprint = <[u8; 32]>::try_from(*bytes).map_err(damaged)?;
                 let fingerprint = Fingerprint::from_bytes(fingerprint);
                 Self::Seen(if kind == 3 {
-                    Entry::InFlight {
+                    Seen::InFlight {
                         fingerprint,
                         fence,
                         attempt,
                         lease_left: left,
                     }
                 } else {
-                    Entry::Unknown {
+                    Seen::Unknown {
                         fingerprint,
                         fence,
                         attempt,
@@ -87,8 +155,8 @@ impl Answer {
     pub(super) fn claimed(self) -> Claimed {
         match self {
             Self::Won { fence, attempt } => Claimed::Fresh { fence, attempt },
-            Self::Seen(entry) => match entry {
-                Entry::InFlight {
+            Self::Seen(seen) => match seen {
+                Seen::InFlight {
                     fingerprint,
                     lease_left,
                     ..
@@ -97,8 +165,8 @@ impl Answer {
                     lease_left,
                     changed: None,
                 },
-                Entry::Unknown { fingerprint, .. } => Claimed::Unknown { fingerprint },
-                Entry::Recorded { record, expires_in } => Claimed::Recorded { record, expires_in },
+                Seen::Unknown { fingerprint, .. } => Claimed::Unknown { fingerprint },
+                Seen::Recorded { record, expires_in } => Claimed::Recorded { record, expires_in },
             },
         }
     }
@@ -106,7 +174,7 @@ impl Answer {
 
 /// Reads an interval, in whole milliseconds. PostgreSQL sends microseconds, days and months. The
 /// difference of two times never has months.
-fn time(bytes: &mut &[u8]) -> Result<std::time::Duration, StoreError> {
+fn time(bytes: &mut &[u8]) -> Result<Duration, StoreError> {
     const DAY: i64 = 24 * 60 * 60 * 1_000_000;
     let micros = bytes.try_get_i64().map_err(damaged)?;
     let days = bytes.try_get_i32().map_err(damaged)?;
@@ -126,8 +194,6 @@ fn damaged<E>(_: E) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// For the difference of two times, PostgreSQL sends the days separately.

@@ -11,7 +11,7 @@ use super::connections::{self, Connections};
 use super::failure::unavailable;
 use super::probe::probe;
 use super::statements::Statements;
-use super::table::Name;
+use super::table::{Name, Table};
 use super::{Inner, PostgresStore, patience, setup, sweeper};
 use crate::store::StoreError;
 
@@ -31,6 +31,7 @@ pub struct PostgresStoreBuilder {
     table: String,
     timeout: Duration,
     sweep_every: Option<Duration>,
+    migrate: bool,
 }
 
 #[derive(Clone)]
@@ -73,6 +74,7 @@ impl PostgresStoreBuilder {
             table: "idem_records".to_owned(),
             timeout: Duration::from_secs(2),
             sweep_every: Some(Duration::from_secs(60)),
+            migrate: true,
         }
     }
 
@@ -148,6 +150,36 @@ impl PostgresStoreBuilder {
         self
     }
 
+    /// Whether [`connect`](Self::connect) may create the table, its indexes and its function; `true` by
+    /// default. With `false`, `connect` executes no DDL, and its error names what is missing and contains the
+    /// SQL of [`schema_sql`](Self::schema_sql).
+    pub fn migrate(mut self, migrate: bool) -> Self {
+        self.migrate = migrate;
+        self
+    }
+
+    /// The SQL that creates the table, its indexes and its function, for a migration tool or an owner of the
+    /// database. It is safe to run again. The schema has to exist; without [`schema`](Self::schema) it is
+    /// `public`.
+    ///
+    /// The package contains the SQL with the default names as `schema/postgres.sql`.
+    ///
+    /// ```
+    /// use idem_runtime::store::PostgresStore;
+    ///
+    /// let sql = PostgresStore::builder().schema("idem").schema_sql()?;
+    /// assert!(sql.contains(r#"CREATE TABLE IF NOT EXISTS "idem"."idem_records""#));
+    /// # Ok::<(), idem_runtime::store::StoreError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unfit`] for an invalid name.
+    pub fn schema_sql(&self) -> Result<String, StoreError> {
+        let name = Name::new(self.schema.clone(), self.table.clone())?;
+        Ok(Table::named(name).script())
+    }
+
     /// Connects to the server and checks whether it accepts writes. Creates the table and its
     /// function if one is missing; any number of processes may do so at once. Then tries every
     /// statement of the store in a transaction, and rolls that transaction back. [`PostgresStore`]
@@ -177,7 +209,8 @@ impl PostgresStoreBuilder {
         let mut leased = connections.acquire(Instant::now() + limit).await?;
         let session = leased.session();
         let table = within(limit, setup::resolve(session, name, limit)).await?;
-        within(limit, setup::migrate(session, &table, limit)).await?;
+        let migrate = setup::migrate(session, &table, self.migrate, limit);
+        within(limit, migrate).await?;
         let statements = Statements::new(&table);
         within(limit, probe(session, &statements, &table, limit)).await?;
         leased.keep();

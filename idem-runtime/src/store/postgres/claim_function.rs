@@ -8,7 +8,8 @@ use super::answer::{RECORDED, WON, seen};
 use super::sql::{VERSION, micros_since_1970, millis};
 
 /// The types of the function's arguments.
-pub(super) const TAKES: &str = "(bytea, bytea, bytea, bigint, bigint, boolean, bigint)";
+pub(super) const TAKES: &str =
+    "(bytea, bytea, bytea, bigint, bigint, boolean, bigint, bytea, text, text)";
 
 /// The arguments are `$1` id, `$2` fingerprint, `$3` owner, `$4` lease, `$5` retention, `$6`
 /// whether to rerun, and `$7` the id as a number. `name` and `table` must be quoted. Versions of
@@ -53,9 +54,10 @@ pub(super) fn definition(name: &str, table: &str) -> String {
             END IF;
             PERFORM pg_advisory_xact_lock($7);
             INSERT INTO {table} AS r (id, version, fingerprint, owner, fence, attempt,
-                leased_until, retention_ms, expires_at, record)
+                leased_until, retention_ms, expires_at, created_at, trace_id, endpoint, label)
             VALUES ($1, {VERSION}, $2, $3, {fence}, 1,
-                clock_timestamp() + {lease}, $5, clock_timestamp() + {lease} + {retention}, NULL)
+                clock_timestamp() + {lease}, $5, clock_timestamp() + {lease} + {retention},
+                clock_timestamp(), $8, $9, $10)
             ON CONFLICT (id) DO NOTHING
             RETURNING {WON} INTO answer;
             IF NOT FOUND THEN
@@ -70,6 +72,15 @@ pub(super) fn definition(name: &str, table: &str) -> String {
                     leased_until = clock_timestamp() + {lease},
                     retention_ms = $5,
                     expires_at = clock_timestamp() + {lease} + {retention},
+                    created_at = CASE WHEN r.expires_at <= clock_timestamp()
+                        THEN clock_timestamp() ELSE r.created_at END,
+                    trace_id = CASE WHEN r.expires_at <= clock_timestamp()
+                        THEN $8 ELSE r.trace_id END,
+                    endpoint = CASE WHEN r.expires_at <= clock_timestamp()
+                        THEN $9 ELSE r.endpoint END,
+                    label = CASE WHEN r.expires_at <= clock_timestamp()
+                        THEN $10 ELSE r.label END,
+                    settled_at = NULL,
                     record = NULL
                 WHERE r.id = $1 AND (r.expires_at <= clock_timestamp()
                     OR r.version = {VERSION} AND r.record IS NULL
@@ -103,14 +114,14 @@ mod tests {
     #[test]
     fn golden() {
         let words = definition(
-            r#""public"."idem_records_claim_v1""#,
+            r#""public"."idem_records_claim_v2""#,
             r#""public"."idem_records""#,
         );
         let words: Vec<_> = words.split_whitespace().collect();
         let digest = Sha256::digest(words.join(" "));
         assert_eq!(
             RecordId::from_bytes(digest.into()).to_string(),
-            "dc92edf13cf2ff32590aa34092e4449a091b94f6067dcb97119167d0a999189e"
+            "9007de0cecb842381f4d7d837120c4eff5207a3a411009f9ec7421ffd55b04eb"
         );
     }
 }

@@ -11,6 +11,8 @@ mod builder;
 mod claim_function;
 mod connections;
 mod failure;
+mod listing;
+mod listings;
 mod probe;
 mod row;
 mod session;
@@ -35,8 +37,12 @@ use self::session::Session;
 use self::sql::Query;
 use self::statements::{Statements, whole_millis};
 use self::table::Table;
-use super::{Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreError, StoreFuture};
+use super::{
+    Claim, Claimed, Entry, Holder, Page, Query as ListQuery, Record, Settled, Stats, Store,
+    StoreError, StoreFuture,
+};
 use crate::request::record_id::RecordId;
+use crate::request::scope_id::ScopeId;
 
 /// How often a statement is sent when it loses races or its connection breaks.
 const TRIES: usize = 12;
@@ -136,27 +142,53 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 /// The first fence of a record id is the server's time in microseconds since 1970, and each
 /// takeover adds one. So a fence is higher than every earlier fence of the same id, even after the
 /// row was removed, as long as the server's clock does not go back. To ensure this, a claim that
-/// may win takes an advisory lock for its transaction. The number of the lock is the first eight
+/// may win takes an advisory lock for its transaction. The number of the lock is the last eight
 /// bytes of the record id.
 ///
 /// # Stored data
 ///
 /// There is one row for each record id. The bytes in a row are versioned, and contain no key, no
-/// token and no scope. The headers and the body of the response are not encrypted. A row that this
-/// version cannot read stays unchanged, and requests with its key get 503. Transitions ignore
-/// expired rows, and a sweeper removes them in batches.
+/// token and no scope. The headers and the body of the response, the endpoint and the label are not
+/// encrypted. A row that this version cannot read stays unchanged, and requests with its key get 503.
+/// Transitions ignore expired rows, and a sweeper removes them in batches.
+///
+/// | column | meaning |
+/// |---|---|
+/// | `id` | the record id; the first 16 bytes are the scope id |
+/// | `created_at`, `endpoint`, `trace_id`, `label` | of the first attempt |
+/// | `settled_at`, `record` | of the response; `NULL` for a claim |
+/// | `leased_until` | a claim whose lease has lapsed has an unknown outcome |
+/// | `expires_at` | for a claim, the end of its retention |
+/// | `fence`, `attempt`, `owner`, `retention_ms` | of the last attempt |
+/// | `fingerprint` | of the first request |
+/// | `version` | of the row |
+///
+/// In a database whose encoding is not UTF-8, characters of a label outside ASCII become question marks.
+///
+/// # Listing
+///
+/// [`list`](Store::list) returns records in the order of their ids. A page reads at most 1,000 rows. Pages of
+/// unknown outcomes and of claims in flight use an index of claims, pages of one scope use the primary key, and
+/// short ids have an index of their own. A filter by endpoint or age has none, so such a page reads 1,000
+/// rows and may be empty. [`stats`](Store::stats) counts up to 10,000 claims and records. Beyond that, the number of
+/// records is the estimate of the last `ANALYZE`.
+///
+/// The table can be partitioned by a hash of `id`, and not by expiry: the primary key decides which claim wins,
+/// and PostgreSQL has no unique index across partitions unless it contains the partition's column.
 ///
 /// Durations are stored in whole milliseconds, rounded up, up to 100 years.
 ///
 /// # Rights
 ///
-/// Claims use a PL/pgSQL function, `idem_records_claim_v1`, which is named after the table. The
-/// first [`connect`](PostgresStoreBuilder::connect) creates the table and the function, and needs
-/// the right to create objects in the schema. Once both exist, a role needs `USAGE` on the schema,
-/// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the table, and `EXECUTE` on the function and on
-/// `pg_logical_emit_message`. Every role has `EXECUTE` unless it was revoked. When a role lacks a
-/// right, the error contains the SQL that an owner has to run. Versions of this library that use
-/// different functions can share one table.
+/// Claims use a PL/pgSQL function, `idem_records_claim_v2`, which is named after the table. The
+/// first [`connect`](PostgresStoreBuilder::connect) creates the table, its indexes and the function,
+/// and needs the right to create objects in the schema. With
+/// [`migrate(false)`](PostgresStoreBuilder::migrate) it creates nothing, and the SQL of
+/// [`schema_sql`](PostgresStoreBuilder::schema_sql) belongs into the service's own migrations. Once
+/// all objects exist, a role needs `USAGE` on the schema, `SELECT`, `INSERT`, `UPDATE` and `DELETE` on
+/// the table, and `EXECUTE` on the function and on `pg_logical_emit_message`. Every role has `EXECUTE`
+/// unless it was revoked. When a role lacks a right, the error contains the SQL that an owner has to
+/// run. Versions of this library that use different functions can share one table.
 ///
 /// The table must be logged and must have its primary key. No trigger, rule or row security policy
 /// may skip a write. Otherwise `connect` refuses the table.
@@ -291,7 +323,7 @@ impl Inner {
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
-        let bind = |query| statements::claiming(query, &claim);
+        let bind = |query| statements::claiming(query, &claim, &self.table);
         let read = |rows: &[PgRow], _| row::claimed(only(rows)?);
         // All other results only read.
         let wrote = |claimed: &Claimed| matches!(claimed, Claimed::Fresh { .. });
@@ -488,6 +520,21 @@ impl Store for PostgresStore {
             let bind = |query| query;
             inner.settle(&inner.statements.abandon, holder, bind).await
         })
+    }
+
+    fn list(&self, query: ListQuery) -> StoreFuture<Page> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.list(query).await })
+    }
+
+    fn stats(&self) -> StoreFuture<Stats> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.stats().await })
+    }
+
+    fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.forget_scope(scope).await })
     }
 
     fn look_up(&self, id: RecordId) -> StoreFuture<Option<Entry>> {

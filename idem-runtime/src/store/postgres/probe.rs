@@ -9,15 +9,15 @@ use std::time::Duration;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Error, Postgres, Transaction};
 
-use super::row;
 use super::session::Session;
 use super::setup::probe_error;
-use super::sql::Query;
+use super::sql::Query as Statement;
 use super::statements::{self, Statements};
 use super::table::Table;
+use super::{listings, row};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
-use crate::store::{Claim, Claimed, Holder, Owner, StoreError};
+use crate::store::{Claim, Claimed, Holder, Owner, Query, StoreError};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -30,7 +30,7 @@ pub(super) async fn probe(
     table: &Table,
     limit: Duration,
 ) -> Result<(), StoreError> {
-    match run(session, statements, limit).await {
+    match run(session, statements, table, limit).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(StoreError::Unfit(
             format!(
@@ -48,14 +48,19 @@ pub(super) async fn probe(
 async fn run(
     session: &mut Session,
     statements: &Statements,
+    table: &Table,
     limit: Duration,
 ) -> Result<bool, Error> {
     let mut probe = Probe {
         transaction: session.begin(limit).await?,
         statements,
+        table,
         id: unused_id(),
     };
-    let works = probe.settles().await? && probe.resolves().await? && probe.releases().await?;
+    let works = probe.settles().await?
+        && probe.resolves().await?
+        && probe.releases().await?
+        && probe.lists().await?;
     let sweep = probe.send(&statements.sweep, |query| query.bind(0_i64));
     sweep.await?;
     probe.transaction.rollback().await?;
@@ -65,6 +70,7 @@ async fn run(
 struct Probe<'s> {
     transaction: Transaction<'s, Postgres>,
     statements: &'s Statements,
+    table: &'s Table,
     id: RecordId,
 }
 
@@ -93,7 +99,7 @@ impl Probe<'_> {
         };
         let statements = self.statements;
         let held = |query| statements::held(query, holder, fence);
-        let of_fence = |query: Query| statements::of_id(query, holder.id).bind(fence);
+        let of_fence = |query: Statement| statements::of_id(query, holder.id).bind(fence);
         let keep = |query| of_fence(query).bind(Vec::<u8>::new());
         let resolve = |query| keep(query).bind(statements::whole_millis(MINUTE));
         Ok(self.does(&statements.abandon, held).await?
@@ -111,11 +117,32 @@ impl Probe<'_> {
         self.does(&self.statements.release, release).await
     }
 
+    async fn lists(&mut self) -> Result<bool, Error> {
+        let Some((holder, _)) = self.claim().await? else {
+            return Ok(false);
+        };
+        let (statements, table) = (self.statements, self.table);
+        let query = Query::all().short(holder.id.short());
+        for statement in statements.listings.all() {
+            let range = (holder.id, holder.id);
+            let bind = |it| listings::listing(it, &query, range, 2, table);
+            if self.send(statement, bind).await?.is_empty() {
+                return Ok(false);
+            }
+        }
+        let scope = holder.id.scope_id();
+        let bind = |it| listings::forgetting(it, scope, 1);
+        let forgotten = self.send(&statements.listings.forget_scope, bind).await?;
+        let counts = forgotten.first().and_then(|row| row::counts(row).ok());
+        Ok(counts == Some((1, 1)))
+    }
+
     async fn claim(&mut self) -> Result<Option<(Holder, i64)>, Error> {
         let fingerprint = Fingerprint::from_bytes([0; 32]);
         let claim = Claim::new(self.id, fingerprint, MINUTE, MINUTE);
+        let table = self.table;
         let rows = self.send(&self.statements.claim, |query| {
-            statements::claiming(query, &claim)
+            statements::claiming(query, &claim, table)
         });
         let rows = rows.await?;
         let claimed = rows
@@ -135,7 +162,7 @@ impl Probe<'_> {
     async fn does(
         &mut self,
         statement: &Arc<str>,
-        bind: impl FnOnce(Query) -> Query,
+        bind: impl FnOnce(Statement) -> Statement,
     ) -> Result<bool, Error> {
         let rows = self.send(statement, bind).await?;
         Ok(rows
@@ -146,7 +173,7 @@ impl Probe<'_> {
     async fn send(
         &mut self,
         statement: &Arc<str>,
-        bind: impl FnOnce(Query) -> Query,
+        bind: impl FnOnce(Statement) -> Statement,
     ) -> Result<Vec<PgRow>, Error> {
         let query = sqlx::query(AssertSqlSafe(statement.clone())).persistent(false);
         bind(query).fetch_all(&mut *self.transaction).await

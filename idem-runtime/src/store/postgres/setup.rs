@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Error, Row};
 use super::failure::{code, migration_error, store_error, unavailable};
 use super::session::Session;
 use super::sql::Query;
-use super::table::{Name, Table};
+use super::table::{COLUMNS, Name, Table};
 use crate::store::StoreError;
 
 /// Which objects exist. Every role may read this from the server's catalog.
@@ -19,6 +19,8 @@ struct Found {
     schema: bool,
     table: bool,
     function: bool,
+    missing_columns: Vec<String>,
+    missing_indexes: Vec<String>,
     /// `None` when there is no table.
     is_logged: Option<bool>,
 }
@@ -37,7 +39,7 @@ pub(super) async fn resolve(
     // An existing table is used in whichever schema the `search_path` finds it.
     let query = query(
         "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::boolean,
-            current_user::text,
+            current_user::text, getdatabaseencoding()::text,
             coalesce($1, (
                 SELECT n.nspname::text
                 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -53,7 +55,7 @@ pub(super) async fn resolve(
     if get(&row, 1)? {
         return unfit("the postgres session is read-only; unset `default_transaction_read_only`");
     }
-    let Some(schema) = get(&row, 3)? else {
+    let Some(schema) = get(&row, 4)? else {
         return unfit(
             "no schema in the `search_path` exists; create one, or name one with `schema`",
         );
@@ -73,6 +75,7 @@ pub(super) async fn resolve(
         schema,
         name: name.table,
         role: get(&row, 2)?,
+        is_utf8: get::<String>(&row, 3)? == "UTF8",
     })
 }
 
@@ -86,11 +89,35 @@ pub(super) async fn resolve(
 pub(super) async fn migrate(
     session: &mut Session,
     table: &Table,
+    may_create: bool,
     limit: Duration,
 ) -> Result<(), StoreError> {
     let row = one_row(session, Found::query(table), limit).await;
     let mut found = Found::read(&row.map_err(unavailable)?)?;
-    if !(found.table && found.function) {
+    if found.table && !found.missing_columns.is_empty() {
+        return Err(StoreError::Unfit(
+            format!(
+                "the table {table} has no column {columns}: another version of the library created \
+                 it; move it away, or let the owner add what the SQL of `schema_sql` has",
+                table = table.quoted(),
+                columns = found.missing_columns.join(", "),
+            )
+            .into(),
+        ));
+    }
+    if !may_create && !found.is_complete() {
+        return Err(StoreError::Unfit(
+            format!(
+                "{missing} missing, and `migrate(false)` creates nothing; have an owner run:\n\
+                 {script}\n{grants}",
+                missing = found.missing(table),
+                script = table.script_with_schema(),
+                grants = table.grants(),
+            )
+            .into(),
+        ));
+    }
+    if !found.is_complete() {
         create(session, table, limit)
             .await
             .map_err(|error| migration_error(error, table))?;
@@ -122,7 +149,7 @@ async fn create(session: &mut Session, table: &Table, limit: Duration) -> Result
         let statement = AssertSqlSafe(table.schema_definition());
         sqlx::raw_sql(statement).execute(&mut *transaction).await?;
     }
-    if !(found.table && found.function) {
+    if !found.is_complete() {
         for statement in table.definition() {
             let statement = AssertSqlSafe(statement);
             sqlx::raw_sql(statement).execute(&mut *transaction).await?;
@@ -201,6 +228,14 @@ impl Found {
         // `pg_partition_tree` returns rows only for a partitioned table.
         let query = query(
             "SELECT n.oid IS NOT NULL, c.oid IS NOT NULL, p.oid IS NOT NULL,
+                ARRAY(SELECT name FROM unnest($4::text[]) AS name WHERE NOT EXISTS (
+                    SELECT FROM pg_catalog.pg_attribute a
+                    WHERE a.attrelid = c.oid AND a.attname = name AND NOT a.attisdropped
+                )),
+                ARRAY(SELECT name FROM unnest($5::text[]) AS name WHERE NOT EXISTS (
+                    SELECT FROM pg_catalog.pg_class i
+                    WHERE i.relnamespace = n.oid AND i.relname = name AND i.relkind IN ('i', 'I')
+                )),
                 c.relpersistence = 'p' AND NOT EXISTS (
                     SELECT FROM pg_partition_tree(c.oid) t
                     JOIN pg_catalog.pg_class part ON part.oid = t.relid
@@ -213,6 +248,30 @@ impl Found {
             LIMIT 1",
         );
         of_table(query, table)
+            .bind(COLUMNS.map(str::to_owned).to_vec())
+            .bind(table.indexes().to_vec())
+    }
+
+    fn is_complete(&self) -> bool {
+        self.table && self.function && self.missing_indexes.is_empty()
+    }
+
+    /// What is missing, for a message.
+    fn missing(&self, table: &Table) -> String {
+        let mut missing = Vec::new();
+        if !self.schema {
+            missing.push(format!("the schema of {}", table.quoted()));
+        }
+        if !self.table {
+            missing.push(format!("the table {}", table.quoted()));
+        }
+        if !self.function {
+            missing.push(format!("the function {}", table.claim()));
+        }
+        let indexes = self.missing_indexes.iter();
+        missing.extend(indexes.map(|index| format!("the index {index}")));
+        let verb = if missing.len() == 1 { "is" } else { "are" };
+        format!("{} {verb}", missing.join(", "))
     }
 
     fn read(row: &PgRow) -> Result<Self, StoreError> {
@@ -224,7 +283,9 @@ impl Found {
             schema: row.try_get(0)?,
             table: row.try_get(1)?,
             function: row.try_get(2)?,
-            is_logged: row.try_get(3)?,
+            missing_columns: row.try_get(3)?,
+            missing_indexes: row.try_get(4)?,
+            is_logged: row.try_get(5)?,
         })
     }
 }

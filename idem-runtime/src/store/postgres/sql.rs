@@ -6,7 +6,7 @@ use sqlx::postgres::PgArguments;
 pub(super) type Query = sqlx::query::Query<'static, Postgres, PgArguments>;
 
 /// The version of a row. Rows with another version are left unchanged.
-pub(super) const VERSION: i16 = 1;
+pub(super) const VERSION: i16 = 2;
 
 /// A time in whole microseconds since 1970.
 pub(super) fn micros_since_1970(time: &str) -> String {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::answer::seen;
-use super::sql::{Query, VERSION, millis};
+use super::listings::Listings;
+use super::sql::{Query, VERSION, micros_since_1970, millis};
 use super::table::Table;
 use crate::request::record_id::RecordId;
 use crate::settings::policy::OnUnknown;
@@ -28,6 +29,7 @@ pub(super) struct Statements {
     pub(super) resolve: Arc<str>,
     pub(super) is_resolved: Arc<str>,
     pub(super) sweep: Arc<str>,
+    pub(super) listings: Listings,
 }
 
 /// Makes the commit of this statement wait for the disk in a session that would not wait.
@@ -48,11 +50,11 @@ fn held_claim() -> String {
 
 impl Statements {
     pub(super) fn new(table: &Table) -> Self {
-        let claim = table.claim();
+        let (claim, listings) = (table.claim(), Listings::new(table));
         let table = table.quoted();
         let held = held_claim();
         Self {
-            claim: format!("SELECT {claim}($1, $2, $3, $4, $5, $6, $7)").into(),
+            claim: format!("SELECT {claim}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)").into(),
             renew: write(&format!(
                 "UPDATE {table} SET
                     leased_until = clock_timestamp() + {lease},
@@ -62,7 +64,8 @@ impl Statements {
                 retention = millis("retention_ms"),
             )),
             complete: format!(
-                "UPDATE {table} SET record = $4, expires_at = clock_timestamp() + {ttl}
+                "UPDATE {table} SET record = $4, settled_at = clock_timestamp(),
+                    expires_at = clock_timestamp() + {ttl}
                 WHERE {held} RETURNING {DURABLY}",
                 ttl = millis("$5"),
             )
@@ -94,9 +97,12 @@ impl Statements {
             )),
             look_up: format!(
                 "WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
-                SELECT {seen} FROM {table} r, clock
+                SELECT {seen}, {created_at}, {settled_at}, r.trace_id, r.endpoint, r.label
+                FROM {table} r, clock
                 WHERE r.id = $1 AND r.expires_at > now",
                 seen = seen(),
+                created_at = micros_since_1970("r.created_at"),
+                settled_at = micros_since_1970("r.settled_at"),
             )
             .into(),
             identify: format!(
@@ -108,7 +114,8 @@ impl Statements {
                 "DELETE FROM {table} WHERE id = $1 AND owner = $2 AND fence = $3 RETURNING 1"
             )),
             resolve: durable_write(&format!(
-                "UPDATE {table} SET record = $3, expires_at = clock_timestamp() + {ttl}
+                "UPDATE {table} SET record = $3, settled_at = clock_timestamp(),
+                    expires_at = clock_timestamp() + {ttl}
                 WHERE id = $1 AND fence = $2 AND version = {VERSION} AND record IS NULL
                     AND leased_until <= clock_timestamp()
                     AND expires_at > clock_timestamp()
@@ -130,6 +137,7 @@ impl Statements {
                 )) AND expires_at <= clock_timestamp()"
             )
             .into(),
+            listings,
         }
     }
 }
@@ -144,9 +152,11 @@ fn durable_write(write: &str) -> Arc<str> {
     format!("WITH done AS ({write}) SELECT EXISTS (SELECT FROM done) AS done, {DURABLY}").into()
 }
 
-/// Binds `$1` to `$7` of a claim.
-pub(super) fn claiming(query: Query, claim: &Claim) -> Query {
-    let (number, _) = claim.id.as_bytes().split_first_chunk().expect("32 bytes");
+/// Binds `$1` to `$10` of a claim. The number is in the second half of the id, because the first half is
+/// the same for a whole scope.
+pub(super) fn claiming(query: Query, claim: &Claim, table: &Table) -> Query {
+    let (_, number) = claim.id.as_bytes().split_last_chunk().expect("32 bytes");
+    let Claim { origin, .. } = claim;
     query
         .bind(claim.id.as_bytes().to_vec())
         .bind(claim.fingerprint.as_bytes().to_vec())
@@ -155,6 +165,9 @@ pub(super) fn claiming(query: Query, claim: &Claim) -> Query {
         .bind(whole_millis(claim.retention))
         .bind(claim.on_unknown == OnUnknown::Rerun)
         .bind(i64::from_be_bytes(*number))
+        .bind(origin.trace_id().map(|id| id.as_bytes().to_vec()))
+        .bind(table.text(origin.endpoint()))
+        .bind(origin.label().map(|label| table.text(label)))
 }
 
 /// Binds `$1` to `$3` of a holder's transition.

@@ -49,9 +49,40 @@ pub(super) struct Table {
     pub(super) name: String,
     /// The role of the store's sessions.
     pub(super) role: String,
+    /// Whether the database takes any text. Others take ASCII for sure.
+    pub(super) is_utf8: bool,
 }
 
+/// The columns of the table, each of which a statement names.
+pub(super) const COLUMNS: [&str; 15] = [
+    "id",
+    "fence",
+    "leased_until",
+    "expires_at",
+    "created_at",
+    "settled_at",
+    "retention_ms",
+    "attempt",
+    "version",
+    "fingerprint",
+    "owner",
+    "trace_id",
+    "endpoint",
+    "label",
+    "record",
+];
+
 impl Table {
+    /// A table whose schema no server has resolved.
+    pub(super) fn named(name: Name) -> Self {
+        Self {
+            schema: name.schema.unwrap_or_else(|| "public".to_owned()),
+            name: name.table,
+            role: String::new(),
+            is_utf8: true,
+        }
+    }
+
     /// The table, for use in a statement.
     pub(super) fn quoted(&self) -> String {
         format!("{}.{}", quote(&self.schema), quote(&self.name))
@@ -59,12 +90,25 @@ impl Table {
 
     /// The name of the claim function. Its number changes when the body of the function changes.
     pub(super) fn claim_name(&self) -> String {
-        format!("{}_claim_v1", self.name)
+        format!("{}_claim_v2", self.name)
     }
 
     /// The claim function, for use in a statement.
     pub(super) fn claim(&self) -> String {
         format!("{}.{}", quote(&self.schema), quote(&self.claim_name()))
+    }
+
+    /// A text that the database takes. In a database that is not UTF-8, other characters than ASCII become
+    /// question marks, because a claim must not fail for its label.
+    pub(super) fn text(&self, text: &str) -> String {
+        let ascii = |letter: char| if letter.is_ascii() { letter } else { '?' };
+        // PostgreSQL has no zero in a text.
+        let letters = text.chars().filter(|letter| *letter != '\0');
+        if self.is_utf8 {
+            letters.collect()
+        } else {
+            letters.map(ascii).collect()
+        }
     }
 
     pub(super) fn quoted_role(&self) -> String {
@@ -76,34 +120,54 @@ impl Table {
     }
 
     /// Statements that create the table and its function in an existing schema. Safe to run again.
-    pub(super) fn definition(&self) -> [String; 3] {
+    pub(super) fn definition(&self) -> [String; 5] {
         let table = self.quoted();
-        let index = quote(&format!("{}_expires_at", self.name));
+        let [expires_at, claims, short] = self.indexes().map(|index| quote(&index));
         [
             format!(
                 "CREATE TABLE IF NOT EXISTS {table} (
                     id bytea PRIMARY KEY,
+                    fence bigint NOT NULL,
+                    leased_until timestamptz NOT NULL,
+                    expires_at timestamptz NOT NULL,
+                    created_at timestamptz NOT NULL,
+                    settled_at timestamptz,
+                    retention_ms bigint NOT NULL,
+                    attempt integer NOT NULL,
                     version smallint NOT NULL,
                     fingerprint bytea NOT NULL,
                     owner bytea NOT NULL,
-                    fence bigint NOT NULL,
-                    attempt integer NOT NULL,
-                    leased_until timestamptz NOT NULL,
-                    retention_ms bigint NOT NULL,
-                    expires_at timestamptz NOT NULL,
+                    trace_id bytea,
+                    endpoint text NOT NULL,
+                    label text,
                     record bytea
                 )"
             ),
-            format!("CREATE INDEX IF NOT EXISTS {index} ON {table} (expires_at)"),
+            // For the sweeper.
+            format!("CREATE INDEX IF NOT EXISTS {expires_at} ON {table} (expires_at)"),
+            // For listings of what is in flight or unknown.
+            format!("CREATE INDEX IF NOT EXISTS {claims} ON {table} (id) WHERE record IS NULL"),
+            // For the twelve digits that logs show.
+            format!("CREATE INDEX IF NOT EXISTS {short} ON {table} (substr(id, 17, 6))"),
             claim_function::definition(&self.claim(), &table),
         ]
     }
 
-    /// The complete SQL that creates the schema, the table and the function, for an owner to run by
-    /// hand.
+    /// The names of the indexes beside the primary key.
+    pub(super) fn indexes(&self) -> [String; 3] {
+        ["expires_at", "claims", "short"].map(|what| format!("{}_{what}", self.name))
+    }
+
+    /// The same, and the SQL that creates the schema.
+    pub(super) fn script_with_schema(&self) -> String {
+        format!("{};\n{}", self.schema_definition(), self.script())
+    }
+
+    /// The complete SQL that creates the table, its indexes and the function in an existing schema, for
+    /// an owner to run by hand.
     pub(super) fn script(&self) -> String {
-        let rest = self.definition().join(";\n");
-        format!("{};\n{rest};", self.schema_definition())
+        let statements = self.definition().map(|statement| trimmed(&statement));
+        format!("{};\n", statements.join(";\n\n"))
     }
 
     /// The SQL that grants the store's role its rights, for an owner to run by hand.
@@ -119,6 +183,22 @@ impl Table {
             role = self.quoted_role(),
         )
     }
+}
+
+/// A statement without the indentation of its source.
+fn trimmed(statement: &str) -> String {
+    let indented = |line: &str| line.len() - line.trim_start().len();
+    let rest = statement
+        .lines()
+        .skip(1)
+        .filter(|line| !line.trim().is_empty());
+    let indent = rest.map(indented).min().unwrap_or_default();
+    let line = |line: &str| {
+        line.get(indented(line).min(indent)..)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    statement.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn quote(name: &str) -> String {
@@ -151,7 +231,14 @@ mod tests {
             schema: "a\"b".to_owned(),
             name: "t".to_owned(),
             role: "r".to_owned(),
+            is_utf8: false,
         };
         assert_eq!(table.quoted(), "\"a\"\"b\".\"t\"");
+        assert_eq!(table.text("grö\0ße"), "gr??e");
+        let table = Table {
+            is_utf8: true,
+            ..table
+        };
+        assert_eq!(table.text("grö\0ße"), "größe");
     }
 }

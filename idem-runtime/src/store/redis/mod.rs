@@ -11,6 +11,8 @@ mod builder;
 mod check;
 mod cluster;
 mod failure;
+mod form;
+mod listing;
 mod located;
 mod locator;
 mod probe;
@@ -36,9 +38,13 @@ use self::script::Transition;
 use self::server::{Replicas, Request, Sent};
 use self::servers::Servers;
 use super::millis::millis;
-use super::{Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreError, StoreFuture};
-use crate::request::hex::Hex;
+use super::{
+    Claim, Claimed, Entry, Holder, Page, Query, Record, Settled, Stats, Store, StoreError,
+    StoreFuture,
+};
+use crate::request::hex;
 use crate::request::record_id::RecordId;
+use crate::request::scope_id::ScopeId;
 use crate::settings::policy::OnUnknown;
 
 /// Stores claims and records in Redis (6 or later) or Valkey: one server, servers with Sentinel, or
@@ -90,7 +96,8 @@ use crate::settings::policy::OnUnknown;
 /// - *When the store connects*: every command and every script, on a separate key under the prefix.
 ///   When the server refuses a command, the error names it. The store needs `EVALSHA`, `EVAL`,
 ///   `GET`, `SET`, `PTTL`, `PEXPIRE`, `DEL`, `TIME` and `INFO`. With `min_replicas` it also needs
-///   `WAIT`, and on a cluster `CLUSTER|SLOTS`, `CLUSTER|INFO` and `ASKING`.
+///   `WAIT`, and on a cluster `CLUSTER|SLOTS`, `CLUSTER|INFO` and `ASKING`. The operations `list`, `stats`
+///   and `forget_scope` also need `SCAN`, `GETRANGE` and `STRLEN`, which are not tried.
 /// - *When the store connects, and whenever the primaries change*: the policy of every replica that
 ///   Sentinel or the cluster names. When the store connects, a replica that evicts is an error.
 ///   Later the store logs an error, and keys on that replica get 503 once it is promoted.
@@ -142,11 +149,25 @@ use crate::settings::policy::OnUnknown;
 ///
 /// Each record id has one Redis string. Its name is the prefix and the 64 hexadecimal digits of the
 /// record id. The bytes of the string are versioned, and contain no idempotency key, no token and
-/// no scope. The headers and the body of the response are not encrypted. A string that this version
+/// no scope. The headers and the body of the response, the endpoint and the label are
+/// not encrypted. A string that this version
 /// cannot read stays unchanged, and requests with its idempotency key get 503. After a release, a
 /// marker of 26 bytes remains for ten seconds. The store treats the marker as no entry.
 ///
 /// Durations are stored in whole milliseconds, rounded up, and limited to 100 years.
+///
+/// # Listing
+///
+/// [`list`](Store::list) sends `SCAN` to each primary in turn. The order is that of the server. A page scans up to
+/// 20,000 keys and may be empty. [`stats`](Store::stats) reads every key for half of the
+/// [`timeout`](RedisStoreBuilder::timeout), and reports where it stopped. Redis has no index, so finding a few records
+/// among many takes as long as a whole listing.
+///
+/// `SCAN` returns some keys twice after the server has shrunk its table of keys. A listing remembers its last 128 records, and leaves
+/// these keys out. When most of a large database expires during a listing, a record may still appear twice. After a
+/// restart, a failover or a change of slots, a cursor is refused with
+/// [`StoreError::InvalidCursor`]: begin the listing again. While a cluster moves a slot, a listing may
+/// miss its records.
 ///
 /// # Cancellation
 ///
@@ -189,7 +210,8 @@ impl Inner {
     fn key(&self, id: RecordId) -> String {
         let mut key = String::with_capacity(self.prefix.len() + 64);
         key.push_str(&self.prefix);
-        key.extend(Hex(id.as_bytes()).digits());
+        // A string takes everything.
+        let _ = hex::write(&mut key, id.as_bytes());
         key
     }
 
@@ -230,7 +252,14 @@ impl Inner {
         let mut claimed = [0; 40];
         claimed[..32].copy_from_slice(claim.fingerprint.as_bytes());
         claimed[32..].copy_from_slice(&retention.to_le_bytes());
-        let arguments = [claim.owner.as_bytes(), &claimed[..], kept.as_bytes(), rerun];
+        let origin = form::origin_bytes(&claim.origin);
+        let arguments = [
+            claim.owner.as_bytes(),
+            &claimed[..],
+            kept.as_bytes(),
+            rerun,
+            &origin[..],
+        ];
         let request = Request {
             transition: &script::CLAIM,
             key: &self.key(claim.id),
@@ -441,6 +470,21 @@ impl Store for RedisStore {
             let arguments = [&fence.to_le_bytes(), &record.as_bytes()[..], ttl.as_bytes()];
             inner.settle(&script::RESOLVE, id, &arguments).await
         })
+    }
+
+    fn list(&self, query: Query) -> StoreFuture<Page> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.list(query).await })
+    }
+
+    fn stats(&self) -> StoreFuture<Stats> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.stats().await })
+    }
+
+    fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.forget_scope(scope).await })
     }
 }
 

@@ -1,12 +1,13 @@
 //! Reads the replies of the scripts.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, Bytes};
 use redis::Value;
 
+use super::form::{self, RecordHead, Shown, VERSION};
 use crate::request::fingerprint::Fingerprint;
-use crate::store::{Claimed, DecodeError, Entry, Record, Settled, StoreError};
+use crate::store::{Claimed, DecodeError, Entry, Origin, Record, Settled, StoreError};
 
 // These numbers must match `lua/head.lua`.
 const NOTHING: u8 = 0;
@@ -18,10 +19,6 @@ const UNREADABLE: u8 = 5;
 const TOO_LATE: u8 = 6;
 const LOST: u8 = 0;
 const DONE: u8 = 1;
-
-/// After the version, the kind, the owner and the fence.
-const RECORD_AT: usize = 26;
-const VERSION: u8 = 1;
 
 /// The reply of a script: its kind, and the data for that kind.
 #[derive(Debug)]
@@ -36,6 +33,8 @@ struct Found {
     fence: u64,
     attempt: u32,
     fingerprint: Fingerprint,
+    created_at: SystemTime,
+    origin: Origin,
 }
 
 impl Reply {
@@ -109,8 +108,16 @@ impl Reply {
         let entry = match self.kind {
             NOTHING => return Ok(None),
             RECORDED => {
+                let head = self.rest.get(8..).unwrap_or_default();
+                let head = RecordHead::read(head).map_err(StoreError::Undecodable)?;
                 let (record, expires_in) = self.record()?;
-                Entry::Recorded { record, expires_in }
+                Entry::Recorded {
+                    record,
+                    expires_in,
+                    origin: head.origin,
+                    created_at: head.created_at,
+                    settled_at: head.settled_at,
+                }
             }
             IN_FLIGHT => {
                 let found = self.found()?;
@@ -119,6 +126,8 @@ impl Reply {
                     fence: found.fence,
                     attempt: found.attempt,
                     lease_left: found.left,
+                    origin: found.origin,
+                    created_at: found.created_at,
                 }
             }
             UNKNOWN => {
@@ -128,6 +137,8 @@ impl Reply {
                     fence: found.fence,
                     attempt: found.attempt,
                     retained_for: found.left,
+                    origin: found.origin,
+                    created_at: found.created_at,
                 }
             }
             _ => return Err(not_ours()),
@@ -142,28 +153,38 @@ impl Reply {
 
     fn found(mut self) -> Result<Found, StoreError> {
         let left = Duration::from_millis(self.number()?);
-        let (fence, attempt) = (self.number()?, self.attempt()?);
+        let fence = self.number()?;
+        let created_at = form::time(self.number()?);
+        let attempt = self.attempt()?;
         let mut fingerprint = [0; 32];
         self.rest
             .try_copy_to_slice(&mut fingerprint)
             .map_err(|_| not_ours())?;
-        self.ends_with(Found {
+        let _retention = self.number()?;
+        Ok(Found {
             left,
             fence,
             attempt,
             fingerprint: Fingerprint::from_bytes(fingerprint),
+            created_at,
+            origin: form::origin(&self.rest).map_err(StoreError::Undecodable)?,
         })
     }
 
-    /// The record, and the least time that is left. The server reports whole milliseconds, and its
-    /// clock may be up to one millisecond late.
+    /// What a listing shows of a value. `None` when nothing is there.
+    pub(super) fn summary(value: &Value) -> Result<Option<Shown>, StoreError> {
+        match value {
+            Value::Int(0) => Ok(None),
+            Value::BulkString(reply) => form::summary(reply).map(Some).map_err(|_| not_ours()),
+            _ => Err(not_ours()),
+        }
+    }
+
+    /// The record, and the least time it has left. The server shows whole milliseconds, and may be
+    /// up to one millisecond late.
     fn record(mut self) -> Result<(Record, Duration), StoreError> {
         let left = Duration::from_millis(self.number()?.saturating_sub(1));
-        let value = self.rest;
-        if value.len() < RECORD_AT {
-            return Err(damaged());
-        }
-        let record = Record::decode(value.slice(RECORD_AT..)).map_err(StoreError::Undecodable)?;
+        let record = form::record_of(&self.rest).map_err(StoreError::Undecodable)?;
         Ok((record, left))
     }
 
@@ -190,10 +211,6 @@ fn not_ours() -> StoreError {
     )
 }
 
-fn damaged() -> StoreError {
-    StoreError::Undecodable(DecodeError::Damaged)
-}
-
 fn unreadable(version: u8) -> StoreError {
     StoreError::Undecodable(if version == VERSION {
         DecodeError::Damaged
@@ -205,6 +222,13 @@ fn unreadable(version: u8) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What stands before a record without an origin.
+    const HEAD: [u8; 62] = {
+        let mut head = [0; 62];
+        head[42] = 18;
+        head
+    };
 
     fn answer(kind: u8, parts: &[&[u8]]) -> Value {
         Value::BulkString([&[kind], &parts.concat()[..]].concat())
@@ -242,7 +266,7 @@ mod tests {
     fn the_reported_time_of_a_record_is_never_too_long() {
         let record = Record::not_kept(Fingerprint::from_bytes([1; 32]), http::StatusCode::OK);
         for (told, left) in [(5_u64, 4), (1, 0), (0, 0)] {
-            let value = [&[0; RECORD_AT], &record.as_bytes()[..]].concat();
+            let value = [&HEAD[..], &record.as_bytes()[..]].concat();
             let reply = answer(RECORDED, &[&told.to_le_bytes(), &value]);
             let claimed = Reply::new(reply).and_then(Reply::claimed);
             let Ok(Claimed::Recorded { expires_in, .. }) = claimed else {
@@ -254,8 +278,10 @@ mod tests {
 
     #[test]
     fn a_truncated_value_is_damaged() {
-        for len in [0, RECORD_AT - 1, RECORD_AT, RECORD_AT + 1] {
-            let reply = answer(RECORDED, &[&5_u64.to_le_bytes(), &vec![VERSION; len]]);
+        let record = Record::not_kept(Fingerprint::from_bytes([1; 32]), http::StatusCode::OK);
+        let value = [&HEAD[..], &record.as_bytes()[..]].concat();
+        for len in 0..value.len() {
+            let reply = answer(RECORDED, &[&5_u64.to_le_bytes(), &value[..len]]);
             let claimed = Reply::new(reply).and_then(Reply::claimed);
             assert!(
                 matches!(claimed, Err(StoreError::Undecodable(DecodeError::Damaged))),

@@ -102,6 +102,19 @@ impl Servers {
         servers.into_iter().map(with_keys).collect()
     }
 
+    /// The first primary of this slot or a later one, and the first of its slots that is not earlier.
+    ///
+    /// A primary with several ranges of slots is returned for its first range only.
+    pub(super) fn at_slot(&self, slot: u16) -> Option<(u16, Arc<Server>)> {
+        let map = self.map.borrow();
+        let mut shards = map.shards.iter().enumerate();
+        shards.find_map(|(at, (first, _, server))| {
+            let earlier = &map.shards[..at];
+            let is_first_range = !earlier.iter().any(|(_, _, it)| Arc::ptr_eq(it, server));
+            (*first >= slot && is_first_range).then(|| (*first, server.clone()))
+        })
+    }
+
     /// Sends a request. Sends it again when its connection broke, or to another server when that
     /// server has become the primary. Every transition may be repeated, because its owner
     /// distinguishes it from others.

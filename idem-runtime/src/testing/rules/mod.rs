@@ -11,6 +11,7 @@ mod holders;
 mod interleavings;
 mod lapses;
 mod leases;
+mod listing;
 mod operators;
 mod own_claim;
 mod pairs;
@@ -41,6 +42,7 @@ pub(super) async fn run(
     under(1, waiting::run(subject)).await?;
     under(4, expiry::another_request(subject)).await?;
     under(10, operators::run(subject)).await?;
+    under(10, Box::pin(listing::run(subject))).await?;
     under(2, holders::run(subject)).await?;
     under(8, own_claim::run(subject)).await?;
     under(8, dropped::run(subject)).await?;

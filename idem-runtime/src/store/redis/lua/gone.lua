@@ -19,6 +19,6 @@ local left = redis.call('PTTL', KEYS[1])
 if left > 0 then
   redis.call('PEXPIRE', KEYS[1], left)
 elseif not is_there then
-  redis.pcall('SET', KEYS[1], '\1F' .. string.rep('\0', 24), 'PX', 10000)
+  redis.pcall('SET', KEYS[1], '\2F' .. string.rep('\0', 24), 'PX', 10000)
 end
 return 1

@@ -5,6 +5,6 @@ local is_string = type(value) == 'string'
 local identity = is_string and 'S' .. string.sub(value, 3, 26) or 'X'
 -- At the moment of expiry a key is gone, although DEL would still count it.
 local is_there = value and redis.call('PTTL', KEYS[1]) ~= 0
-if is_string and #value == 26 and string.sub(value, 1, 2) == '\1F' then
+if is_string and #value == 26 and string.sub(value, 1, 2) == '\2F' then
   is_there = false
 end

@@ -8,7 +8,7 @@ if kind ~= 'C' or holder ~= ARGV[1] then
   return LOST
 end
 -- A server whose memory is full refuses SET, but never DEL.
-if redis.pcall('SET', key, '\1F' .. ARGV[1], 'PX', 10000).err then
+if redis.pcall('SET', key, '\2F' .. ARGV[1], 'PX', 10000).err then
   redis.call('DEL', key)
 end
 return DONE

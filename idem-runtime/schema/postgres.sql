@@ -1,0 +1,101 @@
+-- The table of `PostgresStore` under its default name, in the schema `public`. `PostgresStoreBuilder::schema_sql` prints
+-- the same for other names. Safe to run again.
+
+CREATE TABLE IF NOT EXISTS "public"."idem_records" (
+    id bytea PRIMARY KEY,
+    fence bigint NOT NULL,
+    leased_until timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL,
+    created_at timestamptz NOT NULL,
+    settled_at timestamptz,
+    retention_ms bigint NOT NULL,
+    attempt integer NOT NULL,
+    version smallint NOT NULL,
+    fingerprint bytea NOT NULL,
+    owner bytea NOT NULL,
+    trace_id bytea,
+    endpoint text NOT NULL,
+    label text,
+    record bytea
+);
+
+CREATE INDEX IF NOT EXISTS "idem_records_expires_at" ON "public"."idem_records" (expires_at);
+
+CREATE INDEX IF NOT EXISTS "idem_records_claims" ON "public"."idem_records" (id) WHERE record IS NULL;
+
+CREATE INDEX IF NOT EXISTS "idem_records_short" ON "public"."idem_records" (substr(id, 17, 6));
+
+CREATE OR REPLACE FUNCTION "public"."idem_records_claim_v2"(bytea, bytea, bytea, bigint, bigint, boolean, bigint, bytea, text, text) RETURNS bytea LANGUAGE plpgsql AS $$
+        DECLARE
+            now timestamptz := clock_timestamp();
+            answer bytea;
+        BEGIN
+            SELECT CASE WHEN r.version = 2 THEN int4send(2) || interval_send(r.expires_at - now) || r.record END INTO answer
+            FROM "public"."idem_records" r WHERE r.id = $1 AND r.expires_at > now;
+            IF answer IS NOT NULL THEN
+                RETURN answer;
+            ELSIF FOUND THEN
+                SELECT CASE
+    WHEN r.version <> 2 THEN int4send(5) || int2send(r.version)
+    WHEN r.record IS NOT NULL THEN int4send(2) || interval_send(r.expires_at - now) || r.record
+    WHEN r.leased_until > now THEN int4send(3) || interval_send(r.leased_until - now)
+        || int8send(r.fence) || int4send(r.attempt) || r.fingerprint
+    ELSE int4send(4) || interval_send(r.expires_at - now)
+        || int8send(r.fence) || int4send(r.attempt) || r.fingerprint
+END INTO answer
+                FROM "public"."idem_records" r WHERE r.id = $1 AND r.expires_at > now
+                    AND NOT (r.version = 2 AND r.record IS NULL AND r.leased_until <= now
+                        AND r.fingerprint = $2 AND $6)
+                    AND NOT (r.version = 2 AND r.record IS NULL AND r.leased_until > now
+                        AND r.owner = $3);
+                IF FOUND THEN
+                    RETURN answer;
+                END IF;
+            END IF;
+            PERFORM pg_advisory_xact_lock($7);
+            INSERT INTO "public"."idem_records" AS r (id, version, fingerprint, owner, fence, attempt,
+                leased_until, retention_ms, expires_at, created_at, trace_id, endpoint, label)
+            VALUES ($1, 2, $2, $3, floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint, 1,
+                clock_timestamp() + $4::bigint * interval '1 millisecond', $5, clock_timestamp() + $4::bigint * interval '1 millisecond' + $5::bigint * interval '1 millisecond',
+                clock_timestamp(), $8, $9, $10)
+            ON CONFLICT (id) DO NOTHING
+            RETURNING int4send(1) || int8send(r.fence) || int4send(r.attempt) INTO answer;
+            IF NOT FOUND THEN
+                UPDATE "public"."idem_records" AS r SET
+                    version = 2,
+                    fingerprint = $2,
+                    owner = $3,
+                    fence = CASE WHEN r.expires_at <= clock_timestamp()
+                        THEN greatest(r.fence + 1, floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint) ELSE r.fence + 1 END,
+                    attempt = CASE WHEN r.expires_at <= clock_timestamp()
+                        THEN 1 ELSE r.attempt + 1 END,
+                    leased_until = clock_timestamp() + $4::bigint * interval '1 millisecond',
+                    retention_ms = $5,
+                    expires_at = clock_timestamp() + $4::bigint * interval '1 millisecond' + $5::bigint * interval '1 millisecond',
+                    created_at = CASE WHEN r.expires_at <= clock_timestamp()
+                        THEN clock_timestamp() ELSE r.created_at END,
+                    trace_id = CASE WHEN r.expires_at <= clock_timestamp()
+                        THEN $8 ELSE r.trace_id END,
+                    endpoint = CASE WHEN r.expires_at <= clock_timestamp()
+                        THEN $9 ELSE r.endpoint END,
+                    label = CASE WHEN r.expires_at <= clock_timestamp()
+                        THEN $10 ELSE r.label END,
+                    settled_at = NULL,
+                    record = NULL
+                WHERE r.id = $1 AND (r.expires_at <= clock_timestamp()
+                    OR r.version = 2 AND r.record IS NULL
+                        AND r.leased_until <= clock_timestamp()
+                        AND r.fingerprint = $2 AND $6)
+                RETURNING int4send(1) || int8send(r.fence) || int4send(r.attempt) INTO answer;
+            END IF;
+            IF NOT FOUND THEN
+                UPDATE "public"."idem_records" AS r SET owner = $3
+                WHERE r.id = $1 AND r.version = 2 AND r.record IS NULL AND r.owner = $3
+                    AND r.leased_until > clock_timestamp()
+                RETURNING int4send(1) || int8send(r.fence) || int4send(r.attempt) INTO answer;
+            END IF;
+            IF current_setting('synchronous_commit') = 'off' THEN
+                PERFORM set_config('synchronous_commit', 'on', true);
+            END IF;
+            RETURN answer;
+        END $$;

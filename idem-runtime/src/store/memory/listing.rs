@@ -1,0 +1,170 @@
+//! What an operator asks of many records at once.
+//!
+//! A page scans all claims, shard by shard, and then all finished records. A claim that is completed
+//! between the two scans is seen twice, and the record counts. Nothing is seen less than once: a record
+//! is in the cache before its claim leaves its shard.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use super::Inner;
+use super::claims::ClaimEntry;
+use super::records::StoredRecord;
+use crate::request::record_id::RecordId;
+use crate::request::scope_id::ScopeId;
+use crate::store::{Count, Cursor, Page, Query, State, StateKind, Stats, StoreError, Summary};
+
+/// The records of a page, in the order of their ids: the first of those behind the cursor.
+struct Listing<'q> {
+    query: &'q Query,
+    after: Option<RecordId>,
+    /// One more than the page has, so that it is known whether another page follows.
+    found: BTreeMap<RecordId, Summary>,
+}
+
+impl<'q> Listing<'q> {
+    fn new(query: &'q Query) -> Result<Self, StoreError> {
+        let after = query.after.as_ref().map(Cursor::record_id).transpose()?;
+        Ok(Self {
+            query,
+            after,
+            found: BTreeMap::new(),
+        })
+    }
+
+    /// Whether a record with this id can be on the page.
+    fn may_list(&self, id: &RecordId) -> bool {
+        let is_full = self.found.len() > self.query.page_len();
+        self.query.matches_id(id)
+            && self.after.is_none_or(|after| *id > after)
+            && !(is_full
+                && self
+                    .found
+                    .last_key_value()
+                    .is_some_and(|(last, _)| id > last))
+    }
+
+    fn add(&mut self, entry: Summary) {
+        self.found.insert(entry.id, entry);
+        if self.found.len() > self.query.page_len() + 1 {
+            self.found.pop_last();
+        }
+    }
+
+    fn page(mut self) -> Page {
+        let has_more = self.found.len() > self.query.page_len();
+        if has_more {
+            self.found.pop_last();
+        }
+        let last = self.found.last_key_value().map(|(id, _)| *id);
+        let next = last.filter(|_| has_more).map(Cursor::of_record);
+        Page::new(self.found.into_values().collect(), next)
+    }
+}
+
+impl Inner {
+    pub(super) fn list(&self, query: &Query) -> Result<Page, StoreError> {
+        let mut listing = Listing::new(query)?;
+        if query.state.is_none_or(is_of_claims) {
+            self.claims.for_each(|id, held| {
+                let now = Instant::now();
+                if listing.may_list(id)
+                    && let Some(state) = held.state(now)
+                {
+                    let created_at = self.clock.time(held.created_at);
+                    let entry = Summary::new(*id, held.origin.clone(), created_at, state);
+                    if query.matches(&entry, self.clock.time(now)) {
+                        listing.add(entry);
+                    }
+                }
+            });
+        }
+        if query.state.is_none_or(|state| state == StateKind::Recorded) {
+            let now = Instant::now();
+            self.records.for_each(|id, kept| {
+                if listing.may_list(id)
+                    && let Some(entry) = self.recorded(*id, kept, now)
+                    && query.matches(&entry, self.clock.time(now))
+                {
+                    listing.add(entry);
+                }
+            });
+        }
+        Ok(listing.page())
+    }
+
+    fn recorded(&self, id: RecordId, kept: StoredRecord, now: Instant) -> Option<Summary> {
+        if kept.expires_at <= now {
+            return None;
+        }
+        let (created_at, settled_at) = (
+            self.clock.time(kept.created_at),
+            self.clock.time(kept.settled_at),
+        );
+        let state = State::recorded(&kept.record, settled_at, kept.expires_at - now);
+        Some(Summary::new(id, kept.origin, created_at, state))
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let (mut in_flight, mut unknown, mut recorded) = (0, 0, 0);
+        self.claims
+            .for_each(|_, held| match held.state(Instant::now()) {
+                Some(State::InFlight { .. }) => in_flight += 1,
+                Some(_) => unknown += 1,
+                None => {}
+            });
+        let now = Instant::now();
+        self.records.for_each(|_, kept| {
+            recorded += u64::from(kept.expires_at > now);
+        });
+        Stats {
+            in_flight: Count::exact(in_flight),
+            unknown: Count::exact(unknown),
+            recorded: Count::exact(recorded),
+            bytes: Some(self.budget.used() as u64),
+            max_bytes: Some(self.budget.max() as u64),
+        }
+    }
+
+    pub(super) fn forget_scope(&self, scope: ScopeId) -> u64 {
+        let mut ids = Vec::new();
+        self.claims.for_each(|id, _| {
+            if id.scope_id() == scope {
+                ids.push(*id);
+            }
+        });
+        self.records.for_each(|id, _| {
+            if id.scope_id() == scope {
+                ids.push(*id);
+            }
+        });
+        ids.iter().map(|id| u64::from(self.forget(id))).sum()
+    }
+}
+
+impl ClaimEntry {
+    /// What a listing shows of the claim. `None` when its retention has passed.
+    fn state(&self, now: Instant) -> Option<State> {
+        let (fence, attempt) = (self.fence, self.attempt);
+        if self.leased_until > now {
+            Some(State::InFlight {
+                fence,
+                attempt,
+                lease_left: self.leased_until - now,
+            })
+        } else if self.retained_until() > now {
+            Some(State::Unknown {
+                fence,
+                attempt,
+                retained_for: self.retained_until() - now,
+            })
+        } else {
+            None
+        }
+    }
+}
+
+fn is_of_claims(state: StateKind) -> bool {
+    matches!(state, StateKind::InFlight | StateKind::Unknown)
+}

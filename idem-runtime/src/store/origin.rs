@@ -1,0 +1,136 @@
+//! Where a record comes from, for operators.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::request::trace_context::TraceId;
+
+/// Longer endpoints and labels are cut, so that a store can keep a length in one byte.
+const LONGEST: usize = 255;
+
+/// Where a record comes from: what an operator learns of the first request.
+///
+/// A store keeps it with a claim and with the record that follows. When a claim is taken over, the
+/// origin stays that of the first request.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    endpoint: Cow<'static, str>,
+    trace_id: Option<TraceId>,
+    label: Option<Arc<str>>,
+}
+
+impl Origin {
+    /// The origin of a request to `endpoint`, which is the path of the handler, such as
+    /// `desk::place_trade`. Longer than 255 bytes, it is cut.
+    #[must_use]
+    pub fn new(endpoint: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            endpoint: cut(endpoint.into()),
+            trace_id: None,
+            label: None,
+        }
+    }
+
+    /// Sets the trace of the request.
+    #[must_use]
+    pub fn with_trace_id(mut self, trace_id: Option<TraceId>) -> Self {
+        self.trace_id = trace_id;
+        self
+    }
+
+    /// Sets the label that the service chose. Longer than 255 bytes, it is cut.
+    #[must_use]
+    pub fn with_label(mut self, label: Option<Arc<str>>) -> Self {
+        self.label = label.map(|label| match cut(Cow::Borrowed(&*label)) {
+            short if short.len() == label.len() => label.clone(),
+            short => short.into(),
+        });
+        self
+    }
+
+    /// The path of the handler. Empty when a claim was made without one.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The trace of the first request, from its header `traceparent`.
+    #[must_use]
+    pub fn trace_id(&self) -> Option<TraceId> {
+        self.trace_id
+    }
+
+    /// The label that [`label`](crate::IdempotencyBuilder::label) chose.
+    #[must_use]
+    pub fn label(&self) -> Option<&str> {
+        self.label.as_deref()
+    }
+
+    /// The bytes of its texts that are not part of the program.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        /// The counters of an `Arc`.
+        const COUNTERS: usize = 16;
+        let endpoint = match &self.endpoint {
+            Cow::Borrowed(_) => 0,
+            Cow::Owned(endpoint) => endpoint.len(),
+        };
+        let label = self.label.as_ref().map(|label| label.len() + COUNTERS);
+        endpoint + label.unwrap_or_default()
+    }
+}
+
+/// At most 255 bytes, without a part of a character.
+fn cut(text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.len() <= LONGEST {
+        return text;
+    }
+    let mut end = LONGEST;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(&text[..end]),
+        Cow::Owned(mut text) => {
+            text.truncate(end);
+            Cow::Owned(text)
+        }
+    }
+}
+
+/// The label is left out: the service may put personal data into it.
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Origin")
+            .field("endpoint", &self.endpoint)
+            .field("trace_id", &self.trace_id)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        let long = format!("{}ß", "x".repeat(254));
+        for endpoint in [
+            Origin::new(long.clone()),
+            Origin::new(&*Box::leak(long.clone().into_boxed_str())),
+        ] {
+            assert_eq!(endpoint.endpoint(), "x".repeat(254));
+        }
+        let labelled = Origin::default().with_label(Some(long.into()));
+        assert_eq!(labelled.label(), Some(&*"x".repeat(254)));
+        let short = Origin::default().with_label(Some("inv-2291".into()));
+        assert_eq!(short.label(), Some("inv-2291"));
+    }
+
+    #[test]
+    fn debug_hides_the_label() {
+        let origin = Origin::new("desk::place_trade").with_label(Some("SECRET".into()));
+        let shown = format!("{origin:?}");
+        assert!(shown.contains("desk::place_trade") && !shown.contains("SECRET"));
+    }
+}

@@ -1,0 +1,461 @@
+//! What an operator asks of many keys at once: `SCAN` on each primary, one after the other.
+//!
+//! `SCAN` returns every key that is there all the while, in an order that only the server knows. It may return a key
+//! twice after its table has shrunk. So a cursor also contains the last ids that were listed, and a page leaves them out.
+//! The order belongs to one process of the server: after a restart or a failover the cursor is not valid any more.
+
+use std::collections::VecDeque;
+use std::time::SystemTime;
+
+use bytes::{Buf, BufMut};
+use futures_util::StreamExt;
+use futures_util::stream;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::{Cmd, InfoDict, Pipeline, RedisError, Value};
+use tokio::time::Instant;
+
+use super::Inner;
+use super::failure::Failure;
+use super::form::{self, Shown};
+use super::reply::Reply;
+use super::script;
+use super::server::{Request, Server};
+use crate::request::hex;
+use crate::request::record_id::RecordId;
+use crate::request::scope_id::ScopeId;
+use crate::store::{Count, Cursor, Page, Query, State, Stats, StoreError, Summary};
+
+/// How many keys one `SCAN` looks at, at most.
+const SCANNED: usize = 1_000;
+
+/// How many times a page scans. So a page that finds little looks at 20,000 keys.
+const SCANS: usize = 20;
+
+/// How many ids a cursor remembers.
+const REMEMBERED: usize = 128;
+
+/// How many keys are read at the same time.
+const AT_ONCE: usize = 64;
+
+/// The version of a cursor.
+const VERSION: u8 = 1;
+
+/// Where a listing is.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Position {
+    /// The first slot of the primary that is scanned. The primaries are scanned in this order.
+    slot: u16,
+    /// The process of that primary. `None` before the first scan there.
+    process: Option<u64>,
+    /// The server's own cursor.
+    scan: u64,
+    /// Whether the server has returned its last keys.
+    is_done: bool,
+    /// Keys that were scanned and not listed yet.
+    pending: VecDeque<RecordId>,
+    /// The last ids that were listed, by their last 8 bytes.
+    listed: VecDeque<u64>,
+}
+
+impl Position {
+    fn read(cursor: &Cursor) -> Result<Self, StoreError> {
+        Self::try_read(cursor.as_bytes()).ok_or(StoreError::InvalidCursor)
+    }
+
+    fn try_read(mut bytes: &[u8]) -> Option<Self> {
+        let bytes = &mut bytes;
+        if bytes.try_get_u8().ok()? != VERSION {
+            return None;
+        }
+        let slot = bytes.try_get_u16().ok()?;
+        let process = bytes.try_get_u64().ok()?;
+        let scan = bytes.try_get_u64().ok()?;
+        let is_done = bytes.try_get_u8().ok()? == 1;
+        let mut pending = VecDeque::new();
+        for _ in 0..bytes.try_get_u16().ok()? {
+            let mut id = [0; 32];
+            bytes.try_copy_to_slice(&mut id).ok()?;
+            pending.push_back(RecordId::from_bytes(id));
+        }
+        let mut listed = VecDeque::new();
+        while bytes.has_remaining() {
+            listed.push_back(bytes.try_get_u64().ok()?);
+        }
+        Some(Self {
+            slot,
+            process: (process > 0).then_some(process),
+            scan,
+            is_done,
+            pending,
+            listed,
+        })
+    }
+
+    fn cursor(&self) -> Cursor {
+        let mut bytes = Vec::new();
+        bytes.put_u8(VERSION);
+        bytes.put_u16(self.slot);
+        bytes.put_u64(self.process.unwrap_or_default());
+        bytes.put_u64(self.scan);
+        bytes.put_u8(self.is_done.into());
+        bytes.put_u16(u16::try_from(self.pending.len()).unwrap_or(u16::MAX));
+        for id in &self.pending {
+            bytes.put_slice(id.as_bytes());
+        }
+        for listed in &self.listed {
+            bytes.put_u64(*listed);
+        }
+        Cursor::from_bytes(bytes)
+    }
+
+    /// Whether the listing has just shown this id.
+    fn was_listed(&self, id: &RecordId) -> bool {
+        self.listed.contains(&mark(id))
+    }
+
+    fn note(&mut self, id: &RecordId) {
+        if self.listed.len() == REMEMBERED {
+            self.listed.pop_front();
+        }
+        self.listed.push_back(mark(id));
+    }
+
+    /// Goes on with the primary of this slot, from its beginning.
+    fn go_to(&mut self, slot: u16) {
+        self.slot = slot;
+        self.process = None;
+        self.scan = 0;
+        self.is_done = false;
+    }
+}
+
+fn mark(id: &RecordId) -> u64 {
+    let (_, last) = id.as_bytes().split_last_chunk().expect("32 bytes");
+    u64::from_be_bytes(*last)
+}
+
+/// One primary while it is scanned.
+struct Scanned {
+    connection: MultiplexedConnection,
+    /// Identifies the process of the server. 1 when the server does not tell.
+    process: u64,
+    now: SystemTime,
+}
+
+impl Scanned {
+    async fn begin(server: &Server, deadline: Instant) -> Result<Self, StoreError> {
+        let asked = async {
+            let mut connection = server.connection().await?;
+            let mut all = Pipeline::with_capacity(2);
+            all.add_command(redis::cmd("TIME"));
+            let mut info = redis::cmd("INFO");
+            info.arg("server");
+            all.add_command(info);
+            let mut replies = connection
+                .send_packed_commands(&all, 0, 2)
+                .await?
+                .into_iter();
+            let (time, info) = (replies.next(), replies.next());
+            let time = time.unwrap_or(Value::Nil).extract_error()?;
+            let (seconds, micros): (u64, u64) =
+                redis::from_redis_value(time).map_err(RedisError::from)?;
+            let run_id = info
+                .and_then(|info| redis::from_redis_value::<InfoDict>(info).ok())
+                .and_then(|info| info.get::<String>("run_id"));
+            Ok::<_, Failure>(Self {
+                connection,
+                process: run_id.as_deref().map_or(1, process_number),
+                now: form::time(seconds.saturating_mul(1_000_000).saturating_add(micros)),
+            })
+        };
+        in_time(deadline, asked).await
+    }
+
+    /// The next keys, and the server's cursor behind them.
+    async fn scan(
+        &mut self,
+        scan: u64,
+        pattern: &str,
+        count: usize,
+        deadline: Instant,
+    ) -> Result<(u64, Vec<Vec<u8>>), StoreError> {
+        let mut command = redis::cmd("SCAN");
+        command
+            .arg(scan)
+            .arg("MATCH")
+            .arg(pattern)
+            .arg("COUNT")
+            .arg(count);
+        in_time(deadline, ask(&mut self.connection, &command)).await
+    }
+}
+
+async fn ask<T: redis::FromRedisValue>(
+    connection: &mut MultiplexedConnection,
+    command: &Cmd,
+) -> Result<T, Failure> {
+    let value = connection.req_packed_command(command).await?;
+    let reply = redis::from_redis_value(value.extract_error()?);
+    Ok(reply.map_err(RedisError::from)?)
+}
+
+async fn in_time<T>(
+    deadline: Instant,
+    asked: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout_at(deadline, asked).await {
+        Ok(reply) => Ok(reply?),
+        Err(_) => Err(StoreError::TimedOut),
+    }
+}
+
+/// The first 8 bytes of a run id, which is 40 hexadecimal digits.
+fn process_number(run_id: &str) -> u64 {
+    let digits = run_id.as_bytes().get(..16).unwrap_or_default();
+    hex::read(digits).map_or(1, u64::from_be_bytes).max(1)
+}
+
+/// A text that a pattern of `SCAN` matches literally.
+fn escaped(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len() + 8);
+    for letter in text.chars() {
+        if matches!(letter, '*' | '?' | '[' | ']' | '\\' | '^') {
+            pattern.push('\\');
+        }
+        pattern.push(letter);
+    }
+    pattern
+}
+
+impl Inner {
+    /// The keys that a query can find, as a pattern.
+    fn pattern(&self, query: &Query) -> String {
+        let mut pattern = escaped(&self.prefix);
+        match query.scope {
+            Some(scope) => pattern.push_str(&scope.to_string()),
+            None => pattern.push_str(&"?".repeat(32)),
+        }
+        match query.short {
+            Some(short) => {
+                pattern.push_str(&short.to_string());
+                pattern.push_str(&"?".repeat(20));
+            }
+            None => pattern.push_str(&"?".repeat(32)),
+        }
+        pattern
+    }
+
+    fn id_of(&self, key: &[u8]) -> Option<RecordId> {
+        let digits = key.strip_prefix(self.prefix.as_bytes())?;
+        hex::read(digits).map(RecordId::from_bytes)
+    }
+
+    /// What stands under the ids, in their order. Leaves out what is gone.
+    async fn shown(
+        &self,
+        ids: Vec<RecordId>,
+        deadline: Instant,
+    ) -> Result<Vec<(RecordId, Shown)>, StoreError> {
+        let mut all = stream::iter(ids)
+            .map(|id| async move {
+                let request = Request {
+                    transition: &script::SUMMARY,
+                    key: &self.key(id),
+                    arguments: &[],
+                    expires: false,
+                    replicas: None,
+                    deadline,
+                };
+                let sent = self.servers.send(&request).await?;
+                Ok::<_, StoreError>((id, Reply::summary(&sent.value)?))
+            })
+            .buffered(AT_ONCE);
+        let mut shown = Vec::new();
+        while let Some(next) = all.next().await {
+            let (id, found) = next?;
+            shown.extend(found.map(|found| (id, found)));
+        }
+        Ok(shown)
+    }
+
+    pub(super) async fn list(&self, query: Query) -> Result<Page, StoreError> {
+        let begun = Instant::now();
+        let deadline = self.deadline();
+        let (limit, pattern) = (query.page_len(), self.pattern(&query));
+        let mut at = match &query.after {
+            Some(cursor) => Position::read(cursor)?,
+            None => Position::default(),
+        };
+        let mut entries = Vec::new();
+        let mut scans = 0;
+        // A pattern finds few keys, and a page without one should not find many more than it lists.
+        let is_narrow = query.scope.is_some() || query.short.is_some();
+        let count = if is_narrow {
+            SCANNED
+        } else {
+            limit.clamp(10, SCANNED)
+        };
+        loop {
+            let Some((slot, server)) = self.servers.at_slot(at.slot) else {
+                return Ok(Page::new(entries, None));
+            };
+            if slot != at.slot {
+                if at.process.is_some() {
+                    // The slots of the primary that was being scanned have moved.
+                    return Err(StoreError::InvalidCursor);
+                }
+                at.go_to(slot);
+            }
+            let mut scanned = Scanned::begin(&server, deadline).await?;
+            if at.process.is_some_and(|process| process != scanned.process) {
+                return Err(StoreError::InvalidCursor);
+            }
+            at.process = Some(scanned.process);
+            loop {
+                let wanted = (limit - entries.len()).min(at.pending.len());
+                let ids: Vec<_> = at.pending.drain(..wanted).collect();
+                for (id, shown) in self.shown(ids, deadline).await? {
+                    let entry = Summary::new(id, shown.origin, shown.created_at, shown.state);
+                    if query.matches(&entry, scanned.now) {
+                        at.note(&id);
+                        entries.push(entry);
+                    }
+                }
+                if entries.len() == limit || scans == SCANS || begun.elapsed() > self.timeout / 2 {
+                    return Ok(Page::new(entries, Some(at.cursor())));
+                }
+                if !at.pending.is_empty() {
+                    continue;
+                }
+                if at.is_done {
+                    break;
+                }
+                scans += 1;
+                let (next, keys) = scanned.scan(at.scan, &pattern, count, deadline).await?;
+                at.scan = next;
+                at.is_done = next == 0;
+                for id in keys.iter().filter_map(|key| self.id_of(key)) {
+                    if query.matches_id(&id) && !at.was_listed(&id) && !at.pending.contains(&id) {
+                        at.pending.push_back(id);
+                    }
+                }
+            }
+            match slot.checked_add(1) {
+                Some(next) => at.go_to(next),
+                None => return Ok(Page::new(entries, None)),
+            }
+        }
+    }
+
+    /// Counts for half of the timeout, and says where it stopped to count.
+    pub(super) async fn stats(&self) -> Result<Stats, StoreError> {
+        let begun = Instant::now();
+        let deadline = self.deadline();
+        let pattern = self.pattern(&Query::all());
+        let (mut in_flight, mut unknown, mut recorded) = (0, 0, 0);
+        let (mut bytes, mut max_bytes) = (Some(0), Some(0));
+        let mut is_whole = true;
+        for (server, _) in self.servers.in_charge() {
+            let mut scanned = Scanned::begin(&server, deadline).await?;
+            let mut info = redis::cmd("INFO");
+            info.arg("memory");
+            let memory: Result<InfoDict, _> =
+                in_time(deadline, ask(&mut scanned.connection, &info)).await;
+            let field = |name| memory.as_ref().ok()?.get::<u64>(name);
+            bytes = bytes
+                .zip(field("used_memory"))
+                .map(|(sum, more)| sum + more);
+            let limit = field("maxmemory").filter(|limit| *limit > 0);
+            max_bytes = max_bytes.zip(limit).map(|(sum, more)| sum + more);
+            let mut scan = 0;
+            loop {
+                if begun.elapsed() > self.timeout / 2 {
+                    is_whole = false;
+                    break;
+                }
+                let (next, keys) = scanned.scan(scan, &pattern, SCANNED, deadline).await?;
+                let ids = keys.iter().filter_map(|key| self.id_of(key)).collect();
+                for (_, shown) in self.shown(ids, deadline).await? {
+                    match shown.state {
+                        State::InFlight { .. } => in_flight += 1,
+                        State::Unknown { .. } => unknown += 1,
+                        State::Recorded { .. } => recorded += 1,
+                        State::Unreadable(_) => {}
+                    }
+                }
+                scan = next;
+                if scan == 0 {
+                    break;
+                }
+            }
+        }
+        let count = if is_whole {
+            Count::estimate
+        } else {
+            Count::at_least
+        };
+        Ok(Stats {
+            in_flight: count(in_flight),
+            unknown: count(unknown),
+            recorded: count(recorded),
+            bytes,
+            max_bytes,
+        })
+    }
+
+    pub(super) async fn forget_scope(&self, scope: ScopeId) -> Result<u64, StoreError> {
+        let pattern = self.pattern(&Query::all().scope(scope));
+        let mut forgotten = 0;
+        for (server, _) in self.servers.in_charge() {
+            let mut scanned = Scanned::begin(&server, self.deadline()).await?;
+            let mut scan = 0;
+            loop {
+                let deadline = self.deadline();
+                let (next, keys) = scanned.scan(scan, &pattern, SCANNED, deadline).await?;
+                for id in keys.iter().filter_map(|key| self.id_of(key)) {
+                    forgotten += u64::from(self.forget(id).await?);
+                }
+                scan = next;
+                if scan == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(forgotten)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_read_from_its_cursor() {
+        let id = |n| RecordId::from_bytes([n; 32]);
+        let mut position = Position {
+            slot: 5461,
+            process: Some(7),
+            scan: u64::MAX,
+            is_done: true,
+            pending: [id(1), id(2)].into(),
+            listed: VecDeque::new(),
+        };
+        for n in 0..=u8::MAX {
+            position.note(&id(n));
+        }
+        assert_eq!(position.listed.len(), REMEMBERED);
+        assert!(position.was_listed(&id(255)) && !position.was_listed(&id(1)));
+        let read = Position::read(&position.cursor());
+        assert_eq!(read.expect("a cursor of this store"), position);
+        for bytes in [&[][..], &[9; 40], &position.cursor().as_bytes()[..30]] {
+            let read = Position::read(&Cursor::from_bytes(bytes));
+            assert!(matches!(read, Err(StoreError::InvalidCursor)), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_matches_its_text_literally() {
+        assert_eq!(escaped("idem:"), "idem:");
+        assert_eq!(escaped(r"a*[b]?\"), r"a\*\[b\]\?\\");
+    }
+}

@@ -145,7 +145,7 @@ async fn no_page_reads_more_rows_than_its_window() {
             "in flight",
             Query::all().state(StateKind::InFlight),
             "idem_records_claims",
-            true,
+            false,
         ),
         (
             "unknown of a scope",

@@ -7,7 +7,7 @@ pub use idem_runtime::__private;
 pub use idem_runtime::{
     Attempt, Deferred, Dialect, DoNotRecord, Fingerprint, FingerprintDigest, Idempotency,
     IdempotencyBuilder, IdempotencyFuture, IdempotencyKey, IdempotencyService, KeySyntax,
-    OnStoreError, ParseRecordIdError, Problem, RecordId, Scope, store,
+    OnStoreError, OutcomeUnknown, ParseRecordIdError, Problem, RecordId, Scope, store,
 };
 
 #[cfg(feature = "testing")]

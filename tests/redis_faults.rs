@@ -21,6 +21,7 @@ use http_body_util::BodyExt;
 use tower::ServiceExt;
 
 use servers::redis::RedisServer;
+use servers::{eventually, eventually_async};
 
 /// Counts the effects of the handlers.
 #[derive(Clone, Default)]
@@ -111,6 +112,51 @@ async fn an_undecodable_record_is_refused_with_503() {
     assert_eq!(effects.count(), 1);
 }
 
+#[idempotent(ttl = "1h", scope = global, on_unknown = hold)]
+async fn hold(State(effects): State<Effects>, _: String) -> (StatusCode, String) {
+    let run = effects.0.fetch_add(1, Ordering::SeqCst) + 1;
+    (StatusCode::CREATED, run.to_string())
+}
+
+/// Redis executes a claim late, after the request was refused. Neither the lease nor the ttl of the
+/// claim ends during the test. So a retry runs only if the service abandons the claim.
+#[tokio::test]
+async fn a_claim_that_a_stalled_redis_grants_late_is_abandoned() {
+    let (server, effects) = (RedisServer::start(), Effects::default());
+    // The store waits longer than the service, so that the claim is not late for Redis.
+    let store = RedisStore::builder().url(server.url());
+    let store = store.timeout(Duration::from_secs(60)).connect().await;
+    let idem = Idempotency::builder()
+        .store(store.expect("redis is there"))
+        .store_timeout(Duration::from_millis(200))
+        .lease(Duration::from_secs(3600));
+    let service = Router::new()
+        .route("/hold", post(hold))
+        .layer(idem.build())
+        .with_state(effects.clone());
+    assert_eq!(send_to(&service, "/hold", "warm").await.body, "1");
+    let granted = || {
+        let stats = server.command(&["INFO", "commandstats"]);
+        let calls = stats.lines().find_map(|line| {
+            let (calls, _) = line.strip_prefix("cmdstat_set:calls=")?.split_once(',')?;
+            calls.parse::<u64>().ok()
+        });
+        calls.unwrap_or_default()
+    };
+    let before = granted();
+    server.stall();
+    let refused = send_to(&service, "/hold", "k").await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    server.go_on();
+    eventually("the late claim", || (granted() > before).then_some(()));
+    let retry = eventually_async("a retry that runs", async || {
+        let retry = send_to(&service, "/hold", "k").await;
+        (retry.status != StatusCode::CONFLICT).then_some(retry)
+    });
+    let retry = retry.await;
+    assert_eq!((retry.status, &*retry.body), (StatusCode::CREATED, "2"));
+}
+
 /// How often the handler of each key has run.
 type Runs = Arc<Mutex<HashMap<String, usize>>>;
 
@@ -157,7 +203,9 @@ async fn no_response_is_lost(outage: impl AsyncFnOnce(RedisServer, Duration) -> 
     let seconds = std::env::var("IDEM_OUTAGE_SECONDS");
     let seconds = seconds.map_or(3, |text| text.parse().expect("a number"));
     let length = Duration::from_secs(seconds);
-    let server = RedisServer::with(&["--appendonly", "yes"]);
+    // With `everysec`, Redis replies before it writes to the file while an earlier fsync still runs.
+    // A kill at that time loses claims that Redis has acknowledged.
+    let server = RedisServer::with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let store = RedisStore::connect(server.url()).await;
     let idem = Idempotency::builder().store(store.expect("Redis accepts connections"));
     let idem = idem.lease(Duration::from_secs(2)).build();

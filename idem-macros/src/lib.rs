@@ -57,6 +57,8 @@ use crate::transform::transform;
 /// | `record_rejections` | a flag: a rejection by the body extractor is recorded like a response of the handler | a rejection releases the key, because the handler did not run |
 /// | `in_flight` | the response to a duplicate while the first request runs: `reject` refuses the duplicate, `wait("5s")` waits up to five seconds for the first response | `reject` |
 /// | `on_unknown` | the behavior after a panic or a crash: with `rerun` a retry runs the handler again, with `hold` retries are refused until an operator resolves the key | `rerun` |
+/// | `unknown` | which responses leave the outcome unknown: classes and codes such as `[502, 504]` | none |
+/// | `max_run` | the time after which a running attempt is ended and its outcome is unknown: `"90s"`, `"15m"`, up to `"365d"` | the limit of the service, 15 minutes by default |
 /// | `fingerprint` | which parts of the body distinguish a retry from a reused key: `body`, `json`, `json("/amount", "/currency")`, or `none` | `body` |
 /// | `runtime` | an expression over the handler's arguments whose value is an `Idempotency` | the `Idempotency` of the layer |
 /// | `crate` | the path of this crate, if the crate has another name | `::axum_idem` |

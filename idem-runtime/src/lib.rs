@@ -6,8 +6,6 @@
 mod attempt;
 mod claim;
 mod handler;
-#[cfg(test)]
-mod properties;
 mod request;
 mod response;
 mod service;
@@ -15,6 +13,8 @@ mod settings;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 pub use attempt::handle::Attempt;
@@ -24,6 +24,7 @@ pub use request::fingerprint::{Fingerprint, FingerprintDigest};
 pub use request::record_id::{ParseRecordIdError, RecordId};
 pub use request::scope::Scope;
 pub use response::do_not_record::DoNotRecord;
+pub use response::outcome_unknown::OutcomeUnknown;
 pub use response::problem::Problem;
 pub use service::builder::IdempotencyBuilder;
 pub use service::idempotency::Idempotency;

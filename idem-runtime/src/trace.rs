@@ -25,6 +25,8 @@ pub(crate) enum Outcome {
     Unknown,
     /// The store is full.
     Full,
+    /// As many attempts run as the service allows.
+    Busy,
     /// The handler runs without protection.
     Bypassed,
     /// The key, the scope or the body was missing or invalid.
@@ -46,6 +48,7 @@ impl Outcome {
             Self::InFlight => "in_flight",
             Self::Unknown => "unknown",
             Self::Full => "full",
+            Self::Busy => "busy",
             Self::Bypassed => "bypassed",
             Self::Refused => "refused",
             Self::StoreError => "store_error",

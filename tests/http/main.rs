@@ -2,6 +2,8 @@
 
 mod answers;
 mod background;
+mod batches;
+mod between;
 mod bodies;
 mod capacity;
 mod disconnects;
@@ -10,12 +12,19 @@ mod keys;
 mod last_argument;
 mod layers;
 mod leases;
+#[cfg(feature = "testing")]
+mod max_run;
+#[cfg(feature = "testing")]
+mod max_running;
 mod operators;
 mod outcomes;
 mod retries;
 mod scopes;
 #[cfg(feature = "testing")]
 mod store_faults;
+mod streams;
 mod traces;
+mod unknown;
+mod uploads;
 
 use test_support::http as support;

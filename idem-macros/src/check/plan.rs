@@ -5,6 +5,7 @@ use syn::Expr;
 
 use crate::check::scope::{self, Part};
 use crate::check::scope_names::{Names, not_at_once};
+use crate::check::unknown;
 use crate::messages::mistakes::Mistakes;
 use crate::parse::attribute_args::AttributeArgs;
 use crate::parse::body_extractors::body_extractor;
@@ -25,6 +26,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// Checks every rule that needs both the arguments and the handler.
     pub(crate) fn of(args: &AttributeArgs, handler: &Handler, mistakes: &mut Mistakes) -> Self {
+        unknown::check(args, mistakes);
         let mut parts = Vec::new();
         if let Some(value) = &args.scope {
             parts = scope::parts(value, handler, mistakes);

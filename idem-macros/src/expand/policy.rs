@@ -34,6 +34,20 @@ pub(crate) fn policy(args: &AttributeArgs, name: &Ident, private: &TokenStream) 
     if args.hold_unknown {
         set(quote!(.hold_unknown()));
     }
+    if let Some(statuses) = &args.unknown {
+        let mut statuses = self::statuses(statuses, private);
+        // A single code in `record` is more specific than its class in `unknown`.
+        let recorded = args.record.iter().flat_map(Statuses::listed);
+        for recorded in recorded {
+            if let Status::Code(code) = recorded.status {
+                statuses.extend(quote!(.without(#code)));
+            }
+        }
+        set(quote!(.unknown(#statuses)));
+    }
+    if let Some(millis) = args.max_run_millis.map(number) {
+        set(quote!(.max_run_millis(#millis)));
+    }
     if let Some(fingerprint) = &args.fingerprint {
         let fingerprint = self::fingerprint(fingerprint, private);
         set(quote!(.fingerprint(#fingerprint)));
@@ -45,7 +59,7 @@ fn statuses(statuses: &Statuses, private: &TokenStream) -> TokenStream {
     match statuses {
         Statuses::All => quote!(#private::Statuses::ALL),
         Statuses::These(statuses) => {
-            let each = statuses.iter().map(|status| match status {
+            let each = statuses.iter().map(|listed| match listed.status {
                 Status::Class(class) => quote!(.class(#class)),
                 Status::Code(code) => quote!(.code(#code)),
             });

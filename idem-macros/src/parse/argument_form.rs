@@ -114,6 +114,8 @@ pub(crate) fn example(argument: &str) -> &'static str {
         "record_rejections" => "record_rejections",
         "in_flight" => "in_flight = wait(\"5s\")",
         "on_unknown" => "on_unknown = hold",
+        "unknown" => "unknown = [502, 504]",
+        "max_run" => "max_run = \"15m\"",
         "fingerprint" => "fingerprint = json",
         "runtime" => "runtime = desk.idempotency",
         _ => "crate = ::axum_idem",

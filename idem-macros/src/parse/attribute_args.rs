@@ -11,9 +11,9 @@ use crate::messages::words::{all_of, nearest, one_of};
 use crate::parse::argument_form::{Form, example, form, with_underscores};
 use crate::parse::duration;
 use crate::parse::fingerprint::Fingerprint;
-use crate::parse::statuses::Statuses;
+use crate::parse::statuses::{Of, Statuses};
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 12] = [
     "scope",
     "ttl",
     "required",
@@ -21,6 +21,8 @@ const NAMES: [&str; 10] = [
     "record_rejections",
     "in_flight",
     "on_unknown",
+    "unknown",
+    "max_run",
     "fingerprint",
     "runtime",
     "crate",
@@ -37,6 +39,8 @@ pub(crate) struct AttributeArgs {
     pub(crate) record_rejections: bool,
     pub(crate) wait_millis: Option<u64>,
     pub(crate) hold_unknown: bool,
+    pub(crate) unknown: Option<Statuses>,
+    pub(crate) max_run_millis: Option<u64>,
     pub(crate) fingerprint: Option<Fingerprint>,
     pub(crate) runtime: Option<Expr>,
     pub(crate) facade: Option<Path>,
@@ -138,11 +142,15 @@ impl AttributeArgs {
         match argument {
             "scope" => self.scope = Some(value),
             "ttl" => self.ttl_millis = mistakes.take(duration::from_expr("ttl", "24h", &value)),
-            "record" => self.record = Statuses::from_expr(&value, mistakes),
+            "record" => self.record = Statuses::from_expr(Of::Record, &value, mistakes),
             "in_flight" => self.wait_millis = mistakes.take(in_flight(&value)).flatten(),
             "on_unknown" => {
                 let hold = mistakes.take(choice("on_unknown", ["rerun", "hold"], &value));
                 self.hold_unknown = hold == Some("hold");
+            }
+            "unknown" => self.unknown = Statuses::from_expr(Of::Unknown, &value, mistakes),
+            "max_run" => {
+                self.max_run_millis = mistakes.take(duration::from_expr("max_run", "15m", &value));
             }
             "fingerprint" => self.fingerprint = Fingerprint::from_expr(&value, mistakes),
             "runtime" => self.runtime = Some(value),
@@ -208,7 +216,8 @@ impl AttributeArgs {
 /// Returns the argument that other libraries call `given`.
 fn other_word(given: &str) -> Option<&'static str> {
     Some(match given {
-        "expires" | "expiry" | "expiration" | "lifetime" | "retention" | "timeout" => "ttl",
+        "expires" | "expiry" | "expiration" | "lifetime" | "retention" => "ttl",
+        "timeout" | "run_timeout" | "deadline" | "time_limit" => "max_run",
         "user" | "tenant" | "owner" | "key" => "scope",
         "status" | "statuses" | "cache" => "record",
         "conflict" | "on_conflict" | "concurrent" | "wait" => "in_flight",
@@ -232,13 +241,16 @@ fn of_the_service(given: &str) -> Option<String> {
         "no_replay_header",
         "replay_header",
     ];
-    const OF_THE_BUILDER: [&str; 7] = [
+    const OF_THE_BUILDER: [&str; 10] = [
         "body_timeout",
         "dialect",
         "lease",
         "max_recorded_body",
+        "max_request_body",
+        "max_running",
         "namespace",
         "on_store_error",
+        "response_timeout",
         "store_timeout",
     ];
     if OF_THE_DIALECT.contains(&given) {

@@ -1,55 +1,111 @@
-//! Reads the value of `record`: which responses are recorded.
+//! Reads the values of `record` and `unknown`: lists of status classes and codes.
 
 use std::fmt;
 
+use proc_macro2::Span;
+use syn::spanned::Spanned as _;
 use syn::{Expr, ExprArray, Lit, LitInt};
 
 use crate::messages::mistakes::Mistakes;
 
-const HOW: &str = "`record` takes status classes and codes, such as `[2xx, 4xx, 503]`, or `all`";
-
-/// Which responses are recorded.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Statuses {
-    All,
-    These(Vec<Status>),
+/// The argument that a list of statuses belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Of {
+    Record,
+    Unknown,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+impl Of {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Record => "record",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    const fn how(self) -> &'static str {
+        match self {
+            Self::Record => {
+                "`record` takes status classes and codes, such as `[2xx, 4xx, 503]`, or `all`"
+            }
+            Self::Unknown => "`unknown` takes status classes and codes, such as `[502, 504]`",
+        }
+    }
+
+    const fn empty(self) -> &'static str {
+        match self {
+            Self::Record => {
+                "an empty `record` records no response, so every retry would run the handler again; \
+                 list a class such as `2xx`, or remove `record`"
+            }
+            Self::Unknown => {
+                "an empty `unknown` changes nothing; \
+                 list a status such as `504`, or remove `unknown`"
+            }
+        }
+    }
+}
+
+/// The value of `record` or `unknown`.
+#[derive(Debug)]
+pub(crate) enum Statuses {
+    All,
+    These(Vec<Listed>),
+}
+
+/// A status class or code, and the token that the user wrote for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Listed {
+    pub(crate) status: Status,
+    pub(crate) span: Span,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
     Class(u16),
     Code(u16),
 }
 
 impl Statuses {
-    pub(crate) fn from_expr(value: &Expr, mistakes: &mut Mistakes) -> Option<Self> {
+    pub(crate) fn from_expr(of: Of, value: &Expr, mistakes: &mut Mistakes) -> Option<Self> {
         match value {
-            Expr::Array(list) => Self::from_list(list, mistakes),
-            Expr::Path(path) if path.path.is_ident("all") => Some(Self::All),
+            Expr::Array(list) => Self::from_list(of, list, mistakes),
+            Expr::Path(path) if of == Of::Record && path.path.is_ident("all") => Some(Self::All),
             Expr::Lit(literal) if matches!(literal.lit, Lit::Int(_)) => {
-                mistakes.at(value, format!("{HOW}; add brackets"));
+                mistakes.at(value, format!("{}; add brackets", of.how()));
                 None
             }
             _ => {
-                mistakes.at(value, HOW);
+                mistakes.at(value, of.how());
                 None
             }
         }
     }
 
-    fn from_list(list: &ExprArray, mistakes: &mut Mistakes) -> Option<Self> {
+    /// The classes and codes of a list. Empty for `all`.
+    pub(crate) fn listed(&self) -> &[Listed] {
+        match self {
+            Self::All => &[],
+            Self::These(listed) => listed,
+        }
+    }
+
+    fn from_list(of: Of, list: &ExprArray, mistakes: &mut Mistakes) -> Option<Self> {
         if list.elems.is_empty() {
-            mistakes.at(
-                list,
-                "an empty `record` records no response, so every retry would run the handler again; \
-                 list a class such as `2xx`, or remove `record`",
-            );
+            mistakes.at(list, of.empty());
             return None;
         }
         let mut statuses = Vec::new();
+        let mut listed = Vec::new();
         for element in &list.elems {
-            match status(element) {
-                Ok(status) => statuses.push(status),
+            match status(of, element) {
+                Ok(status) => {
+                    statuses.push(status);
+                    listed.push(Listed {
+                        status,
+                        span: element.span(),
+                    });
+                }
                 Err(problem) => mistakes.at(element, problem),
             }
         }
@@ -60,7 +116,7 @@ impl Statuses {
                 mistakes.at(element, problem);
             }
         }
-        (statuses.len() == list.elems.len()).then_some(Self::These(statuses))
+        (statuses.len() == list.elems.len()).then_some(Self::These(listed))
     }
 }
 
@@ -87,25 +143,28 @@ impl fmt::Display for Status {
     }
 }
 
-fn status(element: &Expr) -> Result<Status, String> {
+fn status(of: Of, element: &Expr) -> Result<Status, String> {
     match element {
         Expr::Lit(literal) => match &literal.lit {
-            Lit::Int(number) => from_number(number),
+            Lit::Int(number) => from_number(of, number),
             Lit::Str(text) => Err(format!(
                 "unexpected quotes around a status; write `{}`",
                 text.value()
             )),
-            _ => Err(HOW.to_owned()),
+            _ => Err(of.how().to_owned()),
         },
-        Expr::Path(path) if path.path.is_ident("all") => {
+        Expr::Path(path) if of == Of::Record && path.path.is_ident("all") => {
             Err("`all` cannot be in a list; write `record = all`".to_owned())
         }
-        Expr::Range(_) => Err("`record` takes no ranges; write a class, such as `4xx`".to_owned()),
-        _ => Err(HOW.to_owned()),
+        Expr::Range(_) => Err(format!(
+            "`{}` takes no ranges; write a class, such as `4xx`",
+            of.name()
+        )),
+        _ => Err(of.how().to_owned()),
     }
 }
 
-fn from_number(number: &LitInt) -> Result<Status, String> {
+fn from_number(of: Of, number: &LitInt) -> Result<Status, String> {
     let written = number.to_string();
     match number.suffix() {
         "xx" => match number.base10_digits() {
@@ -137,7 +196,7 @@ fn from_number(number: &LitInt) -> Result<Status, String> {
             "classes are in lower case; write `{}`",
             written.to_lowercase()
         )),
-        _ => Err(format!("cannot read `{written}` as a status; {HOW}")),
+        _ => Err(format!("cannot read `{written}` as a status; {}", of.how())),
     }
 }
 
@@ -146,26 +205,45 @@ mod tests {
     use super::*;
     use syn::parse_quote;
 
-    fn read(value: &Expr) -> Result<Statuses, String> {
+    /// The statuses of a list, and none for `all`.
+    fn read_as(of: Of, value: &Expr) -> Result<Vec<Status>, String> {
         let mut mistakes = Mistakes::default();
-        let statuses = Statuses::from_expr(value, &mut mistakes);
+        let statuses = Statuses::from_expr(of, value, &mut mistakes);
         match mistakes.into_compile_errors() {
-            None => Ok(statuses.expect("no mistake, so a value")),
+            None => {
+                let statuses = statuses.expect("no mistake, so a value");
+                Ok(statuses.listed().iter().map(|it| it.status).collect())
+            }
             Some(errors) => Err(errors.to_string()),
         }
     }
 
+    fn read(value: &Expr) -> Result<Vec<Status>, String> {
+        read_as(Of::Record, value)
+    }
+
     #[test]
     fn classes_codes_and_all_are_read() {
-        assert_eq!(read(&parse_quote!(all)), Ok(Statuses::All));
-        assert_eq!(
-            read(&parse_quote!([2xx, 4xx, 503,])),
-            Ok(Statuses::These(vec![
-                Status::Class(2),
-                Status::Class(4),
-                Status::Code(503)
-            ]))
-        );
+        assert_eq!(read(&parse_quote!(all)), Ok(vec![]));
+        let listed = vec![Status::Class(2), Status::Class(4), Status::Code(503)];
+        let value = parse_quote!([2xx, 4xx, 503,]);
+        assert_eq!(read(&value), Ok(listed.clone()));
+        assert_eq!(read_as(Of::Unknown, &value), Ok(listed));
+    }
+
+    #[test]
+    fn unknown_takes_a_list_and_not_all() {
+        for value in [
+            parse_quote!(all),
+            parse_quote!([all]),
+            parse_quote!(504),
+            parse_quote!("504"),
+        ] {
+            let errors = read_as(Of::Unknown, &value).expect_err("wrong");
+            assert!(errors.contains("such as `[502, 504]`"), "{errors}");
+        }
+        let errors = read_as(Of::Unknown, &parse_quote!([])).expect_err("wrong");
+        assert!(errors.contains("changes nothing"), "{errors}");
     }
 
     #[test]

@@ -1,17 +1,21 @@
 //! The claim phase of a request with a key: reads the body, then claims the record.
+//!
+//! With `fingerprint = none` the body is left to the handler, which reads it as it comes.
 
 use std::mem;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use tokio::runtime::Handle;
 
 use crate::attempt::running::{BoxFuture, Won};
-use crate::claim::ask::{ClaimReply, StoreClaim};
+use crate::claim::ask::{Reply, StoreClaim};
 use crate::claim::decision::Decision;
 use crate::claim::unprotected::Unprotected;
-use crate::request::body::{BodyError, BodyReader};
+use crate::request::body::BodyReader;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::intake::Intake;
 use crate::request::key;
@@ -19,8 +23,9 @@ use crate::request::record_id::RecordId;
 use crate::response::degraded;
 use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
-use crate::settings::policy::Policy;
-use crate::store::{Holder, StoreError};
+use crate::service::slot::{Earlier, Finished, Slot};
+use crate::settings::policy::{FingerprintMode, Policy};
+use crate::store::{Claimed, Holder};
 use crate::trace::{self, Outcome};
 
 /// The outcome of the claim phase.
@@ -39,6 +44,8 @@ pub(crate) enum ClaimOutcome {
 pub(crate) struct Claiming {
     policy: &'static Policy,
     idem: Idempotency,
+    /// Where the attempt waits for the layers above its handler.
+    slot: Option<Arc<Slot>>,
     stage: Stage,
 }
 
@@ -49,10 +56,15 @@ enum Stage {
         id: RecordId,
         body: BodyReader,
     },
+    /// Waits until an earlier attempt of the same request is settled.
+    Settling {
+        identified: Identified,
+        earlier: BoxFuture<()>,
+    },
     /// Waits for the reply of the store.
     Asking {
         identified: Identified,
-        reply: BoxFuture<Result<ClaimReply, StoreError>>,
+        reply: BoxFuture<Reply>,
     },
 }
 
@@ -60,23 +72,32 @@ enum Stage {
 struct Identified {
     id: RecordId,
     fingerprint: Fingerprint,
-    body: Bytes,
+    /// `None` when the body was not read.
+    body: Option<Bytes>,
 }
 
 impl Identified {
     fn take(&mut self) -> Self {
         Self {
-            body: mem::take(&mut self.body),
+            body: self.body.take(),
             ..*self
+        }
+    }
+
+    /// Puts the body back into its request.
+    fn give_back_body(self, intake: &mut Intake) {
+        if let Some(body) = self.body {
+            *intake.request.body_mut() = Body::from(body);
         }
     }
 }
 
 impl Claiming {
-    pub(crate) fn new(policy: &'static Policy, idem: Idempotency) -> Self {
+    pub(crate) fn new(policy: &'static Policy, idem: Idempotency, slot: Option<Arc<Slot>>) -> Self {
         Self {
             policy,
             idem,
+            slot,
             stage: Stage::Keyed,
         }
     }
@@ -89,8 +110,20 @@ impl Claiming {
                 Stage::Keyed => self.begin(intake),
                 Stage::Reading { id, body } => {
                     let stall = self.idem.settings().body_timeout;
-                    let (id, body) = (*id, ready!(body.poll(stall, cx)));
-                    self.claim(id, body, intake)
+                    match (*id, ready!(body.poll(stall, cx))) {
+                        (id, Ok(body)) => self.claim(id, Some(body), intake),
+                        (id, Err(error)) => {
+                            Some(self.refuse(Some(id), Outcome::Refused, error.into()))
+                        }
+                    }
+                }
+                Stage::Settling {
+                    identified,
+                    earlier,
+                } => {
+                    ready!(earlier.as_mut().poll(cx));
+                    let identified = identified.take();
+                    self.ask(identified, intake)
                 }
                 Stage::Asking { identified, reply } => {
                     let reply = ready!(reply.as_mut().poll(cx));
@@ -112,7 +145,10 @@ impl Claiming {
             Ok(None) => return Some(unkeyed(self.policy, Some(&self.idem), intake)),
             Err(problem) => return Some(self.refuse(None, Outcome::Refused, problem)),
         };
-        match BodyReader::new(intake) {
+        if self.policy.fingerprint == FingerprintMode::WithoutBody {
+            return self.claim(id, None, intake);
+        }
+        match BodyReader::new(&mut intake.request, self.idem.settings().max_request_body) {
             Ok(body) => {
                 self.stage = Stage::Reading { id, body };
                 None
@@ -133,31 +169,58 @@ impl Claiming {
         }
     }
 
-    /// Sends the claim. Returns the outcome if the store replies immediately.
+    /// Computes the fingerprint, and sends the claim unless the slot holds the reply. Returns the outcome if
+    /// the store replies immediately. Without `body`, the body stays in its request, and the handler reads
+    /// the body from there.
     fn claim(
         &mut self,
         id: RecordId,
-        body: Result<Bytes, BodyError>,
+        body: Option<Bytes>,
         intake: &mut Intake,
     ) -> Option<ClaimOutcome> {
-        let body = match body {
-            Ok(body) => body,
-            Err(error) => return Some(self.refuse(Some(id), Outcome::Refused, error.into())),
-        };
-        let fingerprint = self
-            .idem
-            .fingerprint(&intake.request, &body, self.policy.fingerprint);
-        let claim = StoreClaim::new(self.policy, &self.idem, id, fingerprint);
+        let fingerprint = self.idem.fingerprint(
+            &intake.request,
+            body.as_deref().unwrap_or_default(),
+            self.policy.fingerprint,
+        );
         let identified = Identified {
             id,
             fingerprint,
             body,
         };
+        // A layer has called the handler again.
+        match self.slot.as_ref().map(|slot| slot.earlier(id)) {
+            None | Some(Earlier::Nothing) => self.ask(identified, intake),
+            Some(Earlier::Record(record)) => {
+                let claimed = Claimed::Recorded {
+                    record,
+                    expires_in: self.policy.ttl,
+                };
+                let reply = ClaimReply::without_claim(Decision::of(claimed, fingerprint));
+                Some(self.conclude(identified, Ok(reply), intake))
+            }
+            Some(Earlier::Unrecorded(finished)) => {
+                let earlier = Box::pin(settle_earlier(finished));
+                self.stage = Stage::Settling {
+                    identified,
+                    earlier,
+                };
+                None
+            }
+        }
+    }
+
+    /// Asks the store. Returns the outcome when the store replies at once.
+    fn ask(&mut self, identified: Identified, intake: &mut Intake) -> Option<ClaimOutcome> {
+        let claim = StoreClaim::new(
+            self.policy,
+            &self.idem,
+            identified.id,
+            identified.fingerprint,
+        );
         match claim.ask(&self.idem) {
             Ok(reply) => Some(self.conclude(identified, reply, intake)),
-            Err(pending) => {
-                let idem = self.idem.clone();
-                let reply = Box::pin(async move { claim.wait(&idem, pending).await });
+            Err(reply) => {
                 self.stage = Stage::Asking { identified, reply };
                 None
             }
@@ -165,12 +228,7 @@ impl Claiming {
     }
 
     /// Converts the reply of the store into an outcome.
-    fn conclude(
-        &self,
-        identified: Identified,
-        reply: Result<ClaimReply, StoreError>,
-        intake: &mut Intake,
-    ) -> ClaimOutcome {
+    fn conclude(&self, identified: Identified, reply: Reply, intake: &mut Intake) -> ClaimOutcome {
         let id = Some(identified.id);
         let reply = match reply {
             Ok(reply) => reply,
@@ -185,7 +243,7 @@ impl Claiming {
                 );
                 if self.idem.fails_open() {
                     self.decided(id, Outcome::Bypassed);
-                    *intake.request.body_mut() = Body::from(identified.body);
+                    identified.give_back_body(intake);
                     return ClaimOutcome::Unprotected(Unprotected::Degraded);
                 }
                 return self.refuse(id, Outcome::StoreError, Problem::store_unavailable());
@@ -200,15 +258,18 @@ impl Claiming {
                     owner: reply.owner,
                     fence,
                 };
-                *intake.request.body_mut() = Body::from(identified.body);
+                let fingerprint = identified.fingerprint;
+                identified.give_back_body(intake);
                 return ClaimOutcome::Won(Won {
                     policy: self.policy,
                     idem: self.idem.clone(),
                     holder,
-                    fingerprint: identified.fingerprint,
+                    fingerprint,
                     number: attempt,
                     asked_at: reply.asked_at,
                     has_stragglers: reply.has_stragglers,
+                    slot: self.slot.clone(),
+                    permit: reply.permit,
                 });
             }
             Decision::Replay(record) => {
@@ -223,6 +284,7 @@ impl Claiming {
             Decision::InFlight => Problem::key_in_flight(),
             Decision::Unknown => Problem::outcome_unknown(),
             Decision::Full => Problem::capacity(),
+            Decision::Busy => Problem::busy(),
         };
         self.refuse(id, outcome, problem)
     }
@@ -234,6 +296,16 @@ impl Claiming {
 
     fn decided(&self, id: Option<RecordId>, outcome: Outcome) {
         trace::decided(self.policy.endpoint, id.as_ref(), outcome);
+    }
+}
+
+/// Settles what an earlier attempt of the same request has left, also when the client disconnects.
+async fn settle_earlier(finished: Finished) {
+    let settling = finished.leave(Response::default(), false);
+    match Handle::try_current() {
+        // Fails only when the runtime shuts down.
+        Ok(runtime) => drop(runtime.spawn(settling).await),
+        Err(_) => drop(settling.await),
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) enum Decision {
     Unknown,
     /// The store is full.
     Full,
+    /// As many attempts run as the service allows.
+    Busy,
 }
 
 impl Decision {
@@ -61,6 +63,7 @@ impl Decision {
             Self::Mismatch => Outcome::Mismatch,
             Self::Unknown => Outcome::Unknown,
             Self::Full => Outcome::Full,
+            Self::Busy => Outcome::Busy,
         }
     }
 }

@@ -93,9 +93,9 @@ where
     T: FromRequest<S> + 'static,
 {
     /// A separate function, because its caller is inlined into every handler.
-    fn pending<const LAZY: bool>(request: Request, state: &S) -> Box<dyn PendingExtraction<T>> {
+    fn pending(request: Request, state: &S) -> Box<dyn PendingExtraction<T>> {
         Box::new(Self {
-            intake: Intake::new::<LAZY>(request),
+            intake: Intake::new(request),
             state: state.clone(),
             extracts: PhantomData,
         })
@@ -177,7 +177,7 @@ where
             };
         }
         Extracting::Later {
-            pending: Some(Unread::<S, T>::pending::<LAZY>(request, state)),
+            pending: Some(Unread::<S, T>::pending(request, state)),
             deferred: PhantomData,
         }
     }
@@ -207,7 +207,7 @@ where
             };
         }
         Extracting::FromHead {
-            extraction: from_head::<S, T, LAZY>(request, state),
+            extraction: from_head::<S, T>(request, state),
         }
     }
 }
@@ -222,7 +222,7 @@ fn is_immediate<const LAZY: bool>(request: &Request) -> bool {
 type FromHead<'a, T, R> =
     Pin<Box<dyn Future<Output = Result<Box<dyn PendingExtraction<T>>, R>> + Send + 'a>>;
 
-fn from_head<S, T, const LAZY: bool>(request: Request, state: &S) -> FromHead<'_, T, T::Rejection>
+fn from_head<S, T>(request: Request, state: &S) -> FromHead<'_, T, T::Rejection>
 where
     S: Send + Sync,
     T: FromRequestParts<S> + Send + 'static,
@@ -231,7 +231,7 @@ where
         let (mut parts, body) = request.into_parts();
         let argument = T::from_request_parts(&mut parts, state).await?;
         let pending: Box<dyn PendingExtraction<T>> = Box::new(Extracted {
-            intake: Intake::new::<LAZY>(Request::from_parts(parts, body)),
+            intake: Intake::new(Request::from_parts(parts, body)),
             argument,
         });
         Ok(pending)

@@ -106,6 +106,21 @@ impl<T: Send + 'static> Guarded<T> {
         }
     }
 
+    /// Ends a body extraction that has run for as long as it may. Drops the extractor before the key is
+    /// given back, because a retry may run as soon as the key is free.
+    fn time_out(&mut self) -> Self {
+        match mem::replace(self, Self::Ended) {
+            Self::Extracting {
+                protection: Protection::Leased(running),
+                extraction,
+            } => {
+                drop(extraction);
+                Self::Running(running.time_out())
+            }
+            other => other,
+        }
+    }
+
     /// Polls for the response. Calls `begin` to create the future of the handler when the request
     /// is admitted.
     pub(crate) fn poll(
@@ -121,11 +136,15 @@ impl<T: Send + 'static> Guarded<T> {
                     Self::after(outcome, pending.take().expect(ENDED))
                 }
                 Self::Extracting {
+                    protection: Protection::Leased(running),
+                    ..
+                } if running.is_over() => self.time_out(),
+                Self::Extracting {
                     protection,
                     extraction,
                 } => {
                     let Poll::Ready(extracted) = extraction.poll(cx) else {
-                        protection.keep();
+                        protection.keep(cx);
                         return Poll::Pending;
                     };
                     let Self::Extracting { protection, .. } = mem::replace(self, Self::Ended)

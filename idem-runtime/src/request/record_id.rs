@@ -6,6 +6,7 @@ use std::str::FromStr;
 use sha2::Sha256;
 
 use crate::request::digest::Absorber;
+use crate::request::hex::{self, Hex};
 use crate::request::scope::Scope;
 
 /// The identifier of a record in a store.
@@ -51,15 +52,6 @@ impl RecordId {
     }
 }
 
-#[derive(Debug)]
-struct Hex<'a>(&'a [u8]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
 impl fmt::Display for RecordId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Hex(&self.0).fmt(f)
@@ -81,17 +73,7 @@ impl FromStr for RecordId {
     type Err = ParseRecordIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits = text.as_bytes();
-        if digits.len() != 64 {
-            return Err(ParseRecordIdError);
-        }
-        let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            let value = |digit: u8| char::from(digit).to_digit(16).ok_or(ParseRecordIdError);
-            *byte = u8::try_from(value(pair[0])? << 4 | value(pair[1])?)
-                .map_err(|_| ParseRecordIdError)?;
-        }
-        Ok(Self(bytes))
+        hex::parse(text).map(Self).ok_or(ParseRecordIdError)
     }
 }
 

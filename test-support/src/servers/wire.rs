@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::watch;
 
 /// Forwards bytes until it is told to lose replies.
 pub struct Wire {
@@ -22,6 +23,8 @@ struct State {
     dark_to: AtomicUsize,
     made: AtomicUsize,
     lost: AtomicBool,
+    /// Whether new connections wait.
+    holds_new: watch::Sender<bool>,
     /// A name in the first message of a client, and the name that replaces it.
     renamed: Mutex<Option<[&'static str; 2]>>,
 }
@@ -67,6 +70,15 @@ impl Wire {
         self.state.lost.load(Ordering::SeqCst)
     }
 
+    /// Holds new connections until [`let_new_in`](Self::let_new_in).
+    pub fn hold_new(&self) {
+        self.state.holds_new.send_replace(true);
+    }
+
+    pub fn let_new_in(&self) {
+        self.state.holds_new.send_replace(false);
+    }
+
     /// Loses every reply on the existing connections and leaves them open. New connections work.
     pub fn go_dark(&self) {
         self.state.lost.store(false, Ordering::SeqCst);
@@ -77,6 +89,9 @@ impl Wire {
 
 impl State {
     async fn pass(&self, client: TcpStream, socket: PathBuf, number: usize) -> io::Result<()> {
+        let mut holds_new = self.holds_new.subscribe();
+        // The sender lives as long as this state.
+        let _ = holds_new.wait_for(|holds| !holds).await;
         let server = UnixStream::connect(socket).await?;
         let (mut from_client, mut to_client) = client.into_split();
         let (mut from_server, mut to_server) = server.into_split();

@@ -24,8 +24,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, PgPool};
 use tokio::time::{Instant, timeout_at};
 
 pub use self::builder::PostgresStoreBuilder;
@@ -113,6 +113,10 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 /// It cannot detect a wait that was canceled sooner. Bring the standby back, or change
 /// `synchronous_standby_names`. Do not promote a standby that was gone in the meantime.
 ///
+/// A repeated release or removal finds no row and writes nothing. Only the commit of a write waits
+/// for the standby. So the store then writes an empty message to the log, with
+/// `pg_logical_emit_message`.
+///
 /// A distant standby needs a longer [`timeout`]: more than four times the duration of a commit.
 /// Otherwise the store repeats every write until the timeout.
 ///
@@ -149,10 +153,10 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 /// Claims use a PL/pgSQL function, `idem_records_claim_v1`, which is named after the table. The
 /// first [`connect`](PostgresStoreBuilder::connect) creates the table and the function, and needs
 /// the right to create objects in the schema. Once both exist, a role needs `USAGE` on the schema,
-/// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the table, and `EXECUTE` on the function. Every
-/// role has `EXECUTE` unless it was revoked. When a role lacks a right, the error contains the SQL
-/// that an owner has to run. Versions of this library that use different functions can share one
-/// table.
+/// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the table, and `EXECUTE` on the function and on
+/// `pg_logical_emit_message`. Every role has `EXECUTE` unless it was revoked. When a role lacks a
+/// right, the error contains the SQL that an owner has to run. Versions of this library that use
+/// different functions can share one table.
 ///
 /// The table must be logged and must have its primary key. No trigger, rule or row security policy
 /// may skip a write. Otherwise `connect` refuses the table.
@@ -178,43 +182,6 @@ struct Inner {
 enum Tries {
     First,
     Repeated,
-}
-
-impl PostgresStore {
-    /// Connects to a server, such as `postgres://user:password@host/database`.
-    ///
-    /// # Errors
-    ///
-    /// As [`PostgresStoreBuilder::connect`].
-    pub async fn connect(url: impl Into<String>) -> Result<Self, StoreError> {
-        Self::builder().url(url).connect().await
-    }
-
-    /// Connects to the server of the service's pool. See [`PostgresStoreBuilder::pool`].
-    ///
-    /// # Errors
-    ///
-    /// As [`PostgresStoreBuilder::connect`].
-    pub async fn from_pool(pool: PgPool) -> Result<Self, StoreError> {
-        Self::builder().pool(pool).connect().await
-    }
-
-    /// Starts a store with settings that differ from the defaults.
-    pub fn builder() -> PostgresStoreBuilder {
-        PostgresStoreBuilder::new()
-    }
-
-    /// Removes expired rows, 1,000 in each statement, and returns their number. Skips rows that a
-    /// transition has locked. A claim has expired when its lease and its retention have passed.
-    ///
-    /// Any number of sweeps may run at once. Dropping the future is safe.
-    ///
-    /// # Errors
-    ///
-    /// When the server cannot be reached or refuses the statement.
-    pub async fn sweep(&self) -> Result<u64, StoreError> {
-        self.0.sweep().await
-    }
 }
 
 impl Inner {
@@ -387,8 +354,7 @@ impl Inner {
         } = &self.statements;
         let deadline = self.deadline();
         let held = |query| statements::held(query, holder, fence);
-        let read = |rows: &[PgRow], tries| Ok(Some((row::done(only(rows)?)?, tries)));
-        let (done, tries) = self.send(deadline, release, held, read).await?;
+        let (done, tries) = self.send(deadline, release, held, is_done_after).await?;
         if done || tries == Tries::First {
             return Ok(row::settled(done));
         }
@@ -408,17 +374,38 @@ impl Inner {
             .await
     }
 
+    /// Removes only the row that it has read. If the statement is sent again after its reply was
+    /// lost, it must not remove a newer claim.
     async fn forget(&self, id: RecordId) -> Result<bool, StoreError> {
-        let Statements { exists, forget, .. } = &self.statements;
+        let Statements {
+            identify,
+            forget,
+            was_taken_over,
+            ..
+        } = &self.statements;
         let deadline = self.deadline();
-        let bind = |query| statements::of_id(query, id);
-        // Needed in case the reply to the first `forget` is lost.
-        let existed = self.send(deadline, exists, bind, is_done).await?;
-        let read = |rows: &[PgRow], tries| {
-            let done = row::done(only(rows)?)?;
-            Ok(Some(done || existed && tries == Tries::Repeated))
-        };
-        self.send(deadline, forget, bind, read).await
+        let of_id = |query| statements::of_id(query, id);
+        let identity = |rows: &[PgRow], _| rows.first().map(row::identity).transpose().map(Some);
+        loop {
+            let Some((owner, fence)) = self.send(deadline, identify, of_id, identity).await? else {
+                return Ok(false);
+            };
+            let found = |query| of_id(query).bind(owner.clone()).bind(fence);
+            let (done, tries) = self.send(deadline, forget, found, is_done_after).await?;
+            if done {
+                return Ok(true);
+            }
+            // The row is gone. If no other attempt took it over, the try whose reply was lost
+            // removed it.
+            let of_fence = |query| of_id(query).bind(fence);
+            if tries == Tries::Repeated
+                && !self
+                    .send(deadline, was_taken_over, of_fence, is_done)
+                    .await?
+            {
+                return Ok(true);
+            }
+        }
     }
 
     async fn resolve(
@@ -442,8 +429,9 @@ impl Inner {
             query.bind(record.as_bytes().to_vec())
         };
         let keep_for = |query| keep(query).bind(whole_millis(ttl));
-        let read = |rows: &[PgRow], tries| Ok(Some((row::done(only(rows)?)?, tries)));
-        let (done, tries) = self.send(deadline, resolve, keep_for, read).await?;
+        let (done, tries) = self
+            .send(deadline, resolve, keep_for, is_done_after)
+            .await?;
         // The try whose reply was lost may have stored the record.
         let done = done
             || tries == Tries::Repeated && self.send(deadline, is_resolved, keep, is_done).await?;
@@ -458,6 +446,11 @@ fn patience(timeout: Duration) -> Duration {
 
 fn is_done(rows: &[PgRow], _: Tries) -> Result<Option<bool>, StoreError> {
     row::done(only(rows)?).map(Some)
+}
+
+/// Like [`is_done`], and also returns whether an earlier try may have taken effect.
+fn is_done_after(rows: &[PgRow], tries: Tries) -> Result<Option<(bool, Tries)>, StoreError> {
+    row::done(only(rows)?).map(|done| Some((done, tries)))
 }
 
 fn only(rows: &[PgRow]) -> Result<&PgRow, StoreError> {

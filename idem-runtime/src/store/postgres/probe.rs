@@ -83,8 +83,8 @@ impl Probe<'_> {
             && !self.send(&statements.complete, complete).await?.is_empty()
             && self.does(&statements.is_complete, keep).await?
             && !self.send(&statements.look_up, of_id).await?.is_empty()
-            && self.does(&statements.exists, of_id).await?
-            && self.does(&statements.forget, of_id).await?)
+            && !self.send(&statements.identify, of_id).await?.is_empty()
+            && self.does(&statements.forget, held).await?)
     }
 
     async fn resolves(&mut self) -> Result<bool, Error> {
@@ -92,16 +92,15 @@ impl Probe<'_> {
             return Ok(false);
         };
         let statements = self.statements;
-        let abandon = |query| statements::held(query, holder, fence);
+        let held = |query| statements::held(query, holder, fence);
         let of_fence = |query: Query| statements::of_id(query, holder.id).bind(fence);
         let keep = |query| of_fence(query).bind(Vec::<u8>::new());
         let resolve = |query| keep(query).bind(statements::whole_millis(MINUTE));
-        let of_id = |query| statements::of_id(query, holder.id);
-        Ok(self.does(&statements.abandon, abandon).await?
+        Ok(self.does(&statements.abandon, held).await?
             && self.does(&statements.resolve, resolve).await?
             && self.does(&statements.is_resolved, keep).await?
             && !self.does(&statements.was_taken_over, of_fence).await?
-            && self.does(&statements.forget, of_id).await?)
+            && self.does(&statements.forget, held).await?)
     }
 
     async fn releases(&mut self) -> Result<bool, Error> {

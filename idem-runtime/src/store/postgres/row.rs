@@ -21,6 +21,12 @@ pub(super) fn entry(row: &PgRow) -> Result<Entry, StoreError> {
     }
 }
 
+/// The owner and the fence of a row.
+pub(super) fn identity(row: &PgRow) -> Result<(Vec<u8>, i64), StoreError> {
+    let fence = row.try_get(1).map_err(unavailable)?;
+    Ok((get(row)?, fence))
+}
+
 /// Whether a transition took effect.
 pub(super) fn settled(is_done: bool) -> Settled {
     if is_done {

@@ -6,12 +6,26 @@ use std::time::Duration;
 use sqlx::AssertSqlSafe;
 use tokio::time::{Instant, timeout_at};
 
-use super::Inner;
 use super::failure::store_error;
+use super::{Inner, PostgresStore};
 use crate::store::StoreError;
 
 /// How many rows one statement removes. The limit keeps its locks short.
 const BATCH: i64 = 1000;
+
+impl PostgresStore {
+    /// Removes expired rows, 1,000 in each statement, and returns their number. Skips rows that a
+    /// transition has locked. A claim has expired when its lease and its retention have passed.
+    ///
+    /// Any number of sweeps may run at once. Dropping the future is safe.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be reached or refuses the statement.
+    pub async fn sweep(&self) -> Result<u64, StoreError> {
+        self.0.sweep().await
+    }
+}
 
 impl Inner {
     /// Removes up to `batch` expired rows, and returns how many there were.
@@ -40,7 +54,7 @@ impl Inner {
         }
     }
 
-    pub(super) async fn sweep(&self) -> Result<u64, StoreError> {
+    async fn sweep(&self) -> Result<u64, StoreError> {
         let mut removed = 0;
         loop {
             let batch = self.sweep_batch(BATCH).await?;

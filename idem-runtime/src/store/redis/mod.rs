@@ -37,6 +37,7 @@ use self::server::{Replicas, Request, Sent};
 use self::servers::Servers;
 use super::millis::millis;
 use super::{Claim, Claimed, Entry, Holder, Record, Settled, Store, StoreError, StoreFuture};
+use crate::request::hex::Hex;
 use crate::request::record_id::RecordId;
 use crate::settings::policy::OnUnknown;
 
@@ -72,9 +73,10 @@ use crate::settings::policy::OnUnknown;
 /// |---|---|
 /// | any number of processes, one primary that keeps its data | all rules of [`Store`] |
 /// | memory full | new keys get 503. No entry is evicted, and leases are still renewed. A record that does not fit is retried until its `ttl` has passed; until then the process that holds the record replays it |
-/// | restart with the append-only file | what was on disk. With `appendfsync everysec`, a power failure can lose the last second; with `always`, it loses no acknowledged write |
+/// | restart with the append-only file | what was on disk. With `appendfsync everysec`, a power failure or a killed Redis process can lose the last two seconds. With `always`, neither loses an acknowledged write |
 /// | restart without persistence | no guarantee: every key is new, and a retry runs the handler again |
 /// | failover | what the promoted replica had. A claim that was acknowledged but not yet replicated is lost, and a retry runs the handler again. [`min_replicas`](RedisStoreBuilder::min_replicas) makes this less likely and cannot exclude it |
+/// | the server's clock is set back | the store reads the server's clock when it connects, and when the server refuses a claim as late. Until then, a stalled server may grant a claim that it executes late, by up to the time by which the clock was set back. Nobody reads the reply to such a claim. The key stays in flight until the lease ends, or until the process that sent the claim abandons it |
 /// | a jump of the server's clock | leases and records end earlier or later by the length of the jump, because Redis stores deadlines in wall-clock time |
 /// | a `maxmemory-policy` other than `noeviction` | no guarantee, so the store refuses such a server |
 /// | the server cannot be reached | [`StoreError`]: an uncertain claim is never `Fresh`. The next transition connects again |
@@ -183,17 +185,11 @@ impl RedisStore {
 }
 
 impl Inner {
-    /// The prefix and the digits of the id. Written by hand, because the formatter is slower for
-    /// each byte.
+    /// The prefix and the digits of the id.
     fn key(&self, id: RecordId) -> String {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut key = String::with_capacity(self.prefix.len() + 64);
         key.push_str(&self.prefix);
-        for byte in id.as_bytes() {
-            for digit in [byte >> 4, byte & 15] {
-                key.push(char::from(DIGITS[usize::from(digit)]));
-            }
-        }
+        key.extend(Hex(id.as_bytes()).digits());
         key
     }
 
@@ -317,11 +313,54 @@ impl Inner {
                 self.ensure(sent.acknowledged)?;
                 return Ok(true);
             }
-            // The entry is gone. The `FORGET` whose reply was lost may have removed it.
-            if sent.resent {
+            // The `FORGET` whose reply was lost may have removed the entry.
+            if sent.resent && self.is_gone(id, &identity, deadline).await? {
                 return Ok(true);
             }
         }
+    }
+
+    async fn release(&self, holder: Holder) -> Result<Settled, StoreError> {
+        let (holder_bytes, deadline) = (holder_bytes(holder), self.deadline());
+        let arguments = [&holder_bytes[..]];
+        let (reply, sent) = self
+            .run(
+                &script::RELEASE,
+                holder.id,
+                &arguments,
+                self.replicas,
+                deadline,
+            )
+            .await?;
+        if reply.settled()? == Settled::Done {
+            self.ensure(sent.acknowledged)?;
+            return Ok(Settled::Done);
+        }
+        // The `RELEASE` whose reply was lost may have released the claim. Another request may have
+        // claimed the key in the meantime.
+        let identity = [b"S", &holder_bytes[..]].concat();
+        if sent.resent && self.is_gone(holder.id, &identity, deadline).await? {
+            return Ok(Settled::Done);
+        }
+        Ok(Settled::Lost)
+    }
+
+    /// Returns whether a claim or record was removed. Returns `false` when another attempt took it
+    /// over.
+    async fn is_gone(
+        &self,
+        id: RecordId,
+        identity: &[u8],
+        deadline: Instant,
+    ) -> Result<bool, StoreError> {
+        let (reply, sent) = self
+            .run(&script::GONE, id, &[identity], self.replicas, deadline)
+            .await?;
+        let is_gone = reply.settled()? == Settled::Done;
+        if is_gone {
+            self.ensure(sent.acknowledged)?;
+        }
+        Ok(is_gone)
     }
 }
 
@@ -368,10 +407,7 @@ impl Store for RedisStore {
 
     fn release(&self, holder: Holder) -> StoreFuture<Settled> {
         let inner = self.0.clone();
-        StoreFuture::new(async move {
-            let arguments = [&holder_bytes(holder)[..]];
-            inner.settle(&script::RELEASE, holder.id, &arguments).await
-        })
+        StoreFuture::new(async move { inner.release(holder).await })
     }
 
     fn abandon(&self, holder: Holder) -> StoreFuture<Settled> {

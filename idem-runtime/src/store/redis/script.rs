@@ -45,9 +45,15 @@ pub(super) static FORGET: LazyLock<Transition> = LazyLock::new(|| {
         include_str!("lua/forget.lua")
     ))
 });
+pub(super) static GONE: LazyLock<Transition> = LazyLock::new(|| {
+    Transition::new(concat!(
+        include_str!("lua/identity.lua"),
+        include_str!("lua/gone.lua")
+    ))
+});
 
 /// Every transition, with arguments of the right form.
-pub(super) fn all() -> [(&'static Transition, &'static [&'static [u8]]); 9] {
+pub(super) fn all() -> [(&'static Transition, &'static [&'static [u8]]); 10] {
     const HOLDER: &[u8] = &[0; 24];
     const SECOND: &[u8] = b"1000";
     const NEVER: &[u8] = b"9007199254740991";
@@ -61,6 +67,7 @@ pub(super) fn all() -> [(&'static Transition, &'static [&'static [u8]]); 9] {
         (&RESOLVE, &[&[0; 8], b"record", SECOND]),
         (&IDENTIFY, &[]),
         (&FORGET, &[b"S"]),
+        (&GONE, &[b"S"]),
     ]
 }
 

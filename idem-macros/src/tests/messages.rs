@@ -969,41 +969,41 @@ fn statuses_whose_outcome_is_unknown() {
                 an empty `unknown` changes nothing; list a status such as `504`, or remove `unknown`
             #[idempotent(scope = token, unknown = [5xx, 504, 99])]
             99
-                99 is no status; codes are 200 to 599, classes are `2xx` to `5xx`
+                99 is not a status; codes are 200 to 599, classes are `2xx` to `5xx`
             #[idempotent(scope = token, unknown = [5xx, 504])]
             504
-                `504` is part of `5xx`; leave it out
+                `504` is part of `5xx`; remove it
             #[idempotent(scope = token, record = [2xx, 5xx, 504], unknown = [504, 5xx])]
             504
-                `504` is part of `5xx`; leave it out
+                `504` is part of `5xx`; remove it
             504
-                `504` is part of `5xx`; leave it out
+                `504` is part of `5xx`; remove it
             504
                 `504` is in `record` too, and a response is either recorded or of unknown outcome; keep `504` in one of the two lists
             5xx
                 `5xx` is in `record` too, and a response is either recorded or of unknown outcome; keep `5xx` in one of the two lists
             #[idempotent(scope = token, record = [2xx, 503, 504], unknown = [5xx, 504])]
             504
-                `504` is part of `5xx`; leave it out
+                `504` is part of `5xx`; remove it
             504
                 `504` is in `record` too, and a response is either recorded or of unknown outcome; keep `504` in one of the two lists
             #[idempotent(scope = token, record = all, unknown = [5xx])]
             #[idempotent(scope = token, record = [5xx], unknown = [504])]
             #[idempotent(scope = token, max_run = 15m, unknown)]
             15m
-                a duration stands in quotes; write `"15m"`
+                a duration needs quotes; write `"15m"`
             unknown
-                `unknown` takes its value after `=`; write `unknown = [502, 504]`
+                `unknown` needs `=` and a value; write `unknown = [502, 504]`
             #[idempotent(scope = token, timeout = "1m")]
             timeout
                 unknown argument `timeout`; did you mean `max_run`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `runtime` and `crate`
             #[idempotent(scope = token, max_running = 3, response_timeout = "1s", max_request_body = 1)]
             max_running
-                `max_running` is set for the whole service, and not here; write `Idempotency::builder().max_running(…)`
+                `max_running` is a setting of the whole service, not of one endpoint; write `Idempotency::builder().max_running(…)`
             response_timeout
-                `response_timeout` is set for the whole service, and not here; write `Idempotency::builder().response_timeout(…)`
+                `response_timeout` is a setting of the whole service, not of one endpoint; write `Idempotency::builder().response_timeout(…)`
             max_request_body
-                `max_request_body` is set for the whole service, and not here; write `Idempotency::builder().max_request_body(…)`
+                `max_request_body` is a setting of the whole service, not of one endpoint; write `Idempotency::builder().max_request_body(…)`
         "##]],
     );
 }

@@ -15,7 +15,8 @@
 //!
 //! A network that never responds ends in the same way, after `max_run`.
 
-mod common;
+#[path = "common/books.rs"]
+mod books;
 
 use std::collections::HashMap;
 
@@ -30,7 +31,7 @@ use axum_idem::{Attempt, Idempotency, OutcomeUnknown, RecordId, idempotent};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
-use common::Books;
+use books::Books;
 
 const TTL: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
 
@@ -114,7 +115,7 @@ impl Gateway {
 async fn pay(State(gateway): State<Gateway>, attempt: Attempt) -> Response {
     let charge_key = attempt.derive_key("charge");
     let payment = attempt.record_id();
-    // Before the call: whoever dies behind the call leaves the payment to the reconciler.
+    // Stored before the call: if the process dies after the call, the reconciler still finds the payment.
     gateway.open.open(|open| {
         open.extend(payment.map(|payment| (payment, charge_key.clone())));
     });
@@ -171,7 +172,7 @@ struct Receipt {
     number: usize,
 }
 
-/// What the next call loses.
+/// The message that the network loses during the next call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lost {
     Request,
@@ -217,7 +218,7 @@ impl Network {
 struct Client(Router);
 
 impl Client {
-    /// One try at a payment, told in one line.
+    /// Tries a payment once, and returns the result in one line.
     async fn pay(&self, path: &str, key: &str) -> String {
         let request = Request::post(path)
             .header("x-merchant", "1")

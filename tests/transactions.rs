@@ -1,5 +1,5 @@
 //! axum-sqlx-tx below the `Idempotency` layer, on PostgreSQL: the transaction that its layer commits and the
-//! record of the response come to the same end.
+//! record of the response are both kept or both discarded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -134,7 +134,7 @@ impl Setup {
     }
 }
 
-/// The layer commits, or the handler itself.
+/// In `/pay` the layer commits the transaction. In `/commits` the handler commits it.
 #[tokio::test]
 async fn a_transaction_that_cannot_be_committed_is_not_recorded() {
     for path in ["/pay", "/commits"] {

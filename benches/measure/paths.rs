@@ -75,7 +75,7 @@ pub(crate) async fn paths(store: &MemoryStore, body: &str) -> Vec<Contender> {
     let ours = || protected(store.clone());
     let layerless = || layerless(store.clone());
     let constant = Router::new().route("/trades", post(constant));
-    // The lease is so long that it is never renewed. No measured path yields to the task that would
+    // The lease is long enough for the whole benchmark, because no measured path yields to the task that would
     // renew it.
     let idem = Idempotency::builder()
         .store(store.clone())

@@ -1,6 +1,7 @@
 //! Code that the four services share: the server, the bearer token and the data.
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod books;
+
 use std::time::Duration;
 
 use axum::Router;
@@ -10,6 +11,8 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum_idem::Idempotency;
 use tokio::net::TcpListener;
+
+pub(crate) use books::Books;
 
 /// Serves on the port that `PORT` names, or on `default_port`, until it is interrupted. Prints the
 /// `curl` lines from the header of `source` with the address of this server.
@@ -71,22 +74,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Bearer {
         token
             .map(|token| Self(token.into()))
             .ok_or((StatusCode::UNAUTHORIZED, "send `Authorization: Bearer …`"))
-    }
-}
-
-/// The data of a service, shared by its handlers.
-#[derive(Debug, Default)]
-pub(crate) struct Books<T>(Arc<Mutex<T>>);
-
-impl<T> Clone for Books<T> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<T> Books<T> {
-    pub(crate) fn open<R>(&self, read_or_write: impl FnOnce(&mut T) -> R) -> R {
-        read_or_write(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -232,7 +232,7 @@ async fn a_late_response_does_not_extend_a_record() {
 
 #[cfg(feature = "testing")]
 #[tokio::test(start_paused = true)]
-async fn a_late_response_counts_against_the_age_of_a_record() {
+async fn a_record_ages_while_the_reply_of_the_store_is_late() {
     let behind = FaultStore::new(MemoryStore::default());
     let near = NearCache::new(behind.clone());
     keep(&near, "k", HOUR).await;

@@ -307,7 +307,7 @@ async fn a_record_on_no_page_breaks_rule_10() {
     assert_eq!(broken_rule(Contract::of(store)).await, 10);
 }
 
-/// Forgets what is neither of the scope nor before it.
+/// Also forgets the scope whose id follows the id of the forgotten scope.
 #[derive(Clone, Default)]
 struct ForgetsTheNeighbour;
 

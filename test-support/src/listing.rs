@@ -1,4 +1,4 @@
-//! A full listing, held against what is looked up one by one.
+//! Compares a full listing with a look-up of each record.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub async fn listing(store: &(impl Store + ?Sized)) -> BTreeMap<RecordId, Summar
     }
 }
 
-/// Each record is listed in the state in which it is looked up. For a store that answers at once, so that
+/// Each record is listed in the state in which it is looked up. The store must reply immediately, so that
 /// nothing happens between the two.
 pub async fn listing_is_true(store: &(impl Store + ?Sized)) {
     for (id, listed) in listing(store).await {

@@ -93,7 +93,7 @@ impl Effects {
 }
 
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(400);
-/// The request, and the one that runs before it or the one that is sent after it. A permit that is not
+/// Enough for the request and one other request, which runs before it or is sent after it. A permit that is not
 /// returned makes the next request fail.
 const MAX_RUNNING: usize = 2;
 

@@ -236,7 +236,7 @@ async fn one_caller_cannot_fill_the_store_for_everybody() {
     }
     assert_eq!(by(server, "bob", "/pay", "0").await.status, 200);
 
-    // What everybody shares has no share of its own.
+    // `scope = global` has no share, because all callers use it.
     let mut shared = 0;
     let full = loop {
         let answer = by(server, "alice", "/shared", &shared.to_string()).await;
@@ -248,7 +248,7 @@ async fn one_caller_cannot_fill_the_store_for_everybody() {
     assert_eq!(full, "idempotency_capacity");
     assert!(shared > 2 * taken, "{shared} and {taken} records");
 
-    // What is forgotten frees the share.
+    // `forget_scope` frees the share.
     idem.forget_scope(&alice()).await.expect("memory");
     assert_eq!(by(server, "alice", "/pay", "new").await.status, 200);
 }

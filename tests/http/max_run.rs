@@ -277,7 +277,7 @@ async fn a_renewal_that_hangs_does_not_prolong_a_run() {
     assert_eq!(begun.elapsed().as_secs(), LONG_RUN.as_secs());
 }
 
-/// The store does not say what became of the key, and the end of the lease does.
+/// Every `abandon` fails, so the outcome becomes unknown when the lease ends.
 #[tokio::test(start_paused = true)]
 async fn when_the_store_stays_away_the_end_of_the_lease_makes_the_key_unknown() {
     let setup = setup(LONG_RUN);

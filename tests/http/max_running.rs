@@ -178,7 +178,7 @@ async fn a_request_that_waits_for_the_first_one_does_not_count() {
     let mut waiters = Vec::new();
     for _ in 0..5 {
         waiters.push(setup.spawn("/waits", "k"));
-        // The store has told it that the first one runs.
+        // By now the store has replied that the first request still runs.
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(setup.idem.running(), 1);
     }

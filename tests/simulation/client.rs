@@ -114,7 +114,7 @@ fn learn(
             );
             answer.text.contains("idempotency_outcome_unknown")
         }
-        // The outcome is unknown, and so a retry is told.
+        // The outcome is unknown, and a retry gets a response that says so.
         StatusCode::GATEWAY_TIMEOUT if matches!(path, "/doubt" | "/hang") => false,
         StatusCode::SERVICE_UNAVAILABLE => false,
         other => panic!("{order} got {other}: {}", answer.text),

@@ -22,7 +22,7 @@ use crate::store_host::RemoteStore;
 
 pub(crate) const PORT: u16 = 80;
 
-/// One that is never returned would refuse everything in the end.
+/// A permit that is never returned would sooner or later make every request fail.
 const MAX_RUNNING: usize = 6;
 
 type Answered = (StatusCode, String);

@@ -29,7 +29,7 @@ pub(crate) fn pin(sig: &Signature, private: &TokenStream) -> TokenStream {
     {
         return pin;
     }
-    // The erased type names no trait. These imports keep the user's own imports of the traits used.
+    // The erased type names no trait. Without these imports, the user's own imports of the traits would be unused.
     let traits = bounds.iter().map(|bound| without_arguments(&bound.path));
     let pin = pin_erased(span, ty, private);
     quote!({ #(#[allow(unused_imports)] use #traits as _;)* } #pin)

@@ -458,7 +458,7 @@ mod tests {
         tokio::time::sleep(LEASE).await;
         assert_eq!(setup.store.calls(Operation::Renew), renewals);
         assert!(setup.lease_left().await.is_none());
-        // Whoever polls later learns of it at once.
+        // A task that polls after the limit is woken immediately.
         let late = Arc::new(Woken::default());
         setup
             .heartbeat

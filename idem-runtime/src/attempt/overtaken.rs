@@ -9,9 +9,9 @@ use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
 use crate::store::{Entry, Record};
 
-/// The response of the attempt that has taken over, because all retries will get that response.
+/// Returns the response of the attempt that has taken over, because all retries will get that response.
 ///
-/// `own` is the response of the overtaken attempt. The client gets `own` where the store holds nothing
+/// `own` is the response of the overtaken attempt. The client gets `own` when the store holds nothing
 /// about this request, or cannot be asked.
 pub(super) async fn response(
     idem: Idempotency,

@@ -328,7 +328,7 @@ impl Work {
     }
 
     /// The handler has run for as long as it may. Drops it before its key becomes unknown, because a
-    /// retry may run as soon as the key is.
+    /// retry may run as soon as the key is unknown.
     fn ran_too_long(&mut self) -> Stage {
         self.stage = Stage::Ended;
         let response = self.idem.refuse(Problem::run_timeout());

@@ -18,7 +18,7 @@ impl Work {
         self.slot = self.offered.take().filter(|slot| slot.begin());
     }
 
-    /// Whether the layers above the handler have a say in how the attempt ends.
+    /// Whether the layers above the handler can still change how the attempt ends.
     ///
     /// An attempt that was overtaken settles nothing. Its layers get the response of the attempt that has
     /// taken over.
@@ -42,7 +42,7 @@ impl Work {
         }
     }
 
-    /// Leaves the slot to others: from now on the attempt settles by itself.
+    /// Frees the slot for other attempts. From now on, this attempt settles without waiting for the layers.
     pub(super) fn withdraw(&mut self) {
         if let Some(slot) = self.slot.take() {
             slot.withdraw();
@@ -57,8 +57,8 @@ impl Work {
         slot.is_some_and(|slot| thread::panicking() || slot.is_cut_off())
     }
 
-    /// What becomes of the attempt when `response` leaves the layer, in place of what its handler's own
-    /// response called for.
+    /// Decides how the attempt is settled when `response` leaves the layer. `settlement` is the decision that
+    /// was made from the handler's own response.
     fn decide(
         &mut self,
         settlement: Settlement,
@@ -84,7 +84,7 @@ impl Work {
         let has_failed = |status: http::StatusCode| status.as_u16() >= 400;
         let failed_above = has_failed(response.status()) && !handlers.is_some_and(has_failed);
         if failed_above {
-            // A replay of the handler's success would be false, and another run may be one too many.
+            // The layers failed, so a replay of the handler's success would be wrong. A rerun could repeat the effect.
             return self.not_kept(response.status());
         }
         settlement
@@ -121,7 +121,7 @@ impl Unsettled for Work {
     fn cut_off(&mut self) {
         match self.stage {
             Stage::Ended | Stage::Overtaken(_) | Stage::Settled(_) => {}
-            // Nobody knows whether the layers would have finished.
+            // It is unknown whether the layers would have finished.
             Stage::Waiting(_) => self.settle_unattended(Settlement::Abandon),
             _ => Self::cut_off(self),
         }

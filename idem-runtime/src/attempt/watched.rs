@@ -1,4 +1,4 @@
-//! The body of a response that tells whether a layer panicked while it held the response.
+//! A response body that reports when a layer panics while the layer holds the response.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use crate::service::slot::Slot;
 use crate::settings::policy::OnUnknown;
 
 pin_project! {
-    /// A body that tells its slot when it is dropped by a panic.
+    /// A body that notifies its slot when a panic drops it.
     ///
-    /// A layer between may catch the panic of another one. Then only what the panic drops can tell of it.
+    /// Another layer may catch the panic. Then only a value that the panic drops can report the panic.
     struct Watched<B> {
         #[pin]
         body: B,

@@ -80,7 +80,7 @@ impl fmt::Debug for Namespace {
 }
 
 /// A digest that has absorbed a domain tag and a part with its length, padded with zeros to whole
-/// blocks. The length tells the part from the padding.
+/// blocks. The length distinguishes the part from the padding.
 fn filled(domain: &[u8], part: &[u8]) -> Sha256 {
     let mut bytes = domain.to_vec();
     bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());

@@ -40,7 +40,7 @@ use crate::store::{Record, Store, StoreError, StoreFuture};
 /// Add the layer after the routes that it must protect, because `Router::layer` does not apply to
 /// routes that are added later. A request with a key in the default header may reach an annotated
 /// handler without any `Idempotency`. Such a request is refused with 500
-/// `idempotency_not_installed`, and the log tells which call to add. A request without a key runs.
+/// `idempotency_not_installed`, and the log names the call to add. A request without a key runs.
 ///
 /// Install middleware that sets the key header above the layer. With the default key header, a key
 /// that is set below the layer is refused in the same way. With another header
@@ -193,7 +193,7 @@ impl Idempotency {
             && !request.method().is_safe()
             && let Some(key) = key::find(headers, dialect.key_header_name())
         {
-            // The slot of a layer above has the wider bounds.
+            // The slot of an outer layer takes precedence, because it waits for more layers.
             let slot = Self::slot_of(request).filter(|slot| slot.is_open());
             let slot = slot
                 .cloned()

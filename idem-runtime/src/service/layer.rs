@@ -83,7 +83,7 @@ where
 pin_project! {
     /// The future of [`IdempotencyService`].
     ///
-    /// Dropped before it completes, it goes on in the background if the handler of a request with a key
+    /// If it is dropped before it completes, it continues in the background when the handler of a request with a key
     /// has begun.
     pub struct IdempotencyFuture<F, E>
     where
@@ -102,7 +102,7 @@ pin_project! {
         E: Send,
         E: 'static,
     {
-        /// Without a slot: nothing goes on when it is dropped.
+        /// A request without a slot. Nothing continues in the background when this is dropped.
         Open { #[pin] layers: F, idem: Idempotency },
         Keyed { stack: Stack<E> },
     }
@@ -133,7 +133,7 @@ impl<F, E: Send + 'static> fmt::Debug for IdempotencyFuture<F, E> {
 }
 
 pin_project! {
-    /// The layers below, and what comes of them as a response.
+    /// Runs the layers below, and converts their result into a response.
     struct Responding<F> {
         #[pin]
         layers: F,

@@ -25,7 +25,7 @@ impl Permits {
         }
     }
 
-    /// Returns `None` when as many attempts run as may.
+    /// Returns `None` when the maximum number of attempts runs.
     pub(crate) fn take(&self) -> Option<Permit> {
         self.free.clone().try_acquire_owned().ok()
     }

@@ -37,11 +37,11 @@ pub(crate) trait Unsettled: Send {
     /// The response, once the store has replied.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response>;
 
-    /// Settles the attempt when nobody will learn how the layers end. Does nothing when it is settled.
+    /// Settles the attempt when the outcome of the layers stays unknown. Does nothing after the attempt is settled.
     fn cut_off(&mut self);
 }
 
-/// An [`Unsettled`] attempt. Dropped before it is settled, it is cut off.
+/// An [`Unsettled`] attempt. If this is dropped before the attempt is settled, the attempt is cut off.
 pub(crate) struct Finished(Box<dyn Unsettled>);
 
 impl Finished {
@@ -79,7 +79,7 @@ pub(crate) struct Slot {
 
 #[derive(Default)]
 enum State {
-    /// No handler runs under a claim. A refusal or a replay leaves the slot so.
+    /// No handler runs under a claim. A refusal or a replay does not change this state.
     #[default]
     Empty,
     /// A handler runs under a claim.
@@ -92,7 +92,7 @@ enum State {
     CutOff,
 }
 
-/// What an earlier call of the handler in the same request has left.
+/// The result of an earlier call of the handler in the same request.
 pub(crate) enum Earlier {
     /// Nothing about the same record.
     Nothing,
@@ -124,7 +124,7 @@ impl Slot {
         Ok(())
     }
 
-    /// The handler that was announced goes on without the layers, or has ended.
+    /// Empties the slot: the announced handler has ended, or continues without the layers.
     pub(crate) fn withdraw(&self) {
         let mut state = self.lock();
         if matches!(*state, State::Running) {
@@ -142,7 +142,7 @@ impl Slot {
         !matches!(*self.lock(), State::Left | State::CutOff)
     }
 
-    /// What an earlier call of the handler has left about this record.
+    /// Returns the result of an earlier call of the handler for this record.
     pub(crate) fn earlier(&self, id: RecordId) -> Earlier {
         let mut state = self.lock();
         match &*state {
@@ -166,7 +166,7 @@ impl Slot {
         }
     }
 
-    /// Whether an attempt runs or waits. When none does, none may wait here from now on.
+    /// Whether an attempt runs or waits. If not, closes the slot, so that no later attempt waits here.
     pub(crate) fn is_engaged_or_ends(&self) -> bool {
         let mut state = self.lock();
         let is_engaged = matches!(*state, State::Running | State::Finished(_));
@@ -218,7 +218,7 @@ impl fmt::Debug for Slot {
 /// The slot of one request, as the request's extensions carry it.
 ///
 /// A layer that makes several requests out of one may clone the extensions into all of them. The
-/// digest of the key tells which of them the slot belongs to.
+/// digest of the key shows to which request the slot belongs.
 #[derive(Clone, Debug)]
 pub(crate) struct SlotOf {
     pub(crate) slot: Arc<Slot>,

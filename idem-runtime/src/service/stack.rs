@@ -18,14 +18,14 @@ pub(super) type Layers<E> = Pin<Box<dyn Future<Output = Result<Response, E>> + S
 
 /// Everything below the [`Idempotency`] layer, for one request with a key.
 ///
-/// Completes when the attempt is settled. Dropped earlier, it goes on in the background together with
-/// the handler, so that a layer still commits when the client has disconnected. Dropped there too, or by a
+/// Completes when the attempt is settled. If it is dropped earlier, it continues in the background with
+/// the handler, so that a layer still commits after the client has disconnected. If it is dropped there too, or by a
 /// panic, the outcome of the attempt is unknown.
 pub(super) struct Stack<E: Send + 'static> {
     stage: Stage<E>,
     slot: Arc<Slot>,
     idem: Idempotency,
-    /// Set while layers are polled: still set in `drop`, it tells of a panic.
+    /// Set while layers are polled. If it is still set in `drop`, a layer has panicked.
     is_polling: bool,
     /// Set at the first `Pending`.
     background: Option<Background>,
@@ -54,7 +54,7 @@ impl<E: Send + 'static> Stack<E> {
     fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response, E>> {
         if let Stage::Running(layers) = &mut self.stage {
             let left = ready!(layers.as_mut().poll(cx));
-            // What the layers hold is dropped here, before the attempt is settled.
+            // Drops the values that the layers hold before the attempt is settled.
             self.stage = Stage::Ended;
             let left = left.map(|response| self.idem.render(response));
             let has_panicked = self.slot.has_panicked();
@@ -63,7 +63,7 @@ impl<E: Send + 'static> Stack<E> {
             };
             let (response, error) = match left {
                 Ok(response) => (response, None),
-                // The layer above makes a response of it, and that tells of a failure.
+                // An error has no status, so it counts as a 500. The layer above converts it into a response.
                 Err(error) => (
                     StatusCode::INTERNAL_SERVER_ERROR.into_response(),
                     Some(error),
@@ -118,7 +118,7 @@ impl<E: Send + 'static> Drop for Stack<E> {
         let is_cut_off = self.is_polling || self.in_background;
         let background = self.background.take().or_else(Background::of_this_task);
         let Some(Background { runtime, span }) = background.filter(|_| !is_cut_off) else {
-            // Before the layers are dropped, so that a handler below them does not go on alone.
+            // Cuts the slot off before the layers are dropped, so that a handler below them does not continue alone.
             self.slot.cut_off();
             return;
         };
@@ -130,7 +130,7 @@ impl<E: Send + 'static> Drop for Stack<E> {
             background: None,
             in_background: true,
         };
-        // Its response has nobody to go to. The attempt makes `drain` wait, also before the task starts.
+        // Nothing waits for the response, so it is dropped. `drain` waits for the attempt even before the task starts.
         runtime.spawn(async { drop(stack.await) }.instrument(span));
     }
 }

@@ -1,4 +1,4 @@
-//! What an operator asks of many records at once, and what a store replies.
+//! Queries of an operator about many records at once, and the replies of a store.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -154,15 +154,15 @@ impl Default for Query {
 
 /// A page of a listing.
 ///
-/// A record that exists from the first page to the last one is listed exactly once, also beside
-/// traffic. A record that comes or goes meanwhile may be listed or not.
+/// A record that exists from the first page to the last page is listed exactly once, even while other
+/// records change. A record that is added or removed during the listing may be listed or not.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Page {
     /// The records. The order is up to the store.
     pub entries: Vec<Summary>,
-    /// Where the next page begins. `None` after the last page. A page may have few entries or none,
-    /// and others behind it: a store looks at a limited number of records for each page.
+    /// Where the next page begins. `None` after the last page. A page may be short or empty although more
+    /// pages follow, because a store examines a limited number of records for each page.
     pub next: Option<Cursor>,
 }
 
@@ -181,13 +181,13 @@ impl Page {
 pub struct Cursor(Box<[u8]>);
 
 impl Cursor {
-    /// A cursor with a meaning of the store's own.
+    /// Creates a cursor from bytes that only the store interprets.
     #[must_use]
     pub fn from_bytes(bytes: impl Into<Box<[u8]>>) -> Self {
         Self(bytes.into())
     }
 
-    /// What the store put into it.
+    /// Returns the bytes that the store passed to [`from_bytes`](Self::from_bytes).
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -235,7 +235,7 @@ impl FromStr for Cursor {
     }
 }
 
-/// What a listing shows of one record: neither its headers nor its body.
+/// One record in a listing, without its headers and its body.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Summary {
@@ -245,7 +245,7 @@ pub struct Summary {
     pub origin: Origin,
     /// When the first attempt claimed the record, by the clock of the store.
     pub created_at: SystemTime,
-    /// What became of it.
+    /// The state of the record.
     pub state: State,
 }
 
@@ -375,7 +375,7 @@ impl Count {
         }
     }
 
-    /// A number at which the store stopped to count.
+    /// A lower bound: the store stopped counting at this number.
     #[must_use]
     pub const fn at_least(value: u64) -> Self {
         Self {

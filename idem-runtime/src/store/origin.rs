@@ -9,7 +9,7 @@ use crate::request::trace_context::TraceId;
 /// Longer endpoints and labels are cut, so that a store can keep a length in one byte.
 const LONGEST: usize = 255;
 
-/// Where a record comes from: what an operator learns of the first request.
+/// Where a record comes from: the facts about its first request that an operator sees.
 ///
 /// A store keeps it with a claim and with the record that follows. When a claim is taken over, the
 /// origin stays that of the first request.

@@ -239,7 +239,7 @@ async fn drain_waits_for_layers_in_the_background_after_a_graceful_shutdown() {
     assert_eq!(app.books.rows(), ["row 1"]);
 }
 
-/// Whether the commit was done, nobody knows.
+/// It is unknown whether the commit succeeded.
 #[test]
 fn a_runtime_that_shuts_down_during_the_commit_leaves_the_outcome_unknown() {
     let (app, idem) = (App::default(), Idempotency::in_memory());

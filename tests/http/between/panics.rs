@@ -1,4 +1,4 @@
-//! A layer between panics. Whether its work was done, nobody knows.
+//! A layer between the `Idempotency` layer and the handler panics. The outcome of its work is unknown.
 
 use axum::Router;
 use axum::extract::Request;
@@ -95,7 +95,7 @@ async fn a_panic_in_the_background_leaves_the_outcome_unknown() {
     assert!(matches!(setup.stored().await, Some(Entry::Unknown { .. })));
 }
 
-/// Panics beside its handler, as soon as that runs.
+/// Panics as soon as its handler runs, while the handler still waits.
 async fn panics_beside(request: Request, next: Next) -> Response {
     if !request.headers().contains_key("x-panics") {
         return next.run(request).await;

@@ -96,7 +96,7 @@ async fn a_session_that_is_not_saved_below_is_not_recorded() {
     );
 }
 
-/// Above: nothing keeps the record from a session that could not be saved.
+/// Above the layer, a session that could not be saved does not prevent the record.
 #[tokio::test]
 async fn a_session_that_is_not_saved_above_is_recorded() {
     let sessions = Sessions::default();
@@ -195,7 +195,7 @@ async fn a_revoked_token_gets_no_replay_from_a_layer_that_authenticates() {
     }
 }
 
-/// A layer above sees what the client gets, and its status has no say in the record.
+/// A layer above sees the response that the client gets. The status that it sets does not affect the record.
 #[tokio::test]
 async fn a_failure_above_the_layer_does_not_undo_the_record() {
     let fails = map_response(|_: Response| async { StatusCode::BAD_GATEWAY });

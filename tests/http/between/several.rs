@@ -70,7 +70,7 @@ async fn a_layer_that_calls_its_handler_again_after_a_failure_gets_a_second_run(
     }
 }
 
-/// A release that fails keeps the second call waiting, and not for ever.
+/// After a failed release, the key stays in flight until the engine releases it in the background.
 #[tokio::test]
 async fn a_release_that_fails_between_two_calls_leaves_the_key_in_flight() {
     let store = FaultStore::new(MemoryStore::default());
@@ -161,7 +161,7 @@ async fn the_parts_of_a_batch_settle_by_themselves() {
     }
 }
 
-/// The inner layer has the settings, the outer one the bounds.
+/// The inner layer provides the settings. The record is written when the response leaves the outer layer.
 async fn two_layers(inner: Idempotency, outer: Idempotency) -> Setup {
     let app = App::default();
     let router = routes()

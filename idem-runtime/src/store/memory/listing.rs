@@ -1,7 +1,7 @@
-//! What an operator asks of many records at once.
+//! Lists, counts and forgets many records for an operator.
 //!
 //! A page scans all claims, shard by shard, and then all finished records. A claim that is completed
-//! between the two scans is seen twice, and the record counts. Nothing is seen less than once: a record
+//! between the two scans is seen twice, and the listing shows the record. No entry is missed, because a record
 //! is in the cache before its claim leaves its shard.
 
 use std::collections::BTreeMap;

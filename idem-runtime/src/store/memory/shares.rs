@@ -15,8 +15,8 @@ type Shard = HashMap<ScopeId, usize, BuildHasherDefault<DigestHasher>>;
 
 /// The bytes of each scope that holds any.
 ///
-/// A shard is locked for one addition. A transition may hold the lock of its claim meanwhile, and never the
-/// other way round.
+/// A shard is locked only while one number changes. The lock of a claim may be held at that time. The lock of a
+/// claim is never taken while a shard is locked, so no deadlock is possible.
 #[derive(Debug)]
 pub(super) struct Shares {
     shards: Box<[Mutex<Shard>]>,

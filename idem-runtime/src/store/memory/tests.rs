@@ -519,7 +519,7 @@ fn a_scope_gets_no_claim_beyond_its_share() {
     assert!(matches!(store.0.claim(&limited(3, 1)), Claimed::Full));
 }
 
-/// Every way out of the store gives the share back, and leaves nothing in the table of scopes.
+/// However an entry leaves the store, its bytes are subtracted, and an unused scope leaves the table of scopes.
 #[tokio::test(start_paused = true)]
 async fn ended_entries_free_their_share() {
     let store = MemoryStore::default();

@@ -1,4 +1,4 @@
-//! What an operator asks of many rows at once.
+//! Lists, counts and forgets many rows for an operator.
 
 use sqlx::postgres::PgRow;
 use tokio::time::Instant;

@@ -1,4 +1,4 @@
-//! The statements for what an operator asks of many rows at once.
+//! The statements that list, count and forget many rows for an operator.
 //!
 //! A page reads a window of rows in the order of an index, and lets through those that the query asks for. So no
 //! page reads more rows than its window, however rare the rows are, and a page may be empty and have
@@ -12,7 +12,7 @@ use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
 use crate::store::{Count, Query, StateKind, Stats, StoreError, Summary};
 
-/// Up to how many rows are counted. Beyond that the server's own estimate has to do.
+/// The maximum number of rows that are counted. Above it, the store returns the server's estimate.
 const COUNTED: u64 = 10_000;
 
 /// The statements for operators.

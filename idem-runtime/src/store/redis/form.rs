@@ -1,4 +1,4 @@
-//! The form of what a value holds beside a claim and a record: see `lua/head.lua`.
+//! The binary form of the fields that a value holds in addition to a claim or a record: see `lua/head.lua`.
 
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +23,7 @@ pub(super) fn origin_bytes(origin: &Origin) -> Vec<u8> {
     let trace_id = origin.trace_id();
     bytes.extend_from_slice(trace_id.map_or([0; 16], |id| *id.as_bytes()).as_slice());
     for text in [endpoint, label] {
-        // An origin has no longer texts.
+        // `Origin` cuts its texts to 255 bytes, so the length fits.
         let length = u8::try_from(text.len()).unwrap_or(u8::MAX);
         bytes.push(length);
         bytes.extend_from_slice(&text.as_bytes()[..usize::from(length)]);
@@ -59,7 +59,7 @@ pub(super) fn time(micros: u64) -> SystemTime {
         .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-/// What stands before the bytes of a record in its value.
+/// The fields before the bytes of a record in its value.
 pub(super) struct RecordHead {
     pub(super) created_at: SystemTime,
     pub(super) settled_at: SystemTime,
@@ -171,7 +171,7 @@ pub(super) fn summary(reply: &[u8]) -> Result<Shown, DecodeError> {
     Ok(Shown::read(reply, length, left))
 }
 
-/// The bytes of a record without what stands before them.
+/// Returns the record of a value without the fields before the record.
 pub(super) fn record_of(value: &Bytes) -> Result<Record, DecodeError> {
     let at = RecordHead::len(value)?;
     Record::decode(value.slice(at..))

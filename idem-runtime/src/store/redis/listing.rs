@@ -1,4 +1,4 @@
-//! What an operator asks of many keys at once: `SCAN` on each primary, one after the other.
+//! Lists, counts and forgets many keys for an operator, with `SCAN` on each primary in turn.
 //!
 //! `SCAN` returns every key that is there all the while, in an order that only the server knows. It may return a key
 //! twice after its table has shrunk. So a cursor also contains the last ids that were listed, and a page leaves them out.
@@ -137,7 +137,7 @@ fn mark(id: &RecordId) -> u64 {
 /// One primary while it is scanned.
 struct Scanned {
     connection: MultiplexedConnection,
-    /// Identifies the process of the server. 1 when the server does not tell.
+    /// Identifies the process of the server. 1 when the server does not report its run id.
     process: u64,
     now: SystemTime,
 }
@@ -250,7 +250,7 @@ impl Inner {
         hex::read(digits).map(RecordId::from_bytes)
     }
 
-    /// What stands under the ids, in their order. Leaves out what is gone.
+    /// Returns the entries under the ids, in the order of the ids. Omits entries that no longer exist.
     async fn shown(
         &self,
         ids: Vec<RecordId>,
@@ -288,7 +288,7 @@ impl Inner {
         };
         let mut entries = Vec::new();
         let mut scans = 0;
-        // A pattern finds few keys, and a page without one should not find many more than it lists.
+        // Few keys match a pattern. Without a pattern, all keys match, so scanning about `limit` keys is enough.
         let is_narrow = query.scope.is_some() || query.short.is_some();
         let count = if is_narrow {
             SCANNED

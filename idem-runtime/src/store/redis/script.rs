@@ -52,7 +52,7 @@ pub(super) static GONE: LazyLock<Transition> = LazyLock::new(|| {
     ))
 });
 
-/// Without the head, because a listing shows what this version cannot read, and reads no long record.
+/// Has no `head.lua`: a listing also shows entries that this version cannot read, and does not read long records.
 pub(super) static SUMMARY: LazyLock<Transition> =
     LazyLock::new(|| Transition::new(include_str!("lua/summary.lua")));
 

@@ -46,7 +46,7 @@ pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
     }
 }
 
-/// A claim by a request of which an operator learns everything.
+/// A claim whose origin has every field.
 fn of_origin(id: RecordId, origin: &Origin) -> Claim {
     let mut claim = claim(id, LONG);
     claim.origin = origin.clone();
@@ -296,7 +296,7 @@ async fn states(subject: &Subject, query: Query, listed: Listed) -> Result<(), V
     }
 }
 
-/// A record that is there from the first page to the last one is listed once, beside traffic.
+/// A record that exists from the first page to the last page is listed once, even while other records change.
 async fn pages(subject: &Subject) -> Result<(), Violation> {
     const STAY: usize = 12;
     let stay: [RecordId; STAY] = ids_of_scope(subject);
@@ -392,8 +392,8 @@ async fn expired(subject: &Subject) -> Result<(), Violation> {
     lists(subject, "a scope that has expired", of_scope, &[]).await
 }
 
-/// The counts have what was added, where the store counts exactly. Others may use the store meanwhile, so
-/// only much less is wrong.
+/// If the store counts exactly, the counts include the added entries. Other users may change the counts at the same
+/// time, so only a count that is much too low is an error.
 async fn stats_count(subject: &Subject) -> Result<(), Violation> {
     let held = subject.hold(RULE).await?;
     subject.lapse(RULE).await?;
@@ -515,7 +515,7 @@ impl Subject {
     async fn shown(&self, id: RecordId) -> Result<Entry, Violation> {
         match self.entry(RULE, id).await? {
             Some(entry) => Ok(entry),
-            None => broken(RULE, "an entry is not shown"),
+            None => broken(RULE, "`look_up` does not return an entry that exists"),
         }
     }
 }

@@ -53,6 +53,8 @@ struct Shared {
     /// Replaces the record id in a request without a record.
     unkeyed: OnceLock<Owner>,
     is_lost: AtomicBool,
+    /// Whether another attempt has taken over.
+    is_overtaken: AtomicBool,
     lost: Notify,
 }
 
@@ -207,6 +209,17 @@ impl Attempt {
         self.effective().0.claimed.get()
     }
 
+    /// Another attempt has taken over.
+    pub(crate) fn overtake(&self) {
+        self.0.is_overtaken.store(true, Ordering::Release);
+        self.lose();
+    }
+
+    pub(crate) fn is_overtaken(&self) -> bool {
+        self.0.is_overtaken.load(Ordering::Acquire)
+    }
+
+    /// From now on, another attempt may run.
     pub(crate) fn lose(&self) {
         self.0.is_lost.store(true, Ordering::Release);
         self.0.lost.notify_waiters();

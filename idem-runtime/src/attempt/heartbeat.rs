@@ -316,7 +316,7 @@ impl Beat {
                 record = %self.of.holder.id.short(),
                 "the lease was lost while the handler runs; its response is not recorded, and its client gets the response of the attempt that has taken over"
             );
-            attempt.lose();
+            attempt.overtake();
         }
     }
 }

@@ -21,14 +21,14 @@ pub(super) async fn response(
 ) -> Response {
     let is_same = |record: &Record| record.fingerprint() == fingerprint;
     if let Some(record) = idem.unwritten().find(&id).filter(is_same) {
-        return degraded::unrecorded(idem.replay(&record));
+        return degraded::unrecorded(idem.replay(id, &record));
     }
     match idem.look_up(id).await {
-        Ok(Some(Entry::Recorded { record, .. })) if is_same(&record) => idem.replay(&record),
+        Ok(Some(Entry::Recorded { record, .. })) if is_same(&record) => idem.replay(id, &record),
         Ok(Some(Entry::InFlight {
             fingerprint: winners,
             ..
-        })) if winners == fingerprint => idem.refuse(Problem::key_in_flight()),
+        })) if winners == fingerprint => idem.refuse(Problem::key_in_flight().about(Some(id))),
         _ => own,
     }
 }

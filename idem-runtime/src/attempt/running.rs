@@ -35,7 +35,7 @@ use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
 use crate::service::permits::Permit;
 use crate::service::slot::{Slot, Unsettled};
-use crate::settings::policy::Policy;
+use crate::settings::policy::{FingerprintMode, Policy};
 use crate::store::{Holder, Record, Settled};
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -169,7 +169,8 @@ impl Running {
     /// Ends the attempt because its body extractor has run for as long as it may.
     pub(crate) fn time_out(mut self) -> Self {
         if let Some(work) = &mut self.work {
-            let response = work.idem.refuse(Problem::extraction_timeout());
+            let problem = Problem::extraction_timeout().about(Some(work.holder.id));
+            let response = work.idem.refuse(problem);
             work.stage = work.settling(work.give_back(), response);
         }
         self
@@ -186,7 +187,9 @@ impl Running {
     /// Ends the attempt with the rejection of the body extractor.
     pub(crate) fn reject(mut self, mut rejection: Response) -> Self {
         if let Some(work) = &mut self.work {
-            work.stage = if work.policy.record_rejections {
+            // A streamed body may have been cut off, so its rejection may not apply to a retry.
+            let is_streamed = work.policy.fingerprint == FingerprintMode::WithoutBody;
+            work.stage = if work.policy.record_rejections && !is_streamed {
                 work.begin();
                 work.answered(rejection)
             } else {
@@ -331,7 +334,8 @@ impl Work {
     /// retry may run as soon as the key is unknown.
     fn ran_too_long(&mut self) -> Stage {
         self.stage = Stage::Ended;
-        let response = self.idem.refuse(Problem::run_timeout());
+        let problem = Problem::run_timeout().about(Some(self.holder.id));
+        let response = self.idem.refuse(problem);
         self.settling(Settlement::Abandon, response)
     }
 
@@ -451,6 +455,10 @@ impl Work {
 
     /// Ends an attempt that was interrupted by a panic or by the shutdown of its runtime.
     pub(super) fn cut_off(&mut self) {
+        if matches!(self.stage, Stage::Handling(_)) {
+            // Drops the arguments of the handler before a retry may run.
+            self.stage = Stage::Ended;
+        }
         if let Some(status) = self.answered {
             // The work is done, so a retry must not run it again, although the response is lost.
             let settlement = self.not_kept(status);
@@ -467,6 +475,10 @@ impl Drop for Running {
             return;
         };
         let is_cut_off = work.is_cut_off_with_layers();
+        if work.slot.is_some() && (work.is_polling || is_cut_off) {
+            // Nobody knows whether the layers would have finished.
+            work.answered = None;
+        }
         work.withdraw();
         if work.is_polling {
             work.cut_off();

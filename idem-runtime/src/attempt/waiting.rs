@@ -23,7 +23,7 @@ impl Work {
     /// An attempt that was overtaken settles nothing. Its layers get the response of the attempt that has
     /// taken over.
     pub(super) fn waits_for_layers(&mut self) -> bool {
-        if self.slot.is_some() && self.attempt.is_lost() {
+        if self.slot.is_some() && self.attempt.is_overtaken() {
             self.withdraw();
         }
         self.slot.is_some()

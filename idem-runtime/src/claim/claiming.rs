@@ -28,7 +28,7 @@ use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
 use crate::service::slot::{Earlier, Finished, Slot};
 use crate::settings::policy::{FingerprintMode, Policy};
-use crate::store::{Claimed, Holder, Origin, Record};
+use crate::store::{Claimed, Holder, Origin};
 use crate::trace::{self, Outcome};
 
 /// The outcome of the claim phase.
@@ -247,7 +247,8 @@ impl Claiming {
                 Some(self.conclude(identified, Ok(reply), intake))
             }
             Some(Earlier::Unrecorded(finished)) => {
-                let earlier = Box::pin(settle_earlier(finished));
+                let has_panicked = self.slot.as_ref().is_some_and(|slot| slot.has_panicked());
+                let earlier = Box::pin(settle_earlier(finished, has_panicked));
                 self.stage = Stage::Settling {
                     identified,
                     earlier,
@@ -326,11 +327,11 @@ impl Claiming {
             }
             Decision::Replay(record) => {
                 self.decided(id, outcome);
-                return ClaimOutcome::Answer(self.replay(identified.id, &record));
+                return ClaimOutcome::Answer(self.idem.replay(identified.id, &record));
             }
             Decision::ReplayUnwritten(record) => {
                 self.decided(id, outcome);
-                let response = self.replay(identified.id, &record);
+                let response = self.idem.replay(identified.id, &record);
                 return ClaimOutcome::Answer(degraded::unrecorded(response));
             }
             Decision::Mismatch => Problem::key_reused(),
@@ -348,25 +349,14 @@ impl Claiming {
         ClaimOutcome::Answer(self.idem.refuse(problem.about(id)))
     }
 
-    /// Returns the replay of a record, or a problem that names the record if the response was not
-    /// recorded.
-    fn replay(&self, id: RecordId, record: &Record) -> Response {
-        if record.is_kept() {
-            self.idem.replay(record)
-        } else {
-            self.idem
-                .refuse(Problem::response_not_kept().about(Some(id)))
-        }
-    }
-
     fn decided(&self, id: Option<RecordId>, outcome: Outcome) {
         trace::decided(self.policy.endpoint, id.as_ref(), outcome);
     }
 }
 
 /// Settles what an earlier attempt of the same request has left, also when the client disconnects.
-async fn settle_earlier(finished: Finished) {
-    let settling = finished.leave(Response::default(), false);
+async fn settle_earlier(finished: Finished, has_panicked: bool) {
+    let settling = finished.leave(Response::default(), has_panicked);
     match Handle::try_current() {
         // Fails only when the runtime shuts down.
         Ok(runtime) => drop(runtime.spawn(settling).await),

@@ -73,9 +73,10 @@ pub(crate) enum Guarded<T> {
         claiming: Claiming,
         pending: Option<Box<dyn PendingExtraction<T>>>,
     },
+    /// `extraction` is dropped first, because a retry may run as soon as `protection` gives the key back.
     Extracting {
-        protection: Protection,
         extraction: Extraction<T>,
+        protection: Protection,
     },
     /// Settles the attempt after a rejection by the body extractor.
     Rejecting(BoxFuture<Response>),

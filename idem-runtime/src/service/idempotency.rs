@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::request::fingerprint::Fingerprint;
 use crate::request::key;
+use crate::request::record_id::RecordId;
 use crate::response::problem::Problem;
 use crate::response::replay::replay;
 use crate::service::orphans::Orphans;
@@ -142,10 +143,11 @@ impl Idempotency {
         }
     }
 
-    /// Returns the replay of a record. Returns a problem if the response was not recorded.
-    pub(crate) fn replay(&self, record: &Record) -> Response {
+    /// Returns the replay of a record, or a problem that names the record if the response was not
+    /// recorded.
+    pub(crate) fn replay(&self, id: RecordId, record: &Record) -> Response {
         if !record.is_kept() {
-            return self.refuse(Problem::response_not_kept());
+            return self.refuse(Problem::response_not_kept().about(Some(id)));
         }
         replay(record, self.inner.settings.dialect.replay_header_name())
     }

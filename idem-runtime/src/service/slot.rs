@@ -159,11 +159,14 @@ impl Slot {
         }
     }
 
-    /// Renews the lease of an attempt that waits for its layers.
-    pub(crate) fn keep(&self) {
-        if let State::Finished(finished) = &mut *self.lock() {
-            finished.keep();
-        }
+    /// Renews the lease of an attempt that waits for its layers. Returns whether an attempt waits.
+    pub(crate) fn keep(&self) -> bool {
+        let mut state = self.lock();
+        let State::Finished(finished) = &mut *state else {
+            return false;
+        };
+        finished.keep();
+        true
     }
 
     /// Whether an attempt runs or waits. If not, closes the slot, so that no later attempt waits here.

@@ -8,8 +8,10 @@ use std::task::{Context, Poll, ready};
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use tokio::time::{Sleep, sleep};
 use tracing::Instrument;
 
+use crate::response::problem::Problem;
 use crate::service::background::Background;
 use crate::service::idempotency::Idempotency;
 use crate::service::slot::{Finished, Slot};
@@ -30,6 +32,8 @@ pub(super) struct Stack<E: Send + 'static> {
     /// Set at the first `Pending`.
     background: Option<Background>,
     in_background: bool,
+    /// The limit of the layers after the handler has responded. Set when the stack first waits for them.
+    limit: Option<Pin<Box<Sleep>>>,
 }
 
 enum Stage<E> {
@@ -48,16 +52,24 @@ impl<E: Send + 'static> Stack<E> {
             is_polling: false,
             background: None,
             in_background: false,
+            limit: None,
         }
     }
 
     fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response, E>> {
         if let Stage::Running(layers) = &mut self.stage {
-            let left = ready!(layers.as_mut().poll(cx));
+            let polled = layers.as_mut().poll(cx);
+            let is_late = polled.is_pending() && self.slot.keep() && self.limit(cx).is_ready();
+            let left = if is_late {
+                Ok(self.idem.refuse(Problem::run_timeout()))
+            } else {
+                ready!(polled)
+            };
             // Drops the values that the layers hold before the attempt is settled.
             self.stage = Stage::Ended;
             let left = left.map(|response| self.idem.render(response));
-            let has_panicked = self.slot.has_panicked();
+            // Nobody knows whether layers that are dropped half way have had an effect.
+            let has_panicked = is_late || self.slot.has_panicked();
             let Some(finished) = self.slot.leave() else {
                 return Poll::Ready(left);
             };
@@ -78,6 +90,13 @@ impl<E: Send + 'static> Stack<E> {
         let error = error.take();
         self.stage = Stage::Ended;
         Poll::Ready(error.map_or(Ok(response), Err))
+    }
+
+    /// Completes when the layers have run for `max_run` after the handler has responded.
+    fn limit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let max_run = self.idem.settings().max_run;
+        let limit = self.limit.get_or_insert_with(|| Box::pin(sleep(max_run)));
+        limit.as_mut().poll(cx)
     }
 
     /// Whether an attempt depends on the layers, so that they may not just be dropped.
@@ -104,7 +123,6 @@ impl<E: Send + 'static> Future for Stack<E> {
             if self.background.is_none() {
                 self.background = Background::of_this_task();
             }
-            self.slot.keep();
         }
         polled
     }
@@ -129,6 +147,7 @@ impl<E: Send + 'static> Drop for Stack<E> {
             is_polling: false,
             background: None,
             in_background: true,
+            limit: self.limit.take(),
         };
         // Nothing waits for the response, so it is dropped. `drain` waits for the attempt even before the task starts.
         runtime.spawn(async { drop(stack.await) }.instrument(span));

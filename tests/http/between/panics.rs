@@ -1,5 +1,8 @@
 //! A layer between the `Idempotency` layer and the handler panics. The outcome of its work is unknown.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
@@ -7,6 +10,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum_idem::Idempotency;
 use axum_idem::store::Entry;
+use tower::util::MapFutureLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{App, Commit, LONG, Setup, routes, start_with, unit_of_work};
@@ -124,6 +128,41 @@ async fn a_panic_beside_a_running_handler_leaves_the_outcome_unknown() {
         (1, 0)
     );
     assert_eq!(setup.app.books.rolled_back(), 1);
+}
+
+/// Panics at its second poll, and drops nothing while the panic unwinds.
+struct PanicsLater<F> {
+    inner: Pin<Box<F>>,
+    has_begun: bool,
+}
+
+impl<F: Future> Future for PanicsLater<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        assert!(!self.has_begun, "the layer panics");
+        self.has_begun = true;
+        cx.waker().wake_by_ref();
+        self.inner.as_mut().poll(cx)
+    }
+}
+
+/// The handler is dropped when the panic has been caught. It must not go on alone either.
+#[tokio::test]
+async fn a_panic_that_drops_the_handler_later_leaves_the_outcome_unknown() {
+    let later = MapFutureLayer::new(|future| PanicsLater {
+        inner: Box::pin(future),
+        has_begun: false,
+    });
+    let setup = caught_above(|router| router.layer(later)).await;
+    assert_eq!(setup.post("/slow").await.status, 500);
+    setup.app.runs.open(1);
+    setup.drained().await;
+    assert!(matches!(setup.stored().await, Some(Entry::Unknown { .. })));
+    assert_eq!(
+        (setup.app.runs.started(), setup.app.runs.finished()),
+        (1, 0)
+    );
 }
 
 /// The handler's own panic is unknown, whoever catches it.

@@ -110,6 +110,10 @@ impl IdempotencyBuilder {
     /// When the body extractor still runs at that time, the key is given back instead. Requests without a
     /// key have no such limit. A handler that blocks its thread cannot be dropped. The lease of such a
     /// handler lapses, and a retry may start a second run while the first still runs.
+    ///
+    /// Layers between the `Idempotency` layer and the handler get the same time again after the handler
+    /// has responded. A layer that takes longer, such as a commit that hangs, is dropped, and the outcome
+    /// is unknown.
     pub fn max_run(mut self, limit: Duration) -> Self {
         self.settings.max_run = limit.min(LONGEST);
         self
@@ -123,7 +127,8 @@ impl IdempotencyBuilder {
     /// `in_flight = wait(…)`, a request that waits for the first one does not count.
     ///
     /// An attempt counts until its response is recorded or its key is released. An attempt that lost its
-    /// lease counts until its handler ends. [`Idempotency::running`] returns the current number.
+    /// lease counts until its handler ends. [`Idempotency::running`] returns the current number. A request
+    /// that runs without protection because the store failed ([`OnStoreError::FailOpen`]) does not count.
     ///
     /// # Examples
     ///

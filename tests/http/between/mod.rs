@@ -2,6 +2,7 @@
 
 mod cancelled;
 mod commits;
+mod limits;
 mod panics;
 mod places;
 mod responses;

@@ -30,7 +30,7 @@ fn again(parts: &http::request::Parts) -> Request {
 }
 
 /// Calls its handler again after a 5xx.
-async fn retries(request: Request, next: Next) -> Response {
+pub(super) async fn retries(request: Request, next: Next) -> Response {
     let (parts, _) = request.into_parts();
     let response = next.clone().run(again(&parts)).await;
     if response.status().is_server_error() {

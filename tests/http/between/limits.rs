@@ -1,0 +1,172 @@
+//! Limits of a run, and bodies that fail, below a layer that commits.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Extension, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::post;
+use axum_idem::store::Entry;
+use axum_idem::{Idempotency, OutcomeUnknown, idempotent};
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use super::{App, Commit, Setup, Unit, routes, start_with, unit_of_work};
+use crate::support::{Runs, Server, eventually, post_bytes};
+
+const UNKNOWN: &str = "idempotency_outcome_unknown";
+
+/// A service that limits a run, and its commit, to this time.
+async fn limited(max_run: Duration) -> Setup {
+    let idem = Idempotency::builder().max_run(max_run).build();
+    start_with(idem, |router| router).await
+}
+
+/// Without a limit, a commit that hangs would hold the key, a permit and `drain` for ever.
+#[tokio::test]
+async fn a_commit_that_hangs_is_ended_after_max_run() {
+    let setup = limited(Duration::from_millis(100)).await;
+    setup.app.books.next_commit(Commit::Waits);
+    let first = setup.post("/hold").await;
+    assert_eq!(first.status, 504);
+    assert_eq!(first.code(), "idempotency_run_timeout");
+    assert_eq!(setup.app.books.rolled_back(), 1);
+    assert_eq!(setup.post("/hold").await.code(), UNKNOWN);
+    assert_eq!(setup.idem.running(), 0);
+}
+
+#[tokio::test]
+async fn a_commit_that_hangs_in_the_background_is_ended_after_max_run() {
+    let setup = limited(Duration::from_millis(200)).await;
+    setup.app.books.next_commit(Commit::Waits);
+    let stream = setup.server.write(post_bytes("/hold", "k", "")).await;
+    setup.app.books.until_commit_waits().await;
+    drop(stream);
+    eventually("the attempt ends", || setup.idem.running() == 0).await;
+    assert_eq!(setup.app.books.rolled_back(), 1);
+    setup.drained().await;
+    assert_eq!(setup.post("/hold").await.code(), UNKNOWN);
+}
+
+/// Blocks its thread for longer than `max_run`, and responds nevertheless.
+#[idempotent(scope = global, max_run = "50ms")]
+async fn blocks(
+    State(runs): State<Runs>,
+    Extension(unit): Extension<Unit>,
+) -> (StatusCode, String) {
+    let run = runs.count();
+    unit.insert(format!("row {run}"));
+    tokio::task::yield_now().await;
+    std::thread::sleep(Duration::from_millis(300));
+    (StatusCode::CREATED, format!("run {run}"))
+}
+
+/// Its response is not settled before the layer has tried to commit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_blocks_past_max_run_still_waits_for_its_layers() {
+    let app = App::default();
+    let router = Router::new()
+        .route("/blocks", post(blocks))
+        .with_state(app.runs.clone())
+        .layer(from_fn_with_state(app.books.clone(), unit_of_work))
+        .layer(Idempotency::in_memory());
+    let server = Server::start(router).await;
+    app.books
+        .next_commit(Commit::Fails(StatusCode::SERVICE_UNAVAILABLE));
+    assert_eq!(server.post("/blocks", "k", "").await.status, 503);
+    let retry = server.post("/blocks", "k", "").await;
+    assert_eq!((retry.text(), retry.is_replay()), ("run 2", false));
+    assert_eq!(app.books.rows(), ["row 2"]);
+}
+
+/// Responds with a body that panics after its first chunk, on the first run.
+#[idempotent(scope = global)]
+async fn streams(State(runs): State<Runs>, Extension(unit): Extension<Unit>) -> Body {
+    let run = runs.count();
+    unit.insert(format!("row {run}"));
+    let chunks = stream::iter(0..2).map(move |chunk| {
+        assert!(run > 1 || chunk == 0, "the body panics");
+        Ok::<_, Infallible>(Bytes::from_static(b"chunk"))
+    });
+    Body::from_stream(chunks)
+}
+
+/// The transaction is rolled back, so the response must not count as the end of the work.
+#[tokio::test]
+async fn a_response_body_that_panics_below_a_layer_leaves_the_outcome_unknown() {
+    let (app, idem) = (App::default(), Idempotency::in_memory());
+    let router = Router::new()
+        .route("/streams", post(streams))
+        .with_state(app.runs.clone())
+        .layer(from_fn_with_state(app.books.clone(), unit_of_work))
+        .layer(idem.clone())
+        .layer(CatchPanicLayer::new());
+    let server = Server::start(router).await;
+    let setup = Setup { server, app, idem };
+    assert_eq!(setup.post("/streams").await.status, 500);
+    assert_eq!(setup.app.books.rolled_back(), 1);
+    setup.drained().await;
+    assert!(matches!(setup.stored().await, Some(Entry::Unknown { .. })));
+    assert_eq!(setup.post("/streams").await.text(), "chunkchunk");
+    assert_eq!(setup.app.books.rows(), ["row 2"]);
+}
+
+/// Responds with a status that is not recorded.
+#[idempotent(scope = global, on_unknown = hold)]
+async fn unavailable(State(runs): State<Runs>) -> StatusCode {
+    runs.count();
+    StatusCode::SERVICE_UNAVAILABLE
+}
+
+/// A layer that calls its handler again must not run a key whose outcome is unknown after a panic.
+#[tokio::test]
+async fn a_second_call_after_a_caught_panic_does_not_run_a_held_key() {
+    static HAS_PANICKED: AtomicBool = AtomicBool::new(false);
+    let runs = Runs::default();
+    let panics_once = from_fn(|request: Request, next: Next| async move {
+        let response = next.run(request).await;
+        let is_first = !HAS_PANICKED.swap(true, Ordering::SeqCst);
+        assert!(!is_first, "the layer panics after its work");
+        response
+    });
+    let router = Router::new()
+        .route("/unavailable", post(unavailable))
+        .with_state(runs.clone())
+        .layer(panics_once)
+        .layer(CatchPanicLayer::new())
+        .layer(from_fn(super::several::retries))
+        .layer(Idempotency::in_memory());
+    let server = Server::start(router).await;
+    let response = server.post("/unavailable", "k", "").await;
+    assert_eq!(response.code(), UNKNOWN);
+    assert_eq!(runs.started(), 1);
+}
+
+/// A layer that does not know whether its own work happened says so like a handler.
+#[tokio::test]
+async fn a_layer_can_report_an_unknown_outcome() {
+    let app = App::default();
+    let doubts = from_fn(|request: Request, next: Next| async move {
+        let mut response: Response = next.run(request).await;
+        if response.status() == StatusCode::CREATED {
+            response.extensions_mut().insert(OutcomeUnknown);
+            *response.status_mut() = StatusCode::BAD_GATEWAY;
+        }
+        response
+    });
+    let router = routes()
+        .with_state(app.clone())
+        .layer(from_fn_with_state(app.books.clone(), unit_of_work))
+        .layer(doubts)
+        .layer(Idempotency::in_memory());
+    let server = Server::start(router).await;
+    assert_eq!(server.post("/hold", "k", "").await.status, 502);
+    assert_eq!(server.post("/hold", "k", "").await.code(), UNKNOWN);
+    assert_eq!(app.runs.started(), 1);
+}

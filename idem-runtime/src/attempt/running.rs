@@ -292,7 +292,9 @@ impl Work {
             Stage::Settled(_) | Stage::Responded(..) => {
                 Poll::Ready(mem::replace(&mut self.stage, Stage::Ended))
             }
-            Stage::Claimed | Stage::Waiting(_) | Stage::Ended => Poll::Pending,
+            Stage::Claimed | Stage::Waiting(_) | Stage::Ended => {
+                panic!("polled while the attempt has nothing to wait for")
+            }
         }
     }
 
@@ -383,9 +385,19 @@ impl Work {
     /// Settles the attempt. The response is sent when the store has confirmed that, or has failed
     /// to do so in time. If layers above the handler may still change the outcome, the response goes to
     /// these layers first.
-    pub(super) fn settling(&mut self, settlement: Settlement, response: Response) -> Stage {
-        if self.waits_for_layers() {
-            return Stage::Responded(settlement, response);
+    ///
+    /// An attempt that was overtaken settles nothing. Its layers get the response of the attempt that has
+    /// taken over.
+    pub(super) fn settling(&mut self, mut settlement: Settlement, response: Response) -> Stage {
+        if self.slot.is_some() {
+            if !self.attempt.is_overtaken() {
+                return Stage::Responded(settlement, response);
+            }
+            // The layers have not finished, so the response must not be recorded under a later claim of
+            // this process either.
+            self.withdraw();
+            self.answered = None;
+            settlement = Settlement::Abandon;
         }
         match self.settle(settlement) {
             Ok(first_try) => self.settled(first_try, response),
@@ -475,7 +487,7 @@ impl Drop for Running {
             return;
         };
         let is_cut_off = work.is_cut_off_with_layers();
-        if work.slot.is_some() && (work.is_polling || is_cut_off) {
+        if is_cut_off && !work.is_polling {
             // Nobody knows whether the layers would have finished.
             work.answered = None;
         }

@@ -18,17 +18,6 @@ impl Work {
         self.slot = self.offered.take().filter(|slot| slot.begin());
     }
 
-    /// Whether the layers above the handler can still change how the attempt ends.
-    ///
-    /// An attempt that was overtaken settles nothing. Its layers get the response of the attempt that has
-    /// taken over.
-    pub(super) fn waits_for_layers(&mut self) -> bool {
-        if self.slot.is_some() && self.attempt.is_overtaken() {
-            self.withdraw();
-        }
-        self.slot.is_some()
-    }
-
     /// Moves an attempt whose handler has responded into its slot. Gives it back when it has to settle by
     /// itself.
     pub(super) fn wait(mut self: Box<Self>) -> Result<(), Box<Self>> {

@@ -72,9 +72,9 @@ pub(crate) enum Extraction<T> {
 impl<T> Extraction<T> {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Response>> {
         match self {
-            Self::Done(argument) => argument
-                .take()
-                .map_or(Poll::Pending, |argument| Poll::Ready(Ok(argument))),
+            Self::Done(argument) => {
+                Poll::Ready(Ok(argument.take().expect("polled after completion")))
+            }
             Self::Running(extraction) => extraction.as_mut().poll(cx),
         }
     }
@@ -269,10 +269,9 @@ where
                     Err(rejection) => return Poll::Ready(Err(rejection)),
                 }
             }
-            ExtractingProjection::Later { pending, .. } => match pending.take() {
-                Some(pending) => pending,
-                None => return Poll::Pending,
-            },
+            ExtractingProjection::Later { pending, .. } => {
+                pending.take().expect("polled after completion")
+            }
         };
         Poll::Ready(Ok(Deferred(if LAZY {
             DeferredState::Undecided(pending)

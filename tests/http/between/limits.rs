@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -14,9 +15,10 @@ use axum::routing::post;
 use axum_idem::store::Entry;
 use axum_idem::{Idempotency, OutcomeUnknown, idempotent};
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use super::panics::panics_beside;
 use super::{App, Commit, Setup, Unit, routes, start_with, unit_of_work};
 use crate::support::{Runs, Server, eventually, post_bytes};
 
@@ -85,36 +87,59 @@ async fn a_handler_that_blocks_past_max_run_still_waits_for_its_layers() {
     assert_eq!(app.books.rows(), ["row 2"]);
 }
 
-/// Responds with a body that panics after its first chunk, on the first run.
+/// Responds with a body that panics when it is read.
 #[idempotent(scope = global)]
-async fn streams(State(runs): State<Runs>, Extension(unit): Extension<Unit>) -> Body {
-    let run = runs.count();
-    unit.insert(format!("row {run}"));
-    let chunks = stream::iter(0..2).map(move |chunk| {
-        assert!(run > 1 || chunk == 0, "the body panics");
-        Ok::<_, Infallible>(Bytes::from_static(b"chunk"))
-    });
-    Body::from_stream(chunks)
+async fn panics(State(runs): State<Runs>, Extension(unit): Extension<Unit>) -> Body {
+    unit.insert(format!("row {}", runs.count()));
+    Body::from_stream(stream::poll_fn(
+        |_| -> Poll<Option<Result<Bytes, Infallible>>> { panic!("the body panics") },
+    ))
 }
 
-/// The transaction is rolled back, so the response must not count as the end of the work.
-#[tokio::test]
-async fn a_response_body_that_panics_below_a_layer_leaves_the_outcome_unknown() {
+/// Responds with a body that never ends.
+#[idempotent(scope = global)]
+async fn hangs(State(runs): State<Runs>, Extension(unit): Extension<Unit>) -> Body {
+    unit.insert(format!("row {}", runs.count()));
+    Body::from_stream(stream::pending::<Result<Bytes, Infallible>>())
+}
+
+async fn with_bodies() -> Setup {
     let (app, idem) = (App::default(), Idempotency::in_memory());
     let router = Router::new()
-        .route("/streams", post(streams))
+        .route("/panics", post(panics))
+        .route("/hangs", post(hangs))
         .with_state(app.runs.clone())
         .layer(from_fn_with_state(app.books.clone(), unit_of_work))
+        .layer(from_fn(panics_beside))
         .layer(idem.clone())
         .layer(CatchPanicLayer::new());
     let server = Server::start(router).await;
-    let setup = Setup { server, app, idem };
-    assert_eq!(setup.post("/streams").await.status, 500);
+    Setup { server, app, idem }
+}
+
+/// The handler has responded, so it does not run again, although its transaction is rolled back.
+#[tokio::test]
+async fn a_response_body_that_panics_is_not_run_again() {
+    let setup = with_bodies().await;
+    assert_eq!(setup.post("/panics").await.status, 500);
     assert_eq!(setup.app.books.rolled_back(), 1);
     setup.drained().await;
+    let retry = setup.post("/panics").await;
+    assert_eq!(retry.code(), "idempotency_response_not_kept");
+    assert_eq!(setup.app.runs.started(), 1);
+}
+
+/// Nobody knows whether the layer would have committed.
+#[tokio::test]
+async fn a_panic_beside_a_response_body_leaves_the_outcome_unknown() {
+    let setup = with_bodies().await;
+    let panics = post_bytes("/hangs", "k", "").replacen("\r\n", "\r\nx-panics: 1\r\n", 1);
+    let panics = panics.replacen("\r\n\r\n", "\r\nconnection: close\r\n\r\n", 1);
+    let answer = setup.server.write_and_read(panics).await;
+    assert_eq!(crate::support::status_of(&answer), 500);
+    setup.drained().await;
+    assert_eq!(setup.app.books.rolled_back(), 1);
     assert!(matches!(setup.stored().await, Some(Entry::Unknown { .. })));
-    assert_eq!(setup.post("/streams").await.text(), "chunkchunk");
-    assert_eq!(setup.app.books.rows(), ["row 2"]);
 }
 
 /// Responds with a status that is not recorded.

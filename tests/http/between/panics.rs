@@ -100,7 +100,7 @@ async fn a_panic_in_the_background_leaves_the_outcome_unknown() {
 }
 
 /// Panics as soon as its handler runs, while the handler still waits.
-async fn panics_beside(request: Request, next: Next) -> Response {
+pub(super) async fn panics_beside(request: Request, next: Next) -> Response {
     if !request.headers().contains_key("x-panics") {
         return next.run(request).await;
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::answer::seen;
 use super::listings::Listings;
-use super::sql::{Query, VERSION, micros_since_1970, millis};
+use super::sql::{NOW, Query, VERSION, WRITES, micros_since_1970, millis};
 use super::table::Table;
 use crate::request::record_id::RecordId;
 use crate::settings::policy::OnUnknown;
@@ -35,10 +35,6 @@ pub(super) struct Statements {
 /// Makes the commit of this statement wait for the disk in a session that would not wait.
 const DURABLY: &str = "CASE current_setting('synchronous_commit')
     WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END";
-
-/// Makes a statement write to the log. The commit of a write waits for the disk and for synchronous
-/// standbys. The commit of a read does not.
-const WRITES: &str = "pg_logical_emit_message(true, 'axum-idem', '') IS NOT NULL";
 
 /// Selects the claim that the holder owns.
 fn held_claim() -> String {
@@ -96,7 +92,7 @@ impl Statements {
                 retention = millis("retention_ms"),
             )),
             look_up: format!(
-                "WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
+                "WITH {NOW}
                 SELECT {seen}, {created_at}, {settled_at}, r.trace_id, r.endpoint, r.label
                 FROM {table} r, clock
                 WHERE r.id = $1 AND r.expires_at > now",

@@ -1,0 +1,281 @@
+//! The writer: a thread that puts all waiting transitions into one transaction.
+//!
+//! A commit waits for the disk, and transitions that arrive meanwhile go into the next transaction. So
+//! many callers share one wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use super::failure::{is_busy, is_full, store_error};
+use super::row::{column, number};
+use super::table::Statements;
+use super::transition::{BATCH, Failed, Outcome, RESERVED, Shared, Transition, query};
+use crate::store::{Claimed, StoreError};
+
+/// How many transitions one transaction has at most.
+const GROUP: usize = 256;
+
+/// How many transitions wait before their callers wait to hand them over.
+const QUEUE: usize = 1_024;
+
+/// A transition, and where its result goes.
+pub(super) struct Job {
+    transition: Transition,
+    reply: oneshot::Sender<Result<Outcome, StoreError>>,
+}
+
+/// The handle of the writer. The thread ends when the last handle is dropped.
+#[derive(Clone)]
+pub(super) struct Writer(mpsc::Sender<Job>);
+
+pub(super) struct Settings {
+    pub(super) options: SqliteConnectOptions,
+    pub(super) statements: Arc<Statements>,
+    pub(super) sweep_every: Option<Duration>,
+    pub(super) max_bytes: Option<u64>,
+}
+
+impl Writer {
+    /// Starts the thread. `connection` was opened with the options of the settings.
+    pub(super) fn start(
+        connection: SqliteConnection,
+        settings: Settings,
+    ) -> Result<Self, StoreError> {
+        let unavailable = |error: std::io::Error| StoreError::Unavailable(Box::new(error));
+        // A runtime of its own lets the writer outlive the runtime that opened the store, and ignore a
+        // paused clock.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(unavailable)?;
+        let (sender, jobs) = mpsc::channel(QUEUE);
+        let thread = std::thread::Builder::new().name("axum-idem-sqlite".to_owned());
+        let mut running = Running {
+            connection: Some(connection),
+            settings,
+        };
+        thread
+            .spawn(move || runtime.block_on(running.run(jobs)))
+            .map_err(unavailable)?;
+        Ok(Self(sender))
+    }
+
+    /// Runs a transition, and returns when its transaction is on the disk.
+    pub(super) async fn run(&self, transition: Transition) -> Result<Outcome, StoreError> {
+        let stopped = || StoreError::Unavailable("the writer of the store has stopped".into());
+        let (reply, result) = oneshot::channel();
+        let job = Job { transition, reply };
+        self.0.send(job).await.map_err(|_| stopped())?;
+        result.await.map_err(|_| stopped())?
+    }
+}
+
+struct Running {
+    connection: Option<SqliteConnection>,
+    settings: Settings,
+}
+
+impl Running {
+    async fn run(&mut self, mut jobs: mpsc::Receiver<Job>) {
+        let pause = self.settings.sweep_every;
+        let mut sweep_at = pause.map(|pause| Instant::now() + pause);
+        loop {
+            let job = match sweep_at {
+                Some(at) => timeout_at(at, jobs.recv()).await,
+                None => Ok(jobs.recv().await),
+            };
+            match job {
+                Ok(Some(first)) => self.group(first, &mut jobs).await,
+                Ok(None) => break,
+                Err(_) => {}
+            }
+            // Requests do not keep the sweeper waiting for ever.
+            if let (Some(at), Some(pause)) = (sweep_at, pause)
+                && Instant::now() >= at
+            {
+                let is_rest = self.sweep().await;
+                sweep_at = Some(Instant::now() + if is_rest { Duration::ZERO } else { pause });
+            }
+        }
+        if let Some(connection) = self.connection.take() {
+            // Closing moves the log into the file. A failure leaves the log, which the next open reads.
+            let _ = connection.close().await;
+        }
+    }
+
+    /// Removes a batch of expired rows. Returns whether there may be more.
+    async fn sweep(&mut self) -> bool {
+        let swept = self.transact(&[Transition::Sweep]).await;
+        let removed = swept
+            .map_err(store_error)
+            .and_then(|mut outcomes| outcomes.pop().unwrap_or(Ok(Outcome::Done(false))));
+        match removed {
+            Ok(outcome) => {
+                let (removed, _) = outcome.removed();
+                tracing::debug!(target: crate::trace::TARGET, removed, "expired rows were removed");
+                removed >= u64::from(BATCH)
+            }
+            Err(error) => {
+                tracing::warn!(
+                    target: crate::trace::TARGET,
+                    error = &error as &dyn std::error::Error,
+                    "expired rows could not be removed; the next sweep tries again"
+                );
+                false
+            }
+        }
+    }
+
+    /// Runs a job, together with all jobs that wait.
+    async fn group(&mut self, first: Job, jobs: &mut mpsc::Receiver<Job>) {
+        let mut replies = Vec::new();
+        let mut transitions = Vec::new();
+        let waiting = std::iter::once(first).chain(std::iter::from_fn(|| jobs.try_recv().ok()));
+        for Job { transition, reply } in waiting.take(GROUP) {
+            // Nobody waits for the result of a closed channel, and a late claim would hold a key in vain.
+            if !reply.is_closed() {
+                transitions.push(transition);
+                replies.push(reply);
+            }
+        }
+        if transitions.is_empty() {
+            return;
+        }
+        let outcomes = self.transact(&transitions).await;
+        match outcomes {
+            Ok(outcomes) => {
+                for (reply, outcome) in replies.into_iter().zip(outcomes) {
+                    let _ = reply.send(outcome);
+                }
+            }
+            // Whoever holds the lock holds it against each of them.
+            Err(error) if is_busy(&error) => {
+                for reply in replies {
+                    let _ = reply.send(Err(StoreError::TimedOut));
+                }
+            }
+            // One of them may be the cause. The transaction was rolled back, so each can run alone.
+            Err(error) => {
+                tracing::debug!(
+                    target: crate::trace::TARGET,
+                    error = &error as &dyn std::error::Error,
+                    "a group of transitions failed; each of them runs alone"
+                );
+                for (reply, transition) in replies.into_iter().zip(transitions) {
+                    let alone = std::slice::from_ref(&transition);
+                    let outcome = match self.transact(alone).await {
+                        Ok(mut outcomes) => outcomes.pop().unwrap_or(Err(StoreError::TimedOut)),
+                        Err(error) => failed(&transition, error),
+                    };
+                    let _ = reply.send(outcome);
+                }
+            }
+        }
+    }
+
+    /// Runs transitions in one transaction, and returns one result for each. After an error none of
+    /// them took effect.
+    async fn transact(
+        &mut self,
+        transitions: &[Transition],
+    ) -> Result<Vec<Result<Outcome, StoreError>>, sqlx::Error> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.settings.options.connect().await?,
+        };
+        let outcomes = self.commit(&mut connection, transitions).await;
+        match &outcomes {
+            Err(error) if !is_busy(error) && !is_full(error) => {
+                tracing::warn!(
+                    target: crate::trace::TARGET,
+                    error = error as &dyn std::error::Error,
+                    "a transaction failed; the store opens the file again"
+                );
+            }
+            _ => self.connection = Some(connection),
+        }
+        outcomes
+    }
+
+    async fn commit(
+        &self,
+        connection: &mut SqliteConnection,
+        transitions: &[Transition],
+    ) -> Result<Vec<Result<Outcome, StoreError>>, sqlx::Error> {
+        let statements = &*self.settings.statements;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        let result = async {
+            let row = query(&statements.last_fence).fetch_one(&mut *transaction);
+            let last_fence = column(&row.await?, 0)?;
+            let room = match self.settings.max_bytes {
+                Some(max_bytes) => Some(room(&mut transaction, statements, max_bytes).await?),
+                None => None,
+            };
+            let mut shared = Shared {
+                statements,
+                last_fence,
+                room,
+            };
+            let mut outcomes = Vec::with_capacity(transitions.len());
+            for transition in transitions {
+                match shared.apply(&mut transaction, transition).await {
+                    Ok(outcome) => outcomes.push(Ok(outcome)),
+                    Err(Failed::Row(error)) => outcomes.push(Err(error)),
+                    Err(failed @ Failed::Database(_)) => return Err(failed),
+                }
+            }
+            if shared.last_fence != last_fence {
+                let set = query(&statements.set_last_fence).bind(shared.last_fence);
+                set.execute(&mut *transaction).await?;
+            }
+            Ok(outcomes)
+        };
+        let outcomes = match result.await {
+            Ok(outcomes) => outcomes,
+            Err(failed) => {
+                // SQLite may have rolled back already, for example when the disk is full.
+                let _ = transaction.rollback().await;
+                return match failed {
+                    Failed::Database(error) => Err(error),
+                    Failed::Row(error) => Err(sqlx::Error::Decode(Box::new(error))),
+                };
+            }
+        };
+        transaction.commit().await?;
+        Ok(outcomes)
+    }
+}
+
+/// How many bytes claims may still reserve. Every claim that has no record has reserved its part.
+async fn room(
+    connection: &mut SqliteConnection,
+    statements: &Statements,
+    max_bytes: u64,
+) -> Result<u64, Failed> {
+    let used = used_bytes(connection).await?;
+    let row = query(&statements.count_claims).fetch_one(connection);
+    let reserved = number(&row.await?, 0)?.saturating_mul(RESERVED);
+    Ok(max_bytes.saturating_sub(used).saturating_sub(reserved))
+}
+
+/// How many bytes of the file hold data.
+pub(super) async fn used_bytes(connection: &mut SqliteConnection) -> Result<u64, Failed> {
+    let pages = "SELECT (c.page_count - f.freelist_count) * s.page_size
+        FROM pragma_page_count c, pragma_freelist_count f, pragma_page_size s";
+    let row = sqlx::query(pages).fetch_one(connection).await?;
+    Ok(number(&row, 0)?)
+}
+
+/// The result of a transition whose transaction failed. A claim that finds no room is refused before its
+/// handler runs.
+fn failed(transition: &Transition, error: sqlx::Error) -> Result<Outcome, StoreError> {
+    match transition {
+        Transition::Claim(_) if is_full(&error) => Ok(Outcome::Claimed(Claimed::Full)),
+        _ => Err(store_error(error)),
+    }
+}

@@ -82,7 +82,7 @@ impl SqliteStoreBuilder {
     /// A transition that arrives while others wait can wait twice as long. Keep the double below
     /// [`store_timeout`](crate::IdempotencyBuilder::store_timeout), so that the request gets 503 from the store's error.
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
-        self.busy_timeout = timeout;
+        self.busy_timeout = timeout.min(LONGEST_TIMEOUT);
         self
     }
 
@@ -109,6 +109,25 @@ impl SqliteStoreBuilder {
         self
     }
 
+    /// The SQL that creates the tables and the indexes, for a reader or a migration tool. It is safe to run again.
+    ///
+    /// The package contains the SQL with the default name as `schema/sqlite.sql`.
+    ///
+    /// ```
+    /// use idem_runtime::store::SqliteStore;
+    ///
+    /// let sql = SqliteStore::builder().table("keys").schema_sql()?;
+    /// assert!(sql.contains(r#"CREATE TABLE IF NOT EXISTS "keys" ("#));
+    /// # Ok::<(), idem_runtime::store::StoreError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unfit`] for an invalid name.
+    pub fn schema_sql(&self) -> Result<String, StoreError> {
+        Ok(Statements::new(&self.table)?.definition())
+    }
+
     /// Opens the file, and creates the file and the tables when they are missing. Any number of processes may do so
     /// at once. Starts the thread that writes.
     ///
@@ -125,18 +144,9 @@ impl SqliteStoreBuilder {
             return Err(StoreError::Unfit(why.into()));
         }
         let statements = Arc::new(Statements::new(&self.table)?);
-        let busy_timeout = self.busy_timeout.min(LONGEST_TIMEOUT);
-        let options = self
-            .options
-            .create_if_missing(false)
-            .locking_mode(SqliteLockingMode::Normal)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(self.synchronous)
-            // Only macOS has this: a sync that reaches the disk.
-            .pragma("fullfsync", "ON")
-            .busy_timeout(busy_timeout);
+        let options = self.options();
         let path = options.get_filename().to_owned();
-        let connection = setup::open(&options, &statements, busy_timeout).await?;
+        let connection = setup::open(&options, &statements, self.busy_timeout).await?;
         let readers = Readers::new(options.clone());
         let settings = Settings {
             options,
@@ -151,6 +161,19 @@ impl SqliteStoreBuilder {
             statements,
             max_bytes: self.max_bytes,
         })))
+    }
+
+    /// How every connection of the store is opened.
+    pub(super) fn options(&self) -> SqliteConnectOptions {
+        self.options
+            .clone()
+            .create_if_missing(false)
+            .locking_mode(SqliteLockingMode::Normal)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(self.synchronous)
+            // Only macOS has this: a sync that reaches the disk.
+            .pragma("fullfsync", "ON")
+            .busy_timeout(self.busy_timeout)
     }
 }
 

@@ -260,6 +260,71 @@ async fn a_claim_that_finds_no_room_in_the_file_gets_full() {
     assert!(matches!(again, Ok(Claimed::InFlight { .. })), "{again:?}");
 }
 
+const SMALL_DISK: &str = "AXUM_IDEM_TEST_SMALL_DISK";
+
+/// Runs this test again in a namespace of its own, on a disk of 16 MiB.
+#[cfg(target_os = "linux")]
+#[test]
+fn on_a_full_disk_claims_are_refused_and_admitted_claims_are_completed() {
+    let test = "on_a_full_disk_claims_are_refused_and_admitted_claims_are_completed";
+    if let Ok(disk) = std::env::var(SMALL_DISK) {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        return runtime.block_on(fill_the_disk(Path::new(&disk)));
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let status = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c"])
+        .arg(format!(
+            "mount -t tmpfs -o size=16m none \"${SMALL_DISK}\" && exec \"$@\""
+        ))
+        .arg("sh")
+        .arg(std::env::current_exe().expect("the path of this binary"))
+        .args([test, "--exact", "--nocapture"])
+        .env(SMALL_DISK, folder.path())
+        .status();
+    assert!(status.expect("unshare starts").success());
+}
+
+async fn fill_the_disk(disk: &Path) {
+    let store = SqliteStore::open(disk.join("idem.db")).await;
+    let store = store.expect("the file opens");
+    let mut admitted = Vec::new();
+    for at in 0..32 {
+        admitted.push(win(&store, claim(&format!("key-{at}"))).await);
+    }
+    let filler = disk.join("filler");
+    let mut file = std::fs::File::create(&filler).expect("the disk has room");
+    while std::io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
+    drop(file);
+
+    let mut refused = 0;
+    for at in 0..1_000 {
+        let claimed = store.claim(claim(&format!("later-{at}"))).await;
+        refused = match claimed.expect("a full disk is no error") {
+            Claimed::Full => refused + 1,
+            Claimed::Fresh { .. } => 0,
+            other => panic!("{other:?}"),
+        };
+    }
+    assert!(refused > 100, "{refused} claims were refused in the end");
+    for holder in &admitted {
+        let done = store.complete(*holder, large(), HOUR).await;
+        assert_eq!(done.expect("the reserve has room"), Settled::Done);
+    }
+    // The reserve is gone, and the room in it may suffice for a claim.
+    let claimed = store.claim(claim("another")).await;
+    assert!(matches!(claimed, Ok(Claimed::Full)), "{claimed:?}");
+    assert_eq!(replay(&store, "key-0").await, large());
+
+    std::fs::remove_file(&filler).expect("the file exists");
+    let is_admitted = async || match store.claim(claim("another")).await {
+        Ok(Claimed::Full) => None,
+        Ok(Claimed::Fresh { .. }) => Some(()),
+        other => panic!("{other:?}"),
+    };
+    test_support::servers::eventually_async("a claim is admitted", is_admitted).await;
+}
+
 #[tokio::test]
 async fn the_file_does_not_grow_under_steady_load_with_a_short_ttl() {
     let (_folder, path) = folder();

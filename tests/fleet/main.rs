@@ -84,7 +84,7 @@ async fn two_hundred_equal_requests_to_two_processes_run_once() {
             match answer.status.as_u16() {
                 200 => assert_eq!(answer.text(), "attempt 1"),
                 409 => assert_eq!(answer.code(), "idempotency_key_in_flight"),
-                status => panic!("{status}"),
+                status => panic!("{status} on {}: {}", backend.url(), answer.text()),
             }
         }
         for server in servers {

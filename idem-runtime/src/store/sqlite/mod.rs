@@ -1,7 +1,7 @@
 //! The SQLite store: one row for each record id, in one file.
 //!
 //! A transition in `transition.rs` reads its row, decides by `row.rs`, and writes the row. `writer.rs` runs all
-//! waiting transitions in one transaction. `readers.rs` reads beside it. `builder.rs` opens the file:
+//! waiting transitions in one transaction, and `reserve.rs` keeps room for them. `readers.rs` reads beside it. `builder.rs` opens the file:
 //! `setup.rs` checks it and creates the tables in `table.rs`. `failure.rs` classifies errors.
 
 mod builder;
@@ -9,6 +9,7 @@ mod clock;
 mod failure;
 mod listing;
 mod readers;
+mod reserve;
 mod row;
 mod setup;
 mod table;
@@ -68,7 +69,7 @@ use crate::request::scope_id::ScopeId;
 /// | a network file system, or a file that two machines share | no guarantee: SQLite's locks and shared memory work on one machine only |
 /// | a jump of the machine's clock | leases and records end earlier or later by the length of the jump |
 /// | another connection holds the write lock | [`StoreError::TimedOut`] after [`busy_timeout`]. A transition that waits behind another can take twice as long. Replays do not wait |
-/// | no room on the disk | a claim gets [`Claimed::Full`], and its handler does not run. See [`max_bytes`] |
+/// | no room on the disk | a claim gets [`Claimed::Full`], and its handler does not run. Responses of running handlers use a reserve of 4 MiB. See also [`max_bytes`] |
 /// | the file is moved, removed or replaced while a process has it open | no guarantee |
 ///
 /// [`busy_timeout`]: SqliteStoreBuilder::busy_timeout
@@ -106,7 +107,8 @@ use crate::request::scope_id::ScopeId;
 /// microseconds, rounded up, up to 100 years.
 ///
 /// Beside the file there are `-wal` and `-shm` files. Copy all three together, or make a backup with
-/// `VACUUM INTO`. SQLite copies the log into the file after about 1,000 pages; the commit that does it
+/// `VACUUM INTO`. The file that ends with `-reserve` holds 4 MiB of the disk. The store empties that file when the disk
+/// is full and a response must be stored, and fills it again before it admits the next claim. SQLite copies the log into the file after about 1,000 pages; the commit that does it
 /// takes longer.
 ///
 /// # Listing

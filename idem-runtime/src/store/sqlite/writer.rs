@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::failure::{is_busy, is_full, store_error};
+use super::reserve::Reserve;
 use super::row::{column, number};
 use super::table::Statements;
 use super::transition::{BATCH, Failed, Outcome, RESERVED, Shared, Transition, query};
@@ -57,6 +58,7 @@ impl Writer {
         let thread = std::thread::Builder::new().name("axum-idem-sqlite".to_owned());
         let mut running = Running {
             connection: Some(connection),
+            reserve: Reserve::beside(settings.options.get_filename()),
             settings,
         };
         thread
@@ -77,6 +79,7 @@ impl Writer {
 
 struct Running {
     connection: Option<SqliteConnection>,
+    reserve: Reserve,
     settings: Settings,
 }
 
@@ -143,6 +146,15 @@ impl Running {
                 replies.push(reply);
             }
         }
+        let is_claim = |transition: &Transition| matches!(transition, Transition::Claim(_));
+        if transitions.iter().any(is_claim) && !self.reserve.is_filled() {
+            let all = replies.drain(..).zip(transitions.drain(..));
+            let (claims, others): (Vec<_>, Vec<_>) = all.partition(|(_, job)| is_claim(job));
+            for (reply, _) in claims {
+                let _ = reply.send(Ok(Outcome::Claimed(Claimed::Full)));
+            }
+            (replies, transitions) = others.into_iter().unzip();
+        }
         if transitions.is_empty() {
             return;
         }
@@ -167,15 +179,28 @@ impl Running {
                     "a group of transitions failed; each of them runs alone"
                 );
                 for (reply, transition) in replies.into_iter().zip(transitions) {
-                    let alone = std::slice::from_ref(&transition);
-                    let outcome = match self.transact(alone).await {
-                        Ok(mut outcomes) => outcomes.pop().unwrap_or(Err(StoreError::TimedOut)),
-                        Err(error) => failed(&transition, error),
-                    };
+                    let outcome = self.alone(&transition).await;
                     let _ = reply.send(outcome);
                 }
             }
         }
+    }
+
+    /// Runs a transition in a transaction of its own. On a full disk, a claim is refused before its handler runs,
+    /// and any other transition gets the reserve.
+    async fn alone(&mut self, transition: &Transition) -> Result<Outcome, StoreError> {
+        let alone = std::slice::from_ref(transition);
+        let mut result = self.transact(alone).await;
+        if result.as_ref().is_err_and(is_full) {
+            if matches!(transition, Transition::Claim(_)) {
+                return Ok(Outcome::Claimed(Claimed::Full));
+            }
+            if self.reserve.give_back().is_ok() {
+                result = self.transact(alone).await;
+            }
+        }
+        let mut outcomes = result.map_err(store_error)?;
+        outcomes.pop().unwrap_or(Err(StoreError::TimedOut))
     }
 
     /// Runs transitions in one transaction, and returns one result for each. After an error none of
@@ -268,15 +293,6 @@ pub(super) async fn used_bytes(connection: &mut SqliteConnection) -> Result<u64,
         FROM pragma_page_count c, pragma_freelist_count f, pragma_page_size s";
     let row = sqlx::query(pages).fetch_one(connection).await?;
     Ok(number(&row, 0)?)
-}
-
-/// The result of a transition whose transaction failed. A claim that finds no room is refused before its
-/// handler runs.
-fn failed(transition: &Transition, error: sqlx::Error) -> Result<Outcome, StoreError> {
-    match transition {
-        Transition::Claim(_) if is_full(&error) => Ok(Outcome::Claimed(Claimed::Full)),
-        _ => Err(store_error(error)),
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Settings of the store: the file, the table and the durability.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 // it.
 #[cfg(feature = "sqlite")]
 pub struct SqliteStoreBuilder {
-    options: SqliteConnectOptions,
+    file: File,
     table: String,
     synchronous: SqliteSynchronous,
     busy_timeout: Duration,
@@ -32,10 +32,16 @@ pub struct SqliteStoreBuilder {
     max_bytes: Option<u64>,
 }
 
+#[derive(Clone)]
+enum File {
+    Path(PathBuf),
+    OfPool(SqlitePool),
+}
+
 impl SqliteStoreBuilder {
     pub(super) fn new() -> Self {
         Self {
-            options: SqliteConnectOptions::new().filename("idem.db"),
+            file: File::Path("idem.db".into()),
             table: "idem_records".to_owned(),
             synchronous: SqliteSynchronous::Full,
             busy_timeout: Duration::from_secs(2),
@@ -47,7 +53,7 @@ impl SqliteStoreBuilder {
     /// The file; `idem.db` in the working directory by default. It is created when it is missing, and its folder must
     /// exist. The file must be on a local disk.
     pub fn path(mut self, path: impl AsRef<Path>) -> Self {
-        self.options = SqliteConnectOptions::new().filename(path);
+        self.file = File::Path(path.as_ref().to_owned());
         self
     }
 
@@ -57,7 +63,7 @@ impl SqliteStoreBuilder {
     /// connection is enough. The store changes the journal mode of the file to WAL, for every connection. An
     /// in-memory database is refused.
     pub fn pool(mut self, pool: SqlitePool) -> Self {
-        self.options = (*pool.connect_options()).clone();
+        self.file = File::OfPool(pool);
         self
     }
 
@@ -165,8 +171,11 @@ impl SqliteStoreBuilder {
 
     /// How every connection of the store is opened.
     pub(super) fn options(&self) -> SqliteConnectOptions {
-        self.options
-            .clone()
+        let options = match &self.file {
+            File::Path(path) => SqliteConnectOptions::new().filename(path),
+            File::OfPool(pool) => (*pool.connect_options()).clone(),
+        };
+        options
             .create_if_missing(false)
             .locking_mode(SqliteLockingMode::Normal)
             .journal_mode(SqliteJournalMode::Wal)
@@ -180,7 +189,7 @@ impl SqliteStoreBuilder {
 impl fmt::Debug for SqliteStoreBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteStoreBuilder")
-            .field("path", &self.options.get_filename())
+            .field("path", &self.options().get_filename())
             .field("table", &self.table)
             .field("busy_timeout", &self.busy_timeout)
             .field("sweep_every", &self.sweep_every)

@@ -78,7 +78,7 @@ fn no_dependency_needs_a_newer_compiler() {
     let features = facade.expect("the facade is a package")["features"]
         .as_object()
         .expect("features");
-    let has_sqlx = |feature: &&str| feature.starts_with("postgres");
+    let has_sqlx = |feature: &&str| feature.starts_with("postgres") || *feature == "sqlite";
     let (with_sqlx, others): (Vec<_>, Vec<_>) =
         features.keys().map(String::as_str).partition(has_sqlx);
     assert!(!with_sqlx.is_empty() && others.len() > 3);

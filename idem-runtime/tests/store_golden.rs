@@ -307,3 +307,151 @@ mod postgres_form {
         assert_eq!(published, sql);
     }
 }
+
+#[cfg(feature = "sqlite")]
+mod sqlite_form {
+    use std::time::{Duration, SystemTime};
+
+    use idem_runtime::TraceId;
+    use idem_runtime::store::{Claimed, Entry, OnUnknown, Origin, Settled, SqliteStore, Store};
+    use sqlx::sqlite::SqliteConnectOptions;
+    use sqlx::{AssertSqlSafe, ConnectOptions, Row};
+
+    use test_support::servers::asking::{FINGERPRINT, HOUR, claim, id, record, replay, win};
+
+    /// The tables as version 1 of the library wrote them.
+    const TABLES: &str = include_str!("../schema/sqlite.sql");
+
+    fn micros(time: SystemTime) -> u128 {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH);
+        since.expect("after 1970").as_micros()
+    }
+
+    #[tokio::test]
+    async fn version_1_is_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("idem.db");
+        let options = SqliteConnectOptions::new().filename(&path);
+        let options = options.create_if_missing(true);
+        let mut connection = options.connect().await.expect("the file opens");
+        let kept = record(b"{}");
+        let hex: String = kept
+            .as_bytes()
+            .iter()
+            .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        let now = SystemTime::now();
+        let (past, future) = (
+            micros(now - Duration::from_secs(1)),
+            micros(now + Duration::from_secs(300)),
+        );
+        let insert = |name: &str, leased: u128, record: &str| {
+            format!(
+                "INSERT INTO idem_records VALUES (x'{}', 1, 41, 2, {leased}, {future}, 600000000,
+                    x'{}', x'{}', 1700000000000001, 1700000000000002, x'{}', 'pay', 'inv-91', {record});",
+                id(name),
+                "07".repeat(32),
+                "aa".repeat(16),
+                "bb".repeat(16),
+            )
+        };
+        let rows = [
+            TABLES.to_owned(),
+            insert("held", future, "NULL"),
+            insert("lapsed", past, "NULL"),
+            insert("kept", past, &format!("x'{hex}'")),
+        ];
+        let write = sqlx::raw_sql(AssertSqlSafe(rows.concat())).execute(&mut connection);
+        write.await.expect("the tables are valid");
+
+        let store = SqliteStore::open(&path).await.expect("the file opens");
+        let claimed = store.claim(claim("held")).await;
+        assert!(
+            matches!(claimed, Ok(Claimed::InFlight { .. })),
+            "{claimed:?}"
+        );
+        let mut hold = claim("lapsed");
+        hold.on_unknown = OnUnknown::Hold;
+        let claimed = store.claim(hold).await;
+        assert!(
+            matches!(claimed, Ok(Claimed::Unknown { .. })),
+            "{claimed:?}"
+        );
+        let claimed = store.claim(claim("lapsed")).await;
+        assert!(
+            matches!(
+                claimed,
+                Ok(Claimed::Fresh {
+                    fence: 42..,
+                    attempt: 3
+                })
+            ),
+            "{claimed:?}"
+        );
+        assert_eq!(replay(&store, "kept").await, kept);
+        let entry = store.look_up(id("kept")).await.expect("it is readable");
+        let Some(Entry::Recorded {
+            origin,
+            created_at,
+            settled_at,
+            ..
+        }) = entry
+        else {
+            panic!("no record: {entry:?}");
+        };
+        let expected = Origin::new("pay")
+            .with_trace_id(TraceId::from_bytes([0xbb; 16]))
+            .with_label(Some("inv-91".into()));
+        assert_eq!(origin, expected);
+        let since = |micros| SystemTime::UNIX_EPOCH + Duration::from_micros(micros);
+        assert_eq!(created_at, since(1_700_000_000_000_001));
+        assert_eq!(settled_at, since(1_700_000_000_000_002));
+    }
+
+    #[tokio::test]
+    async fn version_1_is_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("idem.db");
+        let store = SqliteStore::open(&path).await.expect("the file opens");
+        let mut of_origin = claim("k");
+        of_origin.origin = Origin::new("pay")
+            .with_trace_id(TraceId::from_bytes([0xbb; 16]))
+            .with_label(Some("inv-91".into()));
+        let holder = win(&store, of_origin).await;
+        let settled = store.complete(holder, record(b"{}"), HOUR).await;
+        assert_eq!(settled.expect("the store works"), Settled::Done);
+        let options = SqliteConnectOptions::new().filename(&path);
+        let mut connection = options.connect().await.expect("the file opens");
+        let read = "SELECT id || fingerprint || owner || trace_id || record, version || ' ' || attempt
+                || ' ' || (expires_at - settled_at) || ' ' || retention_us || ' ' || (created_at = fence)
+                || ' ' || endpoint || ' ' || label, fence FROM idem_records";
+        let row = sqlx::query(read)
+            .fetch_one(&mut connection)
+            .await
+            .expect("a row");
+        let bytes: Vec<u8> = row.try_get(0).expect("bytes");
+        let (id, kept) = (id("k"), record(b"{}"));
+        let expected = [
+            id.as_bytes(),
+            &FINGERPRINT.as_bytes()[..],
+            holder.owner.as_bytes(),
+            &[0xbb; 16],
+            kept.as_bytes(),
+        ];
+        assert_eq!(bytes, expected.concat());
+        let text: String = row.try_get(1).expect("a text");
+        // A new claim takes the time of creation for its fence.
+        assert_eq!(text, "1 1 3600000000 3600000000 1 pay inv-91");
+        let fence: i64 = row.try_get(2).expect("a number");
+        assert_eq!(u64::try_from(fence), Ok(holder.fence));
+    }
+
+    /// The file that the package contains is what the library executes.
+    #[test]
+    fn the_published_schema_is_that_of_the_store() {
+        let sql = SqliteStore::builder()
+            .schema_sql()
+            .expect("the default name is fine");
+        let published = TABLES.split_once("\n\n").map_or("", |(_, sql)| sql);
+        assert_eq!(published, sql);
+    }
+}

@@ -3,7 +3,7 @@
 
 mod cut;
 mod memory;
-#[cfg(all(feature = "postgres", feature = "redis"))]
+#[cfg(all(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod on_servers;
 #[cfg(all(feature = "postgres", feature = "redis"))]
 mod shared_pool;

@@ -1,10 +1,12 @@
-//! Cuts the first request off at every wait, on Redis and PostgreSQL: a request that is recorded, one whose
+//! Cuts the first request off at every wait, on Redis, PostgreSQL and SQLite: a request that is recorded, one whose
 //! outcome is unknown, and one that hangs. The clocks are real, so the leases are short.
 
 use std::future::Future;
 use std::time::Duration;
 
-use axum_idem::store::{PostgresStore, RedisStore, Store};
+use axum_idem::store::{PostgresStore, RedisStore, SqliteStore, Store};
+use sqlx::ConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 
@@ -42,6 +44,26 @@ fn promises_hold_on_postgres_when_a_request_is_cut_off() {
             async || connect().await.expect("PostgreSQL accepts connections"),
             || {
                 server.command("TRUNCATE idem_records");
+            },
+        );
+    }
+}
+
+#[test]
+fn promises_hold_on_sqlite_when_a_request_is_cut_off() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("idem.db");
+    let options = SqliteConnectOptions::new().filename(&path);
+    for scene in SCENES {
+        cut_everywhere(
+            scene,
+            async || SqliteStore::open(&path).await.expect("the file opens"),
+            || {
+                process().block_on(async {
+                    let mut connection = options.connect().await.expect("the file opens");
+                    let clear = sqlx::query("DELETE FROM idem_records").execute(&mut connection);
+                    clear.await.expect("it can be written");
+                });
             },
         );
     }

@@ -79,7 +79,10 @@ impl Town {
 async fn only_runs_of_killed_or_stopped_processes_are_repeated() {
     let (seed, kills) = (number("IDEM_SEED", 1), number("IDEM_KILLS", 4));
     println!("IDEM_SEED={seed} IDEM_KILLS={kills}");
-    for (backend, name) in Backend::all().into_iter().zip(["redis", "postgres"]) {
+    for (backend, name) in Backend::all()
+        .into_iter()
+        .zip(["redis", "postgres", "sqlite"])
+    {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut fleet = Fleet::start(&backend.url(), LEASE).await;
         let town = Arc::new(Town::default());

@@ -11,17 +11,26 @@ use member::{Fleet, Member};
 use servers::postgres::PostgresServer;
 use servers::redis::RedisServer;
 use support::{Answer, eventually};
+use tempfile::TempDir;
 
 const LEASE: Duration = Duration::from_millis(1_500);
 
-/// Each test runs on all of these stores.
+/// The stores that processes can share.
 enum Backend {
     Redis(RedisServer),
     Postgres(PostgresServer),
+    Sqlite(TempDir),
 }
 
 impl Backend {
-    fn all() -> [Self; 2] {
+    fn all() -> [Self; 3] {
+        let [redis, postgres] = Self::servers();
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        [redis, postgres, Self::Sqlite(folder)]
+    }
+
+    /// The stores that can fail while their users run.
+    fn servers() -> [Self; 2] {
         let durable = ["--appendonly", "yes", "--appendfsync", "always"];
         [
             Self::Redis(RedisServer::with(&durable)),
@@ -33,6 +42,7 @@ impl Backend {
         match self {
             Self::Redis(server) => server.url(),
             Self::Postgres(server) => server.url(),
+            Self::Sqlite(folder) => format!("sqlite://{}/idem.db", folder.path().display()),
         }
     }
 
@@ -40,6 +50,8 @@ impl Backend {
         match self {
             Self::Redis(server) => server.kill(),
             Self::Postgres(server) => server.kill(),
+            // A file does not run.
+            Self::Sqlite(_) => {}
         }
     }
 
@@ -47,6 +59,7 @@ impl Backend {
         match self {
             Self::Redis(server) => server.start_again(),
             Self::Postgres(server) => server.start_again(),
+            Self::Sqlite(_) => {}
         }
     }
 }
@@ -71,7 +84,7 @@ async fn two_hundred_equal_requests_to_two_processes_run_once() {
             match answer.status.as_u16() {
                 200 => assert_eq!(answer.text(), "attempt 1"),
                 409 => assert_eq!(answer.code(), "idempotency_key_in_flight"),
-                status => panic!("{status}"),
+                status => panic!("{status} on {}: {}", backend.url(), answer.text()),
             }
         }
         for server in servers {
@@ -182,7 +195,7 @@ async fn records_survive_a_restart_of_every_process() {
 /// starts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_is_recorded_although_its_store_restarted() {
-    for mut backend in Backend::all() {
+    for mut backend in Backend::servers() {
         // The lease must last until a busy machine has restarted the store.
         let fleet = Fleet::start(&backend.url(), 20 * LEASE).await;
         let (one, other) = (fleet.one.server, fleet.other.server);
@@ -231,7 +244,7 @@ async fn until_served(mut ask: impl AsyncFnMut() -> Answer) -> Answer {
 /// refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_refused_while_the_store_is_down_and_served_afterwards() {
-    for mut backend in Backend::all() {
+    for mut backend in Backend::servers() {
         let fleet = Fleet::start(&backend.url(), LEASE).await;
         fleet.open_gate();
         let server = fleet.one.server;

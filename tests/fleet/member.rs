@@ -11,7 +11,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::routing::post;
-use axum_idem::store::{PostgresStore, RedisStore};
+use axum_idem::store::{PostgresStore, RedisStore, SqliteStore};
 use axum_idem::{Attempt, Idempotency, IdempotencyKey, idempotent};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -110,6 +110,8 @@ pub(crate) async fn serve_if_asked() {
                 .await
                 .expect("Redis accepts connections"),
         )
+    } else if let Some(path) = store.strip_prefix("sqlite://") {
+        settings.store(SqliteStore::open(path).await.expect("the file opens"))
     } else {
         settings.store(
             PostgresStore::connect(store)

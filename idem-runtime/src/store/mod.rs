@@ -1,7 +1,7 @@
 //! The store trait, and the stores that this crate has.
 //!
 //! [`Store`] is a trait whose methods are atomic transitions on one record id. This module has
-//! three stores: in memory, in Redis and in PostgreSQL. It also has [`NearCache`], a cache in front
+//! four stores: in memory, in an SQLite file, in Redis and in PostgreSQL. It also has [`NearCache`], a cache in front
 //! of another store. All of them store a [`Record`] in the same frozen form. [`guide`] shows how to
 //! write another store.
 
@@ -18,6 +18,8 @@ mod postgres;
 mod record;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 use std::fmt;
 use std::sync::Arc;
@@ -35,6 +37,8 @@ pub use postgres::{PostgresStore, PostgresStoreBuilder};
 pub use record::{DecodeError, Record};
 #[cfg(feature = "redis")]
 pub use redis::{RedisStore, RedisStoreBuilder};
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteStore, SqliteStoreBuilder};
 use tokio::sync::Notify;
 
 use crate::request::fingerprint::Fingerprint;

@@ -144,7 +144,7 @@ impl Record {
     }
 
     /// The status, and whether the response is there, from the first bytes of a record.
-    #[cfg(any(feature = "redis", feature = "postgres"))]
+    #[cfg(any(feature = "redis", feature = "postgres", feature = "sqlite"))]
     pub(super) fn read_head(bytes: &[u8]) -> Result<(StatusCode, bool), DecodeError> {
         match bytes.first() {
             Some(&VERSION) => {}

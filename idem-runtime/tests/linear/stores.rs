@@ -91,6 +91,17 @@ async fn postgres_is_linearizable() {
     linearizable("postgres", store, Short::OneMillisecond, 4_500).await;
 }
 
+#[cfg(feature = "sqlite")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 6)]
+async fn sqlite_is_linearizable() {
+    use idem_runtime::store::SqliteStore;
+    let folder = tempfile::tempdir().expect("a folder");
+    let builder = SqliteStore::builder().path(folder.path().join("idem.db"));
+    let store = builder.busy_timeout(Duration::from_secs(30)).open().await;
+    let store = store.expect("the file opens");
+    linearizable("sqlite", store, Short::OneMillisecond, 4_500).await;
+}
+
 /// A lost response says nothing about the effect, which may also happen later.
 #[tokio::test(start_paused = true)]
 async fn a_memory_store_with_faults_is_linearizable() {

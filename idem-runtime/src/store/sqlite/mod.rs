@@ -1,0 +1,299 @@
+//! The SQLite store: one row for each record id, in one file.
+//!
+//! A transition in `transition.rs` reads its row, decides by `row.rs`, and writes the row. `writer.rs` runs all
+//! waiting transitions in one transaction, and `reserve.rs` keeps room for them. `readers.rs` reads beside it. `builder.rs` opens the file:
+//! `setup.rs` checks it and creates the tables in `table.rs`. `failure.rs` classifies errors.
+
+mod builder;
+mod clock;
+mod failure;
+mod listing;
+mod readers;
+mod reserve;
+mod row;
+mod setup;
+mod table;
+mod transition;
+mod writer;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::builder::SqliteStoreBuilder;
+use self::clock::now;
+use self::readers::Readers;
+use self::row::{Met, entry, meet};
+use self::table::Statements;
+use self::transition::{BATCH, Failed, Outcome, Transition, held, query};
+use self::writer::Writer;
+use super::{
+    Claim, Claimed, Entry, Holder, Page, Query, Record, Settled, Stats, Store, StoreError,
+    StoreFuture,
+};
+use crate::request::record_id::RecordId;
+use crate::request::scope_id::ScopeId;
+
+/// Stores claims and records in an SQLite file. Needs no server, and the records survive a restart.
+///
+/// Any number of processes on one machine can share the file. A first request costs two commits: one to
+/// claim, and one to settle the claim. All transitions that wait share one commit. A replay only
+/// reads, and never waits for a writer.
+///
+/// The feature `sqlite` needs Rust 1.94, because sqlx 0.9 does, and a C compiler, which builds SQLite.
+///
+/// ```
+/// # extern crate idem_runtime as axum_idem;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let trades_db = folder.path().join("trades.db");
+/// use axum_idem::Idempotency;
+/// use axum_idem::store::SqliteStore;
+///
+/// let store = SqliteStore::open(trades_db).await?;
+/// let idem = Idempotency::builder().store(store).build();
+/// # drop(idem);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Guarantees
+///
+/// | situation | guarantee |
+/// |---|---|
+/// | any number of processes on one machine | all rules of [`Store`] |
+/// | a process ends, is killed or restarts | every acknowledged transition is kept. A claim of the process ends with its lease |
+/// | the machine loses power | every acknowledged transition is kept with `synchronous = FULL`, the default, if the disk keeps what it has acknowledged |
+/// | a network file system, or a file that two machines share | no guarantee: SQLite's locks and shared memory work on one machine only |
+/// | a jump of the machine's clock | leases and records end earlier or later by the length of the jump |
+/// | another connection holds the write lock | [`StoreError::TimedOut`] after [`busy_timeout`]. A transition that waits behind another can take twice as long. Replays do not wait |
+/// | no room on the disk | a claim gets [`Claimed::Full`], and its handler does not run. Responses of running handlers use a reserve of 4 MiB. See also [`max_bytes`] |
+/// | the file is moved, removed or replaced while a process has it open | no guarantee |
+///
+/// [`busy_timeout`]: SqliteStoreBuilder::busy_timeout
+/// [`max_bytes`]: SqliteStoreBuilder::max_bytes
+///
+/// # One writer
+///
+/// SQLite has one writer at a time, for the whole file. The store writes from one thread of its own, and puts
+/// all waiting transitions into one `BEGIN IMMEDIATE` transaction. So callers share the wait for
+/// the disk, and no thread of the async runtime ever waits.
+///
+/// When the store uses the database of the service, a transaction of a handler keeps the writer waiting. The
+/// lease of that handler is not renewed meanwhile. Keep such transactions shorter than [`busy_timeout`]. Begin
+/// them with `pool.begin_with("BEGIN IMMEDIATE")`: a transaction that begins with a read fails at once with
+/// `SQLITE_BUSY` when it writes after another connection has written.
+///
+/// # Leases after a restart
+///
+/// A process that is killed leaves its claims in the file. A retry gets them after their lease, 30 seconds
+/// unless [`lease`](crate::IdempotencyBuilder::lease) says otherwise. The store does not end them earlier at a start,
+/// because another process that shares the file may still run their handlers.
+///
+/// # Fences
+///
+/// The fence of a claim is the time in microseconds since 1970, or one more than the highest fence so far when
+/// that is higher. The file keeps the highest fence, so a fence grows even when the clock goes back.
+///
+/// # Stored data
+///
+/// The table `idem_records` has one row for each record id, and `idem_records_meta` the version of the tables and
+/// the highest fence. The rows contain no key, no token and no scope. The headers and the body of the
+/// response, the endpoint and the label are not encrypted. A row that this version cannot read stays unchanged, and
+/// requests with its key get 503. Transitions ignore expired rows, and the writer removes them in batches.
+/// The file does not shrink: SQLite uses the pages of removed rows again. Durations are stored in whole
+/// microseconds, rounded up, up to 100 years.
+///
+/// Beside the file there are `-wal` and `-shm` files. Copy all three together, or make a backup with
+/// `VACUUM INTO`. The file that ends with `-reserve` holds 4 MiB of the disk. The store empties that file when the disk
+/// is full and a response must be stored, and fills it again before it admits the next claim. SQLite copies the log into the file after about 1,000 pages; the commit that does it
+/// takes longer.
+///
+/// # Listing
+///
+/// [`list`](Store::list) returns records in the order of their ids. A page reads at most 1,000 rows. Unknown outcomes,
+/// claims in flight and short ids have an index. A filter by endpoint or age has none, so such a page may be empty.
+/// [`stats`](Store::stats) counts up to 10,000 of each state.
+///
+/// # Cancellation
+///
+/// When the future of a transition is dropped, the transition may or may not take effect.
+#[derive(Clone)]
+// The module has the same cfg. The attribute is repeated so that the facade's documentation shows
+// it.
+#[cfg(feature = "sqlite")]
+pub struct SqliteStore(Arc<Inner>);
+
+struct Inner {
+    path: PathBuf,
+    writer: Writer,
+    readers: Readers,
+    statements: Arc<Statements>,
+    max_bytes: Option<u64>,
+}
+
+impl SqliteStore {
+    /// Opens a file, and creates the file when it is missing. The folder must exist.
+    ///
+    /// # Errors
+    ///
+    /// As [`SqliteStoreBuilder::open`].
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::builder().path(path).open().await
+    }
+
+    /// Starts a store with settings that differ from the defaults.
+    pub fn builder() -> SqliteStoreBuilder {
+        SqliteStoreBuilder::new()
+    }
+
+    /// Removes expired rows, 1,000 in each transaction, and returns their number. A claim has expired when
+    /// its lease and its retention have passed.
+    ///
+    /// Dropping the future is safe.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written.
+    pub async fn sweep(&self) -> Result<u64, StoreError> {
+        let (removed, _) = self.0.remove(&Transition::Sweep).await?;
+        Ok(removed)
+    }
+
+    /// Runs a transition in the writer.
+    fn run<T: 'static>(
+        &self,
+        transition: Transition,
+        read: impl FnOnce(Outcome) -> T + Send + 'static,
+    ) -> StoreFuture<T> {
+        let writer = self.0.writer.clone();
+        StoreFuture::new(async move { writer.run(transition).await.map(read) })
+    }
+}
+
+impl Inner {
+    /// Replays and refusals are read beside the writer. Only a claim that may win goes to the writer.
+    async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
+        let met = self
+            .readers
+            .read(async |connection| -> Result<Met, Failed> {
+                let held = held(connection, &self.statements, claim.id).await?;
+                Ok(meet(held, &claim, now())?)
+            })
+            .await?;
+        if let Met::Claimed(claimed) = met {
+            return Ok(claimed);
+        }
+        let outcome = self.writer.run(Transition::Claim(Box::new(claim))).await?;
+        Ok(outcome.claimed())
+    }
+
+    async fn look_up(&self, id: RecordId) -> Result<Option<Entry>, StoreError> {
+        let found = self
+            .readers
+            .read(async |connection| -> Result<_, Failed> {
+                let look = query(&self.statements.look_up).bind(id.as_bytes().to_vec());
+                let row = look.fetch_optional(connection).await?;
+                Ok(row.map(|row| entry(&row, now())).transpose()?)
+            })
+            .await?;
+        Ok(found.flatten())
+    }
+
+    async fn list(&self, wanted: Query) -> Result<Page, StoreError> {
+        let read =
+            async |connection: &mut _| listing::list(connection, &self.statements, &wanted).await;
+        Ok(self.readers.read(read).await?)
+    }
+
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        let read = async |connection: &mut _| {
+            listing::stats(connection, &self.statements, self.max_bytes).await
+        };
+        Ok(self.readers.read(read).await?)
+    }
+
+    /// Repeats a transition until it removes less than a batch.
+    async fn remove(&self, transition: &Transition) -> Result<(u64, u64), StoreError> {
+        let mut total = (0, 0);
+        loop {
+            let (rows, live) = self.writer.run(transition.clone()).await?.removed();
+            total = (total.0 + rows, total.1 + live);
+            if rows < u64::from(BATCH) {
+                return Ok(total);
+            }
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.claim(claim).await })
+    }
+
+    fn renew(&self, holder: Holder, lease: Duration) -> StoreFuture<Settled> {
+        self.run(Transition::Renew(holder, lease), Outcome::settled)
+    }
+
+    fn complete(&self, holder: Holder, record: Record, ttl: Duration) -> StoreFuture<Settled> {
+        self.run(Transition::Complete(holder, record, ttl), Outcome::settled)
+    }
+
+    fn release(&self, holder: Holder) -> StoreFuture<Settled> {
+        self.run(Transition::Release(holder), Outcome::settled)
+    }
+
+    fn abandon(&self, holder: Holder) -> StoreFuture<Settled> {
+        self.run(Transition::Abandon(holder), Outcome::settled)
+    }
+
+    fn look_up(&self, id: RecordId) -> StoreFuture<Option<Entry>> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.look_up(id).await })
+    }
+
+    fn forget(&self, id: RecordId) -> StoreFuture<bool> {
+        self.run(Transition::Forget(id), Outcome::is_done)
+    }
+
+    fn resolve(
+        &self,
+        id: RecordId,
+        fence: u64,
+        record: Record,
+        ttl: Duration,
+    ) -> StoreFuture<Settled> {
+        let resolve = Transition::Resolve(id, fence, record, ttl);
+        self.run(resolve, Outcome::settled)
+    }
+
+    fn list(&self, query: Query) -> StoreFuture<Page> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.list(query).await })
+    }
+
+    fn stats(&self) -> StoreFuture<Stats> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.stats().await })
+    }
+
+    fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move {
+            let (_, live) = inner.remove(&Transition::ForgetScope(scope)).await?;
+            Ok(live)
+        })
+    }
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore")
+            .field("path", &self.0.path)
+            .field("table", &self.0.statements.table)
+            .finish_non_exhaustive()
+    }
+}

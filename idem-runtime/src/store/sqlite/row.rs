@@ -1,0 +1,254 @@
+//! Reads the rows that the statements return.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::clock::{left, time};
+use super::failure::{damaged, store_error};
+use super::table::VERSION;
+use crate::request::fingerprint::Fingerprint;
+use crate::request::record_id::RecordId;
+use crate::request::trace_context::TraceId;
+use crate::settings::policy::OnUnknown;
+use crate::store::{
+    Claim, Claimed, DecodeError, Entry, Holder, Origin, Owner, Record, State, StoreError, Summary,
+};
+
+/// The columns that decide a transition.
+pub(super) struct Held {
+    version: i64,
+    pub(super) fence: i64,
+    pub(super) attempt: u32,
+    pub(super) leased_until: i64,
+    expires_at: i64,
+    pub(super) retention: i64,
+    fingerprint: Fingerprint,
+    owner: Owner,
+    record: Option<Bytes>,
+}
+
+/// What a claim meets.
+pub(super) enum Met {
+    /// The claim has its result without a write.
+    Claimed(Claimed),
+    /// There is no entry, or only an expired entry.
+    Nothing,
+    /// A lapsed claim, which the claimer takes over.
+    Lapsed(Held),
+}
+
+impl Held {
+    /// Reads a row of `Statements::held` or `Statements::look_up`.
+    pub(super) fn read(row: &SqliteRow) -> Result<Self, StoreError> {
+        let fingerprint: &[u8] = column(row, 6)?;
+        let owner: &[u8] = column(row, 7)?;
+        let record: Option<&[u8]> = column(row, 8)?;
+        Ok(Self {
+            version: column(row, 0)?,
+            fence: column(row, 1)?,
+            attempt: u32::try_from(column::<i64>(row, 2)?).map_err(damaged)?,
+            leased_until: column(row, 3)?,
+            expires_at: column(row, 4)?,
+            retention: column(row, 5)?,
+            fingerprint: Fingerprint::from_bytes(fingerprint.try_into().map_err(damaged)?),
+            owner: Owner::from_bytes(owner.try_into().map_err(damaged)?),
+            record: record.map(Bytes::copy_from_slice),
+        })
+    }
+
+    /// Whether the row counts. Expired rows wait for the sweeper.
+    pub(super) fn is_alive(&self, now: i64) -> bool {
+        self.expires_at > now
+    }
+
+    /// Whether the holder may settle or renew the claim.
+    pub(super) fn is_held_by(&self, holder: &Holder, now: i64) -> bool {
+        self.is_claim(now)
+            && self.owner == holder.owner
+            && u64::try_from(self.fence) == Ok(holder.fence)
+    }
+
+    /// Whether the row is the claim with this fence, and its outcome is unknown.
+    pub(super) fn is_unknown(&self, fence: u64, now: i64) -> bool {
+        self.is_claim(now) && self.leased_until <= now && u64::try_from(self.fence) == Ok(fence)
+    }
+
+    fn is_claim(&self, now: i64) -> bool {
+        self.is_alive(now) && self.version == VERSION && self.record.is_none()
+    }
+
+    fn fence(&self) -> Result<u64, StoreError> {
+        u64::try_from(self.fence).map_err(damaged)
+    }
+
+    fn check_version(&self) -> Result<(), StoreError> {
+        if self.version == VERSION {
+            return Ok(());
+        }
+        let version = u8::try_from(self.version).map_or(DecodeError::Damaged, DecodeError::Version);
+        Err(StoreError::Undecodable(version))
+    }
+}
+
+/// Decides a claim by the row under its id.
+pub(super) fn meet(held: Option<Held>, claim: &Claim, now: i64) -> Result<Met, StoreError> {
+    let Some(held) = held.filter(|held| held.is_alive(now)) else {
+        return Ok(Met::Nothing);
+    };
+    held.check_version()?;
+    if let Some(record) = held.record {
+        return Ok(Met::Claimed(Claimed::Recorded {
+            record: Record::decode(record).map_err(StoreError::Undecodable)?,
+            expires_in: left(held.expires_at, now),
+        }));
+    }
+    if held.leased_until > now {
+        return Ok(Met::Claimed(if held.owner == claim.owner {
+            Claimed::Fresh {
+                fence: held.fence()?,
+                attempt: held.attempt,
+            }
+        } else {
+            Claimed::InFlight {
+                fingerprint: held.fingerprint,
+                lease_left: left(held.leased_until, now),
+                changed: None,
+            }
+        }));
+    }
+    let may_rerun = claim.on_unknown == OnUnknown::Rerun;
+    if may_rerun && held.fingerprint == claim.fingerprint {
+        return Ok(Met::Lapsed(held));
+    }
+    Ok(Met::Claimed(Claimed::Unknown {
+        fingerprint: held.fingerprint,
+    }))
+}
+
+/// Reads a row of `Statements::look_up`.
+pub(super) fn entry(row: &SqliteRow, now: i64) -> Result<Option<Entry>, StoreError> {
+    let held = Held::read(row)?;
+    if !held.is_alive(now) {
+        return Ok(None);
+    }
+    held.check_version()?;
+    let origin = origin(row, 11)?;
+    let created_at = time(column(row, 9)?);
+    let fence = held.fence()?;
+    let (fingerprint, attempt) = (held.fingerprint, held.attempt);
+    Ok(Some(match held.record {
+        Some(record) => Entry::Recorded {
+            record: Record::decode(record).map_err(StoreError::Undecodable)?,
+            expires_in: left(held.expires_at, now),
+            origin,
+            created_at,
+            settled_at: time(column::<Option<i64>>(row, 10)?.unwrap_or_default()),
+        },
+        None if held.leased_until > now => Entry::InFlight {
+            fingerprint,
+            fence,
+            attempt,
+            lease_left: left(held.leased_until, now),
+            origin,
+            created_at,
+        },
+        None => Entry::Unknown {
+            fingerprint,
+            fence,
+            attempt,
+            retained_for: left(held.expires_at, now),
+            origin,
+            created_at,
+        },
+    }))
+}
+
+/// Reads a row of a listing: its id, and the entry unless the row has expired.
+pub(super) fn summary(
+    row: &SqliteRow,
+    now: i64,
+) -> Result<(RecordId, Option<Summary>), StoreError> {
+    let id: &[u8] = column(row, 0)?;
+    let id = RecordId::from_bytes(id.try_into().map_err(damaged)?);
+    let expires_at: i64 = column(row, 5)?;
+    if expires_at <= now {
+        return Ok((id, None));
+    }
+    let created_at = time(column(row, 6)?);
+    let summary = Summary::new(
+        id,
+        origin(row, 8)?,
+        created_at,
+        state(row, expires_at, now)?,
+    );
+    Ok((id, Some(summary)))
+}
+
+fn state(row: &SqliteRow, expires_at: i64, now: i64) -> Result<State, StoreError> {
+    let version: i64 = column(row, 1)?;
+    if version != VERSION {
+        let version = u8::try_from(version);
+        return Ok(State::Unreadable(
+            version.map_or(DecodeError::Damaged, DecodeError::Version),
+        ));
+    }
+    let fence = u64::try_from(column::<i64>(row, 2)?);
+    let attempt = u32::try_from(column::<i64>(row, 3)?);
+    let (Ok(fence), Ok(attempt)) = (fence, attempt) else {
+        return Ok(State::Unreadable(DecodeError::Damaged));
+    };
+    if let Some(head) = column::<Option<&[u8]>>(row, 12)? {
+        let bytes: i64 = column(row, 11)?;
+        return Ok(match Record::read_head(head) {
+            Ok((status, is_kept)) => State::Recorded {
+                status,
+                is_kept,
+                bytes: u64::try_from(bytes).unwrap_or_default(),
+                settled_at: time(column::<Option<i64>>(row, 7)?.unwrap_or_default()),
+                expires_in: left(expires_at, now),
+            },
+            Err(error) => State::Unreadable(error),
+        });
+    }
+    let leased_until: i64 = column(row, 4)?;
+    Ok(if leased_until > now {
+        State::InFlight {
+            fence,
+            attempt,
+            lease_left: left(leased_until, now),
+        }
+    } else {
+        State::Unknown {
+            fence,
+            attempt,
+            retained_for: left(expires_at, now),
+        }
+    })
+}
+
+/// Trace id, endpoint and label, from this column on.
+fn origin(row: &SqliteRow, first: usize) -> Result<Origin, StoreError> {
+    let trace_id: Option<&[u8]> = column(row, first)?;
+    let trace_id = trace_id.and_then(|bytes| TraceId::from_bytes(bytes.try_into().ok()?));
+    let endpoint: String = column(row, first + 1)?;
+    let label: Option<&str> = column(row, first + 2)?;
+    Ok(Origin::new(endpoint)
+        .with_trace_id(trace_id)
+        .with_label(label.map(Arc::from)))
+}
+
+/// A whole number that is never negative.
+pub(super) fn number(row: &SqliteRow, at: usize) -> Result<u64, StoreError> {
+    u64::try_from(column::<i64>(row, at)?).map_err(damaged)
+}
+
+/// By index, because a lookup by name would have to search.
+pub(super) fn column<'r, T>(row: &'r SqliteRow, at: usize) -> Result<T, StoreError>
+where
+    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+{
+    row.try_get(at).map_err(store_error)
+}

@@ -1,0 +1,170 @@
+//! What `open` checks and creates.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
+use tokio::time::Instant;
+
+use super::failure::{is_busy, open_error, store_error};
+use super::table::{Statements, VERSION};
+use crate::store::StoreError;
+
+/// SQLite 3.7.0 to 3.51.2 can corrupt a file whose log several connections reset at once.
+const OLDEST: [u32; 3] = [3, 51, 3];
+
+/// Opens the first connection, and creates what is missing.
+pub(super) async fn open(
+    options: &SqliteConnectOptions,
+    statements: &Statements,
+    patience: Duration,
+) -> Result<SqliteConnection, StoreError> {
+    let path = options.get_filename();
+    if path.is_dir() {
+        return Err(unfit(format!(
+            "{} is a directory; choose a file",
+            path.display()
+        )));
+    }
+    let deadline = Instant::now() + patience;
+    let mut connection = loop {
+        match prepare(options, statements, path).await {
+            // The change to WAL does not wait for other connections.
+            Err(Failed::Sqlite(error)) if is_busy(&error) && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            Err(Failed::Sqlite(error)) => return Err(open_error(error, path)),
+            Err(Failed::Unfit(error)) => return Err(error),
+            Ok(connection) => break connection,
+        }
+    };
+    check_columns(&mut connection, statements, path).await?;
+    Ok(connection)
+}
+
+enum Failed {
+    Sqlite(sqlx::Error),
+    Unfit(StoreError),
+}
+
+impl From<sqlx::Error> for Failed {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+async fn prepare(
+    options: &SqliteConnectOptions,
+    statements: &Statements,
+    path: &Path,
+) -> Result<SqliteConnection, Failed> {
+    let mut connection = options.clone().create_if_missing(true).connect().await?;
+    let version: String = text(&mut connection, "SELECT sqlite_version()").await?;
+    check_engine(&version).map_err(Failed::Unfit)?;
+    let mode = text(&mut connection, "PRAGMA journal_mode").await?;
+    if mode != "wal" {
+        return Err(Failed::Unfit(unfit(format!(
+            "{} cannot use a write-ahead log: its journal mode is {mode:?}; use a file on a local disk, \
+             not an in-memory database",
+            path.display()
+        ))));
+    }
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let find = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+    let find = sqlx::query(find).bind(statements.meta.trim_matches('"').to_owned());
+    let exists: i64 = find.fetch_one(&mut *transaction).await?.try_get(0)?;
+    if exists > 0 {
+        let read = format!("SELECT max(version) FROM {}", statements.meta);
+        let row = sqlx::query(AssertSqlSafe(read)).fetch_one(&mut *transaction);
+        let version: Option<i64> = row.await?.try_get(0)?;
+        if version != Some(VERSION) {
+            let version = version.map_or("none".to_owned(), |version| version.to_string());
+            return Err(Failed::Unfit(unfit(format!(
+                "the table {} in {} has version {version}, and this library writes version {VERSION}; \
+                 use the library that wrote the table, or choose another table or file",
+                statements.table,
+                path.display()
+            ))));
+        }
+    }
+    let create = sqlx::raw_sql(AssertSqlSafe(statements.definition()));
+    create.execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(connection)
+}
+
+/// Every statement names the columns, so a table of somebody else is noticed before the first request.
+async fn check_columns(
+    connection: &mut SqliteConnection,
+    statements: &Statements,
+    path: &Path,
+) -> Result<(), StoreError> {
+    for statement in [
+        &statements.look_up,
+        &statements.list_claims,
+        &statements.list_short,
+    ] {
+        let explain = format!("EXPLAIN {statement}");
+        let explain = sqlx::query(AssertSqlSafe(explain)).persistent(false);
+        if let Err(error) = explain.fetch_all(&mut *connection).await {
+            return Err(match error.as_database_error() {
+                Some(why) => unfit(format!(
+                    "the table {} in {} is not one of this store: {}; choose another name",
+                    statements.table,
+                    path.display(),
+                    why.message()
+                )),
+                None => store_error(error),
+            });
+        }
+    }
+    Ok(())
+}
+
+async fn text(
+    connection: &mut SqliteConnection,
+    statement: &'static str,
+) -> Result<String, sqlx::Error> {
+    sqlx::query(statement)
+        .fetch_one(connection)
+        .await?
+        .try_get(0)
+}
+
+fn check_engine(version: &str) -> Result<(), StoreError> {
+    let mut parts = [0; 3];
+    for (part, text) in parts.iter_mut().zip(version.split('.')) {
+        *part = text.parse().unwrap_or_default();
+    }
+    if parts >= OLDEST {
+        return Ok(());
+    }
+    Err(unfit(format!(
+        "SQLite {version} can corrupt a file that several connections write; build with `libsqlite3-sys` \
+         0.37 or newer and its feature `bundled`, which contains SQLite 3.51.3"
+    )))
+}
+
+fn unfit(why: String) -> StoreError {
+    StoreError::Unfit(why.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_can_corrupt_a_file_is_refused() {
+        for version in ["3.7.0", "3.40.1", "3.51.2", "2.9.9", "unreadable"] {
+            let refused = check_engine(version).expect_err(version).to_string();
+            assert!(
+                refused.contains(version) && refused.contains("0.37"),
+                "{refused}"
+            );
+        }
+        for version in ["3.51.3", "3.52.0", "4.0.0", "3.51.10"] {
+            assert!(check_engine(version).is_ok(), "{version}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The tables of the store, and its statements.
+
+use std::sync::Arc;
+
+use crate::store::StoreError;
+
+/// The version of the tables and of each row. Rows with another version are left unchanged.
+pub(super) const VERSION: i64 = 1;
+
+/// Keeps the names of the indexes short.
+const LONGEST: usize = 50;
+
+/// The columns that decide a transition, in the order of `Held::read`.
+const HELD: &str =
+    "version, fence, attempt, leased_until, expires_at, retention_us, fingerprint, owner, record";
+
+/// Every statement of the store, for one table.
+#[derive(Debug)]
+pub(super) struct Statements {
+    pub(super) table: String,
+    pub(super) meta: String,
+    pub(super) held: Arc<str>,
+    pub(super) look_up: Arc<str>,
+    pub(super) insert: Arc<str>,
+    pub(super) take_over: Arc<str>,
+    pub(super) renew: Arc<str>,
+    pub(super) complete: Arc<str>,
+    pub(super) delete: Arc<str>,
+    pub(super) last_fence: Arc<str>,
+    pub(super) set_last_fence: Arc<str>,
+    pub(super) count_claims: Arc<str>,
+    pub(super) sweep: Arc<str>,
+    pub(super) count_scope: Arc<str>,
+    pub(super) forget_scope: Arc<str>,
+    pub(super) list: Arc<str>,
+    pub(super) list_claims: Arc<str>,
+    pub(super) list_short: Arc<str>,
+    pub(super) stats: Arc<str>,
+}
+
+impl Statements {
+    /// # Errors
+    ///
+    /// When the name has other characters than letters, digits and underscores, begins with a digit,
+    /// begins with `sqlite_`, or is longer than 50 characters.
+    pub(super) fn new(name: &str) -> Result<Self, StoreError> {
+        let is_a_name = name.len() <= LONGEST
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            && name.bytes().next().is_some_and(|it| !it.is_ascii_digit())
+            && !name.to_ascii_lowercase().starts_with("sqlite_");
+        if !is_a_name {
+            return Err(StoreError::Unfit(
+                format!(
+                    "{name:?} cannot name a table here; use up to {LONGEST} letters, digits and \
+                     underscores, the first not a digit, and do not begin with `sqlite_`"
+                )
+                .into(),
+            ));
+        }
+        let table = format!("\"{name}\"");
+        let meta = format!("\"{name}_meta\"");
+        let list = |index: &str, condition: &str| -> Arc<str> {
+            format!(
+                "SELECT id, version, fence, attempt, leased_until, expires_at, created_at, settled_at,
+                    trace_id, endpoint, label, length(record), substr(record, 1, 42)
+                FROM {table}{index}
+                WHERE id >= ?1 AND id > ?2 AND id <= ?3{condition} ORDER BY id LIMIT ?4"
+            )
+            .into()
+        };
+        let indexed_by = |what: &str| format!(" INDEXED BY \"{name}_{what}\"");
+        Ok(Self {
+            held: format!("SELECT {HELD} FROM {table} WHERE id = ?1").into(),
+            look_up: format!(
+                "SELECT {HELD}, created_at, settled_at, trace_id, endpoint, label
+                FROM {table} WHERE id = ?1"
+            )
+            .into(),
+            insert: format!(
+                "INSERT OR REPLACE INTO {table} (id, version, fence, attempt, leased_until,
+                    expires_at, retention_us, fingerprint, owner, created_at, trace_id, endpoint,
+                    label)
+                VALUES (?1, {VERSION}, ?2, 1, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
+            )
+            .into(),
+            take_over: format!(
+                "UPDATE {table} SET fence = ?2, attempt = attempt + 1, leased_until = ?3,
+                    expires_at = ?4, retention_us = ?5, owner = ?6 WHERE id = ?1"
+            )
+            .into(),
+            renew: format!("UPDATE {table} SET leased_until = ?2, expires_at = ?3 WHERE id = ?1")
+                .into(),
+            complete: format!(
+                "UPDATE {table} SET record = ?2, settled_at = ?3, expires_at = ?4 WHERE id = ?1"
+            )
+            .into(),
+            delete: format!("DELETE FROM {table} WHERE id = ?1").into(),
+            last_fence: format!("SELECT fence FROM {meta}").into(),
+            set_last_fence: format!("UPDATE {meta} SET fence = ?1").into(),
+            count_claims: format!(
+                "SELECT count(*) FROM {table}{} WHERE record IS NULL",
+                indexed_by("claims")
+            )
+            .into(),
+            sweep: format!(
+                "DELETE FROM {table} WHERE rowid IN (
+                    SELECT rowid FROM {table} WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)"
+            )
+            .into(),
+            count_scope: format!(
+                "SELECT count(*) FROM (SELECT expires_at FROM {table}
+                    WHERE id >= ?1 AND id <= ?2 ORDER BY id LIMIT ?3) WHERE expires_at > ?4"
+            )
+            .into(),
+            forget_scope: format!(
+                "DELETE FROM {table} WHERE rowid IN (
+                    SELECT rowid FROM {table} WHERE id >= ?1 AND id <= ?2 ORDER BY id LIMIT ?3)"
+            )
+            .into(),
+            list: list("", ""),
+            list_claims: list(&indexed_by("claims"), " AND record IS NULL"),
+            list_short: list(&indexed_by("short"), " AND substr(id, 17, 6) = ?5"),
+            // Each count stops at its limit.
+            stats: format!(
+                "SELECT
+                    (SELECT count(*) FROM (SELECT 1 FROM {table}{claims}
+                        WHERE record IS NULL AND expires_at > ?1 AND leased_until > ?1 LIMIT ?2)),
+                    (SELECT count(*) FROM (SELECT 1 FROM {table}{claims}
+                        WHERE record IS NULL AND expires_at > ?1 AND leased_until <= ?1 LIMIT ?2)),
+                    (SELECT count(*) FROM (SELECT 1 FROM {table}
+                        WHERE record IS NOT NULL AND expires_at > ?1 LIMIT ?2))",
+                claims = indexed_by("claims")
+            )
+            .into(),
+            table,
+            meta,
+        })
+    }
+
+    /// The SQL that creates the tables and the indexes. Safe to run again.
+    pub(super) fn definition(&self) -> String {
+        let (table, meta) = (&self.table, &self.meta);
+        let index = |what: &str| format!("\"{}_{what}\"", table.trim_matches('"'));
+        format!(
+            "CREATE TABLE IF NOT EXISTS {meta} (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    version INTEGER NOT NULL,
+    fence INTEGER NOT NULL
+) STRICT;
+
+INSERT OR IGNORE INTO {meta} (id, version, fence) VALUES (1, {VERSION}, 0);
+
+CREATE TABLE IF NOT EXISTS {table} (
+    id BLOB NOT NULL UNIQUE,
+    version INTEGER NOT NULL,
+    fence INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    leased_until INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    retention_us INTEGER NOT NULL,
+    fingerprint BLOB NOT NULL,
+    owner BLOB NOT NULL,
+    created_at INTEGER NOT NULL,
+    settled_at INTEGER,
+    trace_id BLOB,
+    endpoint TEXT NOT NULL,
+    label TEXT,
+    record BLOB
+) STRICT;
+
+CREATE INDEX IF NOT EXISTS {expires_at} ON {table} (expires_at);
+
+CREATE INDEX IF NOT EXISTS {claims} ON {table} (id) WHERE record IS NULL;
+
+CREATE INDEX IF NOT EXISTS {short} ON {table} (substr(id, 17, 6));
+",
+            expires_at = index("expires_at"),
+            claims = index("claims"),
+            short = index("short"),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_limited_to_letters_digits_and_underscores() {
+        for name in ["idem_records", "_x", "Trades2"] {
+            assert!(Statements::new(name).is_ok(), "{name}");
+        }
+        let long = "x".repeat(51);
+        for name in [
+            "", "2x", "x; drop", "x\"y", "x.y", "größe", "x-y", "x\0", "SQLite_x", &long,
+        ] {
+            assert!(Statements::new(name).is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! The transitions: each reads a row and writes the row, inside the transaction of the writer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
+use sqlx::{AssertSqlSafe, Sqlite};
+
+use super::clock::{micros, now};
+use super::failure::store_error;
+use super::row::{Held, Met, meet, number};
+use super::table::Statements;
+use crate::request::record_id::RecordId;
+use crate::request::scope_id::ScopeId;
+use crate::store::{Claim, Claimed, Holder, Record, Settled, StoreError};
+
+pub(super) type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
+
+/// How many rows one transition removes. The limit keeps a transaction short.
+pub(super) const BATCH: u32 = 1_000;
+
+/// How much room a claim reserves for its response, below `max_bytes`.
+pub(super) const RESERVED: u64 = 16 * 1024;
+
+/// A transition that may write.
+#[derive(Clone, Debug)]
+pub(super) enum Transition {
+    Claim(Box<Claim>),
+    Renew(Holder, Duration),
+    Complete(Holder, Record, Duration),
+    Release(Holder),
+    Abandon(Holder),
+    Forget(RecordId),
+    Resolve(RecordId, u64, Record, Duration),
+    ForgetScope(ScopeId),
+    Sweep,
+}
+
+/// The result of a transition.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Claimed(Claimed),
+    /// Whether the transition took effect.
+    Done(bool),
+    /// How many rows were removed, and how many of them had not expired.
+    Removed {
+        rows: u64,
+        live: u64,
+    },
+}
+
+/// Why a transition has no outcome.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// The database failed. The transaction is rolled back.
+    Database(sqlx::Error),
+    /// The row cannot be used. Other transitions in the transaction can continue.
+    Row(StoreError),
+}
+
+impl From<sqlx::Error> for Failed {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self::Row(error)
+    }
+}
+
+impl From<Failed> for StoreError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Database(error) => store_error(error),
+            Failed::Row(error) => error,
+        }
+    }
+}
+
+/// What the transitions of one transaction share.
+pub(super) struct Shared<'a> {
+    pub(super) statements: &'a Statements,
+    /// The highest fence that any claim has had.
+    pub(super) last_fence: i64,
+    /// How many more bytes claims may reserve. `None` without a limit.
+    pub(super) room: Option<u64>,
+}
+
+/// A statement, whose preparation the connection caches.
+pub(super) fn query(statement: &Arc<str>) -> Query {
+    sqlx::query(AssertSqlSafe(statement.clone()))
+}
+
+fn blob(bytes: &[u8]) -> Vec<u8> {
+    bytes.to_vec()
+}
+
+pub(super) async fn held(
+    connection: &mut SqliteConnection,
+    statements: &Statements,
+    id: RecordId,
+) -> Result<Option<Held>, Failed> {
+    let row = query(&statements.held).bind(blob(id.as_bytes()));
+    let row: Option<SqliteRow> = row.fetch_optional(connection).await?;
+    Ok(row.as_ref().map(Held::read).transpose()?)
+}
+
+impl Shared<'_> {
+    pub(super) async fn apply(
+        &mut self,
+        connection: &mut SqliteConnection,
+        transition: &Transition,
+    ) -> Result<Outcome, Failed> {
+        let statements = self.statements;
+        let by_id = |statement, id: RecordId| query(statement).bind(blob(id.as_bytes()));
+        let id = match transition {
+            Transition::Claim(claim) => return self.claim(connection, claim).await,
+            Transition::ForgetScope(scope) => return self.forget_scope(connection, *scope).await,
+            Transition::Sweep => return self.sweep(connection).await,
+            Transition::Renew(holder, _)
+            | Transition::Complete(holder, ..)
+            | Transition::Release(holder)
+            | Transition::Abandon(holder) => holder.id,
+            Transition::Forget(id) | Transition::Resolve(id, ..) => *id,
+        };
+        let held = held(connection, statements, id).await;
+        let now = now();
+        // An operator can remove a row that this version cannot read.
+        if let (Transition::Forget(_), Err(Failed::Row(_))) = (transition, &held) {
+            by_id(&statements.delete, id).execute(connection).await?;
+            return Ok(Outcome::Done(true));
+        }
+        let Some(held) = held?.filter(|held| match transition {
+            Transition::Forget(_) => held.is_alive(now),
+            Transition::Resolve(_, fence, ..) => held.is_unknown(*fence, now),
+            Transition::Renew(holder, _)
+            | Transition::Complete(holder, ..)
+            | Transition::Release(holder)
+            | Transition::Abandon(holder) => held.is_held_by(holder, now),
+            _ => false,
+        }) else {
+            return Ok(Outcome::Done(false));
+        };
+        let write = match transition {
+            Transition::Renew(_, lease) => {
+                let leased_until = now.saturating_add(micros(*lease));
+                by_id(&statements.renew, id)
+                    .bind(leased_until)
+                    .bind(leased_until.saturating_add(held.retention))
+            }
+            // `min` keeps a lapsed lease lapsed, even when the clock was set back.
+            Transition::Abandon(_) => by_id(&statements.renew, id)
+                .bind(held.leased_until.min(now))
+                .bind(now.saturating_add(held.retention)),
+            Transition::Complete(_, record, ttl) | Transition::Resolve(_, _, record, ttl) => {
+                by_id(&statements.complete, id)
+                    .bind(blob(record.as_bytes()))
+                    .bind(now)
+                    .bind(now.saturating_add(micros(*ttl)))
+            }
+            _ => by_id(&statements.delete, id),
+        };
+        write.execute(connection).await?;
+        Ok(Outcome::Done(true))
+    }
+
+    async fn claim(
+        &mut self,
+        connection: &mut SqliteConnection,
+        claim: &Claim,
+    ) -> Result<Outcome, Failed> {
+        let held = held(connection, self.statements, claim.id).await?;
+        let now = now();
+        let lapsed = match meet(held, claim, now)? {
+            Met::Claimed(claimed) => return Ok(Outcome::Claimed(claimed)),
+            Met::Nothing => None,
+            Met::Lapsed(held) => Some(held),
+        };
+        if lapsed.is_none()
+            && let Some(room) = self.room
+        {
+            let Some(room) = room.checked_sub(RESERVED) else {
+                return Ok(Outcome::Claimed(Claimed::Full));
+            };
+            self.room = Some(room);
+        }
+        let retention = micros(claim.retention);
+        let leased_until = now.saturating_add(micros(claim.lease));
+        let expires_at = leased_until.saturating_add(retention);
+        let taken = lapsed.as_ref().map_or(0, |held| held.fence);
+        // A clock that was set back, or a file that was removed, does not bring back a fence.
+        self.last_fence = self.last_fence.max(taken).saturating_add(1).max(now);
+        let owner = blob(claim.owner.as_bytes());
+        let statement = match lapsed {
+            Some(_) => &self.statements.take_over,
+            None => &self.statements.insert,
+        };
+        let write = query(statement)
+            .bind(blob(claim.id.as_bytes()))
+            .bind(self.last_fence)
+            .bind(leased_until)
+            .bind(expires_at)
+            .bind(retention);
+        let origin = &claim.origin;
+        let write = match lapsed {
+            Some(_) => write.bind(owner),
+            None => write
+                .bind(blob(claim.fingerprint.as_bytes()))
+                .bind(owner)
+                .bind(now)
+                .bind(origin.trace_id().map(|id| blob(id.as_bytes())))
+                .bind(origin.endpoint().to_owned())
+                .bind(origin.label().map(str::to_owned)),
+        };
+        write.execute(connection).await?;
+        Ok(Outcome::Claimed(Claimed::Fresh {
+            fence: self.last_fence.unsigned_abs(),
+            attempt: lapsed.map_or(1, |held| held.attempt.saturating_add(1)),
+        }))
+    }
+
+    async fn forget_scope(
+        &mut self,
+        connection: &mut SqliteConnection,
+        scope: ScopeId,
+    ) -> Result<Outcome, Failed> {
+        let range = |statement| {
+            query(statement)
+                .bind(blob(RecordId::from_halves(scope, [0; 16]).as_bytes()))
+                .bind(blob(RecordId::from_halves(scope, [0xff; 16]).as_bytes()))
+                .bind(BATCH)
+        };
+        let count = range(&self.statements.count_scope).bind(now());
+        let live = number(&count.fetch_one(&mut *connection).await?, 0)?;
+        let removed = range(&self.statements.forget_scope).execute(connection);
+        let rows = removed.await?.rows_affected();
+        Ok(Outcome::Removed { rows, live })
+    }
+
+    async fn sweep(&mut self, connection: &mut SqliteConnection) -> Result<Outcome, Failed> {
+        let sweep = query(&self.statements.sweep).bind(now()).bind(BATCH);
+        let rows = sweep.execute(connection).await?.rows_affected();
+        Ok(Outcome::Removed { rows, live: 0 })
+    }
+}
+
+impl Outcome {
+    pub(super) fn claimed(self) -> Claimed {
+        match self {
+            Self::Claimed(claimed) => claimed,
+            other => unreachable!("a claim got {other:?}"),
+        }
+    }
+
+    pub(super) fn is_done(self) -> bool {
+        matches!(self, Self::Done(true))
+    }
+
+    pub(super) fn settled(self) -> Settled {
+        if self.is_done() {
+            Settled::Done
+        } else {
+            Settled::Lost
+        }
+    }
+
+    /// How many rows were removed, and how many of them had not expired.
+    pub(super) fn removed(self) -> (u64, u64) {
+        match self {
+            Self::Removed { rows, live } => (rows, live),
+            _ => (0, 0),
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! The writer: a thread that puts all waiting transitions into one transaction.
+//!
+//! A commit waits for the disk, and transitions that arrive meanwhile go into the next transaction. So
+//! many callers share one wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use super::failure::{is_busy, is_full, store_error};
+use super::reserve::Reserve;
+use super::row::{column, number};
+use super::table::Statements;
+use super::transition::{BATCH, Failed, Outcome, RESERVED, Shared, Transition, query};
+use crate::store::{Claimed, StoreError};
+
+/// How many transitions one transaction has at most.
+const GROUP: usize = 256;
+
+/// How many transitions wait before their callers wait to hand them over.
+const QUEUE: usize = 1_024;
+
+/// A transition, and where its result goes.
+pub(super) struct Job {
+    transition: Transition,
+    reply: oneshot::Sender<Result<Outcome, StoreError>>,
+}
+
+/// The handle of the writer. The thread ends when the last handle is dropped.
+#[derive(Clone)]
+pub(super) struct Writer(mpsc::Sender<Job>);
+
+pub(super) struct Settings {
+    pub(super) options: SqliteConnectOptions,
+    pub(super) statements: Arc<Statements>,
+    pub(super) sweep_every: Option<Duration>,
+    pub(super) max_bytes: Option<u64>,
+}
+
+impl Writer {
+    /// Starts the thread. `connection` was opened with the options of the settings.
+    pub(super) fn start(
+        connection: SqliteConnection,
+        settings: Settings,
+    ) -> Result<Self, StoreError> {
+        let unavailable = |error: std::io::Error| StoreError::Unavailable(Box::new(error));
+        // A runtime of its own lets the writer outlive the runtime that opened the store, and ignore a
+        // paused clock.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(unavailable)?;
+        let (sender, jobs) = mpsc::channel(QUEUE);
+        let thread = std::thread::Builder::new().name("axum-idem-sqlite".to_owned());
+        let mut running = Running {
+            connection: Some(connection),
+            reserve: Reserve::beside(settings.options.get_filename()),
+            settings,
+        };
+        thread
+            .spawn(move || runtime.block_on(running.run(jobs)))
+            .map_err(unavailable)?;
+        Ok(Self(sender))
+    }
+
+    /// Runs a transition, and returns when its transaction is on the disk.
+    pub(super) async fn run(&self, transition: Transition) -> Result<Outcome, StoreError> {
+        let stopped = || StoreError::Unavailable("the writer of the store has stopped".into());
+        let (reply, result) = oneshot::channel();
+        let job = Job { transition, reply };
+        self.0.send(job).await.map_err(|_| stopped())?;
+        result.await.map_err(|_| stopped())?
+    }
+}
+
+struct Running {
+    connection: Option<SqliteConnection>,
+    reserve: Reserve,
+    settings: Settings,
+}
+
+impl Running {
+    async fn run(&mut self, mut jobs: mpsc::Receiver<Job>) {
+        let pause = self.settings.sweep_every;
+        let mut sweep_at = pause.map(|pause| Instant::now() + pause);
+        loop {
+            let job = match sweep_at {
+                Some(at) => timeout_at(at, jobs.recv()).await,
+                None => Ok(jobs.recv().await),
+            };
+            match job {
+                Ok(Some(first)) => self.group(first, &mut jobs).await,
+                Ok(None) => break,
+                Err(_) => {}
+            }
+            // Requests do not keep the sweeper waiting for ever.
+            if let (Some(at), Some(pause)) = (sweep_at, pause)
+                && Instant::now() >= at
+            {
+                let is_rest = self.sweep().await;
+                sweep_at = Some(Instant::now() + if is_rest { Duration::ZERO } else { pause });
+            }
+        }
+        if let Some(connection) = self.connection.take() {
+            // Closing moves the log into the file. A failure leaves the log, which the next open reads.
+            let _ = connection.close().await;
+        }
+    }
+
+    /// Removes a batch of expired rows. Returns whether there may be more.
+    async fn sweep(&mut self) -> bool {
+        let swept = self.transact(&[Transition::Sweep]).await;
+        let removed = swept
+            .map_err(store_error)
+            .and_then(|mut outcomes| outcomes.pop().unwrap_or(Ok(Outcome::Done(false))));
+        match removed {
+            Ok(outcome) => {
+                let (removed, _) = outcome.removed();
+                tracing::debug!(target: crate::trace::TARGET, removed, "expired rows were removed");
+                removed >= u64::from(BATCH)
+            }
+            Err(error) => {
+                tracing::warn!(
+                    target: crate::trace::TARGET,
+                    error = &error as &dyn std::error::Error,
+                    "expired rows could not be removed; the next sweep tries again"
+                );
+                false
+            }
+        }
+    }
+
+    /// Runs a job, together with all jobs that wait.
+    async fn group(&mut self, first: Job, jobs: &mut mpsc::Receiver<Job>) {
+        let mut replies = Vec::new();
+        let mut transitions = Vec::new();
+        let waiting = std::iter::once(first).chain(std::iter::from_fn(|| jobs.try_recv().ok()));
+        for Job { transition, reply } in waiting.take(GROUP) {
+            // Nobody waits for the result of a closed channel, and a late claim would hold a key in vain.
+            if !reply.is_closed() {
+                transitions.push(transition);
+                replies.push(reply);
+            }
+        }
+        let is_claim = |transition: &Transition| matches!(transition, Transition::Claim(_));
+        if transitions.iter().any(is_claim) && !self.reserve.is_filled() {
+            let all = replies.drain(..).zip(transitions.drain(..));
+            let (claims, others): (Vec<_>, Vec<_>) = all.partition(|(_, job)| is_claim(job));
+            for (reply, _) in claims {
+                let _ = reply.send(Ok(Outcome::Claimed(Claimed::Full)));
+            }
+            (replies, transitions) = others.into_iter().unzip();
+        }
+        if transitions.is_empty() {
+            return;
+        }
+        let outcomes = self.transact(&transitions).await;
+        match outcomes {
+            Ok(outcomes) => {
+                for (reply, outcome) in replies.into_iter().zip(outcomes) {
+                    let _ = reply.send(outcome);
+                }
+            }
+            // Whoever holds the lock holds it against each of them.
+            Err(error) if is_busy(&error) => {
+                for reply in replies {
+                    let _ = reply.send(Err(StoreError::TimedOut));
+                }
+            }
+            // One of them may be the cause. The transaction was rolled back, so each can run alone.
+            Err(error) => {
+                tracing::debug!(
+                    target: crate::trace::TARGET,
+                    error = &error as &dyn std::error::Error,
+                    "a group of transitions failed; each of them runs alone"
+                );
+                for (reply, transition) in replies.into_iter().zip(transitions) {
+                    let outcome = self.alone(&transition).await;
+                    let _ = reply.send(outcome);
+                }
+            }
+        }
+    }
+
+    /// Runs a transition in a transaction of its own. On a full disk, a claim is refused before its handler runs,
+    /// and any other transition gets the reserve.
+    async fn alone(&mut self, transition: &Transition) -> Result<Outcome, StoreError> {
+        let alone = std::slice::from_ref(transition);
+        let mut result = self.transact(alone).await;
+        if result.as_ref().is_err_and(is_full) {
+            if matches!(transition, Transition::Claim(_)) {
+                return Ok(Outcome::Claimed(Claimed::Full));
+            }
+            if self.reserve.give_back().is_ok() {
+                result = self.transact(alone).await;
+            }
+        }
+        let mut outcomes = result.map_err(store_error)?;
+        outcomes.pop().unwrap_or(Err(StoreError::TimedOut))
+    }
+
+    /// Runs transitions in one transaction, and returns one result for each. After an error none of
+    /// them took effect.
+    async fn transact(
+        &mut self,
+        transitions: &[Transition],
+    ) -> Result<Vec<Result<Outcome, StoreError>>, sqlx::Error> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.settings.options.connect().await?,
+        };
+        let outcomes = self.commit(&mut connection, transitions).await;
+        match &outcomes {
+            // After some errors, such as a full disk, SQLite has rolled back and sqlx does not know. So the next
+            // transaction gets a new connection.
+            Err(error) if !is_busy(error) => tracing::warn!(
+                target: crate::trace::TARGET,
+                error = error as &dyn std::error::Error,
+                "a transaction failed; the store opens the file again"
+            ),
+            _ => self.connection = Some(connection),
+        }
+        outcomes
+    }
+
+    async fn commit(
+        &self,
+        connection: &mut SqliteConnection,
+        transitions: &[Transition],
+    ) -> Result<Vec<Result<Outcome, StoreError>>, sqlx::Error> {
+        let statements = &*self.settings.statements;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        let result = async {
+            let row = query(&statements.last_fence).fetch_one(&mut *transaction);
+            let last_fence = column(&row.await?, 0)?;
+            let room = match self.settings.max_bytes {
+                Some(max_bytes) => Some(room(&mut transaction, statements, max_bytes).await?),
+                None => None,
+            };
+            let mut shared = Shared {
+                statements,
+                last_fence,
+                room,
+            };
+            let mut outcomes = Vec::with_capacity(transitions.len());
+            for transition in transitions {
+                match shared.apply(&mut transaction, transition).await {
+                    Ok(outcome) => outcomes.push(Ok(outcome)),
+                    Err(Failed::Row(error)) => outcomes.push(Err(error)),
+                    Err(failed @ Failed::Database(_)) => return Err(failed),
+                }
+            }
+            if shared.last_fence != last_fence {
+                let set = query(&statements.set_last_fence).bind(shared.last_fence);
+                set.execute(&mut *transaction).await?;
+            }
+            Ok(outcomes)
+        };
+        let outcomes = match result.await {
+            Ok(outcomes) => outcomes,
+            Err(failed) => {
+                drop(transaction);
+                return match failed {
+                    Failed::Database(error) => Err(error),
+                    Failed::Row(error) => Err(sqlx::Error::Decode(Box::new(error))),
+                };
+            }
+        };
+        transaction.commit().await?;
+        Ok(outcomes)
+    }
+}
+
+/// How many bytes claims may still reserve. Every claim that has no record has reserved its part.
+async fn room(
+    connection: &mut SqliteConnection,
+    statements: &Statements,
+    max_bytes: u64,
+) -> Result<u64, Failed> {
+    let used = used_bytes(connection).await?;
+    let row = query(&statements.count_claims).fetch_one(connection);
+    let reserved = number(&row.await?, 0)?.saturating_mul(RESERVED);
+    Ok(max_bytes.saturating_sub(used).saturating_sub(reserved))
+}
+
+/// How many bytes of the file hold data.
+pub(super) async fn used_bytes(connection: &mut SqliteConnection) -> Result<u64, Failed> {
+    let pages = "SELECT (c.page_count - f.freelist_count) * s.page_size
+        FROM pragma_page_count c, pragma_freelist_count f, pragma_page_size s";
+    let row = sqlx::query(pages).fetch_one(connection).await?;
+    Ok(number(&row, 0)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use futures_util::future::{join_all, poll_immediate};
+    use sqlx::sqlite::SqliteSynchronous;
+
+    use super::*;
+    use crate::request::fingerprint::Fingerprint;
+    use crate::request::record_id::RecordId;
+    use crate::store::{Claim, SqliteStore};
+
+    /// How many transactions the log has: the frames that end one. A frame has a page of 4 KiB.
+    fn commits(log: &Path) -> usize {
+        const FRAME: usize = 24 + 4096;
+        let log = std::fs::read(log).expect("the log is readable");
+        let frames = log[32..].chunks_exact(FRAME);
+        frames.filter(|frame| frame[4..8] != [0; 4]).count()
+    }
+
+    fn claims(from: u8, to: u8) -> impl Iterator<Item = Transition> {
+        (from..to).map(|n| {
+            let (id, second) = (RecordId::from_bytes([n; 32]), Duration::from_secs(1));
+            let fingerprint = Fingerprint::from_bytes([7; 32]);
+            Transition::Claim(Box::new(Claim::new(id, fingerprint, second, second)))
+        })
+    }
+
+    /// The first claim waits for the lock of another connection. All others wait behind it.
+    #[tokio::test]
+    async fn waiting_transitions_share_one_transaction() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("idem.db");
+        let builder = SqliteStore::builder().path(&path).no_sweeper();
+        let store = builder.busy_timeout(Duration::from_secs(60)).open().await;
+        let writer = store.expect("the file opens").0.writer.clone();
+        let options = SqliteConnectOptions::new().filename(&path);
+        let mut other = options.connect().await.expect("the file opens");
+        let begin = sqlx::query("BEGIN IMMEDIATE").execute(&mut other);
+        begin.await.expect("it locks");
+        let before = commits(&folder.path().join("idem.db-wal"));
+
+        let mut waiting: Vec<_> = claims(0, 100)
+            .map(|claim| Box::pin(writer.run(claim)))
+            .collect();
+        for run in &mut waiting {
+            assert!(poll_immediate(run).await.is_none());
+        }
+        let end = sqlx::query("ROLLBACK").execute(&mut other);
+        end.await.expect("it unlocks");
+        for outcome in join_all(waiting).await {
+            let claimed = outcome.expect("the store works").claimed();
+            assert!(matches!(claimed, Claimed::Fresh { .. }), "{claimed:?}");
+        }
+        let transactions = commits(&folder.path().join("idem.db-wal")) - before;
+        assert!(transactions <= 2, "{transactions} transactions");
+    }
+
+    /// A claim whose caller has gone would hold the key for a lease, and no handler would run.
+    #[tokio::test]
+    async fn a_claim_whose_caller_has_gone_is_not_made() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("idem.db");
+        let builder = SqliteStore::builder().path(&path).no_sweeper();
+        let store = builder.busy_timeout(Duration::from_secs(60)).open().await;
+        let writer = store.expect("the file opens").0.writer.clone();
+        let options = SqliteConnectOptions::new().filename(&path);
+        let mut other = options.connect().await.expect("the file opens");
+        let begin = sqlx::query("BEGIN IMMEDIATE").execute(&mut other);
+        begin.await.expect("it locks");
+        // The first one may be in the transaction that waits.
+        let mut runs: Vec<_> = claims(0, 2)
+            .map(|claim| Box::pin(writer.run(claim)))
+            .collect();
+        for run in &mut runs {
+            assert!(poll_immediate(&mut *run).await.is_none());
+        }
+        let gone = runs.pop().expect("two claims");
+        drop(gone);
+        let end = sqlx::query("ROLLBACK").execute(&mut other);
+        end.await.expect("it unlocks");
+        join_all(runs).await;
+        let again = claims(1, 2).map(|claim| writer.run(claim));
+        let again = join_all(again).await.pop().expect("one claim");
+        let claimed = again.expect("the store works").claimed();
+        assert!(
+            matches!(claimed, Claimed::Fresh { attempt: 1, .. }),
+            "{claimed:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn every_connection_syncs_each_commit() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("idem.db");
+        for (synchronous, number) in [
+            (None, 2),
+            (Some(SqliteSynchronous::Extra), 3),
+            (Some(SqliteSynchronous::Normal), 1),
+        ] {
+            let mut builder = SqliteStore::builder().path(&path);
+            if let Some(synchronous) = synchronous {
+                builder = builder.synchronous(synchronous);
+            }
+            let options = builder.options().create_if_missing(true);
+            let mut connection = options.connect().await.expect("the file opens");
+            let row = sqlx::query("PRAGMA synchronous").fetch_one(&mut connection);
+            let level: i64 = column(&row.await.expect("a row"), 0).expect("a number");
+            assert_eq!(level, number);
+        }
+    }
+}

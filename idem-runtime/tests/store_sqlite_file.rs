@@ -1,0 +1,498 @@
+//! The file of the SQLite store: what `open` refuses, restarts, locks, room and damage.
+#![cfg(feature = "sqlite")]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use idem_runtime::store::{
+    Claim, Claimed, Entry, Holder, Query, Record, Settled, SqliteStore, Store, StoreError,
+};
+use idem_runtime::{RecordId, Scope};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, ConnectOptions, Row};
+use tempfile::TempDir;
+use test_support::servers::asking::{FINGERPRINT, HOUR, claim, complete, id, record, replay, win};
+
+fn folder() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("idem.db");
+    (folder, path)
+}
+
+async fn connect(path: &Path) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().filename(path);
+    let connection = options.create_if_missing(true).connect().await;
+    connection.expect("the file opens")
+}
+
+async fn execute(connection: &mut SqliteConnection, statement: &str) {
+    let done = sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection);
+    done.await.expect("the statement is fine");
+}
+
+async fn number(connection: &mut SqliteConnection, statement: &str) -> i64 {
+    let row = sqlx::query(AssertSqlSafe(statement)).fetch_one(connection);
+    row.await.expect("a row").try_get(0).expect("a number")
+}
+
+async fn refusal(path: impl AsRef<Path>) -> String {
+    match SqliteStore::open(path).await {
+        Err(StoreError::Unfit(why)) => why.into(),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_cannot_hold_the_store_is_refused() {
+    let (folder, path) = folder();
+    let why = refusal(folder.path()).await;
+    assert!(why.contains("is a directory"), "{why}");
+    let why = refusal(folder.path().join("missing/idem.db")).await;
+    assert!(why.contains("check that its folder exists"), "{why}");
+    std::fs::write(&path, "a text, and not a database. ".repeat(100)).expect("it is writable");
+    let why = refusal(&path).await;
+    assert!(why.contains("is not an SQLite database"), "{why}");
+    let text = std::fs::read_to_string(&path).expect("it is readable");
+    assert!(text.starts_with("a text"), "the file was changed");
+}
+
+#[tokio::test]
+async fn tables_that_this_version_cannot_use_are_refused() {
+    let (_folder, path) = folder();
+    drop(SqliteStore::open(&path).await.expect("the file opens"));
+    let mut connection = connect(&path).await;
+    execute(&mut connection, "UPDATE idem_records_meta SET version = 2").await;
+    let why = refusal(&path).await;
+    assert!(
+        why.contains("version 2") && why.contains("version 1"),
+        "{why}"
+    );
+
+    execute(
+        &mut connection,
+        "CREATE TABLE trades (id BLOB, expires_at INTEGER, record BLOB)",
+    )
+    .await;
+    let of_another = SqliteStore::builder().path(&path).table("trades");
+    let why = of_another
+        .open()
+        .await
+        .expect_err("the table is of another")
+        .to_string();
+    assert!(
+        why.contains("\"trades\"") && why.contains("not one of this store"),
+        "{why}"
+    );
+    assert_eq!(
+        number(&mut connection, "SELECT count(*) FROM trades").await,
+        0
+    );
+}
+
+#[tokio::test]
+async fn a_database_without_durable_commits_is_refused() {
+    let (_folder, path) = folder();
+    let off = SqliteStore::builder()
+        .path(&path)
+        .synchronous(SqliteSynchronous::Off);
+    let why = off.open().await.expect_err("it is not durable").to_string();
+    assert!(why.contains("synchronous = OFF"), "{why}");
+
+    let memory = SqlitePoolOptions::new().connect_lazy("sqlite::memory:");
+    let memory = SqliteStore::builder().pool(memory.expect("an address"));
+    let why = memory
+        .open()
+        .await
+        .expect_err("it is not durable")
+        .to_string();
+    assert!(why.contains("write-ahead log"), "{why}");
+
+    drop(connect(&path).await);
+    let read_only = SqliteConnectOptions::new().filename(&path).read_only(true);
+    let read_only = SqlitePoolOptions::new().connect_lazy_with(read_only);
+    let read_only = SqliteStore::builder().pool(read_only).open().await;
+    let why = read_only.expect_err("it cannot be written").to_string();
+    assert!(why.contains("cannot be written"), "{why}");
+}
+
+#[tokio::test]
+async fn many_processes_open_a_new_file_at_once() {
+    let (_folder, path) = folder();
+    let opens: Vec<_> = (0..16)
+        .map(|_| tokio::spawn(SqliteStore::builder().path(&path).open()))
+        .collect();
+    for (at, store) in opens.into_iter().enumerate() {
+        let store = store.await.expect("no panic").expect("the file opens");
+        complete(&store, &format!("key-{at}")).await;
+    }
+}
+
+#[tokio::test]
+async fn claims_and_records_survive_a_restart() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.expect("the file opens");
+    complete(&store, "done").await;
+    let held = win(&store, claim("held")).await;
+    drop(store);
+
+    let store = SqliteStore::open(&path).await.expect("the file opens");
+    assert_eq!(replay(&store, "done").await, record(b"{}"));
+    let other = store.claim(claim("held")).await;
+    assert!(matches!(other, Ok(Claimed::InFlight { .. })), "{other:?}");
+    let done = store.complete(held, record(b"late"), HOUR).await;
+    assert_eq!(done.expect("the store works"), Settled::Done);
+    assert_eq!(replay(&store, "held").await, record(b"late"));
+}
+
+/// The pool has one connection, and a handler uses it.
+#[tokio::test]
+async fn a_pool_of_one_connection_does_not_stop_the_store() {
+    let (_folder, path) = folder();
+    let options = SqliteConnectOptions::new()
+        .filename(&path)
+        .create_if_missing(true);
+    let pool = SqlitePoolOptions::new()
+        .max_connections(1)
+        .connect_lazy_with(options);
+    let _used = pool.acquire().await.expect("the file opens");
+    let store = SqliteStore::builder().pool(pool.clone()).open().await;
+    complete(&store.expect("the file opens"), "k").await;
+}
+
+#[tokio::test]
+async fn while_another_connection_writes_replays_are_served_and_claims_get_an_error() {
+    let (_folder, path) = folder();
+    let builder = SqliteStore::builder().path(&path);
+    let store = builder.busy_timeout(Duration::from_millis(50)).open().await;
+    let store = store.expect("the file opens");
+    complete(&store, "done").await;
+    let held = win(&store, claim("held")).await;
+
+    let mut handler = connect(&path).await;
+    execute(&mut handler, "BEGIN IMMEDIATE").await;
+    assert_eq!(replay(&store, "done").await, record(b"{}"));
+    let other = store.claim(claim("held")).await;
+    assert!(matches!(other, Ok(Claimed::InFlight { .. })), "{other:?}");
+    assert!(store.look_up(id("held")).await.expect("it reads").is_some());
+    assert_eq!(
+        store
+            .list(Query::all())
+            .await
+            .expect("it reads")
+            .entries
+            .len(),
+        2
+    );
+    let refused = store.claim(claim("new")).await;
+    assert!(matches!(refused, Err(StoreError::TimedOut)), "{refused:?}");
+    let refused = store.complete(held, record(b"{}"), HOUR).await;
+    assert!(matches!(refused, Err(StoreError::TimedOut)), "{refused:?}");
+
+    execute(&mut handler, "COMMIT").await;
+    let done = store.complete(held, record(b"{}"), HOUR).await;
+    assert_eq!(done.expect("the store works"), Settled::Done);
+    complete(&store, "new").await;
+}
+
+/// 15 KiB, which with its row is less than a claim reserves.
+fn large() -> Record {
+    record(&[b'x'; 15 * 1024])
+}
+
+#[tokio::test]
+async fn a_full_store_refuses_claims_and_records_the_responses_of_admitted_claims() {
+    let (_folder, path) = folder();
+    let builder = SqliteStore::builder().path(&path).max_bytes(512 * 1024);
+    let store = builder.no_sweeper().open().await.expect("the file opens");
+    let mut admitted = Vec::new();
+    loop {
+        let claim = claim(&format!("key-{}", admitted.len()));
+        let (id, owner) = (claim.id, claim.owner);
+        match store.claim(claim).await.expect("the store works") {
+            Claimed::Fresh { fence, .. } => admitted.push(Holder { id, owner, fence }),
+            Claimed::Full => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!((16..32).contains(&admitted.len()), "{}", admitted.len());
+    for holder in &admitted {
+        let done = store.complete(*holder, large(), HOUR).await;
+        assert_eq!(done.expect("the store works"), Settled::Done);
+    }
+    let stats = store.stats().await.expect("the store works");
+    assert_eq!(stats.max_bytes, Some(512 * 1024));
+    assert!(stats.bytes <= stats.max_bytes, "{stats:?}");
+    let refused = store.claim(claim("another")).await;
+    assert!(matches!(refused, Ok(Claimed::Full)), "{refused:?}");
+    assert_eq!(replay(&store, "key-0").await, large());
+
+    for holder in &admitted[..4] {
+        assert!(store.forget(holder.id).await.expect("the store works"));
+    }
+    win(&store, claim("another")).await;
+}
+
+/// SQLite reports the same error when the disk has no room.
+#[tokio::test]
+async fn a_claim_that_finds_no_room_in_the_file_gets_full() {
+    let (_folder, path) = folder();
+    let options = SqliteConnectOptions::new()
+        .filename(&path)
+        .pragma("max_page_count", "60");
+    let pool = SqlitePoolOptions::new().connect_lazy_with(options);
+    let store = SqliteStore::builder()
+        .pool(pool)
+        .open()
+        .await
+        .expect("the file opens");
+    for at in 0.. {
+        assert!(at < 10_000, "the file is never full");
+        let claim = claim(&format!("key-{at}"));
+        match store.claim(claim).await.expect("a full file is no error") {
+            Claimed::Fresh { .. } => {}
+            Claimed::Full => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    // The claims before are kept, and the store works on.
+    assert!(store.forget(id("key-0")).await.expect("the store works"));
+    let again = store.claim(claim("key-1")).await;
+    assert!(matches!(again, Ok(Claimed::InFlight { .. })), "{again:?}");
+}
+
+const SMALL_DISK: &str = "AXUM_IDEM_TEST_SMALL_DISK";
+
+/// Runs this test again in a namespace of its own, on a disk of 16 MiB.
+#[cfg(target_os = "linux")]
+#[test]
+fn on_a_full_disk_claims_are_refused_and_admitted_claims_are_completed() {
+    let test = "on_a_full_disk_claims_are_refused_and_admitted_claims_are_completed";
+    if let Ok(disk) = std::env::var(SMALL_DISK) {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        return runtime.block_on(fill_the_disk(Path::new(&disk)));
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let status = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c"])
+        .arg(format!(
+            "mount -t tmpfs -o size=16m none \"${SMALL_DISK}\" && exec \"$@\""
+        ))
+        .arg("sh")
+        .arg(std::env::current_exe().expect("the path of this binary"))
+        .args([test, "--exact", "--nocapture"])
+        .env(SMALL_DISK, folder.path())
+        .status();
+    assert!(status.expect("unshare starts").success());
+}
+
+async fn fill_the_disk(disk: &Path) {
+    let store = SqliteStore::open(disk.join("idem.db")).await;
+    let store = store.expect("the file opens");
+    let mut admitted = Vec::new();
+    for at in 0..32 {
+        admitted.push(win(&store, claim(&format!("key-{at}"))).await);
+    }
+    let filler = disk.join("filler");
+    let mut file = std::fs::File::create(&filler).expect("the disk has room");
+    while std::io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
+    drop(file);
+
+    let mut refused = 0;
+    for at in 0..1_000 {
+        let claimed = store.claim(claim(&format!("later-{at}"))).await;
+        refused = match claimed.expect("a full disk is no error") {
+            Claimed::Full => refused + 1,
+            Claimed::Fresh { .. } => 0,
+            other => panic!("{other:?}"),
+        };
+    }
+    assert!(refused > 100, "{refused} claims were refused in the end");
+    for holder in &admitted {
+        let done = store.complete(*holder, large(), HOUR).await;
+        assert_eq!(done.expect("the reserve has room"), Settled::Done);
+    }
+    // The reserve is gone, and the room in it may suffice for a claim.
+    let claimed = store.claim(claim("another")).await;
+    assert!(matches!(claimed, Ok(Claimed::Full)), "{claimed:?}");
+    assert_eq!(replay(&store, "key-0").await, large());
+
+    std::fs::remove_file(&filler).expect("the file exists");
+    let is_admitted = async || match store.claim(claim("another")).await {
+        Ok(Claimed::Full) => None,
+        Ok(Claimed::Fresh { .. }) => Some(()),
+        other => panic!("{other:?}"),
+    };
+    test_support::servers::eventually_async("a claim is admitted", is_admitted).await;
+}
+
+#[tokio::test]
+async fn the_file_does_not_grow_under_steady_load_with_a_short_ttl() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::builder().path(&path).no_sweeper().open().await;
+    let store = store.expect("the file opens");
+    let short = Duration::from_micros(1);
+    let mut sizes = Vec::new();
+    for round in 0..6 {
+        for at in 0..50 {
+            let claim = Claim::new(id(&format!("{round}-{at}")), FINGERPRINT, HOUR, HOUR);
+            let holder = win(&store, claim).await;
+            let done = store.complete(holder, large(), short).await;
+            assert_eq!(done.expect("the store works"), Settled::Done);
+        }
+        assert_eq!(store.sweep().await.expect("the store works"), 50);
+        let mut connection = connect(&path).await;
+        sizes.push(number(&mut connection, "PRAGMA page_count").await);
+    }
+    let most = sizes[0] + sizes[0] / 10;
+    assert!(sizes.iter().all(|size| *size <= most), "{sizes:?}");
+}
+
+#[tokio::test]
+async fn the_writer_sweeps_after_each_pause() {
+    let (_folder, path) = folder();
+    let builder = SqliteStore::builder().path(&path);
+    let store = builder.sweep_every(Duration::from_millis(1)).open().await;
+    let store = store.expect("the file opens");
+    let short = Duration::from_micros(1);
+    win(&store, Claim::new(id("k"), FINGERPRINT, short, short)).await;
+    let mut connection = connect(&path).await;
+    test_support::servers::eventually_async("the row is removed", async || {
+        let rows = number(&mut connection, "SELECT count(*) FROM idem_records").await;
+        (rows == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_fence_grows_although_the_clock_went_back_and_the_row_is_gone() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.expect("the file opens");
+    // As if a claim had been made in the year 2100.
+    let future = 4_102_444_800_000_000_u64;
+    let mut connection = connect(&path).await;
+    let set = format!("UPDATE idem_records_meta SET fence = {future}");
+    execute(&mut connection, &set).await;
+    let first = win(&store, claim("k")).await;
+    assert!(first.fence > future);
+    assert!(store.forget(id("k")).await.expect("the store works"));
+    drop(store);
+    let store = SqliteStore::open(&path).await.expect("the file opens");
+    assert!(win(&store, claim("k")).await.fence > first.fence);
+}
+
+/// Neither the key nor the scope is in any of the three files.
+#[tokio::test]
+async fn the_files_contain_neither_keys_nor_scopes() {
+    let (folder, path) = folder();
+    let store = SqliteStore::open(&path).await.expect("the file opens");
+    let id = RecordId::new("tests", &Scope::new().value("SECRET-SCOPE"), "SECRET-KEY");
+    let holder = win(&store, Claim::new(id, FINGERPRINT, HOUR, HOUR)).await;
+    let done = store.complete(holder, record(b"visible"), HOUR).await;
+    assert_eq!(done.expect("the store works"), Settled::Done);
+    let mut files = Vec::new();
+    for file in std::fs::read_dir(folder.path()).expect("it is readable") {
+        files.extend(std::fs::read(file.expect("a file").path()).expect("it is readable"));
+    }
+    let contains = |text: &[u8]| files.windows(text.len()).any(|part| part == text);
+    assert!(contains(b"visible"));
+    assert!(!contains(b"SECRET"));
+}
+
+/// Damaged records are errors. No claim wins because of them.
+#[tokio::test]
+async fn random_bytes_in_a_row_are_an_error_and_stay() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.expect("the file opens");
+    complete(&store, "k").await;
+    let whole = record(b"{}").as_bytes().to_vec();
+    let mut connection = connect(&path).await;
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    for round in 0..200 {
+        let mut bytes = whole.clone();
+        if round % 2 == 0 {
+            bytes.truncate(random.usize(..bytes.len()));
+        } else {
+            // The version, so that the record is never valid by chance.
+            bytes[0] = random.u8(2..);
+            let at = random.usize(..bytes.len());
+            bytes[at] ^= random.u8(1..);
+            bytes[0] = bytes[0].max(2);
+        }
+        let damage = sqlx::query("UPDATE idem_records SET record = ?1").bind(bytes.clone());
+        damage
+            .execute(&mut connection)
+            .await
+            .expect("it can be written");
+        let claimed = store.claim(claim("k")).await;
+        assert!(
+            matches!(claimed, Err(StoreError::Undecodable(_))),
+            "seed {seed}: {claimed:?}"
+        );
+        let seen = store.look_up(id("k")).await;
+        assert!(
+            matches!(seen, Err(StoreError::Undecodable(_))),
+            "seed {seed}: {seen:?}"
+        );
+        let kept = sqlx::query("SELECT record FROM idem_records").fetch_one(&mut connection);
+        let kept: Vec<u8> = kept.await.expect("a row").try_get(0).expect("bytes");
+        assert_eq!(kept, bytes);
+    }
+    assert!(store.forget(id("k")).await.expect("the store works"));
+    complete(&store, "k").await;
+}
+
+/// The power can go at any moment: the file is as it was, and the log ends anywhere. Whatever was acknowledged
+/// while the log was no longer than that is there, and the transitions are there in their order.
+#[tokio::test]
+async fn every_prefix_of_the_log_has_what_was_acknowledged() {
+    let (folder, path) = folder();
+    let store = SqliteStore::builder().path(&path).no_sweeper().open().await;
+    let store = store.expect("the file opens");
+    let log = folder.path().join("idem.db-wal");
+    let base = std::fs::read(&path).expect("it is readable");
+    let length = || std::fs::metadata(&log).expect("the log exists").len();
+    let start = length();
+    let mut acknowledged = Vec::new();
+    for at in 0..6 {
+        let holder = win(&store, claim(&format!("key-{at}"))).await;
+        acknowledged.push((at, false, length()));
+        let done = store.complete(holder, record(b"{}"), HOUR).await;
+        assert_eq!(done.expect("the store works"), Settled::Done);
+        acknowledged.push((at, true, length()));
+    }
+    let whole = std::fs::read(&log).expect("it is readable");
+    assert_eq!(
+        std::fs::read(&path).expect("it is readable"),
+        base,
+        "no checkpoint ran"
+    );
+
+    let cut = |from: u64, to: u64| (from..=to).step_by(1_031);
+    for end in cut(start, length()).chain([length()]) {
+        let after = tempfile::tempdir().expect("a folder");
+        let copy = after.path().join("idem.db");
+        std::fs::write(&copy, &base).expect("it is writable");
+        let kept = usize::try_from(end).expect("a length");
+        std::fs::write(after.path().join("idem.db-wal"), &whole[..kept]).expect("it is writable");
+        let store = SqliteStore::open(&copy).await.expect("the file opens");
+        let mut last = true;
+        for (at, is_recorded, length) in &acknowledged {
+            let entry = store.look_up(id(&format!("key-{at}"))).await;
+            let is_there = match entry.expect("the entry is readable") {
+                Some(Entry::Recorded { .. }) => true,
+                Some(Entry::InFlight { .. }) => !is_recorded,
+                _ => false,
+            };
+            assert!(
+                is_there || *length > end,
+                "cut at {end}: {at} {is_recorded} is lost"
+            );
+            assert!(
+                last || !is_there,
+                "cut at {end}: {at} {is_recorded} came before others"
+            );
+            last = is_there;
+        }
+    }
+}

@@ -1,8 +1,10 @@
 //! The Redis store on a cluster whose nodes hang, fail over and move slots.
 #![cfg(feature = "redis")]
 
+use test_support::listing::listing;
 use test_support::servers;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -177,6 +179,27 @@ async fn the_store_follows_a_moving_slot() {
         node.command(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]);
     }
     replay(&store, "k").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_see_the_records_of_every_primary() {
+    let nodes = cluster();
+    let store = connect(&nodes).await;
+    let names: Vec<_> = (0..30).map(|n| n.to_string()).collect();
+    for name in &names {
+        complete(&store, name).await;
+    }
+    for node in &nodes {
+        assert_ne!(node.command(&["DBSIZE"]), "0", "every node has records");
+    }
+    let listed: BTreeSet<_> = listing(&store).await.into_keys().collect();
+    assert_eq!(listed, names.iter().map(|name| id(name)).collect());
+    let stats = store.stats().await.expect("the cluster is there");
+    assert_eq!(stats.recorded.value, 30);
+    let scope = id("0").scope_id();
+    let forgotten = store.forget_scope(scope).await;
+    assert_eq!(forgotten.expect("the cluster is there"), 30);
+    assert!(listing(&store).await.is_empty());
 }
 
 /// The store needs `ASKING` to follow a slot that moves.

@@ -1,14 +1,17 @@
 //! The Redis store when connections break, stall, idle or lead to a server that refuses.
 #![cfg(feature = "redis")]
 
+use test_support::listing::listing;
 use test_support::servers;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use idem_runtime::store::{Claim, Claimed, Holder, RedisStore, Settled, Store, StoreError};
+use futures_util::future::join_all;
+use idem_runtime::store::{Claim, Claimed, Holder, Query, RedisStore, Settled, Store, StoreError};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -326,6 +329,64 @@ async fn a_demoted_server_gets_few_new_connections() {
     server.command(&["REPLICAOF", "NO", "ONE"]);
     eventually_won(&store, "back").await;
     assert!(store.forget(id("k")).await.expect("redis is there"));
+}
+
+/// A process without claims has no transition that would replace a broken connection.
+#[tokio::test]
+async fn operators_reach_a_restarted_server_without_any_claim() {
+    let mut server = RedisServer::with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    complete(&connect(server.url()).await, "k").await;
+    let store = connect(server.url()).await;
+    assert_eq!(listing(&store).await.len(), 1);
+    server.kill();
+    let error = store.stats().await.expect_err("redis is gone");
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+    server.start_again();
+    assert_eq!(listing(&store).await.len(), 1);
+    let stats = store.stats().await.expect("redis is back");
+    assert_eq!(stats.recorded.value, 1);
+    let scope = id("k").scope_id();
+    assert_eq!(store.forget_scope(scope).await.expect("redis is back"), 1);
+    assert!(listing(&store).await.is_empty());
+}
+
+/// A server that has become a replica may miss the newest records.
+#[tokio::test]
+async fn operators_get_an_error_from_a_demoted_server() {
+    let server = RedisServer::start();
+    let store = connect(server.url()).await;
+    assert!(listing(&store).await.is_empty());
+    // No server listens there.
+    server.command(&["REPLICAOF", "127.0.0.1", "1"]);
+    let listed = store.list(Query::all()).await;
+    assert!(matches!(listed, Err(StoreError::Unfit(_))), "{listed:?}");
+    let counted = store.stats().await;
+    assert!(matches!(counted, Err(StoreError::Unfit(_))), "{counted:?}");
+    let scope = id("k").scope_id();
+    let forgotten = store.forget_scope(scope).await;
+    assert!(
+        matches!(forgotten, Err(StoreError::Unfit(_))),
+        "{forgotten:?}"
+    );
+}
+
+/// A cursor contains the keys that a scan found and no page has listed. It travels in URLs and headers.
+#[tokio::test]
+async fn operators_get_short_cursors() {
+    let server = RedisServer::start();
+    let store = connect(server.url()).await;
+    let names: Vec<_> = (0..300).map(|n| n.to_string()).collect();
+    join_all(names.iter().map(|name| complete(&store, name))).await;
+    let mut query = Query::all().scope(id("0").scope_id()).limit(10);
+    let mut listed = BTreeSet::new();
+    loop {
+        let page = store.list(query.clone()).await.expect("redis is there");
+        listed.extend(page.entries.iter().map(|entry| entry.id));
+        let Some(next) = page.next else { break };
+        assert!(next.as_bytes().len() < 4_096, "{}", next.as_bytes().len());
+        query = query.after(next);
+    }
+    assert_eq!(listed.len(), 300);
 }
 
 async fn eventually_won(store: &RedisStore, name: &str) {

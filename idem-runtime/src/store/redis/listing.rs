@@ -28,8 +28,11 @@ use crate::store::{Count, Cursor, Page, Query, State, Stats, StoreError, Summary
 /// How many keys one `SCAN` looks at, at most.
 const SCANNED: usize = 1_000;
 
-/// How many times a page scans. So a page that finds little looks at 20,000 keys.
+/// How many times a page scans. So a page looks at no more than about 20,000 keys, and at fewer when its limit is small.
 const SCANS: usize = 20;
+
+/// How many times `forget_scope` scans all primaries, at most.
+const PASSES: usize = 3;
 
 /// How many ids a cursor remembers.
 const REMEMBERED: usize = 128;
@@ -136,6 +139,7 @@ fn mark(id: &RecordId) -> u64 {
 
 /// One primary while it is scanned.
 struct Scanned {
+    /// The scan has a connection of its own, so that each scan checks that the server is still a primary.
     connection: MultiplexedConnection,
     /// Identifies the process of the server. 1 when the server does not report its run id.
     process: u64,
@@ -145,7 +149,7 @@ struct Scanned {
 impl Scanned {
     async fn begin(server: &Server, deadline: Instant) -> Result<Self, StoreError> {
         let asked = async {
-            let mut connection = server.connection().await?;
+            let mut connection = server.open().await?;
             let mut all = Pipeline::with_capacity(2);
             all.add_command(redis::cmd("TIME"));
             let mut info = redis::cmd("INFO");
@@ -228,6 +232,25 @@ fn escaped(text: &str) -> String {
 }
 
 impl Inner {
+    /// Connects to a primary. After a failure, the store looks for another primary.
+    async fn begin(&self, server: &Server, deadline: Instant) -> Result<Scanned, StoreError> {
+        let begun = Scanned::begin(server, deadline).await;
+        begun.inspect_err(|_| self.servers.look_again())
+    }
+
+    /// Scans a part of a primary. After a failure, the store looks for another primary.
+    async fn scan(
+        &self,
+        scanned: &mut Scanned,
+        at: u64,
+        pattern: &str,
+        count: usize,
+        deadline: Instant,
+    ) -> Result<(u64, Vec<Vec<u8>>), StoreError> {
+        let found = scanned.scan(at, pattern, count, deadline).await;
+        found.inspect_err(|_| self.servers.look_again())
+    }
+
     /// The keys that a query can find, as a pattern.
     fn pattern(&self, query: &Query) -> String {
         let mut pattern = escaped(&self.prefix);
@@ -288,13 +311,9 @@ impl Inner {
         };
         let mut entries = Vec::new();
         let mut scans = 0;
-        // Few keys match a pattern. Without a pattern, all keys match, so scanning about `limit` keys is enough.
-        let is_narrow = query.scope.is_some() || query.short.is_some();
-        let count = if is_narrow {
-            SCANNED
-        } else {
-            limit.clamp(10, SCANNED)
-        };
+        // Begins with about as many keys as the page holds, because a cursor contains the keys that a scan found and
+        // that no page has listed.
+        let mut count = limit.clamp(10, SCANNED);
         loop {
             let Some((slot, server)) = self.servers.at_slot(at.slot) else {
                 return Ok(Page::new(entries, None));
@@ -306,7 +325,7 @@ impl Inner {
                 }
                 at.go_to(slot);
             }
-            let mut scanned = Scanned::begin(&server, deadline).await?;
+            let mut scanned = self.begin(&server, deadline).await?;
             if at.process.is_some_and(|process| process != scanned.process) {
                 return Err(StoreError::InvalidCursor);
             }
@@ -331,9 +350,14 @@ impl Inner {
                     break;
                 }
                 scans += 1;
-                let (next, keys) = scanned.scan(at.scan, &pattern, count, deadline).await?;
+                let (next, keys) = self
+                    .scan(&mut scanned, at.scan, &pattern, count, deadline)
+                    .await?;
                 at.scan = next;
                 at.is_done = next == 0;
+                if keys.is_empty() {
+                    count = (count * 2).min(SCANNED);
+                }
                 for id in keys.iter().filter_map(|key| self.id_of(key)) {
                     if query.matches_id(&id) && !at.was_listed(&id) && !at.pending.contains(&id) {
                         at.pending.push_back(id);
@@ -356,7 +380,7 @@ impl Inner {
         let (mut bytes, mut max_bytes) = (Some(0), Some(0));
         let mut is_whole = true;
         for (server, _) in self.servers.in_charge() {
-            let mut scanned = Scanned::begin(&server, deadline).await?;
+            let mut scanned = self.begin(&server, deadline).await?;
             let mut info = redis::cmd("INFO");
             info.arg("memory");
             let memory: Result<InfoDict, _> =
@@ -373,7 +397,9 @@ impl Inner {
                     is_whole = false;
                     break;
                 }
-                let (next, keys) = scanned.scan(scan, &pattern, SCANNED, deadline).await?;
+                let (next, keys) = self
+                    .scan(&mut scanned, scan, &pattern, SCANNED, deadline)
+                    .await?;
                 let ids = keys.iter().filter_map(|key| self.id_of(key)).collect();
                 for (_, shown) in self.shown(ids, deadline).await? {
                     match shown.state {
@@ -403,17 +429,34 @@ impl Inner {
         })
     }
 
+    /// Scans again after a pass that removed something, because a slot that moves or a failover during a pass may hide
+    /// records from it.
     pub(super) async fn forget_scope(&self, scope: ScopeId) -> Result<u64, StoreError> {
         let pattern = self.pattern(&Query::all().scope(scope));
         let mut forgotten = 0;
+        for _ in 0..PASSES {
+            let removed = self.forget_matching(&pattern).await?;
+            forgotten += removed;
+            if removed == 0 {
+                break;
+            }
+        }
+        Ok(forgotten)
+    }
+
+    /// Makes one pass over all primaries. Returns how many records and claims it removed.
+    async fn forget_matching(&self, pattern: &str) -> Result<u64, StoreError> {
+        let mut removed = 0;
         for (server, _) in self.servers.in_charge() {
-            let mut scanned = Scanned::begin(&server, self.deadline()).await?;
+            let mut scanned = self.begin(&server, self.deadline()).await?;
             let mut scan = 0;
             loop {
                 let deadline = self.deadline();
-                let (next, keys) = scanned.scan(scan, &pattern, SCANNED, deadline).await?;
+                let (next, keys) = self
+                    .scan(&mut scanned, scan, pattern, SCANNED, deadline)
+                    .await?;
                 for id in keys.iter().filter_map(|key| self.id_of(key)) {
-                    forgotten += u64::from(self.forget(id).await?);
+                    removed += u64::from(self.forget(id).await?);
                 }
                 scan = next;
                 if scan == 0 {
@@ -421,7 +464,7 @@ impl Inner {
                 }
             }
         }
-        Ok(forgotten)
+        Ok(removed)
     }
 }
 

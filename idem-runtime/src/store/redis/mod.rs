@@ -158,8 +158,8 @@ use crate::settings::policy::OnUnknown;
 ///
 /// # Listing
 ///
-/// [`list`](Store::list) sends `SCAN` to each primary in turn. The order is that of the server. A page scans up to
-/// 20,000 keys and may be empty. [`stats`](Store::stats) reads every key for half of the
+/// [`list`](Store::list) sends `SCAN` to each primary in turn, on a new connection. The order is that of the server. A
+/// page scans up to 20,000 keys, fewer when its limit is small, and may be empty. [`stats`](Store::stats) reads every key for half of the
 /// [`timeout`](RedisStoreBuilder::timeout), and reports where it stopped. Redis has no index, so finding a few records
 /// among many takes as long as a whole listing.
 ///
@@ -168,6 +168,10 @@ use crate::settings::policy::OnUnknown;
 /// restart, a failover or a change of slots, a cursor is refused with
 /// [`StoreError::InvalidCursor`]: begin the listing again. While a cluster moves a slot, a listing may
 /// miss its records.
+///
+/// [`forget_scope`](Store::forget_scope) scans every primary until a scan removes nothing, at most three times. A record
+/// may remain when slots move or a replica is promoted during each of these scans. Call `forget_scope` again after such a
+/// change, until it returns 0.
 ///
 /// # Cancellation
 ///

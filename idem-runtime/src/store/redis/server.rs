@@ -155,6 +155,15 @@ impl Server {
         Ok(connection.multiplexed)
     }
 
+    /// Opens a connection that no transition shares, and checks the server. A transition may wait for replicas, and
+    /// every command behind it on the same connection would wait too.
+    pub(super) async fn open(&self) -> Result<MultiplexedConnection, Failure> {
+        let (client, address) = (self.client.clone(), self.address.clone());
+        let made = make(client, address, self.connect_timeout).await;
+        made.map(|it| it.multiplexed)
+            .map_err(|failed| failed.failure)
+    }
+
     /// Waits for a connection. All waiters of a lane share one attempt.
     async fn connect(
         &self,

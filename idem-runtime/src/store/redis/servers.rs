@@ -233,7 +233,7 @@ impl Servers {
 
     /// Asks which servers are primaries, in a separate task, so that the result is kept when the
     /// transition ends. There is one look at a time, and a pause after each.
-    fn look_again(self: &Arc<Self>) {
+    pub(super) fn look_again(self: &Arc<Self>) {
         if matches!(self.locator, Locator::Fixed(_)) {
             return;
         }

@@ -11,7 +11,7 @@ use idem_runtime::store::{Claim, Claimed, PostgresStore, Settled, Store};
 use servers::asking::{FINGERPRINT, HOUR, claim, id, record, replay, win};
 use servers::postgres::PostgresServer;
 
-/// A server whose `clock_timestamp()` returns the time in a table, and a store on that server.
+/// A server whose `clock_timestamp()` and `transaction_timestamp()` return the time in a table, and a store on that server.
 ///
 /// A statement that used another clock would see a different time.
 async fn with_a_clock() -> (PostgresServer, PostgresStore) {
@@ -20,6 +20,8 @@ async fn with_a_clock() -> (PostgresServer, PostgresStore) {
         "CREATE SCHEMA stopped",
         "CREATE TABLE stopped.clock AS SELECT '2020-01-01Z'::timestamptz AS now",
         "CREATE FUNCTION stopped.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
+         AS 'SELECT now FROM stopped.clock'",
+        "CREATE FUNCTION stopped.transaction_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
          AS 'SELECT now FROM stopped.clock'",
         "ALTER ROLE desk SET search_path = stopped, pg_catalog",
     ] {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use idem_runtime::ScopeId;
 use idem_runtime::store::{Claim, Claimed, Entry, PostgresStore, Settled, Store, StoreError};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgPool, Postgres, Transaction};
@@ -213,6 +214,69 @@ async fn a_repeated_removal_waits_for_standbys() {
     assert_eq!(released.expect("postgres is there"), Settled::Done);
     let forgotten = forgetting.await.expect("no panic");
     assert!(forgotten.expect("postgres is there"));
+}
+
+/// Like the test above, for the removal of a scope.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_removal_of_a_scope_waits_for_standbys() {
+    let server = PostgresServer::start();
+    let store = connect(&server.url(), MAX, Duration::from_secs(8)).await;
+    complete(&store, "k").await;
+    server.set("synchronous_standby_names", "gone");
+    let forgetting = store.clone();
+    let scope = id("k").scope_id();
+    let forgetting = tokio::spawn(async move { forgetting.forget_scope(scope).await });
+    // More than a quarter of the timeout.
+    let wait =
+        format!("{WAIT_FOR_STANDBY} AND clock_timestamp() - query_start > interval '2500 ms'");
+    eventually_async("a wait for the standby", async || {
+        (server.command(&wait) == "1").then_some(())
+    })
+    .await;
+    let now = server.command("SELECT clock_timestamp()");
+    server.command(
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
+    );
+    let waits_again = format!("{WAIT_FOR_STANDBY} AND query_start > '{now}'");
+    eventually_async("another wait or the end", async || {
+        (forgetting.is_finished() || server.command(&waits_again) == "1").then_some(())
+    })
+    .await;
+    assert!(
+        !forgetting.is_finished(),
+        "the removal counts without a standby"
+    );
+    server.reset("synchronous_standby_names");
+    let forgotten = forgetting.await.expect("no panic");
+    assert_eq!(forgotten.expect("postgres is there"), 1);
+}
+
+/// The server cancels a statement that takes longer than the timeout of the store.
+#[tokio::test]
+async fn a_scope_whose_removal_takes_longer_than_the_timeout_is_forgotten_in_parts() {
+    let server = PostgresServer::start();
+    let store = connect(&server.url(), MAX, Duration::from_secs(1)).await;
+    server.command(
+        "INSERT INTO idem_records (id, fence, leased_until, expires_at, created_at, settled_at,
+            retention_ms, attempt, version, fingerprint, owner, endpoint, record)
+        SELECT decode(md5('scope') || md5(n::text), 'hex'), n, now(), now() + interval '1 day', now(),
+            now(), 0, 1, 2, '', '', '', '' FROM generate_series(1, 250) AS n",
+    );
+    // 250 rows take 2.5 s.
+    server.command(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql
+        AS 'BEGIN PERFORM pg_sleep(0.01); RETURN OLD; END'",
+    );
+    server.command(
+        "CREATE TRIGGER slow BEFORE DELETE ON idem_records FOR EACH ROW EXECUTE FUNCTION slow()",
+    );
+    let scope: ScopeId = server
+        .command("SELECT md5('scope')")
+        .parse()
+        .expect("a scope");
+    let forgotten = store.forget_scope(scope).await;
+    assert_eq!(forgotten.expect("postgres is there"), 250);
+    assert_eq!(server.command("SELECT count(*) FROM idem_records"), "0");
 }
 
 /// Makes claims take this much longer, for stores that connect afterwards.

@@ -1,5 +1,7 @@
 //! Lists, counts and forgets many rows for an operator.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use sqlx::postgres::PgRow;
 use tokio::time::Instant;
 
@@ -11,7 +13,7 @@ use crate::store::{Cursor, Page, Query, StateKind, Stats, StoreError};
 /// How many rows a page reads when a filter has no index of its own.
 const WINDOW: usize = 1_000;
 
-/// How many rows one statement of `forget_scope` removes.
+/// How many rows one statement of `forget_scope` removes, unless so many take longer than the timeout.
 const BATCH: i64 = 1_000;
 
 impl Inner {
@@ -49,15 +51,25 @@ impl Inner {
 
     pub(super) async fn forget_scope(&self, scope: ScopeId) -> Result<u64, StoreError> {
         let statement = &self.statements.listings.forget_scope;
-        let mut forgotten = 0;
+        let forgotten = AtomicU64::new(0);
+        let mut batch = BATCH;
         loop {
             let deadline = Instant::now() + self.patience();
-            let bind = |query| forgetting(query, scope, BATCH);
-            let read = |rows: &[PgRow], _| row::counts(only(rows)?).map(Some);
-            let (removed, were_there) = self.send(deadline, statement, bind, read).await?;
-            forgotten += were_there;
-            if removed < BATCH.unsigned_abs() {
-                return Ok(forgotten);
+            let bind = |query| forgetting(query, scope, batch);
+            let read = |rows: &[PgRow], _| {
+                let (removed, were_there) = row::counts(only(rows)?)?;
+                // Counted here, because a slow statement is sent again, and its repetition removes other rows.
+                forgotten.fetch_add(were_there, Ordering::Relaxed);
+                Ok(Some(removed))
+            };
+            match self.send(deadline, statement, bind, read).await {
+                Ok(removed) if removed < batch.unsigned_abs() => {
+                    return Ok(forgotten.load(Ordering::Relaxed));
+                }
+                Ok(_) => {}
+                // The server cancels a statement that takes longer than the timeout of the store.
+                Err(StoreError::TimedOut) if batch > 1 => batch = (batch / 8).max(1),
+                Err(error) => return Err(error),
             }
         }
     }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::sql::{Query as Statement, VERSION, micros_since_1970};
+use super::statements::{NOW, WRITES};
 use super::table::Table;
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
@@ -60,7 +61,8 @@ impl Listings {
             )))
             .into(),
             stats: stats(&name).into(),
-            // Locks the rows in the order of their ids, so that two calls do not lock each other out.
+            // Locks the rows in the order of their ids, so that two calls do not lock each other out. Writes even if no
+            // row is left, because the removal that a repeated statement confirms may not have reached a standby.
             forget_scope: format!(
                 "WITH done AS (
                     DELETE FROM {name} WHERE id = ANY (ARRAY(
@@ -70,7 +72,8 @@ impl Listings {
                 )
                 SELECT count(*), count(*) FILTER (WHERE was_there),
                     CASE current_setting('synchronous_commit')
-                        WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END
+                        WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END,
+                    {WRITES}
                 FROM done"
             )
             .into(),
@@ -92,7 +95,7 @@ fn list(window: &str) -> String {
     let created_at = micros_since_1970("created_at");
     let settled_at = micros_since_1970("settled_at");
     format!(
-        "WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
+        "WITH {NOW},
         part AS MATERIALIZED ({window})
         SELECT id, state, version, fence, attempt,
             floor(extract(epoch FROM CASE state WHEN {IN_FLIGHT} THEN leased_until ELSE expires_at END
@@ -119,8 +122,10 @@ fn list(window: &str) -> String {
 /// server's last `ANALYZE`.
 fn stats(table: &str) -> String {
     let most = COUNTED + 1;
+    // The schema may come from the server, which allows any name.
+    let literal = table.replace('\'', "''");
     format!(
-        "WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
+        "WITH {NOW},
         claims AS MATERIALIZED (
             SELECT leased_until, expires_at FROM {table} WHERE record IS NULL LIMIT {most}
         ),
@@ -128,8 +133,8 @@ fn stats(table: &str) -> String {
             SELECT expires_at FROM {table} WHERE record IS NOT NULL LIMIT {most}
         ),
         parts AS MATERIALIZED (
-            SELECT '{table}'::regclass AS part
-            UNION SELECT relid FROM pg_partition_tree('{table}')
+            SELECT '{literal}'::regclass AS part
+            UNION SELECT relid FROM pg_partition_tree('{literal}')
         )
         SELECT
             (SELECT count(*) FROM claims),
@@ -274,6 +279,13 @@ pub(super) fn kind_of(state: i32) -> Option<StateKind> {
 mod tests {
     use super::*;
     use crate::store::Cursor;
+
+    #[test]
+    fn a_schema_name_with_an_apostrophe_is_escaped() {
+        let stats = stats("\"o'brien\".\"idem_records\"");
+        assert!(stats.contains("'\"o''brien\".\"idem_records\"'::regclass"));
+        assert!(stats.contains("pg_partition_tree('\"o''brien\".\"idem_records\"')"));
+    }
 
     #[test]
     fn a_page_begins_behind_its_cursor() {

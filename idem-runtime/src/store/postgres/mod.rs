@@ -57,7 +57,7 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 /// A first request costs two round trips: one to claim, and one to settle the claim. A replay costs
 /// one round trip, and only reads. Every transition is a transaction of its own. A claim is never
 /// part of a handler's transaction, because duplicates would then wait for that transaction. All
-/// times come from the server's `clock_timestamp()`.
+/// times come from the server's clock.
 ///
 /// The feature `postgres` needs Rust 1.94, because sqlx 0.9 does.
 ///
@@ -172,6 +172,9 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 /// short ids have an index of their own. A filter by endpoint or age has none, so such a page reads 1,000
 /// rows and may be empty. [`stats`](Store::stats) counts up to 10,000 claims and records. Beyond that, the number of
 /// records is the estimate of the last `ANALYZE`.
+///
+/// [`forget_scope`](Store::forget_scope) removes 1,000 rows with each statement, and fewer when a statement exceeds the
+/// timeout. When the reply to a statement is lost, the returned number does not contain its rows.
 ///
 /// The table can be partitioned by a hash of `id`, and not by expiry: the primary key decides which claim wins,
 /// and PostgreSQL has no unique index across partitions unless it contains the partition's column.

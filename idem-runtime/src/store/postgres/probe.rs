@@ -130,6 +130,10 @@ impl Probe<'_> {
                 return Ok(false);
             }
         }
+        let stats = self.send(&statements.listings.stats, |it| it).await?;
+        if stats.is_empty() {
+            return Ok(false);
+        }
         let scope = holder.id.scope_id();
         let bind = |it| listings::forgetting(it, scope, 1);
         let forgotten = self.send(&statements.listings.forget_scope, bind).await?;

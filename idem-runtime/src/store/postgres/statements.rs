@@ -38,7 +38,11 @@ const DURABLY: &str = "CASE current_setting('synchronous_commit')
 
 /// Makes a statement write to the log. The commit of a write waits for the disk and for synchronous
 /// standbys. The commit of a read does not.
-const WRITES: &str = "pg_logical_emit_message(true, 'axum-idem', '') IS NOT NULL";
+pub(super) const WRITES: &str = "pg_logical_emit_message(true, 'axum-idem', '') IS NOT NULL";
+
+/// The time of a read, as the clause `clock` of `WITH`. The transaction begins before the server takes the snapshot of
+/// the rows. A later time would show a state that never was: a claim that was renewed in between would look lapsed.
+pub(super) const NOW: &str = "clock AS MATERIALIZED (SELECT transaction_timestamp() AS now)";
 
 /// Selects the claim that the holder owns.
 fn held_claim() -> String {
@@ -96,7 +100,7 @@ impl Statements {
                 retention = millis("retention_ms"),
             )),
             look_up: format!(
-                "WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
+                "WITH {NOW}
                 SELECT {seen}, {created_at}, {settled_at}, r.trace_id, r.endpoint, r.label
                 FROM {table} r, clock
                 WHERE r.id = $1 AND r.expires_at > now",

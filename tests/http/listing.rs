@@ -210,6 +210,35 @@ async fn a_forgotten_caller_has_no_record_in_this_process_either() {
     store.heal();
 }
 
+/// The store refuses a record while it forgets the scope.
+#[cfg(feature = "testing")]
+#[tokio::test]
+async fn a_record_that_the_store_refuses_during_forget_scope_is_forgotten() {
+    use axum_idem::testing::{Fault, FaultStore, Operation};
+
+    let store = FaultStore::new(MemoryStore::default());
+    store.script(Operation::Complete, [Fault::ErrBefore; 1_000]);
+    store.script(Operation::ForgetScope, [Fault::Pause]);
+    let idem = Idempotency::builder().store(store.clone()).build();
+    let (server, runs, idem) = start(idem).await;
+    let running = tokio::spawn(by(server, "alice", "/slow", "k"));
+    runs.until_started(1).await;
+    let forgetting = idem.clone();
+    let forgetting = tokio::spawn(async move { forgetting.forget_scope(&alice()).await });
+    while store.calls(Operation::ForgetScope) == 0 {
+        tokio::task::yield_now().await;
+    }
+    runs.open(1);
+    assert!(running.await.expect("no panic").is_unrecorded());
+    store.resume();
+    let forgotten = forgetting.await.expect("no panic");
+    assert_eq!(forgotten.expect("memory"), 1);
+    runs.open(1);
+    let again = by(server, "alice", "/slow", "k").await;
+    assert!(!again.is_replay(), "{again:?}");
+    store.heal();
+}
+
 #[tokio::test]
 async fn one_caller_cannot_fill_the_store_for_everybody() {
     let store = MemoryStore::builder().max_bytes(60_000).max_share(0.25);

@@ -55,11 +55,12 @@ impl Idempotency {
     }
 
     /// Removes all records and claims of a scope, and returns how many there were. After that, nothing of
-    /// this caller remains in the store or in this process.
+    /// this caller remains in the store or in this process, with the exceptions below.
     ///
     /// Every key of the scope is new then, as after [`forget`](Self::forget). Block the caller first, because a
     /// request that arrives meanwhile may leave a record behind. A record that another process holds because the store did
-    /// not accept it in time is not removed from that process.
+    /// not accept it in time is not removed from that process. The response of a handler that still runs may stay in this
+    /// process for `lease` + `store_timeout`.
     ///
     /// The call takes as long as there is to remove, so `store_timeout` does not limit it. A future that is
     /// dropped half way, or that ends with an error, has removed a part. Call it again then.
@@ -69,10 +70,19 @@ impl Idempotency {
     /// If the store fails or does not support forgetting a scope.
     pub async fn forget_scope(&self, scope: &Scope) -> Result<u64, StoreError> {
         let scope = self.scope_id(scope);
+        let mut forgotten = self.forget_unwritten(scope).await?;
+        forgotten += self.inner.store.forget_scope(scope).await?;
+        // The store may have refused a record in the meantime. Its claim is counted already.
+        self.forget_unwritten(scope).await?;
+        Ok(forgotten)
+    }
+
+    /// Removes the records of a scope that the store did not accept in time.
+    async fn forget_unwritten(&self, scope: ScopeId) -> Result<u64, StoreError> {
         let mut forgotten = 0;
         for id in self.inner.unwritten.ids_of(scope) {
             forgotten += u64::from(self.forget(id).await?);
         }
-        Ok(forgotten + self.inner.store.forget_scope(scope).await?)
+        Ok(forgotten)
     }
 }

@@ -39,9 +39,10 @@ impl Origin {
         self
     }
 
-    /// Sets the label that the service chose. Longer than 255 bytes, it is cut.
+    /// Sets the label that the service chose. Longer than 255 bytes, it is cut. An empty label is no label.
     #[must_use]
     pub fn with_label(mut self, label: Option<Arc<str>>) -> Self {
+        let label = label.filter(|label| !label.is_empty());
         self.label = label.map(|label| match cut(Cow::Borrowed(&*label)) {
             short if short.len() == label.len() => label.clone(),
             short => short.into(),
@@ -125,6 +126,12 @@ mod tests {
         assert_eq!(labelled.label(), Some(&*"x".repeat(254)));
         let short = Origin::default().with_label(Some("inv-2291".into()));
         assert_eq!(short.label(), Some("inv-2291"));
+    }
+
+    #[test]
+    fn an_empty_label_is_no_label() {
+        let labelled = Origin::default().with_label(Some("".into()));
+        assert_eq!(labelled.label(), None);
     }
 
     #[test]

@@ -48,6 +48,9 @@ const VALUE: u8 = 3;
 
 impl Scope {
     /// Returns the empty scope of `scope = global`, which all callers share.
+    ///
+    /// A function that returns a `Scope` without any part makes its endpoint global: every caller who knows a key gets
+    /// its response.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

@@ -17,7 +17,8 @@ use crate::settings::dialect::Dialect;
 /// A problem is rendered as `application/problem+json` with `type`, `title`, `status`, `detail` and
 /// `code`, unless the service has set its own `render_problem`. No part of a problem contains a key
 /// or a token. A problem about a record also has `instance`, the URN of the record
-/// ([`RecordId::urn`]). An operator looks the record up by it.
+/// ([`RecordId::urn`]). An operator looks the record up by it. A scope that can be guessed, such as a number or a
+/// password, can be confirmed by trying, and the URNs of one caller begin alike. Treat a URN as personal data.
 ///
 /// | code | status | when |
 /// |---|---|---|

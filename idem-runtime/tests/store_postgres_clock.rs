@@ -11,7 +11,8 @@ use idem_runtime::store::{Claim, Claimed, PostgresStore, Settled, Store};
 use servers::asking::{FINGERPRINT, HOUR, claim, id, record, replay, win};
 use servers::postgres::PostgresServer;
 
-/// A server whose `clock_timestamp()` and `transaction_timestamp()` return the time in a table, and a store on that server.
+/// A server whose `clock_timestamp()` and `transaction_timestamp()` return the time in a table, and a store on that
+/// server.
 ///
 /// A statement that used another clock would see a different time.
 async fn with_a_clock() -> (PostgresServer, PostgresStore) {

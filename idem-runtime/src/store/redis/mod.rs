@@ -159,9 +159,9 @@ use crate::settings::policy::OnUnknown;
 /// # Listing
 ///
 /// [`list`](Store::list) sends `SCAN` to each primary in turn, on a new connection. The order is that of the server. A
-/// page scans up to 20,000 keys, fewer when its limit is small, and may be empty. [`stats`](Store::stats) reads every key for half of the
-/// [`timeout`](RedisStoreBuilder::timeout), and reports where it stopped. Redis has no index, so finding a few records
-/// among many takes as long as a whole listing.
+/// page scans up to 20,000 keys, fewer when its limit is small, and may be empty. [`stats`](Store::stats) reads every
+/// key for half of the [`timeout`](RedisStoreBuilder::timeout), and reports where it stopped. Redis has no index, so
+/// finding a few records among many takes as long as a whole listing.
 ///
 /// `SCAN` returns some keys twice after the server has shrunk its table of keys. A listing remembers its last 128 records, and leaves
 /// these keys out. When most of a large database expires during a listing, a record may still appear twice. After a

@@ -6,8 +6,7 @@
 
 use std::sync::Arc;
 
-use super::sql::{Query as Statement, VERSION, micros_since_1970};
-use super::statements::{NOW, WRITES};
+use super::sql::{NOW, Query as Statement, VERSION, WRITES, micros_since_1970};
 use super::table::Table;
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;

@@ -17,3 +17,11 @@ pub(super) fn micros_since_1970(time: &str) -> String {
 pub(super) fn millis(parameter: &str) -> String {
     format!("{parameter}::bigint * interval '1 millisecond'")
 }
+
+/// Makes a statement write to the log. The commit of a write waits for the disk and for synchronous
+/// standbys. The commit of a read does not.
+pub(super) const WRITES: &str = "pg_logical_emit_message(true, 'axum-idem', '') IS NOT NULL";
+
+/// The time of a read, as the clause `clock` of `WITH`. The transaction begins before the server takes the snapshot of
+/// the rows. A later time would show a state that never was: a claim that was renewed in between would look lapsed.
+pub(super) const NOW: &str = "clock AS MATERIALIZED (SELECT transaction_timestamp() AS now)";

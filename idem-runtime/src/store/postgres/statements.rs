@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::answer::seen;
 use super::listings::Listings;
-use super::sql::{Query, VERSION, micros_since_1970, millis};
+use super::sql::{NOW, Query, VERSION, WRITES, micros_since_1970, millis};
 use super::table::Table;
 use crate::request::record_id::RecordId;
 use crate::settings::policy::OnUnknown;
@@ -35,14 +35,6 @@ pub(super) struct Statements {
 /// Makes the commit of this statement wait for the disk in a session that would not wait.
 const DURABLY: &str = "CASE current_setting('synchronous_commit')
     WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END";
-
-/// Makes a statement write to the log. The commit of a write waits for the disk and for synchronous
-/// standbys. The commit of a read does not.
-pub(super) const WRITES: &str = "pg_logical_emit_message(true, 'axum-idem', '') IS NOT NULL";
-
-/// The time of a read, as the clause `clock` of `WITH`. The transaction begins before the server takes the snapshot of
-/// the rows. A later time would show a state that never was: a claim that was renewed in between would look lapsed.
-pub(super) const NOW: &str = "clock AS MATERIALIZED (SELECT transaction_timestamp() AS now)";
 
 /// Selects the claim that the holder owns.
 fn held_claim() -> String {

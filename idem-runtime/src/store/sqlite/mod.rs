@@ -256,7 +256,7 @@ impl Store for SqliteStore {
     }
 
     fn forget(&self, id: RecordId) -> StoreFuture<bool> {
-        self.run(Transition::Forget(id), Outcome::is_done)
+        self.run(Transition::Forget(id), Outcome::took_effect)
     }
 
     fn resolve(

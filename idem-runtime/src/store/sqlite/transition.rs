@@ -254,12 +254,12 @@ impl Outcome {
         }
     }
 
-    pub(super) fn is_done(self) -> bool {
+    pub(super) fn took_effect(self) -> bool {
         matches!(self, Self::Done(true))
     }
 
     pub(super) fn settled(self) -> Settled {
-        if self.is_done() {
+        if self.took_effect() {
             Settled::Done
         } else {
             Settled::Lost

@@ -56,7 +56,10 @@ impl Folder {
             .append(true)
             .create(true)
             .open(self.0.join("runs"));
-        writeln!(runs.expect("the file can be opened"), "{key}: {run}")
+        // One write, because another process reads the file meanwhile.
+        let line = format!("{key}: {run}\n");
+        runs.expect("the file can be opened")
+            .write_all(line.as_bytes())
             .expect("the file is writable");
         while !self.0.join("gate").exists() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -176,6 +179,21 @@ impl Member {
 
     pub(crate) fn stop(&self) {
         servers::signal(&self.process, "-STOP");
+        // On a busy machine, the other threads run on until one thread has received the signal.
+        while !self.is_stopped() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Whether all threads are stopped. Without `/proc`, nobody can tell.
+    fn is_stopped(&self) -> bool {
+        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.process.id())) else {
+            return true;
+        };
+        threads.flatten().all(|thread| {
+            let stat = fs::read_to_string(thread.path().join("stat"));
+            stat.is_ok_and(|stat| stat.contains(") T "))
+        })
     }
 
     pub(crate) fn go_on(&self) {

@@ -17,6 +17,10 @@ use crate::handler::protection::Protection;
 const ENDED: &str = "polled after completion";
 
 /// How a request reaches its handler.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box would cost each request with a key one more allocation"
+)]
 pub(crate) enum Way<T> {
     /// The request has no key, so there is nothing to wait for.
     Open(T),

@@ -119,10 +119,8 @@ impl<E: Send + 'static> Future for Stack<E> {
         self.is_polling = true;
         let polled = self.poll_stage(cx);
         self.is_polling = false;
-        if polled.is_pending() {
-            if self.background.is_none() {
-                self.background = Background::of_this_task();
-            }
+        if polled.is_pending() && self.background.is_none() {
+            self.background = Background::of_this_task();
         }
         polled
     }

@@ -98,7 +98,7 @@ impl Gateway {
         let mut resolved = 0;
         for (payment, charge_key) in open {
             let outcome = match self.network.find_or_cancel(&charge_key) {
-                Some(receipt) => paid(&receipt),
+                Some(receipt) => paid(receipt),
                 None => not_charged(),
             };
             // `false` for a payment that still runs: its handler knows more.
@@ -119,30 +119,26 @@ async fn pay(State(gateway): State<Gateway>, attempt: Attempt) -> Response {
     gateway.open.open(|open| {
         open.extend(payment.map(|payment| (payment, charge_key.clone())));
     });
-    match gateway.network.charge(&charge_key) {
-        Ok(receipt) => {
-            gateway
-                .open
-                .open(|open| payment.map(|payment| open.remove(&payment)));
-            paid(&receipt).map(Body::from)
-        }
-        Err(TimedOut) => {
-            let reason = "the card network did not respond in time";
-            (StatusCode::GATEWAY_TIMEOUT, OutcomeUnknown, reason).into_response()
-        }
-    }
+    let Ok(receipt) = gateway.network.charge(&charge_key) else {
+        let reason = "the card network did not respond in time";
+        return (StatusCode::GATEWAY_TIMEOUT, OutcomeUnknown, reason).into_response();
+    };
+    gateway
+        .open
+        .open(|open| payment.map(|payment| open.remove(&payment)));
+    paid(receipt).map(Body::from)
 }
 
 #[idempotent(scope = header("x-merchant"), unknown = [504], on_unknown = rerun, max_run = "30s")]
 async fn pay_instantly(State(gateway): State<Gateway>, attempt: Attempt) -> Response {
     // The same key in every attempt at this payment.
     match gateway.network.charge(&attempt.derive_key("charge")) {
-        Ok(receipt) => paid(&receipt).map(Body::from),
+        Ok(receipt) => paid(receipt).map(Body::from),
         Err(TimedOut) => StatusCode::GATEWAY_TIMEOUT.into_response(),
     }
 }
 
-fn paid(receipt: &Receipt) -> axum::http::Response<Bytes> {
+fn paid(receipt: Receipt) -> axum::http::Response<Bytes> {
     let mut response =
         axum::http::Response::new(format!("paid, receipt {}", receipt.number).into());
     *response.status_mut() = StatusCode::CREATED;
@@ -233,7 +229,10 @@ impl Client {
         let mut text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
         if code.is_some_and(|kind| kind == "application/problem+json") {
             let problem: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-            text = problem["code"].as_str().expect("a code").to_owned();
+            problem["code"]
+                .as_str()
+                .expect("a code")
+                .clone_into(&mut text);
         }
         let replay = if is_replay { " (replay)" } else { "" };
         format!("{path} {key}: {status} {text}{replay}")

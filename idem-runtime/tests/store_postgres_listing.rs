@@ -7,6 +7,7 @@
 //! ```
 #![cfg(feature = "postgres")]
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use idem_runtime::store::{Page, PostgresStore, Query, StateKind, Store};
@@ -48,11 +49,10 @@ async fn connect(server: &PostgresServer) -> PostgresStore {
 
 /// Of 1,000 rows, one is unknown and one is in flight. All others are records.
 fn fill(server: &PostgresServer, rows: u64) {
-    let record: String = record(b"{}")
-        .as_bytes()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let mut hex = String::new();
+    for byte in record(b"{}").as_bytes() {
+        write!(hex, "{byte:02x}").expect("a string grows");
+    }
     // In parts, so that no statement takes longer than a connection is kept open.
     for first in (0..rows).step_by(1_000_000) {
         let last = rows.min(first + 1_000_000) - 1;
@@ -66,7 +66,7 @@ fn fill(server: &PostgresServer, rows: u64) {
                 CASE WHEN n % 1000 > 2 THEN now() END, 86400000, 1, 2,
                 decode(md5(n::text), 'hex'), decode(md5(n::text), 'hex'),
                 CASE n % 10000 WHEN 7 THEN 'rare' ELSE 'desk::place_trade' END,
-                CASE WHEN n % 1000 NOT IN (1, 2) THEN decode('{record}', 'hex') END
+                CASE WHEN n % 1000 NOT IN (1, 2) THEN decode('{hex}', 'hex') END
             FROM generate_series({first}, {last}) AS n",
         ));
     }

@@ -437,10 +437,10 @@ async fn random_bytes_in_a_row_are_an_error_and_stay() {
             matches!(claimed, Err(StoreError::Undecodable(_))),
             "seed {seed}: {claimed:?}"
         );
-        let seen = store.look_up(id("k")).await;
+        let entry = store.look_up(id("k")).await;
         assert!(
-            matches!(seen, Err(StoreError::Undecodable(_))),
-            "seed {seed}: {seen:?}"
+            matches!(entry, Err(StoreError::Undecodable(_))),
+            "seed {seed}: {entry:?}"
         );
         let kept = sqlx::query("SELECT record FROM idem_records").fetch_one(&mut connection);
         let kept: Vec<u8> = kept.await.expect("a row").try_get(0).expect("bytes");

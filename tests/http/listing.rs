@@ -199,7 +199,7 @@ async fn a_forgotten_caller_has_no_record_in_this_process_either() {
     use axum_idem::testing::{Fault, FaultStore, Operation};
 
     let store = FaultStore::new(MemoryStore::default());
-    store.script(Operation::Complete, [Fault::ErrBefore; 1_000]);
+    store.script(Operation::Complete, vec![Fault::ErrBefore; 1_000]);
     let idem = Idempotency::builder().store(store.clone()).build();
     let (server, _, idem) = start(idem).await;
     assert!(by(server, "alice", "/pay", "k").await.is_unrecorded());
@@ -217,7 +217,7 @@ async fn a_record_that_the_store_refuses_during_forget_scope_is_forgotten() {
     use axum_idem::testing::{Fault, FaultStore, Operation};
 
     let store = FaultStore::new(MemoryStore::default());
-    store.script(Operation::Complete, [Fault::ErrBefore; 1_000]);
+    store.script(Operation::Complete, vec![Fault::ErrBefore; 1_000]);
     store.script(Operation::ForgetScope, [Fault::Pause]);
     let idem = Idempotency::builder().store(store.clone()).build();
     let (server, runs, idem) = start(idem).await;

@@ -450,7 +450,7 @@ mod tests {
         setup
             .heartbeat
             .watch(&Context::from_waker(&waker.clone().into()));
-        tokio::time::sleep(LEASE - Duration::from_millis(1)).await;
+        tokio::time::sleep(LEASE.saturating_sub(Duration::from_millis(1))).await;
         assert!(!setup.heartbeat.is_over() && !waker.is_woken());
         tokio::time::sleep(Duration::from_millis(2)).await;
         assert!(setup.heartbeat.is_over() && waker.is_woken());

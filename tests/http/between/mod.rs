@@ -110,19 +110,19 @@ impl Unit {
     }
 
     async fn commit(&self) -> Result<(), StatusCode> {
-        let shelf = &self.0.books.0;
-        let plan = shelf.plans.lock().expect("no panic").pop_front();
+        let books = &self.0.books.0;
+        let plan = books.plans.lock().expect("no panic").pop_front();
         match plan {
             Some(Commit::Fails(status)) => return Err(status),
             Some(Commit::Waits) => {
-                shelf.waiting.fetch_add(1, Ordering::SeqCst);
-                shelf.gate.acquire().await.expect("open").forget();
-                shelf.waiting.fetch_sub(1, Ordering::SeqCst);
+                books.waiting.fetch_add(1, Ordering::SeqCst);
+                books.gate.acquire().await.expect("open").forget();
+                books.waiting.fetch_sub(1, Ordering::SeqCst);
             }
             Some(Commit::Panics) | None => {}
         }
         let rows = std::mem::take(&mut *self.0.rows.lock().expect("no panic"));
-        shelf.rows.lock().expect("no panic").extend(rows);
+        books.rows.lock().expect("no panic").extend(rows);
         assert!(
             !matches!(plan, Some(Commit::Panics)),
             "the layer panics after its commit"

@@ -23,7 +23,7 @@ use crate::support::{Answer, Server, eventually};
 /// A gate for each of two attempts.
 #[derive(Clone)]
 struct Gates {
-    gates: Arc<[Semaphore; 2]>,
+    semaphores: Arc<[Semaphore; 2]>,
     started: Arc<AtomicUsize>,
     lost: Arc<AtomicUsize>,
 }
@@ -38,7 +38,7 @@ async fn work(State(gates): State<Gates>, attempt: Attempt, body: String) -> (St
         lost.fetch_add(1, Ordering::SeqCst);
     });
     if body.is_empty() {
-        let gate = &gates.gates[number as usize - 1];
+        let gate = &gates.semaphores[number as usize - 1];
         gate.acquire().await.expect("open").forget();
     }
     (StatusCode::CREATED, format!("attempt {number}{body}"))
@@ -62,7 +62,7 @@ async fn start() -> Setup {
         .lease(SHORT)
         .build();
     let gates = Gates {
-        gates: Arc::new([Semaphore::new(0), Semaphore::new(0)]),
+        semaphores: Arc::new([Semaphore::new(0), Semaphore::new(0)]),
         started: Arc::default(),
         lost: Arc::default(),
     };
@@ -107,7 +107,7 @@ async fn start() -> Setup {
 
 impl Setup {
     fn open(&self, attempt: usize) {
-        self.gates.gates[attempt - 1].add_permits(1);
+        self.gates.semaphores[attempt - 1].add_permits(1);
     }
 }
 
@@ -117,7 +117,7 @@ async fn the_client_of_an_overtaken_attempt_gets_the_record_of_the_winner() {
     setup.open(2);
     let second = setup.second.await.expect("no panic");
     assert_eq!((second.text(), second.is_replay()), ("attempt 2", false));
-    setup.gates.gates[0].add_permits(1);
+    setup.gates.semaphores[0].add_permits(1);
     let first = setup.first.await.expect("no panic");
     assert_eq!(
         (first.status.as_u16(), first.text(), first.is_replay()),
@@ -133,7 +133,7 @@ async fn the_client_of_an_overtaken_attempt_has_to_wait_while_the_winner_runs() 
     let first = setup.first.await.expect("no panic");
     assert_eq!(first.code(), "idempotency_key_in_flight");
     assert!(first.headers.contains_key("retry-after"));
-    setup.gates.gates[1].add_permits(1);
+    setup.gates.semaphores[1].add_permits(1);
     assert_eq!(setup.second.await.expect("no panic").text(), "attempt 2");
     let retry = setup.server.post("/", "k", "").await;
     assert_eq!((retry.text(), retry.is_replay()), ("attempt 2", true));
@@ -150,7 +150,7 @@ async fn the_record_of_the_winner_passes_the_layers_of_an_attempt_that_knows_of_
         setup.gates.lost.load(Ordering::SeqCst) == 1
     })
     .await;
-    setup.gates.gates[0].add_permits(1);
+    setup.gates.semaphores[0].add_permits(1);
     let first = setup.first.await.expect("no panic");
     assert_eq!((first.text(), first.is_replay()), ("attempt 2", true));
     assert_eq!(first.headers["x-layer"], "passed");
@@ -168,7 +168,7 @@ async fn an_overtaken_attempt_sends_its_own_response_where_the_store_holds_nothi
             let id = setup.idem.record_id(&Scope::new(), "k");
             assert!(setup.idem.forget(id).await.expect("memory does not fail"));
         }
-        setup.gates.gates[0].add_permits(1);
+        setup.gates.semaphores[0].add_permits(1);
         let first = setup.first.await.expect("no panic");
         assert_eq!((first.text(), first.is_replay()), ("attempt 1", false));
     }
@@ -184,7 +184,7 @@ async fn the_client_of_an_overtaken_attempt_does_not_get_the_response_to_another
     assert!(setup.idem.forget(id).await.expect("memory does not fail"));
     let other = setup.server.post("/", "k", " of another request").await;
     assert_eq!(other.text(), "attempt 1 of another request");
-    setup.gates.gates[0].add_permits(1);
+    setup.gates.semaphores[0].add_permits(1);
     let first = setup.first.await.expect("no panic");
     assert_eq!((first.text(), first.is_replay()), ("attempt 1", false));
 }

@@ -11,6 +11,7 @@ use http::request::Parts;
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
+use crate::attempt::commit::Commits;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
 use crate::store::{Holder, Owner};
@@ -46,6 +47,8 @@ pub struct Attempt(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     claimed: OnceLock<ClaimFacts>,
+    /// Set together with `claimed`.
+    commits: OnceLock<Commits>,
     /// The attempt of the handler that passed the request to this handler.
     outer: Option<Attempt>,
     /// Replaces the record id in a request without a record.
@@ -182,6 +185,17 @@ impl Attempt {
 
     fn claimed(&self) -> Option<&ClaimFacts> {
         self.effective().0.claimed.get()
+    }
+
+    /// Returns how the handler can commit its response. `None` without a claim.
+    pub(super) fn commits(&self) -> Option<&Commits> {
+        self.effective().0.commits.get()
+    }
+
+    /// Lets the handler commit its response.
+    pub(super) fn allow_commits(&self, commits: Commits) {
+        // Fails only when it was called before.
+        let _ = self.0.commits.set(commits);
     }
 
     pub(crate) fn lose(&self) {

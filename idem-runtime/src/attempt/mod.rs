@@ -3,6 +3,8 @@
 //! This folder does not know how the claim was decided.
 
 pub(crate) mod background;
+pub(crate) mod commit;
+pub(crate) mod commit_error;
 pub(crate) mod handle;
 pub(crate) mod heartbeat;
 pub(crate) mod orphans;

@@ -17,6 +17,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
 use crate::attempt::background::Background;
+use crate::attempt::commit::Commits;
 use crate::attempt::handle::{Attempt, ClaimFacts};
 use crate::attempt::heartbeat::{Heartbeat, Leaseholder};
 use crate::attempt::settle::{self, FirstTry, Settler};
@@ -101,6 +102,13 @@ impl Running {
             fingerprint: won.fingerprint,
             number: won.number,
         };
+        let attempt = Attempt::claim(request, facts);
+        attempt.allow_commits(Commits::new(
+            won.policy,
+            won.idem.clone(),
+            won.holder,
+            won.fingerprint,
+        ));
         let work = Work {
             policy: won.policy,
             holder: won.holder,
@@ -110,7 +118,7 @@ impl Running {
             answered: None,
             is_polling: false,
             heartbeat: Heartbeat::new(won.asked_at, won.idem.settings().lease),
-            attempt: Attempt::claim(request, facts),
+            attempt,
             background: None,
             _tracked: won.idem.attempts().token(),
             idem: won.idem,
@@ -228,6 +236,9 @@ impl Work {
     /// for that.
     fn answered(&mut self, mut response: Response) -> Stage {
         self.answered = Some(response.status());
+        if let Some(settlement) = self.attempt.settled_by_handler() {
+            return self.settling(settlement, response);
+        }
         let is_opted_out = response.extensions_mut().remove::<DoNotRecord>().is_some();
         if is_opted_out || !self.policy.record.contains(response.status()) {
             return self.settling(Settlement::Release, response);
@@ -306,6 +317,8 @@ impl Work {
 
     /// Settles the attempt in the store. Returns a future if the store does not reply immediately.
     fn settle(&mut self, settlement: Settlement) -> Result<FirstTry, BoxFuture<FirstTry>> {
+        // What the handler has committed is the outcome, whatever it has returned.
+        let settlement = self.attempt.settled_by_handler().unwrap_or(settlement);
         let reply = settlement.apply(&self.idem, self.holder);
         match reply.try_now() {
             // If the claim has a straggler, the settler must look for the straggler after a

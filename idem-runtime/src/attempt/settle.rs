@@ -109,7 +109,7 @@ impl Settler {
                 "a response could not be recorded in time; recording is retried until the ttl ends, \
                  and until it succeeds only this process replays the response",
             ),
-            Settlement::Release | Settlement::Abandon => (
+            _ => (
                 FirstTry::Over,
                 "an attempt could not be settled in time; settling is retried",
             ),
@@ -168,9 +168,9 @@ impl Settler {
 
     async fn keep_trying(self, mut settlement: Settlement, held: Option<Held>) {
         let give_up_at = match settlement {
-            Settlement::Complete { .. } | Settlement::Release => self.expires_at,
+            Settlement::Complete { .. } | Settlement::Release | Settlement::Yield => self.expires_at,
             // The end of the lease has the same effect as the call.
-            Settlement::Abandon => self.heartbeat.held_until(),
+            Settlement::Abandon | Settlement::Committed | Settlement::Confirm(_) => self.heartbeat.held_until(),
         };
         let mut backoff = Backoff::new();
         loop {
@@ -193,10 +193,10 @@ impl Settler {
             }
         }
         let message = match settlement {
-            Settlement::Release => {
+            Settlement::Release | Settlement::Yield => {
                 "a key could not be released before its ttl ended; the key is free now"
             }
-            Settlement::Complete { .. } | Settlement::Abandon => {
+            _ => {
                 "an attempt could not be settled and is no longer retried; its outcome is unknown"
             }
         };

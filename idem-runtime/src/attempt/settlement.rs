@@ -1,9 +1,11 @@
 //! The ways to settle an attempt.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::service::idempotency::Idempotency;
-use crate::store::{Holder, Record, Settled, StoreFuture};
+use crate::store::{CommitState, Holder, Record, Settled, StoreFuture};
 use crate::trace::Outcome;
 
 /// How an attempt is settled.
@@ -15,6 +17,13 @@ pub(crate) enum Settlement {
     Release,
     /// Marks the outcome as unknown.
     Abandon,
+    /// Does nothing: the handler has committed its record.
+    Committed,
+    /// Looks for the record that the handler may have committed. Without a record, marks the outcome as
+    /// unknown: the handler's transaction may still be committed. Contains whether the record was found.
+    Confirm(Arc<AtomicBool>),
+    /// Frees the key of an attempt that was overtaken. The record of the other attempt stays.
+    Yield,
 }
 
 impl Settlement {
@@ -33,14 +42,30 @@ impl Settlement {
             Self::Complete { record, ttl } => idem.store().complete(holder, record.clone(), *ttl),
             Self::Release => idem.store().release(holder),
             Self::Abandon => idem.store().abandon(holder),
+            Self::Committed => StoreFuture::ready(Ok(Settled::Done)),
+            Self::Confirm(found) => {
+                let (store, found) = (idem.store().clone(), found.clone());
+                StoreFuture::new(async move {
+                    match store.commit_state(holder).await? {
+                        CommitState::Mine => {
+                            found.store(true, Ordering::Release);
+                            Ok(Settled::Done)
+                        }
+                        CommitState::Others => Ok(Settled::Lost),
+                        CommitState::Held | CommitState::Gone => store.abandon(holder).await,
+                    }
+                })
+            }
+            Self::Yield => idem.store().release(holder).map(|_| Settled::Lost),
         }
     }
 
-    pub(super) const fn outcome(&self) -> Outcome {
+    pub(super) fn outcome(&self) -> Outcome {
         match self {
-            Self::Complete { .. } => Outcome::Recorded,
-            Self::Release => Outcome::Released,
-            Self::Abandon => Outcome::Unknown,
+            Self::Complete { .. } | Self::Committed => Outcome::Recorded,
+            Self::Release | Self::Yield => Outcome::Released,
+            Self::Confirm(found) if found.load(Ordering::Acquire) => Outcome::Recorded,
+            Self::Abandon | Self::Confirm(_) => Outcome::Unknown,
         }
     }
 }

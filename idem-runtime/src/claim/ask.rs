@@ -85,6 +85,7 @@ impl StoreClaim {
             wait: give_up_at.is_some(),
             origin,
             is_global,
+            is_transactional: policy.transactional,
         };
         Self {
             endpoint: policy.endpoint,

@@ -176,6 +176,17 @@ impl Claiming {
             Ok(body) => body,
             Err(error) => return Some(self.refuse(Some(id), Outcome::Refused, error.into())),
         };
+        if self.policy.transactional && self.idem.store().transactions().is_none() {
+            tracing::error!(
+                target: crate::trace::TARGET,
+                endpoint = self.policy.endpoint,
+                record = %id.short(),
+                "a request was refused, because its endpoint is `transactional` and the store cannot record a \
+                 response in a transaction; use `PostgresStore`"
+            );
+            let refused = self.refuse(Some(id), Outcome::Refused, Problem::not_transactional());
+            return Some(refused);
+        }
         let fingerprint = self
             .idem
             .fingerprint(&intake.request, &body, self.policy.fingerprint);

@@ -7,4 +7,5 @@ pub(crate) mod degraded;
 pub(crate) mod do_not_record;
 pub(crate) mod kept_headers;
 pub(crate) mod problem;
+pub(crate) mod recordable;
 pub(crate) mod replay;

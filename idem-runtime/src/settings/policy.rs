@@ -17,6 +17,7 @@ pub struct Policy {
     pub(crate) in_flight: InFlight,
     pub(crate) on_unknown: OnUnknown,
     pub(crate) fingerprint: FingerprintMode,
+    pub(crate) transactional: bool,
 }
 
 /// How a duplicate is handled while the first request still runs.
@@ -63,6 +64,7 @@ impl Policy {
             in_flight: InFlight::Reject,
             on_unknown: OnUnknown::Rerun,
             fingerprint: FingerprintMode::Body,
+            transactional: false,
         }
     }
 
@@ -105,6 +107,13 @@ impl Policy {
     #[must_use]
     pub const fn hold_unknown(mut self) -> Self {
         self.on_unknown = OnUnknown::Hold;
+        self
+    }
+
+    /// Implements `transactional`.
+    #[must_use]
+    pub const fn transactional(mut self) -> Self {
+        self.transactional = true;
         self
     }
 

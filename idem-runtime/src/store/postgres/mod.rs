@@ -1,7 +1,8 @@
 //! The PostgreSQL store: one row for each record, one transaction for each transition.
 //!
 //! A transition sends one of the statements in `statements.rs`, or calls the function in
-//! `claim_function.rs`. The transition runs on one of the connections in `connections.rs`; a
+//! `claim_function.rs`. `transaction.rs` records a response inside the transaction of a handler, with the
+//! function in `commit_function.rs`. The transition runs on one of the connections in `connections.rs`; a
 //! connection is a `session.rs`. `row.rs` and `answer.rs` read the result, and `failure.rs`
 //! classifies errors. `builder.rs` connects: `setup.rs` creates the table described in `table.rs`,
 //! and `probe.rs` tries every statement. `sweeper.rs` removes expired rows.
@@ -9,6 +10,7 @@
 mod answer;
 mod builder;
 mod claim_function;
+mod commit_function;
 mod connections;
 mod failure;
 mod listing;
@@ -20,6 +22,7 @@ mod sql;
 mod statements;
 mod sweeper;
 mod table;
+mod transaction;
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,8 +40,8 @@ use self::sql::Query;
 use self::statements::{Statements, whole_millis};
 use self::table::Table;
 use super::{
-    Claim, Claimed, Entry, Holder, Page, Query as ListQuery, Record, Settled, Stats, Store, StoreError,
-    StoreFuture,
+    Claim, Claimed, CommitState, Entry, Holder, Page, Query as ListQuery, Record, RecordStatement, Settled,
+    Stats, Store, StoreError, StoreFuture, TransactionKind,
 };
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
@@ -150,7 +153,7 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 ///
 /// # Rights
 ///
-/// Claims use a PL/pgSQL function, `idem_records_claim_v2`, which is named after the table. The
+/// Claims use a PL/pgSQL function, `idem_records_claim_v3`, which is named after the table. The
 /// first [`connect`](PostgresStoreBuilder::connect) creates the table and the function, and needs
 /// the right to create objects in the schema. Once both exist, a role needs `USAGE` on the schema,
 /// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the table, and `EXECUTE` on the function. Every
@@ -514,6 +517,24 @@ impl Store for PostgresStore {
     fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {
         let inner = self.0.clone();
         StoreFuture::new(async move { inner.forget_scope(scope).await })
+    }
+
+    fn transactions(&self) -> Option<TransactionKind> {
+        Some(TransactionKind::Postgres)
+    }
+
+    fn record_statement(
+        &self,
+        holder: Holder,
+        record: Record,
+        ttl: Duration,
+    ) -> Result<RecordStatement, StoreError> {
+        self.0.record_statement(holder, &record, ttl)
+    }
+
+    fn commit_state(&self, holder: Holder) -> StoreFuture<CommitState> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.commit_state(holder).await })
     }
 
     fn look_up(&self, id: RecordId) -> StoreFuture<Option<Entry>> {

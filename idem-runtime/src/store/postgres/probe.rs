@@ -17,7 +17,7 @@ use super::statements::{self, Statements};
 use super::table::Table;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
-use crate::store::{Claim, Claimed, Holder, Owner, Query, StoreError};
+use crate::store::{Claim, Claimed, CommitState, Holder, Owner, Query, StoreError};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -60,9 +60,11 @@ async fn run(
     let works = probe.settles().await?
         && probe.resolves().await?
         && probe.releases().await?
+        && probe.commits().await?
         && probe.lists().await?;
-    let sweep = probe.send(&statements.sweep, |query| query.bind(0_i64));
-    sweep.await?;
+    for sweep in [&statements.sweep, &statements.sweep_settled] {
+        probe.send(sweep, |query| query.bind(0_i64)).await?;
+    }
     probe.transaction.rollback().await?;
     Ok(works)
 }
@@ -116,6 +118,20 @@ impl Probe<'_> {
         };
         let release = |query| statements::held(query, holder, fence);
         self.does(&self.statements.release, release).await
+    }
+
+    async fn commits(&mut self) -> Result<bool, Error> {
+        let Some((holder, fence)) = self.claim().await? else {
+            return Ok(false);
+        };
+        let statements = self.statements;
+        let held = |query| statements::held(query, holder, fence);
+        let record = |query| held(query).bind(Vec::<u8>::new()).bind(statements::whole_millis(MINUTE));
+        let of_id = |query| statements::of_id(query, holder.id);
+        self.send(&statements.record, record).await?;
+        let found = self.send(&statements.commit_state, held).await?;
+        let state = found.first().and_then(|row| row::commit_state(row).ok());
+        Ok(state == Some(CommitState::Mine) && self.does(&statements.forget, of_id).await?)
     }
 
     async fn lists(&mut self) -> Result<bool, Error> {

@@ -17,3 +17,20 @@ pub(super) fn micros_since_1970(time: &str) -> String {
 pub(super) fn millis(parameter: &str) -> String {
     format!("{parameter}::bigint * interval '1 millisecond'")
 }
+
+/// The key of the record row under a record id. The transaction of a handler writes this row.
+///
+/// The key is one byte longer than the key of the claim. So a statement for the claim of a holder can never
+/// change a record row, and the record row follows its claim in the order of the primary key.
+pub(super) fn record_row(id: &str) -> String {
+    format!("({id} || '\\x01'::bytea)")
+}
+
+/// Whether the row `row` is not a claim that a record row has settled. A record row settles a claim even
+/// when it has expired, until the next claim removes both.
+pub(super) fn is_shown(table: &str, row: &str) -> String {
+    format!(
+        "(octet_length({row}.id) > 32 OR NOT EXISTS (SELECT FROM {table} s WHERE s.id = {key}))",
+        key = record_row(&format!("{row}.id"))
+    )
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::answer::seen;
 use super::listing::Listings;
-use super::sql::{Query, VERSION, micros_since_1970, millis};
+use super::sql::{self, Query, VERSION, is_shown, micros_since_1970, millis};
 use super::table::Table;
 use crate::request::record_id::RecordId;
 use crate::settings::policy::OnUnknown;
@@ -17,6 +17,8 @@ use crate::store::{Claim, Holder};
 #[derive(Debug)]
 pub(super) struct Statements {
     pub(super) claim: Arc<str>,
+    pub(super) record: Arc<str>,
+    pub(super) commit_state: Arc<str>,
     pub(super) renew: Arc<str>,
     pub(super) complete: Arc<str>,
     pub(super) is_complete: Arc<str>,
@@ -29,6 +31,7 @@ pub(super) struct Statements {
     pub(super) resolve: Arc<str>,
     pub(super) is_resolved: Arc<str>,
     pub(super) sweep: Arc<str>,
+    pub(super) sweep_settled: Arc<str>,
     pub(super) listings: Listings,
 }
 
@@ -43,9 +46,15 @@ const HELD: &str = "id = $1 AND owner = $2 AND fence = $3 AND version = 2
 impl Statements {
     pub(super) fn new(table: &Table) -> Self {
         let (claim, listings) = (table.claim(), Listings::new(table));
+        let record = format!("SELECT {}($1, $2, $3, $4, $5)", table.commit());
         let table = table.quoted();
+        let record_row = sql::record_row("$1");
+        let is_unsettled = format!("NOT EXISTS (SELECT FROM {table} s WHERE s.id = {record_row})");
+        let shown = is_shown(&table, "r");
         Self {
-            claim: format!("SELECT {claim}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)").into(),
+            claim: format!("SELECT {claim}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)").into(),
+            record: record.into(),
+            commit_state: commit_state(&table),
             renew: write(&format!(
                 "UPDATE {table} SET
                     leased_until = clock_timestamp() + {lease},
@@ -57,7 +66,7 @@ impl Statements {
             complete: format!(
                 "UPDATE {table} SET record = $4, settled_at = clock_timestamp(),
                     expires_at = clock_timestamp() + {ttl}
-                WHERE {HELD} RETURNING {DURABLY}",
+                WHERE {HELD} AND {is_unsettled} RETURNING {DURABLY}",
                 ttl = millis("$5"),
             )
             .into(),
@@ -86,19 +95,19 @@ impl Statements {
                 "WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
                 SELECT {seen}, {created_at}, {settled_at}, r.trace_id, r.endpoint, r.label
                 FROM {table} r, clock
-                WHERE r.id = $1 AND r.expires_at > now",
+                WHERE r.id IN ($1, {record_row}) AND r.expires_at > now AND {shown}",
                 seen = seen(),
                 created_at = micros_since_1970("r.created_at"),
                 settled_at = micros_since_1970("r.settled_at"),
             )
             .into(),
             exists: exists(&format!(
-                "{table} WHERE id = $1 AND expires_at > clock_timestamp()"
+                "{table} r WHERE id IN ($1, {record_row}) AND expires_at > clock_timestamp() AND {shown}"
             )),
             forget: format!(
                 "WITH done AS (
-                    DELETE FROM {table} WHERE id = $1
-                    RETURNING expires_at > clock_timestamp() AS was_there
+                    DELETE FROM {table} r WHERE id IN ($1, {record_row})
+                    RETURNING expires_at > clock_timestamp() AND {shown} AS was_there
                 )
                 SELECT EXISTS (SELECT FROM done WHERE was_there) AS done, {DURABLY}"
             )
@@ -108,7 +117,7 @@ impl Statements {
                     expires_at = clock_timestamp() + {ttl}
                 WHERE id = $1 AND fence = $2 AND version = {VERSION} AND record IS NULL
                     AND leased_until <= clock_timestamp()
-                    AND expires_at > clock_timestamp()
+                    AND expires_at > clock_timestamp() AND {is_unsettled}
                 RETURNING 1",
                 ttl = millis("$4"),
             )),
@@ -118,18 +127,48 @@ impl Statements {
                     AND expires_at > clock_timestamp()
                 RETURNING 1"
             )),
-            // The inner SELECT reads the clock once, so that the index can be used.
+            // The inner SELECT reads the clock once, so that the index can be used. A record row stays
+            // until its claim is gone, because without it the claim would be unknown.
             sweep: format!(
                 "DELETE FROM {table} WHERE id = ANY (ARRAY(
-                    SELECT id FROM {table}
-                    WHERE expires_at <= (SELECT clock_timestamp())
+                    SELECT id FROM {table} r
+                    WHERE expires_at <= (SELECT clock_timestamp()) AND (octet_length(id) = 32
+                        OR NOT EXISTS (SELECT FROM {table} c WHERE c.id = substr(r.id, 1, 32)))
                     ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
                 )) AND expires_at <= clock_timestamp()"
+            )
+            .into(),
+            // Claims that a record row has settled. Listings of claims would otherwise have to read past
+            // them until their retention ends.
+            sweep_settled: format!(
+                "DELETE FROM {table} WHERE id = ANY (ARRAY(
+                    SELECT id FROM {table} r
+                    WHERE record IS NULL AND leased_until <= (SELECT clock_timestamp())
+                        AND EXISTS (SELECT FROM {table} s WHERE s.id = {settled_by})
+                    LIMIT $1 FOR UPDATE SKIP LOCKED
+                )) AND record IS NULL AND leased_until <= clock_timestamp()",
+                settled_by = sql::record_row("r.id"),
             )
             .into(),
             listings,
         }
     }
+}
+
+/// Returns what became of the transaction of a holder, as `row::commit_state` reads it.
+fn commit_state(table: &str) -> Arc<str> {
+    format!(
+        "SELECT CASE
+            WHEN s.id IS NULL AND c.owner = $2 AND c.fence = $3 AND c.record IS NULL THEN 3
+            WHEN s.id IS NULL THEN 4
+            WHEN s.owner = $2 AND s.fence = $3 THEN 1
+            ELSE 2 END
+        FROM (SELECT) AS one
+        LEFT JOIN {table} s ON s.id = {record_row}
+        LEFT JOIN {table} c ON c.id = $1",
+        record_row = sql::record_row("$1"),
+    )
+    .into()
 }
 
 fn exists(rows: &str) -> Arc<str> {
@@ -146,7 +185,7 @@ fn durable_write(write: &str) -> Arc<str> {
     format!("WITH done AS ({write}) SELECT EXISTS (SELECT FROM done) AS done, {DURABLY}").into()
 }
 
-/// Binds `$1` to `$10` of a claim. The number is in the second half of the id, because the first half is
+/// Binds `$1` to `$11` of a claim. The number is in the second half of the id, because the first half is
 /// the same for a whole scope.
 pub(super) fn claiming(query: Query, claim: &Claim, table: &Table) -> Query {
     let (_, number) = claim.id.as_bytes().split_last_chunk().expect("32 bytes");
@@ -162,6 +201,7 @@ pub(super) fn claiming(query: Query, claim: &Claim, table: &Table) -> Query {
         .bind(origin.trace_id().map(|id| id.as_bytes().to_vec()))
         .bind(table.text(origin.endpoint()))
         .bind(origin.label().map(|label| table.text(label)))
+        .bind(claim.is_transactional)
 }
 
 /// Binds `$1` to `$3` of a holder's transition.

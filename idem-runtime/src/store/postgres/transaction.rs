@@ -1,0 +1,121 @@
+//! Records a response inside the transaction of a handler, on the handler's own connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sqlx::postgres::PgArguments;
+use sqlx::{AssertSqlSafe, Error, PgConnection, Postgres, Transaction};
+
+use super::commit_function::NOT_HELD;
+use super::failure::code;
+use super::{Inner, only, row, statements};
+use crate::store::sealed::{self, Written};
+use crate::store::{
+    Bind, CommitState, Holder, Record, RecordFailure, RecordStatement, StoreError, TransactionKind,
+};
+
+impl Inner {
+    /// The call of the function in `commit_function.rs`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unsupported`] for a fence that this store has not given.
+    pub(super) fn record_statement(
+        &self,
+        holder: Holder,
+        record: &Record,
+        ttl: Duration,
+    ) -> Result<RecordStatement, StoreError> {
+        let fence = i64::try_from(holder.fence).map_err(|_| StoreError::Unsupported)?;
+        let binds = vec![
+            Bind::Bytes(Bytes::copy_from_slice(holder.id.as_bytes())),
+            Bind::Bytes(Bytes::copy_from_slice(holder.owner.as_bytes())),
+            Bind::Integer(fence),
+            Bind::Bytes(record.as_bytes().clone()),
+            Bind::Integer(statements::whole_millis(ttl)),
+        ];
+        let sql = self.statements.record.clone();
+        Ok(RecordStatement::new(TransactionKind::Postgres, sql, binds))
+    }
+
+    pub(super) async fn commit_state(&self, holder: Holder) -> Result<CommitState, StoreError> {
+        let Ok(fence) = i64::try_from(holder.fence) else {
+            return Ok(CommitState::Gone);
+        };
+        let bind = |query| statements::held(query, holder, fence);
+        let read = |rows: &[sqlx::postgres::PgRow], _| row::commit_state(only(rows)?).map(Some);
+        let statement = &self.statements.commit_state;
+        self.send(self.deadline(), statement, bind, read).await
+    }
+}
+
+impl sealed::Connection for PgConnection {
+    type Database = Postgres;
+
+    fn connection(&mut self) -> &mut PgConnection {
+        self
+    }
+}
+
+impl sealed::Database for Postgres {
+    const KIND: TransactionKind = TransactionKind::Postgres;
+
+    fn record<'c>(
+        connection: &'c mut PgConnection,
+        statement: &'c RecordStatement,
+    ) -> Written<'c> {
+        Box::pin(async move {
+            let done = query(statement).execute(connection).await;
+            done.map(drop).map_err(failed)
+        })
+    }
+
+    fn commit<'c>(
+        mut transaction: Transaction<'c, Self>,
+        statement: &'c RecordStatement,
+    ) -> Written<'c> {
+        Box::pin(async move {
+            let done = query(statement).execute(&mut *transaction).await;
+            done.map_err(failed)?;
+            transaction.commit().await.map_err(not_committed)
+        })
+    }
+}
+
+fn query(statement: &RecordStatement) -> sqlx::query::Query<'_, Postgres, PgArguments> {
+    let query = sqlx::query(AssertSqlSafe(Arc::<str>::from(statement.sql())));
+    statement.binds().iter().fold(query, |query, bind| match bind {
+        Bind::Bytes(bytes) => query.bind(&bytes[..]),
+        Bind::Integer(number) => query.bind(*number),
+    })
+}
+
+/// Classifies an error before `COMMIT` was sent. The server rolls the transaction back.
+fn failed(error: Error) -> RecordFailure {
+    match code(&error).as_deref() {
+        Some(NOT_HELD) => RecordFailure::NotHeld,
+        // No such function, table or schema.
+        Some("42883" | "42P01" | "3F000") => RecordFailure::NoTable,
+        Some("23505") => RecordFailure::Duplicate,
+        _ => RecordFailure::Failed(error),
+    }
+}
+
+/// Classifies an error of `COMMIT`.
+fn not_committed(error: Error) -> RecordFailure {
+    let is_refused = match &error {
+        // A deferred constraint or a serialization failure, for example. The other classes come from a
+        // server that ends the session or the wait for a standby, perhaps behind the commit.
+        Error::Database(_) => code(&error).is_some_and(|code| {
+            let class = code.get(..2).unwrap_or_default();
+            !matches!(class, "08" | "57" | "58" | "XX")
+        }),
+        _ => false,
+    };
+    if is_refused {
+        RecordFailure::Failed(error)
+    } else {
+        RecordFailure::Unsure(error)
+    }
+}

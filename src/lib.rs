@@ -5,10 +5,10 @@ pub use idem_macros::idempotent;
 #[doc(hidden)]
 pub use idem_runtime::__private;
 pub use idem_runtime::{
-    Attempt, Deferred, Dialect, DoNotRecord, Fingerprint, FingerprintDigest, Idempotency,
+    Attempt, CommitError, Deferred, Dialect, DoNotRecord, Fingerprint, FingerprintDigest, Idempotency,
     IdempotencyBuilder, IdempotencyFuture, IdempotencyKey, IdempotencyService, KeySyntax,
-    OnStoreError, ParseRecordIdError, ParseScopeIdError, ParseShortIdError, ParseTraceIdError,
-    Problem, RecordId, Scope, ScopeId, ShortId, TraceId, store,
+    NotRecordable, OnStoreError, ParseRecordIdError, ParseScopeIdError, ParseShortIdError, ParseTraceIdError,
+    Prepared, Problem, RecordId, Scope, ScopeId, ShortId, TraceId, store,
 };
 
 #[cfg(feature = "testing")]

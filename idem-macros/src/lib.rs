@@ -58,6 +58,7 @@ use crate::transform::transform;
 /// | `in_flight` | what a duplicate gets meanwhile: `reject`, or `wait("5s")` for the first answer | `reject` |
 /// | `on_unknown` | what follows a panic or a crash: `rerun`, or `hold` until an operator has looked | `rerun` |
 /// | `fingerprint` | what of the body tells a retry from a reused key: `body`, `json`, `json("/amount", "/currency")`, or `none` | `body` |
+/// | `transactional` | a flag: the effects of the handler are only those that it commits with `attempt.commit`; needs an `Attempt` argument and a store in the database of the handler | the store makes each claim durable before the handler runs |
 /// | `runtime` | an expression over the handler's arguments that gives an `Idempotency` | that of the layer, else one for the process |
 /// | `crate` | the path of this crate, where it has another name | `::axum_idem` |
 ///

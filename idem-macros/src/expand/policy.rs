@@ -39,6 +39,9 @@ pub(crate) fn policy(args: &AttributeArgs, name: &Ident, private: &TokenStream) 
         let fingerprint = self::fingerprint(fingerprint, private);
         set(quote!(.fingerprint(#fingerprint)));
     }
+    if args.transactional.is_some() {
+        set(quote!(.transactional()));
+    }
     policy
 }
 

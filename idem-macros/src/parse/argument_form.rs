@@ -113,6 +113,7 @@ pub(crate) fn example(argument: &str) -> &'static str {
         "record_rejections" => "record_rejections",
         "in_flight" => "in_flight = wait(\"5s\")",
         "on_unknown" => "on_unknown = hold",
+        "transactional" => "transactional",
         "fingerprint" => "fingerprint = json",
         "runtime" => "runtime = desk.idempotency",
         _ => "crate = ::axum_idem",

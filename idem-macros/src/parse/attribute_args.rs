@@ -13,7 +13,7 @@ use crate::parse::duration;
 use crate::parse::fingerprint::Fingerprint;
 use crate::parse::statuses::Statuses;
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "scope",
     "ttl",
     "required",
@@ -22,6 +22,7 @@ const NAMES: [&str; 10] = [
     "in_flight",
     "on_unknown",
     "fingerprint",
+    "transactional",
     "runtime",
     "crate",
 ];
@@ -38,6 +39,8 @@ pub(crate) struct AttributeArgs {
     pub(crate) wait_millis: Option<u64>,
     pub(crate) hold_unknown: bool,
     pub(crate) fingerprint: Option<Fingerprint>,
+    /// The word itself, to which a message points.
+    pub(crate) transactional: Option<Ident>,
     pub(crate) runtime: Option<Expr>,
     pub(crate) facade: Option<Path>,
     /// A `scope` was meant, if not written well; its absence is then no second mistake.
@@ -121,6 +124,10 @@ impl AttributeArgs {
         let argument = name.unraw().to_string();
         match argument.as_str() {
             "required" => self.required = is_flag(name, &form, mistakes),
+            "transactional" => {
+                let is_set = is_flag(name, &form, mistakes);
+                self.transactional = is_set.then(|| name.clone());
+            }
             "record_rejections" => self.record_rejections = is_flag(name, &form, mistakes),
             _ => {
                 if let Some(value) = value(name, &argument, form, mistakes) {

@@ -74,13 +74,13 @@ fn the_list_of_arguments() {
                 `scope` is missing: whose key is it? write `scope = …` with `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
             #[idempotent(scope = token, tll = "1h")]
             tll
-                unknown argument `tll`; did you mean `ttl`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `runtime` and `crate`
+                unknown argument `tll`; did you mean `ttl`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(scope = token, frobnicate)]
             frobnicate
-                unknown argument `frobnicate`; the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `runtime` and `crate`
+                unknown argument `frobnicate`; the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(scope = token, expires = "1h")]
             expires
-                unknown argument `expires`; did you mean `ttl`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `runtime` and `crate`
+                unknown argument `expires`; did you mean `ttl`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(token)]
             token
                 `token` is a value of `scope`; write `scope = token`
@@ -89,7 +89,7 @@ fn the_list_of_arguments() {
                 `header` is a value of `scope`; write `scope = header("x-workspace-id")`
             #[idempotent(scop = token)]
             scop
-                unknown argument `scop`; did you mean `scope`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `runtime` and `crate`
+                unknown argument `scop`; did you mean `scope`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(scope = token, ttl = "1h", required, ttl = "2h")]
             ttl
                 `ttl` is given twice; keep one of them
@@ -97,9 +97,9 @@ fn the_list_of_arguments() {
                 `ttl` is given here first
             #[idempotent(scope = token, "1h", tll)]
             "1h"
-                expected an argument: `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `runtime` or `crate`
+                expected an argument: `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `transactional`, `runtime` or `crate`
             tll
-                unknown argument `tll`; did you mean `ttl`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `runtime` and `crate`
+                unknown argument `tll`; did you mean `ttl`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(scope = token ttl = "x")]
             ttl
                 expected a comma before the next argument
@@ -133,10 +133,10 @@ fn the_list_of_arguments() {
             in
                 this is written `in_flight`
             on
-                unknown argument `on_unkown`; did you mean `on_unknown`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `runtime` and `crate`
+                unknown argument `on_unkown`; did you mean `on_unknown`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(scope = token, store = redis)]
             store
-                unknown argument `store`; did you mean `runtime`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `runtime` and `crate`
+                unknown argument `store`; did you mean `runtime`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `transactional`, `runtime` and `crate`
         "##]],
     );
 }
@@ -157,6 +157,7 @@ fn values() {
             "scope = token, ttl = \"\"",
             "scope = token, required = true, record_rejections = false",
             "scope = token, required(true)",
+            "scope = token, transactional",
             "scope = token, record = [7xx, 99, 2XX, \"404\", all, 1xx, 400..499, 150, 20x]",
             "scope = token, record = []",
             "scope = token, record = 2xx",
@@ -549,10 +550,10 @@ fn one_mistake_for_each_slip() {
                 an argument stands without quotes; write `scope = token`
             #[idempotent(options(scope = token))]
             options
-                unknown argument `options`; the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `runtime` and `crate`
+                unknown argument `options`; the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(axum_idem::scope = token)]
             axum_idem
-                unknown argument `axum_idem`; the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `runtime` and `crate`
+                unknown argument `axum_idem`; the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(scope = user.id, user.name)]
             user
                 several parts of a scope stand in a tuple; write `scope = (user.account, user.id)`

@@ -174,7 +174,7 @@ mod drivers {
         use crate::store::{RecordStatement, TransactionKind};
 
         /// The future of a statement.
-        pub type Written<'c> =
+        pub(crate) type Written<'c> =
             Pin<Box<dyn Future<Output = Result<(), RecordFailure>> + Send + 'c>>;
 
         /// Writes records.
@@ -196,7 +196,7 @@ mod drivers {
         }
 
         /// Whether the innermost transaction of a connection is a savepoint.
-        pub fn is_nested<DB: sqlx::Database>(connection: &DB::Connection) -> bool {
+        pub(crate) fn is_nested<DB: sqlx::Database>(connection: &DB::Connection) -> bool {
             DB::TransactionManager::get_transaction_depth(connection) > 1
         }
 

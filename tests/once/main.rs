@@ -1,0 +1,8 @@
+//! A response that commits in the transaction of its handler, on a real PostgreSQL.
+
+mod bank;
+mod ends;
+mod overtaken;
+mod transactions;
+
+use test_support::{http as support, servers};

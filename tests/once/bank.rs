@@ -120,6 +120,19 @@ impl Bank {
         result
     }
 
+    /// Whether this text was not written down before.
+    pub(crate) fn is_first(&self, text: &str) -> bool {
+        let mut told = self.told.lock().expect("no panic");
+        let is_first = !told.iter().any(|it| it == text);
+        told.push(text.to_owned());
+        is_first
+    }
+
+    /// What was written down since the last call.
+    pub(crate) fn take_told(&self) -> Vec<String> {
+        std::mem::take(&mut *self.told.lock().expect("no panic"))
+    }
+
     pub(crate) fn told(&self) -> Vec<String> {
         self.told.lock().expect("no panic").clone()
     }
@@ -213,4 +226,9 @@ pub(crate) fn lapse(server: &PostgresServer) {
 
 pub(crate) fn is_unknown(entry: Option<&Entry>) -> bool {
     matches!(entry, Some(Entry::Unknown { .. }))
+}
+
+/// A key without spaces.
+pub(crate) fn key(text: &str) -> String {
+    text.replace([' ', '/'], "-")
 }

@@ -1,6 +1,7 @@
 //! A response that commits in the transaction of its handler, on a real PostgreSQL.
 
 mod bank;
+mod chaos;
 mod ends;
 mod overtaken;
 mod transactions;

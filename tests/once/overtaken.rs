@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use axum_idem::{Attempt, Idempotency, idempotent};
 
-use crate::bank::{Bank, LEASE, Paid, Service, lapse, store};
+use crate::bank::{Bank, LEASE, Paid, Service, key, lapse, store};
 use crate::servers::eventually_async;
 use crate::servers::postgres::PostgresServer;
 
@@ -38,10 +38,10 @@ async fn an_attempt_that_is_overtaken_before_its_commit_has_no_effect() {
         let bank = Bank::open(&postgres.url()).await.isolated(level);
         let service = Service::start(bank, store(&postgres.url()).await).await;
         let server = service.server;
-        let overtaken = tokio::spawn(async move { server.post("/gated", level, level).await });
+        let overtaken = tokio::spawn(async move { server.post("/gated", &key(level), level).await });
         service.bank.runs.until_started(1).await;
         lapse(&postgres);
-        let second = tokio::spawn(async move { server.post("/gated", level, level).await });
+        let second = tokio::spawn(async move { server.post("/gated", &key(level), level).await });
         service.bank.runs.until_started(2).await;
         // The second attempt waits in front of the gate, behind the first one.
         service.bank.runs.open(2);
@@ -49,7 +49,7 @@ async fn an_attempt_that_is_overtaken_before_its_commit_has_no_effect() {
         let mut told = service.bank.told();
         told.sort();
         assert_eq!(told, ["Ok", "Overtaken"], "{level}: {responses:?}");
-        let replay = service.server.post("/gated", level, level).await;
+        let replay = service.server.post("/gated", &key(level), level).await;
         assert!(replay.is_replay(), "{level}: {replay:?}");
         assert!(service.bank.payments().await.contains(&replay.text().to_owned()));
         for response in responses {
@@ -75,7 +75,7 @@ async fn an_attempt_that_takes_over_during_a_commit_waits_for_its_end() {
             let (server, text) = (service.server, body.clone());
             let post = move || {
                 let text = text.clone();
-                tokio::spawn(async move { server.post("/slow", &text, &text).await })
+                tokio::spawn(async move { server.post("/slow", &key(&text), &text).await })
             };
             let first = post();
             service.bank.runs.until_started(1).await;
@@ -102,7 +102,7 @@ async fn an_attempt_that_takes_over_during_a_commit_waits_for_its_end() {
                 second_told == told || !undone && second_told == "Database",
                 "{level}: {second_told}"
             );
-            let replay = service.server.post("/slow", &body, &body).await;
+            let replay = service.server.post("/slow", &key(&body), &body).await;
             assert!(replay.is_replay() && replay.text() == winner, "{level}: {replay:?}");
         }
     }
@@ -119,7 +119,7 @@ async fn an_attempt_that_takes_over_before_the_commit_is_visible_is_overtaken() 
         let first = Service::start(first, store(&url).await).await;
         let second = Service::start(Bank::open(&url).await, store(&url).await).await;
         let post = |server: crate::support::Server| {
-            tokio::spawn(async move { server.post("/gated", level, level).await })
+            tokio::spawn(async move { server.post("/gated", &key(level), level).await })
         };
         let committed = post(first.server);
         first.bank.runs.until_started(1).await;
@@ -132,7 +132,7 @@ async fn an_attempt_that_takes_over_before_the_commit_is_visible_is_overtaken() 
         second.bank.runs.open(1);
         let overtaken = overtaken.await.expect("no panic");
         assert_eq!(second.bank.told(), ["Overtaken"], "{overtaken:?}");
-        let replay = second.server.post("/gated", level, level).await;
+        let replay = second.server.post("/gated", &key(level), level).await;
         assert!(replay.is_replay() && replay.body == committed.body, "{replay:?}");
     }
     let bank = Bank::open(&url).await;

@@ -8,7 +8,7 @@ use axum_idem::store::{Bind, Entry, MemoryStore, NearCache, PostgresStore, Query
 use axum_idem::{Attempt, CommitError, Idempotency, idempotent};
 use sqlx::{Acquire, AssertSqlSafe};
 
-use crate::bank::{Bank, BankError, LEASE, Paid, Service, is_unknown, lapse, store};
+use crate::bank::{Bank, BankError, LEASE, Paid, Service, is_unknown, key, lapse, store};
 use crate::servers::postgres::PostgresServer;
 use crate::support::request;
 
@@ -21,7 +21,7 @@ async fn a_committed_response_is_replayed_at_every_isolation_level() {
         let bank = Bank::open(&postgres.url()).await.isolated(level);
         let service = Service::start(bank, store(&postgres.url()).await).await;
         for path in ["/pay", "/plain"] {
-            let key = &format!("{level} {path}");
+            let key = &key(&format!("{level} {path}"));
             let first = service.server.post(path, key, key).await;
             assert_eq!((first.status, first.is_replay()), (StatusCode::CREATED, false));
             let again = service.server.post(path, key, key).await;
@@ -44,7 +44,7 @@ async fn a_renewed_lease_does_not_fail_the_commit_of_an_older_snapshot() {
         let bank = Bank::open(&postgres.url()).await.isolated(level);
         let service = Service::start(bank, store(&postgres.url()).await).await;
         let server = service.server;
-        let request = tokio::spawn(async move { server.post("/gated", level, level).await });
+        let request = tokio::spawn(async move { server.post("/gated", &key(level), level).await });
         service.bank.runs.until_started(1).await;
         let renewed = postgres.command(
             "UPDATE idem_records SET leased_until = leased_until + interval '1 s' WHERE record IS NULL

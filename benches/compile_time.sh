@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
-# How much longer do 300 annotated handlers compile than 300 with `#[debug_handler]`, and how much larger
-# is the program?
+# Measures how much longer 300 annotated handlers compile than 300 handlers with `#[debug_handler]`, and
+# how much larger the program becomes.
 #
 #     benches/compile_time.sh [check|build]                 # in seconds of processor time
 #     benches/compile_time.sh [check|build] instructions    # counted by valgrind
 #     benches/compile_time.sh lines
 #     benches/compile_time.sh size
 #
-# `HANDLERS=100` takes another number. Builds the dependencies once, then the crate alone, in turns. It
-# prints the best of five times, because other work on the machine disturbs them, and one count of
-# instructions, which is the same every time but takes forty times as long. `lines` is how much LLVM has
-# to compile, before any optimization. `size` is that of the debug build: its machine code and its file,
-# with one handler, with all, and for each. The program with one handler shows what the libraries add.
+# `HANDLERS=100` sets another number of handlers. The script builds the dependencies once, and then
+# compiles only the crate, for each kind of handler in turn. `seconds` prints the best of five times,
+# because other work on the machine disturbs the measurement. `instructions` prints one count, which is
+# the same in every run but takes forty times as long. `lines` prints the number of LLVM lines before
+# any optimization. `size` prints the size of the debug build, as machine code and as a file: with one
+# handler, with all handlers, and per handler. The program with one handler shows the size of the
+# libraries.
 set -eu
-# With it the second build would find everything already there.
+# With incremental compilation, the second build would find everything already compiled.
 export CARGO_INCREMENTAL=0
 
 command=${1:-build}
@@ -116,7 +118,7 @@ lines() { # name
     cat "$place"/target/debug/deps/"$1"-*.ll | wc -l
 }
 
-# Bytes of machine code and of the file, of the built crate.
+# Prints the size of the built crate in bytes: its machine code and its file.
 bytes() { # name
     local program=$place/target/debug/$1
     echo "$(size "$program" | awk 'NR == 2 { print $1 }') $(stat --format %s "$program")"

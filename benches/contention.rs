@@ -1,8 +1,10 @@
-//! What a second core brings, with one key and with many: `cargo bench --bench contention`.
+//! Measures the gain of a second core, with one key and with many keys: `cargo bench --bench
+//! contention`.
 //!
-//! Throughput on every core as a ratio to one, for each path, in many rounds (`ROUNDS`, 40) of one run:
-//! bare axum's own ratio is what the machine gives. Each thread reads the clock for itself when it begins
-//! and when it ends, because on a machine without a free core another thread would read it late.
+//! Prints the throughput on all cores as a ratio to one core. Each path is measured in many rounds of
+//! one run (`ROUNDS`, 40). The ratio of bare axum shows what the machine can give. Each thread reads
+//! the clock itself when it begins and when it ends. Without a free core, another thread would read the
+//! clock too late.
 
 mod measure;
 
@@ -19,13 +21,14 @@ use measure::contenders::{
 };
 use measure::{float, line, quartiles, setting, shown};
 
-/// Of one thread in one round: enough for several turns of the scheduler.
+/// Requests of one thread in one round, enough for several time slices of the scheduler.
 const REQUESTS: u64 = 5_000;
 
-/// Of the records that are replayed by all.
+/// The number of records that all threads replay.
 const RECORDS: u64 = 10_000;
 
-/// All threads ask for the same new key at once: one runs, and the others wait for it and replay.
+/// All threads send the same new key at once. One thread runs the handler, and the others wait and
+/// replay.
 #[idempotent(scope = token, in_flight = wait("5s"))]
 async fn waited_for(Json(order): Json<Order>) -> (StatusCode, Json<Trade>) {
     book(order)
@@ -39,7 +42,7 @@ fn waiting() -> Router {
 struct Contended {
     name: &'static str,
     endpoint: Contender,
-    /// The `n`th request of a thread, told apart from those of the others.
+    /// The number of the `n`th request of a thread. Equal numbers have equal keys.
     nth: fn(thread: u64, n: u64) -> u64,
     begun: u64,
 }
@@ -95,7 +98,7 @@ fn contended(body: &str) -> Vec<Contended> {
 }
 
 impl Contended {
-    /// Requests a second of so many threads, each with a runtime of its own.
+    /// Returns the requests per second of this many threads, each with its own tokio runtime.
     fn throughput(&mut self, threads: usize, body: &str) -> f64 {
         let barrier = Barrier::new(threads);
         let (this, barrier) = (&*self, &barrier);
@@ -120,7 +123,7 @@ impl Contended {
                 .collect();
             let threads = threads.into_iter();
             threads
-                .map(|thread| thread.join().expect("served"))
+                .map(|thread| thread.join().expect("the server runs"))
                 .collect()
         });
         let begun = times.iter().map(|(begun, _)| *begun).min();
@@ -138,5 +141,5 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .expect("a runtime")
+        .expect("a tokio runtime")
 }

@@ -1,13 +1,12 @@
-//! What a request costs in instructions and allocations: `cargo bench --bench cost`.
+//! Counts the instructions and allocations of a request: `cargo bench --bench cost`.
 //!
-//! Both are counted by callgrind and not timed, so every run of one build gives the same, whatever
-//! else the machine does. The instructions of the digests are left out: valgrind knows no SHA
-//! instructions, and their stand-in costs as much as all the rest. `-- --check` compares with
-//! the committed figures in `cost.txt` and fails where one has grown; `-- --write` writes them.
+//! callgrind counts both, so every run of one build gives the same result, whatever else the machine
+//! does. The instructions of the digests are left out. valgrind does not support SHA instructions, and
+//! their replacement costs as much as the rest of the request. `-- --check` compares with the committed
+//! figures in `cost.txt` and fails when a figure has grown. `-- --write` writes the figures.
 //!
-//! `-- --misses` shows why the time of a path is more than its instructions tell: what a processor with
-//! first-level caches of 32 KiB has to fetch for a request, and how many branches it guesses wrong, as
-//! callgrind simulates it.
+//! `-- --misses` explains why a path takes longer than its instructions suggest. callgrind simulates a
+//! processor with first-level caches of 32 KiB, and counts cache misses and mispredicted branches.
 
 mod measure;
 
@@ -20,11 +19,11 @@ use axum_idem::store::MemoryStore;
 use measure::contenders::body;
 use measure::paths::paths;
 
-/// How many requests are counted, after those that warm up.
+/// The number of counted requests. The warm-up requests come before them.
 const REQUESTS: u64 = 1_000;
 const WARM_UP: u64 = 200;
 
-/// How much an instruction count may grow: toolchains and hash seeds differ by less.
+/// The permitted growth of an instruction count. Toolchains and hash seeds cause smaller differences.
 const MARGIN: f64 = 1.02;
 
 fn main() -> ExitCode {
@@ -37,8 +36,8 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What callgrind looks at: so many requests on one path, and what surrounds them. All requests are
-/// made each time, so that making them is no part of the difference.
+/// The program that callgrind runs. It creates all requests in every run, so that the difference
+/// between two runs does not contain their creation.
 #[tokio::main(flavor = "current_thread")]
 async fn serve(path: &str, requests: usize) {
     let body = body(200);
@@ -53,7 +52,7 @@ async fn serve(path: &str, requests: usize) {
     for request in all.drain(..requests) {
         path.serve(request).await;
     }
-    // To drop a million records at the end is no part of a request.
+    // Exits without dropping the records, because that is not part of a request.
     std::process::exit(0);
 }
 
@@ -61,7 +60,7 @@ fn names() -> impl Iterator<Item = &'static str> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .expect("a runtime")
+        .expect("a tokio runtime")
         .block_on(async { paths(&MemoryStore::default(), &body(200)).await })
         .into_iter()
         .map(|path| path.name)
@@ -86,9 +85,10 @@ fn report(arguments: &[&str]) -> ExitCode {
     let table = format!("{head}\n{}\n", lines.join("\n"));
     print!("{table}");
     if arguments.contains(&"--write") {
-        fs::write(committed, table).expect("written");
+        fs::write(committed, table).expect("the write succeeds");
     } else if arguments.contains(&"--check") {
-        let committed = fs::read_to_string(committed).expect("the committed figures");
+        let committed =
+            fs::read_to_string(committed).expect("a readable file of committed figures");
         let grown: Vec<_> = table
             .lines()
             .zip(committed.lines())
@@ -140,7 +140,7 @@ fn report_misses() {
     }
 }
 
-/// What is counted.
+/// The counted events.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Instructions,
@@ -190,7 +190,7 @@ fn count(path: &str, requests: u64, options: &[&str]) -> [u64; EVENTS] {
     counted(&fs::read_to_string(profile).expect("a profile"))
 }
 
-/// Sums what each function took by itself, in callgrind's own format.
+/// Reads callgrind's format, and adds up the cost of each function without its callees.
 fn counted(profile: &str) -> [u64; EVENTS] {
     let mut names: HashMap<&str, &str> = HashMap::new();
     let mut columns = Vec::new();
@@ -229,7 +229,7 @@ fn counted(profile: &str) -> [u64; EVENTS] {
     counts
 }
 
-/// The name of a function, which stands beside its number only once.
+/// Returns the name of a function. The profile contains each name only once, beside its number.
 fn resolve<'p>(names: &mut HashMap<&'p str, &'p str>, entry: &'p str) -> &'p str {
     match entry.split_once(' ') {
         Some((number, name)) => {
@@ -240,7 +240,8 @@ fn resolve<'p>(names: &mut HashMap<&'p str, &'p str>, entry: &'p str) -> &'p str
     }
 }
 
-/// Whether a function is a digest's own, or feeds and ends one: which of the two, the inliner decides.
+/// Whether a function belongs to a digest, or feeds or finishes a digest. The inliner decides which
+/// function the cost appears in.
 fn is_of_a_digest(name: &str) -> bool {
     ["sha2", "sha256", "blake3", "digest::"]
         .iter()

@@ -1,9 +1,9 @@
-//! What a request costs in process, as a ratio to bare axum: `cargo bench --bench in_process`.
+//! Measures the time of a request in process as a ratio to bare axum: `cargo bench --bench in_process`.
 //!
-//! Every path is timed in turn, in many short rounds of one run, so that whatever else the machine
-//! does meets all of them alike. Printed are the median of the rounds' ratios and their quartiles.
-//! `ROUNDS` (300) and `RECORDS` (none) in the environment say how many rounds, and with how many
-//! records in the store; `FULL=1` measures with a store that drops its oldest for each new one.
+//! The paths are measured in turn, in many short rounds of one run, so that other work on the machine
+//! affects all paths equally. The output is the median of the ratios of all rounds, with its quartiles.
+//! `ROUNDS` (300) sets the number of rounds, and `RECORDS` (none) the number of records in the store.
+//! `FULL=1` uses a full store that evicts its oldest record for each new record.
 
 mod measure;
 
@@ -30,8 +30,8 @@ async fn round(path: &Contender, round: u64, body: &str) -> f64 {
 /// Keys that no path of the bench uses.
 const FILLERS: u64 = 1 << 40;
 
-/// How many records a full store has room for: more than one run drops, so that those that are
-/// replayed stay.
+/// The number of records that a full store can hold. One run evicts fewer records, so the replayed
+/// records stay.
 const ROOM: usize = 80_000;
 
 async fn store_with(records: u64, size: Option<usize>) -> MemoryStore {
@@ -54,7 +54,7 @@ async fn main() {
     let rounds = setting("ROUNDS", 300);
     let is_full = setting("FULL", 0) == 1;
     let sizes = [200, 2 << 10, 16 << 10, 1 << 20];
-    // A full store of long answers is a matter of memory.
+    // A full store of long responses would need too much memory.
     let sizes = &sizes[..if is_full { 3 } else { 4 }];
     for &size in sizes {
         let store = store_with(setting("RECORDS", 0), is_full.then_some(size)).await;

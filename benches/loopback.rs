@@ -1,12 +1,13 @@
-//! Throughput and latency over loopback, as ratios to bare axum: `cargo bench --bench loopback`.
+//! Measures throughput and latency over loopback as ratios to bare axum: `cargo bench --bench
+//! loopback`.
 //!
-//! The server runs on one processor and its client on another, 64 connections, one request under
-//! way on each. All paths are measured in turn, in many short rounds of one run; printed are medians
-//! of the rounds' ratios and their quartiles. Beside the throughput stands what the server's process
-//! took of its processor, which other work on the machine disturbs less, and how busy the client
-//! was: at 1.0 it would be the client that is measured. Then the same in an open loop: requests are
-//! sent on a schedule, and their latencies counted from the time at which they were due. `ROUNDS`
-//! (60) in the environment says how many rounds. Linux only, with two processors and `taskset`.
+//! The server runs on one processor and its client on another, with 64 connections and one request at a
+//! time on each. All paths are measured in turn, in many short rounds of one run. The output is the
+//! median of the ratios of all rounds, with its quartiles. The processor time of the server is printed
+//! beside the throughput, because other work on the machine disturbs it less. The load of the client is
+//! printed too: at 1.0, the client would be the bottleneck. A second part measures an open loop:
+//! requests are sent on a schedule, and each latency counts from the scheduled time. `ROUNDS` (60) sets
+//! the number of rounds. Needs Linux, two processors and `taskset`.
 
 mod measure;
 

@@ -1,12 +1,15 @@
-//! Many records in memory: what each takes, and what they cost a request: `cargo bench --bench memory`.
+//! Measures many records in memory: the memory of each record, and the time of a request: `cargo bench
+//! --bench memory`.
 //!
-//! Memory is that of a process of its own for each store, before and after `RECORDS` (1,000,000)
-//! requests with new keys, 200 B in and 300 B out. Time is that of a request with so many records in
-//! the store, as a ratio to one with a thousand, both in turn in many short rounds (`ROUNDS`, 200) of
-//! one run. Replays are of a record chosen at random each time. Linux only.
+//! The memory is that of a separate process for each store, before and after `RECORDS` (1,000,000)
+//! requests with new keys. A request has 200 B and a response 300 B. The time is that of a request with
+//! this many records in the store, as a ratio to a store with a thousand records. Both are measured in
+//! turn, in many short rounds (`ROUNDS`, 200) of one run. Each replay uses a random record. Needs
+//! Linux.
 //!
-//! `cargo bench --bench memory -- --churn` shows what a full store takes after many lives of its records,
-//! each combination of sizes and allocator settings in a process of its own.
+//! `cargo bench --bench memory -- --churn` prints the memory of a full store after its records have
+//! been replaced several times. Each combination of sizes and allocator settings runs in its own
+//! process.
 
 mod measure;
 
@@ -28,7 +31,7 @@ use test_support::transitions;
 
 const FEW: u64 = 1_000;
 
-/// Of one path in one round.
+/// Requests of one path in one round.
 const REQUESTS: u64 = 200;
 
 fn main() {
@@ -49,18 +52,19 @@ fn main() {
         && flag == "--churned"
     {
         let sizes = SIZES.iter().find(|sizes| sizes.name == name);
-        churned(sizes.expect("a row"));
+        churned(sizes.expect("a row with this name"));
     } else if arguments.iter().any(|argument| argument == "--churn") {
         churn();
     } else if !measure::memory::run(&keepers) {
         let mut again = Command::new(env::current_exe().expect("a path"));
         let status = again.arg("--gigabyte").status();
-        assert!(status.expect("ours").success());
+        assert!(status.expect("a child process").success());
         grow();
     }
 }
 
-/// What a store takes that was given a gibibyte, at most, and how much it holds.
+/// Prints how far a process grows when its store may use one gibibyte, and how many records the store
+/// holds.
 #[tokio::main(flavor = "current_thread")]
 async fn gigabyte() {
     let store = MemoryStore::builder().max_bytes(1 << 30).build();
@@ -76,10 +80,10 @@ async fn gigabyte() {
     std::process::exit(0);
 }
 
-/// The bodies of a table's row.
+/// The sizes of the bodies in a row of the table.
 struct Sizes {
     name: &'static str,
-    /// Powers of two, each as likely as the next.
+    /// The exponents of the sizes to the base 2, uniformly distributed.
     bits: Range<f64>,
 }
 
@@ -99,12 +103,12 @@ const SIZES: [Sizes; 3] = [
 ];
 
 const CHURNED_BYTES: usize = 64 << 20;
-/// How often the store is filled anew.
+/// How often the records of the store are replaced.
 const LIVES: usize = 4;
 const CHURNERS: usize = 4;
 const JEMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2";
 
-/// What full stores take by the sizes of their records and the settings of the allocator.
+/// Prints the memory of full stores, by the sizes of their records and the settings of the allocator.
 fn churn() {
     let mut settings = vec![
         ("glibc", None),
@@ -126,7 +130,7 @@ fn churn() {
             .map(|(_, setting)| {
                 let mut again = Command::new(env::current_exe().expect("a path"));
                 again.args(["--churned", sizes.name]).envs(*setting);
-                let output = again.output().expect("ours");
+                let output = again.output().expect("a child process");
                 assert!(output.status.success());
                 let ratio = String::from_utf8(output.stdout).expect("a number");
                 ratio.trim().to_owned()
@@ -136,7 +140,7 @@ fn churn() {
     }
 }
 
-/// Fills a store again and again from several threads, and prints what the process took.
+/// Fills a store repeatedly from several threads, and prints the memory that the process used.
 fn churned(sizes: &Sizes) {
     let store = MemoryStore::builder()
         .max_bytes(CHURNED_BYTES)
@@ -189,15 +193,18 @@ async fn churner_of(store: &MemoryStore, sizes: &Sizes, churner: usize) {
             &vec![b'n'; length],
         );
         let holder = Holder { id, owner, fence };
-        let record = record.expect("it fits");
+        let record = record.expect("the record is small enough");
         let settled = store.complete(holder, record, transitions::DAY).await;
-        assert_eq!(settled.expect("memory answers"), Settled::Done);
-        // The store counts 400 bytes more for each record.
+        assert_eq!(
+            settled.expect("the memory store does not fail"),
+            Settled::Done
+        );
+        // The store adds 400 bytes for each record.
         written += length + 400;
     }
 }
 
-/// The endpoint of a store with so many records, and their number.
+/// The endpoint of a store with this many records.
 struct Filled {
     endpoint: Contender,
     records: u64,
@@ -212,14 +219,14 @@ impl Filled {
         Self { endpoint, records }
     }
 
-    /// Seconds for requests that are new.
+    /// Returns the seconds for requests with new keys.
     async fn first_sight(&mut self, body: &str) -> f64 {
         let new = self.records..self.records + REQUESTS;
         self.records = new.end;
         self.time(new, body).await
     }
 
-    /// Seconds for replays of any records.
+    /// Returns the seconds for replays of random records.
     async fn replay(&self, body: &str) -> f64 {
         let known = (0..REQUESTS).map(|_| fastrand::u64(..self.records));
         self.time(known, body).await
@@ -242,7 +249,7 @@ async fn grow() {
     let mut many = Filled::with(records(), &body).await;
     let mut times: [Vec<f64>; 4] = Default::default();
     for _ in 0..setting("ROUNDS", 200) {
-        // Anew, for every round adds to it.
+        // A new store, because every round adds records to it.
         let mut few = Filled::with(FEW, &body).await;
         let round = [
             few.first_sight(&body).await,
@@ -261,6 +268,6 @@ async fn grow() {
     );
     line("first sight", &[shown(ratios(many_first, few_first))]);
     line("replay", &[shown(ratios(many_replay, few_replay))]);
-    // To drop a million records is no part of the measurement.
+    // Exits without dropping the records, because that is not part of the measurement.
     std::process::exit(0);
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws docs/performance/*.svg from what the benches printed there. Needs nothing but Python.
+"""Draws docs/performance/*.svg from the committed output of the benches. Needs only Python.
 
     benches/plot.py docs/performance
 """
@@ -15,7 +15,7 @@ WIDTH = 720
 
 
 def figures(text):
-    """Names and their medians with both quartiles, in the order of the lines."""
+    """Returns the names with their medians and quartiles, in the order of the lines."""
     found = {}
     for line in text.splitlines():
         match = LINE.match(line)
@@ -51,7 +51,7 @@ def picture(path, height, parts):
 
 
 def bars(path, title, found):
-    """One bar for each name, its quartiles as a whisker, and a line where bare axum is."""
+    """Draws one bar per name with its quartiles as a whisker, and a line at bare axum."""
     left, right, top, row = 270, 60, 48, 26
     longest = max(max(high for _, _, high in found.values()), 1.0)
     at = lambda value: left + value / longest * (WIDTH - left - right)
@@ -73,7 +73,7 @@ def bars(path, title, found):
 
 
 def curves(path, title, names, points):
-    """One curve for each name over the sizes of `points`, both axes logarithmic."""
+    """Draws one curve per name over the sizes of `points`. Both axes are logarithmic."""
     left, right, top, bottom, height = 60, 190, 48, 40, 380
     sizes = list(points)
     values = [points[size][name][0] for size in sizes for name in names]

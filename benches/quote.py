@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Puts what the benches printed into the documents, between the marks that name it.
+"""Copies the output of the benches into the documents, between the marks with its name.
 
     benches/quote.py docs/performance docs/performance.md docs/scale.md
 """

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Runs every bench on this machine and keeps what they print in docs/performance, from which it fills
-# the marked places of docs/performance.md and docs/scale.md, and draws the plots.
+# Runs every bench on this machine and stores the output in docs/performance. Then fills in the marked
+# places of docs/performance.md and docs/scale.md, and draws the plots.
 #
 #     benches/report.sh [name…]
 #
-# Without names, all; about half an hour of a machine that does nothing else. `peers` needs crates
-# that nothing else here does, and so is built only for this.
+# Without names, the script runs all benches, which takes about half an hour on an idle machine. `peers`
+# needs crates that nothing else needs, so only this script builds it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 output=docs/performance
 mkdir -p "$output"
 
-bench() { # file, bench, and what stands behind `--`
+bench() { # file, bench, and the arguments after `--`
     local file=$1 name=$2
     shift 2
     printf '%s\n' "== $file" >&2

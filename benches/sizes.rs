@@ -1,7 +1,8 @@
-//! What a request costs with a larger body, by each digest: `cargo bench --bench sizes --all-features`.
+//! Measures a request with larger bodies, for each digest: `cargo bench --bench sizes --all-features`.
 //!
-//! In process, as ratios to bare axum with the same body, all in turn in many short rounds (`ROUNDS`,
-//! 100) of one run; with the time that SHA-256 alone takes for such a body.
+//! The times are measured in process, as ratios to bare axum with the same body. All paths take turns
+//! in many short rounds (`ROUNDS`, 100) of one run. The last line is the time of SHA-256 alone for the
+//! same body.
 
 mod measure;
 
@@ -18,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 const SIZES: [usize; 4] = [200, 2 << 10, 16 << 10, 1 << 20];
 
-/// How many bytes of one path go into a round, and how many requests at most.
+/// The number of body bytes of one path in a round, and the highest number of requests.
 const BYTES: usize = 4 << 20;
 const REQUESTS: usize = 200;
 

@@ -1,29 +1,30 @@
-//! Aleta, accounts by workspace: a write that is retried takes effect once, and is answered verbatim.
+//! Aleta, a service for accounts of workspaces. A retried write takes effect once, and its replay is
+//! identical.
 //!
-//! | row | what Aleta documents | what says so here |
+//! | row | what Aleta documents | how this example does it |
 //! |---|---|---|
-//! | 2, 3, 14 | every `POST`, `PUT`, `PATCH` and `DELETE` takes a key, `GET` ignores it | the attribute, on every write |
+//! | 2, 3, 14 | every `POST`, `PUT`, `PATCH` and `DELETE` accepts a key, and `GET` ignores it | the attribute on every write |
 //! | 5 | a key belongs to the workspace | `scope = client.workspace` |
-//! | 5 | sandbox and production never meet | a namespace for each, chosen by `runtime = …` |
-//! | 6 | any opaque string of up to 255 bytes | `KeySyntax::Raw` |
-//! | 7, 8, 11 | the whole response is replayed, and looks like the first | `Dialect::no_replay_header` |
-//! | 9, 16 | another body is a 409, and so is the same JSON written otherwise | the default: a body is its bytes |
-//! | 12 | purged after 24 hours | `ttl = "24h"` |
-//! | 13 | survives a failover | one store behind every server |
+//! | 5 | sandbox and production are separate | one namespace each, selected by `runtime = …` |
+//! | 6 | any string of up to 255 bytes | `KeySyntax::Raw` |
+//! | 7, 8, 11 | the whole response is replayed without a replay header | `Dialect::no_replay_header` |
+//! | 9, 16 | a different body gets 409, and reformatted JSON is a different body | the default: the bytes of the body count |
+//! | 12 | a key is free after 24 hours | `ttl = "24h"` |
+//! | 13 | a record survives a failover | one store behind every server |
 //!
-//! Aleta's clients retry after 5xx and 429, so neither is kept: a kept one would be all that a retry
-//! ever gets. That is the default of `record`.
+//! Aleta's clients retry after 5xx and 429. These responses must not be recorded, because a retry would
+//! only get them again. The default of `record` leaves them out.
 //!
 //! ```sh
 //! cargo run --example aleta
-//! # Open an account. Again: the same answer, down to its headers.
+//! # Open an account. Run this twice: the second response is identical.
 //! curl -i localhost:3002/v1/accounts -H 'Authorization: Bearer aleta_sandbox_acme_1' -H 'Idempotency-Key: 7a3c8f5e' -H 'Content-Type: application/json' -d '{"entity_id": "ent_1", "institution": "Nordea"}'
-//! # The same key in production is another key.
+//! # The same key in production is a separate key.
 //! curl -i localhost:3002/v1/accounts -H 'Authorization: Bearer aleta_live_acme_1' -H 'Idempotency-Key: 7a3c8f5e' -H 'Content-Type: application/json' -d '{"entity_id": "ent_1", "institution": "Nordea"}'
-//! # Change it, and close it.
+//! # Change the account, and close it.
 //! curl -i -X PATCH localhost:3002/v1/accounts/1 -H 'Authorization: Bearer aleta_sandbox_acme_1' -H 'Idempotency-Key: rename-1' -H 'Content-Type: application/json' -d '{"institution": "Danske Bank"}'
 //! curl -i -X DELETE localhost:3002/v1/accounts/1 -H 'Authorization: Bearer aleta_sandbox_acme_1' -H 'Idempotency-Key: close-1'
-//! # What there is.
+//! # List the accounts in production.
 //! curl localhost:3002/v1/accounts -H 'Authorization: Bearer aleta_live_acme_1'
 //! ```
 
@@ -43,13 +44,13 @@ use common::{Bearer, Books, add};
 
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
-    // One process. A fleet puts a store here that its servers share.
+    // One process. Several servers would share a Redis or PostgreSQL store here.
     let keys = Keys::kept_in(&MemoryStore::builder().build());
     let idems = [&keys.sandbox, &keys.production];
     common::serve(include_str!("aleta.rs"), 3002, router(keys.clone()), &idems).await
 }
 
-/// The keys of each environment. Both are in one store, under namespaces that never meet.
+/// The settings of each environment. Both environments use one store with separate namespaces.
 #[derive(Clone)]
 pub(crate) struct Keys {
     sandbox: Idempotency,
@@ -155,7 +156,7 @@ async fn change_account(
     })
 }
 
-/// Without the key, the retry of a closing that went through would be told 404.
+/// Without the key, a retry of a successful deletion would get 404.
 #[idempotent(ttl = "24h", scope = client.workspace, runtime = keys.of(&client))]
 async fn close_account(
     State(keys): State<Keys>,
@@ -175,8 +176,8 @@ async fn list_accounts(State(books): State<Books<Aleta>>, client: Client) -> Jso
     Json(accounts)
 }
 
-/// The workspace behind a token, and the environment that the token is for. Tokens live for an hour:
-/// `aleta_live_acme_1` and `aleta_live_acme_2` are both Acme's, in production.
+/// The workspace of a token, and its environment. Tokens expire after an hour. `aleta_live_acme_1` and
+/// `aleta_live_acme_2` both belong to Acme in production.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Client {
     environment: Environment,

@@ -1,12 +1,11 @@
-//! A retrying client, a network that loses a third of the answers, and a desk that books no trade
-//! twice.
+//! A retrying client, a proxy that loses a third of the responses, and a trading desk that books every
+//! trade once.
 //!
 //! ```sh
 //! cargo run --example client
 //! ```
 //!
-//! starts all three, and prints how many operations were asked for, how many requests that took,
-//! and how many trades were booked.
+//! starts all three and prints the number of operations, of requests and of booked trades.
 
 mod desk;
 mod fault_proxy;
@@ -34,7 +33,8 @@ async fn main() -> Result<(), Error> {
     tokio::spawn(async move { axum::serve(desk, router).await });
     let proxy = FaultProxy::start(desk_address).await?;
 
-    // As patient as a service's own client would be, but for the waits: nobody wants to watch those.
+    // Real clients wait longer between tries. This example uses short waits, so that it finishes
+    // quickly.
     let patience = Patience {
         tries: 20,
         first_wait: Duration::from_millis(20),
@@ -53,7 +53,7 @@ async fn main() -> Result<(), Error> {
     }
 
     println!(
-        "{OPERATIONS} operations, {} requests, {} trades booked, in {:.1?}",
+        "{OPERATIONS} operations took {} requests and booked {} trades, in {:.1?}",
         proxy.requests(),
         booked(desk_address).await?,
         started.elapsed(),
@@ -67,19 +67,19 @@ async fn place_trade(
     quantity: usize,
 ) -> Result<(), Error> {
     let order = serde_json::json!({ "symbol": "AAPL", "side": "buy", "quantity": quantity });
-    let answer = client
+    let response = client
         .post(format!("http://{desk}/accounts/7/trades"))
         .bearer_auth("alice.1")
         .json(&order)
         .send()
         .await?;
-    answer.error_for_status()?;
+    response.error_for_status()?;
     Ok(())
 }
 
-/// Asks the desk itself, not by way of the proxy.
+/// Asks the desk directly and not through the proxy.
 async fn booked(desk: SocketAddr) -> Result<usize, Error> {
-    let answer = reqwest::get(format!("http://{desk}/accounts/7/trades")).await?;
-    let trades: Vec<serde_json::Value> = answer.json().await?;
+    let response = reqwest::get(format!("http://{desk}/accounts/7/trades")).await?;
+    let trades: Vec<serde_json::Value> = response.json().await?;
     Ok(trades.len())
 }

@@ -1,12 +1,11 @@
-//! Two processes of the trading desk behind one store: what one of them has answered, the other
-//! replays.
+//! Two processes of the trading desk behind one store. Each process replays the responses of the other.
 //!
 //! ```sh
 //! STORE=redis://127.0.0.1/ cargo run --example fleet --features redis,postgres
 //! STORE=postgres://postgres@127.0.0.1/ cargo run --example fleet --features redis,postgres
 //! ```
 //!
-//! prints two addresses and the lines to try. `LEASE_MS` sets how long a claim outlives its process.
+//! prints two addresses and commands to try. `LEASE_MS` sets how long a claim outlives its process.
 
 mod desk;
 
@@ -19,7 +18,7 @@ use axum_idem::store::{PostgresStore, RedisStore};
 use axum_idem::{Idempotency, IdempotencyBuilder};
 use tokio::net::TcpListener;
 
-/// Where a member of the fleet listens; whoever has none is not a member, and starts two.
+/// The address of a member of the fleet. A process without this variable starts two members.
 const MEMBER: &str = "MEMBER";
 
 #[tokio::main]
@@ -47,7 +46,7 @@ async fn serve(address: SocketAddr, store: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The one line that a fleet needs more than a single process.
+/// The only difference to a single process: a shared store.
 async fn with_store(address: &str) -> Result<IdempotencyBuilder, Box<dyn Error>> {
     let settings = Idempotency::builder();
     if address.starts_with("redis") {
@@ -77,10 +76,10 @@ fn start_two() -> Result<(), Box<dyn Error>> {
         )
     };
     println!(
-        "Two desks share one store.\n\n\
-         Book at one of them, and retry at the other, which says `idempotency-replayed: true`:\n\n  \
+        "Two processes share one store.\n\n\
+         Book a trade at the first process, and retry at the second. The retry gets `idempotency-replayed: true`:\n\n  \
          {}\n  {}\n\n\
-         What each has booked:\n\n  \
+         List the trades that each process has booked:\n\n  \
          curl http://{one}/accounts/7/trades\n  curl http://{other}/accounts/7/trades\n",
         post(one),
         post(other),

@@ -1,24 +1,24 @@
-//! `IEXExchanger`, an exchange: an order, its confirmation and its cancellation each happen once.
+//! `IEXExchanger`, an exchange. Placing, confirming and cancelling an order each take effect once.
 //!
-//! | row | what it documents | what says so here |
+//! | row | what the exchange documents | how this example does it |
 //! |---|---|---|
-//! | 2, 14 | a list of endpoints takes keys: orders, confirm, cancel, webhooks | the attribute, on these handlers only |
-//! | 5 | a key belongs to its caller | `scope = trader.id` |
-//! | 6 | weak keys such as `123`, `test` and `random` are bad | `Dialect::key_rule` |
-//! | 8 | a replay may say `Idempotency-Replayed: true` | the default |
-//! | 9, 10 | another body or endpoint under the same key is a conflict | the default |
+//! | 2, 14 | listed endpoints accept keys: orders, confirm, cancel, webhooks | the attribute on these handlers only |
+//! | 5 | a key belongs to the caller | `scope = trader.id` |
+//! | 6 | weak keys such as `123`, `test` and `random` are refused | `Dialect::key_rule` |
+//! | 8 | a replay has the header `Idempotency-Replayed: true` | the default |
+//! | 9, 10 | a different body or endpoint under the same key is a conflict | the default |
 //! | 15 | a key names one business operation | `order-42`, `order-42-confirm`, `order-42-cancel` |
 //!
 //! ```sh
 //! cargo run --example iex
-//! # Place an order, and confirm it. Paste either twice.
+//! # Place an order, and confirm it. Run each command twice.
 //! curl -i localhost:3004/v1/orders -H 'Authorization: Bearer iex_alice' -H 'Idempotency-Key: order-42-place' -H 'Content-Type: application/json' -d '{"pair": "BTC-USD", "side": "buy", "amount": "0.5"}'
 //! curl -i -X POST localhost:3004/v1/orders/1/confirm -H 'Authorization: Bearer iex_alice' -H 'Idempotency-Key: order-42-confirm'
-//! # The key of the confirmation does not cancel: 409.
+//! # The key of the confirmation cannot cancel: 409.
 //! curl -i -X POST localhost:3004/v1/orders/1/cancel -H 'Authorization: Bearer iex_alice' -H 'Idempotency-Key: order-42-confirm'
-//! # A weak key is refused before anything happens: 400.
+//! # A weak key is refused before the handler runs: 400.
 //! curl -i localhost:3004/v1/orders -H 'Authorization: Bearer iex_alice' -H 'Idempotency-Key: test' -H 'Content-Type: application/json' -d '{"pair": "BTC-USD", "side": "buy", "amount": "0.5"}'
-//! # Subscribe to what happens, and see what did.
+//! # Add a webhook, and list the orders and webhooks.
 //! curl -i localhost:3004/v1/webhooks -H 'Authorization: Bearer iex_alice' -H 'Idempotency-Key: hook-orders-1' -H 'Content-Type: application/json' -d '{"url": "https://example.com/hook"}'
 //! curl localhost:3004/v1/orders -H 'Authorization: Bearer iex_alice'
 //! curl localhost:3004/v1/webhooks -H 'Authorization: Bearer iex_alice'
@@ -47,14 +47,12 @@ pub(crate) fn keys() -> Idempotency {
     Idempotency::builder().dialect(dialect).build()
 }
 
-/// A key that somebody else's next operation could have as well names none. A number is a counter
-/// that starts again, and the words are what people type to try things out.
+/// Refuses keys that a different operation could also have. A number may be a counter that restarts,
+/// and people type these words to try a request.
 fn names_one_operation(key: &str) -> bool {
-    const TYPED_TO_TRY: [&str; 5] = ["test", "random", "key", "order", "abc"];
-    let is_typed = TYPED_TO_TRY
-        .iter()
-        .any(|weak| key.eq_ignore_ascii_case(weak));
-    !is_typed && !key.bytes().all(|byte| byte.is_ascii_digit())
+    const WEAK_WORDS: [&str; 5] = ["test", "random", "key", "order", "abc"];
+    let is_weak_word = WEAK_WORDS.iter().any(|weak| key.eq_ignore_ascii_case(weak));
+    !is_weak_word && !key.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 pub(crate) fn router(idem: &Idempotency) -> Router {
@@ -86,7 +84,7 @@ async fn place_order(
     (StatusCode::CREATED, Json(order))
 }
 
-/// A retry gets the confirmation again, and not that the order is confirmed already.
+/// A retry gets the confirmation again, and not an error for a second confirmation.
 #[idempotent(ttl = "24h", scope = trader.id)]
 async fn confirm_order(
     State(books): State<Books<Exchange>>,
@@ -117,7 +115,7 @@ async fn add_webhook(
     (StatusCode::CREATED, Json(webhook))
 }
 
-/// Not in the list, so a key means nothing here: a quote is of the moment, and each is a new one.
+/// Not in the list, so a key has no effect here: each request gets a new quote.
 async fn ask_quote(
     State(books): State<Books<Exchange>>,
     _: Trader,
@@ -142,7 +140,7 @@ async fn list_webhooks(State(books): State<Books<Exchange>>, trader: Trader) -> 
     Json(webhooks)
 }
 
-/// The caller, by an API key that does not change.
+/// The caller, identified by an API key that does not change.
 #[derive(Debug)]
 pub(crate) struct Trader {
     id: String,
@@ -182,7 +180,7 @@ impl Exchange {
         if order.status != Status::Placed {
             return Err((
                 StatusCode::CONFLICT,
-                "the order is confirmed or cancelled already",
+                "the order is already confirmed or cancelled",
             ));
         }
         order.status = status;

@@ -1,12 +1,12 @@
-//! A handler that is cut off between a charge and its own record, and does not charge twice.
+//! A handler that is interrupted between a charge and its record does not charge twice.
 //!
 //! ```sh
 //! cargo run --example payments
 //! ```
 //!
-//! The first attempt charges at a payment service and is cut off before it can answer. The retry runs
-//! the handler again, as `on_unknown = rerun` says. It charges under the same derived key, and so the
-//! payment service, which is safe to retry itself, gives the receipt of the first charge.
+//! The first attempt charges at a payment service and panics before it can return a response. The retry
+//! runs the handler again, because of `on_unknown = rerun`. The second attempt charges under the same
+//! derived key. The payment service knows this key and returns the receipt of the first charge.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +21,7 @@ use http_body_util::BodyExt;
 use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 
-/// A service in another's hands, to which a key is all that tells a retry from a second charge.
+/// An external service. Only the key distinguishes a retry from a second charge.
 #[derive(Clone, Default)]
 struct PaymentService(Arc<Mutex<HashMap<String, usize>>>);
 
@@ -40,7 +40,10 @@ impl PaymentService {
 #[idempotent(scope = global, on_unknown = rerun)]
 async fn pay(State(payments): State<PaymentService>, attempt: Attempt) -> String {
     let receipt = payments.charge(attempt.derive_key("charge"));
-    assert!(attempt.number() > 1, "cut off after the charge");
+    assert!(
+        attempt.number() > 1,
+        "the first attempt panics after the charge"
+    );
     format!("attempt {}: paid, receipt {receipt}", attempt.number())
 }
 
@@ -54,10 +57,10 @@ async fn main() {
         .with_state(payments.clone());
     for _ in 0..3 {
         let request = Request::post("/payments").header("idempotency-key", "order-7");
-        let request = request.body(Body::empty()).expect("a request");
-        let Ok(answer) = router.clone().oneshot(request).await;
-        let status = answer.status();
-        let body = answer
+        let request = request.body(Body::empty()).expect("a valid request");
+        let Ok(response) = router.clone().oneshot(request).await;
+        let status = response.status();
+        let body = response
             .into_body()
             .collect()
             .await

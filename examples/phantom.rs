@@ -1,25 +1,25 @@
-//! Phantom, a community bot: a member who is paid or warned by a retried call is paid or warned once.
+//! Phantom, a community bot. A retried call pays or warns a member once.
 //!
-//! | row | what Phantom documents | what says so here |
+//! | row | what Phantom documents | how this example does it |
 //! |---|---|---|
-//! | 2, 3, 14 | every `POST`, `PUT`, `PATCH` and `DELETE` takes a key, `GET` and `HEAD` ignore it | the attribute, on every write |
+//! | 2, 3, 14 | every `POST`, `PUT`, `PATCH` and `DELETE` accepts a key, and `GET` and `HEAD` ignore it | the attribute on every write |
 //! | 5 | a key belongs to the token | `scope = token` |
 //! | 6 | keys of up to 128 characters | `Dialect::max_key_len` |
-//! | 8 | a replay says `Idempotent-Replay: true` | `Dialect::replay_header` |
-//! | 9, 10 | another method, path or body under the same key is `idempotency_key_reused` | the default |
-//! | 11 | 2xx and 4xx are kept, after a 5xx the key can be retried | `record = [2xx, 4xx]` |
-//! | 12 | 24 hours | `ttl = "24h"` |
-//! |  | errors look like `{"error": {"code", "message"}}` | `render_problem` |
+//! | 8 | a replay has the header `Idempotent-Replay: true` | `Dialect::replay_header` |
+//! | 9, 10 | a different method, path or body under the same key gets `idempotency_key_reused` | the default |
+//! | 11 | 2xx and 4xx are recorded, and after a 5xx the key can be retried | `record = [2xx, 4xx]` |
+//! | 12 | a key is free after 24 hours | `ttl = "24h"` |
+//! |  | errors have the form `{"error": {"code", "message"}}` | `render_problem` |
 //!
 //! ```sh
 //! cargo run --example phantom
-//! # Pay a prize. Again: `idempotent-replay: true`, and the wallet shows one prize.
+//! # Pay a prize. Run this twice: the second response has `idempotent-replay: true`, and the wallet contains one prize.
 //! curl -i localhost:3003/api/v1/economy/adjust -H 'Authorization: Bearer phk_live_1' -H 'Idempotency-Key: charge-77' -H 'Content-Type: application/json' -d '{"user_id": "123", "delta": 500, "reason": "Tournament prize"}'
 //! curl localhost:3003/api/v1/economy/wallet/123 -H 'Authorization: Bearer phk_live_1'
-//! # Warn a member, once.
+//! # Warn a member once.
 //! curl -i localhost:3003/api/v1/cases -H 'Authorization: Bearer phk_live_1' -H 'Idempotency-Key: warn-1' -H 'Content-Type: application/json' -d '{"user_id": "123", "type": "warn", "reason": "Referral spam"}'
 //! curl localhost:3003/api/v1/cases -H 'Authorization: Bearer phk_live_1'
-//! # Close the economy: a 503 is not kept. Open it, and the same key runs.
+//! # Close the economy: a 503 is not recorded. Open the economy, and the same key runs again.
 //! curl -i -X PUT localhost:3003/operator/economy/closed
 //! curl -i localhost:3003/api/v1/economy/adjust -H 'Authorization: Bearer phk_live_1' -H 'Idempotency-Key: charge-78' -H 'Content-Type: application/json' -d '{"user_id": "123", "delta": 20, "reason": "Refund"}'
 //! curl -i -X DELETE localhost:3003/operator/economy/closed
@@ -58,13 +58,13 @@ pub(crate) fn keys() -> Idempotency {
         .build()
 }
 
-/// A refusal of the library's in the shape that all errors of Phantom have.
+/// Renders a problem in the format of all errors of Phantom.
 fn as_error(problem: &Problem) -> impl IntoResponse + use<> {
     let body = json!({ "error": { "code": problem.code(), "message": problem.detail() } });
     (problem.status(), Json(body))
 }
 
-/// Why a call has no effect: its status, its code, and a message for people.
+/// An error with its status, its code and a message for people.
 #[derive(Debug)]
 struct Refused(StatusCode, &'static str, &'static str);
 
@@ -78,7 +78,7 @@ impl IntoResponse for Refused {
 
 const NO_SUCH_CASE: Refused = Refused(StatusCode::NOT_FOUND, "not_found", "there is no such case");
 
-/// Any token of Phantom's. What it may do is left out here.
+/// Any token of Phantom. This example does not check the permissions of a token.
 #[derive(Debug)]
 struct Token;
 
@@ -173,7 +173,7 @@ async fn edit_case(
     })
 }
 
-/// Without the key, the retry of a deletion that went through would be told 404.
+/// Without the key, a retry of a successful deletion would get 404.
 #[idempotent(ttl = "24h", scope = token, record = [2xx, 4xx])]
 async fn delete_case(
     State(books): State<Books<Phantom>>,
@@ -201,7 +201,7 @@ async fn list_cases(State(books): State<Books<Phantom>>, _: Token) -> Json<Vec<C
     Json(cases)
 }
 
-/// For trying out what becomes of a 5xx. No part of what Phantom offers.
+/// Makes `adjust` return a 5xx, for trying out this example. Phantom has no such endpoint.
 async fn close_economy(State(books): State<Books<Phantom>>) {
     books.open(|phantom| phantom.is_closed = true);
 }

@@ -1,10 +1,10 @@
-//! A small trading desk whose `POST`s are safe to retry.
+//! A small trading desk whose `POST` requests are safe to retry.
 //!
 //! ```sh
 //! cargo run --example trades
 //! ```
 //!
-//! prints an address and three lines to paste.
+//! prints its address and commands to try.
 
 mod desk;
 
@@ -24,13 +24,13 @@ async fn main() -> std::io::Result<()> {
     axum::serve(listener, desk::router(idem.clone()))
         .with_graceful_shutdown(interrupted())
         .await?;
-    // Handlers whose clients have gone run on; axum does not wait for them.
+    // Handlers continue after a disconnect, but axum does not wait for them.
     idem.drain(Duration::from_secs(30)).await;
     Ok(())
 }
 
 async fn interrupted() {
-    // Without a signal to wait for, the desk serves until it is killed.
+    // Without a signal handler, the desk serves until it is killed.
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
     }
@@ -45,14 +45,14 @@ fn lines_to_try(desk: &str) -> String {
         )
     };
     format!(
-        "The desk is open at {desk}\n\n\
-         Book a trade; paste it twice, and the second answer says `idempotency-replayed: true`:\n\n  \
+        "The desk listens on {desk}\n\n\
+         Book a trade. Run this twice: the second response has `idempotency-replayed: true`:\n\n  \
          {}\n\n\
-         Give up after a second, and see the retry get the answer of the first:\n\n  \
+         Disconnect after a second. The retry gets the response of the first request:\n\n  \
          curl -m 1 {}; {}\n\n\
-         Retry with a refreshed token, which is still Alice's:\n\n  \
+         Retry with a refreshed token of the same user:\n\n  \
          {}; {}\n\n\
-         What was booked: curl {desk}/accounts/7/trades\n",
+         List the booked trades: curl {desk}/accounts/7/trades\n",
         post("/accounts/7/trades", "alice.1", "trade-1"),
         post("/accounts/7/slow-trades", "alice.1", "trade-2").trim_start_matches("curl "),
         post("/accounts/7/slow-trades", "alice.1", "trade-2"),

@@ -1,21 +1,21 @@
-//! Yoshi, a paper-trading service: an order that is retried is placed once.
+//! Yoshi, a paper-trading service. A retried order is placed once.
 //!
-//! | row | what Yoshi documents | what says so here |
+//! | row | what Yoshi documents | how this example does it |
 //! |---|---|---|
-//! | 2, 3, 14 | a table of `POST` endpoints takes keys, every other endpoint ignores them | the attribute, on these handlers only |
+//! | 2, 3, 14 | listed `POST` endpoints accept keys, and other endpoints ignore them | the attribute on these handlers only |
 //! | 4 | the header is optional | no `required` |
 //! | 5 | a key belongs to the account behind the token | `scope = client.account` |
-//! | 9 | other parameters under the same key are a 409 | [`Dialect::default`](axum_idem::Dialect) |
-//! | 12 | after 24 hours the key makes a new resource | `ttl = "24h"` |
+//! | 9 | different parameters under the same key get 409 | [`Dialect::default`](axum_idem::Dialect) |
+//! | 12 | after 24 hours the key creates a new resource | `ttl = "24h"` |
 //!
 //! ```sh
 //! cargo run --example yoshi
-//! # Place a trade. Again: the same trade. With another quantity: 409.
+//! # Place a trade. A retry gets the same trade. A different quantity gets 409.
 //! curl -i localhost:3001/v1/paper-trading/accounts/1/trades -H 'Authorization: Bearer yoshi_alice_1' -H 'Idempotency-Key: buy-aapl-001' -H 'Content-Type: application/json' -d '{"symbol": "AAPL", "side": "buy", "quantity": 10}'
 //! curl -i localhost:3001/v1/paper-trading/accounts/1/trades -H 'Authorization: Bearer yoshi_alice_1' -H 'Idempotency-Key: buy-aapl-001' -H 'Content-Type: application/json' -d '{"symbol": "AAPL", "side": "buy", "quantity": 99}'
-//! # A refreshed token is still Alice's, and so is the key.
+//! # A refreshed token of the same user finds the same key.
 //! curl -i localhost:3001/v1/paper-trading/accounts/1/trades -H 'Authorization: Bearer yoshi_alice_2' -H 'Idempotency-Key: buy-aapl-001' -H 'Content-Type: application/json' -d '{"symbol": "AAPL", "side": "buy", "quantity": 10}'
-//! # What was booked.
+//! # List the booked trades.
 //! curl localhost:3001/v1/paper-trading/accounts/1/trades -H 'Authorization: Bearer yoshi_alice_1'
 //! # Open an account, and propose an action.
 //! curl -i localhost:3001/v1/paper-trading/accounts -H 'Authorization: Bearer yoshi_alice_1' -H 'Idempotency-Key: open-001' -H 'Content-Type: application/json' -d '{"name": "Test drive", "starting_cash_balance": "100000"}'
@@ -40,7 +40,7 @@ async fn main() -> std::io::Result<()> {
     common::serve(include_str!("yoshi.rs"), 3001, router(&idem), &[&idem]).await
 }
 
-/// How Yoshi speaks: as the default does, with a page of its own behind every refusal.
+/// The default dialect, with a documentation page that every problem links to.
 pub(crate) fn keys() -> Idempotency {
     let dialect = Dialect::default().documentation("https://docs.yoshi.ai/concepts/idempotency");
     Idempotency::builder().dialect(dialect).build()
@@ -93,7 +93,7 @@ async fn open_account(
     (StatusCode::CREATED, Json(portfolio))
 }
 
-/// Somebody approves it later, so the answer is 202: that too is kept and replayed.
+/// Someone approves the action later, so the status is 202. A 202 is recorded and replayed too.
 #[idempotent(ttl = "24h", scope = client.account)]
 async fn propose_action(
     State(books): State<Books<Yoshi>>,
@@ -112,7 +112,7 @@ async fn propose_action(
     (StatusCode::ACCEPTED, Json(action))
 }
 
-/// Not in Yoshi's table, so a key means nothing here: every request reminds.
+/// Not in Yoshi's list, so a key has no effect here: every request sends a reminder.
 async fn send_reminder(
     State(books): State<Books<Yoshi>>,
     client: Client,
@@ -153,8 +153,8 @@ async fn list_actions(State(books): State<Books<Yoshi>>, client: Client) -> Json
     Json(actions)
 }
 
-/// The account behind a token. `yoshi_alice_1` and, once it was refreshed, `yoshi_alice_2` are
-/// Alice's, so a retry with either finds the key.
+/// The account of a token. `yoshi_alice_1` and the refreshed `yoshi_alice_2` both belong to Alice, so a
+/// retry with either token finds the key.
 #[derive(Debug)]
 pub(crate) struct Client {
     account: String,

@@ -1,7 +1,7 @@
-//! The folders of each crate have an order, and no file imports from a folder above its own.
+//! Checks that no file imports from a folder above its own.
 //!
 //! `ARCHITECTURE.md` lists the folders from top to bottom. This test reads the imports of every file,
-//! without its tests, and fails on one that points upward and on a circle between files.
+//! without its tests. The test fails on an upward import and on a circular import.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,19 +12,19 @@ use quote::ToTokens;
 use syn::{Attribute, File, Item, UseTree, Visibility};
 
 /// The folders and files directly below `src`, from top to bottom. A file may import from its own
-/// folder and from those that follow.
+/// folder and from the folders after it.
 const RUNTIME: &[&str] = &[
     "lib", "testing", "handler", "claim", "attempt", "service", "response", "store", "trace",
     "request", "settings",
 ];
 const MACROS: &[&str] = &["lib", "transform", "expand", "check", "parse", "messages"];
 
-/// A module path below the crate, such as `store::memory::claims`.
+/// A module path in the crate, such as `store::memory::claims`.
 type Module = Vec<String>;
 
 struct Crate {
     modules: BTreeMap<Module, PathBuf>,
-    /// The modules that each module names, other than in re-exports.
+    /// The modules that each module names, except in re-exports.
     imports: BTreeMap<Module, BTreeSet<Module>>,
 }
 
@@ -35,7 +35,7 @@ impl Crate {
         let files: BTreeMap<_, _> = modules
             .iter()
             .map(|(module, path)| {
-                let source = fs::read_to_string(path).expect("a source file");
+                let source = fs::read_to_string(path).expect("a readable source file");
                 (
                     module.clone(),
                     syn::parse_file(&source).expect("valid Rust"),
@@ -68,7 +68,7 @@ impl Crate {
             order
                 .iter()
                 .position(|name| *name == top)
-                .unwrap_or_else(|| panic!("`{top}` has no place in the order of folders"))
+                .unwrap_or_else(|| panic!("`{top}` is missing in the order of folders"))
         };
         self.imports
             .iter()
@@ -78,7 +78,7 @@ impl Crate {
             .collect()
     }
 
-    /// Each circle of files, once for each of its files.
+    /// Lists each file that imports itself through other files.
     fn circles(&self) -> Vec<String> {
         let reaches_itself = |start: &Module| {
             let mut seen = BTreeSet::new();
@@ -103,12 +103,12 @@ impl Crate {
 }
 
 fn find_modules(folder: &Path, path: &mut Module, modules: &mut BTreeMap<Module, PathBuf>) {
-    for entry in fs::read_dir(folder).expect("a folder") {
+    for entry in fs::read_dir(folder).expect("a readable folder") {
         let entry = entry.expect("an entry").path();
         let name = entry
             .file_stem()
             .and_then(|stem| stem.to_str())
-            .expect("a name")
+            .expect("a file name")
             .to_owned();
         if entry.is_dir() {
             path.push(name);
@@ -131,7 +131,7 @@ fn is_test(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// The modules that a file declares for its tests only.
+/// The modules that a file declares for tests only.
 fn test_modules(file: &File) -> Vec<String> {
     let declared = file.items.iter().filter_map(|item| match item {
         Item::Mod(item) if is_test(&item.attrs) => Some(item.ident.to_string()),
@@ -140,12 +140,12 @@ fn test_modules(file: &File) -> Vec<String> {
     declared.collect()
 }
 
-/// Collects every path of a file that begins with `crate`, `self` or `super`.
+/// Collects every path in a file that begins with `crate`, `self` or `super`.
 fn collect(file: &File, named: &mut Vec<Vec<String>>) {
     for item in &file.items {
         match item {
             Item::Use(item) if is_test(&item.attrs) => {}
-            // A folder's `mod.rs` re-exports what its files define; that is not an import.
+            // The re-exports of a `mod.rs` are not imports.
             Item::Use(item) if !matches!(item.vis, Visibility::Inherited) => {}
             Item::Use(item) => paths_of(&item.tree, &mut Vec::new(), named),
             Item::Mod(item) if is_test(&item.attrs) || item.content.is_none() => {}
@@ -176,7 +176,7 @@ fn paths_of(tree: &UseTree, prefix: &mut Vec<String>, named: &mut Vec<Vec<String
     }
 }
 
-/// Looks at the tokens, since paths inside macros such as `tracing::warn!` count too.
+/// Reads tokens rather than syntax, because paths inside macros such as `tracing::warn!` count too.
 fn paths_in(tokens: TokenStream, named: &mut Vec<Vec<String>>) {
     let mut path: Vec<String> = Vec::new();
     let mut colons = 0;
@@ -200,7 +200,7 @@ fn paths_in(tokens: TokenStream, named: &mut Vec<Vec<String>>) {
     named.push(path);
 }
 
-/// The module that a path leads to: the longest part of it that is one.
+/// Resolves a path to the deepest module that it names.
 fn resolve(from: &Module, path: &[String], modules: &BTreeMap<Module, PathBuf>) -> Option<Module> {
     let (first, rest) = path.split_first().filter(|(_, rest)| !rest.is_empty())?;
     let mut at = match first.as_str() {
@@ -211,7 +211,7 @@ fn resolve(from: &Module, path: &[String], modules: &BTreeMap<Module, PathBuf>) 
             parent.pop();
             parent
         }
-        // A file that this one declares.
+        // A module that this file declares.
         name => {
             let child = [from.clone(), vec![name.to_owned()]].concat();
             modules.contains_key(&child).then_some(child)?
@@ -228,7 +228,7 @@ fn resolve(from: &Module, path: &[String], modules: &BTreeMap<Module, PathBuf>) 
             break;
         }
     }
-    // `crate::testing` and the like resolve; the crate's root itself only re-exports.
+    // `crate::testing` and similar paths resolve. The crate root itself only contains re-exports.
     modules.contains_key(&at).then_some(at)
 }
 
@@ -241,7 +241,7 @@ fn source(krate: &str) -> PathBuf {
 #[test]
 fn the_architecture_lists_every_folder_from_top_to_bottom() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let document = fs::read_to_string(root.join("ARCHITECTURE.md")).expect("the document");
+    let document = fs::read_to_string(root.join("ARCHITECTURE.md")).expect("a readable document");
     for order in [RUNTIME, MACROS] {
         let mut rest = document.as_str();
         for name in order
@@ -250,7 +250,7 @@ fn the_architecture_lists_every_folder_from_top_to_bottom() {
         {
             let heading = format!("`{name}/`");
             let at = rest.find(&heading);
-            assert!(at.is_some(), "{heading} is missing, or not in its place");
+            assert!(at.is_some(), "{heading} is missing or out of order");
             rest = &rest[at.unwrap_or_default()..];
         }
     }

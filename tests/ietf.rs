@@ -1,4 +1,4 @@
-//! The checklist of `draft-ietf-httpapi-idempotency-key-header-07`, section by section.
+//! Checks `draft-ietf-httpapi-idempotency-key-header-07` section by section.
 
 use test_support::http as support;
 
@@ -29,7 +29,7 @@ async fn pay_slowly(State(runs): State<Runs>, _body: String) -> (StatusCode, Str
     (StatusCode::CREATED, format!("run {run}"))
 }
 
-/// A service that speaks as the draft does, and how often it has paid.
+/// A service with the draft's dialect, and the number of its payments.
 struct Service {
     server: Server,
     runs: Runs,
@@ -62,7 +62,8 @@ impl Service {
             .await
     }
 
-    /// The answers to a request whose first try still runs, and to that first try.
+    /// Sends a request twice at once. Returns the response of the second request, then that of the
+    /// first.
     async fn pay_twice_at_once(&self) -> (Answer, Answer) {
         let pay = || self.server.post("/slow-payments", "\"slow\"", "");
         let meanwhile = async {
@@ -76,8 +77,8 @@ impl Service {
     }
 }
 
-/// A problem that leads to `page`, both in its type and by a link.
-fn assert_leads_to(answer: &Answer, page: &str, code: &str) {
+/// Asserts that the problem names `page` both in its type and in its `Link` header.
+fn assert_links_to(answer: &Answer, page: &str, code: &str) {
     assert_eq!(answer.code(), code);
     let problem: Value = serde_json::from_slice(&answer.body).expect("JSON");
     assert_eq!(problem["type"], format!("{page}#{code}"));
@@ -113,7 +114,7 @@ async fn section_2_1_the_value_is_a_string() {
     for key in refused {
         let answer = service.pay(key, "").await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{key} {answer:?}");
-        assert_leads_to(&answer, PAGE, "idempotency_key_invalid");
+        assert_links_to(&answer, PAGE, "idempotency_key_invalid");
     }
     assert_eq!(service.runs.finished(), 0);
 
@@ -130,9 +131,9 @@ async fn section_2_1_the_value_is_a_string() {
     }
 }
 
-/// Sections 3.1.2 and 3.3 of RFC 9651: an item may have parameters. The draft defines none.
+/// RFC 9651, sections 3.1.2 and 3.3: an item may have parameters. The draft defines no parameters.
 #[tokio::test]
-async fn section_2_1_parameters_are_no_part_of_the_key() {
+async fn section_2_1_parameters_are_not_part_of_the_key() {
     let service = Service::strict().await;
     for key in ["\"a\"", "\"a\";v=1", "\"a\"; v"] {
         assert_eq!(service.pay(key, "").await.text(), "run 1", "{key}");
@@ -140,7 +141,7 @@ async fn section_2_1_parameters_are_no_part_of_the_key() {
 }
 
 #[tokio::test]
-async fn section_2_1_one_line_only() {
+async fn section_2_1_only_one_header_line_is_accepted() {
     let service = Service::strict().await;
     for keys in [["\"a\"", "\"a\""], ["\"a\"", "\"b\""], ["\"a", "b\""]] {
         let headers = keys.map(|key| (KEY, key));
@@ -153,7 +154,7 @@ async fn section_2_1_one_line_only() {
     assert_eq!(service.runs.finished(), 0);
 }
 
-/// Outside of the strict mode a bare key is the same as a quoted one.
+/// Without the strict mode, a bare key equals the same key in quotes.
 #[tokio::test]
 async fn section_2_1_the_default_dialect_is_lenient() {
     let service = Service::start(Dialect::default()).await;
@@ -170,7 +171,7 @@ async fn section_2_1_the_default_dialect_is_lenient() {
 }
 
 #[tokio::test]
-async fn section_2_6_first_sight_is_processed_normally() {
+async fn section_2_6_a_first_request_is_processed_normally() {
     let service = Service::strict().await;
     let answer = service.pay("\"first\"", "").await;
     assert_eq!(
@@ -181,7 +182,7 @@ async fn section_2_6_first_sight_is_processed_normally() {
 }
 
 #[tokio::test]
-async fn section_2_6_a_repeat_gets_the_earlier_result_success_or_error() {
+async fn section_2_6_a_retry_gets_the_earlier_success_or_error() {
     let service = Service::strict().await;
     for (body, status) in [
         ("", StatusCode::CREATED),
@@ -198,7 +199,7 @@ async fn section_2_6_a_repeat_gets_the_earlier_result_success_or_error() {
 }
 
 #[tokio::test]
-async fn section_2_6_a_repeat_while_the_first_runs_is_a_conflict() {
+async fn section_2_6_a_concurrent_retry_is_a_conflict() {
     let service = Service::strict().await;
     let (second, first) = service.pay_twice_at_once().await;
     assert_eq!(second.status, StatusCode::CONFLICT);
@@ -207,50 +208,50 @@ async fn section_2_6_a_repeat_while_the_first_runs_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn section_2_7_a_missing_key_is_400_and_leads_to_documentation() {
+async fn section_2_7_a_missing_key_is_400_and_links_documentation() {
     let service = Service::strict().await;
     let answer = service.pay_without_a_key().await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
-    assert_leads_to(&answer, PAGE, "idempotency_key_missing");
+    assert_links_to(&answer, PAGE, "idempotency_key_missing");
     assert_eq!(service.runs.finished(), 0);
 }
 
 #[tokio::test]
-async fn section_2_7_another_payload_is_422_and_leads_to_documentation() {
+async fn section_2_7_a_different_payload_is_422_and_links_documentation() {
     let service = Service::strict().await;
     service.pay("\"a\"", "1").await;
     let answer = service.pay("\"a\"", "2").await;
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert_leads_to(&answer, PAGE, "idempotency_key_reused");
+    assert_links_to(&answer, PAGE, "idempotency_key_reused");
     let repeat = service.pay("\"a\"", "1").await;
     assert!(
         repeat.is_replay(),
-        "the mismatch left the record alone: {repeat:?}"
+        "the mismatch must not change the record: {repeat:?}"
     );
 }
 
 #[tokio::test]
-async fn section_2_7_still_running_is_409_and_leads_to_documentation() {
+async fn section_2_7_a_running_request_is_409_and_links_documentation() {
     let service = Service::strict().await;
     let (second, _) = service.pay_twice_at_once().await;
     assert_eq!(second.status, StatusCode::CONFLICT);
-    assert_leads_to(&second, PAGE, "idempotency_key_in_flight");
+    assert_links_to(&second, PAGE, "idempotency_key_in_flight");
     assert_eq!(second.headers["retry-after"], "1");
 }
 
-/// A service that names no page of its own still points somewhere: at the draft.
+/// A service without its own documentation page links to the draft.
 #[tokio::test]
-async fn section_2_7_without_a_page_of_its_own_the_draft_explains() {
+async fn section_2_7_without_a_documentation_page_the_draft_is_linked() {
     let service = Service::start(Dialect::ietf()).await;
     let answer = service.pay_without_a_key().await;
     let draft =
         "https://datatracker.ietf.org/doc/html/draft-ietf-httpapi-idempotency-key-header-07";
-    assert_leads_to(&answer, draft, "idempotency_key_missing");
+    assert_links_to(&answer, draft, "idempotency_key_missing");
 }
 
-/// A page with a fragment is linked as it stands; the types are fragments of the same page.
+/// A page with a fragment is linked unchanged. The problem types replace the fragment.
 #[tokio::test]
-async fn section_2_7_a_page_may_have_a_fragment() {
+async fn section_2_7_a_documentation_page_may_have_a_fragment() {
     let page = format!("{PAGE}#keys");
     let service = Service::start(Dialect::ietf().documentation(page.as_str())).await;
     let answer = service.pay_without_a_key().await;
@@ -262,9 +263,9 @@ async fn section_2_7_a_page_may_have_a_fragment() {
     );
 }
 
-/// A service that renders its own errors keeps the link.
+/// A service that renders its own problems keeps the link.
 #[tokio::test]
-async fn section_2_7_a_rendering_of_the_services_own_keeps_the_pointer() {
+async fn section_2_7_a_custom_rendering_keeps_the_link() {
     let idem = Idempotency::builder()
         .dialect(Dialect::ietf().documentation(PAGE))
         .render_problem(|problem: &Problem| (problem.status(), Json(problem.code())))
@@ -281,9 +282,9 @@ async fn section_2_7_a_rendering_of_the_services_own_keeps_the_pointer() {
     );
 }
 
-/// Section 2.7: a client that does not fix its request is refused again, with the same error.
+/// Section 2.7: a client that repeats its invalid request gets the same error again.
 #[tokio::test]
-async fn section_2_7_an_unfixed_request_fails_again() {
+async fn section_2_7_a_repeated_invalid_request_fails_again() {
     let service = Service::strict().await;
     service.pay("\"a\"", "1").await;
     for _ in 0..2 {

@@ -1,11 +1,11 @@
-//! The declared minimum Rust version covers every dependency of every feature.
+//! Checks that the declared minimum Rust version covers every dependency of every feature.
 
 use std::collections::BTreeMap;
 use std::process::Command;
 
 use serde_json::Value;
 
-/// `1.88`, `1.88.0`: as numbers that compare.
+/// Converts `1.88` and `1.88.0` to numbers that can be compared.
 fn version(text: &str) -> Vec<u32> {
     let mut parts: Vec<_> = text
         .split('.')
@@ -15,10 +15,10 @@ fn version(text: &str) -> Vec<u32> {
     parts
 }
 
-/// The minimum Rust version of the features that bring sqlx.
+/// The minimum Rust version of the features that use sqlx.
 const WITH_SQLX: &str = "1.94";
 
-/// What `cargo metadata` says about the facade with these features.
+/// The output of `cargo metadata` for the facade with these features.
 fn metadata(features: &str) -> Value {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version=1", "--locked", "--features"])
@@ -37,7 +37,7 @@ fn all(value: &Value) -> Vec<Value> {
     value.as_array().cloned().unwrap_or_default()
 }
 
-/// Every package that a user of the facade builds, with the version that the package needs.
+/// Every package that a user of the facade builds, with the Rust version that it declares.
 fn built(metadata: &Value) -> BTreeMap<String, String> {
     let asks: BTreeMap<_, _> = all(&metadata["packages"])
         .iter()
@@ -75,7 +75,7 @@ fn no_dependency_needs_a_newer_compiler() {
     let facade = packages
         .iter()
         .find(|package| package["name"] == "axum-idem");
-    let features = facade.expect("the facade")["features"]
+    let features = facade.expect("the facade is a package")["features"]
         .as_object()
         .expect("features");
     let has_sqlx = |feature: &&str| feature.starts_with("postgres");

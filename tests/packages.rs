@@ -1,4 +1,4 @@
-//! Each published package stands alone: it has a README, both licences and the links that crates.io shows.
+//! Checks that each published package has a README, both licences and the links that crates.io shows.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// The folder and the manifest of every package that is published.
+/// The folder and the manifest of every published package.
 fn published() -> Vec<(PathBuf, Value)> {
     let metadata = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version=1", "--no-deps", "--locked"])
@@ -17,7 +17,7 @@ fn published() -> Vec<(PathBuf, Value)> {
     let packages = metadata["packages"].as_array().expect("packages");
     packages
         .iter()
-        // `publish = false` is an empty list of registries.
+        // cargo reports `publish = false` as an empty list of registries.
         .filter(|package| package["publish"].is_null())
         .map(|package| {
             let manifest = Path::new(package["manifest_path"].as_str().expect("a path"));
@@ -44,8 +44,8 @@ fn every_package_contains_its_readme_and_both_licences() {
         let extra = |line: &&str| line.starts_with("tests/") || line.starts_with("benches/");
         assert_eq!(list.lines().find(extra), None, "{name}");
         for licence in ["LICENSE-APACHE", "LICENSE-MIT"] {
-            let text = fs::read_to_string(folder.join(licence)).expect("a licence");
-            let expected = fs::read_to_string(root.join(licence)).expect("a licence");
+            let text = fs::read_to_string(folder.join(licence)).expect("a readable licence");
+            let expected = fs::read_to_string(root.join(licence)).expect("a readable licence");
             assert!(text == expected, "{licence} of {name} differs");
         }
     }

@@ -1,28 +1,28 @@
-//! `docs/reliability.md` names tests that exist and run.
+//! Checks that the tests named in `docs/reliability.md` exist and run.
 
 use std::fs;
 use std::path::Path;
 
 #[test]
-fn every_test_that_is_named_exists_and_runs() {
+fn every_named_test_exists_and_runs() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let text = fs::read_to_string(root.join("docs/reliability.md")).expect("the document");
+    let text = fs::read_to_string(root.join("docs/reliability.md")).expect("a readable document");
     let named: Vec<_> = text
         .split('`')
         .skip(1)
         .step_by(2)
         .filter_map(|code| code.split_once(".rs::"))
         .collect();
-    assert!(named.len() > 60, "{} tests are named", named.len());
+    assert!(named.len() > 60, "only {} tests are named", named.len());
     let is_missing = |(file, function): &&(&str, &str)| {
         let source = fs::read_to_string(root.join(file).with_extension("rs"));
         !source.is_ok_and(|source| is_test(&source, function))
     };
     let missing: Vec<_> = named.iter().filter(is_missing).collect();
-    assert!(missing.is_empty(), "there is no test {missing:?}");
+    assert!(missing.is_empty(), "these tests do not exist: {missing:?}");
 }
 
-/// Whether the function has the attribute of a test, and no attribute that keeps it from running.
+/// Returns whether the function has a test attribute and is not ignored.
 fn is_test(source: &str, function: &str) -> bool {
     let Some((before, _)) = source.split_once(&format!("fn {function}(")) else {
         return false;
@@ -30,7 +30,7 @@ fn is_test(source: &str, function: &str) -> bool {
     let attributes: Vec<_> = before
         .lines()
         .rev()
-        // The rest of the function's own line, such as `async`.
+        // Skips the beginning of the function's own line, such as `async`.
         .skip(usize::from(!before.ends_with('\n')))
         .take_while(|line| !line.is_empty() && !line.ends_with(['{', '}', ';']))
         .map(str::trim)
@@ -40,7 +40,7 @@ fn is_test(source: &str, function: &str) -> bool {
 }
 
 #[test]
-fn only_functions_with_the_attribute_of_a_test_count() {
+fn only_functions_with_a_test_attribute_count() {
     let source = "\
 /// A test.
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,5 @@
-//! Misuse does not compile and says what to write; what is right compiles without a warning.
+//! Checks that misuse does not compile and that its error says what to write. Correct use compiles
+//! without a warning.
 
 #[test]
 fn compile_errors() {

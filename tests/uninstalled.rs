@@ -1,4 +1,5 @@
-//! A keyed request that came through no `Idempotency` layer is refused, and the log says what to add.
+//! Checks that a keyed request without an `Idempotency` layer is refused, and that the log says what to
+//! add.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -49,7 +50,7 @@ fn routes() -> Router<Runs> {
         .route("/logs-its-key", post(logs_its_key))
 }
 
-/// Counts the events of this crate that an operator sees.
+/// Counts the errors and warnings of this crate.
 #[derive(Clone, Default)]
 struct Events {
     errors: Arc<AtomicUsize>,
@@ -78,7 +79,7 @@ impl Events {
 async fn send(router: &Router, method: Method, path: &str, key: Option<&str>) -> Response {
     let mut request = Request::new(Body::empty());
     *request.method_mut() = method;
-    *request.uri_mut() = path.parse().expect("a path");
+    *request.uri_mut() = path.parse().expect("a valid path");
     if let Some(key) = key {
         let key = HeaderValue::from_str(key).expect("a header value");
         request.headers_mut().insert("idempotency-key", key);
@@ -88,16 +89,16 @@ async fn send(router: &Router, method: Method, path: &str, key: Option<&str>) ->
 
 async fn text(response: Response) -> String {
     let body = response.into_body().collect().await.expect("a body");
-    String::from_utf8(body.to_bytes().into()).expect("text")
+    String::from_utf8(body.to_bytes().into()).expect("UTF-8")
 }
 
 async fn code(response: Response) -> String {
     let problem: serde_json::Value = serde_json::from_str(&text(response).await).expect("JSON");
-    problem["code"].as_str().expect("a code").to_owned()
+    problem["code"].as_str().expect("a problem code").to_owned()
 }
 
 #[tokio::test]
-async fn without_a_layer_a_keyed_request_is_refused_and_the_log_says_so() {
+async fn without_a_layer_a_keyed_request_is_refused_and_logged() {
     let (runs, events) = (Runs::default(), Events::default());
     let router = routes().with_state(runs.clone());
     let check = async {
@@ -133,7 +134,7 @@ async fn without_a_layer_a_keyless_request_runs_and_nothing_is_logged() {
     assert_eq!((runs.count(), events.seen()), (3, [0, 0]));
 }
 
-/// A layer passes nothing on when there is no key, which is no reason to warn.
+/// A layer inserts nothing when there is no key. That is no reason to warn.
 #[tokio::test]
 async fn below_a_layer_a_keyless_request_runs_and_nothing_is_logged() {
     let (runs, events) = (Runs::default(), Events::default());
@@ -150,9 +151,9 @@ async fn below_a_layer_a_keyless_request_runs_and_nothing_is_logged() {
     assert_eq!((runs.count(), events.seen()), (2, [0, 0]));
 }
 
-/// `Router::layer` applies to the routes that are there already.
+/// `Router::layer` applies only to the routes that already exist.
 #[tokio::test]
-async fn a_route_that_is_added_after_the_layer_is_not_protected_in_silence() {
+async fn a_keyed_request_to_a_route_added_after_the_layer_is_refused() {
     let runs = Runs::default();
     let router = Router::new()
         .route("/above", post(protected))
@@ -166,9 +167,9 @@ async fn a_route_that_is_added_after_the_layer_is_not_protected_in_silence() {
     assert_eq!(runs.count(), 1);
 }
 
-/// The layer did not see the key, and still renders the refusal in the service's way.
+/// The layer did not see the key, but it still renders the problem in the service's format.
 #[tokio::test]
-async fn a_key_that_middleware_sets_below_the_layer_is_refused_and_above_it_protected() {
+async fn a_key_set_by_middleware_below_the_layer_is_refused() {
     let sets_the_key = || {
         map_request(|mut request: Request| async {
             let key = HeaderValue::from_static("of-the-middleware");

@@ -1,4 +1,4 @@
-//! One service, bare, by the library, and by hand, each under the requests that are measured.
+//! The same service three times: bare, with the library, and by hand, with the requests to measure.
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -13,7 +13,7 @@ use tower::ServiceExt;
 
 use super::minimum::{self, Minimum};
 
-/// One way to serve, and the keys of the requests that it is asked to.
+/// A router, and the keys of the requests that it gets.
 pub(crate) struct Contender {
     pub(crate) name: &'static str,
     pub(crate) router: Router,
@@ -23,7 +23,7 @@ pub(crate) struct Contender {
 
 impl Contender {
     pub(crate) fn new(name: &'static str, router: Router, key: Key) -> Self {
-        // As `axum::serve` does; else the layers are applied anew for every request.
+        // `axum::serve` does this too. Without it, the layers would be applied again for every request.
         let router = router.with_state(());
         Self {
             name,
@@ -33,13 +33,13 @@ impl Contender {
         }
     }
 
-    /// Its answers have this status.
+    /// Sets the status that the responses must have.
     pub(crate) fn answers(mut self, status: StatusCode) -> Self {
         self.status = status;
         self
     }
 
-    /// The `n`th request. Made before anything is measured: it is the client's part.
+    /// Creates the `n`th request. This is the client's work, so it happens before the measurement.
     pub(crate) fn request(&self, n: u64, body: &str) -> Request {
         let mut request = Request::post("/trades")
             .header("host", "localhost")
@@ -51,14 +51,14 @@ impl Contender {
             request = request.header("idempotency-key", key);
         }
         let body = Body::from(body.to_owned());
-        request.body(body).expect("a request")
+        request.body(body).expect("a valid request")
     }
 
     pub(crate) fn requests(&self, numbers: impl Iterator<Item = u64>, body: &str) -> Vec<Request> {
         numbers.map(|n| self.request(n, body)).collect()
     }
 
-    /// Serves a request and reads its answer.
+    /// Serves a request and reads its response.
     pub(crate) async fn serve(&self, request: Request) {
         let answer = self.router.clone().oneshot(request).await;
         let answer = answer.expect("infallible");
@@ -68,7 +68,7 @@ impl Contender {
     }
 }
 
-/// Which key the `n`th request has.
+/// Returns the key of the `n`th request.
 pub(crate) type Key = fn(u64) -> Option<u64>;
 
 pub(crate) const NO_KEY: Key = |_| None;
@@ -139,17 +139,17 @@ async fn layerless_handler(
     book(order)
 }
 
-/// The same without a layer: the handler says where its `Idempotency` is.
+/// The same service without a layer. The handler names its `Idempotency`.
 pub(crate) fn layerless(store: MemoryStore) -> Router {
     Router::new()
         .route("/trades", post(layerless_handler))
         .with_state(idempotency(store))
 }
 
-/// An answer is a little longer than its request, and the longest request is as long as the default.
+/// A response is a little longer than its request. The longest request has the default limit.
 pub(crate) const LONGEST_ANSWER: usize = 2 << 20;
 
-/// A store that no bench fills.
+/// A store that no bench can fill.
 pub(crate) fn wide_store() -> MemoryStore {
     MemoryStore::builder().max_bytes(16 << 30).build()
 }
@@ -160,7 +160,7 @@ pub(crate) fn minimum() -> Router {
         .with_state(Minimum::default())
 }
 
-/// Bare axum, which all are compared with, and then the others.
+/// Returns bare axum, which all others are compared with, and then the others.
 pub(crate) fn contenders() -> Vec<Contender> {
     let ours = || protected(wide_store());
     let layerless = || layerless(wide_store());
@@ -176,7 +176,7 @@ pub(crate) fn contenders() -> Vec<Contender> {
     ]
 }
 
-/// An order of `size` bytes.
+/// Returns an order of `size` bytes.
 pub(crate) fn body(size: usize) -> String {
     let order = r#"{"symbol":"AAPL","side":"buy","quantity":10,"limit":189.25,"note":""}"#;
     let (head, tail) = order.split_at(order.len() - 2);

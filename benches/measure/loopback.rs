@@ -1,4 +1,4 @@
-//! Contenders over loopback: the server on one processor, its client on another.
+//! Measures contenders over loopback: the server on one processor, its client on another.
 
 use std::collections::VecDeque;
 use std::env;
@@ -17,18 +17,18 @@ use super::{float, line, median, ratios, setting, shown};
 
 const CONNECTIONS: u64 = 64;
 
-/// Of one contender in one round at saturation.
+/// Requests to one contender in one round at saturation.
 const REQUESTS: u64 = CONNECTIONS * 100;
 
-/// How long one contender is measured in one round of the open loop.
+/// The duration of one contender in one round of the open loop.
 const OPEN: Duration = Duration::from_millis(200);
 
-/// Shares of bare axum's saturation at which latencies are measured. Beyond the upper one, first
-/// sight would ask for more than there is.
+/// The loads for the latency measurement, as shares of bare axum's saturation. At higher loads, new keys
+/// would need more than the processor can give.
 const LOADS: [f64; 2] = [0.3, 0.5];
 
-/// Measures what `contenders` gives, of which the first is what all others are compared with, and
-/// prints the tables. Starts itself twice more.
+/// Measures the given contenders and prints the tables. All contenders are compared with the first. Starts
+/// this program twice more, as server and as client.
 pub(crate) fn run(contenders: fn() -> Vec<Contender>) {
     match env::args().nth(1).as_deref() {
         Some("--serve") => serve(contenders()),
@@ -46,13 +46,13 @@ async fn serve(contenders: Vec<Contender>) {
     for contender in contenders {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.expect("a free port");
-        println!("{}", listener.local_addr().expect("bound").port());
+        println!("{}", listener.local_addr().expect("a bound address").port());
         servers.spawn(async move { axum::serve(listener, contender.router).await });
     }
     servers.join_next().await;
 }
 
-/// The process that serves, ended with the measurement.
+/// The server process. It ends with the measurement.
 struct Server {
     process: Child,
     ports: Vec<u16>,
@@ -63,7 +63,7 @@ impl Server {
         let mut command: Command = on_processor(0);
         command.arg("--serve").stdout(Stdio::piped());
         let mut process = command.spawn().expect("`taskset` runs");
-        let lines = BufReader::new(process.stdout.take().expect("piped")).lines();
+        let lines = BufReader::new(process.stdout.take().expect("stdout is piped")).lines();
         let ports = lines.take(contenders);
         let ports = ports.map(|port| port.expect("a line").parse().expect("a port"));
         Self {
@@ -79,7 +79,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may already have ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -90,7 +90,7 @@ fn drive(contenders: &[Contender]) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .expect("a runtime");
+        .expect("a tokio runtime");
     let rate = runtime.block_on(saturate(contenders, &server));
     let mut next_key = OPEN_KEYS;
     for load in LOADS {
@@ -98,7 +98,7 @@ fn drive(contenders: &[Contender]) {
     }
 }
 
-/// What one contender took in each round.
+/// The measurements of one contender, round by round.
 #[derive(Default)]
 struct Rounds {
     throughput: Vec<f64>,
@@ -106,7 +106,8 @@ struct Rounds {
     client: Vec<f64>,
 }
 
-/// Every connection asks again as soon as it is answered. Gives bare axum's throughput.
+/// Each connection sends its next request as soon as it has a response. Returns the throughput of bare
+/// axum.
 async fn saturate(contenders: &[Contender], server: &Server) -> f64 {
     let body = body(200);
     let mut lanes: Vec<Vec<Awaited>> = Vec::new();
@@ -116,7 +117,7 @@ async fn saturate(contenders: &[Contender], server: &Server) -> f64 {
         let mut connections: Vec<_> = connections
             .map(|_| Awaited::new(*port, request.clone()))
             .collect();
-        // What is replayed is recorded first.
+        // The record for the replays must exist before the measurement.
         connections[0].ask(FIRST_OF_ALL).await;
         lanes.push(connections);
     }
@@ -137,7 +138,7 @@ async fn saturate(contenders: &[Contender], server: &Server) -> f64 {
                 });
             }
             while let Some(connection) = asking.join_next().await {
-                connections.push(connection.expect("answered"));
+                connections.push(connection.expect("a response"));
             }
             let seconds = begun.elapsed().as_secs_f64();
             rounds.throughput.push(float(REQUESTS) / seconds);
@@ -166,12 +167,12 @@ async fn saturate(contenders: &[Contender], server: &Server) -> f64 {
     rate
 }
 
-/// Keys of the open loop, beyond those of saturation.
+/// Keys of the open loop. They are larger than all keys of the saturation.
 const OPEN_KEYS: u64 = 1 << 40;
 const FIRST_OF_ALL: u64 = 1 << 44;
 
-/// Requests are sent when their time has come, and their latencies counted from then, whether or not
-/// the server is behind.
+/// Sends requests on a schedule. Each latency counts from the scheduled time, even when the server is
+/// behind.
 fn open_loop(contenders: &[Contender], server: &Server, load: f64, rate: f64, next_key: &mut u64) {
     let body = body(200);
     let mut lanes: Vec<Vec<Polled>> = Vec::new();
@@ -200,7 +201,7 @@ fn open_loop(contenders: &[Contender], server: &Server, load: f64, rate: f64, ne
     println!("bare axum: median {:.0} µs", median(bare) * 1e6);
 }
 
-/// The latencies of all requests of one turn.
+/// Returns the latencies of all requests of one turn.
 fn on_schedule(connections: &mut [Polled], rate: f64, next_key: &mut u64) -> Vec<f64> {
     let mut latencies = Vec::new();
     let mut idle: VecDeque<usize> = (0..connections.len()).collect();

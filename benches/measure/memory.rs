@@ -1,4 +1,4 @@
-//! What a record takes of the memory of a process that has many.
+//! Measures the memory that a record needs in a process with many records.
 
 use std::env;
 use std::process::Command;
@@ -9,28 +9,28 @@ use super::contenders::{Contender, body};
 use super::process::resident;
 use super::{float, setting};
 
-/// A store, by the endpoint that fills it.
+/// A store, with the router of an endpoint that fills it.
 pub(crate) struct Keeper {
     pub(crate) name: &'static str,
     pub(crate) router: fn() -> Router,
 }
 
-/// Prints what a record takes in each of `keepers`, each in a process of its own: this one again.
-/// Gives whether it was such a process.
+/// Prints the memory per record for each of `keepers`, each in its own process. This program starts
+/// itself for that. Returns whether this process is such a process.
 pub(crate) fn run(keepers: &[Keeper]) -> bool {
     let arguments: Vec<String> = env::args().skip(1).collect();
     if let [flag, name] = &arguments[..]
         && flag == "--hold"
     {
         let keeper = keepers.iter().find(|keeper| keeper.name == name);
-        hold(keeper.expect("a keeper"));
+        hold(keeper.expect("a store with this name"));
         return true;
     }
     println!("bytes of memory a record, {} records of 300 B", records());
     for keeper in keepers {
         let mut command = Command::new(env::current_exe().expect("a path"));
         let status = command.args(["--hold", keeper.name]).status();
-        assert!(status.expect("ours").success());
+        assert!(status.expect("a child process").success());
     }
     false
 }
@@ -39,7 +39,7 @@ pub(crate) fn records() -> u64 {
     setting("RECORDS", 1_000_000)
 }
 
-/// What is there before the first record that is counted: code, stacks, the empty store.
+/// Requests before the counted records. Their memory includes code, stacks and the empty store.
 const BASELINE: u64 = 1_000;
 
 #[tokio::main(flavor = "current_thread")]
@@ -55,6 +55,6 @@ async fn hold(keeper: &Keeper) {
     }
     let each = float(resident() - baseline) / float(records());
     println!("{:<34} {each:>6.0}", keeper.name);
-    // To drop a million records is no part of the measurement.
+    // Exits without dropping the records, because that is not part of the measurement.
     std::process::exit(0);
 }

@@ -1,7 +1,7 @@
-//! The least that a team would write by hand: a claim in a map, a fingerprint, one moka insert.
+//! The least that a team would write by hand: a claim in a map, a fingerprint and one insert into moka.
 //!
-//! No leases, no disconnects, no waiting, no header policy, no tracing: the measure of what all
-//! that costs, not an example to follow.
+//! This code has no leases, no protection against disconnects, no waiting, no header rules and no
+//! tracing. It shows what these features cost. It is not an example to follow.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};

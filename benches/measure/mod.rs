@@ -1,5 +1,5 @@
-//! What the benches share: contenders that are measured in turn, and what is made of their times.
-#![allow(dead_code, reason = "each bench uses its part")]
+//! Code that the benches share: contenders, measurement in turn, and statistics.
+#![allow(dead_code, reason = "each bench uses a part of this module")]
 
 pub(crate) mod contenders;
 pub(crate) mod loopback;
@@ -12,13 +12,13 @@ pub(crate) mod wire;
 use std::env;
 use std::fmt::Display;
 
-/// The lower quartile, the median and the upper one.
+/// Returns the lower quartile, the median and the upper quartile.
 pub(crate) fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
     [1, 2, 3].map(|quarter| values[values.len() * quarter / 4])
 }
 
-/// The quartiles of one round after another, each against the same round of another.
+/// Returns the quartiles of the ratios between two measurements, round by round.
 pub(crate) fn ratios(own: &[f64], other: &[f64]) -> [f64; 3] {
     quartiles(
         own.iter()
@@ -32,12 +32,12 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     quartiles(values.to_vec())[1]
 }
 
-/// A median and its quartiles, as every table shows them.
+/// Formats a median and its quartiles for the tables.
 pub(crate) fn shown([low, median, high]: [f64; 3]) -> String {
     format!("{median:.2} ({low:.2} to {high:.2})")
 }
 
-/// A number from the environment.
+/// Reads a number from the environment.
 pub(crate) fn setting(name: &str, default: u64) -> u64 {
     env::var(name)
         .ok()
@@ -45,7 +45,7 @@ pub(crate) fn setting(name: &str, default: u64) -> u64 {
         .unwrap_or(default)
 }
 
-/// Prints a line of a table: a name, and columns of one width.
+/// Prints a line of a table: a name and columns of equal width.
 pub(crate) fn line(name: &str, columns: &[impl Display]) {
     print!("{name:<34}");
     for column in columns {

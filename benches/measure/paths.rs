@@ -1,4 +1,4 @@
-//! Every way in which one request can be served.
+//! All paths on which a request can be served.
 
 use std::future::pending;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tower::{Layer, Service, ServiceExt};
 
 use super::contenders::{Contender, NO_KEY, Order, SAME_KEY, bare, layerless, minimum, protected};
 
-/// The least that an answer to a whole request can cost, which is the limit of a replay.
+/// The cheapest response to a whole request, which is the lower bound of a replay.
 async fn constant(_: Bytes) -> (StatusCode, [(HeaderName, &'static str); 1], &'static str) {
     const ANSWER: &str = concat!(
         r#"{"symbol":"AAPL","side":"buy","quantity":10,"limit":189.25,"note":"nnnnnnnnnnnnnnnnnnnnnnn"#,
@@ -25,13 +25,13 @@ async fn constant(_: Bytes) -> (StatusCode, [(HeaderName, &'static str); 1], &'s
     (StatusCode::CREATED, json, ANSWER)
 }
 
-/// Holds its key for as long as the bench lasts.
+/// Holds its key as long as the bench runs.
 #[idempotent(scope = token)]
 async fn never_ending(Json(_): Json<Order>) -> StatusCode {
     pending().await
 }
 
-/// A layer that does nothing, as the measure of a layer that does little.
+/// A layer that does nothing, for comparison with a layer that does little.
 #[derive(Clone)]
 struct Identity;
 
@@ -63,19 +63,20 @@ impl<S: Service<R>, R> Service<R> for IdentityService<S> {
     }
 }
 
-/// A key of its own for all requests that are to be refused, apart from the one that is replayed.
+/// The keys of the refused requests. They differ from the replayed key.
 const MISMATCHED: u64 = 1 << 41;
 const IN_FLIGHT: u64 = MISMATCHED + 1;
 
-/// Keys of another handler, for the store is the same.
+/// The keys of the handler without a layer, which uses the same store.
 const LAYERLESS: u64 = 1 << 42;
 
-/// Every path, bare axum first. Those of the library that read or write records do so in `store`.
+/// Returns all paths, bare axum first. The paths of the library read and write records in `store`.
 pub(crate) async fn paths(store: &MemoryStore, body: &str) -> Vec<Contender> {
     let ours = || protected(store.clone());
     let layerless = || layerless(store.clone());
     let constant = Router::new().route("/trades", post(constant));
-    // Held without being renewed: nothing that is measured gives way to the task that would.
+    // The lease is so long that it is never renewed. No measured path yields to the task that would
+    // renew it.
     let idem = Idempotency::builder()
         .store(store.clone())
         .lease(Duration::from_secs(24 * 60 * 60))

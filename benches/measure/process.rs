@@ -1,10 +1,11 @@
-//! Processes that are measured: where they run, what they take.
+//! Helpers for measured processes: their processor, their time and their memory.
 
 use std::env;
 use std::fs;
 use std::process::Command;
 
-/// This program again, held to one processor, so that a server and its client never share one.
+/// Returns a command that runs this program on one processor, so that a server and its client never
+/// share one.
 pub(crate) fn on_processor(number: usize) -> Command {
     let mut command = Command::new("taskset");
     command
@@ -13,22 +14,22 @@ pub(crate) fn on_processor(number: usize) -> Command {
     command
 }
 
-/// How many seconds the first thread of a process has run.
+/// Returns the seconds that the first thread of a process has run.
 pub(crate) fn seconds_run(process: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{process}/schedstat")).expect("a process");
+    let stat = fs::read_to_string(format!("/proc/{process}/schedstat")).expect("a running process");
     let nanoseconds = stat.split(' ').next().expect("a number");
     nanoseconds.parse::<f64>().expect("a number") / 1e9
 }
 
-/// How many bytes of memory this process holds.
+/// Returns the resident memory of this process in bytes.
 pub(crate) fn resident() -> u64 {
     const PAGE: u64 = 4096;
-    let stat = fs::read_to_string("/proc/self/statm").expect("Linux");
+    let stat = fs::read_to_string("/proc/self/statm").expect("Linux has `/proc`");
     let pages = stat.split(' ').nth(1).expect("a number");
     pages.parse::<u64>().expect("a number") * PAGE
 }
 
-/// Moves this process's only thread to a processor. What it starts begins on the same.
+/// Moves the only thread of this process to a processor. New processes start on the same processor.
 pub(crate) fn move_to(processor: usize) {
     let moved = Command::new("taskset")
         .args([

@@ -1,4 +1,4 @@
-//! A client that costs little: fixed bytes out, and no more of the answer read than its length.
+//! A cheap client: it sends fixed bytes and reads only the length of each response.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::contenders::Key;
 
-/// The request of 200 bytes, with a key that changes.
+/// The bytes of a request of 200 bytes. Only its key changes.
 #[derive(Clone)]
 pub(crate) struct Request {
     bytes: Vec<u8>,
@@ -33,17 +33,17 @@ impl Request {
         Self { bytes, key_at, key }
     }
 
-    /// The `n`th request.
+    /// Returns the bytes of the `n`th request.
     pub(crate) fn nth(&mut self, n: u64) -> &[u8] {
         if let Some(key) = (self.key)(n) {
             let place = &mut self.bytes[self.key_at..self.key_at + 12];
-            write!(&mut &mut *place, "{key:012x}").expect("it has room");
+            write!(&mut &mut *place, "{key:012x}").expect("the key has a fixed length");
         }
         &self.bytes
     }
 }
 
-/// Finds the end of an answer, quickly where it is as long as the one before.
+/// Finds the end of a response. This is fast when the response is as long as the response before.
 #[derive(Clone, Default)]
 pub(crate) struct Answer {
     bytes: Vec<u8>,
@@ -54,11 +54,11 @@ pub(crate) struct Answer {
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
 impl Answer {
-    /// Takes what has arrived; whether that was the last of the answer.
+    /// Adds bytes that have arrived. Returns whether the response is complete.
     ///
     /// # Panics
     ///
-    /// When the answer is another than 201, or more than one arrived.
+    /// Panics when the status is not 201, or when more than one response has arrived.
     fn take(&mut self, arrived: &[u8]) -> bool {
         self.bytes.extend_from_slice(arrived);
         let is_as_before = self.head > 0
@@ -98,7 +98,7 @@ pub(crate) fn connect(port: u16) -> TcpStream {
     stream
 }
 
-/// A connection that is waited on.
+/// A connection with async reads.
 pub(crate) struct Awaited {
     stream: tokio::net::TcpStream,
     request: Request,
@@ -114,14 +114,14 @@ impl Awaited {
         }
     }
 
-    /// Sends the `n`th request and reads its answer.
+    /// Sends the `n`th request and reads its response.
     pub(crate) async fn ask(&mut self, n: u64) {
         let sent = self.stream.write_all(self.request.nth(n)).await;
         sent.expect("the server reads");
         let mut buffer = [0; 4096];
         loop {
-            let length = self.stream.read(&mut buffer).await.expect("an answer");
-            assert!(length > 0, "the server hung up");
+            let length = self.stream.read(&mut buffer).await.expect("a response");
+            assert!(length > 0, "the server closed the connection");
             if self.answer.take(&buffer[..length]) {
                 return;
             }
@@ -129,7 +129,7 @@ impl Awaited {
     }
 }
 
-/// A connection that is looked at.
+/// A connection that is polled.
 pub(crate) struct Polled {
     stream: TcpStream,
     request: Request,
@@ -145,18 +145,18 @@ impl Polled {
         }
     }
 
-    /// Sends the `n`th request, which has room in the socket's buffer.
+    /// Sends the `n`th request. The buffer of the socket has room for it.
     pub(crate) fn send(&mut self, n: u64) {
         self.stream
             .write_all(self.request.nth(n))
             .expect("the server reads");
     }
 
-    /// Whether the whole answer has arrived.
+    /// Reads from the socket, and returns whether the response is complete.
     pub(crate) fn has_answered(&mut self) -> bool {
         let mut buffer = [0; 4096];
         match self.stream.read(&mut buffer) {
-            Ok(0) => panic!("the server hung up"),
+            Ok(0) => panic!("the server closed the connection"),
             Ok(length) => self.answer.take(&buffer[..length]),
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,
             Err(error) => panic!("{}", io::Error::other(error)),

@@ -1,11 +1,12 @@
-//! What the stores behind a socket cost: `cargo bench --bench stores --all-features`.
+//! Measures the stores behind a socket: `cargo bench --bench stores --all-features`.
 //!
-//! Starts `redis-server` and `postgres` of its own. Round trips are counted by a proxy between.
-//! Times are ratios to the cheapest call on the same kind of connection, a `GET` and a `SELECT 1`,
-//! client and server on one processor, in turn in many short rounds (`ROUNDS`, 200) of one run.
+//! Starts its own `redis-server` and `postgres`. A proxy in between counts the round trips. The times
+//! are ratios to the cheapest call on the same kind of connection: a `GET` and a `SELECT 1`. The client
+//! and the server share one processor, and all calls take turns in many short rounds (`ROUNDS`, 200) of
+//! one run.
 //!
-//! `-- scale` measures instead what one primary carries with many callers at once, the server on one
-//! processor and its clients on the other, and what a record takes there. Linux only, with two
+//! `-- scale` measures how many calls one primary can serve for many callers, with the server on one
+//! processor and its clients on the other. It also measures the size of a record. Needs Linux, two
 //! processors and `taskset`.
 
 #[path = "../measure/mod.rs"]
@@ -26,7 +27,7 @@ fn main() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
-        let runtime = runtime.expect("a runtime");
+        let runtime = runtime.expect("a tokio runtime");
         if has("scale") {
             runtime.block_on(scale::run());
         } else {
@@ -34,7 +35,7 @@ fn main() {
         }
         return;
     }
-    // The servers, started from there, begin on the same processor.
+    // The servers are started by that process, so they begin on the same processor.
     let mut again = on_processor(0);
     again.arg("--held");
     if has("scale") {

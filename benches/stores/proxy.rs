@@ -1,4 +1,4 @@
-//! Counts round trips: how often a client speaks after its server.
+//! Counts round trips: how often the client sends after the server has sent.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-/// Stands before a server, for as long as the runtime runs.
+/// A proxy in front of a server. It runs as long as the tokio runtime.
 pub(crate) struct Proxy {
     round_trips: Arc<AtomicU64>,
     pub(crate) url: String,
@@ -18,7 +18,7 @@ pub(crate) struct Proxy {
 impl Proxy {
     pub(crate) async fn before_redis(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let own = listener.local_addr().expect("bound").port();
+        let own = listener.local_addr().expect("a bound address").port();
         let round_trips = Arc::<AtomicU64>::default();
         let counter = round_trips.clone();
         tokio::spawn(async move {
@@ -35,7 +35,7 @@ impl Proxy {
         }
     }
 
-    /// `url` as the server's own: its socket is in the folder behind `host=`.
+    /// `url` is the URL of the server. The folder after `host=` contains the server's socket.
     pub(crate) fn before_postgres(url: &str) -> Self {
         const SOCKET: &str = ".s.PGSQL.5432";
         let (rest, host) = url.split_once("host=").expect("a folder");

@@ -1,4 +1,4 @@
-//! Many callers: what one primary carries, and what is left of a write in memory and in the log.
+//! Measures many callers: the rate of one primary, and the bytes of a write in memory and in the log.
 
 use std::time::Instant;
 
@@ -18,13 +18,13 @@ use test_support::transitions::{first_sight, id, record, short_lived};
 
 const CALLERS: u64 = 64;
 
-/// Of each caller in one round.
+/// Calls of each caller in one round.
 const CALLS: u64 = 25;
 
-/// Records whose memory and log are counted.
+/// Records whose memory and log are measured.
 const RECORDS: u64 = 20_000;
 
-/// Records that expire and are swept.
+/// Records that expire and are removed by a sweep.
 const SWEPT: u64 = 5_000;
 
 pub(crate) async fn run() {
@@ -35,7 +35,7 @@ pub(crate) async fn run() {
     }
 }
 
-/// The rates and the server's processor time of one kind of call, a round after another.
+/// The rates and the server's processor time of one kind of call, round by round.
 #[derive(Default)]
 struct Rounds {
     rates: Vec<f64>,
@@ -43,7 +43,7 @@ struct Rounds {
 }
 
 impl Rounds {
-    /// One round: every caller asks again as soon as it is answered.
+    /// Runs one round: each caller makes its next call as soon as it has a reply.
     async fn add<F>(&mut self, server: &[u32], caller: impl Fn(u64) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -62,7 +62,7 @@ impl Rounds {
         self.server.push(run() - ran);
     }
 
-    /// What one of the two takes as a ratio to the other.
+    /// Prints these rounds as a ratio to the `raw` rounds.
     fn print(&self, raw: &Self) {
         line("", &["calls a second", "rate / raw", "server time / raw"]);
         line("raw", &[format!("{:.0}", median(&raw.rates))]);
@@ -77,13 +77,13 @@ impl Rounds {
     }
 }
 
-/// Keys of one caller in one round, which are nobody else's.
+/// Returns the keys of one caller in one round. No other caller uses them.
 fn keys(round: u64, caller: u64) -> impl Iterator<Item = u64> {
     let from = (round * CALLERS + caller) * CALLS;
     from..from + CALLS
 }
 
-/// Connections that callers share, as the store's own clones do.
+/// The number of connections that the callers share, like the clones of a store.
 const CONNECTIONS: u64 = 4;
 
 async fn redis() {
@@ -92,7 +92,11 @@ async fn redis() {
     move_to(1);
     let (mut stores, mut raws) = (Vec::new(), Vec::new());
     for _ in 0..CONNECTIONS {
-        stores.push(RedisStore::connect(server.url()).await.expect("redis"));
+        stores.push(
+            RedisStore::connect(server.url())
+                .await
+                .expect("Redis works"),
+        );
         raws.push(raw_redis(&server.url()).await);
     }
     let processes = redis_itself(&server);
@@ -104,7 +108,7 @@ async fn redis() {
                 for key in keys(round, caller) {
                     let (key, value) = (format!("raw:{}", id(key)), record());
                     let set = connection.set_ex(key, &value.as_bytes()[..], 86_400);
-                    let () = set.await.expect("redis");
+                    let () = set.await.expect("Redis works");
                 }
             }
         };
@@ -141,9 +145,9 @@ fn of<T: Clone>(all: &[T], caller: u64) -> T {
 }
 
 async fn raw_redis(url: &str) -> MultiplexedConnection {
-    let client = redis::Client::open(url).expect("an address");
+    let client = redis::Client::open(url).expect("a valid address");
     let connected = client.get_multiplexed_async_connection().await;
-    connected.expect("redis")
+    connected.expect("Redis works")
 }
 
 fn number(server: &RedisServer, field: &str) -> u64 {
@@ -157,7 +161,7 @@ async fn first_sights(store: impl Store, keys: impl Iterator<Item = u64>) {
     }
 }
 
-/// Leaves `RECORDS` records in a store, the first of them at `from`.
+/// Writes `RECORDS` records into a store. The first key is `from`.
 async fn fill(store: &(impl Store + Clone), from: u64) {
     let mut callers = JoinSet::new();
     for caller in 0..CALLERS {
@@ -170,7 +174,7 @@ async fn fill(store: &(impl Store + Clone), from: u64) {
     }
 }
 
-/// What so many bytes a write are after a day of writes, at two rates.
+/// Prints the bytes of a day of writes at two rates, from the bytes of one write.
 fn a_day(of: &str, each: f64) {
     const SECONDS: f64 = 86_400.0;
     let gigabytes = |rate: f64| rate * SECONDS * each / 1e9;
@@ -178,7 +182,7 @@ fn a_day(of: &str, each: f64) {
     println!("a day's {of} at 1,000 writes a second: {low:.0} GB; at 100,000: {high:.0} GB");
 }
 
-/// How evenly a cluster's nodes share the records.
+/// Prints how evenly the nodes of a cluster share the records.
 async fn shards() {
     move_to(0);
     let nodes = cluster();
@@ -204,13 +208,13 @@ async fn postgres(name: &str, fsync: &str) {
         .no_sweeper()
         .connect()
         .await
-        .expect("postgres");
+        .expect("PostgreSQL works");
     let pool = PgPoolOptions::new()
         .max_connections(connections)
         .test_before_acquire(false)
         .connect(&server.url())
         .await
-        .expect("postgres");
+        .expect("PostgreSQL works");
     server.command("CREATE TABLE raw (id bytea PRIMARY KEY, value bytea NOT NULL)");
     let (mut ours, mut raw) = (Rounds::default(), Rounds::default());
     for round in 0..setting("ROUNDS", 60) {
@@ -237,17 +241,17 @@ async fn inserts(pool: PgPool, keys: impl Iterator<Item = u64>) {
             .bind(&id.as_bytes()[..])
             .bind(&record.as_bytes()[..])
             .execute(&pool);
-        inserted.await.expect("postgres");
+        inserted.await.expect("PostgreSQL works");
     }
 }
 
-/// What writes leave in the table and in the log.
+/// Prints the bytes that writes leave in the table and in the log.
 async fn leftovers(server: &PostgresServer, store: &PostgresStore) {
     let count = |what: &str| -> f64 {
         let answer = server.command(&format!("SELECT {what}"));
         answer.parse().expect("a number")
     };
-    // The second of two halves finds the room of what the first has overwritten.
+    // The second half reuses the space of the rows that the first half has overwritten.
     let from = 1 << 40;
     fill(store, from).await;
     server.command("VACUUM idem_records");
@@ -273,7 +277,7 @@ async fn leftovers(server: &PostgresServer, store: &PostgresStore) {
         short_lived(store, from + 2 * RECORDS + n).await;
     }
     let begun = Instant::now();
-    let swept = store.sweep().await.expect("postgres");
+    let swept = store.sweep().await.expect("PostgreSQL works");
     let rate = float(swept) / begun.elapsed().as_secs_f64();
     println!("one sweeper removes {rate:.0} expired records a second");
 }

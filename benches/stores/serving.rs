@@ -1,4 +1,4 @@
-//! The processes of a server that serve its clients.
+//! Finds the processes of a server that serve its clients.
 
 use test_support::servers::postgres::PostgresServer;
 use test_support::servers::redis::RedisServer;
@@ -8,7 +8,7 @@ pub(crate) fn redis_itself(server: &RedisServer) -> Vec<u32> {
     vec![process.parse().expect("a number")]
 }
 
-/// One for each connection that there is now.
+/// Returns the process of each current connection.
 pub(crate) fn backends(server: &PostgresServer) -> Vec<u32> {
     let processes = server.command(
         "SELECT pid FROM pg_stat_activity

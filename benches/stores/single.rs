@@ -1,4 +1,4 @@
-//! One caller: how often it waits for the store, and for how long.
+//! Measures one caller: how often it waits for the store, and how long.
 
 use std::time::{Duration, Instant};
 
@@ -15,28 +15,32 @@ use test_support::servers::postgres::PostgresServer;
 use test_support::servers::redis::RedisServer;
 use test_support::transitions::{first_sight, id, record, replay};
 
-/// Of one kind in one round.
+/// Calls of one kind in one round.
 const CALLS: u64 = 100;
 
-/// Keys of the calls that are counted, beyond those that are timed.
+/// Keys of the counted calls. They are larger than all keys of the timed calls.
 const COUNTED: u64 = 1 << 40;
 
-/// Keys that are recorded before the clock runs.
+/// Keys that are recorded before the measurement.
 const RECORDED: u64 = 100;
 
 pub(crate) async fn run() {
     let server = RedisServer::start();
     let proxy = Proxy::before_redis(server.port).await;
-    let store = RedisStore::connect(&proxy.url).await.expect("redis");
+    let store = RedisStore::connect(&proxy.url).await.expect("Redis works");
     count("Redis", &proxy, store).await;
-    let store = RedisStore::connect(server.url()).await.expect("redis");
+    let store = RedisStore::connect(server.url())
+        .await
+        .expect("Redis works");
     let raw = RawRedis::connect(&server.url()).await;
     time("Redis, ratio to GET", raw, &store, || redis_itself(&server)).await;
     drop(server);
 
     let server = PostgresServer::start();
     let proxy = Proxy::before_postgres(&server.url());
-    let store = PostgresStore::connect(&proxy.url).await.expect("postgres");
+    let store = PostgresStore::connect(&proxy.url)
+        .await
+        .expect("PostgreSQL works");
     count("PostgreSQL", &proxy, store).await;
     for (name, settings) in [
         (
@@ -51,14 +55,14 @@ pub(crate) async fn run() {
         let server = PostgresServer::with(&settings);
         let store = PostgresStore::connect(server.url())
             .await
-            .expect("postgres");
+            .expect("PostgreSQL works");
         let raw = RawPostgres::connect(&server).await;
         time(name, raw, &store, || backends(&server)).await;
     }
 }
 
 async fn count(name: &str, proxy: &Proxy, store: impl Store + Clone) {
-    // Scripts and statements are known to the server from here on.
+    // After these calls the server knows all scripts and statements.
     first_sight(&store, COUNTED).await;
     replay(&store, COUNTED).await;
     let near = NearCache::new(store.clone());
@@ -72,8 +76,8 @@ async fn count(name: &str, proxy: &Proxy, store: impl Store + Clone) {
     println!("{name}, round trips: first {first}, replay {replayed}, near {near}");
 }
 
-/// Calls made directly: the cheapest there is, and the least that a replay and a first sight could be
-/// made of, with none of the rules kept.
+/// Direct calls without the rules of a store: the cheapest call, and the fewest calls for a replay and
+/// for a new key.
 trait Raw {
     const READ: &str;
     const WRITE: &str;
@@ -90,10 +94,10 @@ struct RawRedis {
 
 impl RawRedis {
     async fn connect(url: &str) -> Self {
-        let client = redis::Client::open(url).expect("an address");
+        let client = redis::Client::open(url).expect("a valid address");
         let connected = client.get_multiplexed_async_connection().await;
         let mut raw = Self {
-            connection: connected.expect("redis"),
+            connection: connected.expect("Redis works"),
             script: redis::Script::new("return redis.call('GET', KEYS[1])"),
         };
         raw.set("raw", record().as_bytes()).await;
@@ -101,7 +105,7 @@ impl RawRedis {
     }
 
     async fn set(&mut self, key: &str, value: &[u8]) {
-        let () = self.connection.set(key, value).await.expect("redis");
+        let () = self.connection.set(key, value).await.expect("Redis works");
     }
 }
 
@@ -110,14 +114,14 @@ impl Raw for RawRedis {
     const WRITE: &str = "two SETs";
 
     async fn call(&mut self) {
-        let value: Vec<u8> = self.connection.get("raw").await.expect("redis");
+        let value: Vec<u8> = self.connection.get("raw").await.expect("Redis works");
         assert!(!value.is_empty());
     }
 
     async fn read(&mut self) {
         let mut script = self.script.prepare_invoke();
         let read = script.key("raw").invoke_async(&mut self.connection);
-        let value: Vec<u8> = read.await.expect("redis");
+        let value: Vec<u8> = read.await.expect("Redis works");
         assert!(!value.is_empty());
     }
 
@@ -134,7 +138,7 @@ impl RawPostgres {
     async fn connect(server: &PostgresServer) -> Self {
         server.command("CREATE TABLE raw (id bytea PRIMARY KEY, value bytea)");
         let connected = PgConnection::connect(&server.url()).await;
-        let mut raw = Self(connected.expect("postgres"));
+        let mut raw = Self(connected.expect("PostgreSQL works"));
         raw.write(COUNTED).await;
         raw
     }
@@ -146,7 +150,7 @@ impl Raw for RawPostgres {
 
     async fn call(&mut self) {
         let one = sqlx::query_scalar("SELECT 1").fetch_one(&mut self.0);
-        let one: i32 = one.await.expect("postgres");
+        let one: i32 = one.await.expect("PostgreSQL works");
         assert_eq!(one, 1);
     }
 
@@ -155,7 +159,7 @@ impl Raw for RawPostgres {
             .bind(&id(COUNTED).as_bytes()[..])
             .fetch_one(&mut self.0)
             .await;
-        let value: Vec<u8> = row.expect("postgres");
+        let value: Vec<u8> = row.expect("PostgreSQL works");
         assert!(!value.is_empty());
     }
 
@@ -165,20 +169,20 @@ impl Raw for RawPostgres {
             .bind(&id.as_bytes()[..])
             .execute(&mut self.0)
             .await
-            .expect("postgres");
+            .expect("PostgreSQL works");
         sqlx::query("UPDATE raw SET value = $2 WHERE id = $1")
             .bind(&id.as_bytes()[..])
             .bind(&record.as_bytes()[..])
             .execute(&mut self.0)
             .await
-            .expect("postgres");
+            .expect("PostgreSQL works");
     }
 }
 
-/// Seconds and processor seconds, one round after another.
+/// The seconds and the processor seconds, round by round.
 type Times = [Vec<f64>; 2];
 
-/// `server` names the processes that serve, once there are connections.
+/// `server` returns the processes that serve the connections. It is called when all connections exist.
 async fn time<R: Raw>(name: &str, mut raw: R, store: &impl Store, server: impl Fn() -> Vec<u32>) {
     for n in 0..RECORDED {
         first_sight(store, n).await;

@@ -1,4 +1,4 @@
-//! What the four services share: how one is served, whose token it is, and what was done.
+//! Code that the four services share: the server, the bearer token and the data.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use axum_idem::Idempotency;
 use tokio::net::TcpListener;
 
 /// Serves on the port that `PORT` names, or on `default_port`, until it is interrupted. Prints the
-/// `curl` lines of `source`'s header with the address that is served.
+/// `curl` lines from the header of `source` with the address of this server.
 pub(crate) async fn serve(
     source: &str,
     default_port: u16,
@@ -27,7 +27,7 @@ pub(crate) async fn serve(
 
     println!("listening on http://{address}\n");
     for line in source.lines().map_while(|line| line.strip_prefix("//!")) {
-        if let Some(line) = line.strip_prefix(' ').filter(|line| is_to_print(line)) {
+        if let Some(line) = line.strip_prefix(' ').filter(|line| is_printed(line)) {
             println!(
                 "{}",
                 line.replace(&format!("localhost:{default_port}"), &address.to_string())
@@ -38,25 +38,25 @@ pub(crate) async fn serve(
     axum::serve(listener, router)
         .with_graceful_shutdown(interrupted())
         .await?;
-    // Handlers whose clients have gone run on; axum does not wait for them.
+    // Handlers continue after a disconnect, but axum does not wait for them.
     for keys in keys {
         keys.drain(Duration::from_secs(30)).await;
     }
     Ok(())
 }
 
-fn is_to_print(line: &str) -> bool {
+fn is_printed(line: &str) -> bool {
     line.starts_with("curl ") || line.starts_with("# ")
 }
 
 async fn interrupted() {
-    // Without a signal to wait for, the service runs until it is killed.
+    // Without a signal handler, the service runs until it is killed.
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-/// The bearer token of a request. A request without one is refused before anything else is asked.
+/// The bearer token of a request. A request without a token is rejected first.
 #[derive(Clone, Debug)]
 pub(crate) struct Bearer(pub(crate) String);
 
@@ -74,7 +74,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Bearer {
     }
 }
 
-/// What a service has done so far, shared by its handlers.
+/// The data of a service, shared by its handlers.
 #[derive(Debug, Default)]
 pub(crate) struct Books<T>(Arc<Mutex<T>>);
 
@@ -90,7 +90,7 @@ impl<T> Books<T> {
     }
 }
 
-/// Adds what `make` makes of the next number, which begins at 1.
+/// Appends the entry that `make` returns for the next number. Numbers begin at 1.
 pub(crate) fn add<T: Clone>(entries: &mut Vec<T>, make: impl FnOnce(usize) -> T) -> T {
     let entry = make(entries.len() + 1);
     entries.push(entry.clone());

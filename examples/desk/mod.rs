@@ -1,4 +1,4 @@
-//! A small trading desk: what it books, and who may book.
+//! A small trading desk with its trades and its users.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use axum::{Json, Router};
 use axum_idem::{Idempotency, idempotent};
 use serde::{Deserialize, Serialize};
 
-/// What was booked, by everybody.
+/// All booked trades.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TradingDesk {
     trades: Arc<Mutex<Vec<Trade>>>,
@@ -75,8 +75,8 @@ impl TradingDesk {
     }
 }
 
-/// Whoever the bearer token was issued to. The part of a token before its dot names the account, the
-/// rest changes with every refresh: `alice.1` and `alice.2` are both Alice.
+/// The owner of a bearer token. The part before the dot names the account, and the rest changes with
+/// every refresh. `alice.1` and `alice.2` both belong to Alice.
 #[derive(Clone, Debug)]
 pub(crate) struct User {
     account: String,
@@ -101,7 +101,7 @@ impl<S: Send + Sync> FromRequestParts<S> for User {
     }
 }
 
-/// The key belongs to the token: the same one in every try.
+/// The key belongs to the token, so every retry must send the same token.
 #[idempotent(ttl = "24h", scope = token)]
 async fn place_trade(
     State(desk): State<TradingDesk>,
@@ -112,7 +112,7 @@ async fn place_trade(
     Ok((StatusCode::CREATED, Json(trade)))
 }
 
-/// Not annotated: reading is safe to retry as it is.
+/// Without the attribute: reading is safe to retry.
 async fn list_trades(
     State(desk): State<TradingDesk>,
     Path(account): Path<String>,
@@ -120,8 +120,8 @@ async fn list_trades(
     Json(desk.of_account(&account))
 }
 
-/// Takes three seconds. A client that gives up meanwhile changes nothing: the trade is booked, and
-/// the retry gets its answer.
+/// Takes three seconds. When the client disconnects meanwhile, the trade is still booked, and a retry
+/// gets the response.
 #[idempotent(ttl = "24h", scope = token, in_flight = wait("10s"))]
 async fn place_slow_trade(
     State(desk): State<TradingDesk>,
@@ -133,7 +133,7 @@ async fn place_slow_trade(
     Ok((StatusCode::CREATED, Json(trade)))
 }
 
-/// The key belongs to the account that the token proves, and survives a refreshed token.
+/// The key belongs to the account of the token, so it also works after a token refresh.
 #[idempotent(ttl = "24h", scope = user.account)]
 async fn place_own_trade(
     State(desk): State<TradingDesk>,

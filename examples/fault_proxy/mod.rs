@@ -1,4 +1,4 @@
-//! A proxy that hands every request on, and loses a third of the answers.
+//! A proxy that forwards every request and loses a third of the responses.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ pub(crate) struct FaultProxy {
 }
 
 impl FaultProxy {
-    /// Listens on a free port of the loopback, in front of `upstream`.
+    /// Listens on a free loopback port in front of `upstream`.
     pub(crate) async fn start(upstream: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -36,7 +36,7 @@ impl FaultProxy {
         self.address
     }
 
-    /// How many requests have come through.
+    /// The number of forwarded requests.
     pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
@@ -47,28 +47,28 @@ impl FaultProxy {
             let service = service_fn(move |request| proxy.clone().relay(request, upstream));
             let connection = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service);
-            // An error here is a lost answer, and the point of it all.
+            // An error here is a lost response, which is the purpose of this proxy.
             tokio::spawn(async move { connection.await.ok() });
         }
     }
 
-    /// Every third answer is lost: one as a whole, the next after the first half of its body.
+    /// Loses every third response: alternately the whole response, and the second half of its body.
     async fn relay(
         self,
         request: Request<Incoming>,
         upstream: SocketAddr,
     ) -> io::Result<Response<Body>> {
         let number = self.requests.fetch_add(1, Ordering::SeqCst) + 1;
-        let answer = forward(request, upstream).await.map_err(io::Error::other)?;
+        let response = forward(request, upstream).await.map_err(io::Error::other)?;
         match number % 6 {
             3 => Err(lost()),
-            0 => Ok(answer.map(|body| cut_off(&body))),
-            _ => Ok(answer.map(Body::from)),
+            0 => Ok(response.map(|body| cut_off(&body))),
+            _ => Ok(response.map(Body::from)),
         }
     }
 }
 
-/// Asks upstream, on a connection of its own, and waits for the whole answer.
+/// Sends the request to `upstream` on a new connection, and waits for the whole response.
 async fn forward(
     request: Request<Incoming>,
     upstream: SocketAddr,
@@ -78,10 +78,10 @@ async fn forward(
     let stream = TokioIo::new(TcpStream::connect(upstream).await?);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
     tokio::spawn(connection);
-    let answer = sender
+    let response = sender
         .send_request(Request::from_parts(parts, body))
         .await?;
-    let (parts, body) = answer.into_parts();
+    let (parts, body) = response.into_parts();
     Ok(Response::from_parts(
         parts,
         body.collect().await?.to_bytes(),

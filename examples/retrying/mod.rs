@@ -1,11 +1,11 @@
-//! A client that may retry: one key for each operation, and patience.
+//! A client that retries, with one key per operation.
 //!
-//! Three layers around `reqwest`, from the outside in:
+//! Three middlewares around `reqwest`, from the outside to the inside:
 //!
-//! 1. [`OneKey`] gives every write its key, once, before the first try.
-//! 2. [`RetryTransientMiddleware`] tries again, waiting longer each time.
-//! 3. [`WholeAnswers`] is there for each try: it waits as long as the server asked for, and reads the
-//!    answer to its end, so that one which breaks off half way counts as lost.
+//! 1. [`OneKey`] gives every write one key before the first try.
+//! 2. [`RetryTransientMiddleware`] retries, and waits longer each time.
+//! 3. [`WholeResponses`] handles each try. It waits as long as the server asked for, and reads the
+//!    whole response, so that a response that breaks off counts as lost.
 
 use std::time::Duration;
 
@@ -21,14 +21,14 @@ use uuid::Uuid;
 
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// How often an operation is tried, and how long the client waits in between.
+/// How often an operation is tried, and how long the client waits between tries.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
     pub(crate) tries: u32,
-    /// Before the second try, at most. It doubles from try to try.
+    /// The longest wait before the second try. It doubles with each try.
     pub(crate) first_wait: Duration,
     pub(crate) longest_wait: Duration,
-    /// When a try counts as lost.
+    /// The time after which a try counts as lost.
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -44,7 +44,8 @@ impl Default for Patience {
 }
 
 impl Patience {
-    /// Any share of the whole wait, so that clients which failed together do not come back together.
+    /// Draws each wait at random up to its limit, so that clients that failed together do not retry
+    /// together.
     pub(crate) fn backoff(self) -> ExponentialBackoff {
         ExponentialBackoff::builder()
             .retry_bounds(self.first_wait, self.longest_wait)
@@ -54,22 +55,22 @@ impl Patience {
     }
 }
 
-/// A client whose writes are safe to retry, where the server keeps keys.
+/// Returns a client whose writes are safe to retry, when the server supports keys.
 pub(crate) fn client(patience: Patience) -> reqwest::Result<ClientWithMiddleware> {
     let mut client = reqwest::Client::builder();
     if let Some(timeout) = patience.timeout {
         client = client.timeout(timeout);
     }
     let retries =
-        RetryTransientMiddleware::new_with_policy_and_strategy(patience.backoff(), WorthATry);
+        RetryTransientMiddleware::new_with_policy_and_strategy(patience.backoff(), RetryStrategy);
     Ok(ClientBuilder::new(client.build()?)
         .with(OneKey)
         .with(retries)
-        .with(WholeAnswers)
+        .with(WholeResponses)
         .build())
 }
 
-/// Gives every write a key, unless its caller made one from an id of its own.
+/// Gives every write a key, unless the caller has set its own key.
 struct OneKey;
 
 #[async_trait]
@@ -83,7 +84,7 @@ impl Middleware for OneKey {
         if !request.method().is_safe() {
             let key = request.headers_mut().entry(IDEMPOTENCY_KEY);
             key.or_insert_with(|| {
-                // Hexadecimal digits and hyphens stand in any header.
+                // A UUID contains only characters that are allowed in a header.
                 HeaderValue::try_from(Uuid::new_v4().to_string()).expect("a header value")
             });
         }
@@ -91,15 +92,15 @@ impl Middleware for OneKey {
     }
 }
 
-/// Retries a request that was lost on the way, one that the server could not serve just now, and one
-/// that it may still be working on: behind a 408 of a timeout layer, the handler runs on.
-struct WorthATry;
+/// Retries requests that were lost, responses that report a temporary failure, and a 408. After a 408
+/// of a timeout layer, the handler continues, and a retry gets its response.
+struct RetryStrategy;
 
-impl RetryableStrategy for WorthATry {
-    fn handle(&self, answer: &Result<Response>) -> Option<Retryable> {
-        match answer {
-            Ok(answer) => {
-                let status = answer.status();
+impl RetryableStrategy for RetryStrategy {
+    fn handle(&self, response: &Result<Response>) -> Option<Retryable> {
+        match response {
+            Ok(response) => {
+                let status = response.status();
                 let asks_for_a_retry = matches!(
                     status,
                     StatusCode::REQUEST_TIMEOUT
@@ -108,10 +109,10 @@ impl RetryableStrategy for WorthATry {
                 );
                 let is_worth_it = status.is_server_error()
                     || asks_for_a_retry
-                    || answer.extensions().get::<TryAgain>().is_some();
+                    || response.extensions().get::<TryAgain>().is_some();
                 is_worth_it.then_some(Retryable::Transient)
             }
-            // These would fail every time. All else happened on the way.
+            // These errors would occur again. All other errors happened on the network.
             Err(Error::Reqwest(error)) if error.is_builder() || error.is_redirect() => None,
             Err(Error::Reqwest(_)) => Some(Retryable::Transient),
             Err(Error::Middleware(_)) => None,
@@ -119,22 +120,22 @@ impl RetryableStrategy for WorthATry {
     }
 }
 
-/// The `code` of the response asks for the same request again. Other responses with the same status,
-/// such as the 409 of a key that was used for something else, are the caller's own mistake.
+/// Marks a response whose `code` asks for a retry. Other responses with the same status, such as the
+/// 409 of a reused key, are mistakes of the caller.
 #[derive(Clone, Copy)]
 struct TryAgain;
 
-/// The first request with this key still runs; the body of this one did not arrive whole.
+/// The first request with this key still runs, or the body of this request arrived incomplete.
 const CODES_WORTH_A_TRY: [&str; 2] = ["idempotency_key_in_flight", "idempotency_body_incomplete"];
 
-/// When the server is to be asked again. Stands in the extensions that all tries share.
+/// The earliest time of the next try. All tries of an operation share these extensions.
 #[derive(Clone, Copy)]
 struct NotBefore(Instant);
 
-struct WholeAnswers;
+struct WholeResponses;
 
 #[async_trait]
-impl Middleware for WholeAnswers {
+impl Middleware for WholeResponses {
     async fn handle(
         &self,
         request: Request,
@@ -144,19 +145,19 @@ impl Middleware for WholeAnswers {
         if let Some(NotBefore(instant)) = extensions.remove() {
             tokio::time::sleep_until(instant).await;
         }
-        let answer = next.run(request, extensions).await?;
-        if let Some(wait) = retry_after(&answer) {
+        let response = next.run(request, extensions).await?;
+        if let Some(wait) = retry_after(&response) {
             extensions.insert(NotBefore(Instant::now() + wait));
         }
 
         let mut whole = http::Response::builder()
-            .status(answer.status())
-            .version(answer.version());
+            .status(response.status())
+            .version(response.version());
         if let Some(headers) = whole.headers_mut() {
-            headers.clone_from(answer.headers());
+            headers.clone_from(response.headers());
         }
-        let is_refused = answer.status().is_client_error();
-        let body = answer.bytes().await?;
+        let is_refused = response.status().is_client_error();
+        let body = response.bytes().await?;
         if is_refused && code_of(&body).is_some_and(|code| CODES_WORTH_A_TRY.contains(&&*code)) {
             whole = whole.extension(TryAgain);
         }
@@ -165,13 +166,13 @@ impl Middleware for WholeAnswers {
     }
 }
 
-/// The seconds of `Retry-After`. Its other form, a date, is left to the backoff.
-fn retry_after(answer: &Response) -> Option<Duration> {
-    let seconds = answer.headers().get(RETRY_AFTER)?.to_str().ok()?;
+/// Returns the seconds of `Retry-After`. A date in this header is ignored, and the backoff applies.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
     seconds.parse().ok().map(Duration::from_secs)
 }
 
-/// The `code` of an `application/problem+json`.
+/// Returns the `code` of an `application/problem+json` body.
 fn code_of(body: &[u8]) -> Option<String> {
     let problem: serde_json::Value = serde_json::from_slice(body).ok()?;
     problem["code"].as_str().map(str::to_owned)

@@ -1,4 +1,4 @@
-//! The attribute as a plain function. A macro crate can export only macros, so this crate compiles the
+//! The attribute as a plain function. A macro crate can only export macros, so this crate compiles the
 //! same sources.
 
 #[path = "../../idem-macros/src/check/mod.rs"]
@@ -14,11 +14,11 @@ mod transform;
 
 use proc_macro2::TokenStream;
 
-/// Returns what the attribute writes, and whether it reports no mistakes.
+/// Returns the generated code, and whether there were no mistakes.
 pub fn transform(arguments: TokenStream, item: TokenStream) -> (TokenStream, bool) {
     let (item, mistakes) = transform::transform(arguments, item);
     let is_fine = mistakes.is_empty();
-    // Rendering the mistakes as compile errors is fuzzed too.
+    // Converts the mistakes to compile errors, so that this code is fuzzed too.
     let errors = mistakes.into_compile_errors();
     (
         item.into_iter()

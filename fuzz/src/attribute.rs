@@ -1,12 +1,13 @@
-//! The attribute reads what somebody is in the middle of typing.
+//! Fuzzes the attribute with half-typed code, as an editor sends it.
 
 use proc_macro2::TokenStream;
 
-/// Tokens nest as deeply as the input is long, and the parser of the compiler has its own limit.
+/// The longest input. Tokens can nest as deeply as the input is long, and the compiler's parser also limits
+/// the depth.
 const LONGEST: usize = 600;
 
-/// Whatever the tokens, the attribute returns: with an item, or with a complaint and what was there.
-/// The input's first line are the arguments, the rest is the item.
+/// The attribute must return for any tokens: either the generated item, or mistakes and the item as it
+/// was. The first line of the input contains the arguments. The rest is the item.
 pub fn attribute(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
@@ -21,7 +22,7 @@ pub fn attribute(input: &[u8]) {
         return;
     };
     let was_empty = item.is_empty();
-    // A body that is typed half goes through as it is.
+    // A body that does not parse is passed through unchanged.
     let is_whole = syn::parse2::<syn::ItemFn>(item.clone()).is_ok();
     let (written, is_fine) = idem_attribute::transform(arguments, item);
     if is_fine && is_whole {

@@ -1,4 +1,4 @@
-//! The canonical form of a JSON body tells a retry from another request.
+//! Fuzzes the canonical form of a JSON body, which distinguishes a retry from a different request.
 
 use serde::de::IgnoredAny;
 
@@ -16,7 +16,7 @@ fn values_at(input: &[u8], pointers: &[&str]) -> Option<Vec<u8>> {
     Some(form)
 }
 
-/// What has a form is one JSON value, and white space around it does not change the form.
+/// An input that has a canonical form is one JSON value. Whitespace around it does not change the form.
 pub fn json(input: &[u8]) {
     let form = value(input);
     assert_eq!(values_at(input, &[""]), form);
@@ -25,18 +25,18 @@ pub fn json(input: &[u8]) {
         assert!(is_json(input));
         let [once, twice] = [b"[".as_slice(), b"["].map(|open| [open, input, b"]"].concat());
         assert_eq!(value(&once), value(&twice));
-        // It may nest too deeply now, but is never taken for what it was.
+        // The nested input may be too deep, but it must not have the form of the original.
         assert_ne!(value(&once), Some(form));
     }
     for pointers in [&["/a"][..], &["/0", "/a/b"], &["/~0~1", "/"]] {
-        // Whatever the value, it is found or said to be absent.
+        // Every pointer either finds a value or reports that there is none.
         assert_eq!(values_at(input, pointers).is_some(), value(input).is_some());
     }
 }
 
-/// As `serde_json` sees it, which does not look for doubled members.
+/// Returns whether `serde_json` accepts the input. `serde_json` does not reject duplicate members.
 fn is_json(input: &[u8]) -> bool {
     let depth = input.iter().filter(|byte| b"[{".contains(byte)).count();
-    // Its limit is one lower than ours.
+    // The limit of `serde_json` is one level lower than ours.
     depth > 120 || serde_json::from_slice::<IgnoredAny>(input).is_ok()
 }

@@ -1,4 +1,4 @@
-//! The key header is what any client sends.
+//! Fuzzes the key header, which any client can send.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -10,8 +10,8 @@ use idem_runtime::{Dialect, Idempotency, IdempotencyKey, KeySyntax};
 const LENIENT: KeySyntax = KeySyntax::Lenient;
 const STRICT: KeySyntax = KeySyntax::StructuredString;
 
-/// A key is taken whole or refused, and each syntax agrees with the others about it. The input is the
-/// header; each line of it is a header line.
+/// A key is accepted as a whole or refused, and the syntaxes agree with each other. Each line of the
+/// input is one header line.
 pub fn key(input: &[u8]) {
     let lines: Vec<_> = input.split(|byte| *byte == b'\n').collect();
     let Some(lenient) = read(&lines, LENIENT) else {
@@ -25,13 +25,13 @@ pub fn key(input: &[u8]) {
     };
     for key in [&lenient, &strict, &raw].into_iter().flatten() {
         assert!(!key.is_empty() && key.len() <= 255);
-        // It carries no more than the client sent.
+        // A key is never longer than the header value.
         assert!(key.len() <= line.len());
     }
     match (&lenient, &strict) {
-        // What a strict service takes, a lenient one takes for the same.
+        // The lenient syntax accepts every key of the strict syntax and reads the same key.
         (lenient, Ok(strict)) => assert_eq!(lenient.as_ref(), Ok(strict)),
-        // And more: a key without quotes, which is the same as with them.
+        // The lenient syntax also accepts a key without quotes, which equals the same key in quotes.
         (Ok(bare), Err(())) => {
             assert_eq!(bare.as_bytes(), line.trim_ascii());
             let quoted = quote(bare);
@@ -47,7 +47,7 @@ fn quote(key: &str) -> Vec<u8> {
     format!("\"{escaped}\"").into_bytes()
 }
 
-/// The key of a request with these header lines, or `None` where no request can have them.
+/// Returns the key of a request with these header lines, or `None` when no request can have them.
 fn read(lines: &[&[u8]], syntax: KeySyntax) -> Option<Result<String, ()>> {
     let dialect = Dialect::default().key_syntax(syntax);
     let idem = Idempotency::builder().dialect(dialect).build();

@@ -1,7 +1,7 @@
-//! What takes bytes from strangers, and what must hold whatever they are.
+//! Fuzz targets for all code that parses untrusted bytes.
 //!
-//! Each target is a plain function that panics where something does not hold. cargo-fuzz drives it,
-//! and so do the tests of this crate, with the seeds and their mutations.
+//! Each target is a plain function that panics when a property does not hold. cargo-fuzz runs the
+//! targets. The tests of this crate also run them, with the seeds and their mutations.
 
 mod attribute;
 #[path = "../../idem-runtime/src/request/canonical_json.rs"]

@@ -1,7 +1,8 @@
-//! Every target over its seeds and their mutations, the same ones for the same number.
+//! Runs every target on its seeds and on mutations of them. The same seed number gives the same
+//! mutations.
 //!
-//! `IDEM_SEED=7` takes other mutations, `IDEM_INPUTS=1000000` more of them. What fails is printed as
-//! bytes, to become a seed.
+//! `IDEM_SEED=7` selects other mutations, and `IDEM_INPUTS=1000000` more of them. A failing input is
+//! printed as bytes, so that it can be added to the seeds.
 
 mod allocations;
 mod mutations;
@@ -22,14 +23,14 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         .join("seeds")
         .join(target);
     let mut files: Vec<_> = fs::read_dir(folder)
-        .expect("seeds")
+        .expect("a folder of seeds")
         .map(|file| file.expect("a file").path())
         .collect();
     files.sort();
     assert!(files.len() >= 5, "{target} has {} seeds", files.len());
     files
         .iter()
-        .map(|file| fs::read(file).expect("a seed"))
+        .map(|file| fs::read(file).expect("a readable seed"))
         .collect()
 }
 
@@ -37,11 +38,13 @@ fn drive(name: &str, inputs: u64, target: fn(&[u8])) {
     let seeds = seeds(name);
     let (seed, inputs) = (number("IDEM_SEED", 1), number("IDEM_INPUTS", inputs));
     println!("IDEM_SEED={seed} IDEM_INPUTS={inputs}");
-    let mutations = Mutations::of(&seeds, seed).take(usize::try_from(inputs).expect("fits"));
+    let mutations =
+        Mutations::of(&seeds, seed).take(usize::try_from(inputs).expect("the number fits a usize"));
     for input in seeds.iter().cloned().chain(mutations) {
         let run = catch_unwind(AssertUnwindSafe(|| largest_allocation(|| target(&input))));
-        let allocated = run.unwrap_or_else(|_| panic!("{name} with {}", input.escape_ascii()));
-        // An input may say that it is as long as it likes.
+        let allocated =
+            run.unwrap_or_else(|_| panic!("{name} panics with {}", input.escape_ascii()));
+        // An input may declare any length, so the limit depends on its real length.
         let most = (64 << 10) + 64 * input.len();
         let shown = input.escape_ascii();
         assert!(
@@ -52,28 +55,28 @@ fn drive(name: &str, inputs: u64, target: fn(&[u8])) {
 }
 
 #[test]
-fn no_key_header_does_harm() {
+fn key_headers_never_panic_or_allocate_too_much() {
     drive("key", 30_000, crate::key);
 }
 
 #[test]
-fn no_stored_bytes_do_harm() {
+fn stored_bytes_never_panic_or_allocate_too_much() {
     drive("record", 100_000, crate::record);
 }
 
 #[test]
-fn no_body_does_harm() {
+fn json_bodies_never_panic_or_allocate_too_much() {
     drive("json", 50_000, crate::json);
 }
 
 #[test]
-fn no_half_typed_attribute_does_harm() {
+fn half_typed_attributes_never_panic_or_allocate_too_much() {
     drive("attribute", 5_000, crate::attribute);
 }
 
-/// What the limit above is worth: a decoder that believed a length would go over it.
+/// Proves that the limit above works: a decoder that trusted a declared length would exceed the limit.
 #[test]
-fn an_allocation_is_seen() {
+fn a_large_allocation_is_detected() {
     let allocated = largest_allocation(|| drop(Vec::<u8>::with_capacity(1 << 20)));
     assert!(allocated >= 1 << 20);
 }

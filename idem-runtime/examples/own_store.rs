@@ -1,25 +1,25 @@
-//! A store of one's own, put through the contract suite.
+//! A store written by hand, and checked by the contract suite.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use idem_runtime::store::{
+use axum_idem::store::{
     Claim, Claimed, Cursor, Entry, Holder, OnUnknown, Origin, Owner, Page, Query, Record, Settled,
     Store, StoreFuture,
 };
-use idem_runtime::testing::Contract;
-use idem_runtime::{Fingerprint, RecordId, ScopeId};
+use axum_idem::testing::Contract;
+use axum_idem::{Fingerprint, RecordId, ScopeId};
 use tokio::time::Instant;
 
-/// One table behind one lock: whoever has the lock makes a whole transition.
+/// One table behind one lock. Each transition holds the lock from start to end, so it is atomic.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TableStore(Arc<Mutex<Table>>);
 
 #[derive(Debug, Default)]
 struct Table {
     rows: HashMap<RecordId, Row>,
-    /// Of all rows, so that it is above each row's, also when the row is long gone.
+    /// The highest fence of all rows, including rows that are long gone: rule 7.
     last_fence: u64,
 }
 
@@ -28,7 +28,7 @@ struct Row {
     owner: Owner,
     fence: u64,
     state: State,
-    /// Of a claim, when its retention is over too.
+    /// For a claim: when its lease and its retention have passed.
     expires_at: Instant,
     origin: Origin,
     created_at: SystemTime,
@@ -49,7 +49,7 @@ enum State {
 }
 
 impl TableStore {
-    /// The table, without the row under `id` where that has expired: rule 4.
+    /// The table, after removing the row under `id` if the row has expired: rule 4.
     fn at(&self, id: RecordId, now: Instant) -> MutexGuard<'_, Table> {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if table.rows.get(&id).is_some_and(|row| row.expires_at <= now) {
@@ -58,7 +58,7 @@ impl TableStore {
         table
     }
 
-    /// Changes the holder's claim and no other claim: rule 2. Removes the claim when `change` returns `false`.
+    /// Changes the claim only for its holder: rule 2. Removes the claim when `change` returns `false`.
     fn settle(
         &self,
         holder: Holder,
@@ -81,7 +81,7 @@ impl TableStore {
         StoreFuture::ready(Ok(settled))
     }
 
-    /// Moves the end of the holder's lease.
+    /// Changes the end of the holder's lease.
     fn lease(&self, holder: Holder, lease: Duration) -> StoreFuture<Settled> {
         self.settle(holder, |row, now| {
             if let State::Claimed {
@@ -158,7 +158,7 @@ impl Store for TableStore {
                         expires_in: row.expires_at - now,
                     }));
                 }
-                // Rule 8: the claimer's answer got lost, and it asks again.
+                // Rule 8: the claimer's first reply was lost, and it claims again.
                 State::Claimed {
                     attempt,
                     leased_until,
@@ -177,7 +177,7 @@ impl Store for TableStore {
                     return StoreFuture::ready(Ok(Claimed::InFlight {
                         fingerprint: *fingerprint,
                         lease_left: *leased_until - now,
-                        // Nobody is woken; who waits looks again.
+                        // This store wakes nobody; a caller that waits claims again.
                         changed: None,
                     }));
                 }
@@ -195,7 +195,7 @@ impl Store for TableStore {
                 }
             },
         };
-        // Under the same lock: rule 1.
+        // The lock is still held: rule 1.
         table.last_fence += 1;
         let fence = table.last_fence;
         // A takeover keeps the origin of the first attempt.

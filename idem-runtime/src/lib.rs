@@ -6,8 +6,6 @@
 mod attempt;
 mod claim;
 mod handler;
-#[cfg(test)]
-mod properties;
 mod request;
 mod response;
 mod service;
@@ -15,6 +13,8 @@ mod settings;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 pub use attempt::commit::Prepared;

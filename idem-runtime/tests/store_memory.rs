@@ -1,7 +1,10 @@
 //! The contract suite on the in-memory store and on the store of the guide.
 #![cfg(feature = "testing")]
 
-#[allow(dead_code, reason = "its `main` runs as an example")]
+// The example imports the name of the facade, as its readers do.
+extern crate idem_runtime as axum_idem;
+
+#[allow(dead_code, reason = "`main` is for the readers of the guide")]
 #[path = "../examples/own_store.rs"]
 mod own_store;
 

@@ -102,7 +102,7 @@ async fn a_missing_function_is_created_or_reported_at_connect() {
     let owner = PostgresStore::builder().url(&url).schema("idem");
     let store = owner.clone().connect().await.expect("it may create");
     keep(&store, "k", HOUR).await;
-    server.command("DROP FUNCTION idem.idem_records_claim_v1");
+    server.command("DROP FUNCTION idem.idem_records_claim_v2");
     server.command("CREATE ROLE guest LOGIN");
     server.command("GRANT USAGE ON SCHEMA idem TO guest");
     server.command("GRANT SELECT, INSERT, UPDATE, DELETE ON idem.idem_records TO guest");
@@ -160,8 +160,10 @@ async fn the_sweeper_works_in_batches_and_skips_locked_rows() {
     let server = PostgresServer::start();
     let store = connect(&server).await;
     server.command(
-        "INSERT INTO idem_records
-         SELECT sha256(n::text::bytea), 1, '', '', 1, 1, to_timestamp(0), 0, to_timestamp(n), NULL
+        "INSERT INTO idem_records (id, version, fingerprint, owner, fence, attempt, leased_until,
+            retention_ms, expires_at, created_at, endpoint)
+         SELECT sha256(n::text::bytea), 2, '', '', 1, 1, to_timestamp(0), 0, to_timestamp(n),
+            to_timestamp(0), ''
          FROM generate_series(1, 2500) n",
     );
     let mut transaction = pool(&server)
@@ -383,7 +385,7 @@ async fn a_held_up_claim_gets_a_higher_fence_than_earlier_claims() {
     let pool = pool(&server).await;
     let [store, _] = of_two_minds(&pool).await;
     let id = id("k");
-    let (number, _) = id.as_bytes().split_first_chunk().expect("32 bytes");
+    let (_, number) = id.as_bytes().split_last_chunk().expect("32 bytes");
     let mut transaction = pool.begin().await.expect("postgres is there");
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
         .bind(i64::from_be_bytes(*number))
@@ -413,7 +415,7 @@ async fn replays_do_not_wait_for_claims() {
     let pool = pool(&server).await;
     let mut transaction = pool.begin().await.expect("postgres is there");
     for id in [id("done"), held.id] {
-        let (number, _) = id.as_bytes().split_first_chunk().expect("32 bytes");
+        let (_, number) = id.as_bytes().split_last_chunk().expect("32 bytes");
         sqlx::query("SELECT pg_advisory_xact_lock($1)")
             .bind(i64::from_be_bytes(*number))
             .execute(&mut *transaction)

@@ -108,7 +108,7 @@ async fn a_role_that_may_not_create_gets_the_sql_to_run() {
     let parts = [
         "permission denied for schema public",
         "CREATE TABLE IF NOT EXISTS \"public\".\"idem_records\"",
-        "CREATE OR REPLACE FUNCTION \"public\".\"idem_records_claim_v1\"",
+        "CREATE OR REPLACE FUNCTION \"public\".\"idem_records_claim_v2\"",
         "GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE \"public\".\"idem_records\" TO \"guest\"",
     ];
     assert_says(&error, &parts);
@@ -120,17 +120,63 @@ async fn a_role_that_may_not_create_gets_the_sql_to_run() {
     win(&store.expect("it need not create"), claim("k")).await;
 }
 
+/// For services whose database is changed by a migration tool alone.
+#[tokio::test]
+async fn a_store_that_may_not_migrate_names_what_is_missing() {
+    let server = PostgresServer::start();
+    let fixed = || builder(server.url()).migrate(false);
+    let error = refusal(fixed()).await;
+    assert!(matches!(error, StoreError::Unfit(_)), "{error:?}");
+    let parts = [
+        "the table \"public\".\"idem_records\"",
+        "the function \"public\".\"idem_records_claim_v2\"",
+        "the index idem_records_claims",
+        "are missing",
+        "CREATE TABLE IF NOT EXISTS",
+    ];
+    assert_says(&error, &parts);
+    let nothing = "SELECT to_regclass('idem_records') IS NULL";
+    assert_eq!(server.command(nothing), "t", "it has created something");
+
+    let sql = fixed().schema_sql().expect("the default names are fine");
+    server.command(&sql);
+    server.command("CREATE ROLE guest LOGIN");
+    server.command("GRANT SELECT, INSERT, UPDATE, DELETE ON idem_records TO guest");
+    let store = guest_of(&server).migrate(false).connect().await;
+    win(&store.expect("it need not create"), claim("k")).await;
+
+    for (object, named) in [
+        (
+            "INDEX idem_records_claims",
+            "the index idem_records_claims is missing",
+        ),
+        (
+            "INDEX idem_records_short",
+            "the index idem_records_short is missing",
+        ),
+        ("FUNCTION idem_records_claim_v2", "_claim_v2\" is missing"),
+    ] {
+        server.command(&format!("DROP {object}"));
+        assert_says(&refusal(fixed()).await, &[named]);
+        server.command(&sql);
+        fixed().connect().await.expect("nothing is missing");
+    }
+    server.command("ALTER TABLE idem_records DROP COLUMN label");
+    assert_says(&refusal(fixed()).await, &["no column label"]);
+    assert_says(&refusal(builder(server.url())).await, &["no column label"]);
+}
+
 #[tokio::test]
 async fn a_missing_right_is_named_at_connect() {
     let server = PostgresServer::start();
     connect(&server).await;
     server.command("CREATE ROLE guest LOGIN");
-    server.command("REVOKE EXECUTE ON FUNCTION idem_records_claim_v1 FROM PUBLIC");
+    server.command("REVOKE EXECUTE ON FUNCTION idem_records_claim_v2 FROM PUBLIC");
     let table = "ON idem_records TO guest";
     let grants = [
         (
             "EXECUTE the function",
-            "GRANT EXECUTE ON FUNCTION idem_records_claim_v1 TO guest".into(),
+            "GRANT EXECUTE ON FUNCTION idem_records_claim_v2 TO guest".into(),
         ),
         ("SELECT from the table", format!("GRANT SELECT {table}")),
         ("INSERT into the table", format!("GRANT INSERT {table}")),
@@ -160,7 +206,7 @@ async fn errors_after_connect_contain_the_sql_to_run() {
         &error,
         &["permission denied", "GRANT SELECT, INSERT, UPDATE, DELETE"],
     );
-    server.command("DROP FUNCTION idem_records_claim_v1");
+    server.command("DROP FUNCTION idem_records_claim_v2");
     let error = store.claim(claim("k")).await.expect_err("no function");
     assert_says(&error, &["does not exist", "CREATE OR REPLACE FUNCTION"]);
     server.command("DROP TABLE idem_records");
@@ -256,7 +302,7 @@ async fn a_failed_statement_leaves_no_transaction_open_in_a_pooler() {
     let bouncer = PgBouncer::in_front_of(&server, "transaction");
     let store = builder(bouncer.url()).connect().await;
     let store = store.expect("pgbouncer is there");
-    server.command("DROP FUNCTION idem_records_claim_v1");
+    server.command("DROP FUNCTION idem_records_claim_v2");
     store
         .claim(claim("k"))
         .await

@@ -162,13 +162,66 @@ async fn a_canceled_wait_for_a_standby_does_not_win_a_claim() {
     );
 }
 
+/// Like the test above, for removals. A repeated removal finds no row, and the commit of a read does
+/// not wait for a standby.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_removal_waits_for_standbys() {
+    let server = PostgresServer::start();
+    let mut standby = PostgresServer::replica_of(&server);
+    let store = connect(&server.url(), MAX, Duration::from_secs(8)).await;
+    let released = win(&store, claim("released")).await;
+    complete(&store, "forgotten").await;
+    let rows = "SELECT count(*) FROM idem_records";
+    eventually_async("both rows on the standby", async || {
+        (standby.command(rows) == "2").then_some(())
+    })
+    .await;
+    standby.kill();
+    server.set("synchronous_standby_names", "*");
+
+    let (releasing, forgetting) = (store.clone(), store.clone());
+    let releasing = tokio::spawn(async move { releasing.release(released).await });
+    let forgetting = tokio::spawn(async move { forgetting.forget(id("forgotten")).await });
+    // More than a quarter of the timeout.
+    let wait =
+        format!("{WAIT_FOR_STANDBY} AND clock_timestamp() - query_start > interval '2500 ms'");
+    eventually_async("both wait for the standby", async || {
+        (server.command(&wait) == "2").then_some(())
+    })
+    .await;
+    let now = server.command("SELECT clock_timestamp()");
+    server.command(
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
+    );
+    let wait_again = format!("{WAIT_FOR_STANDBY} AND query_start > '{now}'");
+    eventually_async("both wait again, or one has ended", async || {
+        let ended = releasing.is_finished() || forgetting.is_finished();
+        (ended || server.command(&wait_again) == "2").then_some(())
+    })
+    .await;
+    assert!(
+        !releasing.is_finished(),
+        "the release counts without a standby"
+    );
+    assert!(
+        !forgetting.is_finished(),
+        "the removal counts without a standby"
+    );
+
+    standby.start_again();
+    let released = releasing.await.expect("no panic");
+    assert_eq!(released.expect("postgres is there"), Settled::Done);
+    let forgotten = forgetting.await.expect("no panic");
+    assert!(forgotten.expect("postgres is there"));
+}
+
 /// Makes claims take this much longer, for stores that connect afterwards.
 fn slow_down(server: &PostgresServer, seconds: f32) {
-    server.command("ALTER FUNCTION idem_records_claim_v1 RENAME TO fast");
+    server.command("ALTER FUNCTION idem_records_claim_v2 RENAME TO fast");
     server.command(&format!(
-        "CREATE FUNCTION idem_records_claim_v1
-            (bytea, bytea, bytea, bigint, bigint, boolean, bigint)
-        RETURNS bytea LANGUAGE sql AS 'SELECT pg_sleep({seconds}); SELECT fast($1, $2, $3, $4, $5, $6, $7)'"
+        "CREATE FUNCTION idem_records_claim_v2
+            (bytea, bytea, bytea, bigint, bigint, boolean, bigint, bytea, text, text)
+        RETURNS bytea LANGUAGE sql AS 'SELECT pg_sleep({seconds}); SELECT fast($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)'"
     ));
 }
 
@@ -360,6 +413,24 @@ async fn operators_learn_the_effect_after_a_lost_reply() {
     assert!(store.forget(holder.id).await.expect("sent again"));
     assert!(wire.has_lost(), "no reply was lost");
     assert!(!store.forget(holder.id).await.expect("postgres is there"));
+}
+
+/// The removal takes effect and its reply is lost. A retry claims the key in the meantime.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_removal_does_not_remove_a_later_claim() {
+    let server = PostgresServer::start();
+    let other = connect(&server.url(), 1, PATIENT).await;
+    let (wire, store) = on_a_wire(&server).await;
+    complete(&store, "k").await;
+    wire.hold_new();
+    wire.lose_reply(2);
+    let forgetting = tokio::spawn(async move { store.forget(id("k")).await });
+    eventually_async("the lost reply", async || wire.has_lost().then_some(())).await;
+    let holder = win(&other, claim("k")).await;
+    wire.let_new_in();
+    assert!(forgetting.await.expect("no panic").expect("sent again"));
+    let renewed = other.renew(holder, HOUR).await;
+    assert_eq!(renewed.expect("postgres is there"), Settled::Done);
 }
 
 #[tokio::test]

@@ -8,34 +8,45 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use idem_runtime::store::{Claimed, RedisStore, Settled, Store, StoreError};
+use idem_runtime::store::{Claim, Claimed, Holder, RedisStore, Settled, Store, StoreError};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
-use servers::asking::{HOUR, claim, complete, id, record, replay, win};
-use servers::eventually;
+use servers::asking::{FINGERPRINT, HOUR, claim, complete, id, record, replay, win};
 use servers::redis::RedisServer;
+use servers::{eventually, eventually_async};
 
-/// A proxy that can lose replies: the server executes a command, and the connection breaks before
-/// the reply arrives.
+/// A proxy that can lose one command or one reply. It then closes the connection.
 struct Cutter {
     address: SocketAddr,
+    state: Arc<Cuts>,
+}
+
+#[derive(Default)]
+struct Cuts {
     /// Which coming reply is lost, counted from 1. 0 loses none.
-    cuts: Arc<AtomicUsize>,
+    replies: AtomicUsize,
+    /// Which coming command is lost before the server receives it, counted from 1. 0 loses none.
+    commands: AtomicUsize,
+    /// Whether new connections wait.
+    holds_new: watch::Sender<bool>,
 }
 
 impl Cutter {
     async fn before(server: &RedisServer) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
-        let cuts = Arc::new(AtomicUsize::new(0));
-        let (port, left) = (server.port, cuts.clone());
+        let state = Arc::new(Cuts::default());
+        let (port, passing) = (server.port, state.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass(client, port, left.clone()));
+                let passing = passing.clone();
+                tokio::spawn(async move { passing.pass(client, port).await });
             }
         });
-        Self { address, cuts }
+        Self { address, state }
     }
 
     fn url(&self) -> String {
@@ -49,31 +60,53 @@ impl Cutter {
 
     /// Lets this number of replies pass, and loses the next reply.
     fn cut_after(&self, replies: usize) {
-        self.cuts.store(replies + 1, Ordering::SeqCst);
+        self.state.replies.store(replies + 1, Ordering::SeqCst);
+    }
+
+    /// Loses the command after this number of commands.
+    fn cut_before(&self, commands: usize) {
+        self.state.commands.store(commands + 1, Ordering::SeqCst);
     }
 
     fn has_cut(&self) -> bool {
-        self.cuts.load(Ordering::SeqCst) == 0
+        let Cuts {
+            replies, commands, ..
+        } = &*self.state;
+        [replies, commands].map(|it| it.load(Ordering::SeqCst)) == [0, 0]
+    }
+
+    async fn until_cut(&self) {
+        eventually_async("the cut", async || self.has_cut().then_some(())).await;
+    }
+
+    /// Holds new connections, or lets them in.
+    fn hold_new(&self, holds: bool) {
+        self.state.holds_new.send_replace(holds);
     }
 }
 
-async fn pass(client: TcpStream, port: u16, cuts: Arc<AtomicUsize>) {
-    let server = TcpStream::connect(("127.0.0.1", port)).await;
-    let (mut from_server, mut to_server) = server.expect("redis is there").into_split();
-    let (mut from_client, mut to_client) = client.into_split();
-    let requests = async { tokio::io::copy(&mut from_client, &mut to_server).await };
-    let replies = async {
-        let mut bytes = vec![0; 64 << 10];
-        while let Ok(len @ 1..) = from_server.read(&mut bytes).await {
-            let cut = cuts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |it| it.checked_sub(1));
-            if cut == Ok(1) || to_client.write_all(&bytes[..len]).await.is_err() {
-                break;
-            }
+impl Cuts {
+    async fn pass(&self, client: TcpStream, port: u16) {
+        let mut holds_new = self.holds_new.subscribe();
+        // The sender lives as long as this state.
+        let _ = holds_new.wait_for(|holds| !holds).await;
+        let server = TcpStream::connect(("127.0.0.1", port)).await;
+        let (from_server, to_server) = server.expect("redis is there").into_split();
+        let (from_client, to_client) = client.into_split();
+        tokio::select! {
+            () = pass_until_cut(from_client, to_server, &self.commands) => {}
+            () = pass_until_cut(from_server, to_client, &self.replies) => {}
         }
-    };
-    tokio::select! {
-        _ = requests => {}
-        () = replies => {}
+    }
+}
+
+async fn pass_until_cut(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, cuts: &AtomicUsize) {
+    let mut bytes = vec![0; 64 << 10];
+    while let Ok(len @ 1..) = from.read(&mut bytes).await {
+        let cut = cuts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |it| it.checked_sub(1));
+        if cut == Ok(1) || to.write_all(&bytes[..len]).await.is_err() {
+            break;
+        }
     }
 }
 
@@ -142,6 +175,95 @@ async fn forget_reports_its_effect_after_a_lost_reply() {
     assert!(!store.forget(id("forgotten")).await.expect("redis is there"));
 }
 
+/// Claims with a lease that ends immediately.
+async fn win_for_a_moment(store: &RedisStore, name: &str) -> Holder {
+    win(
+        store,
+        Claim::new(id(name), FINGERPRINT, Duration::from_millis(1), HOUR),
+    )
+    .await
+}
+
+/// Takes over a claim when its lease has ended.
+async fn take_over(store: &RedisStore, name: &str) {
+    eventually_async("a takeover", async || {
+        let claimed = store.claim(claim(name)).await;
+        matches!(claimed, Ok(Claimed::Fresh { attempt: 2, .. })).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_repeated_release_reports_its_effect_after_a_new_claim() {
+    let server = RedisServer::start();
+    let cutter = Cutter::before(&server).await;
+    let (store, other) = (connect(cutter.url()).await, connect(server.url()).await);
+    for name in ["claimed since", "completed since"] {
+        let holder = win(&store, claim(name)).await;
+        cutter.hold_new(true);
+        cutter.cut();
+        let releasing = store.release(holder);
+        let releasing = tokio::spawn(releasing);
+        cutter.until_cut().await;
+        let since = win(&other, claim(name)).await;
+        if name == "completed since" {
+            let completed = other.complete(since, record(b"{}"), HOUR).await;
+            assert_eq!(completed.expect("redis is there"), Settled::Done);
+        }
+        cutter.hold_new(false);
+        let released = releasing.await.expect("no panic");
+        assert_eq!(released.expect("sent again"), Settled::Done, "{name}");
+        let entry = other.look_up(since.id).await.expect("redis is there");
+        assert!(entry.is_some(), "the later claim stays");
+    }
+
+    let holder = win_for_a_moment(&store, "taken over").await;
+    take_over(&other, "taken over").await;
+    cutter.cut();
+    let released = store.release(holder).await;
+    assert!(cutter.has_cut());
+    assert_eq!(released.expect("sent again"), Settled::Lost);
+}
+
+#[tokio::test]
+async fn a_repeated_removal_does_not_remove_a_later_claim() {
+    let server = RedisServer::start();
+    let cutter = Cutter::before(&server).await;
+    let (store, other) = (connect(cutter.url()).await, connect(server.url()).await);
+    complete(&store, "k").await;
+    cutter.hold_new(true);
+    cutter.cut_after(1);
+    let forgetting = tokio::spawn(store.forget(id("k")));
+    cutter.until_cut().await;
+    let holder = win(&other, claim("k")).await;
+    cutter.hold_new(false);
+    assert!(forgetting.await.expect("no panic").expect("sent again"));
+    let renewed = other.renew(holder, HOUR).await;
+    assert_eq!(renewed.expect("redis is there"), Settled::Done);
+}
+
+/// The command is lost, not its reply, and another attempt takes over the claim before the store
+/// sends the command again.
+#[tokio::test]
+async fn a_removal_that_is_sent_again_removes_a_takeover() {
+    let server = RedisServer::start();
+    let cutter = Cutter::before(&server).await;
+    let (store, other) = (connect(cutter.url()).await, connect(server.url()).await);
+    // The server caches the scripts.
+    complete(&store, "warm").await;
+    assert!(store.forget(id("warm")).await.expect("redis is there"));
+    win_for_a_moment(&store, "k").await;
+    cutter.hold_new(true);
+    cutter.cut_before(1);
+    let forgetting = tokio::spawn(store.forget(id("k")));
+    cutter.until_cut().await;
+    take_over(&other, "k").await;
+    cutter.hold_new(false);
+    assert!(forgetting.await.expect("no panic").expect("sent again"));
+    let entry = other.look_up(id("k")).await.expect("redis is there");
+    assert!(entry.is_none(), "{entry:?}");
+}
+
 /// A server that was frozen still executes earlier commands. Nobody waits for that claim any more,
 /// and it would hold the key.
 #[tokio::test]
@@ -207,7 +329,7 @@ async fn a_demoted_server_gets_few_new_connections() {
 }
 
 async fn eventually_won(store: &RedisStore, name: &str) {
-    servers::eventually_async("a claim", async || {
+    eventually_async("a claim", async || {
         let claimed = store.claim(claim(name)).await;
         matches!(claimed, Ok(Claimed::Fresh { .. })).then_some(())
     })
@@ -268,7 +390,7 @@ async fn a_connection_that_takes_longer_than_one_transition_serves_the_next() {
         assert!(matches!(error, StoreError::TimedOut), "{error:?}");
     }
     server.go_on();
-    servers::eventually_async("a replay", async || {
+    eventually_async("a replay", async || {
         let claimed = store.claim(claim("k")).await;
         matches!(claimed, Ok(Claimed::Recorded { .. })).then_some(())
     })

@@ -77,7 +77,9 @@ fn methods() -> Vec<&'static str> {
     let source = include_str!("../src/store/mod.rs");
     let (_, source) = source.split_once("pub trait Store:").expect("the trait");
     let (source, _) = source.split_once("\n}\n").expect("its end");
-    let lines = source.lines().filter_map(|line| line.strip_prefix("    fn "));
+    let lines = source
+        .lines()
+        .filter_map(|line| line.strip_prefix("    fn "));
     lines.filter_map(|line| line.split('(').next()).collect()
 }
 

@@ -7,9 +7,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use idem_runtime::RecordId;
-use idem_runtime::store::{Claim, Claimed, Holder, MemoryStore, Record, Store, StoreFuture};
+use idem_runtime::store::{
+    Claim, Claimed, Cursor, Holder, MemoryStore, Origin, Page, Query, Record, Store, StoreFuture,
+};
 use idem_runtime::testing::Contract;
+use idem_runtime::{RecordId, ScopeId};
 
 use wrong::table::{Flaw, FlawedStore};
 use wrong::{GetThenSet, Mistake, NoFence, Wrong};
@@ -252,4 +254,112 @@ async fn unreadable_as_a_miss_breaks_rule_6() {
         std::future::ready(())
     });
     assert_eq!(broken_rule(contract).await, 6);
+}
+
+/// A listing repeats the last record of a page on the next page.
+#[derive(Clone, Default)]
+struct ListsTwice;
+
+impl Mistake for ListsTwice {
+    fn list(&self, store: &MemoryStore, query: Query) -> StoreFuture<Page> {
+        store.list(query).map(|mut page| {
+            if page.next.is_some() && page.entries.len() > 1 {
+                page.entries.swap_remove(0);
+            }
+            let last = page.entries.last();
+            page.next = page.next.and(last.map(|last| before(last.id)));
+            page
+        })
+    }
+}
+
+/// The place before a record.
+fn before(id: RecordId) -> Cursor {
+    let mut bytes = *id.as_bytes();
+    bytes[31] = bytes[31].wrapping_sub(1);
+    Cursor::from_bytes(bytes)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_on_two_pages_breaks_rule_10() {
+    let store = Wrong::<ListsTwice>::default();
+    assert_eq!(broken_rule(Contract::of(store)).await, 10);
+}
+
+/// A listing leaves out one record of each page that is full.
+#[derive(Clone, Default)]
+struct ListsTooFew;
+
+impl Mistake for ListsTooFew {
+    fn list(&self, store: &MemoryStore, query: Query) -> StoreFuture<Page> {
+        store.list(query).map(|mut page| {
+            if page.next.is_some() && page.entries.len() > 1 {
+                page.entries.remove(0);
+            }
+            page
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_on_no_page_breaks_rule_10() {
+    let store = Wrong::<ListsTooFew>::default();
+    assert_eq!(broken_rule(Contract::of(store)).await, 10);
+}
+
+/// Forgets what is neither of the scope nor before it.
+#[derive(Clone, Default)]
+struct ForgetsTheNeighbour;
+
+impl Mistake for ForgetsTheNeighbour {
+    fn forget_scope(&self, store: &MemoryStore, scope: ScopeId) -> StoreFuture<u64> {
+        let next = u128::from_be_bytes(*scope.as_bytes()).wrapping_add(1);
+        let next = ScopeId::from_bytes(next.to_be_bytes());
+        let forgotten = store.forget_scope(scope);
+        let store = store.clone();
+        StoreFuture::new(async move {
+            store.forget_scope(next).await?;
+            forgotten.await
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn forgetting_the_next_scope_breaks_rule_10() {
+    let store = Wrong::<ForgetsTheNeighbour>::default();
+    assert_eq!(broken_rule(Contract::of(store)).await, 10);
+}
+
+/// Lists records of other endpoints.
+#[derive(Clone, Default)]
+struct IgnoresEndpoint;
+
+impl Mistake for IgnoresEndpoint {
+    fn list(&self, store: &MemoryStore, mut query: Query) -> StoreFuture<Page> {
+        query.endpoint = None;
+        store.list(query)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_filter_without_effect_breaks_rule_10() {
+    let store = Wrong::<IgnoresEndpoint>::default();
+    assert_eq!(broken_rule(Contract::of(store)).await, 10);
+}
+
+/// Forgets where a record comes from when a claim is repeated.
+#[derive(Clone, Default)]
+struct LosesOrigin;
+
+impl Mistake for LosesOrigin {
+    fn claim(&self, store: &MemoryStore, mut claim: Claim) -> StoreFuture<Claimed> {
+        claim.origin = Origin::default();
+        store.claim(claim)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_origin_breaks_rule_10() {
+    let store = Wrong::<LosesOrigin>::default();
+    assert_eq!(broken_rule(Contract::of(store)).await, 10);
 }

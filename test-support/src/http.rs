@@ -1,4 +1,4 @@
-//! A real server on a free port of the loopback, and clients that speak to it over sockets.
+//! An HTTP server on a free loopback port, and clients that use real sockets.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -19,15 +19,15 @@ use tokio::sync::Semaphore;
 pub const KEY: &str = "idempotency-key";
 pub const REPLAYED: &str = "idempotency-replayed";
 
-/// How long a slow machine may take for what comes at once on others. Whoever waits for longer waits
-/// for what does not come, and a test that says so is worth more than one that hangs.
+/// How long a test waits before it fails. A slow machine needs most of this time, and a failing test is
+/// better than a hanging test.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server that runs until the test ends.
 #[derive(Clone, Copy)]
 pub struct Server(pub SocketAddr);
 
-/// An answer as its client saw it.
+/// A response as the client received it.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -37,7 +37,7 @@ pub struct Answer {
 
 impl Answer {
     pub fn text(&self) -> &str {
-        std::str::from_utf8(&self.body).expect("text")
+        std::str::from_utf8(&self.body).expect("UTF-8")
     }
 
     pub fn is_replay(&self) -> bool {
@@ -46,14 +46,14 @@ impl Answer {
             .is_some_and(|value| value == "true")
     }
 
-    /// Whether it says that its record is not in the store yet.
+    /// Whether the response is marked as not yet recorded in the store.
     pub fn is_unrecorded(&self) -> bool {
         self.headers
             .get("idempotency-degraded")
             .is_some_and(|value| value == "unrecorded")
     }
 
-    /// The code of a problem, which is then checked to be a whole one.
+    /// Returns the code of a problem, and checks that the problem is complete.
     pub fn code(&self) -> String {
         assert_eq!(
             self.headers["content-type"], "application/problem+json",
@@ -69,14 +69,14 @@ impl Answer {
             );
         }
         assert_eq!(problem["status"], self.status.as_u16(), "{problem}");
-        problem["code"].as_str().expect("a code").to_owned()
+        problem["code"].as_str().expect("a problem code").to_owned()
     }
 }
 
 impl Server {
     pub async fn start(router: Router) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
+        let address = listener.local_addr().expect("a bound address");
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self(address)
     }
@@ -87,12 +87,12 @@ impl Server {
             .expect("the server listens")
     }
 
-    /// Sends one request on a connection of its own.
+    /// Sends one request on a new connection.
     pub async fn send(self, request: Request<Full<Bytes>>) -> Answer {
-        self.try_send(request).await.expect("an answer")
+        self.try_send(request).await.expect("a response")
     }
 
-    /// As [`send`](Self::send), to a server that may not be there, or not to the end.
+    /// Like [`send`](Self::send), but returns an error when there is no complete response.
     pub async fn try_send(
         self,
         request: Request<Full<Bytes>>,
@@ -115,24 +115,27 @@ impl Server {
         })
     }
 
-    /// `POST path` with a key and a body.
+    /// Sends `POST path` with a key and a body.
     pub async fn post(self, path: &str, key: &str, body: &str) -> Answer {
         self.send(post(path, key, body)).await
     }
 
-    /// Opens a connection, writes these bytes, and leaves it open.
+    /// Opens a connection, writes these bytes and leaves the connection open.
     pub async fn write(self, bytes: impl AsRef<[u8]>) -> TcpStream {
         let mut stream = self.connect().await;
-        stream.write_all(bytes.as_ref()).await.expect("written");
+        stream
+            .write_all(bytes.as_ref())
+            .await
+            .expect("the server reads");
         stream
     }
 
-    /// Writes these bytes, which end with `Connection: close`, and reads all that comes back.
+    /// Writes these bytes, which must contain `Connection: close`, and reads until the server closes.
     pub async fn write_and_read(self, bytes: impl AsRef<[u8]>) -> Vec<u8> {
         read_to_end(self.write(bytes).await).await
     }
 
-    /// An HTTP/2 connection.
+    /// Opens an HTTP/2 connection.
     pub async fn http2(self) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
         let io = TokioIo::new(self.connect().await);
         let executor = TokioExecutor::new();
@@ -147,11 +150,12 @@ impl Server {
 pub async fn read_to_end(mut stream: TcpStream) -> Vec<u8> {
     let mut answer = Vec::new();
     let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
-    read.expect("the connection is closed").expect("read");
+    read.expect("the connection is closed")
+        .expect("the read succeeds");
     answer
 }
 
-/// The status of an answer that was read from a socket.
+/// Returns the status of a response that was read from a socket.
 pub fn status_of(answer: &[u8]) -> u16 {
     let line = answer
         .get(9..12)
@@ -176,7 +180,7 @@ pub fn request<'a>(
     }
     request
         .body(Full::new(Bytes::from(body.to_owned())))
-        .expect("a request")
+        .expect("a valid request")
 }
 
 pub fn post(path: &str, key: &str, body: &str) -> Request<Full<Bytes>> {
@@ -184,7 +188,7 @@ pub fn post(path: &str, key: &str, body: &str) -> Request<Full<Bytes>> {
     request(Method::POST, path, [(KEY, key), token], body)
 }
 
-/// The same request as bytes, for sockets that are closed half way.
+/// Returns the same request as bytes, for tests that close the socket early.
 pub fn post_bytes(path: &str, key: &str, body: &str) -> String {
     format!(
         "POST {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer alice\r\n\
@@ -193,7 +197,7 @@ pub fn post_bytes(path: &str, key: &str, body: &str) -> String {
     )
 }
 
-/// One exchange without a connection, for tests that stop the clock.
+/// Sends a request without a connection, for tests that pause the clock.
 pub async fn exchange(router: Router, request: Request<Full<Bytes>>) -> Answer {
     let request = request.map(axum::body::Body::new);
     let response = tower::ServiceExt::oneshot(router, request).await;
@@ -205,7 +209,7 @@ pub async fn exchange(router: Router, request: Request<Full<Bytes>>) -> Answer {
     }
 }
 
-/// Counts runs, and holds them at a gate until the test opens it.
+/// Counts the runs of a handler, and holds them at a gate until the test opens the gate.
 #[derive(Clone, Default)]
 pub struct Runs(Arc<Counters>);
 
@@ -226,21 +230,26 @@ impl Default for Counters {
 }
 
 impl Runs {
-    /// Counts a run that passes no gate, and gives its number.
+    /// Counts a run that does not wait at the gate, and returns its number.
     pub fn count(&self) -> usize {
         self.0.finished.fetch_add(1, Ordering::SeqCst);
         self.0.started.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// Counts a run that waits at the gate, and gives its number.
+    /// Counts a run that waits at the gate, and returns its number.
     pub async fn pass(&self) -> usize {
         let run = self.0.started.fetch_add(1, Ordering::SeqCst) + 1;
-        self.0.gate.acquire().await.expect("open").forget();
+        self.0
+            .gate
+            .acquire()
+            .await
+            .expect("the gate is never closed")
+            .forget();
         self.0.finished.fetch_add(1, Ordering::SeqCst);
         run
     }
 
-    /// Lets this many runs through.
+    /// Lets this many runs pass the gate.
     pub fn open(&self, runs: usize) {
         self.0.gate.add_permits(runs);
     }
@@ -262,7 +271,7 @@ impl Runs {
     }
 }
 
-/// Waits for what another task is about to do.
+/// Waits until another task has made a condition true.
 pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let so = async {
         while !is_so() {
@@ -270,5 +279,5 @@ pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
         }
     };
     let waited = tokio::time::timeout(PATIENCE, so).await;
-    assert!(waited.is_ok(), "it does not come to be that {what}");
+    assert!(waited.is_ok(), "timed out while waiting: {what}");
 }

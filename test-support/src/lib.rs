@@ -7,11 +7,12 @@
     clippy::missing_errors_doc,
     clippy::missing_panics_doc,
     clippy::must_use_candidate,
-    reason = "for the tests of this workspace only"
+    reason = "this crate is only used by the tests of this workspace"
 )]
 
 pub mod http;
-// Starts servers as Unix processes and signals them.
+pub mod listing;
+// Starts servers as Unix processes and sends them signals.
 #[cfg(unix)]
 pub mod servers;
 pub mod transitions;

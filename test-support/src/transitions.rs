@@ -1,4 +1,4 @@
-//! The transitions of one request, as the engine asks a store for them.
+//! The store calls of one request, as the engine makes them.
 
 use std::time::Duration;
 
@@ -10,12 +10,13 @@ const LEASE: Duration = Duration::from_secs(30);
 pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const FINGERPRINT: Fingerprint = Fingerprint::from_bytes([7; 32]);
 
-/// A record of an answer of 300 bytes.
+/// A record of a response of 300 bytes.
 pub fn record() -> Record {
     let mut headers = HeaderMap::new();
     let json = HeaderValue::from_static("application/json");
     headers.insert(header::CONTENT_TYPE, json);
-    Record::answer(FINGERPRINT, StatusCode::CREATED, &headers, &[b'n'; 300]).expect("it fits")
+    Record::answer(FINGERPRINT, StatusCode::CREATED, &headers, &[b'n'; 300])
+        .expect("the record is small enough")
 }
 
 pub fn id(n: u64) -> RecordId {
@@ -29,21 +30,24 @@ pub fn id(n: u64) -> RecordId {
 
 pub async fn claim(store: &impl Store, n: u64) -> Claimed {
     let claim = Claim::new(id(n), FINGERPRINT, LEASE, DAY);
-    store.claim(claim).await.expect("the store answers")
+    store.claim(claim).await.expect("the store works")
 }
 
-/// Claims and completes the `n`th key, which is new.
+/// Claims and completes the `n`th key, which must be new.
 pub async fn first_sight(store: &impl Store, n: u64) {
-    assert!(run(store, n, DAY).await, "not new: {n}");
+    assert!(run(store, n, DAY).await, "the key was not new: {n}");
 }
 
-/// The same, with a record that expires at once.
+/// Like `first_sight`, with a record that expires after a millisecond.
 pub async fn short_lived(store: &impl Store, n: u64) {
     let expires_at_once = Duration::from_millis(1);
-    assert!(run(store, n, expires_at_once).await, "not new: {n}");
+    assert!(
+        run(store, n, expires_at_once).await,
+        "the key was not new: {n}"
+    );
 }
 
-/// Whether the `n`th key could be claimed; then it is completed.
+/// Claims and completes the `n`th key. Returns whether both succeeded.
 pub async fn run(store: &impl Store, n: u64, ttl: Duration) -> bool {
     let claim = Claim::new(id(n), FINGERPRINT, LEASE, DAY);
     let (id, owner) = (claim.id, claim.owner);
@@ -52,7 +56,7 @@ pub async fn run(store: &impl Store, n: u64, ttl: Duration) -> bool {
     };
     let holder = Holder { id, owner, fence };
     let settled = store.complete(holder, record(), ttl).await;
-    settled.expect("the store answers") == Settled::Done
+    settled.expect("the store works") == Settled::Done
 }
 
 /// Reads the record of the `n`th key.
@@ -60,6 +64,6 @@ pub async fn replay(store: &impl Store, n: u64) {
     let claimed = claim(store, n).await;
     assert!(
         matches!(claimed, Claimed::Recorded { .. }),
-        "no record: {n}"
+        "there is no record: {n}"
     );
 }

@@ -1,4 +1,4 @@
-//! Stores that are wrong, for the tests that must find it.
+//! Wrong stores, which the tests must detect.
 
 pub mod table;
 
@@ -6,26 +6,26 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use idem_runtime::{RecordId, ScopeId};
 use idem_runtime::store::{
     Claim, Claimed, Entry, Holder, MemoryStore, Owner, Page, Query, Record, Settled, Stats, Store,
     StoreFuture,
 };
+use idem_runtime::{RecordId, ScopeId};
 
-/// A store that does one thing in a wrong way, and all else as the one behind it.
+/// A store with one mistake. Everything else is forwarded to a correct store.
 #[derive(Clone, Default)]
 pub struct Wrong<F> {
     pub store: MemoryStore,
     pub mistake: F,
 }
 
-/// What is wrong. Left out, it is right.
+/// A mistake of a store. The default methods are correct.
 pub trait Mistake: Clone + Send + Sync + 'static {
     fn claim(&self, store: &MemoryStore, claim: Claim) -> StoreFuture<Claimed> {
         store.claim(claim)
     }
 
-    /// Whom the store takes for the holder.
+    /// The holder that the store accepts for a call.
     fn holder(&self, holder: Holder) -> Holder {
         holder
     }
@@ -40,7 +40,7 @@ pub trait Mistake: Clone + Send + Sync + 'static {
 
     fn completed(&self, _id: RecordId, _record: &Record, _ttl: Duration) {}
 
-    /// How long it takes a lease or a `ttl` to be.
+    /// The lease or `ttl` that the store uses.
     fn time(&self, time: Duration) -> Duration {
         time
     }
@@ -103,7 +103,7 @@ impl<F: Mistake> Store for Wrong<F> {
     }
 }
 
-/// Looks whether there is something, and then sets it.
+/// Reads an entry and then writes it, without atomicity.
 #[derive(Clone, Default)]
 pub struct GetThenSet;
 
@@ -121,7 +121,7 @@ impl Mistake for GetThenSet {
     }
 }
 
-/// Settles whatever claim stands under the id.
+/// Settles the current claim of the id, whatever the holder's fence.
 #[derive(Clone, Default)]
 pub struct NoFence(Arc<Mutex<HashMap<RecordId, Holder>>>);
 
@@ -144,7 +144,7 @@ impl Mistake for NoFence {
     }
 }
 
-/// `<=` for `<` at the end of a lease and of a `ttl`.
+/// Uses `<=` instead of `<` at the end of a lease and of a `ttl`.
 #[derive(Clone, Default)]
 pub struct OneTooLong;
 
@@ -154,7 +154,7 @@ impl Mistake for OneTooLong {
     }
 }
 
-/// Counts fences anew where nothing is left of an id: the fence is the attempt.
+/// Restarts its fences when nothing is left of an id: the fence is the attempt number.
 #[derive(Clone, Default)]
 pub struct FencesAnew(Arc<Mutex<HashMap<(Owner, u64), u64>>>);
 

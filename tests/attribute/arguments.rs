@@ -1,4 +1,4 @@
-//! No arguments, only head arguments, every kind of pattern.
+//! Tests handlers without arguments, handlers without a body, and every kind of pattern.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use crate::support::{post as request, runs_once, send};
 async fn nothing() {}
 
 #[tokio::test]
-async fn a_handler_without_arguments() {
+async fn a_handler_without_arguments_is_replayed() {
     let router = Router::new()
         .route("/", post(nothing))
         .layer(Idempotency::in_memory());
@@ -25,7 +25,7 @@ async fn a_handler_without_arguments() {
 }
 
 #[tokio::test]
-async fn a_unit_test_calls_a_handler_without_arguments() {
+async fn a_handler_without_arguments_can_be_called_directly() {
     assert_eq!(nothing(().into()).await.status(), StatusCode::OK);
 }
 
@@ -51,7 +51,7 @@ async fn head_arguments_only(
 }
 
 #[tokio::test]
-async fn handlers_without_a_body_extractor() {
+async fn handlers_without_a_body_extractor_are_replayed() {
     let router = Router::new()
         .route("/state", post(only_the_state))
         .route("/{account}/{order}", post(head_arguments_only))
@@ -61,7 +61,7 @@ async fn handlers_without_a_body_extractor() {
     assert_eq!(answer.body, "0");
     let answer = runs_once(&router, || request("/7/x", "b", "")).await;
     assert_eq!(answer.body, "1 7 x POST /7/x true");
-    // Another endpoint under the same key is a mistake of the client's.
+    // Reusing a key on another endpoint is a mistake of the client.
     let answer = send(&router, request("/8/x", "b", "")).await;
     assert_eq!(answer.status, StatusCode::CONFLICT);
 }
@@ -112,7 +112,7 @@ async fn patterns(
 }
 
 #[tokio::test]
-async fn every_kind_of_pattern() {
+async fn arguments_may_be_bound_by_every_kind_of_pattern() {
     let router = Router::new()
         .route("/", post(patterns))
         .with_state(Desk::default())
@@ -132,7 +132,7 @@ async fn keyword(r#type: Method, r#struct: String) -> String {
 }
 
 #[tokio::test]
-async fn names_that_are_none() {
+async fn arguments_may_be_underscored_or_raw_identifiers() {
     let router = Router::new()
         .route("/underscored", post(underscored))
         .route("/keyword", post(keyword))
@@ -145,7 +145,7 @@ async fn names_that_are_none() {
 }
 
 #[idempotent(scope = token)]
-#[expect(clippy::too_many_arguments, reason = "sixteen is what axum takes")]
+#[expect(clippy::too_many_arguments, reason = "axum supports sixteen arguments")]
 async fn sixteen(
     _1: Method,
     _2: Method,
@@ -168,7 +168,7 @@ async fn sixteen(
 }
 
 #[tokio::test]
-async fn sixteen_arguments() {
+async fn a_handler_may_have_sixteen_arguments() {
     let router = Router::new()
         .route("/", post(sixteen))
         .layer(Idempotency::in_memory());

@@ -1,4 +1,4 @@
-//! Every body extractor as the last argument.
+//! Tests every body extractor as the last argument.
 
 use axum::body::Bytes;
 use axum::extract::multipart::Multipart;
@@ -105,7 +105,7 @@ fn router() -> Router {
 }
 
 #[tokio::test]
-async fn each_runs_once() {
+async fn each_body_extractor_is_replayed() {
     let router = router();
     let order = r#"{"symbol":"AAPL"}"#;
     for (path, body, expected) in [
@@ -127,7 +127,7 @@ async fn each_runs_once() {
 }
 
 #[tokio::test]
-async fn a_form_runs_once() {
+async fn a_form_body_is_replayed() {
     let router = router();
     let answer = runs_once(&router, || {
         let mut request = request("/form", "form", "symbol=AAPL");
@@ -140,7 +140,7 @@ async fn a_form_runs_once() {
 }
 
 #[tokio::test]
-async fn a_multipart_form_runs_once() {
+async fn a_multipart_body_is_replayed() {
     let router = router();
     let answer = runs_once(&router, || {
         let body = "--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--x--\r\n";
@@ -156,7 +156,7 @@ async fn a_multipart_form_runs_once() {
 }
 
 #[tokio::test]
-async fn a_rejection_is_the_extractors_own() {
+async fn the_rejection_of_the_extractor_is_returned() {
     let router = router();
     let answer = send(&router, request("/json", "rejected", "{")).await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
@@ -165,7 +165,7 @@ async fn a_rejection_is_the_extractors_own() {
 }
 
 #[tokio::test]
-async fn a_unit_test_calls_the_handler() {
+async fn a_handler_can_be_called_directly() {
     let order = Json(Order {
         symbol: "AAPL".to_owned(),
     });

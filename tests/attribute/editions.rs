@@ -1,4 +1,4 @@
-//! What differs between the editions: when temporaries are dropped, and what a closure captures.
+//! Tests the differences between editions: when temporaries are dropped, and what a closure captures.
 
 use std::sync::{Arc, Mutex};
 
@@ -13,13 +13,13 @@ use crate::support::{post as request, runs_once};
 #[derive(Clone, Default)]
 struct App {
     counter: Arc<Mutex<u32>>,
-    #[expect(dead_code, reason = "what a pattern leaves out")]
+    #[expect(dead_code, reason = "a pattern with `..` ignores this field")]
     rest: String,
 }
 
 struct Ledger {
     entries: Mutex<Vec<String>>,
-    #[expect(dead_code, reason = "what a pattern leaves out")]
+    #[expect(dead_code, reason = "a pattern with `..` ignores this field")]
     rest: String,
 }
 
@@ -36,7 +36,10 @@ impl<S: Sync> FromRequestParts<S> for Ledger {
 
 #[idempotent(scope = token)]
 async fn guard_in_the_tail(State(App { counter, .. }): State<App>, _body: String) -> String {
-    counter.lock().expect("a lock").to_string()
+    counter
+        .lock()
+        .expect("the lock is not poisoned")
+        .to_string()
 }
 
 #[idempotent(scope = token)]
@@ -47,27 +50,31 @@ async fn guards_of_two(
 ) -> String {
     format!(
         "{} {}",
-        counter.lock().expect("a lock"),
-        entries.lock().expect("a lock").len()
+        counter.lock().expect("the lock is not poisoned"),
+        entries.lock().expect("the lock is not poisoned").len()
     )
 }
 
 #[idempotent(scope = token)]
 async fn guard_of_the_last_argument(Ledger { entries, .. }: Ledger) -> String {
-    entries.lock().expect("a lock").concat()
+    entries.lock().expect("the lock is not poisoned").concat()
 }
 
-#[idempotent(scope = counter.lock().expect("a lock"))]
+#[idempotent(scope = counter.lock().expect("the lock is not poisoned"))]
 async fn guard_in_the_scope(State(App { counter, .. }): State<App>, _body: String) -> String {
-    match counter.lock().expect("a lock").checked_add(1) {
+    match counter
+        .lock()
+        .expect("the lock is not poisoned")
+        .checked_add(1)
+    {
         Some(next) => next.to_string(),
         None => String::new(),
     }
 }
 
-#[idempotent(scope = entries.lock().expect("a lock").join("/"))]
+#[idempotent(scope = entries.lock().expect("the lock is not poisoned").join("/"))]
 async fn guard_of_the_last_argument_in_the_scope(Ledger { entries, .. }: Ledger) -> String {
-    entries.lock().expect("a lock").concat()
+    entries.lock().expect("the lock is not poisoned").concat()
 }
 
 #[tokio::test]

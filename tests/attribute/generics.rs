@@ -1,4 +1,4 @@
-//! Generics, `where` clauses, functions of an `impl` block.
+//! Tests generic handlers, `where` clauses, and associated functions of an `impl` block.
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -129,7 +129,8 @@ impl<R: Repository + Send + 'static> Service<R> {
     }
 }
 
-/// A parameter of the `impl` block around a handler, which looks like any other type.
+/// The attribute cannot see the generics of this `impl` block. `Repo` and `Fault` look like ordinary
+/// types.
 struct Api<Repo, Fault>(PhantomData<(Repo, Fault)>);
 
 trait Source: Clone + Send + Sync + 'static {
@@ -160,7 +161,7 @@ where
         Sse::new(futures_util::stream::iter(repository.events()))
     }
 
-    /// Nothing in the body names the type of the error.
+    /// The body does not name the error type, so only the signature can fix it.
     #[idempotent(scope = token)]
     async fn inferred_error(body: String) -> Sse<impl Stream<Item = Result<Event, Repo::Error>>> {
         Sse::new(futures_util::stream::iter([
@@ -259,7 +260,7 @@ impl<Repo: Repository + Send + 'static, const MAX: usize> Routes<Repo> for Limit
     }
 }
 
-/// A function of the same name as one that the expansion writes.
+/// The handler defines a function with the same name as a function in the generated code.
 #[idempotent(scope = token)]
 async fn with_a_name_of_ours() -> Sse<impl Stream<Item = Result<Event, std::fmt::Error>>> {
     fn __idem_returns() -> &'static str {
@@ -271,7 +272,7 @@ async fn with_a_name_of_ours() -> Sse<impl Stream<Item = Result<Event, std::fmt:
 }
 
 #[tokio::test]
-async fn an_opaque_response_may_name_the_parameters_around_its_handler() {
+async fn an_opaque_return_type_may_name_generics_of_the_impl_block() {
     type Both = Api<Memory, String>;
     let router = Router::new()
         .route("/associated", post(Both::associated_error))
@@ -297,14 +298,14 @@ async fn an_opaque_response_may_name_the_parameters_around_its_handler() {
         ("/ours", "", "data: ours\n\n"),
     ] {
         let key = format!("{path}{body}");
-        // A stream of events is not recorded; the others run once.
+        // An event stream is not recorded, so this test sends each request once.
         let answer = send(&router, request(path, &key, body)).await;
         assert_eq!(answer.body, expected, "{path}");
     }
 }
 
 #[tokio::test]
-async fn generic_handlers_run_once() {
+async fn generic_handlers_are_replayed() {
     let router = Router::new()
         .route("/bounded", post(bounded::<Memory>))
         .route("/where", post(with_where::<Memory, 100>))

@@ -1,10 +1,10 @@
-//! The attribute on every shape of handler that axum takes, each on a real router. `tests/editions` has
-//! this program again, as a crate of each older edition that has `async fn`.
-// What the expansion writes is the user's code to these lints.
+//! Tests the attribute on every shape of handler that axum accepts, each on a real router.
+//! `tests/editions` compiles this program again in each older edition that has `async fn`.
+// Lints treat the generated code like code of the user.
 #![deny(warnings, clippy::pedantic)]
 #![allow(
     non_fmt_panics,
-    reason = "in edition 2018 `assert!` takes its message as it is"
+    reason = "edition 2018 does not format the message of `assert!`"
 )]
 
 mod arguments;

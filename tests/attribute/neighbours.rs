@@ -1,4 +1,4 @@
-//! Beside `#[debug_handler]`, `#[instrument]` and `#[utoipa::path]`, above and below.
+//! Tests the attribute above and below `#[debug_handler]`, `#[instrument]` and `#[utoipa::path]`.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -15,7 +15,7 @@ struct Order {
     symbol: String,
 }
 
-/// Not `Debug`: what is recorded of it has to be skipped.
+/// Not `Debug`, so `#[instrument]` must skip it.
 #[derive(Clone)]
 struct Desk;
 
@@ -80,7 +80,7 @@ async fn described(State(_desk): State<Desk>, Json(order): Json<Order>) -> Json<
 struct Api;
 
 #[tokio::test]
-async fn each_runs_once() {
+async fn handlers_with_other_attributes_are_replayed() {
     let router = Router::new()
         .route("/debugged_above", post(debugged_above))
         .route("/debugged_below", post(debugged_below))
@@ -112,7 +112,7 @@ async fn each_runs_once() {
 }
 
 #[test]
-fn the_description_is_of_the_handler_as_written() {
+fn utoipa_describes_the_handler_as_written() {
     use utoipa::OpenApi as _;
     let paths = Api::openapi().paths.paths;
     assert!(paths.contains_key("/described"));

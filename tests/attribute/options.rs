@@ -1,4 +1,4 @@
-//! Every argument of the attribute, in every form.
+//! Tests every argument of the attribute in every form.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,7 +51,7 @@ async fn by_another_name(body: String) -> String {
 }
 
 #[tokio::test]
-async fn each_is_obeyed() {
+async fn each_option_takes_effect() {
     let router = Router::new()
         .route("/everything", post(everything))
         .route("/defaults", post(defaults_in_words))
@@ -122,7 +122,7 @@ async fn runtime_taken_apart(State(Desk { ref idem, .. }): State<Desk>, body: St
 }
 
 #[tokio::test]
-async fn a_runtime_of_the_handlers_own() {
+async fn a_handler_may_name_its_own_runtime() {
     let desk = Desk {
         idem: Idempotency::in_memory(),
         runs: Arc::default(),

@@ -1,4 +1,4 @@
-//! No argument is dropped before the handler ends, whatever the pattern and whoever goes away.
+//! Tests that no argument is dropped before the handler ends, for every pattern and after a disconnect.
 
 use std::sync::{Arc, Mutex};
 
@@ -23,14 +23,20 @@ struct Journal {
 
 impl Journal {
     fn note(&self, entry: &str) {
-        self.entries.lock().expect("a lock").push(entry.to_owned());
+        self.entries
+            .lock()
+            .expect("the lock is not poisoned")
+            .push(entry.to_owned());
     }
 
     fn read(&self) -> Vec<String> {
-        self.entries.lock().expect("a lock").clone()
+        self.entries
+            .lock()
+            .expect("the lock is not poisoned")
+            .clone()
     }
 
-    /// The handler's own part: says that it began, waits, says that it ends.
+    /// The body of every handler: reports its start, waits for the test, and reports its end.
     async fn work(&self) {
         self.note("begin");
         self.started.notify_one();
@@ -39,7 +45,7 @@ impl Journal {
     }
 }
 
-/// A permit, a lock, a transaction: something that must live as long as the handler.
+/// Stands for a permit, a lock or a transaction: a value that must live as long as the handler.
 struct Permit<const N: u8 = 0>(Journal);
 
 impl<const N: u8> Drop for Permit<N> {
@@ -104,7 +110,7 @@ async fn underscored(_permit: Permit, State(journal): State<Journal>) {
 #[idempotent(scope = token)]
 #[expect(
     unused_variables,
-    reason = "unused as it is, it lives as long as the handler"
+    reason = "an unused argument must also live as long as the handler"
 )]
 async fn named_and_unused(permit: Permit, State(journal): State<Journal>) {
     journal.work().await;
@@ -184,7 +190,7 @@ async fn an_argument_lives_until_the_handler_ends() {
 }
 
 #[tokio::test]
-async fn an_argument_lives_until_the_handler_ends_when_the_client_is_gone() {
+async fn an_argument_lives_until_the_handler_ends_after_a_disconnect() {
     for path in PATHS {
         let journal = Journal::default();
         let answer = tokio::spawn(router(&journal).oneshot(request(path, "a", "")));
@@ -210,7 +216,7 @@ async fn three(
 }
 
 #[tokio::test]
-async fn arguments_are_dropped_from_last_to_first_as_a_function_drops_them() {
+async fn arguments_are_dropped_in_the_order_of_a_plain_function() {
     async fn plain(
         _first: Permit<1>,
         Both(_second, _third): Both<Permit<2>, Permit<3>>,

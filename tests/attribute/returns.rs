@@ -1,4 +1,4 @@
-//! What a handler may return, and how its body says so.
+//! Tests the return types of handlers, and how their bodies produce them.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -160,7 +160,7 @@ async fn a_handler_may_call_itself() {
 }
 
 #[tokio::test]
-async fn each_answers_as_its_signature_says() {
+async fn each_return_type_gives_the_expected_response() {
     let router = router();
     for (path, body, status, expected) in [
         ("/something", "a", StatusCode::CREATED, "a"),
@@ -188,7 +188,7 @@ async fn each_answers_as_its_signature_says() {
 }
 
 #[tokio::test]
-async fn an_event_stream_reaches_its_client() {
+async fn an_event_stream_reaches_the_client() {
     let router = router();
     let answer = send(&router, request("/events", "events", "")).await;
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Whose key it is, in every form that a scope can have.
+//! Tests every form of the scope.
 
 use std::fmt;
 
@@ -109,7 +109,7 @@ async fn every_name_is_an_argument(header: fn(&str) -> String, global: Id) -> St
 }
 
 #[tokio::test]
-async fn names_follow_the_scoping_of_rust() {
+async fn arguments_shadow_the_built_in_scope_names() {
     let answer = every_name_is_an_argument(str::to_owned, Id(7).into()).await;
     assert_eq!(answer.status(), StatusCode::OK);
 }
@@ -117,7 +117,7 @@ async fn names_follow_the_scoping_of_rust() {
 #[expect(non_upper_case_globals, reason = "Rust allows it")]
 static region: &str = "eu";
 
-/// Names that the scope binds itself are not those of the body.
+/// Names that the scope expression binds are different from the arguments of the same names.
 #[idempotent(scope = user.name.chars().filter(|body| body.is_alphabetic()).count())]
 async fn binds_by_closure(user: User, body: String) -> String {
     format!("{} {body}", user.name)
@@ -188,13 +188,13 @@ async fn by_value(User { id: Id(id), .. }: User, _body: String) -> String {
 
 async fn post_as(router: &Router, user: &str, path: &str, body: &'static str) -> Answer {
     let mut request = request(path, path, body);
-    let user = user.parse().expect("a header");
+    let user = user.parse().expect("a header value");
     request.headers_mut().insert("x-user", user);
     send(router, request).await
 }
 
 #[tokio::test]
-async fn equal_keys_of_two_callers_never_meet() {
+async fn equal_keys_in_different_scopes_are_separate() {
     let router = Router::new()
         .route("/field", post(by_field))
         .route("/method", post(by_method))
@@ -231,7 +231,7 @@ async fn equal_keys_of_two_callers_never_meet() {
 }
 
 #[tokio::test]
-async fn an_argument_called_token_is_the_scope() {
+async fn an_argument_named_token_is_the_scope() {
     let router = Router::new()
         .route("/{token}", post(token_is_an_argument))
         .route("/last/{token}", post(by_the_last_arguments_pattern))
@@ -249,7 +249,7 @@ async fn an_argument_called_token_is_the_scope() {
 }
 
 #[tokio::test]
-async fn a_scope_may_bind_names_of_its_own() {
+async fn a_scope_expression_may_bind_its_own_names() {
     let router = Router::new()
         .route("/closure", post(binds_by_closure))
         .route("/format", post(binds_by_format))
@@ -298,7 +298,7 @@ async fn the_type_of_a_variable_does_not_depend_on_the_rest_of_its_pattern() {
             (StatusCode::OK, "7"),
             "{path}"
         );
-        // The same key in another scope is another operation.
+        // The same key in another scope is a different operation.
         let other = path.replace('7', "8");
         let answer = send(&router, request(&other, path, "x")).await;
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Requests and answers, in few words.
+//! Helpers that send requests and read responses.
 
 use std::sync::LazyLock;
 
@@ -9,7 +9,7 @@ use axum_idem::Idempotency;
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 
-/// An answer, read to its end.
+/// A response with its complete body.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub status: StatusCode,
@@ -17,17 +17,18 @@ pub(crate) struct Answer {
     pub body: String,
 }
 
-/// A keyed `POST` of an alice's.
+/// A `POST` with a key and the token of a user `alice`.
 pub(crate) fn post(path: &str, key: &str, body: impl Into<Body>) -> Request<Body> {
     Request::post(path)
         .header("idempotency-key", key)
         .header(header::AUTHORIZATION, "Bearer alice")
         .header(header::CONTENT_TYPE, "application/json")
         .body(body.into())
-        .expect("a request")
+        .expect("a valid request")
 }
 
-/// Covers every endpoint of these tests. A layer of a test's own, below it, takes its place.
+/// Covers every endpoint of these tests. A test may add its own layer below, which then takes
+/// precedence.
 static LAYER: LazyLock<Idempotency> = LazyLock::new(Idempotency::in_memory);
 
 pub(crate) async fn send(router: &Router, request: Request<Body>) -> Answer {
@@ -43,11 +44,11 @@ pub(crate) async fn send(router: &Router, request: Request<Body>) -> Answer {
     Answer {
         status,
         replayed,
-        body: String::from_utf8(body.to_bytes().to_vec()).expect("text"),
+        body: String::from_utf8(body.to_bytes().to_vec()).expect("UTF-8"),
     }
 }
 
-/// Sends the same request twice and expects the second to be a replay of the first.
+/// Sends the same request twice and asserts that the second response replays the first.
 pub(crate) async fn runs_once(router: &Router, request: impl Fn() -> Request<Body>) -> Answer {
     let first = send(router, request()).await;
     assert!(!first.replayed, "{first:?}");

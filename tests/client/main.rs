@@ -1,4 +1,4 @@
-//! The retrying client of the examples, against servers that fail it.
+//! Tests the retrying client of the examples against servers that fail.
 
 #[path = "../../examples/desk/mod.rs"]
 mod desk;
@@ -29,7 +29,7 @@ use test_support::http::{REPLAYED, Runs, Server, eventually, request};
 use tokio::time::Instant;
 use tower_http::timeout::TimeoutLayer;
 
-/// Tries often, and hardly waits.
+/// Retries often and with short pauses.
 const EAGER: Patience = Patience {
     tries: 60,
     first_wait: Duration::from_millis(1),
@@ -57,7 +57,7 @@ async fn five_hundred_operations_book_five_hundred_trades() {
     let place = |quantity: usize| {
         let order = serde_json::json!({ "symbol": "AAPL", "side": "buy", "quantity": quantity });
         let request = client.post(&url).bearer_auth("alice.1").json(&order);
-        async move { request.send().await.expect("an answer").status() }
+        async move { request.send().await.expect("a response").status() }
     };
     let answers: Vec<_> = stream::iter(1..=OPERATIONS)
         .map(place)
@@ -76,10 +76,10 @@ async fn five_hundred_operations_book_five_hundred_trades() {
     assert_eq!(
         quantities,
         (1..=OPERATIONS as u64).collect::<Vec<_>>(),
-        "each of them once"
+        "each trade is booked once"
     );
 
-    // Each lost answer took a request more, and every third of all of them was lost.
+    // Each lost response costs one more request. The proxy loses every third response.
     let lost = proxy.requests() / 3;
     assert!(
         proxy.requests() >= OPERATIONS + lost,
@@ -89,7 +89,7 @@ async fn five_hundred_operations_book_five_hundred_trades() {
 }
 
 #[tokio::test]
-async fn row_15_one_key_for_all_tries_of_one_operation() {
+async fn row_15_all_tries_of_one_operation_send_the_same_key() {
     let answers = [
         "",
         UNAVAILABLE,
@@ -103,7 +103,7 @@ async fn row_15_one_key_for_all_tries_of_one_operation() {
             .body("once")
             .send()
             .await
-            .expect("an answer");
+            .expect("a response");
         assert_eq!(answer.status(), StatusCode::CREATED);
     }
     let keys = server.keys();
@@ -125,12 +125,12 @@ async fn row_15_one_key_for_all_tries_of_one_operation() {
 }
 
 #[tokio::test]
-async fn row_15_a_key_of_the_callers_own_is_left_alone() {
+async fn row_15_a_key_set_by_the_caller_is_kept() {
     let server = Scripted::start([UNAVAILABLE, CREATED]).await;
     let request = eager()
         .post(server.url())
         .header(retrying::IDEMPOTENCY_KEY, "charge-77");
-    request.send().await.expect("an answer");
+    request.send().await.expect("a response");
     assert_eq!(
         server.keys(),
         [Some("charge-77".into()), Some("charge-77".into())]
@@ -138,14 +138,14 @@ async fn row_15_a_key_of_the_callers_own_is_left_alone() {
 }
 
 #[tokio::test]
-async fn row_15_reads_need_no_key() {
+async fn row_15_reads_are_sent_without_a_key() {
     let server = Scripted::start([UNAVAILABLE, CREATED]).await;
-    eager().get(server.url()).send().await.expect("an answer");
+    eager().get(server.url()).send().await.expect("a response");
     assert_eq!(server.keys(), [None, None]);
 }
 
 #[test]
-fn row_15_five_tries_from_half_a_second_doubling_to_thirty() {
+fn row_15_backoff_doubles_from_half_a_second_to_thirty_seconds() {
     let waits_at_most = |patience: Patience| -> Vec<Duration> {
         let backoff = patience.backoff();
         let mut waits = Vec::new();
@@ -157,7 +157,7 @@ fn row_15_five_tries_from_half_a_second_doubling_to_thirty() {
                 else {
                     return waits;
                 };
-                // From now on, so that a machine which stops in between makes it no longer.
+                // Measured from now, so that a pause of the machine does not lengthen the wait.
                 let wait = execute_after.duration_since(SystemTime::now());
                 longest = longest.max(wait.unwrap_or_default());
             }
@@ -169,7 +169,7 @@ fn row_15_five_tries_from_half_a_second_doubling_to_thirty() {
         assert_eq!(waits.len(), limits.len(), "{waits:?}");
         for (wait, limit) in waits.into_iter().zip(limits) {
             let limit = Duration::from_millis(*limit);
-            // Of two thousand draws from the whole range, one comes close to its end.
+            // The longest of 2,000 random draws is close to the upper limit.
             assert!(wait > limit * 9 / 10 && wait <= limit, "{wait:?}");
         }
     };
@@ -186,31 +186,31 @@ fn row_15_five_tries_from_half_a_second_doubling_to_thirty() {
 }
 
 #[tokio::test]
-async fn row_15_gives_up_after_its_tries_with_the_last_answer() {
+async fn row_15_the_last_response_is_returned_after_the_last_try() {
     let server = Scripted::start([UNAVAILABLE; 5]).await;
     let client = retrying::client(Patience { tries: 5, ..EAGER }).expect("a client");
-    let answer = client.post(server.url()).send().await.expect("an answer");
+    let answer = client.post(server.url()).send().await.expect("a response");
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(server.keys().len(), 5);
 }
 
-/// The client's own clock stands still, and jumps when all it does is wait.
+/// The client's clock is paused. The clock advances only while the client waits.
 #[tokio::test(start_paused = true)]
-async fn row_15_waits_as_long_as_it_is_told() {
+async fn row_15_the_client_waits_as_long_as_retry_after_says() {
     let told = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 43\r\ncontent-length: 0\r\n\r\n";
     let server = Scripted::start([told, CREATED]).await;
     let before = Instant::now();
-    eager().post(server.url()).send().await.expect("an answer");
+    eager().post(server.url()).send().await.expect("a response");
     let waited = before.elapsed();
     assert!(waited >= Duration::from_secs(43), "{waited:?}");
     assert!(
         waited < Duration::from_secs(44),
-        "no longer than that: {waited:?}"
+        "the client must not wait longer: {waited:?}"
     );
 }
 
 #[tokio::test]
-async fn row_15_what_would_fail_again_is_not_tried_again() {
+async fn row_15_permanent_errors_are_not_retried() {
     let problem = |code: &str| {
         let body = format!("{{\"code\":\"{code}\"}}");
         let head = "HTTP/1.1 409 Conflict\r\ncontent-type: application/problem+json";
@@ -221,10 +221,13 @@ async fn row_15_what_would_fail_again_is_not_tried_again() {
     let invalid = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
     for answer in [mismatch.as_str(), of_the_service, invalid] {
         let server = Scripted::start([answer, CREATED]).await;
-        let refused = eager().post(server.url()).send().await.expect("an answer");
+        let refused = eager().post(server.url()).send().await.expect("a response");
         assert!(refused.status().is_client_error());
         let whole = refused.text().await.expect("a body");
-        assert!(answer.ends_with(&whole), "the caller can read why: {whole}");
+        assert!(
+            answer.ends_with(&whole),
+            "the caller must get the whole body: {whole}"
+        );
         assert_eq!(server.keys().len(), 1, "{answer}");
     }
 
@@ -240,15 +243,15 @@ async fn row_15_what_would_fail_again_is_not_tried_again() {
     .map(empty);
     for answer in [in_flight, incomplete, timeout, too_early, too_many] {
         let server = Scripted::start([answer.as_str(), CREATED]).await;
-        let created = eager().post(server.url()).send().await.expect("an answer");
+        let created = eager().post(server.url()).send().await.expect("a response");
         assert_eq!(created.status(), StatusCode::CREATED, "{answer}");
         assert_eq!(server.keys().len(), 2, "{answer}");
     }
 }
 
-/// The timeout of the server ends the request and not the handler.
+/// The timeout of the server ends the request but not the handler.
 #[tokio::test]
-async fn a_client_that_gets_408_retries_and_gets_the_response_of_its_first_try() {
+async fn a_retry_after_408_gets_the_response_of_the_first_try() {
     #[idempotent(scope = global)]
     async fn slow(State(runs): State<Runs>) -> (StatusCode, String) {
         (StatusCode::CREATED, runs.pass().await.to_string())
@@ -278,7 +281,7 @@ async fn a_client_that_gets_408_retries_and_gets_the_response_of_its_first_try()
     })
     .await;
     runs.open(1);
-    let answer = answer.await.expect("no panic").expect("an answer");
+    let answer = answer.await.expect("no panic").expect("a response");
     assert_eq!(answer.status(), StatusCode::CREATED);
     assert!(answer.headers().contains_key(REPLAYED));
     assert_eq!(answer.text().await.expect("a body"), "1");

@@ -1,4 +1,4 @@
-//! A server that says what it was told to say, and notes the keys that it hears.
+//! A server that sends scripted responses and notes the key of each request.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -13,11 +13,11 @@ pub(crate) struct Scripted {
 }
 
 impl Scripted {
-    /// Sends one of `answers` on each connection, and closes it. An answer that says less than its
-    /// `Content-Length` is cut off, an empty one is none.
+    /// Sends one of `answers` on each connection and closes the connection. An answer that is shorter
+    /// than its `Content-Length` is cut off. An empty answer closes the connection without a response.
     pub(crate) async fn start<'a>(answers: impl AsRef<[&'a str]>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
+        let address = listener.local_addr().expect("a valid address");
         let server = Self {
             address,
             keys: Arc::default(),
@@ -51,18 +51,24 @@ impl Scripted {
                 .lock()
                 .expect("no panic")
                 .push(key.map(str::to_owned));
-            stream.write_all(answer.as_bytes()).await.expect("written");
+            stream
+                .write_all(answer.as_bytes())
+                .await
+                .expect("the client reads the response");
         }
     }
 }
 
-/// A whole request: closing on one that is read in part would reset the connection, and the answer
-/// with it.
+/// Reads a whole request. Closing a connection with unread bytes would reset the connection, and the
+/// client would lose the response.
 async fn read_request(stream: &mut TcpStream) -> String {
     let mut request = Vec::new();
     loop {
         assert_ne!(
-            stream.read_buf(&mut request).await.expect("read"),
+            stream
+                .read_buf(&mut request)
+                .await
+                .expect("the read succeeds"),
             0,
             "a whole request"
         );

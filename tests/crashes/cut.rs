@@ -1,4 +1,4 @@
-//! Polls a future so many times, and no more.
+//! Polls a future a given number of times and then stops.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,11 +7,11 @@ use std::task::{Context, Poll};
 /// How a request is cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
-    /// Its future is dropped; what it left to the runtime goes on.
+    /// The request's future is dropped. Its background tasks continue.
     Disconnect,
-    /// Its runtime is dropped, and then its future.
+    /// The tokio runtime is dropped, and then the request's future.
     Shutdown,
-    /// Nothing is dropped and nothing runs any more.
+    /// Nothing is dropped, and nothing runs any more, as after `kill -9`.
     Kill,
 }
 
@@ -19,7 +19,7 @@ impl Cut {
     pub(crate) const ALL: [Self; 3] = [Self::Disconnect, Self::Shutdown, Self::Kill];
 }
 
-/// Resolves to nothing when `future` has waited for the `waits`th time, before it goes on.
+/// Resolves to `None` when `future` is pending for the `waits`th time.
 pub(crate) struct Waiting<'f, F> {
     pub(crate) future: &'f mut Pin<Box<F>>,
     pub(crate) waits: usize,

@@ -1,5 +1,5 @@
-//! A request that is cut off at every point where it waits, on every branch of its way: what was
-//! promised holds, and the key is usable again within a lease.
+//! Cuts a request off at every `.await`, on every path through the engine. The promises must hold, and
+//! the key must be usable again within a lease.
 
 mod cut;
 mod memory;

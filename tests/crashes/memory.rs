@@ -1,10 +1,11 @@
-//! Every way on the memory store, by a paused clock: as it is, and behind a line that makes each of
-//! its transitions wait.
+//! Tests every path on the memory store with a paused clock, once directly and once through a
+//! `FaultStore` that makes each store call wait.
 
 use std::time::Duration;
 
-use axum_idem::store::{MemoryStore, Store};
+use axum_idem::store::{MemoryStore, StateKind, Store};
 use axum_idem::testing::FaultStore;
+use test_support::listing::only_state;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -13,12 +14,12 @@ use crate::shop::{Answer, Effects, Shop};
 use crate::ways::{BODY, Before, FAULTY_WAYS, WAYS, Way};
 
 const LEASE: Duration = Duration::from_secs(30);
-/// How long another request runs.
+/// How long the other request runs.
 const WHILE: Duration = Duration::from_secs(2);
-/// More than any way waits for.
+/// No path waits more often than this.
 const MOST_WAITS: usize = 500;
 
-/// What a scene needs of its store.
+/// The store that a scene uses.
 trait Stage: Store + Clone + Default {
     fn fail(&self, _way: &Way) {}
 
@@ -40,20 +41,20 @@ impl Stage for FaultStore<MemoryStore> {
 }
 
 #[test]
-fn a_request_may_end_wherever_it_waits() {
+fn promises_hold_when_a_request_is_cut_off_at_any_await() {
     let cuts: usize = WAYS.into_iter().map(cut_everywhere::<MemoryStore>).sum();
     println!("{} ways, {cuts} cuts", WAYS.len());
 }
 
 #[test]
-fn a_request_may_end_wherever_it_waits_for_its_store() {
+fn promises_hold_when_a_request_is_cut_off_at_any_store_call() {
     let ways = WAYS.into_iter().chain(FAULTY_WAYS);
     let cuts: usize = ways.map(cut_everywhere::<FaultStore<MemoryStore>>).sum();
     println!("{} ways, {cuts} cuts", WAYS.len() + FAULTY_WAYS.len());
 }
 
-/// Cuts a request off at its first wait, at its second, and so on until it waits no more. Gives how
-/// often it was cut off.
+/// Cuts a request off at its first wait, at its second wait, and so on, until the request finishes
+/// first. Returns the number of cuts.
 fn cut_everywhere<S: Stage>(way: Way) -> usize {
     let mut cuts = 0;
     for cut in Cut::ALL {
@@ -86,11 +87,11 @@ struct Scene<S> {
 fn process() -> Runtime {
     let mut builder = Builder::new_current_thread();
     builder.enable_time().start_paused(true);
-    builder.build().expect("a runtime")
+    builder.build().expect("a tokio runtime")
 }
 
 impl<S: Stage> Scene<S> {
-    /// Says whether the request was cut off, for it may have ended before that.
+    /// Returns whether the request was cut off. The request may also finish before the cut.
     fn play(&self) -> bool {
         let first = process();
         let before = first.block_on(self.before());
@@ -164,9 +165,11 @@ impl<S: Stage> Scene<S> {
     async fn after(&self, answer: Option<&Answer>, before: Option<&Answer>, cut_at: Instant) {
         // The clock of another process may be behind.
         sleep_until(cut_at).await;
-        // What goes on meets the faults that are left.
+        // Background tasks still meet the remaining faults.
         sleep(WHILE).await;
         self.store.heal();
+        // An operator who looks meanwhile sees one key, in one state.
+        only_state(&self.store).await;
         let Way { path, retried, .. } = self.way;
         let shop = self.shop();
         let retry = loop {
@@ -176,8 +179,14 @@ impl<S: Stage> Scene<S> {
             }
             sleep(WHILE / 2).await;
         };
+        let state = only_state(&self.store).await;
+        if retry.is_replay {
+            assert_eq!(state, Some(StateKind::Recorded), "{}", self.way.name);
+        }
         let took = cut_at.elapsed();
-        self.must(took <= LEASE + 2 * WHILE, || format!("stuck for {took:?}"));
+        self.must(took <= LEASE + 2 * WHILE, || {
+            format!("the key was unusable for {took:?}")
+        });
         let code = retry.code.as_deref().unwrap_or_default();
         let is_expected = retried.contains(&(retry.status, code));
         self.must(is_expected, || format!("a retry got {retry:?}"));
@@ -187,30 +196,34 @@ impl<S: Stage> Scene<S> {
         self.must(effects <= most, || format!("{effects} effects"));
         let fences = self.effects.fences();
         let is_growing = fences.first() != Some(&0) && fences.is_sorted_by(|a, b| a < b);
-        self.must(is_growing, || format!("fences are {fences:?}"));
+        self.must(is_growing, || {
+            format!("the fences must grow, and are {fences:?}")
+        });
 
         if let Some(told) = answer {
-            self.must(told.status == self.way.told, || format!("told {told:?}"));
+            self.must(told.status == self.way.told, || {
+                format!("the first response was {told:?}")
+            });
         }
-        // What was told to the client, its retry is told again.
+        // A retry gets the same response that the client got.
         let is_told = answer.filter(|told| told.status == 201);
         let may_be_lost = self.dies() && !self.way.faults.is_empty();
         if let Some(told) = is_told.filter(|_| !may_be_lost) {
             self.must(retry.is_replay && retry.text == told.text, || {
-                format!("told {told:?}, and then {retry:?}")
+                format!("the first response was {told:?}, and the retry got {retry:?}")
             });
         }
         if let (Before::Answered(body), Some(stored)) = (self.way.before, before) {
             let replay = shop.clone().post(path, body).await;
             self.must(replay.is_replay && replay.text == stored.text, || {
-                format!("stored {stored:?}, and found {replay:?}")
+                format!("the record was {stored:?}, and the replay is {replay:?}")
             });
         }
         if retry.status == 201 {
-            self.must(effects > 0, || "an answer without an effect".to_owned());
+            self.must(effects > 0, || "a 201 without an effect".to_owned());
             let again = shop.post(path, BODY).await;
             self.must(again.is_replay && again.text == retry.text, || {
-                format!("{retry:?}, and then {again:?}")
+                format!("the first retry got {retry:?}, and the second retry got {again:?}")
             });
         }
     }

@@ -1,5 +1,5 @@
-//! A first request on Redis and PostgreSQL, cut off wherever it waits. Leases are short, for the
-//! clocks are real.
+//! Cuts the first request off at every wait, on Redis and PostgreSQL. The clocks are real, so the
+//! leases are short.
 
 use std::future::Future;
 use std::time::Duration;
@@ -18,11 +18,11 @@ const LEASE: Duration = Duration::from_millis(400);
 const MOST_WAITS: usize = 50;
 
 #[test]
-fn on_redis_a_first_request_may_end_wherever_it_waits() {
+fn promises_hold_on_redis_when_a_request_is_cut_off() {
     let server = RedisServer::start();
     let connect = || RedisStore::connect(server.url());
     cut_everywhere(
-        async || connect().await.expect("redis is there"),
+        async || connect().await.expect("Redis accepts connections"),
         || {
             server.command(&["FLUSHALL"]);
         },
@@ -30,11 +30,11 @@ fn on_redis_a_first_request_may_end_wherever_it_waits() {
 }
 
 #[test]
-fn on_postgres_a_first_request_may_end_wherever_it_waits() {
+fn promises_hold_on_postgres_when_a_request_is_cut_off() {
     let server = PostgresServer::start();
     let connect = || PostgresStore::connect(server.url());
     cut_everywhere(
-        async || connect().await.expect("postgres is there"),
+        async || connect().await.expect("PostgreSQL accepts connections"),
         || {
             server.command("TRUNCATE idem_records");
         },
@@ -43,10 +43,10 @@ fn on_postgres_a_first_request_may_end_wherever_it_waits() {
 
 fn process() -> Runtime {
     let mut builder = Builder::new_current_thread();
-    builder.enable_all().build().expect("a runtime")
+    builder.enable_all().build().expect("a tokio runtime")
 }
 
-/// Each process connects anew; `clear` makes every key new.
+/// Each process makes new connections. `clear` deletes all records between two cuts.
 fn cut_everywhere<S: Store>(connect: impl AsyncFn() -> S, clear: impl Fn()) {
     let mut cuts = 0;
     for cut in Cut::ALL {
@@ -62,7 +62,7 @@ fn cut_everywhere<S: Store>(connect: impl AsyncFn() -> S, clear: impl Fn()) {
     println!("{cuts} cuts");
 }
 
-/// Says whether the request was cut off, for it may have ended before that.
+/// Returns whether the request was cut off. The request may also finish before the cut.
 fn play<S: Store>(connect: &impl AsyncFn() -> S, cut: Cut, waits: usize) -> bool {
     let effects = Effects::default();
     let open = async || Shop::open(connect().await, LEASE, &effects);
@@ -82,7 +82,7 @@ fn play<S: Store>(connect: &impl AsyncFn() -> S, cut: Cut, waits: usize) -> bool
         Cut::Shutdown => {
             drop(first);
             let second = process();
-            // sqlx gives its connections back in a runtime, whichever.
+            // sqlx needs some tokio runtime to return its connections.
             let shop = second.block_on(async {
                 drop(request);
                 open().await
@@ -124,5 +124,5 @@ async fn until_settled<F: Future<Output = Answer>>(ask: impl Fn() -> F) -> Answe
         }
         sleep(LEASE / 20).await;
     }
-    panic!("the key stays in flight");
+    panic!("the key is still in flight");
 }

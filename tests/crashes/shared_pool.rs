@@ -1,4 +1,4 @@
-//! Handlers that hold every connection of the pool that the store was given.
+//! Tests handlers that hold every connection of the pool that the store shares.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,20 +30,28 @@ struct Bank {
 
 #[idempotent(scope = global)]
 async fn pay(State(bank): State<Bank>) -> StatusCode {
-    let _held = bank.pool.acquire().await.expect("postgres is there");
+    let _held = bank
+        .pool
+        .acquire()
+        .await
+        .expect("PostgreSQL accepts connections");
     bank.effects.fetch_add(1, Ordering::SeqCst);
-    let _open = bank.gate.acquire().await.expect("it is never closed");
+    let _open = bank
+        .gate
+        .acquire()
+        .await
+        .expect("the semaphore is never closed");
     StatusCode::CREATED
 }
 
-/// One process, with a pool of two connections.
+/// Starts one process with a pool of two connections.
 async fn process(server: &PostgresServer, bank: impl FnOnce(PgPool) -> Bank) -> Router {
     let pool = PgPoolOptions::new().max_connections(2);
     let pool = pool.connect(&server.url()).await;
-    let pool = pool.expect("postgres is there");
+    let pool = pool.expect("PostgreSQL accepts connections");
     let builder = PostgresStore::builder().pool(pool.clone());
     let store = builder.timeout(Duration::from_secs(20)).connect().await;
-    let store = store.expect("postgres is there");
+    let store = store.expect("PostgreSQL accepts connections");
     let idem = Idempotency::builder().store(store).lease(LEASE).build();
     Router::new()
         .route("/pay", post(pay))
@@ -53,13 +61,13 @@ async fn process(server: &PostgresServer, bank: impl FnOnce(PgPool) -> Bank) -> 
 
 async fn ask(process: Router, key: &str) -> StatusCode {
     let request = Request::post("/pay").header("idempotency-key", key);
-    let request = request.body(Body::empty()).expect("a request");
+    let request = request.body(Body::empty()).expect("a valid request");
     let response = process.oneshot(request).await;
     response.expect("infallible").status()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn handlers_that_hold_every_connection_of_a_shared_pool_keep_their_leases() {
+async fn handlers_that_exhaust_a_shared_pool_keep_their_leases() {
     let server = PostgresServer::start();
     let effects = Arc::new(AtomicUsize::new(0));
     let gate = Arc::new(Semaphore::new(0));
@@ -74,20 +82,20 @@ async fn handlers_that_hold_every_connection_of_a_shared_pool_keep_their_leases(
         let first = first.clone();
         tokio::spawn(async move { ask(first, key).await })
     });
-    eventually_async("both run", async || {
+    eventually_async("both handlers run", async || {
         (effects.load(Ordering::SeqCst) == 2).then_some(())
     })
     .await;
     let end = Instant::now() + LEASE * 3;
     while Instant::now() < end {
         let retry = tokio::spawn(ask(second.clone(), "a-payment"));
-        // A retry that runs is not waited for: it would hold here until the gate opens.
+        // A wrong second run would wait at the gate, so the test does not wait for it.
         let _ = tokio::time::timeout(LEASE, retry).await;
         tokio::time::sleep(LEASE / 10).await;
         assert_eq!(
             effects.load(Ordering::SeqCst),
             2,
-            "a retry ran beside its run"
+            "a retry ran while the first run still ran"
         );
     }
     gate.add_permits(10);

@@ -1,4 +1,4 @@
-//! A service with an endpoint for each policy, whose handlers wait before and after their effect.
+//! A service with one endpoint per policy. Its handlers wait before and after their effect.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,7 @@ use tokio::task::yield_now;
 use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 
-/// What the handlers have done, whichever process they ran in.
+/// The effects of the handlers in all processes.
 #[derive(Clone, Default)]
 pub(crate) struct Effects(Arc<Shared>);
 
@@ -50,12 +50,12 @@ impl Effects {
         self.0.fences.lock().expect("no panic").clone()
     }
 
-    /// Lets the next run panic behind its effect.
+    /// Makes the next run panic after its effect.
     pub(crate) fn panic_next(&self) {
         self.0.panics.store(true, Ordering::SeqCst);
     }
 
-    /// Holds the runs that have had their effect, until the gate opens.
+    /// Holds runs after their effect until the gate opens.
     pub(crate) fn close_gate(&self) {
         let open = self.0.gate.available_permits();
         self.0.gate.forget_permits(open);
@@ -65,21 +65,26 @@ impl Effects {
         self.0.gate.add_permits(1_000);
     }
 
-    /// A run: gives its number.
+    /// Runs the handler's work and returns the number of the run.
     async fn run(&self, attempt: &Attempt) -> String {
         yield_now().await;
         let number = {
             let mut fences = self.0.fences.lock().expect("no panic");
-            // Without a claim, there is no fence.
+            // Without a claim there is no fence.
             fences.push(attempt.fence().unwrap_or_default());
             fences.len()
         };
         yield_now().await;
         if self.0.panics.swap(false, Ordering::SeqCst) {
-            // A panic that writes nothing.
+            // `resume_unwind` does not print a panic message.
             std::panic::resume_unwind(Box::new("told to panic"));
         }
-        self.0.gate.acquire().await.expect("open").forget();
+        self.0
+            .gate
+            .acquire()
+            .await
+            .expect("the gate is never closed")
+            .forget();
         format!("run {number}")
     }
 }
@@ -113,7 +118,7 @@ async fn opts_out(State(effects): State<Effects>, attempt: Attempt, _: Bytes) ->
     (StatusCode::ACCEPTED, DoNotRecord, run)
 }
 
-/// An answer whose body waits, and is longer than what is kept.
+/// A response whose body waits and is longer than the recording limit.
 #[idempotent(scope = global)]
 async fn streams(State(effects): State<Effects>, attempt: Attempt, _order: Bytes) -> Response {
     let run = effects.run(&attempt).await;
@@ -130,7 +135,7 @@ async fn streams(State(effects): State<Effects>, attempt: Attempt, _order: Bytes
 #[derive(serde::Deserialize)]
 struct Refused {}
 
-/// A body extractor that waits, and refuses.
+/// A body extractor that waits and then rejects the request.
 struct Slow;
 
 impl<S: Send + Sync> FromRequest<S> for Slow {
@@ -167,7 +172,7 @@ pub(crate) struct Shop(Router);
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) is_replay: bool,
-    /// Of a refusal.
+    /// The problem code, when the response is a problem.
     pub(crate) code: Option<String>,
     pub(crate) text: String,
 }
@@ -194,7 +199,7 @@ impl Shop {
         Self(router)
     }
 
-    /// `POST path`, with a body that comes in two pieces.
+    /// Sends `POST path` with a body in two pieces.
     pub(crate) async fn post(self, path: &'static str, body: &'static str) -> Answer {
         let (one, two) = body.split_at(body.len() / 2);
         let pieces = stream::unfold(vec![two, one], |mut pieces| async move {
@@ -206,14 +211,14 @@ impl Shop {
             .header("idempotency-key", "8e03978e")
             .header("content-type", "application/json")
             .body(Body::from_stream(pieces))
-            .expect("a request");
+            .expect("a valid request");
         let Ok(answer) = self.0.oneshot(request).await;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         let bytes = answer
             .into_body()
             .collect()
             .await
-            .expect("whole")
+            .expect("a whole body")
             .to_bytes();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let problem: Option<serde_json::Value> = serde_json::from_str(&text).ok();

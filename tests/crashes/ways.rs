@@ -1,20 +1,20 @@
-//! The branches of a request's way, and what may be found behind each.
+//! The paths of a request through the engine, with the permitted outcomes of each path.
 
 use axum_idem::testing::{Fault, Operation};
 
-/// What was before.
+/// What happened to the key before the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Before {
     Nothing,
-    /// A request with this body was answered.
+    /// A request with this body got its response.
     Answered(&'static str),
-    /// Another one runs, and goes on after a while.
+    /// Another request runs and finishes after a while.
     Runs,
-    /// Another one was cut off behind its effect.
+    /// Another request was cut off after its effect.
     CutOff,
 }
 
-/// One branch.
+/// One path of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Way {
     pub(crate) name: &'static str,
@@ -22,19 +22,19 @@ pub(crate) struct Way {
     pub(crate) before: Before,
     pub(crate) panics: bool,
     pub(crate) faults: &'static [(Operation, Fault)],
-    /// The status of the answer where the request is not cut off.
+    /// The status of the response when the request is not cut off.
     pub(crate) told: u16,
-    /// The status of a retry, and the code where it is a refusal.
+    /// The permitted statuses of a retry, with the problem code of a refusal.
     pub(crate) retried: &'static [(u16, &'static str)],
-    /// How many effects there are behind one retry, at most: when the process lives, and when it
-    /// dies.
+    /// The highest permitted number of effects after one retry: first for a living process, then for a
+    /// killed process.
     pub(crate) effects: [usize; 2],
 }
 
 pub(crate) const BODY: &str = "12345";
 
 const FIRST_SIGHT: Way = Way {
-    name: "first sight",
+    name: "first request",
     path: "/order",
     before: Before::Nothing,
     panics: false,
@@ -49,7 +49,7 @@ const UNKNOWN: (u16, &str) = (409, "idempotency_outcome_unknown");
 pub(crate) const WAYS: [Way; 15] = [
     FIRST_SIGHT,
     Way {
-        name: "first sight, held when unknown",
+        name: "first request, `on_unknown = hold`",
         path: "/held",
         retried: &[(201, ""), UNKNOWN],
         effects: [1, 1],
@@ -76,7 +76,7 @@ pub(crate) const WAYS: [Way; 15] = [
         ..FIRST_SIGHT
     },
     Way {
-        name: "in flight, waited for",
+        name: "in flight, with a waiter",
         path: "/wait",
         before: Before::Runs,
         ..FIRST_SIGHT
@@ -88,7 +88,7 @@ pub(crate) const WAYS: [Way; 15] = [
         ..FIRST_SIGHT
     },
     Way {
-        name: "unknown and held",
+        name: "unknown outcome, `on_unknown = hold`",
         told: 409,
         path: "/held",
         before: Before::CutOff,
@@ -97,7 +97,7 @@ pub(crate) const WAYS: [Way; 15] = [
         ..FIRST_SIGHT
     },
     Way {
-        name: "error",
+        name: "error response",
         told: 500,
         path: "/fails",
         retried: &[(500, "")],
@@ -113,7 +113,7 @@ pub(crate) const WAYS: [Way; 15] = [
         ..FIRST_SIGHT
     },
     Way {
-        name: "panic, held when unknown",
+        name: "panic, `on_unknown = hold`",
         told: 500,
         path: "/held",
         panics: true,
@@ -122,7 +122,7 @@ pub(crate) const WAYS: [Way; 15] = [
         ..FIRST_SIGHT
     },
     Way {
-        name: "opt-out",
+        name: "do not record",
         told: 202,
         path: "/opts-out",
         retried: &[(202, "")],
@@ -130,7 +130,7 @@ pub(crate) const WAYS: [Way; 15] = [
         ..FIRST_SIGHT
     },
     Way {
-        name: "not kept",
+        name: "response too long to record",
         told: 200,
         path: "/streams",
         retried: &[(200, ""), (409, "idempotency_response_not_kept")],
@@ -145,7 +145,7 @@ pub(crate) const WAYS: [Way; 15] = [
         ..FIRST_SIGHT
     },
     Way {
-        name: "rejection that is kept",
+        name: "recorded rejection",
         told: 422,
         path: "/keeps-rejections",
         retried: &[(422, "")],
@@ -154,7 +154,7 @@ pub(crate) const WAYS: [Way; 15] = [
     },
 ];
 
-/// The ways on which the store fails.
+/// The paths on which the store fails.
 pub(crate) const FAULTY_WAYS: [Way; 9] = [
     Way {
         name: "store down",
@@ -163,18 +163,18 @@ pub(crate) const FAULTY_WAYS: [Way; 9] = [
         ..FIRST_SIGHT
     },
     Way {
-        name: "answer to the claim lost",
+        name: "reply to the claim lost",
         faults: &[(Operation::Claim, Fault::ErrAfter)],
         ..FIRST_SIGHT
     },
     Way {
-        name: "every answer to the claim lost",
+        name: "every reply to the claim lost",
         told: 503,
         faults: &[(Operation::Claim, Fault::ErrAfter); 3],
         ..FIRST_SIGHT
     },
     Way {
-        name: "answer to the claim never comes",
+        name: "reply to the claim never arrives",
         faults: &[(Operation::Claim, Fault::DropReply)],
         ..FIRST_SIGHT
     },
@@ -184,12 +184,12 @@ pub(crate) const FAULTY_WAYS: [Way; 9] = [
         ..FIRST_SIGHT
     },
     Way {
-        name: "answer to the record lost",
+        name: "reply to the record lost",
         faults: &[(Operation::Complete, Fault::ErrAfter)],
         ..FIRST_SIGHT
     },
     Way {
-        name: "answer to the record never comes",
+        name: "reply to the record never arrives",
         faults: &[(Operation::Complete, Fault::DropReply)],
         ..FIRST_SIGHT
     },
@@ -203,7 +203,7 @@ pub(crate) const FAULTY_WAYS: [Way; 9] = [
         ..FIRST_SIGHT
     },
     Way {
-        name: "abandoning fails",
+        name: "abandon fails",
         told: 500,
         panics: true,
         faults: &[(Operation::Abandon, Fault::ErrBefore)],

@@ -1,7 +1,7 @@
-//! Processes that are killed and stopped at random, and the effects that they leave behind.
+//! Kills and stops processes at random times and checks the effects that remain.
 //!
-//! `IDEM_SEED=7` takes other moments, `IDEM_KILLS=200` more of them. The moments are the same for the
-//! same seed; what the scheduler makes of them is its own.
+//! `IDEM_SEED=7` selects other times, and `IDEM_KILLS=200` more of them. The same seed gives the same
+//! times. The scheduler of the operating system still varies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,11 +18,11 @@ fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |value| value.parse().expect("a number"))
 }
 
-/// The clients' side: where somebody serves, and what they got.
+/// The clients, the servers that they use, and the responses that they got.
 #[derive(Default)]
 struct Town {
     servers: Mutex<Vec<Server>>,
-    /// For each key what it was sent with, and each answer with whether it was a replay.
+    /// For each key, the body that was sent and each response, with whether the response was a replay.
     answers: Mutex<BTreeMap<String, Told>>,
     retries: AtomicUsize,
     is_over: AtomicBool,
@@ -35,12 +35,12 @@ struct Told {
 }
 
 impl Town {
-    /// Writes one key after the other, each until it has an answer, and some of them twice.
+    /// Sends one key after another until each key has a response. Sends some keys twice.
     async fn write(self: Arc<Self>, client: usize, mut random: fastrand::Rng) {
         let mut turn = 0;
         while !self.is_over.load(Ordering::SeqCst) {
             let key = format!("{client}-{turn}");
-            // How long the run goes on behind its effect.
+            // How long the run continues after its effect, in milliseconds.
             let body = random.u8(..30).to_string();
             for _ in 0..random.u8(1..3) {
                 let answer = self.until_answered(&key, &body, &mut random).await;
@@ -58,7 +58,7 @@ impl Town {
         loop {
             let server = *random
                 .choice(self.servers.lock().expect("no panic").iter())
-                .expect("somebody serves");
+                .expect("the fleet has servers");
             let request = server.try_send(support::post("/effect", key, body));
             if let Ok(Ok(answer)) = tokio::time::timeout(LEASE, request).await {
                 if answer.status == 200 {
@@ -73,10 +73,10 @@ impl Town {
     }
 }
 
-/// Each effect of a key but its last attempt's is by a process that was killed or stopped; and all
-/// that clients ever got are answers of the recorded attempt, or of such a process.
+/// Every effect of a key, except that of its last attempt, comes from a process that was killed or stopped.
+/// Every response comes from the recorded attempt or from such a process.
 #[tokio::test(flavor = "multi_thread")]
-async fn only_a_run_that_was_killed_or_stopped_is_run_again() {
+async fn only_runs_of_killed_or_stopped_processes_are_repeated() {
     let (seed, kills) = (number("IDEM_SEED", 1), number("IDEM_KILLS", 4));
     println!("IDEM_SEED={seed} IDEM_KILLS={kills}");
     for (backend, name) in Backend::all().into_iter().zip(["redis", "postgres"]) {
@@ -113,24 +113,28 @@ async fn only_a_run_that_was_killed_or_stopped_is_run_again() {
         }
         let again = check(&fleet, &town, &harmed, name).await;
         println!(
-            "{name}: {kills} processes killed or stopped, {} keys, {again} run again, {} tries in vain",
+            "{name}: {kills} processes killed or stopped, {} keys, {again} ran again, {} failed tries",
             fleet.effects().len(),
             town.retries.load(Ordering::SeqCst),
         );
     }
 }
 
-/// Says how many keys have more than one effect.
+/// Returns the number of keys that have more than one effect.
 async fn check(fleet: &Fleet, town: &Town, harmed: &BTreeSet<u32>, name: &str) -> usize {
     let effects = fleet.effects();
     let mut again = 0;
     for (key, effects) in &effects {
-        // One that was stopped may come to its effect behind the next one.
+        // A stopped process may have its effect after that of its successor, so the attempts are
+        // sorted.
         let by_attempt: BTreeMap<_, _> = effects.iter().copied().collect();
         assert_eq!(by_attempt.len(), effects.len(), "{name} {key}: {effects:?}");
         let mut before = by_attempt.values().rev().skip(1);
         let is_explained = before.all(|process| harmed.contains(process));
-        assert!(is_explained, "{name} {key} ran twice: {effects:?}");
+        assert!(
+            is_explained,
+            "{name} {key} ran twice without a kill: {effects:?}"
+        );
         again += usize::from(effects.len() > 1);
     }
     let answers = std::mem::take(&mut *town.answers.lock().expect("no panic"));
@@ -141,7 +145,9 @@ async fn check(fleet: &Fleet, town: &Town, harmed: &BTreeSet<u32>, name: &str) -
             .await;
         assert!(replay.is_replay(), "{name} {key} was forgotten");
         for (text, is_replay) in told.answers {
-            let number = text.strip_prefix("attempt ").expect("an attempt");
+            let number = text
+                .strip_prefix("attempt ")
+                .expect("the number of an attempt");
             let effect = effects[&key]
                 .iter()
                 .find(|(attempt, _)| attempt.to_string() == number);

@@ -1,4 +1,4 @@
-//! Two processes behind one store: races, kills, stops and restarts.
+//! Tests two processes behind one store: races, kills, stops and restarts.
 
 mod kills;
 mod member;
@@ -14,7 +14,7 @@ use support::{Answer, eventually};
 
 const LEASE: Duration = Duration::from_millis(1_500);
 
-/// The stores that every promise is held against.
+/// Each test runs on all of these stores.
 enum Backend {
     Redis(RedisServer),
     Postgres(PostgresServer),
@@ -51,14 +51,14 @@ impl Backend {
     }
 }
 
-/// Not a test of its own: the other tests start it as a process that they can kill.
+/// Not a test. The other tests start this function as a process that they can kill.
 #[tokio::test]
 async fn member_of_a_fleet() {
     member::serve_if_asked().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_hundred_equal_requests_to_both_one_runs() {
+async fn two_hundred_equal_requests_to_two_processes_run_once() {
     for backend in Backend::all() {
         let fleet = Fleet::start(&backend.url(), LEASE).await;
         fleet.open_gate();
@@ -93,14 +93,14 @@ async fn until(mut ask: impl AsyncFnMut() -> Answer, is_it: impl Fn(&Answer) -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_the_process_that_runs_it_is_killed_the_other_one_reruns_after_the_lease() {
+async fn after_a_kill_another_process_reruns_the_key_after_the_lease() {
     for backend in Backend::all() {
         let mut fleet = Fleet::start(&backend.url(), LEASE).await;
         let (one, other) = (fleet.one.server, fleet.other.server);
         let lost =
             tokio::spawn(async move { one.write(support::post_bytes("/work", "k", "{}")).await });
         let _stream = lost.await.expect("no panic");
-        eventually("it runs", || fleet.runs().len() == 1).await;
+        eventually("the handler runs", || fleet.runs().len() == 1).await;
         fleet.one.kill();
         let retry = async || other.post("/work", "k", "{}").await;
         assert_eq!(retry().await.code(), "idempotency_key_in_flight");
@@ -113,12 +113,12 @@ async fn when_the_process_that_runs_it_is_killed_the_other_one_reruns_after_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_the_process_that_runs_it_is_killed_the_other_one_holds_the_key_where_told_so() {
+async fn after_a_kill_on_unknown_hold_keeps_the_key_in_another_process() {
     for backend in Backend::all() {
         let mut fleet = Fleet::start(&backend.url(), LEASE).await;
         let (one, other) = (fleet.one.server, fleet.other.server);
         let _stream = one.write(support::post_bytes("/held", "k", "{}")).await;
-        eventually("it runs", || fleet.runs().len() == 1).await;
+        eventually("the handler runs", || fleet.runs().len() == 1).await;
         fleet.one.kill();
         fleet.open_gate();
         let retry = async || other.post("/held", "k", "{}").await;
@@ -131,14 +131,14 @@ async fn when_the_process_that_runs_it_is_killed_the_other_one_holds_the_key_whe
     }
 }
 
-/// Stopped for longer than its lease, a process does not know that it was overtaken.
+/// A process that is stopped for longer than its lease does not know that another process took over.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_was_stopped_for_three_leases_cannot_overwrite_the_new_answer() {
+async fn a_stopped_process_cannot_overwrite_the_record_of_its_successor() {
     for backend in Backend::all() {
         let fleet = Fleet::start(&backend.url(), LEASE).await;
         let (one, other) = (fleet.one.server, fleet.other.server);
         let overtaken = tokio::spawn(async move { one.post("/work", "k", "{}").await });
-        eventually("it runs", || fleet.runs().len() == 1).await;
+        eventually("the handler runs", || fleet.runs().len() == 1).await;
         fleet.one.stop();
         fleet.open_gate();
         let retry = async || other.post("/work", "k", "{}").await;
@@ -146,7 +146,7 @@ async fn a_process_that_was_stopped_for_three_leases_cannot_overwrite_the_new_an
         assert_eq!(answer.text(), "attempt 2");
         tokio::time::sleep(2 * LEASE).await;
         fleet.one.go_on();
-        // Its answer goes to its own client only.
+        // The client of the stopped process gets its response, but that response is not recorded.
         let overtaken = overtaken.await.expect("no panic");
         assert_eq!(
             (overtaken.text(), overtaken.is_replay()),
@@ -160,7 +160,7 @@ async fn a_process_that_was_stopped_for_three_leases_cannot_overwrite_the_new_an
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_of_every_process_replays_what_was_recorded() {
+async fn records_survive_a_restart_of_every_process() {
     for mut backend in Backend::all() {
         let mut fleet = Fleet::start(&backend.url(), LEASE).await;
         fleet.open_gate();
@@ -178,21 +178,22 @@ async fn a_restart_of_every_process_replays_what_was_recorded() {
     }
 }
 
-/// What runs outlives its store: the answer is recorded when that is back, and nobody else runs.
+/// The run outlives its store. Its response is recorded when the store is back, and no other run
+/// starts.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_restarts_under_a_run_loses_nothing_of_it() {
+async fn a_run_is_recorded_although_its_store_restarted() {
     for mut backend in Backend::all() {
-        // Long enough for a busy machine to start the store again.
+        // The lease must last until a busy machine has restarted the store.
         let fleet = Fleet::start(&backend.url(), 20 * LEASE).await;
         let (one, other) = (fleet.one.server, fleet.other.server);
         let before = tokio::spawn(async move { one.post("/effect", "before", "").await });
         assert_eq!(before.await.expect("no panic").status, 200);
         let first = tokio::spawn(async move { one.post("/work", "k", "{}").await });
-        eventually("it runs", || fleet.runs().len() == 2).await;
+        eventually("the handler runs", || fleet.runs().len() == 2).await;
         backend.kill();
         assert_eq!(other.post("/work", "k", "{}").await.status, 503);
         backend.start_again();
-        // Its claim is where it was.
+        // The claim of the run survived the restart.
         let retry = async || other.post("/work", "k", "{}").await;
         assert_eq!(
             until_served(retry).await.code(),
@@ -216,7 +217,7 @@ async fn a_store_that_restarts_under_a_run_loses_nothing_of_it() {
     }
 }
 
-/// The first answer that is not about the store.
+/// Returns the first response other than 503.
 async fn until_served(mut ask: impl AsyncFnMut() -> Answer) -> Answer {
     loop {
         let answer = ask().await;
@@ -226,9 +227,10 @@ async fn until_served(mut ask: impl AsyncFnMut() -> Answer) -> Answer {
     }
 }
 
-/// What was acknowledged before the store died is never run again; what comes meanwhile is refused.
+/// Keys that were acknowledged before the outage never run again. Requests during the outage are
+/// refused.
 #[tokio::test(flavor = "multi_thread")]
-async fn while_the_store_is_down_requests_are_refused_and_afterwards_served() {
+async fn requests_are_refused_while_the_store_is_down_and_served_afterwards() {
     for mut backend in Backend::all() {
         let fleet = Fleet::start(&backend.url(), LEASE).await;
         fleet.open_gate();
@@ -236,7 +238,7 @@ async fn while_the_store_is_down_requests_are_refused_and_afterwards_served() {
         let mut answered = Vec::new();
         let mut next = 0..;
         let mut send = async |answered: &mut Vec<String>| {
-            let key = format!("key-{}", next.next().expect("endless"));
+            let key = format!("key-{}", next.next().expect("an endless range"));
             let answer = server.post("/work", &key, "{}").await;
             if answer.status == 200 {
                 answered.push(key);

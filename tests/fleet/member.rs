@@ -1,4 +1,4 @@
-//! A process of the fleet: this very test binary, started again.
+//! A process of the fleet. The tests start their own binary again.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -24,24 +24,25 @@ const LEASE_MILLIS: &str = "AXUM_IDEM_TEST_LEASE_MILLIS";
 const FOLDER: &str = "AXUM_IDEM_TEST_FOLDER";
 const ADDRESS: &str = "serves at ";
 
-/// Where the runs are written down, and the gate that they wait at.
+/// The folder that holds the file of runs and the gate.
 #[derive(Clone)]
 struct Folder(PathBuf);
 
 impl Folder {
-    /// An effect that no crash takes back: a line in a synced file, with the process that wrote it.
+    /// Appends a line to a synced file, so that no crash can undo the effect. The line names the
+    /// process.
     async fn effect(&self, key: &IdempotencyKey, attempt: &Attempt, body: &[u8]) -> String {
         let run = format!("attempt {}", attempt.number());
         let line = format!("{key}: {run} {}\n", std::process::id());
         let path = self.0.join("runs");
         let write = move || {
             let mut runs = OpenOptions::new().append(true).create(true).open(path)?;
-            // One write, so that no line is ever half there.
+            // A single write, so that no line is ever incomplete.
             runs.write_all(line.as_bytes())?;
             runs.sync_data()
         };
         let written = tokio::task::spawn_blocking(write).await.expect("no panic");
-        written.expect("written");
+        written.expect("the write succeeds");
         let pause = std::str::from_utf8(body)
             .ok()
             .and_then(|body| body.parse().ok());
@@ -55,7 +56,8 @@ impl Folder {
             .append(true)
             .create(true)
             .open(self.0.join("runs"));
-        writeln!(runs.expect("opened"), "{key}: {run}").expect("written");
+        writeln!(runs.expect("the file can be opened"), "{key}: {run}")
+            .expect("the file is writable");
         while !self.0.join("gate").exists() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -83,7 +85,7 @@ async fn held(
     folder.run(&key, &attempt).await
 }
 
-/// Its body says for how many milliseconds it goes on behind its effect.
+/// The body says for how many milliseconds the handler continues after its effect.
 #[idempotent(scope = token)]
 async fn effect(
     key: IdempotencyKey,
@@ -94,18 +96,26 @@ async fn effect(
     folder.effect(&key, &attempt, &body).await
 }
 
-/// Serves until it is killed, where it was started for that.
+/// Serves until the process is killed, when the environment names a store.
 pub(crate) async fn serve_if_asked() {
     let Ok(store) = std::env::var(STORE) else {
         return;
     };
-    let variable = |name| std::env::var(name).expect("set");
+    let variable = |name| std::env::var(name).expect("the variable is set");
     let lease = variable(LEASE_MILLIS).parse().expect("a number");
     let settings = Idempotency::builder().lease(Duration::from_millis(lease));
     let settings = if store.starts_with("redis") {
-        settings.store(RedisStore::connect(store).await.expect("connected"))
+        settings.store(
+            RedisStore::connect(store)
+                .await
+                .expect("Redis accepts connections"),
+        )
     } else {
-        settings.store(PostgresStore::connect(store).await.expect("connected"))
+        settings.store(
+            PostgresStore::connect(store)
+                .await
+                .expect("PostgreSQL accepts connections"),
+        )
     };
     let router = Router::new()
         .route("/work", post(work))
@@ -114,8 +124,13 @@ pub(crate) async fn serve_if_asked() {
         .layer(settings.store_timeout(Duration::from_secs(1)).build())
         .with_state(Folder(variable(FOLDER).into()));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    println!("\n{ADDRESS}{}", listener.local_addr().expect("an address"));
-    axum::serve(listener, router).await.expect("served");
+    println!(
+        "\n{ADDRESS}{}",
+        listener.local_addr().expect("a valid address")
+    );
+    axum::serve(listener, router)
+        .await
+        .expect("the server runs");
 }
 
 /// One process.
@@ -126,19 +141,19 @@ pub(crate) struct Member {
 
 impl Member {
     pub(crate) async fn start(store: &str, lease: Duration, folder: &TempDir) -> Self {
-        let mut process = Command::new(std::env::current_exe().expect("this binary"))
+        let mut process = Command::new(std::env::current_exe().expect("the path of this binary"))
             .args(["member_of_a_fleet", "--exact", "--nocapture"])
             .env(STORE, store)
             .env(LEASE_MILLIS, lease.as_millis().to_string())
             .env(FOLDER, folder.path())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("started");
-        let output = BufReader::new(process.stdout.take().expect("piped"));
+            .expect("the process starts");
+        let output = BufReader::new(process.stdout.take().expect("stdout is piped"));
         let find = move || {
             let mut lines = output.lines().map_while(Result::ok);
             let address = lines.find_map(|line| line.strip_prefix(ADDRESS)?.parse().ok());
-            // Read on, so that the process never writes to a closed pipe.
+            // Reads on, so that the process never writes to a closed pipe.
             std::thread::spawn(move || lines.for_each(drop));
             address
         };
@@ -189,25 +204,25 @@ impl Fleet {
         }
     }
 
-    /// Lets runs end.
+    /// Lets all runs finish.
     pub(crate) fn open_gate(&self) {
-        fs::write(self.folder.path().join("gate"), "").expect("written");
+        fs::write(self.folder.path().join("gate"), "").expect("the file is writable");
     }
 
-    /// Every run that has begun, in order.
+    /// All runs that have begun, in order.
     pub(crate) fn runs(&self) -> Vec<String> {
         let runs = read(&self.folder.path().join("runs"));
         runs.into_iter().map(|(_, run)| run).collect()
     }
 
-    /// Every effect of each key, in order: the attempt, and the process that it was made by.
+    /// All effects of each key, in order: the attempt, and the id of the process.
     pub(crate) fn effects(&self) -> BTreeMap<String, Vec<(u32, u32)>> {
         let mut effects: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (key, run) in read(&self.folder.path().join("runs")) {
             let numbers = run
                 .strip_prefix("attempt ")
                 .and_then(|run| run.split_once(' '));
-            let (attempt, process) = numbers.expect("an attempt and a process");
+            let (attempt, process) = numbers.expect("an attempt and a process id");
             let number = |text: &str| text.parse::<u32>().expect("a number");
             let effect = (number(attempt), number(process));
             effects.entry(key).or_default().push(effect);
@@ -227,7 +242,7 @@ impl Fleet {
 fn read(runs: &Path) -> Vec<(String, String)> {
     let runs = fs::read_to_string(runs).unwrap_or_default();
     let split = |line: &str| {
-        let (key, run) = line.split_once(": ").expect("a run");
+        let (key, run) = line.split_once(": ").expect("a key and a run");
         (key.to_owned(), run.to_owned())
     };
     runs.lines().map(split).collect()

@@ -1,4 +1,4 @@
-//! What of an answer is kept, and what its client gets meanwhile.
+//! Tests which parts of a response are recorded, and what the client receives meanwhile.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -60,7 +60,7 @@ async fn bytes(State(runs): State<Runs>, Query(Size { n }): Query<Size>) -> Vec<
     (0..n).map(|at| at.to_le_bytes()[0]).collect()
 }
 
-/// The same bytes without a length known beforehand.
+/// Returns the same bytes as `bytes`, without a known length.
 #[idempotent(scope = global)]
 async fn streamed(State(runs): State<Runs>, Query(Size { n }): Query<Size>) -> Body {
     runs.count();
@@ -88,7 +88,7 @@ async fn broken(State(runs): State<Runs>) -> Body {
     Body::from_stream(stream::iter([Ok("0123456789"), Err("broken")]))
 }
 
-/// Such as a file that shrank while it was read, or an upstream that closed.
+/// Ends before its `content-length`, like a file that shrank while the handler read it.
 #[idempotent(scope = global)]
 async fn shrunk(State(runs): State<Runs>) -> impl IntoResponse {
     runs.count();
@@ -106,7 +106,7 @@ impl HttpBody for Panics {
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        panic!("a body that panics");
+        panic!("this body panics when it is polled");
     }
 }
 
@@ -120,7 +120,7 @@ async fn panics(State(runs): State<Runs>) -> Body {
 async fn trailers(State(runs): State<Runs>) -> Response {
     runs.count();
     let trailers = HeaderMap::from_iter([(
-        "x-sum".parse().expect("a name"),
+        "x-sum".parse().expect("a header name"),
         HeaderValue::from_static("7"),
     )]);
     let frames = [
@@ -131,7 +131,7 @@ async fn trailers(State(runs): State<Runs>) -> Response {
     ([("trailer", "x-sum")], body).into_response()
 }
 
-/// A failed answer is not kept, and so not held back to be read.
+/// The library does not record a failed response, so it must not buffer this body.
 #[idempotent(scope = global)]
 async fn endless_failure(State(runs): State<Runs>) -> (StatusCode, Body) {
     runs.count();
@@ -185,7 +185,7 @@ async fn start() -> (Server, Runs) {
 }
 
 #[tokio::test]
-async fn a_replay_has_the_headers_of_the_first_answer_and_its_own_mark() {
+async fn a_replay_has_the_first_headers_and_a_replay_header() {
     let (server, _) = start().await;
     let first = server.post("/headers", "k", "").await;
     assert_eq!(first.headers["set-cookie"], "session=1");
@@ -210,7 +210,7 @@ async fn a_replay_has_the_headers_of_the_first_answer_and_its_own_mark() {
 }
 
 #[tokio::test]
-async fn a_cookie_is_kept_where_the_service_says_so() {
+async fn set_cookie_is_recorded_when_the_service_asks_for_it() {
     let (server, _) = start_with(Idempotency::builder().record_set_cookie().build()).await;
     server.post("/headers", "k", "").await;
     assert_eq!(
@@ -220,7 +220,7 @@ async fn a_cookie_is_kept_where_the_service_says_so() {
 }
 
 #[tokio::test]
-async fn what_the_handler_says_of_caches_stays() {
+async fn a_cache_control_header_of_the_handler_is_replayed() {
     let (server, _) = start().await;
     server.post("/cacheable", "k", "").await;
     assert_eq!(
@@ -230,7 +230,7 @@ async fn what_the_handler_says_of_caches_stays() {
 }
 
 #[tokio::test]
-async fn every_byte_comes_back() {
+async fn every_byte_value_is_replayed() {
     let (server, runs) = start().await;
     let body: Vec<u8> = (0..=255).collect();
     for is_replay in [false, true] {
@@ -246,7 +246,7 @@ async fn every_byte_comes_back() {
 }
 
 #[tokio::test]
-async fn an_answer_up_to_the_limit_is_kept_and_a_longer_one_is_not() {
+async fn a_response_up_to_the_limit_is_recorded_and_a_longer_response_is_not() {
     let (server, runs) = start().await;
     for path in ["/bytes", "/streamed"] {
         let at_limit = format!("{path}?n={LIMIT}");
@@ -268,22 +268,29 @@ async fn an_answer_up_to_the_limit_is_kept_and_a_longer_one_is_not() {
     }
 }
 
-/// Reads until `wanted` has come, from a body that does not end.
+/// Reads from an endless body until `wanted` has arrived.
 async fn read_until(server: Server, path: &str, wanted: &str) -> String {
     let mut stream = server.write(post_bytes(path, "k", "")).await;
     let mut read = Vec::new();
     while !String::from_utf8_lossy(&read).contains(wanted) {
         let mut chunk = [0; 1024];
         let len = tokio::time::timeout(PATIENCE, stream.read(&mut chunk)).await;
-        let len = len.expect("the beginning comes").expect("read");
-        assert_ne!(len, 0, "it ended: {}", String::from_utf8_lossy(&read));
+        let len = len
+            .expect("the first bytes arrive")
+            .expect("the read succeeds");
+        assert_ne!(
+            len,
+            0,
+            "the connection ended early: {}",
+            String::from_utf8_lossy(&read)
+        );
         read.extend_from_slice(&chunk[..len]);
     }
     String::from_utf8_lossy(&read).into_owned()
 }
 
 #[tokio::test]
-async fn an_endless_answer_streams_to_its_client_and_is_not_kept() {
+async fn an_endless_response_streams_to_the_client_and_is_not_recorded() {
     let (server, runs) = start().await;
     read_until(server, "/events", "data: first").await;
     assert_eq!(
@@ -294,7 +301,7 @@ async fn an_endless_answer_streams_to_its_client_and_is_not_kept() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_to_be_recorded_is_never_held_back() {
+async fn a_response_that_is_not_recorded_is_not_buffered() {
     let (server, runs) = start().await;
     for _ in 0..2 {
         assert!(
@@ -307,7 +314,7 @@ async fn an_answer_that_is_not_to_be_recorded_is_never_held_back() {
 }
 
 #[tokio::test]
-async fn an_answer_that_fails_half_way_is_never_replayed_in_part() {
+async fn a_response_that_fails_half_way_is_not_replayed() {
     let (server, runs) = start().await;
     for path in ["/broken", "/panics"] {
         let request = post_bytes(path, path, "").replacen("\r\n", "\r\nconnection: close\r\n", 1);
@@ -325,12 +332,18 @@ async fn an_answer_that_fails_half_way_is_never_replayed_in_part() {
 }
 
 #[tokio::test]
-async fn a_response_shorter_than_it_announces_breaks_off_and_is_never_replayed_as_whole() {
+async fn a_response_shorter_than_its_content_length_is_not_replayed() {
     let (server, runs) = start().await;
     let unkeyed = request(Method::POST, "/shrunk", [], "");
-    assert!(server.try_send(unkeyed).await.is_err(), "it breaks off");
+    assert!(
+        server.try_send(unkeyed).await.is_err(),
+        "the connection breaks off without a key"
+    );
     let keyed = crate::support::post("/shrunk", "k", "");
-    assert!(server.try_send(keyed).await.is_err(), "so does this one");
+    assert!(
+        server.try_send(keyed).await.is_err(),
+        "the connection breaks off with a key"
+    );
     assert_eq!(
         server.post("/shrunk", "k", "").await.code(),
         "idempotency_response_not_kept"
@@ -339,12 +352,12 @@ async fn a_response_shorter_than_it_announces_breaks_off_and_is_never_replayed_a
 }
 
 #[tokio::test]
-async fn trailers_reach_their_client_and_the_answer_is_not_kept() {
+async fn a_response_with_trailers_reaches_the_client_and_is_not_recorded() {
     let (server, runs) = start().await;
     let mut connection = server.http2().await;
     let mut request = crate::support::post("/trailers", "k", "");
     *request.uri_mut() = "http://localhost/trailers".parse().expect("a URI");
-    let answer = connection.send_request(request).await.expect("an answer");
+    let answer = connection.send_request(request).await.expect("a response");
     let body = answer.into_body().collect().await.expect("a whole body");
     assert_eq!(body.trailers().expect("trailers")["x-sum"], "7");
     assert_eq!(body.to_bytes(), "abc");
@@ -365,9 +378,9 @@ async fn an_upgrade_is_not_recorded() {
     }
 }
 
-/// The record is what the handler said; each client gets it in the encoding that it asks for.
+/// The record is uncompressed. Each client receives the encoding that it accepts.
 #[tokio::test]
-async fn a_client_without_gzip_gets_a_plain_replay_of_an_answer_first_given_in_gzip() {
+async fn a_response_sent_in_gzip_is_replayed_plain_to_a_client_without_gzip() {
     let (server, _) = start().await;
     let send = |encoding| {
         server.send(request(
@@ -385,7 +398,7 @@ async fn a_client_without_gzip_gets_a_plain_replay_of_an_answer_first_given_in_g
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_lives_for_its_ttl_and_reading_it_changes_nothing() {
+async fn a_record_expires_at_its_ttl_and_reading_does_not_prolong_it() {
     use tower::ServiceExt;
 
     #[idempotent(scope = global, ttl = "2s")]
@@ -417,7 +430,7 @@ async fn a_record_lives_for_its_ttl_and_reading_it_changes_nothing() {
     assert_eq!(send("0 s", "").await, run("0 s", "1"));
     tokio::time::advance(Duration::from_millis(1_500)).await;
     assert_eq!(send("1.5 s", "").await, run("1.5 s", "1"));
-    // A mismatch prolongs nothing either.
+    // A mismatch does not prolong the record either.
     assert_eq!(send("1.5 s", "other").await.1, 409);
     tokio::time::advance(Duration::from_millis(499)).await;
     assert_eq!(send("1.999 s", "").await, run("1.999 s", "1"));

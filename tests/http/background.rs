@@ -1,4 +1,4 @@
-//! What runs on in the background stays in the span of its request.
+//! Tests that background work stays in the tracing span of its request.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::support::{KEY, Runs, request};
 #[idempotent(scope = global)]
 async fn slow(State(runs): State<Runs>) -> String {
     let run = runs.pass().await;
-    tracing::info!(target: "the handler", "it ends");
+    tracing::info!(target: "the handler", "the handler ends");
     run.to_string()
 }
 
@@ -30,7 +30,7 @@ async fn count(State(runs): State<Runs>) -> String {
     runs.count().to_string()
 }
 
-/// The names of the spans of each event with this target.
+/// Collects the span names of each event that has this target.
 #[derive(Clone)]
 struct Spans {
     target: &'static str,
@@ -59,10 +59,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
 }
 
 #[tokio::test]
-async fn a_run_that_lost_its_client_stays_in_the_span_of_its_request() {
+async fn a_run_without_its_client_stays_in_the_span_of_its_request() {
     let spans = Spans::of("the handler");
     let subscriber = tracing_subscriber::registry().with(spans.clone());
-    // For what this thread spawns too: a task of its own is not under `with_subscriber`.
+    // A thread-wide default also covers spawned tasks. `with_subscriber` does not.
     let _guard = tracing::subscriber::set_default(subscriber);
     let (runs, idem) = (Runs::default(), Idempotency::in_memory());
     let router = Router::new()
@@ -81,7 +81,7 @@ async fn a_run_that_lost_its_client_stays_in_the_span_of_its_request() {
 }
 
 #[tokio::test]
-async fn a_record_that_is_late_is_written_in_the_span_of_its_request() {
+async fn a_late_record_is_written_in_the_span_of_its_request() {
     let spans = Spans::of("axum_idem");
     let subscriber = tracing_subscriber::registry().with(spans.clone());
     let _guard = tracing::subscriber::set_default(subscriber);
@@ -95,8 +95,12 @@ async fn a_record_that_is_late_is_written_in_the_span_of_its_request() {
     let request = request(Method::POST, "/count", [(KEY, "k")], "").map(Body::new);
     let answer = router.oneshot(request);
     let answer = answer.instrument(tracing::info_span!("the request"));
-    assert_eq!(answer.await.expect("it answers").status(), 200);
+    assert_eq!(answer.await.expect("a response").status(), 200);
     spans.take();
     assert_eq!(idem.drain(Duration::from_secs(30)).await, 0);
-    assert_eq!(spans.take(), [["the request"]], "it is recorded");
+    assert_eq!(
+        spans.take(),
+        [["the request"]],
+        "the event of the record is in the span"
+    );
 }

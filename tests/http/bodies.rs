@@ -1,4 +1,4 @@
-//! A body is read to its end before anything is claimed.
+//! Tests that the body is read completely before anything is claimed.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ async fn whole_request(State(runs): State<Runs>, request: Request) -> String {
     format!("{}: {} bytes", runs.count(), body.len())
 }
 
-/// What asks for a key has its request undecided for longer.
+/// `required` keeps the request undecided for longer.
 #[idempotent(scope = global, required)]
 async fn whole_request_with_a_key(State(runs): State<Runs>, request: Request) -> String {
     let body = axum::body::to_bytes(request.into_body(), usize::MAX)
@@ -58,7 +58,7 @@ async fn start() -> (Server, Runs) {
 }
 
 #[tokio::test]
-async fn a_body_up_to_the_limit_passes_and_a_longer_one_does_not() {
+async fn a_body_up_to_the_limit_passes_and_a_longer_body_gets_413() {
     let (server, runs) = start().await;
     let send = |path, key, len| async move { server.post(path, key, &"a".repeat(len)).await };
     assert_eq!(
@@ -79,9 +79,9 @@ async fn a_body_up_to_the_limit_passes_and_a_longer_one_does_not() {
     assert_eq!(runs.started(), 3);
 }
 
-/// An extractor that reads the request itself would not know of axum's limit.
+/// An extractor that reads the request itself does not apply axum's limit.
 #[tokio::test]
-async fn no_extractor_gets_around_the_default_limit() {
+async fn every_extractor_observes_the_default_body_limit() {
     let (server, runs) = start().await;
     for path in ["/bytes", "/request", "/required"] {
         let answer = server.post(path, "k", &"a".repeat(2_097_153)).await;
@@ -101,19 +101,19 @@ async fn no_extractor_gets_around_the_default_limit() {
 }
 
 #[tokio::test]
-async fn a_longer_body_in_chunks_is_stopped_at_the_limit() {
+async fn a_chunked_body_is_stopped_at_the_limit() {
     let (server, runs) = start().await;
     let head = "POST /limit-100/bytes HTTP/1.1\r\nhost: a\r\nidempotency-key: k\r\nconnection: close\r\n\
                 transfer-encoding: chunked\r\n\r\n";
     let chunk = format!("40\r\n{}\r\n", "a".repeat(64));
     let mut stream = server.write(format!("{head}{chunk}{chunk}")).await;
-    stream.flush().await.expect("written");
+    stream.flush().await.expect("the write succeeds");
     assert_eq!(status_of(&read_to_end(stream).await), 413);
     assert_eq!(runs.started(), 0);
 }
 
 #[tokio::test]
-async fn a_retry_that_is_too_long_leaves_the_record_alone() {
+async fn a_retry_with_a_too_long_body_keeps_the_record() {
     let (server, runs) = start().await;
     server.post("/limit-100/bytes", "k", "abc").await;
     assert_eq!(
@@ -133,7 +133,7 @@ async fn a_retry_that_is_too_long_leaves_the_record_alone() {
 }
 
 #[tokio::test]
-async fn a_length_over_the_limit_is_refused_before_the_body_is_asked_for() {
+async fn a_content_length_over_the_limit_is_refused_without_100_continue() {
     let (server, _) = start().await;
     let head = "POST /limit-100/bytes HTTP/1.1\r\nhost: a\r\nidempotency-key: k\r\nconnection: close\r\n\
                 expect: 100-continue\r\ncontent-length: 101\r\n\r\n";
@@ -147,7 +147,7 @@ async fn a_length_over_the_limit_is_refused_before_the_body_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_bad_key_is_refused_before_the_body_is_asked_for() {
+async fn an_invalid_key_is_refused_without_100_continue() {
     let (server, _) = start().await;
     let head = "POST /bytes HTTP/1.1\r\nhost: a\r\nidempotency-key: a,b\r\nconnection: close\r\n\
                 expect: 100-continue\r\ncontent-length: 10\r\n\r\n";
@@ -161,17 +161,20 @@ async fn a_bad_key_is_refused_before_the_body_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_cut_off_is_not_taken_for_a_short_one() {
+async fn a_truncated_body_gets_400_and_claims_nothing() {
     let (server, runs) = start().await;
     let mut stream = server
         .write(post_bytes("/bytes", "k", "abcdefgh").replace("abcdefgh", "abcd"))
         .await;
-    stream.shutdown().await.expect("closed");
+    stream
+        .shutdown()
+        .await
+        .expect("the socket can be shut down");
     let answer = read_to_end(stream).await;
     assert_eq!(status_of(&answer), 400);
     assert!(String::from_utf8_lossy(&answer).contains("idempotency_body_incomplete"));
     assert_eq!(runs.started(), 0);
-    // Nothing was claimed, with whatever body.
+    // The truncated request claimed nothing, so another body may use the key.
     assert_eq!(
         server.post("/bytes", "k", "other").await.text(),
         "1: 5 bytes"
@@ -179,7 +182,7 @@ async fn a_body_that_is_cut_off_is_not_taken_for_a_short_one() {
 }
 
 #[tokio::test]
-async fn a_client_that_closes_before_its_body_is_whole_leaves_nothing() {
+async fn a_client_that_closes_within_its_body_claims_nothing() {
     let (server, runs) = start().await;
     for _ in 0..10 {
         drop(
@@ -196,7 +199,7 @@ async fn a_client_that_closes_before_its_body_is_whole_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_stalled_body_holds_no_claim_and_ends_with_408() {
+async fn a_stalled_body_claims_nothing_and_gets_408() {
     let (server, runs) = start().await;
     let stalled = server
         .write(post_bytes("/bytes", "k", "abcdefgh").replace("abcdefgh", "ab"))
@@ -212,7 +215,7 @@ async fn a_stalled_body_holds_no_claim_and_ends_with_408() {
 }
 
 #[tokio::test]
-async fn a_body_in_many_frames_arrives_whole() {
+async fn a_body_in_many_frames_reaches_the_handler_whole() {
     let (server, runs) = start().await;
     let frames = (0..50)
         .map(|_| Ok::<_, std::convert::Infallible>(http_body::Frame::data(Bytes::from("ab"))));
@@ -234,7 +237,7 @@ async fn a_body_in_many_frames_arrives_whole() {
 }
 
 #[tokio::test]
-async fn a_length_that_is_none_never_gets_as_far() {
+async fn an_invalid_content_length_does_not_reach_the_handler() {
     let (server, runs) = start().await;
     for length in ["-1", "x", "1, 2"] {
         let request = format!(

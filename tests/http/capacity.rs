@@ -1,4 +1,4 @@
-//! A full memory store.
+//! Tests a full memory store.
 
 use axum::Router;
 use axum::extract::State;
@@ -23,8 +23,14 @@ async fn start(store: MemoryStore) -> (Server, Runs) {
 }
 
 #[tokio::test]
-async fn a_full_store_refuses_new_keys_and_replays_all_that_it_holds() {
-    let (server, runs) = start(MemoryStore::builder().max_bytes(30_000).build()).await;
+async fn a_full_store_refuses_new_keys_and_still_replays_its_records() {
+    let (server, runs) = start(
+        MemoryStore::builder()
+            .max_bytes(30_000)
+            .max_share(1.0)
+            .build(),
+    )
+    .await;
     let mut taken = Vec::new();
     let refused = loop {
         let key = taken.len().to_string();
@@ -53,9 +59,10 @@ async fn a_full_store_refuses_new_keys_and_replays_all_that_it_holds() {
 }
 
 #[tokio::test]
-async fn a_store_that_may_drop_its_oldest_records_takes_every_new_key() {
+async fn a_store_that_may_evict_accepts_every_new_key() {
     let store = MemoryStore::builder()
         .max_bytes(30_000)
+        .max_share(1.0)
         .on_full(OnFull::EvictOldest)
         .build();
     let (server, runs) = start(store.clone()).await;

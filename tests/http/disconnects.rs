@@ -1,4 +1,4 @@
-//! A client that goes away neither loses nor repeats work.
+//! Tests that a client that disconnects neither loses nor repeats work.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -78,7 +78,7 @@ async fn start() -> (Server, Runs, Idempotency) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_forty_connections_that_close_every_run_finishes_and_every_retry_replays() {
+async fn runs_finish_after_their_connections_close_and_retries_are_replayed() {
     let (server, runs, idem) = start().await;
     for key in 0..40 {
         let stream = server
@@ -99,7 +99,7 @@ async fn of_forty_connections_that_close_every_run_finishes_and_every_retry_repl
 }
 
 #[tokio::test]
-async fn until_the_run_that_lost_its_client_has_ended_a_retry_is_told_that_it_runs() {
+async fn a_retry_during_a_background_run_gets_409() {
     let (server, runs, _) = start().await;
     let stream = server.write(post_bytes("/slow", "k", "")).await;
     runs.until_started(1).await;
@@ -121,13 +121,16 @@ async fn until_the_run_that_lost_its_client_has_ended_a_retry_is_told_that_it_ru
 }
 
 #[tokio::test]
-async fn a_client_that_closes_its_side_only_changes_nothing() {
+async fn a_client_that_half_closes_its_connection_does_not_stop_the_run() {
     let (runs, idem, drops) = (Runs::default(), Idempotency::in_memory(), Drops::default());
     let server = Server::start(drops.count(router(&runs, idem.clone()))).await;
     let mut stream = server.write(post_bytes("/slow", "k", "")).await;
     runs.until_started(1).await;
-    stream.shutdown().await.expect("closed");
-    // hyper takes it for a client that has gone.
+    stream
+        .shutdown()
+        .await
+        .expect("the socket can be shut down");
+    // hyper treats a half-closed connection as a client that has left.
     drops.until_one().await;
     runs.open(1);
     runs.until_finished(1).await;
@@ -138,7 +141,7 @@ async fn a_client_that_closes_its_side_only_changes_nothing() {
 }
 
 #[tokio::test]
-async fn an_http_2_reset_leaves_the_run_alone() {
+async fn an_http_2_reset_does_not_stop_the_run() {
     let (runs, idem, drops) = (Runs::default(), Idempotency::in_memory(), Drops::default());
     let server = Server::start(drops.count(router(&runs, idem.clone()))).await;
     let mut connection = server.http2().await;
@@ -146,7 +149,7 @@ async fn an_http_2_reset_leaves_the_run_alone() {
     *request.uri_mut() = "http://localhost/slow".parse().expect("a URI");
     let answer = tokio::spawn(connection.send_request(request));
     runs.until_started(1).await;
-    // Dropping the answer resets its stream; the connection stays.
+    // Dropping the response future resets the stream. The connection stays open.
     answer.abort();
     assert!(answer.await.is_err());
     drops.until_one().await;
@@ -159,7 +162,7 @@ async fn an_http_2_reset_leaves_the_run_alone() {
 }
 
 #[tokio::test]
-async fn an_outer_timeout_leaves_the_run_alone_and_is_not_recorded() {
+async fn an_outer_timeout_does_not_stop_the_run_and_is_not_recorded() {
     let (runs, idem) = (Runs::default(), Idempotency::in_memory());
     let timeout =
         TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_millis(50));
@@ -176,7 +179,7 @@ async fn an_outer_timeout_leaves_the_run_alone_and_is_not_recorded() {
     assert_eq!(runs.started(), 1);
 }
 
-/// Held by the handler as long as it runs: taken by an extractor, which never waits.
+/// The handler holds this permit while it runs. The extractor takes the permit without waiting.
 struct Permit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
 
 #[derive(Clone)]
@@ -236,7 +239,7 @@ async fn with_last(State(state): State<Guarded>, _: Permit) -> String {
 }
 
 #[tokio::test]
-async fn no_argument_is_dropped_before_the_handler_ends() {
+async fn arguments_are_dropped_only_after_the_handler_ends() {
     let state = Guarded {
         runs: Runs::default(),
         permits: Arc::new(Semaphore::new(1)),
@@ -257,13 +260,13 @@ async fn no_argument_is_dropped_before_the_handler_ends() {
         let stream = server.write(post_bytes(path, path, "")).await;
         state.runs.until_started(run + 1).await;
         drop(stream);
-        // The server sees the close by the time that it has answered others.
+        // By the time that the server has served other requests, it has noticed the close.
         for _ in 0..20 {
             let answer = server.post("/unused", "another", "").await;
             assert_eq!(answer.status, 429, "{path} dropped its permit");
         }
         state.runs.open(1);
-        eventually("the permit is given back", || {
+        eventually("the handler returns its permit", || {
             state.permits.available_permits() == 1
         })
         .await;
@@ -272,7 +275,7 @@ async fn no_argument_is_dropped_before_the_handler_ends() {
 }
 
 #[tokio::test]
-async fn drain_says_how_many_it_left_behind_and_releases_nothing() {
+async fn drain_returns_the_number_of_unfinished_runs_and_keeps_their_claims() {
     let (server, runs, idem) = start().await;
     let stream = server.write(post_bytes("/slow", "k", "")).await;
     runs.until_started(1).await;
@@ -287,9 +290,9 @@ async fn drain_says_how_many_it_left_behind_and_releases_nothing() {
     assert!(server.post("/slow", "k", "").await.is_replay());
 }
 
-/// Dropped with its runtime, an attempt is unknown and not in flight.
+/// An attempt that is dropped with its runtime has an unknown outcome. It is not in flight.
 #[test]
-fn a_runtime_that_shuts_down_leaves_the_outcome_unknown() {
+fn a_runtime_shutdown_leaves_the_outcome_unknown() {
     let (runs, idem) = (Runs::default(), Idempotency::in_memory());
     for (is_multi, key) in [(false, "a"), (true, "b")] {
         let mut builder = if is_multi {
@@ -298,7 +301,7 @@ fn a_runtime_that_shuts_down_leaves_the_outcome_unknown() {
             tokio::runtime::Builder::new_current_thread()
         };
         let (runs_before, router) = (runs.started(), router(&runs, idem.clone()));
-        let first = builder.enable_all().build().expect("a runtime");
+        let first = builder.enable_all().build().expect("a tokio runtime");
         first.block_on(async {
             let server = Server::start(router.clone()).await;
             let stream = server.write(post_bytes("/slow", key, "")).await;
@@ -308,7 +311,7 @@ fn a_runtime_that_shuts_down_leaves_the_outcome_unknown() {
         });
         first.shutdown_background();
 
-        let second = builder.build().expect("a runtime");
+        let second = builder.build().expect("a tokio runtime");
         second.block_on(async {
             let server = Server::start(router).await;
             runs.open(1);

@@ -1,4 +1,4 @@
-//! Duplicates that come while the first request still runs.
+//! Tests duplicates that arrive while the first request still runs.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ async fn wait_briefly(State(runs): State<Runs>) -> String {
     runs.pass().await.to_string()
 }
 
-/// Fails at first.
+/// The first run fails.
 #[idempotent(scope = global, in_flight = wait("30s"))]
 async fn fail_once(State(runs): State<Runs>) -> Result<String, StatusCode> {
     match runs.pass().await {
@@ -59,7 +59,7 @@ async fn hundred(server: Server, path: &'static str) -> Vec<Answer> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_hundred_at_once_one_runs_and_the_others_are_told_so() {
+async fn a_hundred_duplicates_of_a_running_request_get_409() {
     let (server, runs) = start().await;
     let first = tokio::spawn(async move { server.post("/reject", "k", "").await });
     runs.until_started(1).await;
@@ -75,7 +75,7 @@ async fn of_a_hundred_at_once_one_runs_and_the_others_are_told_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_that_race_run_once() {
+async fn a_hundred_racing_duplicates_run_once() {
     let (server, runs) = start().await;
     runs.open(100);
     let answers = hundred(server, "/reject").await;
@@ -93,7 +93,7 @@ async fn a_hundred_that_race_run_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn those_who_wait_all_get_the_first_answer() {
+async fn all_waiters_get_the_response_of_the_first_run() {
     let (server, runs) = start().await;
     let opener = {
         let runs = runs.clone();
@@ -117,7 +117,7 @@ async fn those_who_wait_all_get_the_first_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_the_first_run_releases_one_waiter_runs_and_the_others_get_its_answer() {
+async fn after_a_release_one_waiter_runs_and_the_others_get_its_response() {
     let (server, runs) = start().await;
     let requests: Vec<_> = (0..5)
         .map(|_| tokio::spawn(async move { server.post("/fail-once", "k", "").await }))
@@ -142,9 +142,10 @@ async fn when_the_first_run_releases_one_waiter_runs_and_the_others_get_its_answ
     assert_eq!(runs.started(), 2);
 }
 
-/// A library whose waiters removed the entry that they waited for ran the third request.
+/// Regression of another library: its waiters removed the entry that they waited for, so a third
+/// request ran.
 #[tokio::test]
-async fn a_waiter_that_gives_up_changes_nothing() {
+async fn a_waiter_that_times_out_does_not_affect_the_run() {
     let (server, runs) = start().await;
     let first = tokio::spawn(async move { server.post("/wait-briefly", "k", "").await });
     runs.until_started(1).await;
@@ -160,7 +161,7 @@ async fn a_waiter_that_gives_up_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_waiter_that_disconnects_changes_nothing() {
+async fn a_waiter_that_disconnects_does_not_affect_the_run() {
     let (server, runs) = start().await;
     let first = tokio::spawn(async move { server.post("/wait", "k", "").await });
     runs.until_started(1).await;
@@ -174,7 +175,7 @@ async fn a_waiter_that_disconnects_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_mismatch_is_told_while_the_first_request_runs() {
+async fn a_mismatch_is_reported_while_the_first_request_runs() {
     let (server, runs) = start().await;
     let first = tokio::spawn(async move { server.post("/wait", "k", "a").await });
     runs.until_started(1).await;
@@ -187,12 +188,12 @@ async fn a_mismatch_is_told_while_the_first_request_runs() {
 }
 
 #[tokio::test]
-async fn keys_do_not_wait_for_each_other() {
+async fn requests_with_different_keys_run_concurrently() {
     let (server, runs) = start().await;
     let requests = (0..50)
         .map(|key| tokio::spawn(async move { server.post("/reject", &key.to_string(), "").await }));
     let requests: Vec<_> = requests.collect();
-    // All of them are inside at once before one may leave.
+    // All requests must be inside their handlers before the first one may leave.
     runs.until_started(50).await;
     runs.open(50);
     for answer in join_all(requests).await {
@@ -200,7 +201,7 @@ async fn keys_do_not_wait_for_each_other() {
     }
 }
 
-/// The lease is far shorter than the run, and is renewed.
+/// The lease is much shorter than the run, so it must be renewed.
 #[tokio::test]
 async fn a_handler_may_run_longer_than_its_lease_and_its_ttl() {
     #[idempotent(scope = global, ttl = "20ms")]

@@ -1,4 +1,4 @@
-//! What is a key, and what is refused.
+//! Tests which header values are keys and which are refused.
 
 use axum::Router;
 use axum::extract::State;
@@ -52,7 +52,7 @@ async fn send(server: Server, lines: &[&[u8]]) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn quoted_and_unquoted_are_one_key() {
+async fn quoted_and_unquoted_forms_are_the_same_key() {
     let (server, runs) = start(Dialect::default()).await;
     for line in [r#""abc""#, "abc", " \t abc \t", r#""abc";p=1"#] {
         assert_eq!(
@@ -76,7 +76,7 @@ async fn quoted_and_unquoted_are_one_key() {
 }
 
 #[tokio::test]
-async fn what_is_not_one_good_key_is_refused() {
+async fn invalid_and_repeated_keys_are_refused() {
     let (server, runs) = start(Dialect::default()).await;
     let too_long = "a".repeat(256);
     let far_too_long = "a".repeat(70_000);
@@ -85,7 +85,7 @@ async fn what_is_not_one_good_key_is_refused() {
         &[b"\"\""],
         &[b"a", b"b"],
         &[b"a", b"a"],
-        // Joined, these two lines would be one valid string.
+        // Joined by a comma, these two lines would form one valid string.
         &[b"\"foo", b"bar\""],
         &[b"a,b"],
         &[b"\"a\", \"b\""],
@@ -110,7 +110,7 @@ async fn what_is_not_one_good_key_is_refused() {
 }
 
 #[tokio::test]
-async fn control_characters_never_get_as_far_as_a_key() {
+async fn control_characters_in_a_key_do_not_reach_the_handler() {
     let (server, runs) = start(Dialect::default()).await;
     for byte in [0x00, 0x01, 0x7f] {
         let mut request =
@@ -127,7 +127,7 @@ async fn control_characters_never_get_as_far_as_a_key() {
 }
 
 #[tokio::test]
-async fn a_key_in_a_trailer_is_not_seen() {
+async fn a_key_in_a_trailer_is_ignored() {
     let (server, _) = start(Dialect::default()).await;
     let request = "POST /echo HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\
                    trailer: idempotency-key\r\n\r\n1\r\na\r\n0\r\nidempotency-key: k\r\n\r\n";
@@ -140,7 +140,7 @@ async fn a_key_in_a_trailer_is_not_seen() {
 }
 
 #[tokio::test]
-async fn keys_differ_by_case_and_header_names_do_not() {
+async fn keys_are_case_sensitive_and_header_names_are_not() {
     let (server, runs) = start(Dialect::default()).await;
     server.post("/count", "ABC", "").await;
     server.post("/count", "abc", "").await;
@@ -151,7 +151,7 @@ async fn keys_differ_by_case_and_header_names_do_not() {
 }
 
 #[tokio::test]
-async fn the_strict_syntax_takes_quoted_strings_only() {
+async fn the_strict_syntax_accepts_only_quoted_strings() {
     let (server, runs) = start(Dialect::default().key_syntax(KeySyntax::StructuredString)).await;
     assert_eq!(send(server, &[br#""abc""#]).await.0, 200);
     let bare = "8e03978e-40d5-43e8-bc93-6894a57f9324";
@@ -171,7 +171,7 @@ async fn the_strict_syntax_takes_quoted_strings_only() {
 }
 
 #[tokio::test]
-async fn the_raw_syntax_takes_the_header_as_it_stands() {
+async fn the_raw_syntax_uses_the_header_value_unchanged() {
     let (server, runs) = start(Dialect::default().key_syntax(KeySyntax::Raw)).await;
     for key in ["abc", r#""abc""#, "a,b", r#"""#, "\u{fc}"] {
         assert_eq!(send(server, &[key.as_bytes()]).await, (200, key.into()));
@@ -181,7 +181,7 @@ async fn the_raw_syntax_takes_the_header_as_it_stands() {
 }
 
 #[tokio::test]
-async fn lengths_are_counted_in_bytes_after_unquoting() {
+async fn key_lengths_are_counted_in_bytes_after_unquoting() {
     let (server, _) = start(Dialect::default().min_key_len(3).max_key_len(4)).await;
     for good in [r#""a\"b\\""#, "abc", "abcd", r#""abc""#] {
         assert_eq!(send(server, &[good.as_bytes()]).await.0, 200, "{good}");
@@ -192,7 +192,7 @@ async fn lengths_are_counted_in_bytes_after_unquoting() {
 }
 
 #[tokio::test]
-async fn a_service_can_have_rules_of_its_own() {
+async fn a_service_can_add_its_own_key_rule() {
     let (server, _) =
         start(Dialect::default().key_rule(|key| !["123", "test"].contains(&key))).await;
     assert_eq!(send(server, &[b"\"test\""]).await.0, 400);
@@ -200,7 +200,7 @@ async fn a_service_can_have_rules_of_its_own() {
 }
 
 #[tokio::test]
-async fn another_header_takes_the_place_of_the_default() {
+async fn a_configured_key_header_replaces_the_default() {
     let (server, runs) = start(Dialect::default().key_header("X-Request-Id")).await;
     for _ in 0..2 {
         server
@@ -215,7 +215,7 @@ async fn another_header_takes_the_place_of_the_default() {
 }
 
 #[tokio::test]
-async fn a_handler_can_ask_for_the_key() {
+async fn a_handler_can_extract_the_key() {
     let (server, _) = start(Dialect::default()).await;
     assert_eq!(send(server, &[]).await, (200, "none".into()));
     assert_eq!(server.post("/needs-key", "\"abc\"", "").await.text(), "abc");
@@ -229,9 +229,9 @@ async fn a_handler_can_ask_for_the_key() {
     );
 }
 
-/// The key is extracted before the runtime is known, so a layer has to tell its dialect.
+/// The key is extracted before the runtime is known, so a layer must provide the dialect.
 #[tokio::test]
-async fn below_a_layer_of_the_same_dialect_an_endpoint_with_its_own_runtime_extracts_its_key() {
+async fn an_endpoint_with_its_own_runtime_extracts_a_key_below_a_layer() {
     #[idempotent(scope = global, runtime = idem)]
     async fn echo(key: IdempotencyKey, State(idem): State<Idempotency>) -> String {
         key.to_string()

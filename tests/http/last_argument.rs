@@ -1,4 +1,4 @@
-//! The last argument: extracted on every request, unless it may read the body.
+//! Tests the last argument. It is extracted on every request, unless it may read the body.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,7 +28,7 @@ impl FromRef<App> for Runs {
     }
 }
 
-/// Whoever a token is of; a token that ends in `revoked` is nobody's.
+/// The user of a token. A token that ends in `revoked` has no user.
 struct User(String);
 
 fn user(parts: &Parts, app: &App) -> Option<User> {
@@ -53,7 +53,7 @@ impl OptionalFromRequestParts<App> for User {
     }
 }
 
-/// Hides the endpoint from strangers.
+/// Hides the endpoint from users who are not members.
 struct Member;
 
 impl FromRequestParts<App> for Member {
@@ -64,7 +64,7 @@ impl FromRequestParts<App> for Member {
     }
 }
 
-/// Authenticates, and could read the body.
+/// Authenticates the request and may read the body.
 struct Signed;
 
 impl FromRequest<App> for Signed {
@@ -174,7 +174,7 @@ async fn an_authenticating_extractor_in_last_position_protects_replays() {
 }
 
 #[tokio::test]
-async fn the_last_argument_of_a_replay_is_extracted_again() {
+async fn a_replay_extracts_the_last_argument_again() {
     let (server, app) = start().await;
     assert_eq!(send(server, "/by-token", "revoked").await.status, 401);
     assert_eq!(send(server, "/by-token", "alice").await.text(), "1");
@@ -201,7 +201,7 @@ async fn an_optional_or_fallible_argument_is_extracted_on_every_request() {
 }
 
 #[tokio::test]
-async fn a_rejection_from_the_head_spends_no_key_even_where_rejections_are_recorded() {
+async fn a_rejection_before_the_body_is_read_is_never_recorded() {
     let (server, app) = start().await;
     assert_eq!(send(server, "/hidden", "").await.status, 404);
     let response = send(server, "/hidden", "alice").await;
@@ -211,7 +211,7 @@ async fn a_rejection_from_the_head_spends_no_key_even_where_rejections_are_recor
     assert_eq!(app.runs.started(), 1);
 }
 
-/// It may read the body, so it runs after the claim only.
+/// The argument may read the body, so it is extracted only after the claim.
 #[tokio::test]
 async fn an_argument_that_implements_from_request_is_not_extracted_on_a_replay() {
     let (server, app) = start().await;
@@ -225,7 +225,7 @@ async fn an_argument_that_implements_from_request_is_not_extracted_on_a_replay()
 
 #[cfg(feature = "testing")]
 #[tokio::test]
-async fn a_rejection_from_the_head_asks_no_store_and_reads_no_body() {
+async fn a_rejection_before_the_body_is_read_makes_no_store_call() {
     use axum_idem::store::MemoryStore;
     use axum_idem::testing::{FaultStore, Operation};
 
@@ -237,7 +237,7 @@ async fn a_rejection_from_the_head_asks_no_store_and_reads_no_body() {
             "POST {path} HTTP/1.1\r\nhost: localhost\r\nidempotency-key: k\r\n\
              x-workspace-id: acme\r\ncontent-length: 100\r\nconnection: close\r\n\r\n"
         );
-        // The body never comes.
+        // The client never sends the body.
         let stream = server.write(head).await;
         let status = status_of(&read_to_end(stream).await);
         assert!(matches!(status, 401 | 404), "{path}: {status}");
@@ -246,7 +246,7 @@ async fn a_rejection_from_the_head_asks_no_store_and_reads_no_body() {
 }
 
 #[tokio::test]
-async fn the_body_counts_though_no_argument_reads_it() {
+async fn the_body_is_fingerprinted_although_no_argument_reads_it() {
     let (server, app) = start().await;
     let send = |body| {
         let headers = [

@@ -1,4 +1,4 @@
-//! The service's side: which settings a handler gets, and how refusals look.
+//! Tests which settings a handler gets and how a service renders problems.
 
 use std::convert::Infallible;
 use std::future::Ready;
@@ -46,7 +46,7 @@ async fn start(idem: Idempotency) -> (Server, Runs) {
 }
 
 #[tokio::test]
-async fn two_namespaces_in_one_store_never_meet() {
+async fn namespaces_in_one_store_are_separate() {
     let (runs, store) = (Runs::default(), axum_idem::store::MemoryStore::default());
     let of = |namespace: &str| {
         let idem = Idempotency::builder()
@@ -67,7 +67,7 @@ async fn two_namespaces_in_one_store_never_meet() {
 }
 
 #[tokio::test]
-async fn the_innermost_layer_counts() {
+async fn the_innermost_layer_decides_the_settings() {
     let runs = Runs::default();
     let inner = Idempotency::builder()
         .dialect(Dialect::default().replay_header("x-inner"))
@@ -87,7 +87,8 @@ async fn the_innermost_layer_counts() {
             .await;
         assert_eq!(answer.headers.contains_key("x-inner"), is_replay);
     }
-    // Its key header is not there: the outer one's is, and means nothing here.
+    // The key header of the inner layer is missing. The key header of the outer layer has no effect
+    // here.
     for _ in 0..2 {
         let outer = [("x-outer-key", "k"), ("authorization", "a")];
         let answer = server
@@ -100,7 +101,7 @@ async fn the_innermost_layer_counts() {
 
 /// A layer below may change the type of the body.
 #[tokio::test]
-async fn it_goes_with_other_layers_on_either_side() {
+async fn the_layer_composes_with_layers_that_change_the_body_type() {
     let runs = Runs::default();
     let layers = ServiceBuilder::new()
         .layer(CompressionLayer::new())
@@ -114,9 +115,9 @@ async fn it_goes_with_other_layers_on_either_side() {
     assert!(server.post("/count", "k", "").await.is_replay());
 }
 
-/// What the layer saw is not what the handler gets: there is no key any more.
+/// A layer below removes the key that the `Idempotency` layer saw. The handler must see no key.
 #[tokio::test]
-async fn a_key_that_is_taken_away_on_the_way_is_none() {
+async fn a_key_removed_below_the_layer_counts_as_missing() {
     let runs = Runs::default();
     let router = router(&runs)
         .layer(map_request(
@@ -136,9 +137,9 @@ async fn a_key_that_is_taken_away_on_the_way_is_none() {
     );
 }
 
-/// The settings of another request know nothing of this one's key.
+/// Settings from one request must not carry the key of that request.
 #[tokio::test]
-async fn settings_out_of_a_request_serve_others_too() {
+async fn settings_taken_from_a_request_work_for_other_requests() {
     let runs = Runs::default();
     let kept = Arc::new(Mutex::new(None));
     let keeper = kept.clone();
@@ -166,7 +167,7 @@ async fn settings_out_of_a_request_serve_others_too() {
 }
 
 #[tokio::test]
-async fn an_endpoint_can_name_its_own_settings() {
+async fn an_endpoint_can_use_its_own_settings() {
     #[derive(Clone)]
     struct App {
         runs: Runs,
@@ -212,7 +213,7 @@ async fn an_endpoint_can_name_its_own_settings() {
 }
 
 #[tokio::test]
-async fn a_dialect_has_its_own_statuses_and_marks() {
+async fn a_dialect_sets_statuses_links_and_the_replay_header() {
     let dialect = Dialect::default()
         .mismatch(StatusCode::UNPROCESSABLE_ENTITY)
         .in_flight(StatusCode::LOCKED)
@@ -249,7 +250,7 @@ async fn a_dialect_has_its_own_statuses_and_marks() {
 }
 
 #[tokio::test]
-async fn a_service_can_render_refusals_itself() {
+async fn a_service_can_render_problems_itself() {
     let render = |problem: &Problem| {
         assert!(
             problem.title().len() > 10
@@ -282,7 +283,7 @@ async fn a_service_can_render_refusals_itself() {
 }
 
 #[tokio::test]
-async fn a_rendering_that_panics_is_a_plain_500_and_wedges_nothing() {
+async fn a_panic_while_rendering_a_problem_becomes_a_plain_500() {
     let render = |problem: &Problem| -> StatusCode { panic!("cannot render {}", problem.code()) };
     let (server, _) = start(Idempotency::builder().render_problem(render).build()).await;
     server.post("/count", "k", "a").await;
@@ -291,7 +292,7 @@ async fn a_rendering_that_panics_is_a_plain_500_and_wedges_nothing() {
 }
 
 #[tokio::test]
-async fn a_refusal_contains_neither_key_nor_token() {
+async fn a_problem_contains_neither_key_nor_token() {
     let (server, runs) = start(
         Idempotency::builder()
             .body_timeout(Duration::from_millis(50))
@@ -319,9 +320,9 @@ async fn a_refusal_contains_neither_key_nor_token() {
     }
 }
 
-/// An insertion into the extensions costs as much as everything else that the layer does.
+/// An insertion into the extensions would cost as much as the rest of the layer.
 #[tokio::test]
-async fn a_request_without_a_key_passes_untouched() {
+async fn the_layer_does_not_change_a_request_without_a_key() {
     let untouched = |request: Request<()>| async move {
         Ok::<_, Infallible>(request.extensions().is_empty().to_string())
     };
@@ -330,16 +331,19 @@ async fn a_request_without_a_key_passes_untouched() {
         .service_fn(untouched);
     for (header, is_untouched) in [("accept", "true"), (KEY, "false")] {
         let request = Request::post("/").header(header, "k").body(());
-        let answer = service.clone().oneshot(request.expect("a request")).await;
-        let body = answer.expect("it answers").into_body();
-        let body = axum::body::to_bytes(body, 10).await.expect("short");
+        let answer = service
+            .clone()
+            .oneshot(request.expect("a valid request"))
+            .await;
+        let body = answer.expect("a response").into_body();
+        let body = axum::body::to_bytes(body, 10).await.expect("a short body");
         assert_eq!(body, is_untouched, "{header}");
     }
 }
 
-/// The layer cannot see the key, and the handler learns from it which header to look at.
+/// The layer cannot see this key. It must still tell the handler which header to read.
 #[tokio::test]
-async fn a_key_in_a_header_of_the_services_own_that_is_set_below_the_layer_is_found() {
+async fn a_key_set_below_the_layer_in_a_custom_header_is_found() {
     let runs = Runs::default();
     let dialect = Dialect::default().key_header("x-request-id");
     let router = router(&runs)
@@ -373,12 +377,12 @@ impl Service<Request<()>> for Busy {
     }
 
     fn call(&mut self, _: Request<()>) -> Self::Future {
-        panic!("it is never ready")
+        panic!("never called, because this service is never ready")
     }
 }
 
 #[test]
-fn the_layer_is_ready_when_the_service_below_it_is() {
+fn the_layer_is_ready_only_when_its_inner_service_is_ready() {
     let mut service = Idempotency::builder().build().layer(Busy);
     let cx = &mut Context::from_waker(Waker::noop());
     assert!(service.poll_ready(cx).is_pending());

@@ -1,4 +1,5 @@
-//! How a lease is kept while its attempt runs. The clock stands still but for what a test waits for.
+//! Tests how a lease is kept while its attempt runs. The clock is paused, so time passes only while a
+//! test waits.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -23,7 +24,7 @@ async fn slow(State(runs): State<Runs>) -> String {
     runs.pass().await.to_string()
 }
 
-/// An extractor that waits at the gate.
+/// An extractor that waits at the gate of `Runs`.
 struct Slow;
 
 impl FromRequest<Runs> for Slow {
@@ -40,7 +41,7 @@ async fn extracted(State(runs): State<Runs>, _: Slow) -> String {
     runs.started().to_string()
 }
 
-/// Ends at its first poll.
+/// A handler that finishes at its first poll.
 #[idempotent(scope = global)]
 async fn at_once(State(runs): State<Runs>) -> String {
     runs.count().to_string()
@@ -57,7 +58,7 @@ fn start(renewals: impl IntoIterator<Item = Fault>) -> Setup {
     start_waiting(renewals, LEASE)
 }
 
-/// A service that gives its store this long.
+/// Starts a service with this store timeout.
 fn start_waiting(renewals: impl IntoIterator<Item = Fault>, store_timeout: Duration) -> Setup {
     let (runs, store) = (Runs::default(), FaultStore::new(MemoryStore::default()));
     store.script(Operation::Renew, renewals);
@@ -89,15 +90,15 @@ impl Setup {
     }
 }
 
-/// The response, when its handler does not wait at the gate.
+/// Awaits the response of a handler that does not wait at the gate.
 async fn soon(response: impl Future<Output = Answer>) -> Answer {
     let response = tokio::time::timeout(10 * LEASE, response).await;
     response.expect("no handler waits at the gate")
 }
 
-/// A stream of buffered requests, for instance, polls none of them while it works on one.
+/// Some callers, such as a stream of buffered requests, poll no request while they work on another one.
 #[tokio::test(start_paused = true)]
-async fn a_request_that_nobody_polls_keeps_its_lease() {
+async fn an_unpolled_request_keeps_its_lease() {
     for path in ["/slow", "/extracted"] {
         let setup = start([]);
         let tasks = Handle::current().metrics().num_alive_tasks();
@@ -108,7 +109,7 @@ async fn a_request_that_nobody_polls_keeps_its_lease() {
                 tokio::task::yield_now().await;
             }
             assert!(first.as_mut().now_or_never().is_none());
-            // The first renewal starts a task, and not the first wait.
+            // No task exists yet. The first renewal spawns a task.
             assert_eq!(Handle::current().metrics().num_alive_tasks(), tasks);
             tokio::time::sleep(20 * LEASE).await;
             assert!(setup.is_held().await, "{path}");
@@ -128,26 +129,26 @@ async fn a_request_that_nobody_polls_keeps_its_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_extractor_may_take_longer_than_its_lease() {
+async fn an_extractor_may_run_longer_than_the_lease() {
     let setup = start([]);
     let mut first = pin!(setup.post("/extracted"));
     let ended = tokio::time::timeout(10 * LEASE, first.as_mut()).await;
-    assert!(ended.is_err(), "it waits");
+    assert!(ended.is_err(), "the extractor waits");
     assert!(setup.is_held().await);
     setup.runs.open(1);
     assert_eq!(first.await.text(), "1");
     assert!(setup.post("/extracted").await.is_replay());
 }
 
-/// Neither an error nor a reply that never comes makes the lease lapse, not even for a moment.
+/// Neither an error nor a missing reply lets the lease lapse, not even for a moment.
 #[tokio::test(start_paused = true)]
-async fn a_renewal_that_fails_ends_nothing() {
+async fn failed_renewals_do_not_end_the_lease() {
     for faults in [[ErrBefore, ErrBefore], [ErrBefore, ErrAfter], [Hang, Hang]] {
         let setup = start(faults);
         let mut first = pin!(setup.post("/slow"));
         for _ in 0..100 {
             let ended = tokio::time::timeout(LEASE / 50, first.as_mut()).await;
-            assert!(ended.is_err(), "it waits");
+            assert!(ended.is_err(), "the handler waits");
             assert!(setup.is_held().await, "{faults:?}");
         }
         assert!(setup.store.calls(Operation::Renew) >= 4);
@@ -157,23 +158,24 @@ async fn a_renewal_that_fails_ends_nothing() {
     }
 }
 
-/// The reply that grants a claim arrives after its lease has lapsed, and another request has taken over.
+/// The reply that grants the claim arrives after the lease has lapsed and another request has taken
+/// over.
 #[tokio::test(start_paused = true)]
-async fn a_claim_that_is_granted_too_late_does_not_run_beside_the_next_attempt() {
+async fn a_late_grant_does_not_run_beside_the_next_attempt() {
     let setup = start_waiting([], 10 * LEASE);
     setup
         .store
         .script(Operation::Claim, [DelayReply(LEASE + LEASE / 3)]);
     let mut first = pin!(setup.post("/slow"));
     let ended = tokio::time::timeout(LEASE + LEASE / 6, first.as_mut()).await;
-    assert!(ended.is_err(), "it waits for the store");
+    assert!(ended.is_err(), "the request waits for the store");
     let mut second = pin!(setup.post("/slow"));
     assert!(
         tokio::time::timeout(LEASE / 12, second.as_mut())
             .await
             .is_err()
     );
-    assert_eq!(setup.runs.started(), 1, "the second takes over");
+    assert_eq!(setup.runs.started(), 1, "the second request takes over");
     let refused = soon(first).await;
     assert_eq!(refused.code(), "idempotency_key_in_flight");
     setup.runs.open(1);
@@ -182,15 +184,19 @@ async fn a_claim_that_is_granted_too_late_does_not_run_beside_the_next_attempt()
     assert_eq!(setup.runs.started(), 1);
 }
 
-/// The claim is under way while nobody polls its request.
+/// The claim is sent, and then nobody polls its request.
 #[tokio::test(start_paused = true)]
-async fn a_request_that_nobody_polls_does_not_run_beside_the_next_attempt() {
+async fn an_unpolled_request_does_not_run_beside_the_next_attempt() {
     let setup = start([]);
     let mut first = pin!(setup.post("/slow"));
     while !setup.is_held().await {
         assert!(first.as_mut().now_or_never().is_none());
     }
-    assert_eq!(setup.runs.started(), 0, "its reply is under way");
+    assert_eq!(
+        setup.runs.started(),
+        0,
+        "the request has not received the reply yet"
+    );
     tokio::time::sleep(LEASE).await;
     let mut second = pin!(setup.post("/slow"));
     while setup.runs.started() == 0 {
@@ -204,9 +210,9 @@ async fn a_request_that_nobody_polls_does_not_run_beside_the_next_attempt() {
     assert_eq!(setup.runs.started(), 1);
 }
 
-/// Nobody has taken over.
+/// The lease has lapsed, but no other request has taken over.
 #[tokio::test(start_paused = true)]
-async fn a_claim_that_is_granted_too_late_is_renewed_and_runs() {
+async fn a_late_grant_is_renewed_and_runs() {
     let setup = start_waiting([], 10 * LEASE);
     setup
         .store
@@ -221,7 +227,7 @@ async fn a_claim_that_is_granted_too_late_is_renewed_and_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_claim_that_is_granted_too_late_and_cannot_be_renewed_is_given_back() {
+async fn a_late_grant_that_cannot_be_renewed_is_released() {
     let setup = start_waiting([ErrBefore], 10 * LEASE);
     setup
         .store
@@ -235,10 +241,10 @@ async fn a_claim_that_is_granted_too_late_and_cannot_be_renewed_is_given_back() 
     assert_eq!(setup.runs.started(), 0);
 }
 
-/// Its handler has ended at the first poll, so nothing has renewed the lease before.
+/// The handler finishes at its first poll, so no renewal happened before the record.
 #[tokio::test(start_paused = true)]
-async fn a_response_that_nobody_polls_keeps_its_lease_until_it_is_recorded() {
-    // With a store timeout shorter than the lease, no late record protects it.
+async fn an_unpolled_response_keeps_its_lease_until_it_is_recorded() {
+    // When the store timeout is shorter than the lease, no late record protects the key.
     let setup = start_waiting([], LEASE / 6);
     let mut first = pin!(setup.post("/at-once"));
     while setup.store.calls(Operation::Complete) == 0 {

@@ -1,7 +1,8 @@
-//! A request's way, over real sockets.
+//! Tests whole requests over real sockets.
 
 mod answers;
 mod background;
+mod batches;
 mod bodies;
 mod capacity;
 mod disconnects;
@@ -10,6 +11,7 @@ mod keys;
 mod last_argument;
 mod layers;
 mod leases;
+mod listing;
 mod operators;
 mod outcomes;
 mod retries;

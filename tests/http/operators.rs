@@ -1,4 +1,4 @@
-//! What an operator can do about one key.
+//! Tests what an operator can do with one key.
 
 use std::time::Duration;
 
@@ -37,14 +37,14 @@ async fn start() -> (Server, Runs, Idempotency) {
     (Server::start(router).await, runs, idem)
 }
 
-/// An `Instant` that far ahead would overflow.
+/// Adding `Duration::MAX` to an `Instant` would overflow.
 #[cfg(feature = "testing")]
 #[tokio::test]
-async fn the_longest_durations_are_as_good_as_any() {
+async fn the_longest_durations_do_not_overflow() {
     use axum_idem::store::MemoryStore;
     use axum_idem::testing::{Fault, FaultStore, Operation};
 
-    // Answers later, as a store over a network does.
+    // The delays imitate a store behind a network.
     let store = FaultStore::new(MemoryStore::default());
     for operation in [Operation::Claim, Operation::Complete, Operation::Resolve] {
         store.script(operation, [Fault::Delay(Duration::from_millis(1)); 4]);
@@ -67,7 +67,7 @@ async fn the_longest_durations_are_as_good_as_any() {
     let id = idem.record_id(&alice(), "held");
     let answer = Response::new("resolved".into());
     let resolved = idem.resolve(id, answer, Duration::MAX).await;
-    assert!(resolved.expect("an answer"));
+    assert!(resolved.expect("the store works"));
     let retry = server.post("/panics", "held", "").await;
     assert_eq!((retry.text(), retry.is_replay()), ("resolved", true));
 
@@ -83,10 +83,10 @@ fn alice() -> Scope {
 }
 
 #[tokio::test]
-async fn a_key_can_be_looked_up_in_each_of_its_states() {
+async fn look_up_returns_each_state_of_a_key() {
     let (server, runs, idem) = start().await;
     let id = idem.record_id(&alice(), "k");
-    assert!(idem.look_up(id).await.expect("an answer").is_none());
+    assert!(idem.look_up(id).await.expect("the store works").is_none());
 
     let stream = server.write(post_bytes("/slow", "\"k\"", "")).await;
     runs.until_started(1).await;
@@ -97,7 +97,7 @@ async fn a_key_can_be_looked_up_in_each_of_its_states() {
         ..
     })) = idem.look_up(id).await
     else {
-        panic!("it is in flight");
+        panic!("the entry must be in flight");
     };
     assert!(lease_left <= Duration::from_secs(30));
     drop(stream);
@@ -108,7 +108,7 @@ async fn a_key_can_be_looked_up_in_each_of_its_states() {
         record, expires_in, ..
     })) = idem.look_up(id).await
     else {
-        panic!("it is recorded");
+        panic!("the entry must be recorded");
     };
     assert_eq!(
         (record.status().as_u16(), &record.body()[..]),
@@ -131,21 +131,22 @@ async fn a_forgotten_key_runs_again() {
     runs.open(2);
     server.post("/slow", "k", "").await;
     let id = idem.record_id(&alice(), "k");
-    assert!(idem.forget(id).await.expect("an answer"));
-    assert!(!idem.forget(id).await.expect("an answer"));
+    assert!(idem.forget(id).await.expect("the store works"));
+    assert!(!idem.forget(id).await.expect("the store works"));
     assert_eq!(server.post("/slow", "k", "").await.text(), "2");
 }
 
-/// Its run goes on and no longer counts: the answer of the next one is recorded.
+/// The first run continues, but it cannot record its response. The response of the second run is
+/// recorded.
 #[tokio::test]
-async fn a_key_that_is_forgotten_in_flight_is_lost_to_its_first_run() {
+async fn forgetting_a_running_key_discards_the_record_of_that_run() {
     let (server, runs, idem) = start().await;
     let first = tokio::spawn(async move { server.post("/slow", "k", "").await });
     runs.until_started(1).await;
     assert!(
         idem.forget(idem.record_id(&alice(), "k"))
             .await
-            .expect("an answer")
+            .expect("the store works")
     );
     let second = tokio::spawn(async move { server.post("/slow", "k", "").await });
     runs.until_started(2).await;
@@ -157,9 +158,9 @@ async fn a_key_that_is_forgotten_in_flight_is_lost_to_its_first_run() {
     assert_eq!((replay.text(), replay.is_replay()), ("2", true));
 }
 
-/// A handler that runs long can stop when another attempt may have taken over.
+/// A long-running handler can stop when another attempt may have taken over.
 #[tokio::test]
-async fn a_handler_learns_that_its_lease_was_lost() {
+async fn a_handler_can_await_the_loss_of_its_lease() {
     #[idempotent(scope = token)]
     async fn until_lost(State(runs): State<Runs>, attempt: Attempt) -> String {
         runs.count();
@@ -181,13 +182,13 @@ async fn a_handler_learns_that_its_lease_was_lost() {
     assert!(
         idem.forget(idem.record_id(&alice(), "k"))
             .await
-            .expect("an answer")
+            .expect("the store works")
     );
     assert_eq!(first.await.expect("no panic").text(), "lost: true");
 }
 
 #[tokio::test]
-async fn an_unknown_outcome_can_be_resolved_with_an_answer() {
+async fn an_unknown_outcome_can_be_resolved_with_a_response() {
     let (server, runs, idem) = start().await;
     server.post("/panics", "k", "").await;
     assert_eq!(
@@ -199,12 +200,21 @@ async fn an_unknown_outcome_can_be_resolved_with_an_answer() {
             .status(201)
             .header("set-cookie", "a=b")
             .header("location", "/1");
-        answer.body("done".into()).expect("an answer")
+        answer.body("done".into()).expect("a valid response")
     };
     let id = idem.record_id(&alice(), "k");
     let ttl = Duration::from_secs(60);
-    assert!(idem.resolve(id, answer(), ttl).await.expect("an answer"));
-    assert!(!idem.resolve(id, answer(), ttl).await.expect("an answer"));
+    assert!(
+        idem.resolve(id, answer(), ttl)
+            .await
+            .expect("the store works")
+    );
+    assert!(
+        !idem
+            .resolve(id, answer(), ttl)
+            .await
+            .expect("the store works")
+    );
     let replay = server.post("/panics", "k", "").await;
     assert_eq!(
         (replay.status.as_u16(), replay.text(), replay.is_replay()),
@@ -220,28 +230,28 @@ async fn an_unknown_outcome_can_be_resolved_with_an_answer() {
 }
 
 #[tokio::test]
-async fn an_unknown_outcome_can_be_set_to_run_again() {
+async fn an_unknown_outcome_can_be_forgotten_and_run_again() {
     let (server, _, idem) = start().await;
     server.post("/panics", "k", "").await;
     assert!(
         idem.forget(idem.record_id(&alice(), "k"))
             .await
-            .expect("an answer")
+            .expect("the store works")
     );
     assert_eq!(server.post("/panics", "k", "").await.text(), "ran");
 }
 
 #[tokio::test]
-async fn a_key_that_is_not_unknown_cannot_be_resolved() {
+async fn only_an_unknown_outcome_can_be_resolved() {
     let (server, runs, idem) = start().await;
     let id = idem.record_id(&alice(), "k");
     let resolve = || idem.resolve(id, Response::new("x".into()), Duration::from_secs(60));
-    assert!(!resolve().await.expect("an answer"));
+    assert!(!resolve().await.expect("the store works"));
     let first = tokio::spawn(async move { server.post("/slow", "k", "").await });
     runs.until_started(1).await;
-    assert!(!resolve().await.expect("an answer"));
+    assert!(!resolve().await.expect("the store works"));
     runs.open(1);
     first.await.expect("no panic");
-    assert!(!resolve().await.expect("an answer"));
+    assert!(!resolve().await.expect("the store works"));
     assert_eq!(server.post("/slow", "k", "").await.text(), "1");
 }

@@ -1,4 +1,4 @@
-//! How an attempt ends, and what a retry gets after each end.
+//! Tests how an attempt can end, and what a retry gets afterwards.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -43,7 +43,7 @@ struct Codes {
     codes: String,
 }
 
-/// Answers with one code after another.
+/// Each run returns the next code of the list.
 #[idempotent(scope = global)]
 async fn sequence(
     State(runs): State<Runs>,
@@ -78,7 +78,7 @@ async fn parsed_for_good(State(runs): State<Runs>, Json(body): Json<u32>) -> Str
     format!("{} of {body}", runs.count())
 }
 
-/// A body extractor that refuses until it is allowed.
+/// A body extractor that rejects every request until `IS_ALLOWED` is set.
 struct Moody;
 
 static IS_ALLOWED: AtomicBool = AtomicBool::new(false);
@@ -143,7 +143,7 @@ async fn is_recorded(server: Server, path: &str) -> bool {
 }
 
 #[tokio::test]
-async fn what_says_something_about_the_operation_is_recorded() {
+async fn statuses_that_state_an_outcome_are_recorded_by_default() {
     let (server, _) = start().await;
     for code in [200, 201, 202, 303, 400, 402, 404, 409, 410, 422] {
         assert!(
@@ -160,7 +160,7 @@ async fn what_says_something_about_the_operation_is_recorded() {
 }
 
 #[tokio::test]
-async fn an_endpoint_can_choose_what_is_recorded() {
+async fn an_endpoint_can_choose_the_recorded_statuses() {
     let (server, _) = start().await;
     for code in [200, 401, 429, 500, 503] {
         assert!(is_recorded(server, &format!("/all/{code}")).await, "{code}");
@@ -182,7 +182,7 @@ async fn an_endpoint_can_choose_what_is_recorded() {
 }
 
 #[tokio::test]
-async fn a_failure_frees_the_key_for_a_run_that_succeeds() {
+async fn a_failed_run_releases_the_key_for_a_later_success() {
     let (server, runs) = start().await;
     let path = "/sequence?codes=503,201,500";
     let answers = [(503, false), (201, false), (201, true), (201, true)];
@@ -194,7 +194,7 @@ async fn a_failure_frees_the_key_for_a_run_that_succeeds() {
 }
 
 #[tokio::test]
-async fn a_freed_key_takes_another_request() {
+async fn a_released_key_accepts_a_different_request() {
     let (server, _) = start().await;
     server.post("/status/500", "k", "").await;
     assert_eq!(server.post("/status/201", "k", "").await.text(), "2");
@@ -205,7 +205,7 @@ async fn a_freed_key_takes_another_request() {
 }
 
 #[tokio::test]
-async fn a_handler_can_keep_one_answer_from_being_recorded() {
+async fn do_not_record_keeps_a_response_from_being_recorded() {
     let (server, runs) = start().await;
     for run in ["1", "2"] {
         let answer = server.post("/opted-out", "k", "").await;
@@ -215,7 +215,7 @@ async fn a_handler_can_keep_one_answer_from_being_recorded() {
 }
 
 #[tokio::test]
-async fn an_empty_answer_is_not_taken_for_a_missing_one() {
+async fn an_empty_response_is_replayed() {
     let (server, runs) = start().await;
     server.post("/empty", "k", "").await;
     let again = server.post("/empty", "k", "").await;
@@ -235,17 +235,17 @@ async fn send_json(server: Server, path: &str, body: &str) -> (u16, bool) {
 }
 
 #[tokio::test]
-async fn a_body_that_the_extractor_refuses_leaves_the_key_free() {
+async fn a_rejected_body_releases_the_key() {
     let (server, runs) = start().await;
     assert_eq!(send_json(server, "/parsed", "nonsense").await, (400, false));
-    // The corrected body under the same key is no mismatch, for nothing ran.
+    // The handler did not run, so the corrected body under the same key is no mismatch.
     assert_eq!(send_json(server, "/parsed", "7").await, (200, false));
     assert_eq!(send_json(server, "/parsed", "7").await, (200, true));
     assert_eq!(runs.started(), 1);
 }
 
 #[tokio::test]
-async fn a_refusal_of_the_extractor_counts_where_the_endpoint_says_so() {
+async fn a_rejection_is_recorded_with_record_rejections() {
     let (server, runs) = start().await;
     assert_eq!(
         send_json(server, "/parsed-for-good", "nonsense").await,
@@ -263,7 +263,7 @@ async fn a_refusal_of_the_extractor_counts_where_the_endpoint_says_so() {
 }
 
 #[tokio::test]
-async fn a_custom_extractor_is_told_from_the_handler() {
+async fn a_rejection_of_a_custom_extractor_is_not_recorded() {
     let (server, runs) = start().await;
     assert_eq!(server.post("/moody", "k", "").await.status, 422);
     IS_ALLOWED.store(true, Ordering::SeqCst);
@@ -273,7 +273,7 @@ async fn a_custom_extractor_is_told_from_the_handler() {
 }
 
 #[tokio::test]
-async fn a_panic_unwinds_as_ever_and_the_next_request_runs_again() {
+async fn a_panic_unwinds_and_the_next_request_runs_again() {
     let (server, runs) = start().await;
     assert_eq!(server.post("/panics-once", "k", "").await.status, 500);
     let again = server.post("/panics-once", "k", "").await;
@@ -283,7 +283,7 @@ async fn a_panic_unwinds_as_ever_and_the_next_request_runs_again() {
 }
 
 #[tokio::test]
-async fn a_key_that_panicked_with_another_request_is_a_mismatch() {
+async fn after_a_panic_a_different_request_is_a_mismatch() {
     let (server, _) = start().await;
     server.post("/panics-once", "k", "a").await;
     assert_eq!(
@@ -293,7 +293,7 @@ async fn a_key_that_panicked_with_another_request_is_a_mismatch() {
 }
 
 #[tokio::test]
-async fn an_endpoint_can_hold_a_key_whose_outcome_is_unknown() {
+async fn on_unknown_hold_refuses_a_key_of_unknown_outcome() {
     let (server, runs) = start().await;
     assert_eq!(server.post("/panics-and-holds", "k", "").await.status, 500);
     for _ in 0..2 {
@@ -307,7 +307,7 @@ async fn an_endpoint_can_hold_a_key_whose_outcome_is_unknown() {
 }
 
 #[tokio::test]
-async fn a_panic_without_a_layer_that_catches_it_frees_the_key_too() {
+async fn a_panic_without_a_catch_panic_layer_frees_the_key() {
     static RUNS: AtomicUsize = AtomicUsize::new(0);
 
     #[idempotent(scope = global)]
@@ -329,9 +329,9 @@ async fn a_panic_without_a_layer_that_catches_it_frees_the_key_too() {
     assert_eq!(server.post("/", "k", "").await.text(), "ran");
 }
 
-/// The handler of a unit test may be polled by anybody.
+/// A unit test may poll a handler without a tokio runtime.
 #[test]
-fn what_never_waits_needs_no_runtime() {
+fn a_handler_that_never_waits_needs_no_tokio_runtime() {
     #[idempotent(scope = global)]
     async fn panics_once(State(runs): State<Runs>) -> String {
         let run = runs.count();
@@ -346,15 +346,17 @@ fn what_never_waits_needs_no_runtime() {
     for (status, is_replay) in [(500, false), (200, false), (200, true)] {
         let request = request(Method::POST, "/", [(KEY, "k")], "").map(Body::new);
         let answer = router.clone().oneshot(request).now_or_never();
-        let answer = answer.expect("at once").expect("infallible");
+        let answer = answer
+            .expect("ready at the first poll")
+            .expect("infallible");
         assert_eq!(answer.status(), status);
         assert_eq!(answer.headers().contains_key(REPLAYED), is_replay);
     }
 }
 
-/// The same in every attempt at one record, and different for every record and label.
+/// All attempts at one record derive the same key. Other records and other labels derive other keys.
 #[tokio::test]
-async fn derived_keys_belong_to_the_record() {
+async fn derived_keys_depend_on_the_record_and_the_label() {
     #[idempotent(scope = global)]
     async fn derive(State(seen): State<Arc<AtomicUsize>>, attempt: Attempt) -> Response {
         let keys = format!(
@@ -383,10 +385,10 @@ async fn derived_keys_belong_to_the_record() {
     assert_ne!(unkeyed(server).await.text(), unkeyed(server).await.text());
 }
 
-/// A card was declined, and the client sends another one under the same key. The next service must not
-/// take it for a reused key.
+/// A card was declined, and the client sends another card under the same key. The downstream service
+/// must not see a reused key.
 #[tokio::test]
-async fn a_corrected_request_derives_new_keys() {
+async fn a_different_request_under_the_same_key_derives_new_keys() {
     #[idempotent(scope = global)]
     async fn charge(attempt: Attempt, _: String) -> (DoNotRecord, String) {
         (DoNotRecord, attempt.derive_key("charge"))
@@ -407,7 +409,7 @@ struct Passing {
     inner: Router,
 }
 
-/// A body that is refused every second time.
+/// A body extractor that rejects every second request.
 struct Fussy;
 
 impl FromRequest<Runs> for Fussy {
@@ -433,16 +435,16 @@ async fn passes_on(State(app): State<Passing>, attempt: Attempt, request: Reques
     assert_eq!(
         facts(&attempt),
         before,
-        "it stays the attempt of this handler"
+        "the attempt of the outer handler must not change"
     );
     let status = inner.status();
     let inner = axum::body::to_bytes(inner.into_body(), 1 << 10).await;
-    let inner = String::from_utf8(inner.expect("short").into()).expect("text");
+    let inner = String::from_utf8(inner.expect("a short body").into()).expect("UTF-8");
     (status, DoNotRecord, format!("{before}\n{inner}")).into_response()
 }
 
 #[tokio::test]
-async fn a_handler_that_passes_its_request_on_shares_no_attempt_with_the_next() {
+async fn an_inner_handler_has_its_own_attempt() {
     #[idempotent(scope = global)]
     async fn is_next(attempt: Attempt, _: String) -> String {
         facts(&attempt)
@@ -463,13 +465,13 @@ async fn a_handler_that_passes_its_request_on_shares_no_attempt_with_the_next() 
         assert!(facts.contains(&id), "{facts}");
     }
     assert_ne!(outer.split(' ').next_back(), inner.split(' ').next_back());
-    // The next handler replays although the first one runs again.
+    // The inner handler replays, although the outer handler runs again.
     assert_eq!(server.post("/", "k", "").await.text(), first.text());
 }
 
-/// The first handler is at its first attempt, and the next one at its second.
+/// The outer handler is at its first attempt. The inner handler is at its second attempt.
 #[tokio::test]
-async fn a_body_that_the_next_handler_refuses_leaves_its_unknown_outcome_unknown() {
+async fn a_rejection_in_an_inner_handler_keeps_its_outcome_unknown() {
     #[idempotent(scope = global)]
     async fn panics(State(runs): State<Runs>, _: Fussy) -> String {
         panic!("run {}", runs.started())
@@ -489,7 +491,7 @@ async fn a_body_that_the_next_handler_refuses_leaves_its_unknown_outcome_unknown
     let id = next.record_id(&axum_idem::Scope::new(), "k");
     for status in [500, 422] {
         assert_eq!(server.post("/", "k", "").await.status, status);
-        let entry = next.look_up(id).await.expect("an answer");
+        let entry = next.look_up(id).await.expect("the store works");
         let is_unknown = matches!(entry, Some(axum_idem::store::Entry::Unknown { .. }));
         assert!(is_unknown, "after a {status}: {entry:?}");
     }

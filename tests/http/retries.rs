@@ -1,4 +1,4 @@
-//! The same key and the same request get the first answer; anything else does not.
+//! Tests that a retry of the same request gets the first response, and a different request does not.
 
 use axum::Router;
 use axum::body::Bytes;
@@ -62,7 +62,7 @@ async fn start() -> (Server, Runs) {
 }
 
 #[tokio::test]
-async fn ten_retries_get_the_first_answer() {
+async fn ten_retries_replay_the_first_response() {
     let (server, runs) = start().await;
     let first = server.post("/count", "k", "{}").await;
     assert_eq!(
@@ -80,7 +80,7 @@ async fn ten_retries_get_the_first_answer() {
 }
 
 #[tokio::test]
-async fn without_a_key_every_request_runs() {
+async fn every_request_without_a_key_runs() {
     let (server, _) = start().await;
     for run in ["1", "2"] {
         let answer = server.send(request(Method::POST, "/count", [], "")).await;
@@ -89,7 +89,7 @@ async fn without_a_key_every_request_runs() {
 }
 
 #[tokio::test]
-async fn where_a_key_is_required_a_request_without_one_is_refused() {
+async fn a_required_key_that_is_missing_gets_400() {
     let (server, runs) = start().await;
     let answer = server
         .send(request(Method::POST, "/required", [], ""))
@@ -105,7 +105,7 @@ async fn where_a_key_is_required_a_request_without_one_is_refused() {
 }
 
 #[tokio::test]
-async fn a_handler_that_is_not_annotated_knows_no_key() {
+async fn a_handler_without_the_attribute_ignores_keys() {
     let (server, runs) = start().await;
     server.post("/plain", "k", "").await;
     assert!(!server.post("/plain", "k", "").await.is_replay());
@@ -128,7 +128,7 @@ async fn put_patch_and_delete_are_protected_like_post() {
 }
 
 #[tokio::test]
-async fn safe_methods_run_untouched() {
+async fn safe_methods_ignore_keys() {
     let (server, runs) = start().await;
     server.post("/count", "k", "").await;
     for method in [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE] {
@@ -144,7 +144,7 @@ async fn safe_methods_run_untouched() {
 }
 
 #[tokio::test]
-async fn a_key_reused_for_another_request_is_a_mismatch_and_changes_nothing() {
+async fn a_key_reused_for_a_different_request_gets_409_and_keeps_the_record() {
     let (server, runs) = start().await;
     let json = ("content-type", "application/json");
     let first = || request(Method::POST, "/count?x=1", [(KEY, "k"), json], r#"{"a":1}"#);
@@ -184,7 +184,7 @@ async fn a_key_reused_for_another_request_is_a_mismatch_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_path_parameter_is_part_of_the_request() {
+async fn a_path_parameter_is_part_of_the_fingerprint() {
     let (server, runs) = start().await;
     assert_eq!(
         server.post("/accounts/1/charge", "k", "").await.text(),
@@ -198,7 +198,7 @@ async fn a_path_parameter_is_part_of_the_request() {
 }
 
 #[tokio::test]
-async fn the_path_that_a_nested_router_strips_is_part_of_the_request() {
+async fn a_path_stripped_by_nesting_is_part_of_the_fingerprint() {
     let (server, _) = start().await;
     server.post("/v1/count", "k", "").await;
     assert_eq!(
@@ -208,7 +208,7 @@ async fn the_path_that_a_nested_router_strips_is_part_of_the_request() {
 }
 
 #[tokio::test]
-async fn any_content_type_is_compared_byte_by_byte() {
+async fn bodies_of_any_content_type_are_compared_byte_by_byte() {
     let (server, _) = start().await;
     let send = |body| {
         server.send(request(
@@ -224,7 +224,7 @@ async fn any_content_type_is_compared_byte_by_byte() {
 }
 
 #[tokio::test]
-async fn json_that_is_written_otherwise_is_the_same_request_where_the_endpoint_says_so() {
+async fn fingerprint_json_ignores_whitespace_and_member_order() {
     let (server, runs) = start().await;
     server.post("/json", "k", r#"{"a":1,"b":[1,2]}"#).await;
     assert!(
@@ -249,7 +249,7 @@ async fn json_that_is_written_otherwise_is_the_same_request_where_the_endpoint_s
 }
 
 #[tokio::test]
-async fn only_what_the_pointers_name_counts_where_the_endpoint_says_so() {
+async fn fingerprint_json_pointers_compare_only_the_named_values() {
     let (server, _) = start().await;
     server
         .post(
@@ -268,7 +268,7 @@ async fn only_what_the_pointers_name_counts_where_the_endpoint_says_so() {
 }
 
 #[tokio::test]
-async fn the_body_does_not_count_where_the_endpoint_says_so() {
+async fn fingerprint_none_ignores_the_body() {
     let (server, _) = start().await;
     server.post("/head-only", "k", "--boundary-1").await;
     assert!(
@@ -284,7 +284,7 @@ async fn the_body_does_not_count_where_the_endpoint_says_so() {
 }
 
 #[tokio::test]
-async fn the_framing_of_a_body_does_not_count() {
+async fn chunked_framing_does_not_change_the_fingerprint() {
     let (server, runs) = start().await;
     server.send(keyed("/count", "k", "abc")).await;
     let chunked = "POST /count HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer alice\r\nidempotency-key: k\r\n\
@@ -295,7 +295,7 @@ async fn the_framing_of_a_body_does_not_count() {
 }
 
 #[tokio::test]
-async fn duplicates_pipelined_on_one_connection_run_once() {
+async fn pipelined_duplicates_run_once() {
     let (server, runs) = start().await;
     let one = crate::support::post_bytes("/count", "k", "abc");
     let last = one.replacen("\r\n", "\r\nconnection: close\r\n", 1);
@@ -307,13 +307,13 @@ async fn duplicates_pipelined_on_one_connection_run_once() {
 }
 
 #[tokio::test]
-async fn http_2_is_no_different() {
+async fn a_retry_over_http_2_is_replayed() {
     let (server, runs) = start().await;
     let mut connection = server.http2().await;
     for is_replay in [false, true] {
         let mut request = keyed("/count", "k", "abc");
         *request.uri_mut() = "http://localhost/count".parse().expect("a URI");
-        let answer = connection.send_request(request).await.expect("an answer");
+        let answer = connection.send_request(request).await.expect("a response");
         assert_eq!(answer.status(), 201);
         assert_eq!(
             answer.headers().contains_key("idempotency-replayed"),
@@ -324,7 +324,7 @@ async fn http_2_is_no_different() {
 }
 
 #[tokio::test]
-async fn http_1_0_is_no_different() {
+async fn a_retry_over_http_1_0_is_replayed() {
     let (server, runs) = start().await;
     let request = "POST /count HTTP/1.0\r\nidempotency-key: k\r\ncontent-length: 1\r\n\r\na";
     for is_replay in [false, true] {
@@ -337,10 +337,10 @@ async fn http_1_0_is_no_different() {
     assert_eq!(runs.started(), 1);
 }
 
-/// A fingerprint of one digest is never one of the other.
+/// Fingerprints of different digests are never equal.
 #[cfg(feature = "blake3")]
 #[tokio::test]
-async fn a_retry_that_crosses_a_change_of_the_digest_is_refused() {
+async fn a_retry_across_a_change_of_the_fingerprint_digest_gets_409() {
     use axum_idem::FingerprintDigest;
     use axum_idem::store::MemoryStore;
 

@@ -1,4 +1,4 @@
-//! Two callers' equal keys never meet.
+//! Tests that equal keys of two callers never share a record.
 
 use axum::Router;
 use axum::body::Bytes;
@@ -10,7 +10,7 @@ use axum_idem::{Idempotency, idempotent};
 
 use crate::support::{KEY, Runs, Server, request};
 
-/// Whoever a token of the form `name.anything` was issued to; a revoked one nobody.
+/// The user of a token of the form `name.anything`. The token `name.revoked` has no user.
 struct User {
     id: String,
 }
@@ -55,7 +55,7 @@ async fn by_last(State(runs): State<Runs>, Path(tenant): Path<String>) -> String
     format!("{tenant}: {}", runs.count())
 }
 
-/// The argument shadows the built-in of the same name.
+/// The argument `token` shadows the built-in `token`.
 #[idempotent(scope = token)]
 async fn shadowed(Path(token): Path<String>, State(runs): State<Runs>, _: Bytes) -> String {
     format!("{token}: {}", runs.count())
@@ -82,7 +82,7 @@ async fn send(server: Server, path: &str, key: &str, headers: &[(&str, &str)]) -
 }
 
 #[tokio::test]
-async fn a_token_keeps_its_keys_to_itself() {
+async fn equal_keys_of_different_tokens_are_separate() {
     let (server, _) = start().await;
     let alice = [("authorization", "Bearer alice")];
     assert_eq!(send(server, "/by-token", "k", &alice).await, (200, false));
@@ -94,7 +94,7 @@ async fn a_token_keeps_its_keys_to_itself() {
 }
 
 #[tokio::test]
-async fn a_key_without_its_owner_is_refused() {
+async fn a_key_without_its_scope_is_refused() {
     let (server, runs) = start().await;
     let two = [("authorization", "a"), ("authorization", "a")];
     for headers in [&[][..], &two, &[("authorization", "")]] {
@@ -126,7 +126,7 @@ async fn a_key_without_its_owner_is_refused() {
 }
 
 #[tokio::test]
-async fn a_refreshed_token_finds_the_answer_where_the_scope_is_the_user() {
+async fn a_user_scope_replays_after_a_token_refresh() {
     let (server, runs) = start().await;
     assert_eq!(
         send(server, "/by-user", "k", &[("authorization", "alice.1")]).await,
@@ -144,7 +144,7 @@ async fn a_refreshed_token_finds_the_answer_where_the_scope_is_the_user() {
 }
 
 #[tokio::test]
-async fn a_revoked_token_does_not_replay() {
+async fn a_revoked_token_gets_no_replay() {
     let (server, _) = start().await;
     send(server, "/by-user", "k", &[("authorization", "alice.1")]).await;
     assert_eq!(
@@ -160,7 +160,7 @@ async fn a_revoked_token_does_not_replay() {
 }
 
 #[tokio::test]
-async fn only_what_the_scope_names_counts() {
+async fn a_header_scope_ignores_the_token() {
     let (server, runs) = start().await;
     let of = |workspace, token| [("x-workspace-id", workspace), ("authorization", token)];
     assert_eq!(
@@ -179,7 +179,7 @@ async fn only_what_the_scope_names_counts() {
 }
 
 #[tokio::test]
-async fn each_part_of_a_tuple_counts() {
+async fn each_part_of_a_tuple_scope_separates_keys() {
     let (server, runs) = start().await;
     let of = |workspace, token| [("x-workspace-id", workspace), ("authorization", token)];
     for headers in [of("1", "a.1"), of("2", "a.1"), of("1", "b.1")] {
@@ -190,7 +190,7 @@ async fn each_part_of_a_tuple_counts() {
 }
 
 #[tokio::test]
-async fn no_scope_and_key_run_into_another_pair() {
+async fn scope_and_key_are_not_ambiguous_when_concatenated() {
     let (server, runs) = start().await;
     let pairs = [
         ("a", "x:POST:/by-header:y"),
@@ -217,7 +217,7 @@ async fn the_last_argument_can_be_the_scope() {
 }
 
 #[tokio::test]
-async fn an_argument_shadows_a_built_in() {
+async fn an_argument_named_token_shadows_the_built_in_token() {
     let (server, runs) = start().await;
     assert_eq!(
         send(server, "/shadowed/a", "k", &[("authorization", "x")]).await,

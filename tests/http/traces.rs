@@ -1,4 +1,4 @@
-//! One event for each decision, and no secret in any.
+//! Tests that each decision emits one event, and that no event contains a secret.
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write as _};
@@ -41,7 +41,7 @@ struct Fields<'a>(&'a mut BTreeMap<String, String>);
 impl Visit for Fields<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let mut text = String::new();
-        write!(text, "{value:?}").expect("written");
+        write!(text, "{value:?}").expect("the write succeeds");
         self.0
             .insert(field.name().into(), text.trim_matches('"').into());
     }
@@ -64,7 +64,7 @@ impl<S: Subscriber> Layer<S> for Log {
 }
 
 #[tokio::test]
-async fn each_decision_is_one_event_and_a_field_of_the_span() {
+async fn each_decision_emits_one_event_and_sets_a_span_field() {
     let router = Router::new()
         .route("/count", post(count))
         .layer(CatchPanicLayer::new())

@@ -1,8 +1,8 @@
-//! Prints the public API that a file of rustdoc's JSON describes, one item a line.
+//! Prints the public API from rustdoc's JSON, one item per line.
 
 use std::error::Error;
 
-/// Traits that a stable program cannot name. They vary between nightly compilers.
+/// Traits that a stable program cannot name. They differ between nightly compilers.
 const UNSTABLE: [&str; 3] = ["Freeze", "StructuralPartialEq", "UnsafeUnpin"];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -1,4 +1,4 @@
-//! Aleta: accounts by workspace, in sandbox and production.
+//! Aleta: accounts per workspace, in sandbox and production.
 
 use axum_idem::store::MemoryStore;
 use http::{Method, StatusCode};
@@ -21,7 +21,7 @@ async fn acme() -> Client {
     acme_at(&MemoryStore::builder().build()).await
 }
 
-/// A server of its own, over this store.
+/// Starts a separate server on this store.
 async fn acme_at(store: &MemoryStore) -> Client {
     let server = Server::start(aleta::router(Keys::kept_in(store))).await;
     Client {
@@ -35,9 +35,9 @@ async fn row_01_the_header_is_idempotency_key() {
     rows::the_header_is_idempotency_key(acme().await, ACCOUNT).await;
 }
 
-/// Rows 2 and 14: all writes. Each is one that would be answered otherwise if it ran again.
+/// Rows 2 and 14: all writes accept a key. Running one of these writes again would change its response.
 #[tokio::test]
-async fn row_02_and_14_every_write_takes_a_key() {
+async fn row_02_and_14_every_write_accepts_a_key() {
     let acme = acme().await;
     let put = r#"{"entity_id": "ent_1", "institution": "SEB"}"#;
     let patch = r#"{"institution": "Danske Bank"}"#;
@@ -62,12 +62,16 @@ async fn row_02_and_14_every_write_takes_a_key() {
     for write in &writes {
         first.push(send(write).await);
     }
-    assert_eq!(acme.count(ACCOUNT.list).await, 0, "closed");
-    // Run again, each but the first would be told that there is no such account.
+    assert_eq!(acme.count(ACCOUNT.list).await, 0, "the account is closed");
+    // A second run of every write except the first would return 404.
     for (write, first) in writes.iter().zip(first) {
         assert_eq!(send(write).await, first);
     }
-    assert_eq!(acme.count(ACCOUNT.list).await, 0, "and not opened again");
+    assert_eq!(
+        acme.count(ACCOUNT.list).await,
+        0,
+        "the account stays closed"
+    );
 }
 
 #[tokio::test]
@@ -109,23 +113,23 @@ async fn row_05_keys_belong_to_the_workspace() {
         token: "aleta_sandbox_umbrella_1",
         ..acme
     };
-    rows::two_callers_do_not_meet(acme, other, ACCOUNT).await;
+    rows::keys_of_two_callers_are_separate(acme, other, ACCOUNT).await;
 }
 
 #[tokio::test]
-async fn row_05_sandbox_and_production_never_meet() {
+async fn row_05_sandbox_and_production_are_separate() {
     let sandbox = acme().await;
     let production = Client {
         token: "aleta_live_acme_1",
         ..sandbox
     };
-    rows::two_callers_do_not_meet(sandbox, production, ACCOUNT).await;
+    rows::keys_of_two_callers_are_separate(sandbox, production, ACCOUNT).await;
     assert_eq!(sandbox.count(ACCOUNT.list).await, 2);
     assert_eq!(production.count(ACCOUNT.list).await, 2);
 }
 
 #[tokio::test]
-async fn row_06_any_opaque_string_of_up_to_255_bytes() {
+async fn row_06_any_string_of_up_to_255_bytes_is_accepted() {
     let acme = acme().await;
     let longest = "k".repeat(255);
     let opaque = [
@@ -146,7 +150,7 @@ async fn row_06_any_opaque_string_of_up_to_255_bytes() {
     }
     assert_eq!(acme.count(ACCOUNT.list).await, opaque.len());
 
-    // 255 is a number of bytes, not of characters.
+    // The limit is 255 bytes, not 255 characters.
     for key in ["k".repeat(256), "к".repeat(128)] {
         let answer = acme.post(ACCOUNT.path, &key, ACCOUNT.body).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{answer:?}");
@@ -155,19 +159,19 @@ async fn row_06_any_opaque_string_of_up_to_255_bytes() {
     assert_eq!(acme.count(ACCOUNT.list).await, opaque.len());
 }
 
-/// Rows 7, 8 and 11: status, headers and body as they were, and nothing that tells them apart.
+/// Rows 7, 8 and 11: a replay has the same status, headers and body, and no header marks it.
 #[tokio::test]
-async fn row_07_08_and_11_the_full_response_verbatim_and_unmarked() {
-    rows::a_retry_gets_the_first_answer(acme().await, ACCOUNT, None).await;
+async fn row_07_08_and_11_a_replay_is_identical_and_has_no_replay_header() {
+    rows::a_retry_gets_the_first_response(acme().await, ACCOUNT, None).await;
     let acme = acme().await;
     acme.post(ACCOUNT.path, "row-11", ACCOUNT.body).await;
     let retry = acme.post(ACCOUNT.path, "row-11", ACCOUNT.body).await;
     assert_eq!(retry.headers["location"], "/v1/accounts/1");
 }
 
-/// Row 11: what the caller did wrong is part of the full response too.
+/// Row 11: a client error is also a full response.
 #[tokio::test]
-async fn row_11_a_refusal_of_the_service_is_kept() {
+async fn row_11_a_client_error_of_the_service_is_recorded() {
     let acme = acme().await;
     let change = async || {
         let body = r#"{"institution": "SEB"}"#;
@@ -182,19 +186,19 @@ async fn row_11_a_refusal_of_the_service_is_kept() {
 
 #[tokio::test]
 async fn row_09_same_key_different_body_is_409() {
-    let reused = rows::another_body_is_a_conflict(acme().await, ACCOUNT).await;
+    let reused = rows::a_different_body_is_a_conflict(acme().await, ACCOUNT).await;
     assert_eq!(reused.code(), "idempotency_key_reused");
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_12_purged_and_free_after_a_day() {
+async fn row_12_a_key_is_free_after_a_day() {
     let keys = Keys::kept_in(&MemoryStore::builder().build());
-    rows::a_key_lives_for_a_day(aleta::router(keys), ACME, ACCOUNT).await;
+    rows::a_record_lives_for_a_day(aleta::router(keys), ACME, ACCOUNT).await;
 }
 
-/// Row 13: the server that takes over shares the store, and nothing else.
+/// Row 13: the standby server shares only the store.
 #[tokio::test]
-async fn row_13_survives_a_failover() {
+async fn row_13_a_record_survives_a_failover() {
     let store = MemoryStore::builder().build();
     let failing = acme_at(&store).await;
     let first = failing.post(ACCOUNT.path, "row-13", ACCOUNT.body).await;
@@ -208,15 +212,19 @@ async fn row_13_survives_a_failover() {
         )
     };
     assert_eq!(told(first), told(retry));
-    assert_eq!(standby.count(ACCOUNT.list).await, 0, "it ran nothing");
+    assert_eq!(
+        standby.count(ACCOUNT.list).await,
+        0,
+        "the standby ran no handler"
+    );
 }
 
 #[tokio::test]
-async fn row_16_reserialised_json_is_another_body() {
-    rows::json_written_otherwise_is_another_body(acme().await, ACCOUNT).await;
+async fn row_16_reserialized_json_is_a_different_body() {
+    rows::reformatted_json_is_a_different_body(acme().await, ACCOUNT).await;
 }
 
 #[tokio::test]
-async fn row_17_only_the_first_takes_effect() {
-    rows::many_at_once_take_effect_once(acme().await, ACCOUNT).await;
+async fn row_17_only_the_first_request_takes_effect() {
+    rows::concurrent_requests_take_effect_once(acme().await, ACCOUNT).await;
 }

@@ -1,4 +1,4 @@
-//! A dialect says how a service speaks, and never what it keeps.
+//! Tests that a dialect changes how a service responds, but not what it records.
 
 use axum::Router;
 use axum::routing::post;
@@ -16,7 +16,7 @@ async fn count(axum::Extension(runs): axum::Extension<Runs>, body: String) -> (S
     )
 }
 
-/// A dialect, the header and the spelling of the key `k-1` in it, and the mark of its replays.
+/// A dialect, its key header with the value for the key `k-1`, and its replay header.
 struct Speaker {
     dialect: Dialect,
     key: (&'static str, &'static str),
@@ -81,7 +81,7 @@ impl Speaker {
 }
 
 #[tokio::test]
-async fn a_record_written_under_one_dialect_replays_under_another() {
+async fn a_record_of_one_dialect_is_replayed_under_another() {
     for writer in speakers() {
         let (store, runs) = (MemoryStore::builder().build(), Runs::default());
         let first = writer.send(&store, &runs, "a").await;
@@ -99,9 +99,9 @@ async fn a_record_written_under_one_dialect_replays_under_another() {
     }
 }
 
-/// What telling a retry from a reused key by the body's bytes costs, and the way out.
+/// By default, reformatted JSON is a different body. `fingerprint = json` ignores the formatting.
 #[tokio::test]
-async fn row_16_a_json_fingerprint_forgives_another_spelling() {
+async fn row_16_a_json_fingerprint_ignores_formatting() {
     #[idempotent(scope = global, fingerprint = json)]
     async fn create(axum::Extension(runs): axum::Extension<Runs>, _: axum::body::Bytes) -> String {
         runs.count().to_string()

@@ -46,7 +46,7 @@ async fn row_05_keys_belong_to_the_caller() {
         token: "iex_bob",
         ..alice
     };
-    rows::two_callers_do_not_meet(alice, bob, ORDER).await;
+    rows::keys_of_two_callers_are_separate(alice, bob, ORDER).await;
 }
 
 #[tokio::test]
@@ -65,12 +65,12 @@ async fn row_06_weak_keys_are_refused() {
 /// Rows 7 and 8.
 #[tokio::test]
 async fn row_07_and_08_a_retry_is_marked_idempotency_replayed() {
-    rows::a_retry_gets_the_first_answer(alice().await, ORDER, Some(REPLAYED)).await;
+    rows::a_retry_gets_the_first_response(alice().await, ORDER, Some(REPLAYED)).await;
 }
 
 #[tokio::test]
 async fn row_09_same_key_different_body_is_a_conflict() {
-    let reused = rows::another_body_is_a_conflict(alice().await, ORDER).await;
+    let reused = rows::a_different_body_is_a_conflict(alice().await, ORDER).await;
     assert_eq!(reused.code(), "idempotency_key_reused");
 }
 
@@ -87,7 +87,7 @@ async fn row_10_same_key_different_endpoint_is_a_conflict() {
         assert_eq!(reused.status, StatusCode::CONFLICT, "{path}");
         assert_eq!(reused.code(), "idempotency_key_reused");
     }
-    // The path says which order, and is part of the request.
+    // The path names the order and is part of the fingerprint.
     alice.post(ORDER.path, "order-43", ORDER.body).await;
     let confirm = |order| alice.post(order, "confirm-42", "");
     assert_eq!(confirm("/v1/orders/1/confirm").await.status, StatusCode::OK);
@@ -98,9 +98,9 @@ async fn row_10_same_key_different_endpoint_is_a_conflict() {
     assert_eq!(alice.get(ORDER.list).await[1]["status"], "placed");
 }
 
-/// Rows 2 and 14: a list of `POST` endpoints, and one that is not on it.
+/// Rows 2 and 14: the listed `POST` endpoints accept keys. `/v1/quotes` is not listed.
 #[tokio::test]
-async fn row_02_and_14_a_list_of_post_endpoints() {
+async fn row_02_and_14_only_listed_post_endpoints_accept_keys() {
     let alice = alice().await;
     let writes = [
         ("/v1/orders", ORDER.body),
@@ -121,11 +121,11 @@ async fn row_02_and_14_a_list_of_post_endpoints() {
 
     let first = alice.post("/v1/quotes", "row-14-not", ORDER.body).await;
     let second = alice.post("/v1/quotes", "row-14-not", ORDER.body).await;
-    assert_ne!(first.body, second.body, "each quote is a new one");
+    assert_ne!(first.body, second.body, "each request gets a new quote");
 }
 
-/// Row 15: placing and confirming an order are two operations, and have two keys. A retry gets the
-/// confirmation; another confirmation is told that there is none to give.
+/// Row 15: placing and confirming an order are two operations with two keys. A retry gets the
+/// confirmation. A second confirmation with another key is a conflict.
 #[tokio::test]
 async fn row_15_a_key_names_one_business_operation() {
     let alice = alice().await;
@@ -143,11 +143,11 @@ async fn row_15_a_key_names_one_business_operation() {
     assert_eq!(again.status, StatusCode::CONFLICT);
     assert!(
         again.text().contains("confirmed"),
-        "the exchange's own conflict: {again:?}"
+        "the conflict must be that of the exchange: {again:?}"
     );
 }
 
 #[tokio::test]
 async fn row_17_at_most_one_mutation_per_key() {
-    rows::many_at_once_take_effect_once(alice().await, ORDER).await;
+    rows::concurrent_requests_take_effect_once(alice().await, ORDER).await;
 }

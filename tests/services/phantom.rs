@@ -35,7 +35,7 @@ impl Client {
     }
 }
 
-/// The code of an error in Phantom's own shape.
+/// The code of an error in Phantom's own format.
 fn code(answer: &Answer) -> String {
     assert_eq!(
         answer.headers["content-type"], "application/json",
@@ -43,7 +43,10 @@ fn code(answer: &Answer) -> String {
     );
     let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
     assert!(body["error"]["message"].is_string(), "{body}");
-    body["error"]["code"].as_str().expect("a code").to_owned()
+    body["error"]["code"]
+        .as_str()
+        .expect("an error code")
+        .to_owned()
 }
 
 #[tokio::test]
@@ -51,9 +54,10 @@ async fn row_01_the_header_is_idempotency_key() {
     rows::the_header_is_idempotency_key(bot().await, WARNING).await;
 }
 
-/// Rows 2 and 14: all writes. The reason, the balance and the deletion would show a second run.
+/// Rows 2 and 14: all writes accept a key. The reason, the balance and the deletion would reveal a
+/// second run.
 #[tokio::test]
-async fn row_02_and_14_every_write_takes_a_key() {
+async fn row_02_and_14_every_write_accepts_a_key() {
     let bot = bot().await;
     let writes = [
         (Method::POST, "/api/v1/cases", WARNING.body),
@@ -88,7 +92,7 @@ async fn row_03_get_and_head_ignore_keys() {
 }
 
 #[tokio::test]
-async fn row_04_the_header_is_not_enforced() {
+async fn row_04_the_header_is_optional() {
     rows::the_header_is_optional(bot().await, WARNING).await;
 }
 
@@ -99,11 +103,11 @@ async fn row_05_keys_belong_to_the_token() {
         token: "phk_live_2",
         ..one
     };
-    rows::two_callers_do_not_meet(one, other, WARNING).await;
+    rows::keys_of_two_callers_are_separate(one, other, WARNING).await;
 }
 
 #[tokio::test]
-async fn row_06_keys_of_up_to_128_characters() {
+async fn row_06_keys_of_up_to_128_characters_are_accepted() {
     let bot = bot().await;
     let answer = bot.post(WARNING.path, &"k".repeat(128), WARNING.body).await;
     assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
@@ -116,7 +120,7 @@ async fn row_06_keys_of_up_to_128_characters() {
 /// Rows 7 and 8.
 #[tokio::test]
 async fn row_07_and_08_a_retry_is_marked_idempotent_replay() {
-    rows::a_retry_gets_the_first_answer(bot().await, WARNING, Some(REPLAY)).await;
+    rows::a_retry_gets_the_first_response(bot().await, WARNING, Some(REPLAY)).await;
     let bot = bot().await;
     for _ in 0..3 {
         let answer = bot.post(ADJUST, "row-7", PRIZE).await;
@@ -127,7 +131,7 @@ async fn row_07_and_08_a_retry_is_marked_idempotent_replay() {
 
 #[tokio::test]
 async fn row_09_same_key_different_body_is_409_idempotency_key_reused() {
-    let reused = rows::another_body_is_a_conflict(bot().await, WARNING).await;
+    let reused = rows::a_different_body_is_a_conflict(bot().await, WARNING).await;
     assert_eq!(code(&reused), "idempotency_key_reused");
 }
 
@@ -149,13 +153,13 @@ async fn row_10_same_key_different_endpoint_is_409() {
 }
 
 #[tokio::test]
-async fn row_11_2xx_and_4xx_are_kept() {
+async fn row_11_2xx_and_4xx_are_recorded() {
     let bot = bot().await;
     let too_much = r#"{"user_id": "123", "delta": -500, "reason": "Fine"}"#;
     let first = bot.post(ADJUST, "row-11", too_much).await;
     assert_eq!(first.status, StatusCode::UNPROCESSABLE_ENTITY);
     bot.post(ADJUST, "prize", PRIZE).await;
-    // It would succeed now, but the key has its answer.
+    // The operation would succeed now, but the key already has a recorded response.
     let retry = bot.post(ADJUST, "row-11", too_much).await;
     assert_eq!((first.status, first.body), (retry.status, retry.body));
     assert_eq!(retry.headers[REPLAY], "true");
@@ -181,13 +185,13 @@ async fn row_11_after_a_5xx_the_key_can_be_retried() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_12_runs_again_after_a_day() {
+async fn row_12_a_key_is_free_after_a_day() {
     let router = phantom::router(&phantom::keys());
-    rows::a_key_lives_for_a_day(router, "phk_live_1", WARNING).await;
+    rows::a_record_lives_for_a_day(router, "phk_live_1", WARNING).await;
 }
 
 #[tokio::test]
-async fn row_15_a_stable_upstream_id_makes_a_good_key() {
+async fn row_15_an_upstream_id_works_as_a_key() {
     let bot = bot().await;
     for delivery in 0..3 {
         let answer = bot.post(ADJUST, "stripe-charge-ch_3PqR", PRIZE).await;
@@ -197,11 +201,11 @@ async fn row_15_a_stable_upstream_id_makes_a_good_key() {
 }
 
 #[tokio::test]
-async fn row_16_the_fingerprint_is_made_of_the_bytes() {
-    rows::json_written_otherwise_is_another_body(bot().await, WARNING).await;
+async fn row_16_the_fingerprint_covers_the_bytes_of_the_body() {
+    rows::reformatted_json_is_a_different_body(bot().await, WARNING).await;
 }
 
 #[tokio::test]
 async fn row_17_at_most_one_mutation_per_key() {
-    rows::many_at_once_take_effect_once(bot().await, WARNING).await;
+    rows::concurrent_requests_take_effect_once(bot().await, WARNING).await;
 }

@@ -1,18 +1,22 @@
 //! The first example of the README.
 
+use std::fs;
+use std::path::Path;
+
 use http::Method;
 
 use crate::examples::quickstart;
 use crate::support::{Server, request};
 
-const README: &str = include_str!("../../README.md");
-
 /// The text of the first code block in this language.
-fn block(language: &str) -> &'static str {
-    let (_, rest) = README
+fn block(language: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(path).expect("a README");
+    let (_, rest) = readme
         .split_once(&format!("```{language}\n"))
         .expect("a code block");
-    rest.split_once("```").expect("the end of the block").0
+    let (block, _) = rest.split_once("```").expect("the end of the block");
+    block.to_owned()
 }
 
 #[test]
@@ -28,7 +32,8 @@ fn the_readme_contains_the_example() {
 #[tokio::test]
 async fn the_curl_lines_of_the_readme_print_the_lines_below_them() {
     let server = Server::start(quickstart::router()).await;
-    let commands: Vec<_> = block("console").split("$ curl ").skip(1).collect();
+    let console = block("console");
+    let commands: Vec<_> = console.split("$ curl ").skip(1).collect();
     assert_eq!(commands.len(), 3);
     for command in commands {
         let (command, output) = command.split_once('\n').expect("output");

@@ -1,4 +1,4 @@
-//! The rows that several services have, told once.
+//! The rows that several services share.
 
 use std::time::Duration;
 
@@ -16,20 +16,20 @@ use crate::support::{Answer, KEY, Server, request};
 const SECOND: Duration = Duration::from_secs(1);
 const ALMOST_A_DAY: Duration = Duration::from_secs(24 * 60 * 60 - 1);
 
-/// A client of a service, by its token.
+/// A client of a service with its token.
 #[derive(Clone, Copy)]
 pub(crate) struct Client {
     pub(crate) server: Server,
     pub(crate) token: &'static str,
 }
 
-/// A write, and how what it did can be seen.
+/// A write, and a list that shows its effect.
 #[derive(Clone, Copy)]
 pub(crate) struct Creation {
     pub(crate) path: &'static str,
     pub(crate) body: &'static str,
     pub(crate) other_body: &'static str,
-    /// The same JSON value as `body`, written otherwise.
+    /// The same JSON value as `body`, formatted differently.
     pub(crate) reordered_body: &'static str,
     /// Lists one entry for each creation.
     pub(crate) list: &'static str,
@@ -79,7 +79,7 @@ impl Client {
     }
 }
 
-/// Row 1: the header's name in any case, and no other header.
+/// Row 1: the header name is not case-sensitive, and no other header counts.
 pub(crate) async fn the_header_is_idempotency_key(client: Client, creation: Creation) {
     for name in ["Idempotency-Key", "IDEMPOTENCY-KEY", "X-Idempotency-Key"] {
         let mut request = client.request(Method::POST, creation.path, None, creation.body);
@@ -92,7 +92,7 @@ pub(crate) async fn the_header_is_idempotency_key(client: Client, creation: Crea
     assert_eq!(client.count(creation.list).await, 2);
 }
 
-/// Row 3: a read with a key reads, and leaves the key to a write.
+/// Row 3: a read with a key runs normally and does not use up the key.
 pub(crate) async fn reads_ignore_keys(client: Client, creation: Creation) {
     let key = Some("row-3");
     let before = client.send(Method::GET, creation.list, key, "").await;
@@ -102,12 +102,12 @@ pub(crate) async fn reads_ignore_keys(client: Client, creation: Creation) {
     assert_eq!(created.status, StatusCode::CREATED, "{created:?}");
     let after = client.send(Method::GET, creation.list, key, "").await;
     assert_eq!((before.text(), after.status), ("[]", StatusCode::OK));
-    assert_ne!(after.text(), "[]", "what was read first is not kept");
+    assert_ne!(after.text(), "[]", "a read must not be recorded");
     let head = client.send(Method::HEAD, creation.list, key, "").await;
     assert_eq!((head.status, head.text()), (StatusCode::OK, ""));
 }
 
-/// Row 4: without a key every request runs.
+/// Row 4: every request without a key runs.
 pub(crate) async fn the_header_is_optional(client: Client, creation: Creation) {
     for _ in 0..2 {
         let answer = client
@@ -118,13 +118,17 @@ pub(crate) async fn the_header_is_optional(client: Client, creation: Creation) {
     assert_eq!(client.count(creation.list).await, 2);
 }
 
-/// Row 5: the keys of two callers never meet.
-pub(crate) async fn two_callers_do_not_meet(one: Client, other: Client, creation: Creation) {
+/// Row 5: the keys of two callers are separate.
+pub(crate) async fn keys_of_two_callers_are_separate(
+    one: Client,
+    other: Client,
+    creation: Creation,
+) {
     for client in [one, other] {
         let answer = client.post(creation.path, "row-5", creation.body).await;
         assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
     }
-    // A body that differs would be a mismatch under one's own key.
+    // Under the caller's own key, a different body would be a mismatch.
     let answer = other
         .post(creation.path, "row-5b", creation.other_body)
         .await;
@@ -133,8 +137,9 @@ pub(crate) async fn two_callers_do_not_meet(one: Client, other: Client, creation
     assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
 }
 
-/// Row 7: the retry gets the first answer, and nothing happens twice. Row 8: with this mark, or none.
-pub(crate) async fn a_retry_gets_the_first_answer(
+/// Row 7: a retry gets the first response and has no effect. Row 8: the replay has this header, or
+/// none.
+pub(crate) async fn a_retry_gets_the_first_response(
     client: Client,
     creation: Creation,
     mark: Option<&str>,
@@ -156,12 +161,12 @@ pub(crate) async fn a_retry_gets_the_first_answer(
     }
 }
 
-/// What the retry's headers have beyond the first answer's. None may be missing or differ.
+/// Returns the headers that only the retry has. All headers of the first response must be in the retry.
 fn added_headers(first: &HeaderMap, mut retry: HeaderMap) -> HeaderMap {
     for name in first.keys() {
         let values =
             |headers: &HeaderMap| headers.get_all(name).iter().cloned().collect::<Vec<_>>();
-        // Of the moment, and so of each answer.
+        // The date differs in each response.
         if name != "date" {
             assert_eq!(values(first), values(&retry), "{name}");
         }
@@ -170,8 +175,8 @@ fn added_headers(first: &HeaderMap, mut retry: HeaderMap) -> HeaderMap {
     retry
 }
 
-/// Row 9: another body under the key is refused, and changes nothing for the first request.
-pub(crate) async fn another_body_is_a_conflict(client: Client, creation: Creation) -> Answer {
+/// Row 9: a different body under the same key is refused, and the record does not change.
+pub(crate) async fn a_different_body_is_a_conflict(client: Client, creation: Creation) -> Answer {
     let first = client.post(creation.path, "row-9", creation.body).await;
     let reused = client
         .post(creation.path, "row-9", creation.other_body)
@@ -183,9 +188,13 @@ pub(crate) async fn another_body_is_a_conflict(client: Client, creation: Creatio
     reused
 }
 
-/// Row 12: kept for 24 hours to the second, and then free. On a paused clock, which a socket would
-/// not wait for.
-pub(crate) async fn a_key_lives_for_a_day(router: Router, token: &'static str, creation: Creation) {
+/// Row 12: a record lives for exactly 24 hours, and then the key is free. Sockets would not follow the
+/// paused clock, so this test calls the router directly.
+pub(crate) async fn a_record_lives_for_a_day(
+    router: Router,
+    token: &'static str,
+    creation: Creation,
+) {
     let server = Server(([127, 0, 0, 1], 0).into());
     let client = Client { server, token };
     let send = async || {
@@ -205,13 +214,13 @@ pub(crate) async fn a_key_lives_for_a_day(router: Router, token: &'static str, c
     };
     let first = send().await;
     tokio::time::advance(ALMOST_A_DAY).await;
-    assert_eq!(send().await, first, "still kept");
+    assert_eq!(send().await, first, "the record still exists");
     tokio::time::advance(SECOND).await;
-    assert_ne!(send().await, first, "a new resource");
+    assert_ne!(send().await, first, "the handler creates a new resource");
 }
 
-/// Row 16: a body is its bytes, so that the same JSON written otherwise is another body.
-pub(crate) async fn json_written_otherwise_is_another_body(client: Client, creation: Creation) {
+/// Row 16: the bytes of a body count, so reformatted JSON is a different body.
+pub(crate) async fn reformatted_json_is_a_different_body(client: Client, creation: Creation) {
     let parsed = |body| serde_json::from_str::<Value>(body).expect("JSON");
     assert_eq!(parsed(creation.body), parsed(creation.reordered_body));
     client.post(creation.path, "row-16", creation.body).await;
@@ -222,14 +231,14 @@ pub(crate) async fn json_written_otherwise_is_another_body(client: Client, creat
     assert_eq!(client.count(creation.list).await, 1);
 }
 
-/// Row 17: of many at once, one takes effect. The others get its answer, or are told to wait.
-pub(crate) async fn many_at_once_take_effect_once(client: Client, creation: Creation) {
+/// Row 17: of many concurrent requests, one takes effect. The others get its response or a 409.
+pub(crate) async fn concurrent_requests_take_effect_once(client: Client, creation: Creation) {
     let requests = (0..50).map(|_| client.post(creation.path, "row-17", creation.body));
     let answers = futures_util::future::join_all(requests).await;
     let created = answers
         .iter()
         .find(|answer| answer.status == StatusCode::CREATED);
-    let created = created.expect("one ran");
+    let created = created.expect("one request ran");
     for answer in &answers {
         match answer.status {
             StatusCode::CREATED => assert_eq!(answer.body, created.body),

@@ -53,19 +53,19 @@ async fn row_05_keys_belong_to_the_account_behind_the_token() {
         token: "yoshi_bob_1",
         ..alice
     };
-    rows::two_callers_do_not_meet(alice, bob, TRADE).await;
+    rows::keys_of_two_callers_are_separate(alice, bob, TRADE).await;
 }
 
 #[tokio::test]
 async fn row_07_a_retry_gets_the_stored_response() {
-    rows::a_retry_gets_the_first_answer(alice().await, TRADE, Some("idempotency-replayed")).await;
+    rows::a_retry_gets_the_first_response(alice().await, TRADE, Some("idempotency-replayed")).await;
 }
 
 #[tokio::test]
 async fn row_09_same_key_different_body_is_409() {
-    let reused = rows::another_body_is_a_conflict(alice().await, TRADE).await;
+    let reused = rows::a_different_body_is_a_conflict(alice().await, TRADE).await;
     assert_eq!(reused.code(), "idempotency_key_reused");
-    let link = reused.headers["link"].to_str().expect("text");
+    let link = reused.headers["link"].to_str().expect("a readable header");
     assert_eq!(
         link,
         "<https://docs.yoshi.ai/concepts/idempotency>; rel=\"describedby\""
@@ -73,13 +73,13 @@ async fn row_09_same_key_different_body_is_409() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_12_after_a_day_the_key_makes_a_new_resource() {
-    rows::a_key_lives_for_a_day(yoshi::router(&yoshi::keys()), "yoshi_alice_1", TRADE).await;
+async fn row_12_a_key_is_free_after_a_day() {
+    rows::a_record_lives_for_a_day(yoshi::router(&yoshi::keys()), "yoshi_alice_1", TRADE).await;
 }
 
-/// Rows 2 and 14: a table of `POST` endpoints, and one that is not in it.
+/// Rows 2 and 14: the listed `POST` endpoints accept keys. `reminders` is not listed.
 #[tokio::test]
-async fn row_02_and_14_a_table_of_post_endpoints() {
+async fn row_02_and_14_only_listed_post_endpoints_accept_keys() {
     let alice = alice().await;
     let accounts = (
         "/v1/paper-trading/accounts",
@@ -104,9 +104,9 @@ async fn row_02_and_14_a_table_of_post_endpoints() {
     }
 }
 
-/// Row 15, the server's side: random keys, and keys made of the client's own ids.
+/// Row 15, on the server: random keys, and keys derived from the client's own ids.
 #[tokio::test]
-async fn row_15_random_and_derived_keys() {
+async fn row_15_random_and_derived_keys_are_accepted() {
     let alice = alice().await;
     let random = uuid::Uuid::new_v4().to_string();
     for key in [&random, "trade-1-AAPL-buy-2026-04-10"] {
@@ -120,5 +120,5 @@ async fn row_15_random_and_derived_keys() {
 
 #[tokio::test]
 async fn row_17_at_most_one_mutation_per_key() {
-    rows::many_at_once_take_effect_once(alice().await, TRADE).await;
+    rows::concurrent_requests_take_effect_once(alice().await, TRADE).await;
 }

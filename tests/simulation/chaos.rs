@@ -1,4 +1,4 @@
-//! What goes wrong, drawn from a seed.
+//! Faults drawn from a seed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use turmoil::Sim;
 
 use crate::{CLIENTS, SERVICES, STORE};
 
-/// How far a host's clock has jumped.
+/// How far the clock of a host has jumped.
 #[derive(Clone, Default)]
 pub(crate) struct Skew(Arc<AtomicU64>);
 
@@ -19,7 +19,7 @@ impl Skew {
         Duration::from_millis(self.0.load(Ordering::Relaxed))
     }
 
-    /// Lets the clock of this host jump whenever it should.
+    /// Advances the clock of this host whenever the skew grows.
     pub(crate) async fn follow(self) {
         let mut followed = self.total();
         loop {
@@ -36,9 +36,9 @@ impl Skew {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
     Whole,
-    /// What is sent is lost.
+    /// Messages are lost.
     Cut,
-    /// What is sent comes later.
+    /// Messages are delayed.
     Held,
 }
 
@@ -74,7 +74,7 @@ impl Chaos {
         self.count
     }
 
-    /// Something goes wrong, or is mended, about every third of a second.
+    /// Causes or repairs a fault about every third of a second.
     pub(crate) fn step(&mut self, sim: &mut Sim<'_>) {
         if self.random.u8(..13) > 0 {
             return;
@@ -92,7 +92,7 @@ impl Chaos {
             }
             6..9 => {
                 let hosts = [SERVICES[0], SERVICES[1], STORE];
-                let host = *self.random.choice(&hosts).expect("three");
+                let host = *self.random.choice(&hosts).expect("three hosts");
                 if let Some(at) = self.down.iter().position(|down| *down == host) {
                     self.down.remove(at);
                     sim.bounce(host);
@@ -103,7 +103,7 @@ impl Chaos {
             }
             _ => {
                 let hosts = [SERVICES[0], SERVICES[1], STORE];
-                let host = *self.random.choice(&hosts).expect("three");
+                let host = *self.random.choice(&hosts).expect("three hosts");
                 let jump = self.random.u64(..5_000);
                 self.skew(host).0.fetch_add(jump, Ordering::Relaxed);
             }
@@ -125,7 +125,7 @@ impl Chaos {
         self.links[link].2 = next;
     }
 
-    /// Mends everything.
+    /// Repairs all faults.
     pub(crate) fn heal(&mut self, sim: &mut Sim<'_>) {
         for link in 0..self.links.len() {
             self.set(sim, link, Link::Whole);

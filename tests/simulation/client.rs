@@ -1,4 +1,4 @@
-//! A client that retries until it knows, and then asks once more.
+//! A client that retries until it knows the outcome, and then sends the request once more.
 
 use std::error::Error;
 use std::time::Duration;
@@ -13,16 +13,17 @@ use turmoil::net::TcpStream;
 use crate::oracle::Oracle;
 use crate::{CALM, SERVICES, service};
 
-/// Every client uses the same keys; each means its own.
+/// Every client uses the same keys, each in its own scope.
 const KEYS: usize = 4;
-/// At most, in milliseconds. Many leave before their answer, which takes up to twice as long.
+/// The longest client timeout in milliseconds. A response takes up to twice as long, so many clients
+/// leave first.
 const PATIENCE: u64 = 4_000;
 const LONGEST_RUN: u64 = 8_000;
-/// How many requests of one key are under way at once.
+/// How many requests of one key a client sends at the same time.
 const AT_ONCE: usize = 2;
 
 fn now() -> Duration {
-    turmoil::sim_elapsed().expect("a simulation")
+    turmoil::sim_elapsed().expect("the test runs inside a simulation")
 }
 
 struct Answer {
@@ -36,7 +37,9 @@ pub(crate) async fn run(seed: u64, number: usize, oracle: Oracle) -> Result<(), 
     let mut random = fastrand::Rng::with_seed(seed.wrapping_mul(31) + number as u64);
     for key in 0..KEYS {
         sleep(Duration::from_millis(random.u64(..3_000))).await;
-        let path = *random.choice(&["/rerun", "/hold", "/wait"]).expect("three");
+        let path = *random
+            .choice(&["/rerun", "/hold", "/wait"])
+            .expect("three paths");
         let order = format!("{number} {key} {}", random.u64(..LONGEST_RUN));
         let requests: Vec<_> = (0..AT_ONCE)
             .map(|_| {
@@ -51,8 +54,8 @@ pub(crate) async fn run(seed: u64, number: usize, oracle: Oracle) -> Result<(), 
     Ok(())
 }
 
-/// Retries until there is an answer or it is known that there is none, and then looks whether it
-/// stays so.
+/// Retries until there is a response or the outcome is known to be unknown. Then checks that a further
+/// request gets the same.
 async fn until_known(
     mut random: fastrand::Rng,
     path: &'static str,
@@ -66,14 +69,14 @@ async fn until_known(
     while known < 2 {
         if let Some(calm_since) = oracle.calm_since() {
             let took = now().saturating_sub(calm_since.max(began_at));
-            assert!(took < CALM, "{order} has no answer after {took:?}");
+            assert!(took < CALM, "{order} has no response after {took:?}");
         }
-        let service = *random.choice(&SERVICES).expect("some");
+        let service = *random.choice(&SERVICES).expect("two services");
         let patience = Duration::from_millis(random.u64(500..PATIENCE));
         let asked = timeout(patience, ask(service, path, number, key, order.clone()));
         let is_known = match asked.await {
             Ok(Ok(answer)) => learn(&oracle, number, key, &order, &answer),
-            // Cut off, or too late.
+            // The connection broke, or the response came too late.
             Ok(Err(_)) | Err(_) => false,
         };
         known += usize::from(is_known);
@@ -81,24 +84,24 @@ async fn until_known(
     }
 }
 
-/// Whether the answer is one to go home with.
+/// Returns whether the response is final.
 fn learn(oracle: &Oracle, number: usize, key: usize, order: &str, answer: &Answer) -> bool {
     match answer.status {
         StatusCode::CREATED => {
             assert!(
                 answer.text.starts_with(order),
-                "{order} got the answer of another: {}",
+                "{order} got the response of another request: {}",
                 answer.text
             );
             let is_replay = answer.is_replay && !answer.is_unrecorded;
             oracle.answered(number, key, &answer.text, is_replay);
-            // It may be lost with its process.
+            // An unrecorded response is lost when its process dies.
             !answer.is_unrecorded
         }
         StatusCode::CONFLICT => {
             assert!(
                 !answer.text.contains("idempotency_key_reused"),
-                "{order} met another request"
+                "{order} was taken for a different request"
             );
             answer.text.contains("idempotency_outcome_unknown")
         }

@@ -1,9 +1,9 @@
-//! Two processes of a service, their store and their clients on a simulated network, which is cut,
-//! held up and healed while hosts crash and clocks jump.
+//! Simulates two processes of a service, their store and their clients. The simulated network loses and
+//! delays messages, hosts crash, and clocks jump.
 //!
-//! A seed decides the network, the faults and what the clients do. A failure names it, and
-//! `IDEM_SEED` runs it alone; pauses that the engine draws by itself are not the seed's. `IDEM_SEEDS`
-//! makes a run longer:
+//! A seed decides the network, the faults and the clients. A failure prints the seed, and `IDEM_SEED`
+//! runs that seed alone. The seed does not decide pauses that the engine draws itself. `IDEM_SEEDS`
+//! sets the number of seeds:
 //!
 //! ```sh
 //! IDEM_SEEDS=2000 cargo test --release --all-features --test simulation -- --nocapture
@@ -30,12 +30,12 @@ pub(crate) const CLIENTS: [&str; 3] = ["client-0", "client-1", "client-2"];
 pub(crate) const STORE: &str = "store";
 
 const TICK: Duration = Duration::from_millis(25);
-/// How long things go wrong.
+/// How long faults occur.
 const CHAOS: Duration = Duration::from_secs(25);
-/// How long a key then takes at most: a lease, a run, and the client's own time-outs and pauses.
+/// The longest time for a key afterwards: a lease, a run, and the client's own timeouts and pauses.
 pub(crate) const CALM: Duration = Duration::from_secs(25);
 
-/// What came of one simulation.
+/// The counts of one simulation.
 #[derive(Debug, Default)]
 struct Tally {
     faults: usize,
@@ -44,7 +44,7 @@ struct Tally {
     replays: usize,
 }
 
-/// A whole simulation of one seed.
+/// Runs the simulation of one seed.
 fn simulate(seed: u64, with_faults: bool) -> Tally {
     let mut sim = Builder::new()
         .rng_seed(seed)
@@ -52,7 +52,7 @@ fn simulate(seed: u64, with_faults: bool) -> Tally {
         .simulation_duration(Duration::from_secs(3600))
         .min_message_latency(Duration::from_millis(1))
         .max_message_latency(Duration::from_millis(60))
-        // What is held up arrives all at once.
+        // Delayed messages arrive all at once.
         .tcp_capacity(4096)
         .build();
     let oracle = Oracle::default();
@@ -79,7 +79,7 @@ fn simulate(seed: u64, with_faults: bool) -> Tally {
     chaos.heal(&mut sim);
     oracle.healed(sim.elapsed());
     while !step(&mut sim, seed) {}
-    // What runs on in the background comes to its end too.
+    // Lets background work finish too.
     let clients_ended_at = sim.elapsed();
     while sim.elapsed() < clients_ended_at + 2 * LEASE {
         step(&mut sim, seed);
@@ -112,7 +112,7 @@ fn without_faults_each_key_runs_once() {
 }
 
 #[test]
-fn whatever_the_network_does_the_promises_hold() {
+fn promises_hold_under_network_and_host_faults() {
     let only = number("IDEM_SEED");
     let first = only.unwrap_or_else(|| fastrand::u64(..1 << 48));
     let seeds = if only.is_some() {
@@ -122,7 +122,8 @@ fn whatever_the_network_does_the_promises_hold() {
     };
     let mut all = Tally::default();
     for seed in first..first + seeds {
-        // Printed with whatever fails, a panic of a host's task included.
+        // Printed before each simulation, so that a panic in a task of a host can be traced to its
+        // seed.
         println!("seed {seed}");
         let tally = simulate(seed, true);
         all.faults += tally.faults;
@@ -132,6 +133,6 @@ fn whatever_the_network_does_the_promises_hold() {
     }
     println!("{seeds} seeds from {first}: {all:?}");
     assert!(all.faults > 0 && all.replays > 0);
-    // Some runs died or lost their lease, or nothing was put to the test.
+    // Without repeated runs, the faults tested nothing.
     assert!(all.runs > all.keys || seeds < 10, "{all:?}");
 }

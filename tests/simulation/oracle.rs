@@ -1,4 +1,4 @@
-//! What really happened, and whether it may.
+//! Records what happened, and checks that it was permitted.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,15 +18,15 @@ pub(crate) struct Oracle(Arc<Mutex<Seen>>);
 struct Seen {
     keys: HashMap<RecordId, Key>,
     answers: BTreeMap<(usize, usize), Vec<(String, bool)>>,
-    /// Since when nothing goes wrong any more, by the simulation's clock.
+    /// The time of the simulation since which no fault occurs.
     calm_since: Option<Duration>,
 }
 
 #[derive(Default)]
 struct Key {
-    /// The fences that the store gave.
+    /// The fences that the store granted.
     given: BTreeSet<u64>,
-    /// The claim that holds, by the store's clock.
+    /// The current claim, with its end by the store's clock.
     held: Option<(u64, Instant)>,
     is_recorded: bool,
     /// The fence of each run that has begun.
@@ -38,27 +38,33 @@ struct Key {
 
 impl Oracle {
     fn lock(&self) -> MutexGuard<'_, Seen> {
-        // What it finds in a host's task poisons it, and so ends the simulation.
+        // A failed check in the task of a host poisons the lock. The next caller then ends the simulation.
         self.0
             .lock()
             .expect("a promise was broken, as printed above")
     }
 
-    /// The store gave a claim, for the first time or again.
+    /// The store granted a claim, for the first time or again.
     pub(crate) fn claimed(&self, id: RecordId, fence: u64, lease: Duration) {
         let mut seen = self.lock();
         let key = seen.keys.entry(id).or_default();
-        assert!(!key.is_recorded, "{id}: a claim beside a record");
+        assert!(
+            !key.is_recorded,
+            "{id}: a claim was granted although there is a record"
+        );
         match key.held {
             Some((held, _)) if held == fence => return,
             Some((held, until)) => assert!(
                 until <= Instant::now(),
-                "{id}: claim {fence} while {held} holds"
+                "{id}: claim {fence} was granted while claim {held} is valid"
             ),
             None => {}
         }
         let last = key.given.last().copied();
-        assert!(last < Some(fence), "{id}: fence {fence} after {last:?}");
+        assert!(
+            last < Some(fence),
+            "{id}: fence {fence} was granted after {last:?}"
+        );
         key.given.insert(fence);
         key.held = Some((fence, Instant::now() + lease));
     }
@@ -70,17 +76,25 @@ impl Oracle {
 
     pub(crate) fn completed(&self, holder: Holder) {
         self.with(holder, |key| {
-            assert!(!key.is_recorded, "{}: a second record", holder.id);
+            assert!(
+                !key.is_recorded,
+                "{}: a second record was written",
+                holder.id
+            );
             key.is_recorded = true;
             key.held = None;
         });
     }
 
-    /// No answer of this service is released, so what is has not run.
+    /// This service releases no response, so a released key must not have run.
     pub(crate) fn released(&self, holder: Holder) {
         self.with(holder, |key| {
             let has_run = key.runs.contains(&holder.fence);
-            assert!(!has_run, "{}: released in its run", holder.id);
+            assert!(
+                !has_run,
+                "{}: the key was released although its handler ran",
+                holder.id
+            );
             key.held = None;
         });
     }
@@ -89,7 +103,7 @@ impl Oracle {
         self.with(holder, |key| key.held = None);
     }
 
-    /// Nothing goes wrong any more.
+    /// No more faults occur.
     pub(crate) fn healed(&self, at: Duration) {
         self.lock().calm_since = Some(at);
     }
@@ -102,30 +116,33 @@ impl Oracle {
     pub(crate) fn begins(&self, id: RecordId, fence: u64) {
         let mut seen = self.lock();
         let key = seen.keys.entry(id).or_default();
-        assert!(key.given.contains(&fence), "{id}: a run without a claim");
+        assert!(
+            key.given.contains(&fence),
+            "{id}: a handler runs without a claim"
+        );
         assert!(key.runs.insert(fence), "{id}: claim {fence} runs twice");
     }
 
-    /// It has had its effect.
+    /// A handler has had its effect.
     pub(crate) fn effect(&self, id: RecordId, fence: u64) {
         let mut seen = self.lock();
         let key = seen.keys.entry(id).or_default();
         key.effects.push(fence);
     }
 
-    /// A handler runs whose key is held when its outcome is unknown.
+    /// A handler with `on_unknown = hold` runs for this key.
     pub(crate) fn holds(&self, id: RecordId) {
         self.lock().keys.entry(id).or_default().is_held_when_unknown = true;
     }
 
-    /// A client has its answer.
+    /// A client got its response.
     pub(crate) fn answered(&self, client: usize, key: usize, text: &str, is_replay: bool) {
         let mut seen = self.lock();
         let answers = seen.answers.entry((client, key)).or_default();
         answers.push((text.to_owned(), is_replay));
     }
 
-    /// Looks at everything when it is over. Gives the number of keys, of effects and of replays.
+    /// Checks everything at the end. Returns the numbers of keys, effects and replays.
     pub(crate) fn judge(
         &self,
         seed: u64,
@@ -140,11 +157,11 @@ impl Oracle {
             effects += count;
             assert!(
                 count <= 1 || !key.is_held_when_unknown,
-                "seed {seed}: {id} is held when unknown, and had {count} effects"
+                "seed {seed}: {id} has `on_unknown = hold` and {count} effects"
             );
             assert!(
                 count == 1 || with_faults,
-                "seed {seed}: {id} had {count} effects although nothing went wrong"
+                "seed {seed}: {id} has {count} effects although no fault occurred"
             );
         }
         for ((client, key), answers) in &all.answers {
@@ -154,29 +171,32 @@ impl Oracle {
                 .store
                 .look_up(id)
                 .now_or_never()
-                .expect("memory answers at once");
+                .expect("the memory store is ready at once");
             let Ok(Some(Entry::Recorded { record, .. })) = entry else {
-                // Its own client was told, and then the process died with the record unwritten.
+                // The client got its response, and then the process died before it wrote the record.
                 let is_unknown = all.keys[&id].is_held_when_unknown && !all.keys[&id].is_recorded;
                 let is_own = answers.iter().all(|(_, is_replay)| !is_replay);
                 assert!(
                     is_unknown && is_own,
-                    "seed {seed}: {answers:?} without a record: {entry:?}"
+                    "seed {seed}: {answers:?} were sent without a record: {entry:?}"
                 );
                 continue;
             };
             let stored = String::from_utf8_lossy(&record.body()).into_owned();
             for (text, _) in answers.iter().filter(|(_, is_replay)| *is_replay) {
                 replays += 1;
-                assert_eq!(*text, stored, "seed {seed}: a replay is not the record");
+                assert_eq!(
+                    *text, stored,
+                    "seed {seed}: a replay differs from the record"
+                );
             }
-            // Whoever ran last has recorded: a fence before its own settles nothing.
+            // The last run has recorded its response. A run with an older fence cannot settle.
             let last = all.keys[&id].runs.last();
-            let (_, fence) = stored.rsplit_once(' ').expect("an answer");
+            let (_, fence) = stored.rsplit_once(' ').expect("a response with a fence");
             assert_eq!(
                 Some(fence),
                 last.map(ToString::to_string).as_deref(),
-                "seed {seed}: the record of {id} is not of its last run"
+                "seed {seed}: the record of {id} is not that of its last run"
             );
         }
         (all.keys.len(), effects, replays)
@@ -189,7 +209,7 @@ impl Oracle {
         assert_eq!(
             last,
             Some(holder.fence),
-            "{}: an old fence took effect",
+            "{}: the store accepted an old fence",
             holder.id
         );
         change(key);

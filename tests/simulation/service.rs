@@ -21,12 +21,12 @@ pub(crate) const PORT: u16 = 80;
 
 type Answered = (StatusCode, String);
 
-/// The body says who orders, under which key, and for how long the work takes.
+/// The body names the client, the key and the duration of the work.
 async fn work(oracle: &Oracle, attempt: &Attempt, order: &str) -> Answered {
-    let fence = attempt.fence().expect("a key");
-    let id = attempt.record_id().expect("a key");
+    let fence = attempt.fence().expect("a request with a key");
+    let id = attempt.record_id().expect("a request with a key");
     oracle.begins(id, fence);
-    let (_, millis) = order.rsplit_once(' ').expect("an order");
+    let (_, millis) = order.rsplit_once(' ').expect("an order with a duration");
     let half = Duration::from_millis(millis.parse().expect("a number")) / 2;
     sleep(half).await;
     oracle.effect(id, fence);
@@ -41,7 +41,7 @@ async fn rerun(State(oracle): State<Oracle>, attempt: Attempt, order: String) ->
 
 #[idempotent(scope = token, on_unknown = hold)]
 async fn hold(State(oracle): State<Oracle>, attempt: Attempt, order: String) -> Answered {
-    oracle.holds(attempt.record_id().expect("a key"));
+    oracle.holds(attempt.record_id().expect("a request with a key"));
     work(&oracle, &attempt, &order).await
 }
 

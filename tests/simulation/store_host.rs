@@ -1,4 +1,4 @@
-//! The store's host, and how a service reaches it.
+//! The host of the store, and the client that a service uses.
 
 use std::error::Error;
 use std::sync::{Arc, OnceLock};
@@ -15,6 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 use turmoil::net::{TcpListener, TcpStream};
 
+use test_support::listing::listing_is_true;
+
 use crate::STORE;
 use crate::chaos::Skew;
 use crate::oracle::Oracle;
@@ -22,12 +24,12 @@ use crate::wire::{Answer, Question};
 
 const PORT: u16 = 6379;
 
-/// What the store's host keeps through its crashes.
+/// The state of the store's host that survives crashes.
 #[derive(Clone)]
 pub(crate) struct Vault {
     pub(crate) store: MemoryStore,
     oracle: Oracle,
-    /// When the simulation began, by the host's clock.
+    /// The start of the simulation by the host's clock.
     began_at: Arc<OnceLock<Instant>>,
 }
 
@@ -41,6 +43,8 @@ impl Vault {
     }
 
     async fn answer(&self, question: Question) -> Result<Answer, StoreError> {
+        // An operator who looks between any two transitions sees each record once, in the state that it has.
+        listing_is_true(&self.store).await;
         let store = &self.store;
         Ok(match question {
             Question::Claim {
@@ -99,7 +103,7 @@ impl Vault {
 
 /// Serves until the host crashes.
 pub(crate) async fn run(vault: Vault, skew: Skew) -> Result<(), Box<dyn Error>> {
-    // The clock of a host that starts again begins anew.
+    // turmoil resets the clock of a host that restarts. This host continues its old clock.
     let elapsed = turmoil::sim_elapsed().unwrap_or_default();
     let began_at = *vault.began_at.get_or_init(|| Instant::now() - elapsed);
     let now = began_at + elapsed + skew.total();
@@ -110,7 +114,7 @@ pub(crate) async fn run(vault: Vault, skew: Skew) -> Result<(), Box<dyn Error>> 
         let (stream, _) = listener.accept().await?;
         let vault = vault.clone();
         tokio::spawn(async move {
-            // A connection that breaks is the other side's to mend.
+            // The other side handles a broken connection.
             let _ = serve(vault, stream).await;
         });
     }
@@ -158,12 +162,14 @@ fn ask<T>(
         let answer = asked
             .await
             .map_err(|why: Box<dyn Error>| unavailable(why.to_string()))?;
-        read(answer).ok_or_else(|| unavailable("another answer".to_owned()))
+        read(answer).ok_or_else(|| unavailable("unexpected reply of the store".to_owned()))
     })
 }
 
 fn unspoken<T>() -> StoreFuture<T> {
-    StoreFuture::ready(Err(StoreError::Unavailable("not in this protocol".into())))
+    StoreFuture::ready(Err(StoreError::Unavailable(
+        "this operation is not in the protocol".into(),
+    )))
 }
 
 impl Store for RemoteStore {

@@ -1,4 +1,4 @@
-//! The little protocol between a service and its store: a question and an answer to a connection.
+//! The protocol between a service and its store: one question and one answer per connection.
 
 use std::time::Duration;
 

@@ -1,14 +1,14 @@
-//! Mixed traffic for as long as it is told: retries, duplicates, disconnects, reused keys; a memory
-//! store at the end of its budget, and a Redis that is killed and started again.
+//! Sends mixed traffic for a given time: retries, duplicates, disconnects and reused keys. The memory
+//! store is full, and Redis is killed and restarted.
 //!
 //! ```sh
 //! IDEM_SOAK_SECONDS=600 cargo test --release --features redis --test soak -- --nocapture
 //! ```
 //!
-//! `IDEM_SEED=7` sends other requests; what the scheduler makes of them is its own.
+//! `IDEM_SEED=7` sends other requests. The scheduler of the operating system still varies.
 //!
-//! No key runs twice, no answer that a client has had is ever another one, and the process does not
-//! grow. Ten seconds in the gate, where there is no plateau to look at.
+//! No key runs twice, no response changes, and the process does not grow. The gate runs the soak for
+//! ten seconds, which is too short to check the growth.
 
 mod tally;
 mod traffic;
@@ -31,14 +31,14 @@ use support::Server;
 use tally::{Runs, Tally};
 
 const CLIENTS: usize = 12;
-/// Soon spent, on a busy machine too: what a hundred writes a second leave within the `ttl`.
+/// Full after a short time even on a busy machine: about a hundred writes per second within the `ttl`.
 const MEMORY: usize = 1 << 20;
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |value| value.parse().expect("a number"))
 }
 
-/// Counts the run, takes a moment where its body begins with `w`, and answers with its body.
+/// Counts the run and returns the body. A body that begins with `w` makes the handler wait first.
 async fn run(runs: &Runs, key: &IdempotencyKey, body: Bytes) -> (StatusCode, Bytes) {
     runs.count(key.as_str());
     if body.starts_with(b"w") {
@@ -56,7 +56,7 @@ async fn in_memory(
     run(&runs, &key, body).await
 }
 
-/// Longer, since a client may find Redis away for a while.
+/// A longer `ttl`, because a client may not reach Redis for a while.
 #[idempotent(scope = global, ttl = "60s", in_flight = wait("1s"))]
 async fn in_redis(
     State(runs): State<Arc<Runs>>,
@@ -67,14 +67,14 @@ async fn in_redis(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_runs_twice_nothing_is_lost_and_nothing_grows() {
+async fn no_key_runs_twice_no_response_changes_and_memory_does_not_grow() {
     let (seconds, seed) = (number("IDEM_SOAK_SECONDS", 10), number("IDEM_SEED", 1));
     println!("IDEM_SEED={seed} IDEM_SOAK_SECONDS={seconds}");
     let durable = ["--appendonly", "yes", "--appendfsync", "always"];
     let mut redis = RedisServer::with(&durable);
     let store = RedisStore::connect(redis.url())
         .await
-        .expect("redis is there");
+        .expect("Redis accepts connections");
     let [memory, redis_settings] = [
         Idempotency::builder().store(MemoryStore::builder().max_bytes(MEMORY).build()),
         Idempotency::builder().store(store),
@@ -102,14 +102,12 @@ async fn nothing_runs_twice_nothing_is_lost_and_nothing_grows() {
                 redis
             })
             .await
-            .expect("it starts again");
+            .expect("Redis restarts");
         }
     }
     tally.end();
     for client in clients {
-        client
-            .await
-            .expect("no client has anything to complain about");
+        client.await.expect("no client fails");
     }
     tally.report(begun.elapsed());
     tally.check(seconds >= 60);

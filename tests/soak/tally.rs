@@ -1,14 +1,14 @@
-//! What happened, and how much memory it took.
+//! Counts what happened and measures the memory of the process.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// More keys than a soak of an hour takes.
+/// More keys than a soak of an hour needs.
 const KEYS: usize = 32 << 20;
 
-/// How often each key ran. All of it is there from the start, so that it is no growth.
+/// How often each key ran. All counters are allocated at the start, so they do not count as growth.
 pub(crate) struct Runs {
     counts: Box<[AtomicU8]>,
     next: AtomicUsize,
@@ -16,7 +16,7 @@ pub(crate) struct Runs {
 
 impl Default for Runs {
     fn default() -> Self {
-        // Written to, and not only reserved.
+        // Writes to the memory, so that the operating system does not only reserve it.
         let zero = std::hint::black_box(0);
         let counts: Vec<_> = (0..KEYS).map(|_| AtomicU8::new(zero)).collect();
         Self {
@@ -44,7 +44,7 @@ impl Runs {
 pub(crate) struct Tally {
     pub(crate) runs: Arc<Runs>,
     counts: Mutex<BTreeMap<&'static str, u64>>,
-    /// Seconds since the start, and what the process took by then.
+    /// The memory of the process at each second since the start.
     memory: Mutex<Vec<(u64, usize)>>,
     is_over: AtomicBool,
 }
@@ -76,7 +76,7 @@ impl Tally {
         self.is_over.load(Ordering::SeqCst)
     }
 
-    /// Notes how much memory the process takes now, and says so ever more rarely.
+    /// Measures the memory of the process, and prints it at growing intervals.
     pub(crate) fn look(&self, elapsed: Duration) {
         let resident = resident_bytes();
         let mut memory = self.memory.lock().expect("no panic");
@@ -95,8 +95,8 @@ impl Tally {
         }
     }
 
-    /// Panics where a key ran twice, where something that was to happen did not, or where the process
-    /// has grown.
+    /// Panics when a key ran twice, when an expected event did not happen, or when the process has
+    /// grown.
     pub(crate) fn check(&self, has_plateau: bool) {
         let keys = self.runs.next.load(Ordering::SeqCst);
         let twice: Vec<_> = (0..keys).filter(|key| self.runs.of(*key) > 1).collect();
@@ -113,11 +113,11 @@ impl Tally {
         }
         assert!(
             counts.contains_key("refused: full"),
-            "the budget was never spent: {counts:?}"
+            "the memory store was never full: {counts:?}"
         );
         assert!(
             counts.contains_key("refused: store away"),
-            "redis was never away: {counts:?}"
+            "Redis was never unreachable: {counts:?}"
         );
         let memory = self.memory.lock().expect("no panic");
         let most = |of: std::ops::Range<usize>| {
@@ -125,24 +125,24 @@ impl Tally {
             part.iter()
                 .map(|(_, resident)| *resident)
                 .max()
-                .expect("looked at")
+                .expect("at least one measurement")
         };
         let (plateau, end) = (most(2..4), most(4..6));
         println!(
-            "at most {} MiB, and {} MiB towards the end",
+            "at most {} MiB in the middle third and {} MiB in the last third",
             plateau >> 20,
             end >> 20
         );
         assert!(
             end <= plateau + plateau / 20,
-            "it has grown from {plateau} to {end} bytes"
+            "the process has grown from {plateau} to {end} bytes"
         );
     }
 }
 
-const CLIENTS_SAW: &str = "what clients saw in";
+const CLIENTS_SAW: &str = "clients saw in";
 
-/// The resident set of this process, clients included.
+/// The resident set of this process, including the clients.
 fn resident_bytes() -> usize {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = pages

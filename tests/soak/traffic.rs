@@ -1,4 +1,4 @@
-//! A client: new keys, retries of them, and all that clients do wrong.
+//! A client that sends new keys, retries, and the mistakes that clients make.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use crate::support::{self, Answer, KEY, Server};
 use crate::tally::Tally;
 
-/// A connection that is made anew when it breaks.
+/// Opens a new connection when the old connection breaks.
 struct Client {
     server: Server,
     sender: Option<SendRequest<Full<bytes::Bytes>>>,
@@ -19,7 +19,7 @@ struct Client {
     path: &'static str,
 }
 
-/// Sends until it is over.
+/// Sends requests until the soak is over.
 pub(crate) async fn send(server: Server, number: usize, seed: u64, tally: Arc<Tally>) {
     let mut random = fastrand::Rng::with_seed(seed.wrapping_mul(31) + number as u64);
     let mut client = Client {
@@ -56,19 +56,19 @@ fn body(random: &mut fastrand::Rng) -> String {
 }
 
 impl Client {
-    /// Writes, and again as often as `retries` says: each time the same answer.
+    /// Sends a request `retries` times and expects the same response each time.
     async fn write(&mut self, key: usize, body: &str, retries: u8) {
         let mut is_answered = false;
         for _ in 0..retries {
             let Some(answer) = self.until_answered(key, body).await else {
-                // It was never taken, or is not told any more: a full store forgets nothing.
-                assert!(!is_answered, "{key} was answered and is now refused");
+                // A full store refuses new keys, but it must not forget a record.
+                assert!(!is_answered, "{key} had a response and is now refused");
                 return;
             };
-            assert_eq!(answer.text(), body, "{key} got another answer");
+            assert_eq!(answer.text(), body, "{key} got a different response");
             assert!(
                 answer.is_replay() || !is_answered,
-                "the answer of {key} was lost"
+                "the response of {key} was lost"
             );
             assert_eq!(self.tally.runs.of(key), 1, "{key}");
             is_answered = true;
@@ -80,7 +80,7 @@ impl Client {
         }
     }
 
-    /// The answer, or `None` where a full store takes no new key.
+    /// Returns the response, or `None` when a full store refuses a new key.
     async fn until_answered(&mut self, key: usize, body: &str) -> Option<Answer> {
         loop {
             let answer = self.post(Some(key), body).await;
@@ -109,7 +109,7 @@ impl Client {
         self.tally.count("disconnects");
     }
 
-    /// Four at once.
+    /// Sends four equal requests at the same time.
     async fn duplicates(&mut self, key: usize, body: &str) {
         let requests: Vec<_> = (0..4)
             .map(|_| {
@@ -128,7 +128,7 @@ impl Client {
         }
     }
 
-    /// Its handler asks for a key, so that it does not run.
+    /// The handler extracts a key, so a request without a key is refused.
     async fn without_a_key(&mut self, body: &str) {
         assert_eq!(
             self.post(None, body).await.code(),
@@ -138,7 +138,7 @@ impl Client {
     }
 
     async fn mismatch(&mut self, key: usize, body: &str) {
-        // Where the first one was refused, this one is the first.
+        // When the first request was refused, this request would be the first.
         if self.tally.runs.of(key) == 0 {
             return;
         }
@@ -160,13 +160,13 @@ impl Client {
             tokio::spawn(connection);
             self.sender = Some(sender);
         }
-        let sender = self.sender.as_mut().expect("just made");
+        let sender = self.sender.as_mut().expect("connected above");
         let request = support::request(Method::POST, self.path, headers, body);
         sender.ready().await.expect("the connection is open");
         let (parts, body) = sender
             .send_request(request)
             .await
-            .expect("an answer")
+            .expect("a response")
             .into_parts();
         Answer {
             status: parts.status,

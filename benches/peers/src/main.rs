@@ -1,4 +1,4 @@
-//! Other libraries for the same, side by side with this one:
+//! Compares this library with other idempotency libraries:
 //!
 //! ```sh
 //! cd benches/peers
@@ -7,8 +7,8 @@
 //! cargo run --release --ignore-rust-version -- memory
 //! ```
 //!
-//! Each as its documentation sets it up, with a store in memory that is wide enough, around the same
-//! handler, and behind `with_state(())`.
+//! Each library is set up as its documentation describes, with a memory store that is large enough.
+//! Each wraps the same handler and is followed by `with_state(())`.
 
 #[path = "../../measure/mod.rs"]
 mod measure;
@@ -48,7 +48,7 @@ fn main() {
     }
 }
 
-/// By its name the way to build it anew.
+/// The libraries by name, each with a function that builds a new router.
 const LIBRARIES: [(&str, fn() -> Router); 5] = [
     ("axum-idem", || protected(wide_store())),
     ("minimum, by hand", minimum),
@@ -63,8 +63,8 @@ const WAYS: [(&str, Key); 3] = [
     ("no key", NO_KEY),
 ];
 
-/// Keeps answers in the session of a cookie, and walks through all of a session's for each new one:
-/// so each request is given a session of its own, named after its key.
+/// This library stores responses in the session of a cookie, and searches all responses of a session
+/// for each new response. Therefore each request gets its own session, named after its key.
 fn axum_idempotent() -> Router {
     fn with_session(mut request: Request) -> Request {
         let key = request.headers().get("idempotency-key");
@@ -87,7 +87,7 @@ fn axum_idempotent() -> Router {
         .layer(MapRequestLayer::new(with_session))
 }
 
-/// Wants to be told whose the key is.
+/// This library needs an explicit scope.
 fn footing() -> Router {
     fn with_scope(mut request: Request) -> Request {
         let token = request.headers()[header::AUTHORIZATION].as_bytes();
@@ -96,7 +96,7 @@ fn footing() -> Router {
         request
     }
     let store = MemoryIdempotencyStore::with_clock_and_max_records(system_clock(), 100_000_000);
-    let runtime = IdempotencyRuntime::new(Arc::new(store.expect("a capacity")));
+    let runtime = IdempotencyRuntime::new(Arc::new(store.expect("a valid capacity")));
     bare()
         .layer(IdempotencyLayer::new(runtime))
         .layer(MapRequestLayer::new(with_scope))
@@ -113,7 +113,7 @@ fn rustango() -> Router {
     )))
 }
 
-/// Every way of every library, behind bare axum.
+/// Returns bare axum, and then every kind of request with every library.
 fn all() -> Vec<Contender> {
     let mut all = vec![Contender::new("bare", bare(), Some)];
     for (way, key) in WAYS {
@@ -133,7 +133,7 @@ fn keepers() -> Vec<Keeper> {
 const REQUESTS: u64 = 200;
 const WARM_UP: u64 = 50;
 
-/// Each is made anew in every round, so that its store has few records.
+/// Builds each router again in every round, so that its store has few records.
 #[tokio::main(flavor = "current_thread")]
 async fn in_process() {
     let body = body(200);

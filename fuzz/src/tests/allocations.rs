@@ -1,4 +1,4 @@
-//! How much a thread allocates at once.
+//! Measures the largest single allocation of a thread.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -12,7 +12,7 @@ struct Counting;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// SAFETY: all is left to the system's allocator; the cell allocates nothing and has no destructor.
+// SAFETY: every call is forwarded to the system allocator. The cell allocates nothing and has no destructor.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LARGEST.set(LARGEST.get().max(layout.size()));
@@ -29,7 +29,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// The largest allocation that `work` makes in this thread.
+/// Returns the size of the largest allocation that `work` makes in this thread.
 pub(super) fn largest_allocation(work: impl FnOnce()) -> usize {
     LARGEST.set(0);
     work();

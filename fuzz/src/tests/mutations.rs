@@ -1,4 +1,4 @@
-//! Inputs that are nearly right: seeds with a few changes.
+//! Mutates seeds, so that the inputs are almost valid.
 
 pub(super) struct Mutations<'a> {
     seeds: &'a [Vec<u8>],
@@ -20,10 +20,10 @@ impl<'a> Mutations<'a> {
     }
 
     fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next_u64() % bound as u64).expect("below a usize")
+        usize::try_from(self.next_u64() % bound as u64).expect("smaller than the bound")
     }
 
-    /// A part of some seed.
+    /// Returns a part of a random seed.
     fn part(&mut self) -> Vec<u8> {
         let seed = &self.seeds[self.below(self.seeds.len())];
         let start = self.below(seed.len() + 1);

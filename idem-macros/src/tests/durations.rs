@@ -1,6 +1,6 @@
-//! Durations, for every input and not for a list of them.
+//! Property tests of durations.
 //!
-//! A failure prints its seed and its smallest case. `IDEM_SEED=7` takes the cases of that seed again.
+//! A failure prints its seed and its smallest case. `IDEM_SEED=7` repeats the cases of that seed.
 
 use std::fmt::Write as _;
 
@@ -32,7 +32,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn what_is_written_is_what_is_read(
+    fn every_formatted_duration_is_read_back(
         parts in [0_u64..360, 0_u64..100, 0_u64..1000, 0_u64..1000, 1_u64..10_000],
         is_there in any::<[bool; 4]>(),
     ) {
@@ -42,7 +42,7 @@ proptest! {
         let is_there = is_there.into_iter().chain([true]);
         for ((number, is_there), (unit, length)) in parts.into_iter().zip(is_there).zip(UNITS) {
             if is_there {
-                write!(text, "{number}{unit}").expect("written");
+                write!(text, "{number}{unit}").expect("writing to a string cannot fail");
                 millis += number * length;
             }
         }
@@ -50,7 +50,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_no_duration_is_told_with_its_own_words(text in "[0-9 .hmsdy-]{0,12}|.{0,12}") {
+    fn an_invalid_duration_is_named_in_its_error(text in "[0-9 .hmsdy-]{0,12}|.{0,12}") {
         match read(&text) {
             Ok(millis) => prop_assert!((1..=365 * 86_400_000).contains(&millis)),
             Err(problem) => prop_assert!(text.trim().is_empty() || problem.contains(text.trim())),

@@ -1,4 +1,4 @@
-//! Every message has its entry in the page of the documents.
+//! Checks that every message has an entry in `src/compile_errors.md`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,12 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Asserts that a heading of the page has the words of `message`.
+/// Asserts that a heading of the page contains the words of `message`.
 ///
-/// A heading gives those of several messages between dots, with `…` for what the user wrote.
+/// A heading may list several messages, separated by ` · `. `…` stands for text of the user.
 pub(super) fn assert_entry(message: &str) {
-    let page = fs::read_to_string(repository().join("src/compile_errors.md")).expect("the page");
+    let page =
+        fs::read_to_string(repository().join("src/compile_errors.md")).expect("a readable page");
     let headings = page.lines().filter(|line| line.starts_with('#'));
     let mut entries = headings.flat_map(|line| line.trim_start_matches(['#', ' ']).split(" · "));
     assert!(
@@ -32,18 +33,18 @@ fn has_words(message: &str, entry: &str) -> bool {
 }
 
 #[test]
-fn what_the_compiler_says_of_misuse_is_explained_too() {
-    let goldens = fs::read_dir(repository().join("tests/ui/fail")).expect("the goldens");
+fn every_golden_error_has_an_entry() {
+    let goldens = fs::read_dir(repository().join("tests/ui/fail")).expect("a folder of goldens");
     let mut explained = 0;
     for golden in goldens {
         let path = golden.expect("a file").path();
-        let name = path.file_name().expect("a name").to_string_lossy();
-        // A mistake in the body is no misuse, and a closure is no place for any attribute.
+        let name = path.file_name().expect("a file name").to_string_lossy();
+        // Mistakes in the body of a handler are not misuse of the attribute. A closure cannot have attributes.
         let is_golden = name.ends_with(".stderr");
         if !is_golden || name.starts_with("body_") || name == "on_a_closure.stderr" {
             continue;
         }
-        let text = fs::read_to_string(&path).expect("a golden");
+        let text = fs::read_to_string(&path).expect("a readable golden");
         for line in text.lines() {
             let own = line.strip_prefix("error: ");
             let message = own.or_else(|| line.strip_prefix("error[E0277]: "));
@@ -55,11 +56,11 @@ fn what_the_compiler_says_of_misuse_is_explained_too() {
             }
         }
     }
-    assert!(explained > 50, "{explained}");
+    assert!(explained > 50, "only {explained} messages");
 }
 
 #[test]
-fn a_message_without_an_entry_is_noticed() {
+fn a_message_without_an_entry_is_detected() {
     assert!(has_words(
         "`ttl` is given twice; keep one",
         "`…` is given twice"

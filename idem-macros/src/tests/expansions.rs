@@ -1,4 +1,4 @@
-//! What the attribute writes.
+//! Snapshots of the code that the attribute generates.
 
 use expect_test::{Expect, expect};
 
@@ -15,7 +15,7 @@ fn check(arguments: &str, item: &str, expected: &Expect) {
 }
 
 #[test]
-fn the_readmes_handler() {
+fn the_handler_of_the_readme_expands() {
     check(
         r#"ttl = "24h", scope = token"#,
         "async fn place_trade(
@@ -53,7 +53,7 @@ fn the_readmes_handler() {
 }
 
 #[test]
-fn no_arguments_and_no_answer() {
+fn a_handler_without_arguments_and_return_type_expands() {
     check(
         "scope = global",
         "pub async fn ping() {}",
@@ -78,7 +78,7 @@ fn no_arguments_and_no_answer() {
 }
 
 #[test]
-fn every_argument_of_the_attribute() {
+fn every_attribute_argument_expands() {
     check(
         r#"scope = (token, header("x-workspace-id"), user.id), ttl = "1h30m", required,
            record = [2xx, 503], record_rejections, in_flight = wait("5s"), on_unknown = hold,
@@ -120,7 +120,7 @@ fn every_argument_of_the_attribute() {
 }
 
 #[test]
-fn patterns_that_leave_something_behind() {
+fn unbound_parts_of_patterns_live_as_long_as_the_handler() {
     check(
         "scope = id",
         "async fn place(_: Permit, User { mut id, ref name, .. }: User, mut order: String) {
@@ -160,7 +160,7 @@ fn patterns_that_leave_something_behind() {
 }
 
 #[test]
-fn a_scope_over_the_last_argument() {
+fn a_scope_may_name_the_last_argument() {
     check(
         "scope = order",
         "async fn cancel(Path(order): Path<u64>) -> StatusCode { cancel_order(order).await }",
@@ -189,7 +189,7 @@ fn a_scope_over_the_last_argument() {
 }
 
 #[test]
-fn generics_outlive_the_request() {
+fn generics_get_send_and_static_bounds() {
     check(
         "scope = token",
         "async fn place<R: Send, T>(State(desk): State<R>, Json(order): Json<T>) -> Json<T>
@@ -225,7 +225,7 @@ fn generics_outlive_the_request() {
 }
 
 #[test]
-fn an_opaque_answer_keeps_its_bounds() {
+fn an_opaque_return_type_keeps_its_bounds() {
     check(
         "scope = token",
         "async fn watch<T: Order>(order: Json<T>) -> Sse<impl Stream<Item = Result<T, Infallible>>> {
@@ -261,7 +261,7 @@ fn an_opaque_answer_keeps_its_bounds() {
 }
 
 #[test]
-fn an_answer_that_is_only_a_response() {
+fn an_impl_into_response_expands_without_a_type_hint() {
     check(
         "scope = token",
         "async fn place(order: String) -> impl IntoResponse { order }",
@@ -288,7 +288,7 @@ fn an_answer_that_is_only_a_response() {
 }
 
 #[test]
-fn an_opaque_answer_beside_self() {
+fn an_opaque_return_type_may_stand_beside_self() {
     check(
         "scope = token",
         "async fn place(order: String) -> Result<impl IntoResponse, Self> { Ok(order) }",
@@ -329,7 +329,7 @@ fn a_half_typed_body_still_expands() {
 }
 
 #[test]
-fn whatever_is_half_typed_in_a_body_stays_in_it() {
+fn half_typed_bodies_are_kept_in_the_expansion() {
     for body in [
         "desk.",
         "let order = ",
@@ -337,7 +337,7 @@ fn whatever_is_half_typed_in_a_body_stays_in_it() {
         "if order.",
         "order.place(",
     ] {
-        // The compiler closes what is open before it calls an attribute.
+        // The compiler closes open brackets before it calls an attribute.
         let closed = match body.chars().last() {
             Some('(') => format!("{body})"),
             _ if body.contains('{') => format!("{body}}}"),
@@ -355,7 +355,7 @@ fn whatever_is_half_typed_in_a_body_stays_in_it() {
 }
 
 #[test]
-fn attributes_inside_the_body_go_above() {
+fn inner_attributes_move_to_the_function() {
     check(
         "scope = token",
         "/// Places it.

@@ -1,4 +1,4 @@
-//! What the attribute says, where, and what it leaves of the function.
+//! Snapshots of the messages of the attribute, their positions, and the item that remains.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use super::transform;
 
 const HANDLER: &str = "async fn place(user: User, order: String) -> String { order }";
 
-/// Every message of `#[idempotent(arguments)] item`, below the tokens that it points at.
+/// Returns every message of `#[idempotent(arguments)] item`, below the tokens that it points at.
 fn messages(arguments: &str, item: &str) -> String {
     let (_, mistakes) = transform(arguments, item);
     let mut text = String::new();
@@ -20,7 +20,7 @@ fn messages(arguments: &str, item: &str) -> String {
         if !message.contains("is given here first") {
             assert_entry(&message);
         }
-        writeln!(text, "{caret}\n    {message}").expect("a string takes everything");
+        writeln!(text, "{caret}\n    {message}").expect("writing to a string cannot fail");
     }
     text
 }
@@ -33,7 +33,7 @@ fn check_arguments(all: &[&str], expected: &Expect) {
             "#[idempotent({arguments})]\n{}",
             messages(arguments, HANDLER)
         )
-        .expect("a string takes everything");
+        .expect("writing to a string cannot fail");
     }
     expected.assert_eq(&text);
 }
@@ -44,7 +44,7 @@ fn check_item(item: &str, expected: &Expect) {
 }
 
 #[test]
-fn the_list_of_arguments() {
+fn mistakes_in_the_argument_list_are_explained() {
     check_arguments(
         &[
             "",
@@ -142,7 +142,7 @@ fn the_list_of_arguments() {
 }
 
 #[test]
-fn values() {
+fn mistakes_in_argument_values_are_explained() {
     check_arguments(
         &[
             "scope = token, ttl = 24",
@@ -305,7 +305,7 @@ fn values() {
 }
 
 #[test]
-fn scopes() {
+fn mistakes_in_scopes_are_explained() {
     check_arguments(
         &[
             "scope = ()",
@@ -491,7 +491,7 @@ fn scopes() {
 }
 
 #[test]
-fn what_may_stand_in_a_scope() {
+fn valid_scopes_give_no_message() {
     for scope in [
         "token",
         "global",
@@ -530,7 +530,7 @@ fn what_may_stand_in_a_scope() {
 }
 
 #[test]
-fn one_mistake_for_each_slip() {
+fn common_slips_are_explained() {
     check_arguments(
         &[
             "\"scope\" = token",
@@ -624,7 +624,7 @@ fn one_mistake_for_each_slip() {
 }
 
 #[test]
-fn what_may_be_an_argument() {
+fn valid_handler_arguments_give_no_message() {
     for arguments in [
         "State(quote): State<Arc<dyn Fn(&str) -> Price + Send + Sync>>",
         "State(quote): State<fn(&str) -> Price>",
@@ -638,7 +638,7 @@ fn what_may_be_an_argument() {
 }
 
 #[test]
-fn all_at_once() {
+fn all_mistakes_are_reported_at_once() {
     let item = "fn place(order: &str, ...) {}";
     let arguments = "ttl = 24, required = 5, tll";
     let (_, mistakes) = transform(arguments, item);
@@ -646,7 +646,7 @@ fn all_at_once() {
 }
 
 #[test]
-fn qualifiers() {
+fn wrong_function_qualifiers_are_explained() {
     check_item(
         "fn place(order: String) -> String { order }",
         &expect![[r#"
@@ -688,7 +688,7 @@ fn qualifiers() {
 }
 
 #[test]
-fn arguments_that_no_handler_has() {
+fn invalid_handler_arguments_are_explained() {
     check_item(
         "async fn place(&self, order: String) {}",
         &expect![[r#"
@@ -786,7 +786,7 @@ fn arguments_that_no_handler_has() {
 }
 
 #[test]
-fn half_typed_functions_keep_what_is_typed() {
+fn half_typed_functions_are_kept() {
     check_item(
         "async fn place(State(desk): State<Desk>, order) -> String { order }",
         &expect![[r#"
@@ -838,7 +838,7 @@ fn half_typed_functions_keep_what_is_typed() {
 }
 
 #[test]
-fn items_that_are_no_handler() {
+fn items_that_are_not_handlers_are_refused() {
     check_item(
         "struct Order { symbol: String }",
         &expect![[r#"

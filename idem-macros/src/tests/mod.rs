@@ -1,8 +1,8 @@
-//! Snapshots of what the attribute writes and says. `UPDATE_EXPECT=1 cargo test` takes them anew.
+//! Snapshots of the generated code and of the messages. `UPDATE_EXPECT=1 cargo test` updates them.
 #![allow(
     clippy::needless_raw_string_hashes,
     clippy::too_many_lines,
-    reason = "the snapshots are written by a tool"
+    reason = "a tool writes the snapshots"
 )]
 
 mod durations;
@@ -12,7 +12,7 @@ mod messages;
 
 use crate::messages::mistakes::Mistakes;
 
-/// What `#[idempotent(arguments)] item` becomes, and what is told.
+/// Returns the expansion of `#[idempotent(arguments)] item` and the mistakes.
 fn transform(arguments: &str, item: &str) -> (String, Mistakes) {
     let arguments = arguments.parse().expect("arguments are tokens");
     let item = item.parse().expect("an item is tokens");

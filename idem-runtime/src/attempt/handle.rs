@@ -41,6 +41,8 @@ use crate::store::{Holder, Owner};
 /// A handler may pass its request to another annotated handler, and keeps its own attempt. The
 /// inner handler gets a separate attempt when its key is claimed. Before that, and without a key,
 /// the inner handler shares the attempt of the outer handler.
+///
+/// Requests with cloned extensions, such as the items of a batch, have separate attempts.
 #[derive(Clone)]
 pub struct Attempt(Arc<Shared>);
 
@@ -55,6 +57,24 @@ struct Shared {
     unkeyed: OnceLock<Owner>,
     is_lost: AtomicBool,
     lost: Notify,
+}
+
+/// The attempt in the extensions of a request.
+///
+/// Each clone of unclaimed extensions gets a separate attempt. A batch endpoint may clone the
+/// extensions of its own request for each item, and items may extract their attempts early. If the
+/// clones shared one attempt, the first claim would fill it for all items, and other items would
+/// derive the keys of the first item.
+struct Slot(Attempt);
+
+impl Clone for Slot {
+    fn clone(&self) -> Self {
+        let Attempt(shared) = &self.0;
+        if shared.claimed.get().is_some() {
+            return Self(self.0.clone());
+        }
+        Self(Attempt::within(shared.outer.clone()))
+    }
 }
 
 /// The facts about an attempt that are known after its key is claimed.
@@ -148,30 +168,28 @@ impl Attempt {
     /// extracts its own attempt. Then a new attempt is returned, which shares the existing attempt
     /// until the new attempt is claimed.
     fn of(extensions: &mut Extensions) -> Self {
-        let outer = match extensions.get::<Self>() {
-            Some(attempt) if attempt.0.claimed.get().is_none() => return attempt.clone(),
-            outer => outer.cloned(),
+        let outer = match extensions.get::<Slot>() {
+            Some(Slot(attempt)) if attempt.0.claimed.get().is_none() => return attempt.clone(),
+            outer => outer.map(|Slot(outer)| outer.clone()),
         };
-        let attempt = Self(Arc::new(Shared {
+        let attempt = Self::within(outer);
+        extensions.insert(Slot(attempt.clone()));
+        attempt
+    }
+
+    /// Creates an attempt whose key is not claimed yet.
+    fn within(outer: Option<Self>) -> Self {
+        Self(Arc::new(Shared {
             outer,
             ..Shared::default()
-        }));
-        extensions.insert(attempt.clone());
-        attempt
+        }))
     }
 
     /// Fills in the attempt of a request whose key was claimed.
     pub(crate) fn claim(extensions: &mut Extensions, claimed: ClaimFacts) -> Self {
         let attempt = Self::of(extensions);
-        // Fails only when two requests that share their extensions are claimed at the same moment.
-        if attempt.0.claimed.set(claimed).is_ok() {
-            return attempt;
-        }
-        let attempt = Self(Arc::new(Shared {
-            claimed: claimed.into(),
-            ..Shared::default()
-        }));
-        extensions.insert(attempt.clone());
+        // Cannot fail: nobody else has these extensions, and their attempt was not claimed.
+        let _ = attempt.0.claimed.set(claimed);
         attempt
     }
 
@@ -294,12 +312,19 @@ mod tests {
     /// A batch endpoint may clone a request together with its extensions.
     #[test]
     fn requests_that_share_their_extensions_have_separate_attempts() {
-        let mut one = Extensions::new();
-        Attempt::of(&mut one);
-        let mut other = one.clone();
-        let one = Attempt::claim(&mut one, claimed(1, 2, 3));
-        let other = Attempt::claim(&mut other, claimed(4, 5, 6));
-        assert_eq!((one.number(), other.number()), (3, 6));
-        assert_eq!(other.record_id(), Some(RecordId::from_bytes([4; 32])));
+        let mut of_batch = Extensions::new();
+        let batch = Attempt::of(&mut of_batch);
+        let (mut one, mut other) = (of_batch.clone(), of_batch.clone());
+        let early = [&mut one, &mut other].map(Attempt::of);
+        Attempt::claim(&mut one, claimed(1, 2, 3));
+        assert_eq!(
+            early[1].record_id(),
+            None,
+            "the attempt of the other request"
+        );
+        Attempt::claim(&mut other, claimed(4, 5, 6));
+        let numbers = [&early[0], &early[1], &batch].map(Attempt::number);
+        assert_eq!(numbers, [3, 6, 1]);
+        assert_eq!(early[1].record_id(), Some(RecordId::from_bytes([4; 32])));
     }
 }

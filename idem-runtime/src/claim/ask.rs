@@ -6,6 +6,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::attempt::orphans;
+use crate::attempt::running::BoxFuture;
 use crate::attempt::settle;
 use crate::claim::decision::Decision;
 use crate::request::fingerprint::Fingerprint;
@@ -55,12 +56,8 @@ pub(crate) struct StoreClaim {
     give_up_at: Option<Instant>,
 }
 
-/// The first reply of the store, which has not arrived yet.
-#[derive(Debug)]
-pub(crate) struct PendingReply {
-    answer: StoreFuture<Claimed>,
-    at: Instant,
-}
+/// The reply of the store to a claim.
+pub(crate) type Reply = Result<ClaimReply, StoreError>;
 
 impl StoreClaim {
     pub(crate) fn new(
@@ -94,24 +91,22 @@ impl StoreClaim {
         }
     }
 
-    /// Sends the claim. Returns the decision if the store replies immediately and the request does
-    /// not have to wait for the first request.
-    pub(crate) fn ask(
-        &self,
-        idem: &Idempotency,
-    ) -> Result<Result<ClaimReply, StoreError>, Box<PendingReply>> {
+    /// Sends the claim. Returns the reply if the store replies immediately and the request does not
+    /// have to wait for the first request. Otherwise returns a future.
+    pub(crate) fn ask(self, idem: &Idempotency) -> Result<Reply, BoxFuture<Reply>> {
         let at = Instant::now();
         if let Some(decision) = self.unwritten(idem) {
             return Ok(Ok(self.reply(decision, at)));
         }
-        match idem.store().claim(self.claim.clone()).try_now() {
+        let pending = match idem.store().claim(self.claim.clone()).try_now() {
             Ok(Ok(claimed @ Claimed::InFlight { .. })) if self.claim.wait => {
-                let answer = StoreFuture::ready(Ok(claimed));
-                Err(Box::new(PendingReply { answer, at }))
+                StoreFuture::ready(Ok(claimed))
             }
-            Ok(answer) => Ok(self.conclude(idem, answer, at)),
-            Err(answer) => Err(Box::new(PendingReply { answer, at })),
-        }
+            Ok(answer) => return Ok(self.conclude(idem, answer, at)),
+            Err(pending) => pending,
+        };
+        let idem = idem.clone();
+        Err(Box::pin(async move { self.wait(&idem, pending, at).await }))
     }
 
     /// Awaits the reply of the store. If the endpoint waits, also awaits the end of the first
@@ -120,12 +115,12 @@ impl StoreClaim {
     /// If this future is dropped during a call to the store, a background task gives back the claim
     /// that the store may have granted. If it is dropped between two calls, that happens only if an
     /// earlier try at the claim was given up.
-    pub(crate) async fn wait(
+    async fn wait(
         self,
         idem: &Idempotency,
-        asked: Box<PendingReply>,
-    ) -> Result<ClaimReply, StoreError> {
-        let PendingReply { answer, mut at } = *asked;
+        answer: StoreFuture<Claimed>,
+        mut at: Instant,
+    ) -> Reply {
         let mut stragglers = None;
         let mut claimed = self
             .reply_in_time(idem, answer, &mut at, &mut stragglers)
@@ -248,7 +243,7 @@ impl StoreClaim {
         idem: &Idempotency,
         claimed: Result<Claimed, StoreError>,
         asked_at: Instant,
-    ) -> Result<ClaimReply, StoreError> {
+    ) -> Reply {
         let unwritten = match claimed {
             Ok(Claimed::Recorded { .. }) => None,
             Ok(Claimed::Fresh { fence, attempt }) => {

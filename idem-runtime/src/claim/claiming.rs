@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
 use crate::attempt::running::{BoxFuture, Won};
-use crate::claim::ask::{ClaimReply, StoreClaim};
+use crate::claim::ask::{Reply, StoreClaim};
 use crate::claim::decision::Decision;
 use crate::claim::unprotected::Unprotected;
 use crate::request::body::{BodyError, BodyReader};
@@ -25,7 +25,7 @@ use crate::response::degraded;
 use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
 use crate::settings::policy::Policy;
-use crate::store::{Holder, Origin, Record, StoreError};
+use crate::store::{Holder, Origin, Record};
 use crate::trace::{self, Outcome};
 
 /// The outcome of the claim phase.
@@ -58,8 +58,14 @@ enum Stage {
     /// Waits for the reply of the store.
     Asking {
         identified: Identified,
-        reply: BoxFuture<Result<ClaimReply, StoreError>>,
+        reply: BoxFuture<Reply>,
     },
+}
+
+/// The record that the request identifies, and the label that the service chose for it.
+struct Named {
+    id: RecordId,
+    label: Option<Arc<str>>,
 }
 
 /// The record that the request identifies, and the body of the request.
@@ -113,7 +119,7 @@ impl Claiming {
 
     /// Reads the key, and takes the body out of the request.
     fn begin(&mut self, intake: &mut Intake) -> Option<ClaimOutcome> {
-        let (id, label) = match self.record_id(intake) {
+        let Named { id, label } = match self.record_id(intake) {
             Ok(Some(named)) => named,
             // Middleware between the layer and the handler has removed the key.
             Ok(None) => return Some(unkeyed(self.policy, Some(&self.idem), intake)),
@@ -130,17 +136,15 @@ impl Claiming {
 
     /// Returns the id and the label of the record that the request identifies, or `None` if it has no
     /// key.
-    fn record_id(
-        &self,
-        intake: &Intake,
-    ) -> Result<Option<(RecordId, Option<Arc<str>>)>, Problem> {
+    fn record_id(&self, intake: &Intake) -> Result<Option<Named>, Problem> {
         let headers = intake.request.headers();
         match key::parse(headers, &self.idem.settings().dialect).map_err(Problem::key_invalid)? {
             None => Ok(None),
             Some(key) => match &intake.scope {
                 Ok(scope) => {
                     let id = self.idem.record_id(scope, &key);
-                    Ok(Some((id, self.label(&intake.request, &key, &id))))
+                    let label = self.label(&intake.request, &key, &id);
+                    Ok(Some(Named { id, label }))
                 }
                 Err(missing) => Err(Problem::scope_missing(*missing)),
             },
@@ -150,18 +154,16 @@ impl Claiming {
     /// Returns the label that the service chooses for the record.
     fn label(&self, request: &Request, key: &str, id: &RecordId) -> Option<Arc<str>> {
         let label = self.idem.settings().label.as_ref()?;
-        match catch_unwind(AssertUnwindSafe(|| label(request, key))) {
-            Ok(label) => label.map(Arc::from),
-            Err(_) => {
-                tracing::error!(
-                    target: crate::trace::TARGET,
-                    endpoint = self.policy.endpoint,
-                    record = %id.short(),
-                    "the label function panicked; the record has no label"
-                );
-                None
-            }
+        if let Ok(label) = catch_unwind(AssertUnwindSafe(|| label(request, key))) {
+            return label.map(Arc::from);
         }
+        tracing::error!(
+            target: crate::trace::TARGET,
+            endpoint = self.policy.endpoint,
+            record = %id.short(),
+            "the label function panicked; the record has no label"
+        );
+        None
     }
 
     /// Sends the claim. Returns the outcome if the store replies immediately.
@@ -202,9 +204,7 @@ impl Claiming {
         };
         match claim.ask(&self.idem) {
             Ok(reply) => Some(self.conclude(identified, reply, intake)),
-            Err(pending) => {
-                let idem = self.idem.clone();
-                let reply = Box::pin(async move { claim.wait(&idem, pending).await });
+            Err(reply) => {
                 self.stage = Stage::Asking { identified, reply };
                 None
             }
@@ -212,12 +212,7 @@ impl Claiming {
     }
 
     /// Converts the reply of the store into an outcome.
-    fn conclude(
-        &self,
-        identified: Identified,
-        reply: Result<ClaimReply, StoreError>,
-        intake: &mut Intake,
-    ) -> ClaimOutcome {
+    fn conclude(&self, identified: Identified, reply: Reply, intake: &mut Intake) -> ClaimOutcome {
         let id = Some(identified.id);
         let reply = match reply {
             Ok(reply) => reply,
@@ -264,8 +259,8 @@ impl Claiming {
             }
             Decision::ReplayUnwritten(record) => {
                 self.decided(id, outcome);
-                let replay = self.replay(identified.id, &record);
-                return ClaimOutcome::Answer(degraded::unrecorded(replay));
+                let response = self.replay(identified.id, &record);
+                return ClaimOutcome::Answer(degraded::unrecorded(response));
             }
             Decision::Mismatch => Problem::key_reused(),
             Decision::InFlight => Problem::key_in_flight(),

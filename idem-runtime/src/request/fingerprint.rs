@@ -5,6 +5,7 @@ use std::fmt;
 use axum::extract::OriginalUri;
 use http::{Request, header};
 use sha2::Sha256;
+use subtle::ConstantTimeEq;
 
 use crate::request::canonical_json::Document;
 use crate::request::digest::{Absorber, Digest};
@@ -186,12 +187,13 @@ fn counted(content_type: &[u8], mode: FingerprintMode) -> &[u8] {
 /// Compares in constant time, so that the time of a response reveals nothing about a stored digest.
 impl PartialEq for Fingerprint {
     fn eq(&self, other: &Self) -> bool {
-        let difference = self
-            .0
-            .iter()
-            .zip(&other.0)
-            .fold(0, |all, (a, b)| all | (a ^ b));
-        std::hint::black_box(difference) == 0
+        // Compares 4 words instead of 32 bytes. The compiler cannot join the comparisons of bytes,
+        // because `subtle` hides each comparison from the optimizer.
+        let words = |it: &Self| {
+            let (words, _) = it.0.as_chunks::<8>();
+            std::array::from_fn::<_, 4, _>(|at| u64::from_ne_bytes(words[at]))
+        };
+        words(self)[..].ct_eq(&words(other)[..]).into()
     }
 }
 

@@ -104,10 +104,13 @@ mod tests {
     /// A change here forgets every record in every store. It takes a new domain tag and an entry in
     /// the changelog.
     #[test]
-    fn golden() {
+    fn the_format_of_record_ids_never_changes() {
         let scope = Scope::new().token("Bearer a").value(7);
         let id = Namespace::new("production").record_id(&scope, "k-1");
-        assert_eq!(id.to_string(), "");
+        assert_eq!(
+            id.to_string(),
+            "132761e86e43274d2b18344caa6c8ddf35a3e50d352ff009d6231c532d89d987"
+        );
     }
 
     #[test]

@@ -48,9 +48,8 @@ fn parse(value: &[u8]) -> Option<TraceId> {
         None => value.len() == LEN,
         Some(next) => version > 0 && *next == b'-',
     };
-    let has_dashes = value.get(2) == Some(&b'-')
-        && value.get(35) == Some(&b'-')
-        && value.get(52) == Some(&b'-');
+    let has_dashes =
+        value.get(2) == Some(&b'-') && value.get(35) == Some(&b'-') && value.get(52) == Some(&b'-');
     if version == 0xff || !is_whole || !has_dashes {
         return None;
     }

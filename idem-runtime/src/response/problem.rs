@@ -49,7 +49,7 @@ pub struct Problem {
     /// The record that the request is about, once it is known.
     record_id: Option<RecordId>,
     /// The documentation page of the service, for the `Link` header.
-    documentation: Option<String>,
+    documentation: Option<Box<str>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -412,7 +412,7 @@ impl Problem {
         if let Some(url) = dialect.documentation_url() {
             let page = url.split_once('#').map_or(url, |(page, _)| page);
             self.type_uri = format!("{page}#{}", self.code()).into();
-            self.documentation = Some(url.to_owned());
+            self.documentation = Some(url.into());
         }
         self
     }

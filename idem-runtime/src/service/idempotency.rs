@@ -50,9 +50,6 @@ use crate::store::{Record, Store, StoreError, StoreFuture};
 #[derive(Clone)]
 pub struct Idempotency {
     pub(super) inner: Arc<Inner>,
-    /// Whether the layer that inserted this value into the extensions of a request found a key.
-    /// Then the headers need not be searched again.
-    found_key: bool,
 }
 
 pub(super) struct Inner {
@@ -110,7 +107,6 @@ impl Idempotency {
                 unwritten: Arc::default(),
                 orphans: Orphans::default(),
             }),
-            found_key: false,
         }
     }
 
@@ -164,21 +160,8 @@ impl Idempotency {
     /// A handler without settings searches only the default header for a key. So the handler needs
     /// the settings to recognize another key header, which middleware below the layer may set.
     pub(crate) fn for_request(&self, headers: &HeaderMap) -> Option<Self> {
-        let dialect = &self.inner.settings.dialect;
-        let found_key = key::is_there(headers, dialect.key_header_name());
-        let is_of_interest = found_key || !dialect.has_default_key_header();
-        is_of_interest.then(|| Self {
-            found_key,
-            ..self.for_any_request()
-        })
-    }
-
-    /// Returns the same settings without knowledge about a request.
-    pub(crate) fn for_any_request(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            found_key: false,
-        }
+        let has_default_key_header = self.inner.settings.dialect.has_default_key_header();
+        (!has_default_key_header || self.has_key(headers)).then(|| self.clone())
     }
 
     /// Returns whether a request needs a claim: it has a key in the header of the service, and a
@@ -193,7 +176,7 @@ impl Idempotency {
     }
 
     fn has_key(&self, headers: &HeaderMap) -> bool {
-        self.found_key || key::is_there(headers, self.inner.settings.dialect.key_header_name())
+        key::is_there(headers, self.inner.settings.dialect.key_header_name())
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn Store> {

@@ -19,7 +19,7 @@ impl<S> Layer<S> for Idempotency {
     fn layer(&self, inner: S) -> Self::Service {
         IdempotencyService {
             inner,
-            idem: self.for_any_request(),
+            idem: self.clone(),
         }
     }
 }

@@ -39,4 +39,5 @@
 #![cfg_attr(feature = "testing", doc = "```no_run")]
 #![cfg_attr(not(feature = "testing"), doc = "```ignore")]
 #![doc = include_str!("../../examples/own_store.rs")]
+//! # extern crate idem_runtime as axum_idem;
 //! ```

@@ -33,7 +33,8 @@ const KEEP: usize = 300;
 /// is read from the backing store again.
 ///
 /// ```
-/// use idem_runtime::store::{MemoryStore, NearCache};
+/// # extern crate idem_runtime as axum_idem;
+/// use axum_idem::store::{MemoryStore, NearCache};
 ///
 /// // In production, put the cache in front of a `RedisStore` or a `PostgresStore`.
 /// let store = NearCache::builder().max_bytes(16 << 20).build(MemoryStore::default());

@@ -30,10 +30,11 @@ use crate::store::{
 /// Clones share all state.
 ///
 /// ```
+/// # extern crate idem_runtime as axum_idem;
 /// use std::time::Duration;
-/// use idem_runtime::store::{MemoryStore, Store, StoreError};
-/// use idem_runtime::testing::{Fault, FaultMix, FaultStore, Operation};
-/// # use idem_runtime::{Idempotency, Scope};
+/// use axum_idem::store::{MemoryStore, Store, StoreError};
+/// use axum_idem::testing::{Fault, FaultMix, FaultStore, Operation};
+/// # use axum_idem::{Idempotency, Scope};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() {
@@ -236,7 +237,7 @@ impl<S: Store> Store for FaultStore<S> {
     }
 
     fn stats(&self) -> StoreFuture<Stats> {
-        self.pass(Operation::Stats, |store| store.stats())
+        self.pass(Operation::Stats, S::stats)
     }
 
     fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {

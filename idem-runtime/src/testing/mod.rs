@@ -2,9 +2,10 @@
 //! [`Store`](crate::store::Store) trait, and [`FaultStore`], a store with injected faults.
 //!
 //! ```
+//! # extern crate idem_runtime as axum_idem;
 //! use std::time::Duration;
-//! use idem_runtime::store::MemoryStore;
-//! use idem_runtime::testing::Contract;
+//! use axum_idem::store::MemoryStore;
+//! use axum_idem::testing::Contract;
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() {
@@ -18,9 +19,10 @@
 //! server:
 //!
 //! ```
+//! # extern crate idem_runtime as axum_idem;
 //! # use std::time::Duration;
-//! # use idem_runtime::store::MemoryStore;
-//! # use idem_runtime::testing::Contract;
+//! # use axum_idem::store::MemoryStore;
+//! # use axum_idem::testing::Contract;
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() {
 //! let store = MemoryStore::default();

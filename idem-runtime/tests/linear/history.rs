@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use idem_runtime::store::{
-    Claim, Claimed, Entry, Holder, OnUnknown, Owner, Record, Settled, Store, StoreError,
+    Claim, Claimed, Entry, Holder, OnUnknown, Owner, Query, Record, Settled, State, Store,
+    StoreError,
 };
 use idem_runtime::{Fingerprint, RecordId, Scope};
 use tokio::sync::Barrier;
@@ -193,7 +194,8 @@ impl Client {
         let (claimed, completed, fence) = (key.claimed, key.completed, key.fence);
         match (drawn, mine) {
             (0..6, _) => Call::LookUp,
-            (6..14, _) => Call::Forget,
+            (6..9, _) => Call::List,
+            (9..14, _) => Call::Forget,
             (14..20, _) => Call::Resolve(fence, record, lease),
             (20..28, Some(held)) => Call::Renew(held, lease),
             (28..46, Some(held)) => match completed {
@@ -288,12 +290,38 @@ async fn ask(
             Some(Entry::Recorded { record, .. }) => Answer::Recorded(number_of(&record)),
             _ => Answer::SeesNothing,
         },
+        Call::List => listed(store, id).await?,
         Call::Forget => Answer::WasThere(store.forget(id).await?),
         Call::Resolve(fence, record, ttl) => {
             let record = numbered(record);
             settled(store.resolve(id, fence, record, time(ttl)).await?)
         }
     })
+}
+
+/// What all pages together show of one of the keys.
+async fn listed(store: &dyn Store, id: RecordId) -> Result<Answer, StoreError> {
+    let mut query = Query::all().scope(id.scope_id()).limit(1);
+    let mut seen = Answer::SeesNothing;
+    loop {
+        let page = store.list(query.clone()).await?;
+        for entry in page.entries.iter().filter(|entry| entry.id == id) {
+            seen = match (&entry.state, seen) {
+                (State::InFlight { fence, attempt, .. }, Answer::SeesNothing) => {
+                    Answer::ListsInFlight(*fence, *attempt)
+                }
+                (State::Unknown { fence, attempt, .. }, Answer::SeesNothing) => {
+                    Answer::ListsUnknown(*fence, *attempt)
+                }
+                (State::Recorded { .. }, Answer::SeesNothing) => Answer::ListsRecord,
+                _ => Answer::ListsTwice,
+            };
+        }
+        match page.next {
+            Some(next) => query = query.after(next),
+            None => return Ok(seen),
+        }
+    }
 }
 
 fn settled(settled: Settled) -> Answer {

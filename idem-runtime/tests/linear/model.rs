@@ -31,6 +31,7 @@ pub(crate) enum Call {
     Release(Held),
     Abandon(Held),
     LookUp,
+    List,
     Forget,
     Resolve(u64, u32, Life),
 }
@@ -48,6 +49,10 @@ pub(crate) enum Answer {
     SeesNothing,
     SeesInFlight(u8, u64, u32),
     SeesUnknown(u8, u64, u32),
+    ListsInFlight(u64, u32),
+    ListsUnknown(u64, u32),
+    ListsRecord,
+    ListsTwice,
     WasThere(bool),
 }
 
@@ -183,6 +188,12 @@ impl State {
                 (Entry::Claim(_), None) => Some(self),
                 (Entry::Claim(claim), Some(answer)) => self.sees(claim, answer),
             },
+            (Call::List, entry) => match (entry, answer) {
+                (Entry::Nothing, _) => stays(Answer::SeesNothing),
+                (Entry::Record { .. }, _) => stays(Answer::ListsRecord),
+                (Entry::Claim(_), None) => Some(self),
+                (Entry::Claim(claim), Some(answer)) => self.lists(claim, answer),
+            },
             (Call::Forget, Entry::Nothing) => stays(Answer::WasThere(false)),
             (Call::Forget, _) => becomes(Entry::Nothing, Answer::WasThere(true)),
 
@@ -276,6 +287,18 @@ impl State {
             }
             _ => None,
         }
+    }
+
+    fn lists(self, claim: Claim, answer: Answer) -> Option<Self> {
+        let is_lapsed = claim.lease == Life::Past;
+        let fence = match answer {
+            Answer::ListsInFlight(fence, attempt) if !is_lapsed && attempt == claim.attempt => {
+                fence
+            }
+            Answer::ListsUnknown(fence, attempt) if is_lapsed && attempt == claim.attempt => fence,
+            _ => return None,
+        };
+        self.knows(claim, fence)
     }
 
     /// Learns the fence of the claim, which may have been unknown until now.

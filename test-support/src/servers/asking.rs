@@ -1,4 +1,4 @@
-//! Claims and records as these tests make them.
+//! Claims and records for the tests of stores.
 
 use std::time::Duration;
 
@@ -18,28 +18,29 @@ pub fn claim(name: &str) -> Claim {
 }
 
 pub fn record(body: &[u8]) -> Record {
-    Record::answer(FINGERPRINT, StatusCode::CREATED, &HeaderMap::new(), body).expect("it fits")
+    Record::answer(FINGERPRINT, StatusCode::CREATED, &HeaderMap::new(), body)
+        .expect("the record is small enough")
 }
 
-/// Claims, and expects to win.
+/// Claims, and asserts that the claim wins.
 pub async fn win(store: &impl Store, claim: Claim) -> Holder {
     let (id, owner) = (claim.id, claim.owner);
     match store.claim(claim).await {
         Ok(Claimed::Fresh { fence, .. }) => Holder { id, owner, fence },
-        other => panic!("not won: {other:?}"),
+        other => panic!("the claim did not win: {other:?}"),
     }
 }
 
 pub async fn replay(store: &impl Store, name: &str) -> Record {
     match store.claim(claim(name)).await {
         Ok(Claimed::Recorded { record, .. }) => record,
-        other => panic!("no replay: {other:?}"),
+        other => panic!("there is no record to replay: {other:?}"),
     }
 }
 
-/// Claims, wins and completes.
+/// Claims a key and completes it.
 pub async fn complete(store: &impl Store, name: &str) {
     let holder = win(store, claim(name)).await;
     let completed = store.complete(holder, record(b"{}"), HOUR).await;
-    assert_eq!(completed.expect("the store is there"), Settled::Done);
+    assert_eq!(completed.expect("the store works"), Settled::Done);
 }

@@ -1,4 +1,4 @@
-//! Servers of their own for tests: on free ports, in temporary folders, ended with the test.
+//! Servers that a test starts on free ports and in temporary folders. They end with the test.
 
 pub mod asking;
 pub mod pgbouncer;
@@ -11,46 +11,52 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-/// A port that was free a moment ago.
+/// Returns a port that was free a moment ago.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("bound").port()
+    listener.local_addr().expect("a bound address").port()
 }
 
-/// Waits for what comes soon; looks often.
+/// Polls `look` until it returns a value.
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let give_up_at = Instant::now() + Duration::from_secs(30);
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < give_up_at, "{what} did not come about");
+        assert!(
+            Instant::now() < give_up_at,
+            "timed out while waiting: {what}"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// As [`eventually`], for what is awaited.
+/// Like [`eventually`], for an async `look`.
 pub async fn eventually_async<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let give_up_at = Instant::now() + Duration::from_secs(30);
     loop {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(Instant::now() < give_up_at, "{what} did not come about");
+        assert!(
+            Instant::now() < give_up_at,
+            "timed out while waiting: {what}"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Whether a text stands in any file of a folder.
+/// Whether any file of a folder contains a text.
 pub fn is_in(folder: &Path, text: &str) -> bool {
     let mut grep = Command::new("grep");
     grep.args(["-r", "-a", "-q", "-s", "-F", "-e", text]);
-    // Files come and go meanwhile; 2 is for those.
+    // Files may disappear during the search. Then `grep` exits with status 2.
     let found = grep.arg(folder).status().expect("`grep` runs");
     found.success()
 }
 
-/// Sends a signal to a process of this test.
+/// Sends a signal to a process that this test started.
 pub fn signal(child: &Child, signal: &str) {
     let status = Command::new("kill")
         .args([signal, &child.id().to_string()])
@@ -58,9 +64,9 @@ pub fn signal(child: &Child, signal: &str) {
     assert!(status.expect("`kill` runs").success(), "kill {signal}");
 }
 
-/// Ends a process of this test at once.
+/// Kills a process that this test started.
 pub fn end(child: &mut Child) {
-    // It may have ended by itself.
+    // The process may already have ended.
     let _ = child.kill();
     let _ = child.wait();
 }

@@ -1,4 +1,4 @@
-//! `PgBouncer` in front of a PostgreSQL, on a socket in a temporary folder.
+//! `PgBouncer` in front of a PostgreSQL server, on a socket in a temporary folder.
 
 use std::process::{Child, Stdio};
 
@@ -7,9 +7,9 @@ use tempfile::TempDir;
 use super::postgres::{PostgresServer, give_away, program};
 use super::{end, eventually};
 
-const HOW_TO_GET: &str = "PgBouncer is missing; `apt-get install pgbouncer`";
+const HOW_TO_GET: &str = "PgBouncer is missing; run `apt-get install pgbouncer`";
 
-/// A `pgbouncer` of this test, with its own settings for parameters at startup.
+/// A `pgbouncer` process with its default settings for startup parameters.
 pub struct PgBouncer {
     child: Child,
     folder: TempDir,
@@ -28,8 +28,8 @@ impl PgBouncer {
             server = server.socket_folder().display()
         );
         let write = |name, text: &str| std::fs::write(folder.path().join(name), text);
-        write("settings.ini", &settings).expect("a file");
-        write("users", "\"desk\" \"\"\n").expect("a file");
+        write("settings.ini", &settings).expect("a writable folder");
+        write("users", "\"desk\" \"\"\n").expect("a writable folder");
         give_away(folder.path());
         let child = program("pgbouncer", folder.path())
             .arg("--quiet")
@@ -40,7 +40,7 @@ impl PgBouncer {
         let mut bouncer = Self { child, folder };
         let socket = bouncer.folder.path().join(".s.PGSQL.6432");
         eventually("pgbouncer", || {
-            let ended = bouncer.child.try_wait().expect("ours");
+            let ended = bouncer.child.try_wait().expect("a child process");
             assert!(ended.is_none(), "pgbouncer ended");
             socket.exists().then_some(())
         });

@@ -1,4 +1,4 @@
-//! PostgreSQL, on a socket in a temporary folder: no port at all.
+//! A PostgreSQL server on a socket in a temporary folder, without a TCP port.
 
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt, chown};
@@ -10,9 +10,9 @@ use tempfile::TempDir;
 
 use super::{end, eventually, signal};
 
-const HOW_TO_GET: &str = "PostgreSQL is missing; `apt-get install postgresql`";
+const HOW_TO_GET: &str = "PostgreSQL is missing; run `apt-get install postgresql`";
 
-/// A `postgres` of this test.
+/// A `postgres` process that this test started.
 pub struct PostgresServer {
     child: Child,
     folder: TempDir,
@@ -24,7 +24,8 @@ impl PostgresServer {
         Self::with(&[])
     }
 
-    /// Starts with settings as in its file: `["default_transaction_read_only=on"]`.
+    /// Starts the server with lines of its settings file, such as
+    /// `["default_transaction_read_only=on"]`.
     pub fn with(settings: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         give_away(folder.path());
@@ -37,7 +38,7 @@ impl PostgresServer {
         Self::in_folder(folder, settings)
     }
 
-    /// A replica of `primary`, which streams from it.
+    /// Starts a replica that streams from `primary`.
     pub fn replica_of(primary: &Self) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         give_away(folder.path());
@@ -71,34 +72,35 @@ impl PostgresServer {
 
     fn wait_until_up(&mut self) {
         eventually("postgres", || {
-            let ended = self.child.try_wait().expect("ours");
+            let ended = self.child.try_wait().expect("a child process");
             assert!(ended.is_none(), "postgres ended: {}", self.log());
             self.try_command("SELECT 1").map(drop)
         });
     }
 
-    fn log(&self) -> String {
+    /// What it has logged since it was created.
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    /// How many sessions of stores there have been, with `log_connections=on`.
+    /// How many sessions stores have opened. Needs `log_connections=on`.
     pub fn sessions_of_stores(&self) -> usize {
         let of_a_store = "application_name=axum-idem";
         let log = self.log();
         log.lines().filter(|line| line.contains(of_a_store)).count()
     }
 
-    /// The folder of its socket.
+    /// The folder of the server's socket.
     pub fn socket_folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Asks a role for its password from now on.
+    /// Requires a password from this role from now on.
     pub fn ask_for_password_of(&self, role: &str) {
         let path = self.folder.path().join("data/pg_hba.conf");
-        let rules = std::fs::read_to_string(&path).expect("its file");
+        let rules = std::fs::read_to_string(&path).expect("a readable settings file");
         let rules = format!("local all {role} scram-sha-256\n{rules}");
-        std::fs::write(&path, rules).expect("its file");
+        std::fs::write(&path, rules).expect("a writable settings file");
         self.reload();
     }
 
@@ -113,7 +115,7 @@ impl PostgresServer {
         self.reload();
     }
 
-    /// Returns when every process of the server was told to read its settings anew.
+    /// Returns when every process of the server has been told to read its settings again.
     fn reload(&self) {
         let before = self.command("SELECT clock_timestamp()");
         self.command("SELECT pg_reload_conf()");
@@ -128,7 +130,7 @@ impl PostgresServer {
         format!("postgres:///postgres?user=desk&host={folder}")
     }
 
-    /// Ends it as a crash does: nothing is written any more.
+    /// Ends the server like a crash: it writes nothing more.
     pub fn kill(&mut self) {
         signal(&self.child, "-QUIT");
         let _ = self.child.wait();
@@ -139,9 +141,10 @@ impl PostgresServer {
         self.wait_until_up();
     }
 
-    /// What `psql` prints for a statement, without ornament.
+    /// Returns the output of `psql` for a statement, without headers and alignment.
     pub fn command(&self, statement: &str) -> String {
-        self.try_command(statement).expect("postgres answers")
+        self.try_command(statement)
+            .expect("PostgreSQL executes the statement")
     }
 
     fn try_command(&self, statement: &str) -> Option<String> {
@@ -156,7 +159,7 @@ impl PostgresServer {
         output.status.success().then_some(text)
     }
 
-    /// Whether a text stands anywhere in what the server has written to disk.
+    /// Whether any file of the server contains a text.
     pub fn has_on_disk(&self, text: &str) -> bool {
         self.command("CHECKPOINT");
         super::is_in(self.folder.path(), text)
@@ -165,7 +168,7 @@ impl PostgresServer {
 
 impl Drop for PostgresServer {
     fn drop(&mut self) {
-        // Its own processes end with it only when it is told.
+        // The processes of the server only end with the main process when it gets this signal.
         let _ = Command::new("kill")
             .args(["-QUIT", &self.child.id().to_string()])
             .stderr(Stdio::null())
@@ -180,7 +183,7 @@ fn spawn(folder: &TempDir, settings: &[String]) -> Child {
         .create(true)
         .append(true)
         .open(folder.path().join("log"))
-        .expect("a log");
+        .expect("a writable folder");
     let mut command = program("postgres", folder.path());
     command
         .arg("-D")
@@ -188,7 +191,7 @@ fn spawn(folder: &TempDir, settings: &[String]) -> Child {
         .arg("-k")
         .arg(folder.path())
         .args(["-c", "listen_addresses=", "-c", "max_connections=200"])
-        // Only the process ever dies here, and not the machine.
+        // In these tests only the process dies, never the machine, so `fsync` is not needed.
         .args(["-c", "fsync=off"]);
     for setting in settings {
         command.args(["-c", setting]);
@@ -201,11 +204,14 @@ fn spawn(folder: &TempDir, settings: &[String]) -> Child {
         .expect(HOW_TO_GET)
 }
 
-/// A program of PostgreSQL, as the user that owns `folder`: the server does not run as root.
+/// A program of PostgreSQL that runs as the owner of `folder`, because the server refuses to run as
+/// root.
 pub(super) fn program(name: &str, folder: &Path) -> Command {
     let mut command = Command::new(find(name));
-    let owner = folder.metadata().expect("ours");
-    let runs_as = Path::new("/proc/self").metadata().expect("a process");
+    let owner = folder.metadata().expect("a readable folder");
+    let runs_as = Path::new("/proc/self")
+        .metadata()
+        .expect("a readable `/proc/self`");
     if owner.uid() != runs_as.uid() {
         command.uid(owner.uid()).gid(owner.gid());
     }
@@ -213,7 +219,7 @@ pub(super) fn program(name: &str, folder: &Path) -> Command {
     command
 }
 
-/// On Debian, the programs of the server are not in the path.
+/// On Debian, the server's programs are not in the `PATH`.
 fn find(name: &str) -> PathBuf {
     let versions = Path::new("/usr/lib/postgresql").read_dir();
     let installed = versions.into_iter().flatten().flatten();
@@ -222,15 +228,15 @@ fn find(name: &str) -> PathBuf {
         .filter(|program| program.exists())
         .collect();
     found.sort();
-    // Debian keeps `pgbouncer` outside the path of users.
+    // Debian installs `pgbouncer` outside the `PATH` of users.
     let elsewhere = Path::new("/usr/sbin").join(name);
     let elsewhere = elsewhere.exists().then_some(elsewhere);
     found.pop().or(elsewhere).unwrap_or_else(|| name.into())
 }
 
-/// Where the test runs as root, gives a folder to `postgres`.
+/// Makes `postgres` the owner of a folder when the test runs as root.
 pub(super) fn give_away(folder: &Path) {
-    if folder.metadata().expect("ours").uid() != 0 {
+    if folder.metadata().expect("a readable folder").uid() != 0 {
         return;
     }
     let id = |flag| {
@@ -241,5 +247,5 @@ pub(super) fn give_away(folder: &Path) {
     };
     let (user, group) = (id("-u"), id("-g"));
     assert!(user.is_some(), "{HOW_TO_GET}");
-    chown(folder, user, group).expect("root may");
+    chown(folder, user, group).expect("root may change the owner");
 }

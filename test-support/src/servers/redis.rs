@@ -1,4 +1,4 @@
-//! Redis: alone, with a replica, behind a Sentinel, as a cluster.
+//! Redis servers: alone, with a replica, behind a Sentinel, and as a cluster.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -8,9 +8,9 @@ use tempfile::TempDir;
 
 use super::{end, eventually, free_port, signal};
 
-const HOW_TO_GET: &str = "`redis-server` is missing; `apt-get install redis-server`";
+const HOW_TO_GET: &str = "`redis-server` is missing; run `apt-get install redis-server`";
 
-/// A `redis-server` of this test.
+/// A `redis-server` process that this test started.
 pub struct RedisServer {
     child: Child,
     folder: TempDir,
@@ -23,9 +23,9 @@ impl RedisServer {
         Self::with(&[])
     }
 
-    /// Starts with settings as on the command line: `["--maxmemory", "4mb"]`.
+    /// Starts the server with command-line settings, such as `["--maxmemory", "4mb"]`.
     pub fn with(settings: &[&str]) -> Self {
-        // Another process may take the port first.
+        // Another process may take the port first, so this tries several ports.
         for _ in 0..5 {
             let folder = tempfile::tempdir().expect("a temporary folder");
             let port = free_port();
@@ -46,7 +46,7 @@ impl RedisServer {
 
     fn is_up(&mut self) -> bool {
         eventually("redis", || {
-            if self.child.try_wait().expect("ours").is_some() {
+            if self.child.try_wait().expect("a child process").is_some() {
                 return Some(false);
             }
             (self.try_command(&["PING"])? == "PONG").then_some(true)
@@ -57,15 +57,15 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// `kill -9`.
+    /// Kills the server with `kill -9`.
     pub fn kill(&mut self) {
         end(&mut self.child);
     }
 
-    /// Starts again on the same port, with what is on disk.
+    /// Starts the server again on the same port, with its data on disk.
     pub fn start_again(&mut self) {
         self.child = spawn(&self.folder, self.port, &self.settings);
-        assert!(self.is_up(), "redis did not start again");
+        assert!(self.is_up(), "redis-server did not restart");
     }
 
     pub fn stall(&self) {
@@ -76,9 +76,10 @@ impl RedisServer {
         signal(&self.child, "-CONT");
     }
 
-    /// What `redis-cli` prints for a command.
+    /// Returns the output of `redis-cli` for a command.
     pub fn command(&self, command: &[&str]) -> String {
-        self.try_command(command).expect("redis answers")
+        self.try_command(command)
+            .expect("Redis executes the command")
     }
 
     fn try_command(&self, command: &[&str]) -> Option<String> {
@@ -92,14 +93,14 @@ impl RedisServer {
         output.status.success().then_some(text)
     }
 
-    /// A field of `INFO`.
+    /// Returns a field of `INFO`.
     pub fn info(&self, field: &str) -> Option<String> {
         let all = self.command(&["INFO", "everything"]);
         let line = all.lines().find_map(|line| line.strip_prefix(field));
         Some(line?.strip_prefix(':')?.trim().to_owned())
     }
 
-    /// How many commands clients have sent, without those that scripts call.
+    /// How many commands clients have sent, without the commands that scripts call.
     pub fn round_trips(&self) -> u64 {
         const IN_SCRIPTS: [&str; 6] = ["getrange", "pttl", "time", "get", "set", "pexpire"];
         const OURS: [&str; 3] = ["info", "ping", "config|get"];
@@ -113,7 +114,7 @@ impl RedisServer {
         stats.lines().filter_map(calls).sum()
     }
 
-    /// Whether a text stands anywhere in what the server has written to disk.
+    /// Whether any file of the server contains a text.
     pub fn has_on_disk(&self, text: &str) -> bool {
         super::is_in(self.folder.path(), text)
     }
@@ -126,7 +127,7 @@ impl Drop for RedisServer {
 }
 
 fn spawn(folder: &TempDir, port: u16, settings: &[String]) -> Child {
-    let log = File::create(folder.path().join("log")).expect("a log");
+    let log = File::create(folder.path().join("log")).expect("a writable folder");
     Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .args(["--save", "", "--dir"])
@@ -139,7 +140,7 @@ fn spawn(folder: &TempDir, port: u16, settings: &[String]) -> Child {
         .expect(HOW_TO_GET)
 }
 
-/// A `redis-sentinel` of this test.
+/// A `redis-sentinel` process that this test started.
 pub struct Sentinel {
     child: Child,
     _folder: TempDir,
@@ -147,17 +148,19 @@ pub struct Sentinel {
 }
 
 impl Sentinel {
-    /// Watches `primary` under the name `trades`, and decides alone.
+    /// Starts a Sentinel that watches `primary` under the name `trades` with a quorum of 1.
     pub fn watching(primary: &RedisServer) -> Self {
         Self::with(primary.port, 1, "")
     }
 
-    /// Watches the primary at this port, and decides alone, with more lines for its file.
+    /// Starts a Sentinel that watches the primary at this port with a quorum of 1, with additional
+    /// settings.
     pub fn watching_port(port: u16, settings: &str) -> Self {
         Self::with(port, 1, settings)
     }
 
-    /// Three that watch `primary`, know each other, and decide by two.
+    /// Starts three Sentinels that watch `primary` with a quorum of 2, and waits until they know each
+    /// other.
     pub fn three_watching(primary: &RedisServer) -> [Self; 3] {
         let sentinels = std::array::from_fn(|_| Self::with(primary.port, 2, ""));
         for sentinel in &sentinels {
@@ -182,7 +185,7 @@ impl Sentinel {
                  sentinel down-after-milliseconds trades 300\n\
                  sentinel failover-timeout trades 3000\n"
             );
-            std::fs::write(&file, settings).expect("a settings file");
+            std::fs::write(&file, settings).expect("a writable folder");
             let mut child = Command::new("redis-server")
                 .arg(&file)
                 .arg("--sentinel")
@@ -192,7 +195,7 @@ impl Sentinel {
                 .spawn()
                 .expect(HOW_TO_GET);
             let is_up = eventually("the sentinel", || {
-                if child.try_wait().expect("ours").is_some() {
+                if child.try_wait().expect("a child process").is_some() {
                     return Some(false);
                 }
                 let output = Command::new("redis-cli")
@@ -220,7 +223,7 @@ impl Sentinel {
         signal(&self.child, "-STOP");
     }
 
-    /// Watches another primary from now on, as after a failover that the old one missed.
+    /// Makes the Sentinel watch another primary, as after a failover that the old primary missed.
     pub fn watch_instead(&self, primary: &RedisServer) {
         let port = primary.port.to_string();
         self.command(&["SENTINEL", "REMOVE", "trades"]);
@@ -236,7 +239,7 @@ impl Sentinel {
         assert!(output.stdout.starts_with(b"OK"), "{output:?}");
     }
 
-    /// What it says about the primary it watches.
+    /// Returns a field of `SENTINEL MASTER` for the watched primary.
     pub fn says(&self, field: &str) -> String {
         let output = Command::new("redis-cli")
             .args(["-p", &self.port.to_string(), "SENTINEL", "MASTER", "trades"])
@@ -254,12 +257,12 @@ impl Drop for Sentinel {
     }
 }
 
-/// Three primaries that share the slots.
+/// Starts a cluster of three primaries.
 pub fn cluster() -> Vec<RedisServer> {
     cluster_with_replicas(0)
 }
 
-/// Three primaries that share the slots, with so many replicas each.
+/// Starts a cluster of three primaries with this many replicas each.
 pub fn cluster_with_replicas(replicas: usize) -> Vec<RedisServer> {
     let settings = [
         "--cluster-enabled",
@@ -296,8 +299,8 @@ pub fn cluster_with_replicas(replicas: usize) -> Vec<RedisServer> {
         eventually("replication", || {
             let is_primary = node.info("role")? == "master";
             let is_up = if is_primary {
-                // A replica counts for `WAIT` and for a failover once its primary calls it online,
-                // up to a second after the replica does.
+                // A replica counts for `WAIT` and for a failover only when its primary reports it
+                // online. The primary reports this up to a second after the replica does.
                 (0..replicas).all(|replica| {
                     let state = node.info(&format!("slave{replica}"));
                     state.is_some_and(|state| state.contains("state=online"))
@@ -308,7 +311,7 @@ pub fn cluster_with_replicas(replicas: usize) -> Vec<RedisServer> {
             is_up.then_some(())
         });
     }
-    // A node lists a replica once it has heard of the replica's offset, which may take some seconds.
+    // A node lists a replica only when it knows the replica's offset, which may take some seconds.
     for node in &nodes {
         eventually("the replicas in the slots", || {
             let slots = node.command(&["CLUSTER", "SLOTS"]);
@@ -319,13 +322,13 @@ pub fn cluster_with_replicas(replicas: usize) -> Vec<RedisServer> {
     nodes
 }
 
-/// The node of a cluster that serves a key.
+/// Returns the node of a cluster that serves a key.
 pub fn serving<'a>(nodes: &'a [RedisServer], key: &str) -> &'a RedisServer {
     let serves = |node: &&RedisServer| !node.command(&["GET", key]).contains("MOVED");
     nodes.iter().find(serves).expect("every slot is served")
 }
 
-/// The replicas of a primary.
+/// Returns the replicas of a primary.
 pub fn replicas_of<'a>(nodes: &'a [RedisServer], primary: &RedisServer) -> Vec<&'a RedisServer> {
     let port = primary.port.to_string();
     let follows = |node: &&RedisServer| node.info("master_port").is_some_and(|it| it == port);

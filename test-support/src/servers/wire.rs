@@ -1,4 +1,4 @@
-//! A wire to a PostgreSQL that loses replies.
+//! A TCP proxy in front of PostgreSQL that can lose replies.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::watch;
 
-/// Passes bytes on, until it is told to lose some.
+/// Forwards bytes until it is told to lose replies.
 pub struct Wire {
     port: u16,
     state: Arc<State>,
@@ -16,20 +17,22 @@ pub struct Wire {
 
 #[derive(Default)]
 struct State {
-    /// The reply with this number is lost, and its connection closed; 0 for none.
+    /// The reply with this number is lost and its connection is closed. 0 loses no reply.
     loses: AtomicUsize,
-    /// The connections made up to this one lose every reply, and stay open.
+    /// The connections up to this number lose every reply and stay open.
     dark_to: AtomicUsize,
     made: AtomicUsize,
     lost: AtomicBool,
-    /// What the first bytes of a client say, and what the server is told in place of it.
+    /// Whether new connections wait.
+    holds_new: watch::Sender<bool>,
+    /// A name in the first message of a client, and the name that replaces it.
     renamed: Mutex<Option<[&'static str; 2]>>,
 }
 
 impl Wire {
     pub async fn to(socket_folder: &Path) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let port = listener.local_addr().expect("bound").port();
+        let port = listener.local_addr().expect("a bound address").port();
         let state = Arc::new(State::default());
         let socket = socket_folder.join(".s.PGSQL.5432");
         let serving = state.clone();
@@ -37,7 +40,7 @@ impl Wire {
             while let Ok((client, _)) = listener.accept().await {
                 let number = serving.made.fetch_add(1, Ordering::SeqCst) + 1;
                 let (state, socket) = (serving.clone(), socket.clone());
-                // It ends when its client or its server goes.
+                // This task ends when the client or the server closes.
                 tokio::spawn(async move { state.pass(client, socket, number).await });
             }
         });
@@ -49,24 +52,34 @@ impl Wire {
         format!("postgres://desk@127.0.0.1:{port}/postgres?sslmode=disable")
     }
 
-    /// Starts sessions under another name of the same length, as a pooler with a name of its own does.
+    /// Replaces a name in the first message by another name of the same length, as a pooler with its
+    /// own name does.
     pub fn rename(&self, from: &'static str, to: &'static str) {
-        assert_eq!(from.len(), to.len(), "the message keeps its length");
+        assert_eq!(from.len(), to.len(), "both names must have the same length");
         *self.state.renamed.lock().expect("no panic") = Some([from, to]);
     }
 
-    /// Loses the reply with this number, counted from now and from 1, and closes its connection.
+    /// Loses the reply with this number, counted from 1 from now on, and closes its connection.
     pub fn lose_reply(&self, number: usize) {
         self.state.lost.store(false, Ordering::SeqCst);
         self.state.loses.store(number, Ordering::SeqCst);
     }
 
-    /// Whether a reply was lost since then.
+    /// Whether a reply was lost since the last call of `lose_reply` or `go_dark`.
     pub fn has_lost(&self) -> bool {
         self.state.lost.load(Ordering::SeqCst)
     }
 
-    /// Loses every reply on the connections that there are, and leaves them open. New ones work.
+    /// Holds new connections until [`let_new_in`](Self::let_new_in).
+    pub fn hold_new(&self) {
+        self.state.holds_new.send_replace(true);
+    }
+
+    pub fn let_new_in(&self) {
+        self.state.holds_new.send_replace(false);
+    }
+
+    /// Loses every reply on the existing connections and leaves them open. New connections work.
     pub fn go_dark(&self) {
         self.state.lost.store(false, Ordering::SeqCst);
         let made = self.state.made.load(Ordering::SeqCst);
@@ -76,6 +89,9 @@ impl Wire {
 
 impl State {
     async fn pass(&self, client: TcpStream, socket: PathBuf, number: usize) -> io::Result<()> {
+        let mut holds_new = self.holds_new.subscribe();
+        // The sender lives as long as this state.
+        let _ = holds_new.wait_for(|holds| !holds).await;
         let server = UnixStream::connect(socket).await?;
         let (mut from_client, mut to_client) = client.into_split();
         let (mut from_server, mut to_server) = server.into_split();
@@ -87,7 +103,7 @@ impl State {
                 let found = startup
                     .windows(from.len())
                     .position(|it| it == from.as_bytes());
-                let at = found.expect("the name is in the first message");
+                let at = found.expect("the first message contains the name");
                 startup[at..at + to.len()].copy_from_slice(to.as_bytes());
             }
             to_server.write_all(&startup).await?;

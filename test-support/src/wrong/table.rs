@@ -1,4 +1,4 @@
-//! A store with one flaw: a table behind one lock, as a third party may write it.
+//! A store with one flaw: a table behind one lock, as a third party might write it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,25 +11,25 @@ use idem_runtime::store::{
 use idem_runtime::{Fingerprint, RecordId};
 use tokio::time::Instant;
 
-/// What a [`FlawedStore`] does wrong. All else is right.
+/// The flaw of a [`FlawedStore`]. Everything else is correct.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
     None,
-    /// A microsecond between look and write.
+    /// Waits a microsecond between reading and writing.
     MicrosecondGap,
-    /// Other threads are let go first between look and write.
+    /// Yields to other threads between reading and writing.
     YieldingGap,
-    /// A lapsed claim is looked at under one lock, and taken over under another.
+    /// Reads a lapsed claim under one lock and takes it over under another lock.
     TakeoverGap,
-    /// A renewal moves the lease, but not the time at which the row is gone.
+    /// A renewal prolongs the lease but not the lifetime of the row.
     RenewKeepsExpiry,
-    /// The row is gone a retention after the claim, also while its lease holds.
+    /// The retention counts from the claim, so the row may disappear while its lease is valid.
     RetentionFromClaim,
-    /// A record is found by id and fingerprint.
+    /// A record is only found when the fingerprint also matches.
     RecordByFingerprint,
-    /// `expires_in` is the whole `ttl`.
+    /// `expires_in` is always the whole `ttl`.
     FullExpiresIn,
-    /// A claim on an unknown outcome begins its retention anew.
+    /// A claim on an unknown outcome restarts its retention.
     ClaimRestartsRetention,
     LookUpRestartsRetention,
     LookUpProlongsLease,
@@ -37,31 +37,31 @@ pub enum Flaw {
     LookUpSaysNoLeaseLeft,
     /// `forget` returns `true` for a row that has expired.
     ForgetsExpired,
-    /// `resolve` takes any fence up to the claim's.
+    /// `resolve` accepts any fence up to the fence of the claim.
     ResolvesLowerFences,
     ResolvesPastRetention,
-    /// The record of `resolve` lives for as long as the claim would have.
+    /// The record of `resolve` lives only as long as the claim would have lived.
     ResolveIgnoresTtl,
-    /// A takeover that is released leaves the outcome unknown, as it was before.
+    /// Releasing a takeover restores the unknown outcome.
     ReleasedTakeoverIsUnknown,
     TakeoverKeepsLease,
     TakeoverKeepsRetention,
     PanicsOnWait,
-    /// A claim in flight has a nanosecond left.
+    /// A claim in flight always reports one nanosecond left.
     NanosecondLeft,
-    /// The claim after a retention has the fence of the one before it.
+    /// The first claim after a retention gets the fence of the claim before it.
     FenceStandsPastRetention,
-    /// An owner finds its own claim again also after its lease.
+    /// An owner also recognises its own claim after the lease.
     OwnClaimAfterLease,
-    /// The lock is one of the process.
+    /// Each process has its own lock.
     LockOfProcess,
-    /// The fences are counted by the process.
+    /// Each process counts its own fences.
     FencesOfProcess,
-    /// Records are cached by the process, until they expire.
+    /// Each process caches records until they expire.
     CacheOfProcess,
 }
 
-/// A handle of one process to a table that all share.
+/// The handle of one process. All handles share one table.
 pub struct FlawedStore {
     flaw: Flaw,
     table: Arc<Mutex<Table>>,
@@ -107,7 +107,7 @@ impl FlawedStore {
         }
     }
 
-    /// The same table, as another process sees it.
+    /// Returns a handle of another process to the same table.
     #[must_use]
     pub fn of_another_process(&self) -> Self {
         Self {
@@ -121,7 +121,7 @@ impl FlawedStore {
         self.flaw == flaw
     }
 
-    /// The table without the row under `id` when that has expired, and the fence of that row.
+    /// Removes an expired row. Returns the table and the fence of the removed row.
     fn live(&self, id: RecordId, now: Instant) -> (MutexGuard<'_, Table>, Option<u64>) {
         let mut table = self.table.lock().expect("no panic");
         let is_over = table.rows.get(&id).is_some_and(|row| row.expires_at <= now);
@@ -148,7 +148,10 @@ impl FlawedStore {
     }
 
     fn try_claim(&self, claim: &Claim) -> Claimed {
-        assert!(!(self.has(Flaw::PanicsOnWait) && claim.wait), "no waiting");
+        assert!(
+            !(self.has(Flaw::PanicsOnWait) && claim.wait),
+            "this store does not support waiting"
+        );
         let _held = self.lock_of_process();
         let now = Instant::now();
         if let Some(cached) = self.cached(claim.id, now) {
@@ -187,7 +190,7 @@ impl FlawedStore {
         Claimed::Fresh { fence, attempt }
     }
 
-    /// What a claim finds in a row, unless it takes the row over.
+    /// Returns the state of a row, or `None` when the claim takes the row over.
     fn found(&self, row: &mut Row, claim: &Claim, now: Instant) -> Option<Claimed> {
         if let Some(record) = &row.record {
             if self.has(Flaw::RecordByFingerprint) && record.fingerprint() != claim.fingerprint {
@@ -231,10 +234,10 @@ impl FlawedStore {
         })
     }
 
-    /// The row of a claim that won.
+    /// Builds the row of a claim that wins.
     fn claimed(&self, claim: &Claim, lapsed: Option<&Row>, fence: u64, now: Instant) -> Row {
         let (mut lease, mut retention) = (claim.lease, claim.retention);
-        // A record that another request overwrites is no attempt.
+        // A record that another request overwrites does not count as an attempt.
         let lapsed = lapsed.filter(|row| row.record.is_none());
         match lapsed {
             Some(row) if self.has(Flaw::TakeoverKeepsLease) => lease = row.lease,

@@ -1,4 +1,4 @@
-//! The store fails while it is asked who runs.
+//! Tests a store that fails while a request claims its key.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::support::{PATIENCE, eventually, post_bytes};
 const EACH: [Fault; 4] = [ErrBefore, ErrAfter, Hang, DropReply];
 
 #[tokio::test]
-async fn while_the_store_is_down_nothing_runs() {
+async fn no_handler_runs_while_the_store_is_down() {
     let setup = start().await;
     for fault in EACH {
         setup.store.script(Claim, [fault; 3]);
@@ -28,13 +28,14 @@ async fn while_the_store_is_down_nothing_runs() {
         assert!(answer.headers.contains_key("retry-after"));
         assert_eq!(setup.runs.started(), 0);
     }
-    // What was claimed unheard is given back before its lease ends.
+    // The store may have granted a claim without a reply. The engine releases that claim before its
+    // lease ends.
     assert_eq!(setup.retry("/count").await.text(), "1");
     assert_eq!(setup.runs.started(), 1);
 }
 
 #[tokio::test]
-async fn a_service_can_choose_to_run_unprotected_and_says_so() {
+async fn fail_open_runs_the_handler_and_marks_the_response() {
     let setup = start_with(OnStoreError::FailOpen, LONG).await;
     for (run, fault) in EACH.into_iter().enumerate() {
         setup.store.script(Claim, [fault; 3]);
@@ -49,19 +50,19 @@ async fn a_service_can_choose_to_run_unprotected_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_claim_that_fails_in_passing_is_tried_again() {
+async fn a_claim_is_retried_after_transient_errors() {
     let setup = start().await;
     setup.store.script(Claim, [ErrBefore, ErrBefore]);
     let begun = Instant::now();
     assert_eq!(setup.server.post("/count", "k", "").await.text(), "1");
     assert_eq!((setup.runs.started(), setup.claims()), (1, 3));
-    // The store is given a moment, and then a longer one.
+    // The engine pauses before the second try, and longer before the third.
     assert!(begun.elapsed() >= Duration::from_millis(10 + 20));
 }
 
-/// A try that never ends takes half of the time, and leaves a slow store the rest.
+/// A hanging try takes half of the timeout. The rest is left for a slow store.
 #[tokio::test]
-async fn a_claim_that_hangs_leaves_time_for_the_next_try() {
+async fn a_hanging_claim_leaves_time_for_a_second_try() {
     let setup = start_waiting(OnStoreError::FailClosed, LONG, Duration::from_secs(2)).await;
     let slow = Delay(Duration::from_millis(5));
     setup.store.script(Claim, [Hang, slow, slow]);
@@ -69,9 +70,9 @@ async fn a_claim_that_hangs_leaves_time_for_the_next_try() {
     assert_eq!(setup.runs.started(), 1);
 }
 
-/// Without its owner's mark the second try would meet the first one's claim, and answer 409 to itself.
+/// Without the holder's id, the second try would meet the claim of the first try and return 409.
 #[tokio::test]
-async fn a_claim_whose_answer_was_lost_recognises_itself() {
+async fn a_claim_whose_reply_was_lost_is_recognised_by_its_holder() {
     for faults in [vec![ErrAfter], vec![DropReply], vec![ErrAfter, ErrAfter]] {
         let setup = start().await;
         setup.store.script(Claim, faults.clone());
@@ -86,7 +87,7 @@ async fn a_claim_whose_answer_was_lost_recognises_itself() {
 }
 
 #[tokio::test]
-async fn a_slow_store_is_waited_for() {
+async fn a_slow_claim_is_awaited() {
     let setup = start().await;
     setup
         .store
@@ -95,9 +96,9 @@ async fn a_slow_store_is_waited_for() {
     assert_eq!((setup.runs.started(), setup.claims()), (1, 1));
 }
 
-/// Asking again would not make it readable, and must not make it free.
+/// A second call could not read the record either, and it must not free the key.
 #[tokio::test]
-async fn what_cannot_be_read_is_refused() {
+async fn an_undecodable_record_is_refused() {
     let setup = start().await;
     setup.store.script(Claim, [Undecodable]);
     let answer = setup.server.post("/count", "k", "").await;
@@ -106,7 +107,7 @@ async fn what_cannot_be_read_is_refused() {
 }
 
 #[tokio::test]
-async fn being_in_flight_is_no_failure_to_try_again() {
+async fn a_claim_in_flight_is_not_retried() {
     let setup = start().await;
     let _first = setup.server.write(post_bytes("/slow", "k", "")).await;
     setup.runs.until_started(1).await;
@@ -114,21 +115,21 @@ async fn being_in_flight_is_no_failure_to_try_again() {
     assert_eq!(setup.claims(), 2);
 }
 
-/// Its client is gone before the store has said whether it may run.
+/// The client leaves before the store has replied to the claim.
 #[tokio::test]
-async fn a_claim_that_nobody_waits_for_is_given_back() {
+async fn a_claim_whose_client_left_is_released() {
     let setup = start().await;
     setup.store.script(Claim, [DropReply]);
     let stream = setup.server.write(post_bytes("/count", "k", "")).await;
-    eventually("it claims", || setup.claims() == 1).await;
+    eventually("the request claims", || setup.claims() == 1).await;
     drop(stream);
     assert_eq!(setup.retry("/count").await.text(), "1");
     assert_eq!(setup.runs.started(), 1);
 }
 
-/// Its lease is an hour, so that nothing else frees the key.
+/// The lease lasts an hour, so only a release can free the key.
 #[tokio::test]
-async fn a_claim_that_cannot_be_given_back_at_once_is_given_back_later() {
+async fn a_failed_release_of_a_claim_is_retried() {
     for (look_up, release) in [
         (Some(ErrBefore), None),
         (Some(Hang), None),
@@ -140,48 +141,53 @@ async fn a_claim_that_cannot_be_given_back_at_once_is_given_back_later() {
         setup.store.script(LookUp, look_up);
         setup.store.script(Release, release);
         let stream = setup.server.write(post_bytes("/held", "k", "")).await;
-        eventually("it claims", || setup.claims() == 1).await;
+        eventually("the request claims", || setup.claims() == 1).await;
         drop(stream);
         assert_eq!(setup.retry("/held").await.text(), "1");
         assert_eq!(setup.runs.started(), 1);
     }
 }
 
-/// The store stands still, and then works off what it was sent.
+/// The store pauses and executes the queued calls later.
 #[tokio::test]
-async fn a_claim_that_arrives_after_its_request_was_refused_is_given_back() {
+async fn a_claim_that_arrives_after_its_request_was_refused_is_released() {
     let setup = start().await;
     setup.store.script(Claim, [Pause; 3]);
     let refused = setup.server.post("/held", "k", "").await;
     assert_eq!(refused.code(), "idempotency_store_unavailable");
-    eventually("it is looked for", || setup.store.calls(LookUp) > 1).await;
+    eventually("the engine looks for the claim", || {
+        setup.store.calls(LookUp) > 1
+    })
+    .await;
     assert!(setup.stored().await.is_none());
     setup.store.resume();
-    setup.until_stored("it arrives", |it| it.is_some()).await;
+    setup
+        .until_stored("the claim arrives", |it| it.is_some())
+        .await;
     assert_eq!(setup.retry("/held").await.text(), "1");
     assert_eq!(setup.runs.started(), 1);
 }
 
-/// Nothing ran under it, so its key is not of unknown outcome either.
+/// The handler did not run under this claim, so its outcome is not unknown.
 #[tokio::test]
-async fn a_claim_that_lapsed_before_it_was_found_is_given_back() {
+async fn a_claim_that_lapsed_before_it_was_found_is_released() {
     let setup = start_with(OnStoreError::FailClosed, SHORT).await;
     setup.store.script(Claim, [DropReply; 3]);
     setup.store.script(LookUp, [Pause]);
     let refused = setup.server.post("/held", "k", "").await;
     assert_eq!(refused.code(), "idempotency_store_unavailable");
     let has_lapsed = |it: Option<&Entry>| matches!(it, Some(Entry::Unknown { .. }));
-    setup.until_stored("it lapses", has_lapsed).await;
+    setup.until_stored("the claim lapses", has_lapsed).await;
     setup.store.resume();
     setup
-        .until_stored("it is given back", |it| it.is_none())
+        .until_stored("the claim is released", |it| it.is_none())
         .await;
     assert_eq!(setup.server.post("/held", "k", "").await.text(), "1");
 }
 
-/// To look for a claim sends none, which could be granted and get lost as well.
+/// The engine looks the claim up. A second claim could be granted and lost as well.
 #[tokio::test]
-async fn a_claim_that_never_arrived_is_looked_for_and_not_repeated() {
+async fn a_lost_claim_is_looked_up_and_not_repeated() {
     let setup = start_with(OnStoreError::FailClosed, SHORT).await;
     setup.store.script(Claim, [ErrBefore; 3]);
     let refused = setup.server.post("/held", "k", "").await;
@@ -189,35 +195,38 @@ async fn a_claim_that_never_arrived_is_looked_for_and_not_repeated() {
     assert_eq!(setup.idem.drain(LONG).await, 0);
     assert!(
         setup.store.calls(LookUp) > 2,
-        "it is looked for more than once"
+        "the engine looks for the claim more than once"
     );
     assert!(setup.stored().await.is_none());
     assert_eq!(setup.claims(), 3);
 }
 
 #[tokio::test]
-async fn drain_waits_until_a_claim_is_given_back() {
+async fn drain_waits_until_a_claim_is_released() {
     let setup = start().await;
     setup.store.script(Claim, [DropReply]);
     setup.store.script(LookUp, [ErrBefore; 3]);
     let stream = setup.server.write(post_bytes("/count", "k", "")).await;
-    eventually("it claims", || setup.claims() == 1).await;
+    eventually("the request claims", || setup.claims() == 1).await;
     drop(stream);
-    eventually("it is looked for", || setup.store.calls(LookUp) > 0).await;
+    eventually("the engine looks for the claim", || {
+        setup.store.calls(LookUp) > 0
+    })
+    .await;
     assert_eq!(setup.idem.drain(LONG).await, 0);
     assert!(setup.stored().await.is_none());
 }
 
-/// The claim is given up while the runtime drops its tasks, which can start no other.
+/// The runtime drops its tasks and the pending claim with them. No new task can start then.
 #[test]
-fn a_runtime_that_ends_while_a_claim_is_unanswered_ends() {
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+fn a_runtime_shuts_down_while_a_claim_is_pending() {
+    let runtime = tokio::runtime::Runtime::new().expect("a tokio runtime");
     runtime.block_on(async {
         let setup = start().await;
         setup.store.script(Claim, [DropReply]);
         let stream = setup.server.write(post_bytes("/count", "k", "")).await;
-        eventually("it claims", || setup.claims() == 1).await;
-        // The connection outlives the test's own part.
+        eventually("the request claims", || setup.claims() == 1).await;
+        // The connection must stay open until the runtime ends.
         std::mem::forget(stream);
     });
     let (ended, has_ended) = std::sync::mpsc::channel();
@@ -225,5 +234,7 @@ fn a_runtime_that_ends_while_a_claim_is_unanswered_ends() {
         drop(runtime);
         ended.send(())
     });
-    has_ended.recv_timeout(PATIENCE).expect("it ends");
+    has_ended
+        .recv_timeout(PATIENCE)
+        .expect("the runtime shuts down");
 }

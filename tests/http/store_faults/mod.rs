@@ -1,4 +1,4 @@
-//! A store that fails: nothing runs unprotected unseen, and no client loses its answer.
+//! Tests a failing store. No handler runs unprotected without a mark, and no client loses its response.
 
 mod claims;
 mod late_calls;
@@ -23,7 +23,7 @@ use crate::support::{Answer, PATIENCE, Runs, Server};
 
 /// Longer than any test waits for a key.
 const LONG: Duration = Duration::from_secs(3600);
-/// Long enough for a transition on a busy machine, and soon over.
+/// Long enough for a store call on a busy machine, and short enough to wait for.
 const SHORT: Duration = Duration::from_millis(300);
 
 #[idempotent(scope = global)]
@@ -31,7 +31,7 @@ async fn count(State(runs): State<Runs>) -> (StatusCode, String) {
     (StatusCode::CREATED, runs.count().to_string())
 }
 
-/// Echoes its body.
+/// Returns its body.
 #[idempotent(scope = global)]
 async fn echo(State(runs): State<Runs>, body: String) -> (StatusCode, String) {
     (StatusCode::CREATED, format!("{body} {}", runs.count()))
@@ -80,7 +80,7 @@ async fn start_with(choice: OnStoreError, lease: Duration) -> Setup {
     start_waiting(choice, lease, Duration::from_millis(200)).await
 }
 
-/// A service that gives its store this long.
+/// Starts a service with this store timeout.
 async fn start_waiting(choice: OnStoreError, lease: Duration, timeout: Duration) -> Setup {
     let runs = Runs::default();
     let store = FaultStore::new(MemoryStore::default());
@@ -116,11 +116,11 @@ async fn start() -> Setup {
 }
 
 impl Setup {
-    /// What the store itself holds, whatever the line to it does.
+    /// Returns the entry of the store behind the injected faults.
     async fn stored(&self) -> Option<Entry> {
         let id = self.idem.record_id(&Scope::new(), "k");
         let stored = self.store.behind().look_up(id).await;
-        stored.expect("memory does not fail")
+        stored.expect("the memory store does not fail")
     }
 
     async fn until_stored(&self, what: &str, is_it: impl Fn(Option<&Entry>) -> bool) {
@@ -130,14 +130,14 @@ impl Setup {
             }
         };
         let waited = tokio::time::timeout(PATIENCE, until).await;
-        assert!(waited.is_ok(), "it does not come to be that {what}");
+        assert!(waited.is_ok(), "timed out while waiting: {what}");
     }
 
     fn claims(&self) -> usize {
         self.store.calls(Operation::Claim)
     }
 
-    /// Retries until the key is not in flight any more.
+    /// Retries until the key is no longer in flight.
     async fn retry(&self, path: &str) -> Answer {
         for _ in 0..6_000 {
             let answer = self.server.post(path, "k", "").await;
@@ -146,6 +146,6 @@ impl Setup {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        panic!("the key stays in flight");
+        panic!("the key is still in flight");
     }
 }

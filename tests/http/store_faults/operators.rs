@@ -1,4 +1,4 @@
-//! The store fails an operator: he is told so, and asks again.
+//! Tests operator calls on a failing store. They return the error and can be repeated.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use axum_idem::testing::Operation::{Forget, LookUp, Resolve};
 use super::start;
 
 #[tokio::test]
-async fn an_operator_is_told_that_the_store_failed() {
+async fn operator_calls_return_store_errors() {
     let setup = start().await;
     let id = setup.idem.record_id(&Scope::new(), "k");
     setup.server.post("/count", "k", "").await;
@@ -34,7 +34,7 @@ async fn an_operator_is_told_that_the_store_failed() {
 }
 
 #[tokio::test]
-async fn a_key_that_could_not_be_resolved_is_resolved_at_the_next_try() {
+async fn a_failed_resolve_can_be_repeated() {
     let setup = start().await;
     let id = setup.idem.record_id(&Scope::new(), "k");
     assert_eq!(setup.server.post("/panics", "k", "").await.status, 500);
@@ -42,7 +42,13 @@ async fn a_key_that_could_not_be_resolved_is_resolved_at_the_next_try() {
     let ttl = Duration::from_secs(3600);
     let answer = || Response::new("by hand".into());
     assert!(setup.idem.resolve(id, answer(), ttl).await.is_err());
-    assert!(setup.idem.resolve(id, answer(), ttl).await.expect("done"));
+    assert!(
+        setup
+            .idem
+            .resolve(id, answer(), ttl)
+            .await
+            .expect("the store works")
+    );
     let replay = setup.server.post("/panics", "k", "").await;
     assert!(replay.is_replay());
     assert_eq!(replay.text(), "by hand");

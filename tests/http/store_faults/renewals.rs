@@ -1,4 +1,4 @@
-//! The store fails while a lease is renewed.
+//! Tests a store that fails while a lease is renewed.
 
 use std::time::{Duration, Instant};
 
@@ -9,9 +9,9 @@ use axum_idem::testing::Operation::{Claim, Renew};
 use super::{LONG, SHORT, start_with};
 use crate::support::{eventually, post_bytes};
 
-/// A third of a lease apart, and a twentieth when the store fails.
+/// The interval is a third of the lease, and a twentieth of the lease while the store fails.
 #[tokio::test]
-async fn a_lease_is_renewed_no_more_often_than_it_has_to() {
+async fn renewals_are_rate_limited_even_when_they_fail() {
     for (faults, share) in [(0, 3), (1_000, 20)] {
         let setup = start_with(OnStoreError::FailClosed, SHORT).await;
         let (server, runs, store) = (setup.server, &setup.runs, &setup.store);
@@ -22,7 +22,7 @@ async fn a_lease_is_renewed_no_more_often_than_it_has_to() {
         tokio::time::sleep(2 * SHORT).await;
         let (renewals, elapsed) = (store.calls(Renew), begun.elapsed());
         let most = elapsed.as_millis() / (SHORT / share).as_millis() + 2;
-        assert!(renewals >= 1, "it was never renewed");
+        assert!(renewals >= 1, "the lease was never renewed");
         assert!(
             renewals as u128 <= most,
             "{renewals} renewals in {elapsed:?}"
@@ -31,9 +31,9 @@ async fn a_lease_is_renewed_no_more_often_than_it_has_to() {
     }
 }
 
-/// One that never answers is given up in time for the next.
+/// A renewal without a reply times out early enough for the next renewal.
 #[tokio::test]
-async fn a_renewal_that_hangs_ends_nothing() {
+async fn a_hanging_renewal_does_not_end_the_lease() {
     let setup = start_with(OnStoreError::FailClosed, Duration::from_secs(3)).await;
     let (server, runs, store) = (setup.server, &setup.runs, &setup.store);
     store.script(Renew, [Hang, DropReply]);
@@ -48,9 +48,9 @@ async fn a_renewal_that_hangs_ends_nothing() {
     assert_eq!(runs.started(), 1);
 }
 
-/// The store lets another run, and the first one's answer is no record.
+/// The store grants the key to another run. The response of the first run is not recorded.
 #[tokio::test]
-async fn a_lease_that_cannot_be_renewed_lapses_and_its_run_settles_nothing() {
+async fn a_run_that_lost_its_lease_settles_nothing() {
     let setup = start_with(OnStoreError::FailClosed, SHORT).await;
     let (server, runs, store) = (setup.server, &setup.runs, &setup.store);
     store.script(Renew, std::iter::repeat_n(ErrBefore, 1_000));

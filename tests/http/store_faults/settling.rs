@@ -1,4 +1,4 @@
-//! The store fails when it is told what became of an attempt.
+//! Tests a store that fails while an attempt is settled.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const EACH: [Fault; 5] = [
 ];
 
 #[tokio::test]
-async fn when_the_record_cannot_be_written_the_client_has_its_answer_and_the_key_stays_taken() {
+async fn a_failed_record_still_sends_the_response_and_keeps_the_key() {
     for fault in EACH {
         let setup = start().await;
         setup.store.script(Complete, [fault]);
@@ -39,7 +39,7 @@ async fn when_the_record_cannot_be_written_the_client_has_its_answer_and_the_key
 }
 
 #[tokio::test]
-async fn a_record_that_fails_for_longer_than_a_lease_is_written_all_the_same() {
+async fn a_record_is_retried_for_longer_than_a_lease() {
     let setup = start_with(OnStoreError::FailClosed, SHORT).await;
     setup.store.script(Complete, [ErrBefore; 5]);
     assert_eq!(setup.server.post("/count", "k", "").await.text(), "1");
@@ -50,9 +50,9 @@ async fn a_record_that_fails_for_longer_than_a_lease_is_written_all_the_same() {
     assert_eq!(setup.runs.started(), 1);
 }
 
-/// The lease that a renewal has prolonged is the one that is left for it.
+/// The record must use the lease that the renewal prolonged.
 #[tokio::test]
-async fn a_record_that_fails_after_a_renewal_is_written_all_the_same() {
+async fn a_record_that_fails_after_a_renewal_is_retried() {
     let setup = start_with(OnStoreError::FailClosed, SHORT).await;
     let (server, store) = (setup.server, &setup.store);
     let first = tokio::spawn(async move { server.post("/slow", "k", "").await });
@@ -69,9 +69,9 @@ fn is_unknown(entry: Option<&Entry>) -> bool {
     matches!(entry, Some(Entry::Unknown { .. }))
 }
 
-/// Neither the record nor the lease can be kept up. The process that holds the response replays it.
+/// The store accepts neither the record nor a renewal. The process that holds the response replays it.
 #[tokio::test]
-async fn a_store_that_stays_away_for_longer_than_a_lease_gets_the_record_when_it_is_back() {
+async fn a_late_record_is_replayed_by_its_process_and_written_later() {
     for path in ["/count", "/held"] {
         let setup = start_with(OnStoreError::FailClosed, SHORT).await;
         setup.store.script(Complete, [ErrBefore; 500]);
@@ -84,7 +84,7 @@ async fn a_store_that_stays_away_for_longer_than_a_lease_gets_the_record_when_it
         assert!(retry.is_unrecorded());
         let other = setup.server.post(path, "k", "another request").await;
         assert_eq!(other.code(), "idempotency_key_reused");
-        // Not even while the store cannot be asked.
+        // The process replays even while the store is unreachable.
         setup.store.script(Claim, [ErrBefore; 3]);
         assert!(setup.server.post(path, "k", "").await.is_replay());
         assert_eq!(setup.claims(), 1);
@@ -98,9 +98,9 @@ async fn a_store_that_stays_away_for_longer_than_a_lease_gets_the_record_when_it
     }
 }
 
-/// A claim that was sent before the record was late is granted after the lease has lapsed.
+/// A claim is sent before the record is late. The store grants the claim after the lease has lapsed.
 #[tokio::test]
-async fn a_retry_that_the_store_lets_through_gets_the_record_that_is_late() {
+async fn a_retry_granted_by_the_store_gets_the_late_record() {
     let setup = start_waiting(OnStoreError::FailClosed, SHORT, Duration::from_secs(4)).await;
     let (server, runs, store) = (setup.server, &setup.runs, &setup.store);
     store.script(Renew, [ErrBefore; 500]);
@@ -109,9 +109,12 @@ async fn a_retry_that_the_store_lets_through_gets_the_record_that_is_late() {
     runs.until_started(1).await;
     store.script(Claim, [Pause]);
     let retry = tokio::spawn(async move { server.post("/slow", "k", "").await });
-    eventually("it claims", || setup.claims() == 2).await;
+    eventually("the retry claims", || setup.claims() == 2).await;
     runs.open(2);
-    eventually("its record is under way", || store.calls(Complete) == 1).await;
+    eventually("the first run sends its record", || {
+        store.calls(Complete) == 1
+    })
+    .await;
     setup.until_stored("the lease lapses", is_unknown).await;
     store.resume();
     let retry = retry.await.expect("no panic");
@@ -124,9 +127,9 @@ async fn a_retry_that_the_store_lets_through_gets_the_record_that_is_late() {
     assert_eq!(runs.started(), 1);
 }
 
-/// A claim that was given up arrives late and overtakes the attempt whose record is late.
+/// An abandoned claim arrives late and takes over from the attempt whose record is late.
 #[tokio::test]
-async fn a_claim_that_was_given_up_and_overtakes_gets_the_record_that_is_late() {
+async fn a_late_claim_that_takes_over_gets_the_late_record() {
     let setup = start_with(OnStoreError::FailClosed, SHORT).await;
     let (server, runs, store) = (setup.server, &setup.runs, &setup.store);
     store.script(Renew, [ErrBefore; 500]);
@@ -150,14 +153,16 @@ async fn a_claim_that_was_given_up_and_overtakes_gets_the_record_that_is_late() 
     setup.until_stored("the claim arrives", is_second).await;
     store.heal();
     let is_recorded = |it: Option<&Entry>| matches!(it, Some(Entry::Recorded { .. }));
-    setup.until_stored("it is recorded", is_recorded).await;
+    setup
+        .until_stored("the response is recorded", is_recorded)
+        .await;
     let replay = server.post("/slow", "k", "").await;
     assert_eq!((replay.text(), replay.is_replay()), ("1", true));
     assert_eq!(runs.started(), 1);
 }
 
 #[tokio::test]
-async fn an_operator_can_forget_a_record_that_is_late() {
+async fn an_operator_can_forget_a_late_record() {
     let setup = start_with(OnStoreError::FailClosed, SHORT).await;
     setup.store.script(Complete, [ErrBefore; 500]);
     let id = setup.idem.record_id(&Scope::new(), "k");
@@ -165,7 +170,7 @@ async fn an_operator_can_forget_a_record_that_is_late() {
     setup.store.script(Forget, [ErrBefore]);
     assert!(setup.idem.forget(id).await.is_err());
     assert!(setup.server.post("/count", "k", "").await.is_replay());
-    assert!(setup.idem.forget(id).await.expect("the store is there"));
+    assert!(setup.idem.forget(id).await.expect("the store works"));
     let again = setup.server.post("/count", "k", "").await;
     assert_eq!((again.text(), again.is_replay()), ("2", false));
     setup.store.heal();
@@ -173,9 +178,9 @@ async fn an_operator_can_forget_a_record_that_is_late() {
     assert_eq!(setup.server.post("/count", "k", "").await.text(), "2");
 }
 
-/// This process knows the outcome, though the store does not.
+/// This process knows the outcome, although the store does not.
 #[tokio::test]
-async fn a_key_whose_record_is_late_is_not_resolved() {
+async fn a_key_with_a_late_record_cannot_be_resolved() {
     let setup = start_with(OnStoreError::FailClosed, SHORT).await;
     setup.store.script(Complete, [ErrBefore; 500]);
     setup.store.script(Renew, [ErrBefore; 500]);
@@ -184,14 +189,14 @@ async fn a_key_whose_record_is_late_is_not_resolved() {
     setup.until_stored("the lease lapses", is_unknown).await;
     let by_hand = axum::http::Response::new("by hand".into());
     let resolved = setup.idem.resolve(id, by_hand, LONG).await;
-    assert!(!resolved.expect("the store is there"));
+    assert!(!resolved.expect("the store works"));
     setup.store.heal();
     assert_eq!(setup.idem.drain(LONG).await, 0);
     assert_eq!(setup.server.post("/held", "k", "").await.text(), "1");
 }
 
 #[tokio::test]
-async fn when_the_key_cannot_be_released_the_client_has_its_answer() {
+async fn a_failed_release_still_sends_the_response() {
     for fault in EACH {
         let setup = start().await;
         setup.store.script(Release, [fault]);
@@ -203,9 +208,9 @@ async fn when_the_key_cannot_be_released_the_client_has_its_answer() {
     }
 }
 
-/// Its lease lapses meanwhile, and the outcome is known all the same.
+/// The lease lapses meanwhile, but the process still knows the outcome.
 #[tokio::test]
-async fn a_key_that_is_held_when_unknown_is_released_when_the_store_is_back() {
+async fn a_held_key_is_released_when_the_store_is_back() {
     let setup = start_with(OnStoreError::FailClosed, SHORT).await;
     setup.store.script(Release, [ErrBefore; 500]);
     assert_eq!(setup.server.post("/held-fail", "k", "").await.text(), "1");
@@ -216,7 +221,7 @@ async fn a_key_that_is_held_when_unknown_is_released_when_the_store_is_back() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_never_released_ends_with_its_lease() {
+async fn an_unreleased_key_is_free_after_its_lease() {
     let setup = start_with(OnStoreError::FailClosed, SHORT).await;
     setup.store.script(Release, [ErrBefore; 100]);
     assert_eq!(setup.server.post("/fail", "k", "").await.text(), "1");
@@ -225,7 +230,7 @@ async fn a_key_that_is_never_released_ends_with_its_lease() {
 }
 
 #[tokio::test]
-async fn after_a_panic_the_key_is_given_up_though_the_store_fails_at_first() {
+async fn after_a_panic_a_failed_abandon_is_retried() {
     for fault in EACH {
         let setup = start().await;
         setup.store.script(Abandon, [fault]);
@@ -237,7 +242,7 @@ async fn after_a_panic_the_key_is_given_up_though_the_store_fails_at_first() {
     }
 }
 
-/// Nobody waits for it but `drain`.
+/// Only `drain` waits for the abandon.
 #[tokio::test]
 async fn drain_waits_until_a_panic_is_settled() {
     let setup = start().await;
@@ -250,7 +255,7 @@ async fn drain_waits_until_a_panic_is_settled() {
 }
 
 #[tokio::test]
-async fn no_byte_of_the_answer_leaves_before_the_record_is_in_the_store() {
+async fn the_response_is_sent_only_after_it_is_recorded() {
     let setup = start().await;
     let (server, store) = (setup.server, &setup.store);
     store.script(Complete, [Pause]);
@@ -259,16 +264,16 @@ async fn no_byte_of_the_answer_leaves_before_the_record_is_in_the_store() {
     let early = tokio::time::timeout(Duration::from_millis(50), &mut answer).await;
     assert!(
         early.is_err(),
-        "it has its answer before the store has the record"
+        "the client got its response before the store had the record"
     );
     store.resume();
     assert_eq!(answer.await.expect("no panic").text(), "1");
     assert!(server.post("/count", "k", "").await.is_replay());
 }
 
-/// Between the end of the handler and the store's word, the client goes away.
+/// The client leaves after the handler has finished and before the store has replied.
 #[tokio::test]
-async fn a_record_is_written_though_its_client_has_gone() {
+async fn a_record_is_written_after_its_client_has_left() {
     for fault in EACH {
         let setup = start().await;
         setup.store.script(Complete, [fault]);

@@ -1,5 +1,5 @@
-//! A request that takes over a lapsed claim and then runs nothing leaves the outcome as unknown as it
-//! was: it must not free the key for a first attempt, or for another request.
+//! Tests requests that take over a lapsed claim and then do not run the handler. The outcome stays
+//! unknown: the key must not become free for a first attempt or for another request.
 
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::support::{KEY, Runs, Server, eventually, post_bytes, request};
 
-/// Refused, or awaited for ever, as a header says. Headers are no part of the fingerprint.
+/// A header decides whether this extractor rejects or waits for ever. Headers are not part of the
+/// fingerprint.
 struct Moody;
 
 impl<S: Sync> FromRequest<S> for Moody {
@@ -44,7 +45,7 @@ struct Setup {
     runs: Runs,
 }
 
-/// A key whose first run has panicked.
+/// Starts a service with a key whose first run has panicked.
 async fn start() -> Setup {
     let (store, runs) = (FaultStore::new(MemoryStore::default()), Runs::default());
     let idem = Idempotency::builder().store(store.clone()).build();
@@ -67,7 +68,12 @@ impl Setup {
     async fn is_unknown_still(&self) {
         let id = self.idem.record_id(&Scope::new(), "k");
         loop {
-            match self.idem.look_up(id).await.expect("memory answers") {
+            match self
+                .idem
+                .look_up(id)
+                .await
+                .expect("the memory store does not fail")
+            {
                 Some(Entry::InFlight { .. }) => tokio::time::sleep(Duration::from_millis(1)).await,
                 Some(Entry::Unknown { .. }) => break,
                 entry => panic!("the unknown outcome became {entry:?}"),
@@ -85,13 +91,13 @@ impl Setup {
             .expect("a number");
         assert!(
             number > 1,
-            "the run after a panic is told that it is the first"
+            "the run after a panic must not be the first attempt"
         );
     }
 }
 
 #[tokio::test]
-async fn a_body_that_is_refused_leaves_an_unknown_outcome_unknown() {
+async fn a_rejection_in_a_takeover_keeps_the_outcome_unknown() {
     let setup = start().await;
     let refused = request(Method::POST, "/", [(KEY, "k"), ("x-mood", "refuse")], "");
     assert_eq!(setup.server.send(refused).await.status, 422);
@@ -99,24 +105,30 @@ async fn a_body_that_is_refused_leaves_an_unknown_outcome_unknown() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_before_the_handler_begins_leaves_an_unknown_outcome_unknown() {
+async fn a_disconnect_before_the_handler_keeps_the_outcome_unknown() {
     let setup = start().await;
     let waits = post_bytes("/", "k", "").replacen("\r\n", "\r\nx-mood: wait\r\n", 1);
     let stream = setup.server.write(waits).await;
-    eventually("it claims", || setup.store.calls(Operation::Claim) == 2).await;
+    eventually("the request claims", || {
+        setup.store.calls(Operation::Claim) == 2
+    })
+    .await;
     drop(stream);
     setup.is_unknown_still().await;
 }
 
 #[tokio::test]
-async fn a_takeover_that_nobody_waits_for_leaves_an_unknown_outcome_unknown() {
+async fn a_takeover_whose_client_left_keeps_the_outcome_unknown() {
     let setup = start().await;
     setup.store.script(Operation::Claim, [DropReply]);
     let stream = setup.server.write(post_bytes("/", "k", "")).await;
-    eventually("it claims", || setup.store.calls(Operation::Claim) == 2).await;
+    eventually("the request claims", || {
+        setup.store.calls(Operation::Claim) == 2
+    })
+    .await;
     drop(stream);
-    // Once after the panic, and once to give it back.
-    eventually("it is given back", || {
+    // The first abandon follows the panic. The second abandon follows the disconnect.
+    eventually("the takeover is abandoned", || {
         setup.store.calls(Operation::Abandon) == 2
     })
     .await;

@@ -1,4 +1,4 @@
-//! The store fails those who wait for a first run.
+//! Tests a store that fails while requests wait for a first run.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::start;
 use crate::support::eventually;
 
 #[tokio::test]
-async fn those_who_wait_look_again_where_the_store_cannot_wake_them() {
+async fn waiters_poll_a_store_that_cannot_wake_them() {
     let setup = start().await;
     let (server, runs) = (setup.server, &setup.runs);
     let first = tokio::spawn(async move { server.post("/wait", "k", "").await });
@@ -17,7 +17,7 @@ async fn those_who_wait_look_again_where_the_store_cannot_wake_them() {
     let waiters: Vec<_> = (0..5)
         .map(|_| tokio::spawn(async move { server.post("/wait", "k", "").await }))
         .collect();
-    eventually("they wait", || setup.claims() > 12).await;
+    eventually("all waiters have polled", || setup.claims() > 12).await;
     runs.open(1);
     assert_eq!(first.await.expect("no panic").text(), "1");
     for waiter in waiters {
@@ -26,10 +26,9 @@ async fn those_who_wait_look_again_where_the_store_cannot_wake_them() {
     assert_eq!(runs.started(), 1);
 }
 
-/// Each look takes twice as long to come as the one before, up to half a second, and no two waiters
-/// march in step.
+/// The pause between two polls doubles, up to half a second, and is randomized for each waiter.
 #[tokio::test]
-async fn those_who_wait_look_ever_more_rarely() {
+async fn waiters_back_off_between_polls() {
     const WAITERS: usize = 20;
     let setup = start().await;
     let (server, runs) = (setup.server, &setup.runs);
@@ -46,23 +45,23 @@ async fn those_who_wait_look_ever_more_rarely() {
     for waiter in waiters {
         assert!(waiter.await.expect("no panic").is_replay());
     }
-    // The first, five while the pause grows from at least 10 ms, and then one each 250 ms at least.
-    let most = 7 + usize::try_from(elapsed.as_millis()).expect("soon over") / 250;
+    // The first poll, five while the pause grows from at least 10 ms, then one per 250 ms at least.
+    let most = 7 + usize::try_from(elapsed.as_millis()).expect("a short time") / 250;
     assert!(looks >= 2 * WAITERS, "{looks} looks");
     assert!(looks <= WAITERS * most, "{looks} looks in {elapsed:?}");
 }
 
 #[tokio::test]
-async fn a_look_that_fails_in_passing_is_taken_again() {
+async fn a_failed_poll_of_a_waiter_is_retried() {
     let setup = start().await;
     let (server, runs) = (setup.server, &setup.runs);
     let first = tokio::spawn(async move { server.post("/wait", "k", "").await });
     runs.until_started(1).await;
     let waiter = tokio::spawn(async move { server.post("/wait", "k", "").await });
-    eventually("it waits", || setup.claims() >= 2).await;
+    eventually("the request waits", || setup.claims() >= 2).await;
     setup.store.script(Claim, [ErrBefore, ErrAfter]);
     let asked = setup.claims();
-    eventually("it looks again", || setup.claims() > asked + 3).await;
+    eventually("the waiter polls again", || setup.claims() > asked + 3).await;
     runs.open(1);
     assert_eq!(first.await.expect("no panic").text(), "1");
     assert!(waiter.await.expect("no panic").is_replay());
@@ -70,13 +69,13 @@ async fn a_look_that_fails_in_passing_is_taken_again() {
 }
 
 #[tokio::test]
-async fn a_waiter_without_a_store_is_refused_and_changes_nothing() {
+async fn a_waiter_is_refused_when_the_store_fails() {
     let setup = start().await;
     let (server, runs) = (setup.server, &setup.runs);
     let first = tokio::spawn(async move { server.post("/wait", "k", "").await });
     runs.until_started(1).await;
     let waiter = tokio::spawn(async move { server.post("/wait", "k", "").await });
-    eventually("it waits", || setup.claims() >= 2).await;
+    eventually("the request waits", || setup.claims() >= 2).await;
     setup.store.script(Claim, [ErrBefore; 3]);
     let refused = waiter.await.expect("no panic");
     assert_eq!(refused.code(), "idempotency_store_unavailable");
@@ -87,15 +86,15 @@ async fn a_waiter_without_a_store_is_refused_and_changes_nothing() {
     assert_eq!(runs.started(), 1);
 }
 
-/// The lease is renewed, so that the store says "in flight" for as long as the record is late.
+/// The lease is renewed, so the store reports "in flight" as long as the record is late.
 #[tokio::test]
-async fn a_waiter_gets_the_record_that_is_late() {
+async fn a_waiter_gets_the_late_record() {
     let setup = start().await;
     let (server, runs) = (setup.server, &setup.runs);
     let first = tokio::spawn(async move { server.post("/wait", "k", "").await });
     runs.until_started(1).await;
     let waiter = tokio::spawn(async move { server.post("/wait", "k", "").await });
-    eventually("it waits", || setup.claims() >= 2).await;
+    eventually("the request waits", || setup.claims() >= 2).await;
     setup.store.script(Complete, [ErrBefore; 500]);
     runs.open(1);
     assert!(first.await.expect("no panic").is_unrecorded());

@@ -1,7 +1,7 @@
 //! Claims that are in flight or lapsed: a sharded map that evicts nothing.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::budget::Cost;
+use super::hasher::DigestHasher;
 use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
@@ -191,26 +192,5 @@ impl ClaimEntry {
         if let Some(changed) = &self.changed {
             changed.notify_waiters();
         }
-    }
-}
-
-/// A record id consists of digests, so its bytes are already a good hash. They are taken from the second
-/// half, because the first half is the same for a whole scope.
-#[derive(Debug, Default)]
-pub(super) struct DigestHasher(u64);
-
-impl Hasher for DigestHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        let (_, second_half) = bytes.split_at(bytes.len() / 2);
-        if let Some((first, _)) = second_half.split_first_chunk() {
-            self.0 = u64::from_le_bytes(*first);
-        }
-    }
-
-    /// Ignores the length, because all digests have the same length.
-    fn write_usize(&mut self, _: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }

@@ -38,7 +38,11 @@ impl<'q> Listing<'q> {
         let is_full = self.found.len() > self.query.page_len();
         self.query.matches_id(id)
             && self.after.is_none_or(|after| *id > after)
-            && !(is_full && self.found.last_key_value().is_some_and(|(last, _)| id > last))
+            && !(is_full
+                && self
+                    .found
+                    .last_key_value()
+                    .is_some_and(|(last, _)| id > last))
     }
 
     fn add(&mut self, entry: Summary) {

@@ -7,6 +7,7 @@
 mod budget;
 mod claims;
 mod clock;
+mod hasher;
 mod listing;
 mod records;
 #[cfg(all(test, shuttle))]
@@ -47,7 +48,8 @@ use crate::settings::policy::OnUnknown;
 /// controls leases and expiries.
 ///
 /// ```
-/// use idem_runtime::store::{MemoryStore, OnFull};
+/// # extern crate idem_runtime as axum_idem;
+/// use axum_idem::store::{MemoryStore, OnFull};
 ///
 /// let store = MemoryStore::builder()
 ///     .max_bytes(64 << 20)
@@ -202,12 +204,7 @@ impl Inner {
     }
 
     /// Claims the id.
-    fn try_claim(
-        &self,
-        shard: &mut Shard,
-        claim: &Claim,
-        now: Instant,
-    ) -> Result<Claimed, NoRoom> {
+    fn try_claim(&self, shard: &mut Shard, claim: &Claim, now: Instant) -> Result<Claimed, NoRoom> {
         let entry = |fence, attempt| ClaimEntry::new(claim, fence, attempt, now);
         let entry = match shard.get_mut(&claim.id) {
             Some(held) if held.leased_until > now && held.owner == claim.owner => {

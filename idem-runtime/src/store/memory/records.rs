@@ -9,11 +9,12 @@ use moka::sync::Cache;
 use tokio::time::Instant;
 
 use super::budget::Cost;
-use super::claims::{ClaimEntry, DigestHasher};
+use super::claims::ClaimEntry;
+use super::hasher::DigestHasher;
 use super::sync::{Mutex, MutexGuard, may_switch};
 use crate::request::record_id::RecordId;
-use crate::store::{Origin, Record};
 use crate::store::millis::bounded;
+use crate::store::{Origin, Record};
 
 /// Bytes that moka and the queue need for an entry in addition to the record's own bytes.
 const KEEP: usize = 500;

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::hash::BuildHasherDefault;
 use std::sync::PoisonError;
 
-use super::claims::DigestHasher;
+use super::hasher::DigestHasher;
 use super::sync::{Mutex, MutexGuard};
 use crate::request::scope_id::ScopeId;
 

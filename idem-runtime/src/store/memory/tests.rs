@@ -8,6 +8,7 @@ use http::{HeaderMap, StatusCode};
 use super::*;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::scope::Scope;
+use crate::store::Origin;
 
 pub(super) const LEASE: Duration = Duration::from_secs(30);
 pub(super) const TTL: Duration = Duration::from_secs(3600);
@@ -484,4 +485,102 @@ fn a_lapsed_lease_stays_lapsed_when_its_holder_abandons_it() {
         }
     });
     assert_eq!(in_flight, 0);
+}
+
+/// Claims of one scope that has a share.
+fn limited(scope: u8, key: u8) -> Claim {
+    let mut id = [key; 32];
+    id[..16].fill(scope);
+    let mut claim = Claim::new(RecordId::from_bytes(id), FINGERPRINT, LEASE, TTL);
+    claim.is_global = false;
+    claim
+}
+
+#[test]
+fn a_scope_gets_no_claim_beyond_its_share() {
+    let store = MemoryStore::builder()
+        .max_bytes(8 * claims::WEIGHT)
+        .max_share(0.25)
+        .build();
+    let first = fresh(&store, &limited(1, 1));
+    fresh(&store, &limited(1, 2));
+    let refused = store.0.claim(&limited(1, 3));
+    assert!(matches!(refused, Claimed::OverShare), "{refused:?}");
+    // Others have room, and so have keys that the scope has already.
+    fresh(&store, &limited(2, 3));
+    let repeated = store.0.claim(&limited(1, 2));
+    assert!(matches!(repeated, Claimed::InFlight { .. }), "{repeated:?}");
+    assert_eq!(store.0.release(first), Settled::Done);
+    fresh(&store, &limited(1, 3));
+    // A full store is full for everybody.
+    for key in 0..5 {
+        fresh(&store, &claim(key));
+    }
+    assert!(matches!(store.0.claim(&limited(3, 1)), Claimed::Full));
+}
+
+/// Every way out of the store gives the share back, and leaves nothing in the table of scopes.
+#[tokio::test(start_paused = true)]
+async fn ended_entries_free_their_share() {
+    let store = MemoryStore::default();
+    let ends: [fn(&Inner, Holder); 5] = [
+        |store, holder| assert_eq!(store.release(holder), Settled::Done),
+        |store, holder| assert!(store.forget(&holder.id)),
+        |store, holder| assert_eq!(store.forget_scope(holder.id.scope_id()), 1),
+        |store, holder| {
+            assert_eq!(store.complete(holder, answer(b"{}"), TTL), Settled::Done);
+            assert!(store.forget(&holder.id));
+        },
+        |store, holder| {
+            assert_eq!(store.abandon(holder), Settled::Done);
+            let resolved = store.resolve(holder.id, holder.fence, answer(b"{}"), TTL);
+            assert_eq!(resolved, Settled::Done);
+            assert!(store.forget(&holder.id));
+        },
+    ];
+    for (key, end) in (0..).zip(ends) {
+        let holder = fresh(&store, &limited(1, key));
+        assert_eq!(store.0.budget.scopes(), 1);
+        end(&store.0, holder);
+        assert_eq!(
+            (store.0.budget.scopes(), store.0.budget.used()),
+            (0, 0),
+            "{key}"
+        );
+    }
+    // A takeover, and a record that expires and is purged.
+    let mut lapsed = limited(1, 1);
+    lapsed.lease = Duration::ZERO;
+    fresh(&store, &lapsed);
+    let holder = fresh(&store, &limited(1, 1));
+    let record = store.0.complete(holder, answer(b"{}"), Duration::ZERO);
+    assert_eq!(record, Settled::Done);
+    let other = fresh(&store, &limited(2, 1));
+    assert_eq!(store.0.release(other), Settled::Done);
+    assert_eq!((store.0.budget.scopes(), store.0.budget.used()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn expired_entries_of_a_scope_make_room_within_its_share() {
+    let store = MemoryStore::builder()
+        .max_bytes(8 * claims::WEIGHT)
+        .max_share(0.25)
+        .build();
+    for key in 0..2 {
+        let mut short = limited(1, key);
+        (short.lease, short.retention) = (Duration::ZERO, Duration::ZERO);
+        fresh(&store, &short);
+    }
+    fresh(&store, &limited(1, 3));
+}
+
+#[test]
+fn a_label_counts_against_the_budget() {
+    let store = MemoryStore::default();
+    let mut labelled = claim("k");
+    labelled.origin = Origin::new("pay").with_label(Some("x".repeat(200).into()));
+    fresh(&store, &labelled);
+    assert!(store.0.budget.used() >= claims::WEIGHT + 200);
+    store.0.forget(&labelled.id);
+    assert_eq!(store.0.budget.used(), 0);
 }

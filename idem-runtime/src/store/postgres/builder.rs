@@ -40,6 +40,31 @@ enum Server {
     Pool(PgPool),
 }
 
+impl PostgresStore {
+    /// Connects to a server, such as `postgres://user:password@host/database`.
+    ///
+    /// # Errors
+    ///
+    /// As [`PostgresStoreBuilder::connect`].
+    pub async fn connect(url: impl Into<String>) -> Result<Self, StoreError> {
+        Self::builder().url(url).connect().await
+    }
+
+    /// Connects to the server of the service's pool. See [`PostgresStoreBuilder::pool`].
+    ///
+    /// # Errors
+    ///
+    /// As [`PostgresStoreBuilder::connect`].
+    pub async fn from_pool(pool: PgPool) -> Result<Self, StoreError> {
+        Self::builder().pool(pool).connect().await
+    }
+
+    /// Starts a store with settings that differ from the defaults.
+    pub fn builder() -> PostgresStoreBuilder {
+        PostgresStoreBuilder::new()
+    }
+}
+
 impl PostgresStoreBuilder {
     pub(super) fn new() -> Self {
         Self {

@@ -8,7 +8,8 @@ use super::answer::{RECORDED, WON, seen};
 use super::sql::{VERSION, micros_since_1970, millis, record_row};
 
 /// The types of the function's arguments.
-pub(super) const TAKES: &str = "(bytea, bytea, bytea, bigint, bigint, boolean, bigint, bytea, text, text, boolean)";
+pub(super) const TAKES: &str =
+    "(bytea, bytea, bytea, bigint, bigint, boolean, bigint, bytea, text, text, boolean)";
 
 /// The arguments are `$1` id, `$2` fingerprint, `$3` owner, `$4` lease, `$5` retention, `$6`
 /// whether to rerun, `$7` the id as a number, `$8` to `$10` the origin, and `$11` whether the claim need
@@ -139,7 +140,7 @@ mod tests {
         let digest = Sha256::digest(words.join(" "));
         assert_eq!(
             RecordId::from_bytes(digest.into()).to_string(),
-            "dc92edf13cf2ff32590aa34092e4449a091b94f6067dcb97119167d0a999189e"
+            "9007de0cecb842381f4d7d837120c4eff5207a3a411009f9ec7421ffd55b04eb"
         );
     }
 }

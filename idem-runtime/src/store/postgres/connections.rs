@@ -21,6 +21,11 @@ use crate::store::StoreError;
 /// A connection that was idle for longer is pinged before use.
 const TRUSTED_IDLE: Duration = Duration::from_secs(5);
 
+/// Time limit for the ping of an idle connection, at most a quarter of the time until the deadline.
+/// A load balancer may have dropped the connection silently. The rest of the time is for a new
+/// connection.
+const PING_LIMIT: Duration = Duration::from_secs(1);
+
 /// A connection that was idle or open for longer is closed.
 const MAX_IDLE: Duration = Duration::from_secs(10 * 60);
 const MAX_AGE: Duration = Duration::from_secs(30 * 60);
@@ -116,15 +121,12 @@ impl Connections {
             if since.elapsed() < TRUSTED_IDLE {
                 return Ok(lease(session, false));
             }
-            match timeout_at(deadline, session.connection.ping()).await {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match timeout(PING_LIMIT.min(left / 4), session.connection.ping()).await {
                 Ok(Ok(())) => return Ok(lease(session, false)),
                 Ok(Err(_)) => {}
-                Err(_) => {
-                    // A server that does not reply here will not reply on its other connections
-                    // either.
-                    self.idle().clear();
-                    return Err(StoreError::TimedOut);
-                }
+                // The other idle connections have probably been dropped, too.
+                Err(_) => self.idle().clear(),
             }
         }
         let session = self.open(deadline).await?;
@@ -371,6 +373,8 @@ mod tests {
         opened: AtomicUsize,
         pinged: AtomicUsize,
         hangs_up: AtomicBool,
+        /// The connections opened so far get no more replies.
+        dark_to: AtomicUsize,
     }
 
     impl FakeServer {
@@ -395,7 +399,7 @@ mod tests {
         async fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
             let length = stream.read_u32().await?;
             skip(&mut stream, length).await?;
-            self.opened.fetch_add(1, Ordering::SeqCst);
+            let number = self.opened.fetch_add(1, Ordering::SeqCst) + 1;
             stream.write_all(&[WELCOME, READY].concat()).await?;
             loop {
                 let kind = stream.read_u8().await?;
@@ -408,6 +412,9 @@ mod tests {
                     self.pinged.fetch_add(1, Ordering::SeqCst);
                     if self.hangs_up.load(Ordering::SeqCst) {
                         return Ok(());
+                    }
+                    if number <= self.dark_to.load(Ordering::SeqCst) {
+                        continue;
                     }
                     stream.write_all(READY).await?;
                 }
@@ -479,6 +486,19 @@ mod tests {
         stand_idle(&connections, TRUSTED_IDLE + SECOND);
         acquire(&connections).await.keep();
         assert_eq!(server.counts(), (2, 2));
+    }
+
+    /// A load balancer that dropped idle connections sends no reply and does not close them.
+    #[tokio::test]
+    async fn silently_dropped_idle_connections_do_not_fail_a_transition() {
+        let (server, connections) = FakeServer::start().await;
+        let (first, second) = (acquire(&connections).await, acquire(&connections).await);
+        first.keep();
+        second.keep();
+        stand_idle(&connections, TRUSTED_IDLE + SECOND);
+        server.dark_to.store(2, Ordering::SeqCst);
+        acquire(&connections).await.keep();
+        assert_eq!(server.counts(), (3, 1), "one ping for all idle connections");
     }
 
     #[tokio::test]

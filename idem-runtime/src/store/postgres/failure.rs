@@ -66,7 +66,7 @@ pub(super) fn store_error(error: Error, table: &Table) -> StoreError {
         // Canceled by `statement_timeout`, by `lock_timeout`, or by an operator.
         "57014" | "55P03" => StoreError::TimedOut,
         "42P01" | "42883" | "3F000" => {
-            let script = table.script();
+            let script = table.script_with_schema();
             advise(error, |error| {
                 format!("{error}; connect again to create it, or run:\n{script}")
             })
@@ -89,7 +89,7 @@ pub(super) fn migration_error(error: Error, table: &Table) -> StoreError {
     match code(&error).as_deref() {
         Some("57014" | "55P03") => StoreError::TimedOut,
         Some("42501") => {
-            let (role, script) = (table.quoted_role(), table.script());
+            let (role, script) = (table.quoted_role(), table.script_with_schema());
             advise(error, |error| {
                 format!(
                     "{error}; the role {role} may not create the missing objects; have an owner \

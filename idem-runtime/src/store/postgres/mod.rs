@@ -14,6 +14,7 @@ mod commit_function;
 mod connections;
 mod failure;
 mod listing;
+mod listings;
 mod probe;
 mod row;
 mod session;
@@ -28,8 +29,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, PgPool};
 use tokio::time::{Instant, timeout_at};
 
 pub use self::builder::PostgresStoreBuilder;
@@ -64,8 +65,9 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 /// The feature `postgres` needs Rust 1.94, because sqlx 0.9 does.
 ///
 /// ```no_run
-/// # async fn connect(pool: sqlx::PgPool) -> Result<(), idem_runtime::store::StoreError> {
-/// use idem_runtime::store::PostgresStore;
+/// # extern crate idem_runtime as axum_idem;
+/// # async fn connect(pool: sqlx::PgPool) -> Result<(), axum_idem::store::StoreError> {
+/// use axum_idem::store::PostgresStore;
 ///
 /// let store = PostgresStore::connect("postgres://desk@127.0.0.1/trades").await?;
 ///
@@ -120,6 +122,10 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 /// It cannot detect a wait that was canceled sooner. Bring the standby back, or change
 /// `synchronous_standby_names`. Do not promote a standby that was gone in the meantime.
 ///
+/// A repeated release or removal finds no row and writes nothing. Only the commit of a write waits
+/// for the standby. So the store then writes an empty message to the log, with
+/// `pg_logical_emit_message`.
+///
 /// A distant standby needs a longer [`timeout`]: more than four times the duration of a commit.
 /// Otherwise the store repeats every write until the timeout.
 ///
@@ -139,27 +145,55 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 /// The first fence of a record id is the server's time in microseconds since 1970, and each
 /// takeover adds one. So a fence is higher than every earlier fence of the same id, even after the
 /// row was removed, as long as the server's clock does not go back. To ensure this, a claim that
-/// may win takes an advisory lock for its transaction. The number of the lock is the first eight
+/// may win takes an advisory lock for its transaction. The number of the lock is the last eight
 /// bytes of the record id.
 ///
 /// # Stored data
 ///
 /// There is one row for each record id. The bytes in a row are versioned, and contain no key, no
-/// token and no scope. The headers and the body of the response are not encrypted. A row that this
-/// version cannot read stays unchanged, and requests with its key get 503. Transitions ignore
-/// expired rows, and a sweeper removes them in batches.
+/// token and no scope. The headers and the body of the response, the endpoint and the label are not
+/// encrypted. A row that this version cannot read stays unchanged, and requests with its key get 503.
+/// Transitions ignore expired rows, and a sweeper removes them in batches.
+///
+/// | column | meaning |
+/// |---|---|
+/// | `id` | the record id; the first 16 bytes are the scope id |
+/// | `created_at`, `endpoint`, `trace_id`, `label` | of the first attempt |
+/// | `settled_at`, `record` | of the response; `NULL` for a claim |
+/// | `leased_until` | a claim whose lease has lapsed has an unknown outcome |
+/// | `expires_at` | for a claim, the end of its retention |
+/// | `fence`, `attempt`, `owner`, `retention_ms` | of the last attempt |
+/// | `fingerprint` | of the first request |
+/// | `version` | of the row |
+///
+/// In a database whose encoding is not UTF-8, characters of a label outside ASCII become question marks.
+///
+/// # Listing
+///
+/// [`list`](Store::list) returns records in the order of their ids. A page reads at most 1,000 rows. Pages of
+/// unknown outcomes and of claims in flight use an index of claims, pages of one scope use the primary key, and
+/// short ids have an index of their own. A filter by endpoint or age has none, so such a page reads 1,000
+/// rows and may be empty. [`stats`](Store::stats) counts up to 10,000 claims and records. Beyond that, the number of
+/// records is the estimate of the last `ANALYZE`.
+///
+/// The table can be partitioned by a hash of `id`, and not by expiry: the primary key decides which claim wins,
+/// and PostgreSQL has no unique index across partitions unless it contains the partition's column.
 ///
 /// Durations are stored in whole milliseconds, rounded up, up to 100 years.
 ///
 /// # Rights
 ///
-/// Claims use a PL/pgSQL function, `idem_records_claim_v3`, which is named after the table. The
-/// first [`connect`](PostgresStoreBuilder::connect) creates the table and the function, and needs
-/// the right to create objects in the schema. Once both exist, a role needs `USAGE` on the schema,
-/// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the table, and `EXECUTE` on the function. Every
-/// role has `EXECUTE` unless it was revoked. When a role lacks a right, the error contains the SQL
-/// that an owner has to run. Versions of this library that use different functions can share one
-/// table.
+/// Claims use a PL/pgSQL function, `idem_records_claim_v3`, and a handler's transaction uses
+/// `idem_records_commit_v1`. Both are named after the table. The first
+/// [`connect`](PostgresStoreBuilder::connect) creates the table, its indexes and the functions,
+/// and needs the right to create objects in the schema. With
+/// [`migrate(false)`](PostgresStoreBuilder::migrate) it creates nothing, and the SQL of
+/// [`schema_sql`](PostgresStoreBuilder::schema_sql) belongs into the service's own migrations. Once
+/// all objects exist, a role needs `USAGE` on the schema, `SELECT`, `INSERT`, `UPDATE` and `DELETE` on
+/// the table, and `EXECUTE` on the functions and on `pg_logical_emit_message`. Every role has `EXECUTE`
+/// unless it was revoked. The role of a handler's transaction needs `SELECT` and `INSERT` on the table.
+/// When a role lacks a right, the error contains the SQL that an owner has to run. Versions of this
+/// library that use different functions can share one table.
 ///
 /// The table must be logged and must have its primary key. No trigger, rule or row security policy
 /// may skip a write. Otherwise `connect` refuses the table.
@@ -185,43 +219,6 @@ struct Inner {
 enum Tries {
     First,
     Repeated,
-}
-
-impl PostgresStore {
-    /// Connects to a server, such as `postgres://user:password@host/database`.
-    ///
-    /// # Errors
-    ///
-    /// As [`PostgresStoreBuilder::connect`].
-    pub async fn connect(url: impl Into<String>) -> Result<Self, StoreError> {
-        Self::builder().url(url).connect().await
-    }
-
-    /// Connects to the server of the service's pool. See [`PostgresStoreBuilder::pool`].
-    ///
-    /// # Errors
-    ///
-    /// As [`PostgresStoreBuilder::connect`].
-    pub async fn from_pool(pool: PgPool) -> Result<Self, StoreError> {
-        Self::builder().pool(pool).connect().await
-    }
-
-    /// Starts a store with settings that differ from the defaults.
-    pub fn builder() -> PostgresStoreBuilder {
-        PostgresStoreBuilder::new()
-    }
-
-    /// Removes expired rows, 1,000 in each statement, and returns their number. Skips rows that a
-    /// transition has locked. A claim has expired when its lease and its retention have passed.
-    ///
-    /// Any number of sweeps may run at once. Dropping the future is safe.
-    ///
-    /// # Errors
-    ///
-    /// When the server cannot be reached or refuses the statement.
-    pub async fn sweep(&self) -> Result<u64, StoreError> {
-        self.0.sweep().await
-    }
 }
 
 impl Inner {
@@ -394,8 +391,7 @@ impl Inner {
         } = &self.statements;
         let deadline = self.deadline();
         let held = |query| statements::held(query, holder, fence);
-        let read = |rows: &[PgRow], tries| Ok(Some((row::done(only(rows)?)?, tries)));
-        let (done, tries) = self.send(deadline, release, held, read).await?;
+        let (done, tries) = self.send(deadline, release, held, is_done_after).await?;
         if done || tries == Tries::First {
             return Ok(row::settled(done));
         }
@@ -415,17 +411,38 @@ impl Inner {
             .await
     }
 
+    /// Removes only the row that it has read. If the statement is sent again after its reply was
+    /// lost, it must not remove a newer claim.
     async fn forget(&self, id: RecordId) -> Result<bool, StoreError> {
-        let Statements { exists, forget, .. } = &self.statements;
+        let Statements {
+            identify,
+            forget,
+            was_taken_over,
+            ..
+        } = &self.statements;
         let deadline = self.deadline();
-        let bind = |query| statements::of_id(query, id);
-        // Needed in case the reply to the first `forget` is lost.
-        let existed = self.send(deadline, exists, bind, is_done).await?;
-        let read = |rows: &[PgRow], tries| {
-            let done = row::done(only(rows)?)?;
-            Ok(Some(done || existed && tries == Tries::Repeated))
-        };
-        self.send(deadline, forget, bind, read).await
+        let of_id = |query| statements::of_id(query, id);
+        let identity = |rows: &[PgRow], _| rows.first().map(row::identity).transpose().map(Some);
+        loop {
+            let Some((owner, fence)) = self.send(deadline, identify, of_id, identity).await? else {
+                return Ok(false);
+            };
+            let found = |query| of_id(query).bind(owner.clone()).bind(fence);
+            let (done, tries) = self.send(deadline, forget, found, is_done_after).await?;
+            if done {
+                return Ok(true);
+            }
+            // The row is gone. If no other attempt took it over, the try whose reply was lost
+            // removed it.
+            let of_fence = |query| of_id(query).bind(fence);
+            if tries == Tries::Repeated
+                && !self
+                    .send(deadline, was_taken_over, of_fence, is_done)
+                    .await?
+            {
+                return Ok(true);
+            }
+        }
     }
 
     async fn resolve(
@@ -449,8 +466,9 @@ impl Inner {
             query.bind(record.as_bytes().to_vec())
         };
         let keep_for = |query| keep(query).bind(whole_millis(ttl));
-        let read = |rows: &[PgRow], tries| Ok(Some((row::done(only(rows)?)?, tries)));
-        let (done, tries) = self.send(deadline, resolve, keep_for, read).await?;
+        let (done, tries) = self
+            .send(deadline, resolve, keep_for, is_done_after)
+            .await?;
         // The try whose reply was lost may have stored the record.
         let done = done
             || tries == Tries::Repeated && self.send(deadline, is_resolved, keep, is_done).await?;
@@ -465,6 +483,11 @@ fn patience(timeout: Duration) -> Duration {
 
 fn is_done(rows: &[PgRow], _: Tries) -> Result<Option<bool>, StoreError> {
     row::done(only(rows)?).map(Some)
+}
+
+/// Like [`is_done`], and also returns whether an earlier try may have taken effect.
+fn is_done_after(rows: &[PgRow], tries: Tries) -> Result<Option<(bool, Tries)>, StoreError> {
+    row::done(only(rows)?).map(|done| Some((done, tries)))
 }
 
 fn only(rows: &[PgRow]) -> Result<&PgRow, StoreError> {

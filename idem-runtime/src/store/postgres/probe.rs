@@ -9,12 +9,12 @@ use std::time::Duration;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Error, Postgres, Transaction};
 
-use super::{listing, row};
 use super::session::Session;
 use super::setup::probe_error;
 use super::sql::Query as Statement;
 use super::statements::{self, Statements};
 use super::table::Table;
+use super::{listings, row};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
 use crate::store::{Claim, Claimed, CommitState, Holder, Owner, Query, StoreError};
@@ -91,8 +91,8 @@ impl Probe<'_> {
             && !self.send(&statements.complete, complete).await?.is_empty()
             && self.does(&statements.is_complete, keep).await?
             && !self.send(&statements.look_up, of_id).await?.is_empty()
-            && self.does(&statements.exists, of_id).await?
-            && self.does(&statements.forget, of_id).await?)
+            && !self.send(&statements.identify, of_id).await?.is_empty()
+            && self.does(&statements.forget, held).await?)
     }
 
     async fn resolves(&mut self) -> Result<bool, Error> {
@@ -100,16 +100,15 @@ impl Probe<'_> {
             return Ok(false);
         };
         let statements = self.statements;
-        let abandon = |query| statements::held(query, holder, fence);
+        let held = |query| statements::held(query, holder, fence);
         let of_fence = |query: Statement| statements::of_id(query, holder.id).bind(fence);
         let keep = |query| of_fence(query).bind(Vec::<u8>::new());
         let resolve = |query| keep(query).bind(statements::whole_millis(MINUTE));
-        let of_id = |query| statements::of_id(query, holder.id);
-        Ok(self.does(&statements.abandon, abandon).await?
+        Ok(self.does(&statements.abandon, held).await?
             && self.does(&statements.resolve, resolve).await?
             && self.does(&statements.is_resolved, keep).await?
             && !self.does(&statements.was_taken_over, of_fence).await?
-            && self.does(&statements.forget, of_id).await?)
+            && self.does(&statements.forget, held).await?)
     }
 
     async fn releases(&mut self) -> Result<bool, Error> {
@@ -127,11 +126,10 @@ impl Probe<'_> {
         let statements = self.statements;
         let held = |query| statements::held(query, holder, fence);
         let record = |query| held(query).bind(Vec::<u8>::new()).bind(statements::whole_millis(MINUTE));
-        let of_id = |query| statements::of_id(query, holder.id);
         self.send(&statements.record, record).await?;
         let found = self.send(&statements.commit_state, held).await?;
         let state = found.first().and_then(|row| row::commit_state(row).ok());
-        Ok(state == Some(CommitState::Mine) && self.does(&statements.forget, of_id).await?)
+        Ok(state == Some(CommitState::Mine) && self.does(&statements.forget, held).await?)
     }
 
     async fn lists(&mut self) -> Result<bool, Error> {
@@ -142,14 +140,14 @@ impl Probe<'_> {
         let query = Query::all().short(holder.id.short());
         for statement in statements.listings.all() {
             let range = (holder.id, holder.id);
-            let bind = |it| listing::listing(it, &query, range, 2, table);
+            let bind = |it| listings::listing(it, &query, range, 2, table);
             if self.send(statement, bind).await?.is_empty() {
                 return Ok(false);
             }
         }
         let scope = holder.id.scope_id();
-        let bind = |it| listing::forgetting(it, scope, 1);
-        let forgotten = self.send(statements.listings.forget_scope(), bind).await?;
+        let bind = |it| listings::forgetting(it, scope, 1);
+        let forgotten = self.send(&statements.listings.forget_scope, bind).await?;
         let counts = forgotten.first().and_then(|row| row::counts(row).ok());
         Ok(counts == Some((1, 1)))
     }

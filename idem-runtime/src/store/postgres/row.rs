@@ -8,7 +8,7 @@ use sqlx::postgres::PgRow;
 
 use super::answer::Answer;
 use super::failure::unavailable;
-use super::listing::{Counted, Listed, kind_of};
+use super::listings::{Counted, Listed, kind_of};
 use crate::request::record_id::RecordId;
 use crate::request::trace_context::TraceId;
 use crate::store::millis::from_millis;
@@ -134,6 +134,12 @@ pub(super) fn commit_state(row: &PgRow) -> Result<CommitState, StoreError> {
         3 => CommitState::Held,
         _ => CommitState::Gone,
     })
+}
+
+/// The owner and the fence of a row.
+pub(super) fn identity(row: &PgRow) -> Result<(Vec<u8>, i64), StoreError> {
+    let fence = column(row, 1)?;
+    Ok((get(row)?, fence))
 }
 
 /// Whether a transition took effect.

@@ -111,7 +111,7 @@ pub(super) async fn migrate(
                 "{missing} missing, and `migrate(false)` creates nothing; have an owner run:\n\
                  {script}\n{grants}",
                 missing = found.missing(table),
-                script = table.script(),
+                script = table.script_with_schema(),
                 grants = table.grants(),
             )
             .into(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::answer::seen;
-use super::listing::Listings;
+use super::listings::Listings;
 use super::sql::{self, Query, VERSION, is_shown, micros_since_1970, millis};
 use super::table::Table;
 use crate::request::record_id::RecordId;
@@ -26,7 +26,7 @@ pub(super) struct Statements {
     pub(super) was_taken_over: Arc<str>,
     pub(super) abandon: Arc<str>,
     pub(super) look_up: Arc<str>,
-    pub(super) exists: Arc<str>,
+    pub(super) identify: Arc<str>,
     pub(super) forget: Arc<str>,
     pub(super) resolve: Arc<str>,
     pub(super) is_resolved: Arc<str>,
@@ -39,9 +39,17 @@ pub(super) struct Statements {
 const DURABLY: &str = "CASE current_setting('synchronous_commit')
     WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END";
 
+/// Makes a statement write to the log. The commit of a write waits for the disk and for synchronous
+/// standbys. The commit of a read does not.
+const WRITES: &str = "pg_logical_emit_message(true, 'axum-idem', '') IS NOT NULL";
+
 /// Selects the claim that the holder owns.
-const HELD: &str = "id = $1 AND owner = $2 AND fence = $3 AND version = 2
-    AND record IS NULL AND expires_at > clock_timestamp()";
+fn held_claim() -> String {
+    format!(
+        "id = $1 AND owner = $2 AND fence = $3 AND version = {VERSION}
+        AND record IS NULL AND expires_at > clock_timestamp()"
+    )
+}
 
 impl Statements {
     pub(super) fn new(table: &Table) -> Self {
@@ -51,6 +59,7 @@ impl Statements {
         let record_row = sql::record_row("$1");
         let is_unsettled = format!("NOT EXISTS (SELECT FROM {table} s WHERE s.id = {record_row})");
         let shown = is_shown(&table, "r");
+        let held = held_claim();
         Self {
             claim: format!("SELECT {claim}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)").into(),
             record: record.into(),
@@ -59,14 +68,14 @@ impl Statements {
                 "UPDATE {table} SET
                     leased_until = clock_timestamp() + {lease},
                     expires_at = clock_timestamp() + {lease} + {retention}
-                WHERE {HELD} RETURNING 1",
+                WHERE {held} RETURNING 1",
                 lease = millis("$4"),
                 retention = millis("retention_ms"),
             )),
             complete: format!(
                 "UPDATE {table} SET record = $4, settled_at = clock_timestamp(),
                     expires_at = clock_timestamp() + {ttl}
-                WHERE {HELD} AND {is_unsettled} RETURNING {DURABLY}",
+                WHERE {held} AND {is_unsettled} RETURNING {DURABLY}",
                 ttl = millis("$5"),
             )
             .into(),
@@ -78,17 +87,21 @@ impl Statements {
                     AND expires_at > clock_timestamp()
                 RETURNING 1"
             )),
-            release: durable_write(&format!("DELETE FROM {table} WHERE {HELD} RETURNING 1")),
-            // A takeover increments `attempt`. A claim after a release starts at 1.
-            was_taken_over: exists(&format!(
-                "{table} WHERE id = $1 AND fence <> $2 AND attempt > 1"
-            )),
+            release: durable_write(&format!("DELETE FROM {table} WHERE {held} RETURNING 1")),
+            // A takeover increments `attempt`. A claim of a free key starts at 1. The statement
+            // writes, because the removal that it confirms may not have reached a standby.
+            was_taken_over: format!(
+                "SELECT EXISTS (
+                    SELECT FROM {table} WHERE id = $1 AND fence <> $2 AND attempt > 1
+                ) AS done, {WRITES}, {DURABLY}"
+            )
+            .into(),
             // `least` keeps a lapsed lease lapsed, even for a claim that read the clock earlier.
             abandon: durable_write(&format!(
                 "UPDATE {table} SET
                     leased_until = least(leased_until, clock_timestamp()),
                     expires_at = clock_timestamp() + {retention}
-                WHERE {HELD} RETURNING 1",
+                WHERE {held} RETURNING 1",
                 retention = millis("retention_ms"),
             )),
             look_up: format!(
@@ -101,17 +114,17 @@ impl Statements {
                 settled_at = micros_since_1970("r.settled_at"),
             )
             .into(),
-            exists: exists(&format!(
-                "{table} r WHERE id IN ($1, {record_row}) AND expires_at > clock_timestamp() AND {shown}"
-            )),
-            forget: format!(
-                "WITH done AS (
-                    DELETE FROM {table} r WHERE id IN ($1, {record_row})
-                    RETURNING expires_at > clock_timestamp() AND {shown} AS was_there
-                )
-                SELECT EXISTS (SELECT FROM done WHERE was_there) AS done, {DURABLY}"
+            identify: format!(
+                "SELECT owner, fence FROM {table} r
+                WHERE id IN ($1, {record_row}) AND expires_at > clock_timestamp() AND {shown}"
             )
             .into(),
+            forget: durable_write(&format!(
+                "DELETE FROM {table} WHERE id IN ($1, {record_row}) AND owner = $2 AND fence = $3
+                    OR id = $1 AND EXISTS (SELECT FROM {table} s
+                        WHERE s.id = {record_row} AND s.owner = $2 AND s.fence = $3)
+                RETURNING 1"
+            )),
             resolve: durable_write(&format!(
                 "UPDATE {table} SET record = $3, settled_at = clock_timestamp(),
                     expires_at = clock_timestamp() + {ttl}
@@ -169,10 +182,6 @@ fn commit_state(table: &str) -> Arc<str> {
         record_row = sql::record_row("$1"),
     )
     .into()
-}
-
-fn exists(rows: &str) -> Arc<str> {
-    format!("SELECT EXISTS (SELECT FROM {rows}) AS done").into()
 }
 
 /// A write that reports whether it took effect.

@@ -6,13 +6,27 @@ use std::time::Duration;
 use sqlx::AssertSqlSafe;
 use tokio::time::{Instant, timeout_at};
 
-use super::Inner;
 use super::failure::store_error;
 use super::statements::Statements;
+use super::{Inner, PostgresStore};
 use crate::store::StoreError;
 
 /// How many rows one statement removes. The limit keeps its locks short.
 const BATCH: i64 = 1000;
+
+impl PostgresStore {
+    /// Removes expired rows, 1,000 in each statement, and returns their number. Skips rows that a
+    /// transition has locked. A claim has expired when its lease and its retention have passed.
+    ///
+    /// Any number of sweeps may run at once. Dropping the future is safe.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be reached or refuses the statement.
+    pub async fn sweep(&self) -> Result<u64, StoreError> {
+        self.0.sweep().await
+    }
+}
 
 impl Inner {
     /// Removes up to `batch` rows with one of the two statements, and returns how many there were.
@@ -41,7 +55,7 @@ impl Inner {
         }
     }
 
-    pub(super) async fn sweep(&self) -> Result<u64, StoreError> {
+    async fn sweep(&self) -> Result<u64, StoreError> {
         let Statements {
             sweep,
             sweep_settled,

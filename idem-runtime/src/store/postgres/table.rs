@@ -170,6 +170,11 @@ impl Table {
         ["expires_at", "claims", "short"].map(|what| format!("{}_{what}", self.name))
     }
 
+    /// The same, and the SQL that creates the schema.
+    pub(super) fn script_with_schema(&self) -> String {
+        format!("{};\n{}", self.schema_definition(), self.script())
+    }
+
     /// The complete SQL that creates the table, its indexes and the function in an existing schema, for
     /// an owner to run by hand.
     pub(super) fn script(&self) -> String {
@@ -198,9 +203,16 @@ impl Table {
 /// A statement without the indentation of its source.
 fn trimmed(statement: &str) -> String {
     let indented = |line: &str| line.len() - line.trim_start().len();
-    let rest = statement.lines().skip(1).filter(|line| !line.trim().is_empty());
+    let rest = statement
+        .lines()
+        .skip(1)
+        .filter(|line| !line.trim().is_empty());
     let indent = rest.map(indented).min().unwrap_or_default();
-    let line = |line: &str| line.get(indented(line).min(indent)..).unwrap_or_default().to_owned();
+    let line = |line: &str| {
+        line.get(indented(line).min(indent)..)
+            .unwrap_or_default()
+            .to_owned()
+    };
     statement.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 

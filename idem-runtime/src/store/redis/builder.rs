@@ -162,7 +162,7 @@ impl RedisStoreBuilder {
     }
 
     /// Finds the servers, connects, and checks the servers: see
-    /// [`RedisStore`](RedisStore#what-is-checked-when).
+    /// [`RedisStore`](RedisStore#checks).
     ///
     /// # Errors
     ///

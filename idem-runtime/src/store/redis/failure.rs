@@ -55,20 +55,40 @@ impl ConnectError {
     }
 }
 
+/// Returns the code of an error, such as `READONLY`.
+///
+/// Redis 7 returns the error of a command in a script unchanged. Redis 6 wraps the error:
+/// `ERR Error running script (call to f_…): @user_script:1: @user_script: 1: -READONLY You can't …`.
+fn code(error: &RedisError) -> Option<&str> {
+    let code = error.code()?;
+    let Some(detail) = error.detail().filter(|_| code == "ERR") else {
+        return Some(code);
+    };
+    if !detail.starts_with("Error running script") {
+        return Some(code);
+    }
+    let words = detail.split_ascii_whitespace();
+    let mut codes = words.map(|word| word.trim_start_matches('-'));
+    let is_code = |word: &&str| word.len() > 2 && word.bytes().all(|it| it.is_ascii_uppercase());
+    codes.find(is_code).or(Some(code))
+}
+
 impl Failure {
+    fn code(&self) -> Option<&str> {
+        match self {
+            Self::Redis(error) => code(error),
+            _ => None,
+        }
+    }
+
     /// Whether the connection must not be used again. A server that has become a replica replies
     /// `READONLY`.
     pub(super) fn ends_connection(&self) -> bool {
         match self {
             Self::Redis(error) => {
                 error.is_unrecoverable_error()
-                    || matches!(
-                        error.kind(),
-                        ErrorKind::Io
-                            | ErrorKind::Server(
-                                ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown
-                            )
-                    )
+                    || error.kind() == ErrorKind::Io
+                    || matches!(code(error), Some("READONLY" | "MASTERDOWN"))
             }
             Self::TimedOut => true,
             Self::Connect(_) | Self::Replica(_) | Self::Unfit(_) | Self::Unserved(_) => false,
@@ -86,13 +106,8 @@ impl Failure {
             Self::Redis(error) => {
                 error.is_connection_dropped()
                     || matches!(
-                        error.kind(),
-                        ErrorKind::Server(
-                            ServerErrorKind::ReadOnly
-                                | ServerErrorKind::MasterDown
-                                | ServerErrorKind::ClusterDown
-                                | ServerErrorKind::TryAgain
-                        )
+                        code(error),
+                        Some("READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN")
                     )
             }
             Self::Connect(_) | Self::Replica(_) | Self::Unserved(_) | Self::TimedOut => true,
@@ -102,7 +117,7 @@ impl Failure {
 
     /// Redis is over its `maxmemory` and refuses writes.
     pub(super) fn is_out_of_memory(&self) -> bool {
-        matches!(self, Self::Redis(error) if error.code() == Some("OOM"))
+        self.code() == Some("OOM")
     }
 }
 
@@ -115,7 +130,7 @@ impl From<RedisError> for Failure {
 impl From<Failure> for StoreError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Redis(error) if error.code() == Some("WRONGTYPE") => {
+            Failure::Redis(error) if code(&error) == Some("WRONGTYPE") => {
                 Self::Undecodable(DecodeError::Damaged)
             }
             Failure::Redis(error) if error.is_timeout() => Self::TimedOut,
@@ -210,6 +225,31 @@ mod tests {
         let broken = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
         let broken = Failure::Redis(broken.into());
         assert!(broken.ends_connection() && broken.is_broken_connection());
+    }
+
+    #[test]
+    fn wrapped_errors_of_redis_6_are_recognized() {
+        let wrapped = |error: &str| {
+            failure(&format!(
+                "ERR Error running script (call to f_a9b1): @user_script:70: @user_script: 70: {error} "
+            ))
+        };
+        for error in [
+            "-READONLY You can't write against a read only replica.",
+            "-MASTERDOWN Link with MASTER is down",
+        ] {
+            assert!(wrapped(error).ends_connection(), "{error}");
+            assert!(wrapped(error).may_be_elsewhere(), "{error}");
+        }
+        let full = wrapped("-OOM command not allowed when used memory > 'maxmemory'.");
+        assert!(full.is_out_of_memory());
+        let wrong_type =
+            wrapped("WRONGTYPE Operation against a key holding the wrong kind of value");
+        let wrong_type = StoreError::from(wrong_type);
+        assert!(matches!(wrong_type, StoreError::Undecodable(_)));
+        let other = wrapped("attempt to index a nil value");
+        assert_eq!(other.code(), Some("ERR"));
+        assert!(!other.ends_connection() && !other.may_be_elsewhere());
     }
 
     #[test]

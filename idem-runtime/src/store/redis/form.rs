@@ -38,9 +38,7 @@ pub(super) fn origin(mut bytes: &[u8]) -> Result<Origin, DecodeError> {
     bytes.try_copy_to_slice(&mut trace_id).map_err(damaged)?;
     let mut text = || {
         let length = usize::from(bytes.try_get_u8().map_err(damaged)?);
-        let (text, rest) = bytes
-            .split_at_checked(length)
-            .ok_or(DecodeError::Damaged)?;
+        let (text, rest) = bytes.split_at_checked(length).ok_or(DecodeError::Damaged)?;
         bytes = rest;
         std::str::from_utf8(text).map_err(|_| DecodeError::Damaged)
     };

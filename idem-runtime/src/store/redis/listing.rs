@@ -14,18 +14,16 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Cmd, InfoDict, Pipeline, RedisError, Value};
 use tokio::time::Instant;
 
+use super::Inner;
 use super::failure::Failure;
 use super::form::{self, Shown};
 use super::reply::Reply;
 use super::script;
 use super::server::{Request, Server};
-use super::Inner;
 use crate::request::hex;
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
-use crate::store::{
-    Count, Cursor, Page, Query, State, Stats, StoreError, Summary,
-};
+use crate::store::{Count, Cursor, Page, Query, State, Stats, StoreError, Summary};
 
 /// How many keys one `SCAN` looks at, at most.
 const SCANNED: usize = 1_000;
@@ -153,7 +151,10 @@ impl Scanned {
             let mut info = redis::cmd("INFO");
             info.arg("server");
             all.add_command(info);
-            let mut replies = connection.send_packed_commands(&all, 0, 2).await?.into_iter();
+            let mut replies = connection
+                .send_packed_commands(&all, 0, 2)
+                .await?
+                .into_iter();
             let (time, info) = (replies.next(), replies.next());
             let time = time.unwrap_or(Value::Nil).extract_error()?;
             let (seconds, micros): (u64, u64) =
@@ -179,7 +180,12 @@ impl Scanned {
         deadline: Instant,
     ) -> Result<(u64, Vec<Vec<u8>>), StoreError> {
         let mut command = redis::cmd("SCAN");
-        command.arg(scan).arg("MATCH").arg(pattern).arg("COUNT").arg(count);
+        command
+            .arg(scan)
+            .arg("MATCH")
+            .arg(pattern)
+            .arg("COUNT")
+            .arg(count);
         in_time(deadline, ask(&mut self.connection, &command)).await
     }
 }
@@ -284,7 +290,11 @@ impl Inner {
         let mut scans = 0;
         // A pattern finds few keys, and a page without one should not find many more than it lists.
         let is_narrow = query.scope.is_some() || query.short.is_some();
-        let count = if is_narrow { SCANNED } else { limit.clamp(10, SCANNED) };
+        let count = if is_narrow {
+            SCANNED
+        } else {
+            limit.clamp(10, SCANNED)
+        };
         loop {
             let Some((slot, server)) = self.servers.at_slot(at.slot) else {
                 return Ok(Page::new(entries, None));
@@ -352,7 +362,9 @@ impl Inner {
             let memory: Result<InfoDict, _> =
                 in_time(deadline, ask(&mut scanned.connection, &info)).await;
             let field = |name| memory.as_ref().ok()?.get::<u64>(name);
-            bytes = bytes.zip(field("used_memory")).map(|(sum, more)| sum + more);
+            bytes = bytes
+                .zip(field("used_memory"))
+                .map(|(sum, more)| sum + more);
             let limit = field("maxmemory").filter(|limit| *limit > 0);
             max_bytes = max_bytes.zip(limit).map(|(sum, more)| sum + more);
             let mut scan = 0;
@@ -377,7 +389,11 @@ impl Inner {
                 }
             }
         }
-        let count = if is_whole { Count::estimate } else { Count::at_least };
+        let count = if is_whole {
+            Count::estimate
+        } else {
+            Count::at_least
+        };
         Ok(Stats {
             in_flight: count(in_flight),
             unknown: count(unknown),

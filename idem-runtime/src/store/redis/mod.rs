@@ -42,6 +42,7 @@ use super::{
     Claim, Claimed, Entry, Holder, Page, Query, Record, Settled, Stats, Store, StoreError,
     StoreFuture,
 };
+use crate::request::hex;
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
 use crate::settings::policy::OnUnknown;
@@ -56,9 +57,10 @@ use crate::settings::policy::OnUnknown;
 /// the server's clock.
 ///
 /// ```no_run
-/// # async fn connect() -> Result<(), idem_runtime::store::StoreError> {
+/// # extern crate idem_runtime as axum_idem;
+/// # async fn connect() -> Result<(), axum_idem::store::StoreError> {
 /// use std::time::Duration;
-/// use idem_runtime::store::RedisStore;
+/// use axum_idem::store::RedisStore;
 ///
 /// let store = RedisStore::connect("redis://127.0.0.1/").await?;
 ///
@@ -77,15 +79,16 @@ use crate::settings::policy::OnUnknown;
 /// |---|---|
 /// | any number of processes, one primary that keeps its data | all rules of [`Store`] |
 /// | memory full | new keys get 503. No entry is evicted, and leases are still renewed. A record that does not fit is retried until its `ttl` has passed; until then the process that holds the record replays it |
-/// | restart with the append-only file | what was on disk. With `appendfsync everysec`, a power failure can lose the last second; with `always`, it loses no acknowledged write |
+/// | restart with the append-only file | what was on disk. With `appendfsync everysec`, a power failure or a killed Redis process can lose the last two seconds. With `always`, neither loses an acknowledged write |
 /// | restart without persistence | no guarantee: every key is new, and a retry runs the handler again |
 /// | failover | what the promoted replica had. A claim that was acknowledged but not yet replicated is lost, and a retry runs the handler again. [`min_replicas`](RedisStoreBuilder::min_replicas) makes this less likely and cannot exclude it |
+/// | the server's clock is set back | the store reads the server's clock when it connects, and when the server refuses a claim as late. Until then, a stalled server may grant a claim that it executes late, by up to the time by which the clock was set back. Nobody reads the reply to such a claim. The key stays in flight until the lease ends, or until the process that sent the claim abandons it |
 /// | a jump of the server's clock | leases and records end earlier or later by the length of the jump, because Redis stores deadlines in wall-clock time |
 /// | a `maxmemory-policy` other than `noeviction` | no guarantee, so the store refuses such a server |
 /// | the server cannot be reached | [`StoreError`]: an uncertain claim is never `Fresh`. The next transition connects again |
 /// | the server freezes and continues later | a claim that the server executes after its deadline has no effect, and its reply is ignored |
 ///
-/// # What is checked when
+/// # Checks
 ///
 /// - *For every connection*, also after a failover: the server is a primary, and its
 ///   `maxmemory-policy` is `noeviction`. When a server does not report its policy, the store logs a
@@ -93,7 +96,8 @@ use crate::settings::policy::OnUnknown;
 /// - *When the store connects*: every command and every script, on a separate key under the prefix.
 ///   When the server refuses a command, the error names it. The store needs `EVALSHA`, `EVAL`,
 ///   `GET`, `SET`, `PTTL`, `PEXPIRE`, `DEL`, `TIME` and `INFO`. With `min_replicas` it also needs
-///   `WAIT`, and on a cluster `CLUSTER|SLOTS`, `CLUSTER|INFO` and `ASKING`.
+///   `WAIT`, and on a cluster `CLUSTER|SLOTS`, `CLUSTER|INFO` and `ASKING`. The operations `list`, `stats`
+///   and `forget_scope` also need `SCAN`, `GETRANGE` and `STRLEN`, which are not tried.
 /// - *When the store connects, and whenever the primaries change*: the policy of every replica that
 ///   Sentinel or the cluster names. When the store connects, a replica that evicts is an error.
 ///   Later the store logs an error, and keys on that replica get 503 once it is promoted.
@@ -143,13 +147,27 @@ use crate::settings::policy::OnUnknown;
 ///
 /// # Stored data
 ///
-/// Each record id has one string value. Its key is the prefix and the 64 hexadecimal digits of the
-/// record id. The bytes of the value are versioned, and contain no key, no token and no scope. The
-/// headers and the body of the response are not encrypted. A value that this version cannot read
-/// stays unchanged, and requests with its key get 503. After a release, a marker of 26 bytes
-/// remains for ten seconds; it counts as no entry.
+/// Each record id has one Redis string. Its name is the prefix and the 64 hexadecimal digits of the
+/// record id. The bytes of the string are versioned, and contain no idempotency key, no token and
+/// no scope. The headers and the body of the response, the endpoint and the label are
+/// not encrypted. A string that this version
+/// cannot read stays unchanged, and requests with its idempotency key get 503. After a release, a
+/// marker of 26 bytes remains for ten seconds. The store treats the marker as no entry.
 ///
 /// Durations are stored in whole milliseconds, rounded up, and limited to 100 years.
+///
+/// # Listing
+///
+/// [`list`](Store::list) sends `SCAN` to each primary in turn. The order is that of the server. A page scans up to
+/// 20,000 keys and may be empty. [`stats`](Store::stats) reads every key for half of the
+/// [`timeout`](RedisStoreBuilder::timeout), and reports where it stopped. Redis has no index, so finding a few records
+/// among many takes as long as a whole listing.
+///
+/// `SCAN` returns some keys twice after the server has shrunk its table of keys. A listing remembers its last 128 records, and leaves
+/// these keys out. When most of a large database expires during a listing, a record may still appear twice. After a
+/// restart, a failover or a change of slots, a cursor is refused with
+/// [`StoreError::InvalidCursor`]: begin the listing again. While a cluster moves a slot, a listing may
+/// miss its records.
 ///
 /// # Cancellation
 ///
@@ -188,17 +206,12 @@ impl RedisStore {
 }
 
 impl Inner {
-    /// The prefix and the digits of the id. Written by hand, because the formatter is slower for
-    /// each byte.
+    /// The prefix and the digits of the id.
     fn key(&self, id: RecordId) -> String {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut key = String::with_capacity(self.prefix.len() + 64);
         key.push_str(&self.prefix);
-        for byte in id.as_bytes() {
-            for digit in [byte >> 4, byte & 15] {
-                key.push(char::from(DIGITS[usize::from(digit)]));
-            }
-        }
+        // A string takes everything.
+        let _ = hex::write(&mut key, id.as_bytes());
         key
     }
 
@@ -329,11 +342,54 @@ impl Inner {
                 self.ensure(sent.acknowledged)?;
                 return Ok(true);
             }
-            // The entry is gone. The `FORGET` whose reply was lost may have removed it.
-            if sent.resent {
+            // The `FORGET` whose reply was lost may have removed the entry.
+            if sent.resent && self.is_gone(id, &identity, deadline).await? {
                 return Ok(true);
             }
         }
+    }
+
+    async fn release(&self, holder: Holder) -> Result<Settled, StoreError> {
+        let (holder_bytes, deadline) = (holder_bytes(holder), self.deadline());
+        let arguments = [&holder_bytes[..]];
+        let (reply, sent) = self
+            .run(
+                &script::RELEASE,
+                holder.id,
+                &arguments,
+                self.replicas,
+                deadline,
+            )
+            .await?;
+        if reply.settled()? == Settled::Done {
+            self.ensure(sent.acknowledged)?;
+            return Ok(Settled::Done);
+        }
+        // The `RELEASE` whose reply was lost may have released the claim. Another request may have
+        // claimed the key in the meantime.
+        let identity = [b"S", &holder_bytes[..]].concat();
+        if sent.resent && self.is_gone(holder.id, &identity, deadline).await? {
+            return Ok(Settled::Done);
+        }
+        Ok(Settled::Lost)
+    }
+
+    /// Returns whether a claim or record was removed. Returns `false` when another attempt took it
+    /// over.
+    async fn is_gone(
+        &self,
+        id: RecordId,
+        identity: &[u8],
+        deadline: Instant,
+    ) -> Result<bool, StoreError> {
+        let (reply, sent) = self
+            .run(&script::GONE, id, &[identity], self.replicas, deadline)
+            .await?;
+        let is_gone = reply.settled()? == Settled::Done;
+        if is_gone {
+            self.ensure(sent.acknowledged)?;
+        }
+        Ok(is_gone)
     }
 }
 
@@ -380,10 +436,7 @@ impl Store for RedisStore {
 
     fn release(&self, holder: Holder) -> StoreFuture<Settled> {
         let inner = self.0.clone();
-        StoreFuture::new(async move {
-            let arguments = [&holder_bytes(holder)[..]];
-            inner.settle(&script::RELEASE, holder.id, &arguments).await
-        })
+        StoreFuture::new(async move { inner.release(holder).await })
     }
 
     fn abandon(&self, holder: Holder) -> StoreFuture<Settled> {

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use bytes::{Buf, Bytes};
 use redis::Value;
 
-use crate::request::fingerprint::Fingerprint;
 use super::form::{self, RecordHead, Shown, VERSION};
+use crate::request::fingerprint::Fingerprint;
 use crate::store::{Claimed, DecodeError, Entry, Origin, Record, Settled, StoreError};
 
 // These numbers must match `lua/head.lua`.
@@ -175,9 +175,7 @@ impl Reply {
     pub(super) fn summary(value: &Value) -> Result<Option<Shown>, StoreError> {
         match value {
             Value::Int(0) => Ok(None),
-            Value::BulkString(reply) => {
-                form::summary(reply).map(Some).map_err(|_| not_ours())
-            }
+            Value::BulkString(reply) => form::summary(reply).map(Some).map_err(|_| not_ours()),
             _ => Err(not_ours()),
         }
     }

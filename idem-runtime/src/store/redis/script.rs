@@ -45,6 +45,12 @@ pub(super) static FORGET: LazyLock<Transition> = LazyLock::new(|| {
         include_str!("lua/forget.lua")
     ))
 });
+pub(super) static GONE: LazyLock<Transition> = LazyLock::new(|| {
+    Transition::new(concat!(
+        include_str!("lua/identity.lua"),
+        include_str!("lua/gone.lua")
+    ))
+});
 
 /// Without the head, because a listing shows what this version cannot read, and reads no long record.
 pub(super) static SUMMARY: LazyLock<Transition> =
@@ -65,7 +71,7 @@ pub(super) fn all() -> [(&'static Transition, &'static [&'static [u8]]); 10] {
         (&RESOLVE, &[&[0; 8], b"record", SECOND]),
         (&IDENTIFY, &[]),
         (&FORGET, &[b"S"]),
-        (&SUMMARY, &[]),
+        (&GONE, &[b"S"]),
     ]
 }
 

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::subject::{LONG, Subject, Won, claim, record, timed};
+use super::super::subject::{LONG, Running, Subject, Won, claim, record, timed};
 use super::super::violation::{Under, Violation, broken, ensure, same, settled};
 use crate::request::record_id::{RecordId, ShortId};
 use crate::request::scope_id::ScopeId;
 use crate::request::trace_context::TraceId;
 use crate::store::{
-    Claim, Cursor, Entry, Origin, OnUnknown, Page, Query, Settled, State, StateKind, StoreError,
-    Summary,
+    Claim, Cursor, Entry, OnUnknown, Origin, Page, Query, Record, Settled, State, StateKind,
+    StoreError, Summary,
 };
 
 const RULE: u8 = 10;
@@ -59,7 +59,10 @@ fn new_origin(subject: &Subject) -> Origin {
     trace_id.copy_from_slice(&unique.as_bytes()[..16]);
     Origin::new(format!("contract::{}", unique.scope_id()))
         .with_trace_id(TraceId::from_bytes(trace_id))
-        .with_label(Some(Arc::from(format!("label of {}, größer", unique.short()))))
+        .with_label(Some(Arc::from(format!(
+            "label of {}, größer",
+            unique.short()
+        ))))
 }
 
 /// Ids of one scope.
@@ -87,7 +90,12 @@ async fn origin(subject: &Subject) -> Result<(), Violation> {
     let won = subject.win(RULE, of_origin(id, &second)).await?;
     same(RULE, "the attempt of a takeover", &2, &won.attempt)?;
     let taken_over = subject.shown(id).await?;
-    same(RULE, "the origin of a takeover", &first, taken_over.origin())?;
+    same(
+        RULE,
+        "the origin of a takeover",
+        &first,
+        taken_over.origin(),
+    )?;
     let what = "the time of creation after a takeover";
     same(RULE, what, &created_at, &taken_over.created_at())?;
 
@@ -104,16 +112,31 @@ async fn origin(subject: &Subject) -> Result<(), Violation> {
     subject.store.forget(id).await.under(RULE)?;
     let won = subject.win(RULE, of_origin(id, &second)).await?;
     let anew = subject.shown(id).await?;
-    same(RULE, "the origin after being forgotten", &second, anew.origin())?;
+    same(
+        RULE,
+        "the origin after being forgotten",
+        &second,
+        anew.origin(),
+    )?;
     subject.abandon(RULE, won.holder, LONG).await?;
     let unknown = subject.shown(id).await?;
-    same(RULE, "the origin of an unknown outcome", &second, unknown.origin())?;
+    same(
+        RULE,
+        "the origin of an unknown outcome",
+        &second,
+        unknown.origin(),
+    )?;
     let resolved = subject
         .store
         .resolve(id, won.holder.fence, record("by-hand"), LONG);
     settled(RULE, Settled::Done, resolved.await)?;
     let resolved = subject.shown(id).await?;
-    same(RULE, "the origin of a resolved record", &second, resolved.origin())?;
+    same(
+        RULE,
+        "the origin of a resolved record",
+        &second,
+        resolved.origin(),
+    )?;
     is_settled_after_creation(&resolved)
 }
 
@@ -195,9 +218,40 @@ async fn filters(subject: &Subject) -> Result<(), Violation> {
         let what = "a listed time of creation";
         same(RULE, what, &shown.created_at(), &listed.created_at)?;
     }
+    let listed = Listed {
+        held,
+        lapsed,
+        retained,
+        recorded,
+        kept,
+        lives,
+    };
+    states(subject, of_scope(), listed).await
+}
+
+/// What a listing has to show.
+struct Listed {
+    held: Won,
+    lapsed: Won,
+    retained: Running,
+    recorded: RecordId,
+    kept: Record,
+    lives: Running,
+}
+
+/// A listing shows what is known of each state.
+async fn states(subject: &Subject, query: Query, listed: Listed) -> Result<(), Violation> {
+    let Listed {
+        held,
+        lapsed,
+        retained,
+        recorded,
+        kept,
+        lives,
+    } = listed;
     let asked_at = tokio::time::Instant::now();
-    let found = listing(subject, of_scope()).await?;
-    match found[&in_flight].state {
+    let found = listing(subject, query).await?;
+    match found[&held.holder.id].state {
         State::InFlight {
             fence,
             attempt,
@@ -209,7 +263,7 @@ async fn filters(subject: &Subject) -> Result<(), Violation> {
         }
         ref state => return broken(RULE, format!("a claim is listed as {state:?}")),
     }
-    match found[&unknown].state {
+    match found[&lapsed.holder.id].state {
         State::Unknown {
             fence,
             attempt,
@@ -229,12 +283,13 @@ async fn filters(subject: &Subject) -> Result<(), Violation> {
             expires_in,
             ..
         } => {
-            let expected = (
-                kept.status(),
-                kept.is_kept(),
-                kept.as_bytes().len() as u64,
-            );
-            same(RULE, "a listed record", &expected, &(status, is_kept, bytes))?;
+            let expected = (kept.status(), kept.is_kept(), kept.as_bytes().len() as u64);
+            same(
+                RULE,
+                "a listed record",
+                &expected,
+                &(status, is_kept, bytes),
+            )?;
             lives.expires_in(RULE, expires_in, asked_at)
         }
         ref state => broken(RULE, format!("a record is listed as {state:?}")),
@@ -287,7 +342,7 @@ async fn traffic(
     moving: &mut Vec<Won>,
 ) -> Result<(), Violation> {
     if let Some(won) = moving.pop() {
-        if moving.len() % 2 == 0 {
+        if moving.len().is_multiple_of(2) {
             subject
                 .complete(RULE, won.holder, record("moved"), LONG)
                 .await?;

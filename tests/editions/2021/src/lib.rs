@@ -1,1 +1,1 @@
-//! Nothing: this package runs the tests of the attribute under edition 2021.
+//! An empty library. This package runs the tests of the attribute in edition 2021.

@@ -4,8 +4,10 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
-use axum_idem::store::{Bind, Entry, MemoryStore, NearCache, PostgresStore, Query, StateKind};
-use axum_idem::{Attempt, CommitError, Idempotency, idempotent};
+use axum_idem::store::{
+    Bind, Claim, Claimed, Entry, MemoryStore, NearCache, PostgresStore, Query, StateKind, Store as _,
+};
+use axum_idem::{Attempt, CommitError, Fingerprint, Idempotency, RecordId, idempotent};
 use sqlx::{Acquire, AssertSqlSafe};
 
 use crate::bank::{Bank, BankError, LEASE, Paid, Service, is_unknown, key, lapse, store};
@@ -334,4 +336,38 @@ async fn operators_see_one_entry_for_a_committed_key() {
     let forgotten = service.idem.forget_scope(&scope).await.expect("forgotten");
     assert_eq!(forgotten, 5, "an entry counts once");
     assert_eq!(postgres.command("SELECT count(*) FROM idem_records"), "0");
+}
+
+/// Leases of a minute, because the server is down for a moment.
+async fn claimed(store: &PostgresStore, id: u8, is_transactional: bool) -> RecordId {
+    let id = RecordId::from_bytes([id; 32]);
+    let mut claim = Claim::new(id, Fingerprint::from_bytes([7; 32]), LEASE, LEASE);
+    claim.is_transactional = is_transactional;
+    let claimed = store.claim(claim).await.expect("postgres is there");
+    assert!(matches!(claimed, Claimed::Fresh { .. }), "{claimed:?}");
+    id
+}
+
+/// The log is flushed by commits only. A flush also writes everything before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_claim_of_a_transaction_may_be_lost_in_a_crash() {
+    let settings = ["synchronous_commit=off", "wal_writer_delay=10s"];
+    let mut postgres = PostgresServer::with(&settings);
+    let service = Service::start(Bank::open(&postgres.url()).await, store(&postgres.url()).await).await;
+    let paid = service.server.post("/pay", "k", "x").await;
+    assert_eq!(paid.status, StatusCode::CREATED);
+    let lost = claimed(&store(&postgres.url()).await, 1, true).await;
+    postgres.kill();
+    postgres.start_again();
+    let store = store(&postgres.url()).await;
+    assert!(store.look_up(lost).await.expect("postgres is back").is_none());
+    let replay = service.server.post("/pay", "k", "x").await;
+    assert!(replay.is_replay() && replay.body == paid.body, "{replay:?}");
+    assert_eq!(service.bank.payments().await, ["x 1"]);
+
+    let kept = claimed(&store, 2, false).await;
+    postgres.kill();
+    postgres.start_again();
+    let found = crate::bank::store(&postgres.url()).await.look_up(kept).await;
+    assert!(matches!(found, Ok(Some(Entry::InFlight { .. }))), "{found:?}");
 }

@@ -5,7 +5,7 @@
 #     benches/compile_time.sh [check|build]                 # in seconds of processor time
 #     benches/compile_time.sh [check|build] instructions    # counted by valgrind
 #     benches/compile_time.sh lines
-#     benches/compile_time.sh size
+#     benches/compile_time.sh size [release]
 #
 # `HANDLERS=100` sets another number of handlers. The script builds the dependencies once, and then
 # compiles only the crate, for each kind of handler in turn. `seconds` prints the best of five times,
@@ -13,7 +13,7 @@
 # the same in every run but takes forty times as long. `lines` prints the number of LLVM lines before
 # any optimization. `size` prints the size of the debug build, as machine code and as a file: with one
 # handler, with all handlers, and per handler. The program with one handler shows the size of the
-# libraries.
+# libraries. `size release` does the same with an optimized build.
 set -eu
 # With incremental compilation, the second build would find everything already compiled.
 export CARGO_INCREMENTAL=0
@@ -21,6 +21,7 @@ export CARGO_INCREMENTAL=0
 command=${1:-build}
 counted=${2:-seconds}
 handlers=${HANDLERS:-300}
+profile=debug
 repository=$(cd "$(dirname "$0")/.." && pwd)
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
@@ -37,6 +38,7 @@ edition = "2024"
 axum = { version = "0.8", features = ["macros"] }
 axum-idem = { path = "$repository" }
 serde = { version = "1", features = ["derive"] }
+tokio = { version = "1", features = ["macros", "net", "rt-multi-thread"] }
 
 [workspace]
 TOML
@@ -80,13 +82,18 @@ async fn place_$i(
 RUST
         done
         echo
-        echo 'fn main() {'
-        echo '    let _: Router = Router::new()'
+        echo '#[tokio::main]'
+        echo 'async fn main() {'
+        echo '    let router = Router::new()'
         for i in $(seq "$3"); do
             echo "        .route(\"/$i/{account}\", post(place_$i))"
         done
-        echo '        .with_state(Desk("desk".into()));'
-        echo '}'
+        cat <<'RUST'
+        .with_state(Desk("desk".into()));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    axum::serve(listener, router).await.expect("a server");
+}
+RUST
     } > "$place/$1/src/main.rs"
     cp "$repository/Cargo.lock" "$place/$1/"
 }
@@ -94,7 +101,7 @@ RUST
 seconds() { # name
     touch "$place/$1/src/main.rs"
     local TIMEFORMAT='%U %S'
-    { time (cd "$place/$1" && cargo "$command" --quiet --target-dir "$place/target"); } 2>&1 |
+    { time (cd "$place/$1" && cargo $command --quiet --target-dir "$place/target"); } 2>&1 |
         awk '{ print $1 + $2 }'
 }
 
@@ -120,7 +127,7 @@ lines() { # name
 
 # Prints the size of the built crate in bytes: its machine code and its file.
 bytes() { # name
-    local program=$place/target/debug/$1
+    local program=$place/target/$profile/$1
     echo "$(size "$program" | awk 'NR == 2 { print $1 }') $(stat --format %s "$program")"
 }
 
@@ -132,6 +139,10 @@ write_crates() { # number of handlers
 
 if [ "$command" = size ]; then
     command=build
+    if [ "$counted" = release ]; then
+        profile=release
+        command='build --release'
+    fi
     for number in 1 "$handlers"; do
         write_crates "$number"
         for name in plain debug_handler idempotent; do

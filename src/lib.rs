@@ -7,8 +7,8 @@ pub use idem_runtime::__private;
 pub use idem_runtime::{
     Attempt, CommitError, Deferred, Dialect, DoNotRecord, Fingerprint, FingerprintDigest, Idempotency,
     IdempotencyBuilder, IdempotencyFuture, IdempotencyKey, IdempotencyService, KeySyntax,
-    NotRecordable, OnStoreError, ParseRecordIdError, ParseScopeIdError, ParseShortIdError, ParseTraceIdError,
-    Prepared, Problem, RecordId, Scope, ScopeId, ShortId, TraceId, store,
+    NotRecordable, OnStoreError, OutcomeUnknown, ParseRecordIdError, ParseScopeIdError, ParseShortIdError,
+    ParseTraceIdError, Prepared, Problem, RecordId, Scope, ScopeId, ShortId, TraceId, store,
 };
 
 #[cfg(feature = "testing")]

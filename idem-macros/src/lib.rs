@@ -1,7 +1,7 @@
 //! The `#[idempotent]` attribute of [axum-idem](https://docs.rs/axum-idem).
 //!
-//! Use it through `axum_idem::idempotent`: what it writes calls the runtime of that crate, at the
-//! same version.
+//! Use the attribute through `axum_idem::idempotent`, because the generated code calls the runtime of
+//! that crate, in the same version.
 
 mod check;
 mod expand;
@@ -15,9 +15,9 @@ use crate::transform::transform;
 
 /// Makes an axum handler safe to retry.
 ///
-/// A request that carries an idempotency key runs the handler once. A retry of it gets the recorded
-/// answer, also when the client went away before the first answer was there. A request without a
-/// key runs as it would without the attribute.
+/// A request with an idempotency key runs the handler once. A retry gets the recorded response, even if
+/// the client disconnected before the first response was sent. A request without a key runs as if the
+/// handler had no attribute.
 ///
 /// ```
 /// use axum::Router;
@@ -48,24 +48,26 @@ use crate::transform::transform;
 ///
 /// # Arguments
 ///
-/// | argument | values | when it is left out |
+/// | argument | values | default |
 /// |---|---|---|
-/// | `scope` | whose key it is: `token`, `header("x-workspace-id")`, `global`, an expression over the handler's arguments whose value is `Display`, or a tuple of these | an error: there is no safe guess |
-/// | `ttl` | how long an answer is kept: `"90s"`, `"15m"`, `"24h"`, `"1h30m"`, up to `"365d"` | `"24h"` |
-/// | `required` | a flag: a request without a key is refused | it runs unprotected |
-/// | `record` | which answers are kept: classes and codes such as `[2xx, 4xx, 503]`, or `all` | `2xx`, `3xx` and `4xx` without 401, 403, 408, 425 and 429 |
-/// | `record_rejections` | a flag: an answer of the body extractor counts like one of the handler's | it gives the key back, for nothing ran |
-/// | `in_flight` | what a duplicate gets meanwhile: `reject`, or `wait("5s")` for the first answer | `reject` |
-/// | `on_unknown` | what follows a panic or a crash: `rerun`, or `hold` until an operator has looked | `rerun` |
-/// | `fingerprint` | what of the body tells a retry from a reused key: `body`, `json`, `json("/amount", "/currency")`, or `none` | `body` |
-/// | `transactional` | a flag: the effects of the handler are only those that it commits with `attempt.commit`; needs an `Attempt` argument and a store in the database of the handler | the store makes each claim durable before the handler runs |
-/// | `runtime` | an expression over the handler's arguments that gives an `Idempotency` | that of the layer, else one for the process |
-/// | `crate` | the path of this crate, where it has another name | `::axum_idem` |
+/// | `scope` | the caller to which a key belongs: `token`, `header("x-workspace-id")`, `global`, an expression that uses the handler's arguments and whose value is `Display`, or a tuple of these | none: a missing scope is an error |
+/// | `ttl` | the time for which a response is recorded: `"90s"`, `"15m"`, `"24h"`, `"1h30m"`, up to `"365d"` | `"24h"` |
+/// | `required` | a flag: a request without a key is rejected | the request runs without protection |
+/// | `record` | which responses are recorded: classes and codes such as `[2xx, 4xx, 503]`, or `all` | `2xx`, `3xx` and `4xx` without 401, 403, 408, 425 and 429 |
+/// | `record_rejections` | a flag: a rejection by the body extractor is recorded like a response of the handler | a rejection releases the key, because the handler did not run |
+/// | `in_flight` | the response to a duplicate while the first request runs: `reject` refuses the duplicate, `wait("5s")` waits up to five seconds for the first response | `reject` |
+/// | `on_unknown` | the behavior after a panic or a crash: with `rerun` a retry runs the handler again, with `hold` retries are refused until an operator resolves the key | `rerun` |
+/// | `unknown` | which responses leave the outcome unknown: classes and codes such as `[502, 504]` | none |
+/// | `max_run` | the time after which a running attempt is ended and its outcome is unknown: `"90s"`, `"15m"`, up to `"365d"` | the limit of the service, 15 minutes by default |
+/// | `fingerprint` | which parts of the body distinguish a retry from a reused key: `body`, `json`, `json("/amount", "/currency")`, or `none` | `body` |
+/// | `transactional` | a flag: the only effects of the handler are those that it commits with `attempt.commit`; needs an `Attempt` argument and a store in the database of the handler | the store makes each claim durable before the handler runs |
+/// | `runtime` | an expression over the handler's arguments whose value is an `Idempotency` | the `Idempotency` of the layer |
+/// | `crate` | the path of this crate, if the crate has another name | `::axum_idem` |
 ///
 /// # Scope
 ///
-/// Two callers' equal keys never meet, because the scope is part of the record's name. Say who the
-/// caller is by what an extractor has proved:
+/// Equal keys of two callers are independent, because the scope is part of the record's id. Identify the
+/// caller by a value that an extractor has verified:
 ///
 /// ```
 /// # use axum::extract::FromRequestParts;
@@ -89,24 +91,24 @@ use crate::transform::transform;
 /// }
 /// ```
 ///
-/// `token` is the value of `Authorization` as the client sent it. A scope made of a token that is
-/// refreshed ends with the token: a retry with the new one runs again. `user.id` does not.
+/// `token` is the raw value of the `Authorization` header. When a token is refreshed, the scope changes:
+/// a retry with the new token runs the handler again. `user.id` stays the same.
 ///
-/// Names follow Rust's own scoping: where an argument of the handler is called `token`, `global` or
-/// `header`, that argument is meant.
+/// Names follow the scoping rules of Rust. If an argument of the handler is named `token`, `global` or
+/// `header`, the name means that argument.
 ///
-/// A scope has to name an argument, `token`, `header` or `global`: a constant alone would be the same
-/// for every caller.
+/// A scope must use an argument, `token`, `header` or `global`. A constant alone would be the same for
+/// every caller.
 ///
-/// The last argument of a handler may read the body, and the body is read only after the key is
-/// known to be new. A scope can therefore name the last argument only where it reads no body, such
-/// as `Path`.
+/// The last argument of a handler may read the body, and the body is extracted only after the key is
+/// known to be new. So a scope can use the last argument only if that argument does not read the body,
+/// such as `Path`.
 ///
 /// # The function
 ///
-/// It stays an axum handler with the same number of arguments. Its last argument is wrapped, so
-/// that a unit test calls it with `.into()` there; a handler without arguments gets one, and is
-/// called with `().into()`:
+/// The function is still an axum handler with the same number of arguments. The attribute wraps the last
+/// argument in `Deferred`, so a unit test passes that argument with `.into()`. A handler without arguments
+/// gets one argument, and a unit test passes `().into()`:
 ///
 /// ```
 /// # use axum_idem::idempotent;
@@ -116,27 +118,25 @@ use crate::transform::transform;
 /// }
 ///
 /// # async fn test() {
-/// let answer = echo("hello".to_owned().into()).await;
-/// assert_eq!(answer.status(), 200);
+/// let response = echo("hello".to_owned().into()).await;
+/// assert_eq!(response.status(), 200);
 /// # }
 /// ```
 ///
-/// It returns a `Response`. Type parameters also have to be
-/// `Send + 'static`, and the body's future `Send`, since the handler runs on when its client is
-/// gone.
+/// The function returns a `Response`. Type parameters must also be `Send + 'static`, and the future of
+/// the body must be `Send`, because the handler continues after its client disconnected.
 ///
-/// Every argument lives until the handler ends, whatever its pattern: the permit of `_: Permit`,
-/// too.
+/// Every argument lives until the handler ends, even if its pattern binds nothing, such as `_: Permit`.
 ///
-/// `#[debug_handler]`, `#[tracing::instrument]` and `#[utoipa::path]` stand above or below.
-/// Those that need the declared answer stand above: `#[utoipa::path]`, `#[instrument(err)]`. On a
-/// handler without arguments `#[debug_handler]` stands below.
+/// Other attributes, such as `#[debug_handler]`, `#[tracing::instrument]` and `#[utoipa::path]`, may be
+/// above or below. Put an attribute above if it needs the declared return type, such as `#[utoipa::path]`
+/// and `#[instrument(err)]`. On a handler without arguments, put `#[debug_handler]` below.
 ///
-/// # Errors of the compiler
+/// # Compile errors
 ///
-/// What cannot work does not compile. All mistakes of one attribute are told together, each at its
-/// own token, and `axum_idem::compile_errors` has an entry for every message. A function with
-/// mistakes stays what it is without the attribute, so that the rest of the crate is checked too.
+/// Misuse does not compile. The compiler reports all mistakes of one attribute together, each at its own
+/// token. `axum_idem::compile_errors` has an entry for every message. A function with mistakes is emitted
+/// without the attribute, so that the compiler also checks the rest of the crate.
 #[proc_macro_attribute]
 pub fn idempotent(
     arguments: proc_macro::TokenStream,

@@ -28,6 +28,7 @@ pub use request::scope::Scope;
 pub use request::scope_id::{ParseScopeIdError, ScopeId};
 pub use request::trace_context::{ParseTraceIdError, TraceId};
 pub use response::do_not_record::DoNotRecord;
+pub use response::outcome_unknown::OutcomeUnknown;
 pub use response::problem::Problem;
 pub use service::builder::IdempotencyBuilder;
 pub use service::idempotency::Idempotency;
@@ -43,7 +44,7 @@ pub mod __private {
     pub use crate::handler::admission::{Admission, ScopePart};
     pub use crate::handler::deferred::{Deferred, Via};
     pub use crate::handler::headed::{AnyState, Headed, ReadsNoBody, Split};
-    pub use crate::handler::run::Answer;
+    pub use crate::handler::run::HandlerOutput;
     pub use crate::request::scope::ScopeValue;
     pub use crate::service::idempotency::AsIdempotency;
     pub use crate::settings::policy::{FingerprintMode, Policy, Statuses};

@@ -25,6 +25,8 @@ pub(crate) enum Outcome {
     Unknown,
     /// The store is full.
     Full,
+    /// As many attempts run as the service allows.
+    Busy,
     /// The scope holds its share of the store.
     OverShare,
     /// The handler runs without protection.
@@ -48,6 +50,7 @@ impl Outcome {
             Self::InFlight => "in_flight",
             Self::Unknown => "unknown",
             Self::Full => "full",
+            Self::Busy => "busy",
             Self::OverShare => "over_share",
             Self::Bypassed => "bypassed",
             Self::Refused => "refused",

@@ -101,6 +101,7 @@ fn scanned(plans: &str) -> (u64, Vec<String>) {
         digits.parse::<u64>().ok()
     };
     let (mut rows, mut indexes) = (0, Vec::new());
+    let mut is_of_table = false;
     for line in plans.lines() {
         let is_scan = line.contains("Scan") && line.contains("idem_records");
         if let Some((_, index)) = line.split_once("Bitmap Index Scan on ") {
@@ -113,7 +114,10 @@ fn scanned(plans: &str) -> (u64, Vec<String>) {
                 indexes.extend(index.split(' ').next().map(str::to_owned));
             }
         }
-        if line.contains("Rows Removed by Filter") {
+        if line.contains("->") {
+            is_of_table = line.contains("idem_records");
+        }
+        if is_of_table && line.contains("Rows Removed by Filter") {
             rows += number(line, "Filter: ").unwrap_or_default();
         }
     }
@@ -141,7 +145,7 @@ async fn no_page_reads_more_rows_than_its_window() {
             "in flight",
             Query::all().state(StateKind::InFlight),
             "idem_records_claims",
-            true,
+            false,
         ),
         (
             "unknown of a scope",
@@ -178,7 +182,7 @@ async fn no_page_reads_more_rows_than_its_window() {
             "rare endpoint",
             Query::all().endpoint("rare"),
             "idem_records_pkey",
-            true,
+            false,
         ),
         (
             "recorded",

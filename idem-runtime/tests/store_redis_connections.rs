@@ -422,8 +422,8 @@ async fn wrong_clock(client: TcpStream) {
         let mut reply = match &name[..] {
             b"TIME" => b"*2\r\n$1\r\n1\r\n$1\r\n0\r\n".to_vec(),
             b"INFO" => b"$11\r\nrole:master\r\n".to_vec(),
-            b"EVALSHA" if command.len() == 9 => {
-                let deadline = String::from_utf8_lossy(&command[8]);
+            b"EVALSHA" if command.len() == 10 => {
+                let deadline = String::from_utf8_lossy(&command[9]);
                 let is_late = deadline.parse::<u64>().expect("a number") < CLAIMED_AT;
                 // Replies `TOO_LATE`, or `FRESH`.
                 let mut reply = if is_late {

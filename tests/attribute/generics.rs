@@ -1,11 +1,13 @@
 //! Tests generic handlers, `where` clauses, and associated functions of an `impl` block.
 
+use std::fmt::Display;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use axum::extract::{Path, State};
+use axum::extract::{FromRequest, FromRequestParts, Path, State};
+use axum::http::Method;
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, Sse};
 use axum::routing::post;
@@ -68,6 +70,16 @@ where
     I: std::fmt::Display + DeserializeOwned,
 {
     format!("{id} {body}")
+}
+
+#[idempotent(scope = token)]
+async fn any_body<T: FromRequest<Memory> + Display>(body: T) -> String {
+    body.to_string()
+}
+
+#[idempotent(scope = token)]
+async fn any_head<T: FromRequestParts<Memory> + Display>(head: T) -> String {
+    head.to_string()
 }
 
 struct Trades;
@@ -312,6 +324,8 @@ async fn generic_handlers_are_replayed() {
         .route("/last", post(last_is_generic::<u8>))
         .route("/opaque", post(opaque_and_generic::<u8>))
         .route("/scope/{id}", post(scope_is_generic::<u8>))
+        .route("/any/body", post(any_body::<String>))
+        .route("/any/head", post(any_head::<Method>))
         .route("/service", post(Service::<Memory>::save))
         .route("/service/opaque", post(Service::<Memory>::opaque))
         .with_state(Memory::default())
@@ -323,6 +337,8 @@ async fn generic_handlers_are_replayed() {
         ("/last", "7", "7"),
         ("/opaque", "7", "[7,1]"),
         ("/scope/9", "x", "9 x"),
+        ("/any/body", "x", "x"),
+        ("/any/head", "x", "POST"),
         ("/service", "abc", "7"),
         ("/service/opaque", "abc", "10"),
         ("/service/opaque", "", ""),

@@ -19,6 +19,8 @@ use crate::support::{post as request, runs_once, send};
     record_rejections,
     in_flight = wait("5s"),
     on_unknown = hold,
+    unknown = [5xx, 404],
+    max_run = "2m",
     fingerprint = json("/amount", "/currency"),
     crate = ::axum_idem,
 )]

@@ -1,6 +1,7 @@
 //! A service with one endpoint per policy. Its handlers wait before and after their effect.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,15 +9,17 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use axum_idem::store::Store;
-use axum_idem::{Attempt, DoNotRecord, Idempotency, idempotent};
+use axum_idem::{Attempt, DoNotRecord, Idempotency, OutcomeUnknown, idempotent};
 use futures_util::stream;
 use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
+use tokio::time::sleep;
 use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -89,6 +92,11 @@ impl Effects {
     }
 }
 
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(400);
+/// The request, and the one that runs before it or the one that is sent after it. A permit that is not
+/// returned makes the next request fail.
+const MAX_RUNNING: usize = 2;
+
 type Answered = (StatusCode, String);
 
 #[idempotent(scope = global)]
@@ -132,6 +140,66 @@ async fn streams(State(effects): State<Effects>, attempt: Attempt, _order: Bytes
     Body::from_stream(chunks).into_response()
 }
 
+/// A body that is streamed, and read by the extractor after the claim.
+#[idempotent(scope = global, fingerprint = none)]
+async fn uploads(State(effects): State<Effects>, attempt: Attempt, _order: Bytes) -> Answered {
+    (StatusCode::CREATED, effects.run(&attempt).await)
+}
+
+#[idempotent(scope = global)]
+async fn unknown(State(effects): State<Effects>, attempt: Attempt, _: Bytes) -> impl IntoResponse {
+    let run = effects.run(&attempt).await;
+    (StatusCode::ACCEPTED, OutcomeUnknown, run)
+}
+
+#[idempotent(scope = global, unknown = [202], on_unknown = hold)]
+async fn held_unknown(State(effects): State<Effects>, attempt: Attempt, _: Bytes) -> Answered {
+    (StatusCode::ACCEPTED, effects.run(&attempt).await)
+}
+
+#[idempotent(scope = global, max_run = "200ms")]
+async fn hangs(State(effects): State<Effects>, attempt: Attempt, _order: Bytes) -> Answered {
+    effects.run(&attempt).await;
+    pending().await
+}
+
+#[idempotent(scope = global, max_run = "200ms", on_unknown = hold)]
+async fn held_hangs(State(effects): State<Effects>, attempt: Attempt, _order: Bytes) -> Answered {
+    effects.run(&attempt).await;
+    pending().await
+}
+
+/// A body extractor that waits for ever.
+struct Endless;
+
+impl<S: Send + Sync> FromRequest<S> for Endless {
+    type Rejection = Infallible;
+
+    async fn from_request(_: Request, _: &S) -> Result<Self, Infallible> {
+        yield_now().await;
+        pending().await
+    }
+}
+
+#[idempotent(scope = global, max_run = "200ms", on_unknown = hold)]
+async fn hangs_early(State(effects): State<Effects>, attempt: Attempt, _: Endless) -> Answered {
+    (StatusCode::CREATED, effects.run(&attempt).await)
+}
+
+/// A response whose body takes longer than it is collected.
+#[idempotent(scope = global)]
+async fn slow(State(effects): State<Effects>, attempt: Attempt, _order: Bytes) -> Response {
+    let run = effects.run(&attempt).await;
+    let chunks = stream::unfold(0, move |chunk| {
+        let run = run.clone();
+        async move {
+            sleep(RESPONSE_TIMEOUT / 2).await;
+            (chunk < 3).then(|| (Ok::<_, Infallible>(run), chunk + 1))
+        }
+    });
+    Body::from_stream(chunks).into_response()
+}
+
 #[derive(serde::Deserialize)]
 struct Refused {}
 
@@ -164,6 +232,24 @@ async fn keeps_rejections(
     (StatusCode::CREATED, effects.run(&attempt).await)
 }
 
+/// A layer that waits before and behind its handler, as a transaction does.
+async fn commits(request: Request, next: Next) -> Response {
+    yield_now().await;
+    let response = next.run(request).await;
+    yield_now().await;
+    yield_now().await;
+    response
+}
+
+/// A layer whose commit fails.
+async fn commit_fails(request: Request, next: Next) -> Response {
+    let response = commits(request, next).await;
+    if response.status().is_success() {
+        return (StatusCode::INTERNAL_SERVER_ERROR, "the commit failed").into_response();
+    }
+    response
+}
+
 /// One process of the service.
 #[derive(Clone)]
 pub(crate) struct Shop(Router);
@@ -183,6 +269,8 @@ impl Shop {
             .store(store)
             .lease(lease)
             .max_recorded_body(1_000)
+            .max_running(MAX_RUNNING)
+            .response_timeout(RESPONSE_TIMEOUT)
             .build();
         let router = Router::new()
             .route("/order", post(order))
@@ -191,8 +279,18 @@ impl Shop {
             .route("/fails", post(fails))
             .route("/opts-out", post(opts_out))
             .route("/streams", post(streams))
+            .route("/uploads", post(uploads))
+            .route("/unknown", post(unknown))
+            .route("/unknown-held", post(held_unknown))
+            .route("/hangs", post(hangs))
+            .route("/hangs-held", post(held_hangs))
+            .route("/hangs-early", post(hangs_early))
+            .route("/slow", post(slow))
             .route("/rejects", post(rejects))
             .route("/keeps-rejections", post(keeps_rejections))
+            .route("/commits", post(order).layer(from_fn(commits)))
+            .route("/commits-held", post(held).layer(from_fn(commits)))
+            .route("/commit-fails", post(order).layer(from_fn(commit_fails)))
             .layer(CatchPanicLayer::new())
             .layer(idem)
             .with_state(effects.clone());

@@ -46,8 +46,37 @@ const FIRST_SIGHT: Way = Way {
 
 const UNKNOWN: (u16, &str) = (409, "idempotency_outcome_unknown");
 
-pub(crate) const WAYS: [Way; 15] = [
+const TIMEOUT: (u16, &str) = (504, "idempotency_run_timeout");
+
+pub(crate) const WAYS: [Way; 26] = [
     FIRST_SIGHT,
+    Way {
+        name: "first sight, behind a layer",
+        path: "/commits",
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "first sight, behind a layer, held when unknown",
+        path: "/commits-held",
+        retried: &[(201, ""), UNKNOWN],
+        effects: [1, 1],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "replay, behind a layer",
+        path: "/commits",
+        before: Before::Answered(BODY),
+        effects: [1, 1],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "a layer that fails",
+        path: "/commit-fails",
+        told: 500,
+        retried: &[(500, "")],
+        effects: [2, 2],
+        ..FIRST_SIGHT
+    },
     Way {
         name: "first request, `on_unknown = hold`",
         path: "/held",
@@ -137,6 +166,58 @@ pub(crate) const WAYS: [Way; 15] = [
         ..FIRST_SIGHT
     },
     Way {
+        name: "slow response",
+        told: 200,
+        path: "/slow",
+        retried: &[(200, ""), (409, "idempotency_response_not_kept")],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "streamed request",
+        path: "/uploads",
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "unknown outcome",
+        told: 202,
+        path: "/unknown",
+        retried: &[(202, "")],
+        effects: [2, 2],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "unknown status, held",
+        told: 202,
+        path: "/unknown-held",
+        retried: &[(202, ""), UNKNOWN],
+        effects: [1, 1],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "hung handler",
+        told: 504,
+        path: "/hangs",
+        retried: &[TIMEOUT],
+        effects: [2, 2],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "hung handler, held when unknown",
+        told: 504,
+        path: "/hangs-held",
+        retried: &[TIMEOUT, UNKNOWN],
+        effects: [1, 1],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "hung body extractor",
+        told: 504,
+        path: "/hangs-early",
+        retried: &[TIMEOUT, UNKNOWN],
+        effects: [0, 0],
+        ..FIRST_SIGHT
+    },
+    Way {
         name: "rejection",
         told: 422,
         path: "/rejects",
@@ -155,7 +236,7 @@ pub(crate) const WAYS: [Way; 15] = [
 ];
 
 /// The paths on which the store fails.
-pub(crate) const FAULTY_WAYS: [Way; 9] = [
+pub(crate) const FAULTY_WAYS: [Way; 11] = [
     Way {
         name: "store down",
         told: 503,
@@ -200,6 +281,24 @@ pub(crate) const FAULTY_WAYS: [Way; 9] = [
         faults: &[(Operation::Release, Fault::ErrBefore)],
         retried: &[(500, "")],
         effects: [2, 2],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "abandoning an unknown outcome fails",
+        told: 202,
+        path: "/unknown-held",
+        faults: &[(Operation::Abandon, Fault::ErrBefore)],
+        retried: &[(202, ""), UNKNOWN],
+        effects: [1, 1],
+        ..FIRST_SIGHT
+    },
+    Way {
+        name: "the reply to abandoning a hung handler never comes",
+        told: 504,
+        path: "/hangs-held",
+        faults: &[(Operation::Abandon, Fault::DropReply)],
+        retried: &[TIMEOUT, UNKNOWN],
+        effects: [1, 1],
         ..FIRST_SIGHT
     },
     Way {

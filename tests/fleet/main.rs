@@ -146,11 +146,11 @@ async fn a_stopped_process_cannot_overwrite_the_record_of_its_successor() {
         assert_eq!(answer.text(), "attempt 2");
         tokio::time::sleep(2 * LEASE).await;
         fleet.one.go_on();
-        // The client of the stopped process gets its response, but that response is not recorded.
+        // The response of the stopped process is not recorded, so its client gets the record as well.
         let overtaken = overtaken.await.expect("no panic");
         assert_eq!(
             (overtaken.text(), overtaken.is_replay()),
-            ("attempt 1", false)
+            ("attempt 2", true)
         );
         for server in [one, other] {
             let replay = server.post("/work", "k", "{}").await;

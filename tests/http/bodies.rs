@@ -39,6 +39,7 @@ async fn start() -> (Server, Runs) {
     let runs = Runs::default();
     let idem = Idempotency::builder()
         .body_timeout(Duration::from_millis(100))
+        .max_request_body(3_000_000)
         .build();
     let limited = |limit| {
         Router::new()

@@ -31,6 +31,43 @@ fn router(runs: &Runs, idem: Idempotency) -> Router {
         .with_state(runs.clone())
 }
 
+#[derive(Clone)]
+struct Named {
+    runs: Runs,
+    idem: Idempotency,
+}
+
+/// Without an `Idempotency` layer above, the handler continues alone.
+#[idempotent(scope = token, runtime = named.idem)]
+async fn slow_without_layer(State(named): State<Named>) -> (StatusCode, String) {
+    (StatusCode::CREATED, named.runs.pass().await.to_string())
+}
+
+#[tokio::test]
+async fn a_disconnect_without_a_layer_neither_stops_nor_repeats_the_run() {
+    let (runs, idem) = (Runs::default(), Idempotency::in_memory());
+    let named = Named {
+        runs: runs.clone(),
+        idem: idem.clone(),
+    };
+    let drops = Drops::default();
+    let router = Router::new().route("/", post(slow_without_layer));
+    let server = Server::start(drops.count(router.with_state(named))).await;
+    let stream = server.write(post_bytes("/", "k", "")).await;
+    runs.until_started(1).await;
+    drop(stream);
+    drops.until_one().await;
+    assert_eq!(
+        server.post("/", "k", "").await.code(),
+        "idempotency_key_in_flight"
+    );
+    runs.open(1);
+    runs.until_finished(1).await;
+    idem.drain(Duration::from_secs(30)).await;
+    assert!(server.post("/", "k", "").await.is_replay());
+    assert_eq!(runs.started(), 1);
+}
+
 /// Counts the requests that the server dropped before they had a response.
 #[derive(Clone, Default)]
 struct Drops(Arc<AtomicUsize>);

@@ -3,6 +3,7 @@
 mod answers;
 mod background;
 mod batches;
+mod between;
 mod bodies;
 mod capacity;
 mod disconnects;
@@ -12,12 +13,19 @@ mod last_argument;
 mod layers;
 mod leases;
 mod listing;
+#[cfg(feature = "testing")]
+mod max_run;
+#[cfg(feature = "testing")]
+mod max_running;
 mod operators;
 mod outcomes;
 mod retries;
 mod scopes;
 #[cfg(feature = "testing")]
 mod store_faults;
+mod streams;
 mod traces;
+mod unknown;
+mod uploads;
 
 use test_support::http as support;

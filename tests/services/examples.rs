@@ -1,8 +1,10 @@
-//! The routers of the four example services.
+//! The routers of the four example services and of the payment gateway.
 #![expect(dead_code, reason = "the tests do not call the `main` of an example")]
 
 #[path = "../../examples/aleta.rs"]
 pub(crate) mod aleta;
+#[path = "../../examples/gateway.rs"]
+pub(crate) mod gateway;
 #[path = "../../examples/iex.rs"]
 pub(crate) mod iex;
 #[path = "../../examples/phantom.rs"]

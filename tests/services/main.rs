@@ -31,6 +31,7 @@
 mod aleta;
 mod dialects;
 mod examples;
+mod gateway;
 mod iex;
 mod phantom;
 mod readme;

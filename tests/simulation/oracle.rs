@@ -9,6 +9,7 @@ use axum_idem::{Idempotency, RecordId, Scope};
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
+use crate::Tally;
 use crate::store_host::Vault;
 
 #[derive(Clone, Default)]
@@ -33,6 +34,8 @@ struct Key {
     runs: BTreeSet<u64>,
     /// The fence of each effect.
     effects: Vec<u64>,
+    /// The fence of each run whose transaction a layer has committed.
+    commits: BTreeSet<u64>,
     is_held_when_unknown: bool,
 }
 
@@ -79,6 +82,12 @@ impl Oracle {
             assert!(
                 !key.is_recorded,
                 "{}: a second record was written",
+                holder.id
+            );
+            // A later claim may settle with the response of an earlier run.
+            assert!(
+                key.commits.iter().any(|fence| *fence <= holder.fence),
+                "{}: a record was written before the layer has committed",
                 holder.id
             );
             key.is_recorded = true;
@@ -130,6 +139,13 @@ impl Oracle {
         key.effects.push(fence);
     }
 
+    /// A layer has committed the transaction of a run.
+    pub(crate) fn committed(&self, id: RecordId, fence: u64) {
+        let mut seen = self.lock();
+        let key = seen.keys.entry(id).or_default();
+        key.commits.insert(fence);
+    }
+
     /// A handler with `on_unknown = hold` runs for this key.
     pub(crate) fn holds(&self, id: RecordId) {
         self.lock().keys.entry(id).or_default().is_held_when_unknown = true;
@@ -142,19 +158,18 @@ impl Oracle {
         answers.push((text.to_owned(), is_replay));
     }
 
-    /// Checks everything at the end. Returns the numbers of keys, effects and replays.
-    pub(crate) fn judge(
-        &self,
-        seed: u64,
-        vault: &Vault,
-        with_faults: bool,
-    ) -> (usize, usize, usize) {
+    /// Checks everything at the end. Counts keys, effects and replays.
+    pub(crate) fn judge(&self, seed: u64, vault: &Vault, with_faults: bool) -> Tally {
         let all = self.lock();
         let names = Idempotency::in_memory();
-        let (mut effects, mut replays) = (0, 0);
+        let mut tally = Tally {
+            keys: all.keys.len(),
+            ..Tally::default()
+        };
         for (id, key) in &all.keys {
             let count = key.effects.len();
-            effects += count;
+            tally.runs += count;
+            tally.reruns += count.saturating_sub(1);
             assert!(
                 count <= 1 || !key.is_held_when_unknown,
                 "seed {seed}: {id} has `on_unknown = hold` and {count} effects"
@@ -184,7 +199,7 @@ impl Oracle {
             };
             let stored = String::from_utf8_lossy(&record.body()).into_owned();
             for (text, _) in answers.iter().filter(|(_, is_replay)| *is_replay) {
-                replays += 1;
+                tally.replays += 1;
                 assert_eq!(
                     *text, stored,
                     "seed {seed}: a replay differs from the record"
@@ -199,7 +214,7 @@ impl Oracle {
                 "seed {seed}: the record of {id} is not that of its last run"
             );
         }
-        (all.keys.len(), effects, replays)
+        tally
     }
 
     fn with(&self, holder: Holder, change: impl FnOnce(&mut Key)) {

@@ -1,14 +1,17 @@
 //! A process of the service.
 
 use std::error::Error;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::post;
-use axum_idem::{Attempt, Idempotency, idempotent};
+use axum_idem::{Attempt, Idempotency, OutcomeUnknown, idempotent};
 use tokio::time::sleep;
 use turmoil::net::{TcpListener, TcpStream};
 
@@ -18,6 +21,9 @@ use crate::oracle::Oracle;
 use crate::store_host::RemoteStore;
 
 pub(crate) const PORT: u16 = 80;
+
+/// One that is never returned would refuse everything in the end.
+const MAX_RUNNING: usize = 6;
 
 type Answered = (StatusCode, String);
 
@@ -50,6 +56,43 @@ async fn wait(State(oracle): State<Oracle>, attempt: Attempt, order: String) -> 
     work(&oracle, &attempt, &order).await
 }
 
+/// A layer that commits after the handler has responded, and takes a while for that.
+async fn commits(State(oracle): State<Oracle>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    // Filled when the key is claimed.
+    let Ok(attempt) = Attempt::from_request_parts(&mut parts, &()).await;
+    let response = next.run(Request::from_parts(parts, body)).await;
+    let is_replay = response.headers().contains_key("idempotency-replayed");
+    if response.status() == StatusCode::CREATED && !is_replay {
+        sleep(Duration::from_millis(300)).await;
+        oracle.committed(
+            attempt.record_id().expect("a key"),
+            attempt.fence().expect("a key"),
+        );
+    }
+    response
+}
+
+/// Has its effect, and does not know of it.
+#[idempotent(scope = token, on_unknown = hold)]
+async fn doubt(
+    State(oracle): State<Oracle>,
+    attempt: Attempt,
+    order: String,
+) -> (StatusCode, OutcomeUnknown, String) {
+    oracle.holds(attempt.record_id().expect("a key"));
+    let (_, text) = work(&oracle, &attempt, &order).await;
+    (StatusCode::GATEWAY_TIMEOUT, OutcomeUnknown, text)
+}
+
+/// Has its effect, and then hangs.
+#[idempotent(scope = token, on_unknown = hold, max_run = "10s")]
+async fn hang(State(oracle): State<Oracle>, attempt: Attempt, order: String) -> Answered {
+    oracle.holds(attempt.record_id().expect("a key"));
+    work(&oracle, &attempt, &order).await;
+    pending().await
+}
+
 struct Listener(TcpListener);
 
 impl axum::serve::Listener for Listener {
@@ -76,11 +119,15 @@ pub(crate) async fn run(oracle: Oracle, skew: Skew) -> Result<(), Box<dyn Error>
         .store(RemoteStore)
         .lease(LEASE)
         .store_timeout(Duration::from_secs(1))
+        .max_running(MAX_RUNNING)
         .build();
     let router = Router::new()
         .route("/rerun", post(rerun))
         .route("/hold", post(hold))
         .route("/wait", post(wait))
+        .route("/doubt", post(doubt))
+        .route("/hang", post(hang))
+        .layer(from_fn_with_state(oracle.clone(), commits))
         .layer(idem)
         .with_state(oracle);
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;

@@ -9,3 +9,4 @@ pub(crate) mod repair;
 pub(crate) mod scope;
 pub(crate) mod scope_names;
 pub(crate) mod signature;
+pub(crate) mod unknown;

@@ -16,7 +16,7 @@ pub(crate) fn remove_entry_points(handler: &mut Handler, mistakes: &mut Mistakes
             let path = code(path);
             mistakes.at(
                 attr.path(),
-                format!("`#[{path}]` runs the function by itself, and a router runs a handler; leave one of the attributes out"),
+                format!("`#[{path}]` runs the function itself, but a router runs a handler; remove one of the attributes"),
             );
         }
         !runs

@@ -6,6 +6,7 @@ use syn::Expr;
 
 use crate::check::scope::{self, Part};
 use crate::check::scope_names::{Names, not_at_once};
+use crate::check::unknown;
 use crate::messages::mistakes::Mistakes;
 use crate::parse::attribute_args::AttributeArgs;
 use crate::parse::body_extractors::body_extractor;
@@ -26,6 +27,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// Checks every rule that needs both the arguments and the handler.
     pub(crate) fn of(args: &AttributeArgs, handler: &Handler, mistakes: &mut Mistakes) -> Self {
+        unknown::check(args, mistakes);
         let mut parts = Vec::new();
         if let Some(value) = &args.scope {
             parts = scope::parts(value, handler, mistakes);
@@ -33,7 +35,7 @@ impl Plan {
             mistakes.at_span(
                 handler.attribute_span(),
                 format!(
-                    "`scope` is missing: whose key is it? write `scope = …` with {}",
+                    "`scope` is missing, so two callers with equal keys would share a record; write `scope = …` with {}",
                     scope::CHOICES
                 ),
             );
@@ -53,8 +55,8 @@ impl Plan {
                 mistakes.at(
                     name,
                     format!(
-                        "`{name}` comes from the body, which is extracted only once the key is known to be new; \
-                         make the scope of an argument before `{body}`, such as the user or the path, or of `token` or `header(\"…\")`"
+                        "`{name}` comes from the body, which is extracted only after the key is known to be new; \
+                         use an argument before `{body}`, such as the user or the path, or use `token` or `header(\"…\")`"
                     ),
                 );
             }
@@ -62,7 +64,7 @@ impl Plan {
                 mistakes.at(
                     name,
                     format!(
-                        "`{name}` comes from the body, which is extracted only once the key is known to be new; \
+                        "`{name}` comes from the body, which is extracted only after the key is known to be new; \
                          take the runtime from an argument before `{body}`"
                     ),
                 );
@@ -113,7 +115,8 @@ fn runtime_names(args: &AttributeArgs, handler: &Handler, mistakes: &mut Mistake
     names::variables(runtime)
 }
 
-/// The mistake of a runtime that is created for each request, and so has no records of earlier ones.
+/// Returns the mistake of a runtime that is created for each request, without the records of earlier
+/// requests.
 fn new_each_time(runtime: &Expr) -> Option<syn::Error> {
     let made = match runtime {
         Expr::Call(call) => &*call.func,
@@ -125,8 +128,8 @@ fn new_each_time(runtime: &Expr) -> Option<syn::Error> {
     let mut names = path.path.segments.iter().rev().map(|part| &part.ident);
     let (made, of) = (names.next()?, names.next()?);
     (of == "Idempotency" && (made == "in_memory" || made == "builder")).then(|| {
-        let message = "this is a new `Idempotency` for each request, which remembers none before \
-                       it; keep one in the service's state or in a static, and name that";
+        let message = "this creates a new `Idempotency` for each request, without the records of earlier \
+                       requests; keep one in the service's state or in a `static`, and use that one";
         syn::Error::new_spanned(path, message)
     })
 }

@@ -1,4 +1,4 @@
-//! Checks the value of `scope`: whose key it is.
+//! Checks the value of `scope`, which says to which caller a key belongs.
 
 use proc_macro2::Ident;
 use quote::quote;
@@ -21,7 +21,7 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    /// The variables that the part names.
+    /// Returns the variables that the part uses.
     pub(crate) fn names(&self) -> Vec<Ident> {
         match self {
             Self::Value(value) => names::variables(value),
@@ -30,9 +30,9 @@ impl Part {
     }
 }
 
-/// The choices, for a message.
+/// The possible scopes, for a message.
 pub(crate) const CHOICES: &str = "`token` (the `Authorization` header), `header(\"x-workspace-id\")`, \
-     `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`";
+     `global` (all callers share keys), or an expression that uses the handler's arguments, such as `user.id`";
 
 /// Reads the parts of a scope. Each element of a tuple is one part.
 pub(crate) fn parts(value: &Expr, handler: &Handler, mistakes: &mut Mistakes) -> Vec<Part> {
@@ -67,12 +67,12 @@ pub(crate) fn parts(value: &Expr, handler: &Handler, mistakes: &mut Mistakes) ->
 
 fn same_for_all() -> String {
     format!(
-        "this scope is the same for every caller, because it names no argument of the handler; \
+        "this scope is the same for every caller, because it uses no argument of the handler; \
          write {CHOICES}"
     )
 }
 
-/// Whether a part of a scope names a built-in or a parameter of the handler. `global` counts, because
+/// Returns whether a part of a scope uses a built-in name or a parameter of the handler. `global` counts, because
 /// it says that every caller has the same scope.
 fn differs(value: &Expr, names: &Names) -> bool {
     let is_built_in = |name: &Ident| {
@@ -139,7 +139,7 @@ fn part(
         }
         Expr::Tuple(_) if in_tuple => {
             let message =
-                "all parts of a scope stand in one tuple; leave the inner parentheses out";
+                "a scope is one tuple, without tuples inside; remove the inner parentheses";
             mistakes.at(value, message);
             return None;
         }
@@ -160,7 +160,7 @@ fn part(
     Some(Part::Value(Box::new(value.clone())))
 }
 
-/// The mistake of `headers["x-tenant"]`: a `HeaderValue` does not implement `Display`.
+/// Returns the mistake of `headers["x-tenant"]`: a `HeaderValue` does not implement `Display`.
 fn header_of_a_map(index: &ExprIndex, names: &Names) -> Option<String> {
     let Expr::Lit(literal) = &*index.index else {
         return None;
@@ -171,7 +171,7 @@ fn header_of_a_map(index: &ExprIndex, names: &Names) -> Option<String> {
     let map = root(&index.expr)?.to_string();
     (map.contains("header") && names.bound(&map)).then(|| {
         let name = name.value();
-        format!("the value of a header is not `Display`; write `header(\"{name}\")`")
+        format!("the value of a header does not implement `Display`; write `header(\"{name}\")`")
     })
 }
 
@@ -180,7 +180,7 @@ fn not_a_tuple(parts: &Punctuated<Expr, Token![,]>) -> String {
         Some(only) if parts.len() == 1 => code(only),
         _ => code(quote!((#parts))),
     };
-    format!("the parts of a scope stand in a tuple; write `{written}`")
+    format!("the parts of a scope need a tuple; write `{written}`")
 }
 
 fn built_in_call(call: &ExprCall, names: &Names) -> Option<syn::Result<Part>> {
@@ -195,7 +195,7 @@ fn built_in_call(call: &ExprCall, names: &Names) -> Option<syn::Result<Part>> {
         "header" => Some(header(call)),
         "token" | "global" => Some(Err(syn::Error::new_spanned(
             call,
-            format!("`{name}` takes nothing in parentheses; write `{name}`"),
+            format!("`{name}` takes no arguments; write `{name}`"),
         ))),
         _ => None,
     }
@@ -219,15 +219,15 @@ fn header(call: &ExprCall) -> syn::Result<Part> {
         return Err(syn::Error::new_spanned(
             name,
             format!(
-                "`{value}` cannot be the name of a header; use letters, digits and `-`, such as `\"x-workspace-id\"`"
+                "`{value}` is not a valid name of a header; use letters, digits and `-`, such as `\"x-workspace-id\"`"
             ),
         ));
     }
     Ok(Part::Header(name.clone()))
 }
 
-/// The mistake of a literal: it is the same for every caller. A name in quotes was probably meant
-/// without them.
+/// Returns the mistake of a literal, which is the same for every caller. The user probably meant a name in
+/// quotes without the quotes.
 fn literal_problem(literal: &Lit, in_tuple: bool, names: &Names) -> Option<String> {
     if let Lit::Str(text) = literal {
         let text = text.value();
@@ -242,10 +242,12 @@ fn literal_problem(literal: &Lit, in_tuple: bool, names: &Names) -> Option<Strin
             }
         };
         if let Some(meant) = meant {
-            return Some(format!("a scope stands without quotes; write `{meant}`"));
+            return Some(format!("unexpected quotes around a scope; write `{meant}`"));
         }
         if !in_tuple && text.contains('-') {
-            return Some(format!("a header's scope is written `header(\"{text}\")`"));
+            return Some(format!(
+                "a scope of a header needs `header`; write `header(\"{text}\")`"
+            ));
         }
     }
     (!in_tuple).then(same_for_all)

@@ -1,4 +1,4 @@
-//! Which names the expressions of `scope` and `runtime` may use, and what they may do with them.
+//! Checks the names in the expressions of `scope` and `runtime`, and how the expressions use them.
 
 use proc_macro2::Ident;
 use syn::Expr;
@@ -49,8 +49,7 @@ impl Names {
         self.all().any(|bound| bound == name) || self.capitals.iter().any(|bound| bound == name)
     }
 
-    /// The mistake of an expression that computes with `token`, `global` or `header`, as if they
-    /// were variables.
+    /// Returns the mistake of an expression that uses `token`, `global` or `header` as a variable.
     pub(crate) fn built_in_inside(&self, value: &Expr) -> Option<syn::Error> {
         let is_one = |name: &String| matches!(name.as_str(), "token" | "global" | "header");
         let name = names::values(value).into_iter().find(|name| {
@@ -62,23 +61,23 @@ impl Names {
             other => other.to_owned(),
         };
         let message = format!(
-            "`{name}` stands alone, for it is no argument of the handler; write `scope = {written}`, \
+            "`{name}` is not a variable, so an expression cannot use it; write `scope = {written}`, \
              or a tuple such as `({written}, user.id)`"
         );
         Some(syn::Error::new_spanned(name, message))
     }
 
-    /// The mistake of an expression that begins with a name that no parameter binds.
+    /// Returns the mistake of an expression that begins with a name that no parameter binds.
     ///
-    /// A name in lower case may be a static. Where the scope differs between callers by another
-    /// name, only a slip is a mistake for certain.
+    /// A name in lower case may be a static. With `only_slips`, another name already distinguishes the
+    /// callers. Then only a name that is similar to a known name is a mistake.
     pub(crate) fn unknown(
         &self,
         argument: &str,
         value: &Expr,
         only_slips: bool,
     ) -> Option<syn::Error> {
-        // In a scope that differs by nothing, any name may be the slip.
+        // If nothing distinguishes the callers, any name may be misspelt.
         let first = || names::values(value).into_iter().next();
         let root = root(value).cloned();
         let root = root.or_else(|| first().filter(|_| !only_slips))?;
@@ -89,10 +88,10 @@ impl Names {
         if name == "self" {
             return Some(syn::Error::new_spanned(
                 root,
-                "a handler has no `self`; name one of its arguments",
+                "a handler has no `self`; use one of its arguments",
             ));
         }
-        // A constant, or the type that a longer expression begins with.
+        // The name is a constant, or the type at the start of a longer expression.
         let alone = matches!(value, Expr::Path(_)) && name.contains(char::is_lowercase);
         if !alone && name.starts_with(char::is_uppercase) {
             return None;
@@ -107,9 +106,9 @@ impl Names {
         let bound = bound.iter().map(String::as_str);
         let choices = match argument {
             "scope" => {
-                "a scope is `token`, `header(\"…\")`, `global`, or made of the handler's arguments"
+                "a scope is `token`, `header(\"…\")`, `global`, or an expression that uses the handler's arguments"
             }
-            _ => "a runtime is made of the handler's arguments",
+            _ => "a runtime is an expression that uses the handler's arguments",
         };
         let built_in = ["token", "global", "header"].into_iter();
         let other_word = match name.as_str() {
@@ -123,16 +122,16 @@ impl Names {
         };
         let arguments = match bound.len() {
             0 => String::new(),
-            _ => format!(", which bind {}", all_of(bound)),
+            _ => format!(": {}", all_of(bound)),
         };
         Some(syn::Error::new_spanned(
             root,
-            format!("no argument is called `{name}`; {hint}{choices}{arguments}"),
+            format!("no argument is named `{name}`; {hint}{choices}{arguments}"),
         ))
     }
 }
 
-/// The variable that a chain such as `&user.account().id` begins with.
+/// Returns the first variable of a chain such as `&user.account().id`.
 pub(crate) fn root(value: &Expr) -> Option<&Ident> {
     match value {
         Expr::Path(path) if path.qself.is_none() => path.path.get_ident(),
@@ -149,7 +148,7 @@ pub(crate) fn root(value: &Expr) -> Option<&Ident> {
     }
 }
 
-/// The mistake of an expression that waits, fails or returns early: `.await`, `?` or `return`.
+/// Returns the mistake of an expression that contains `.await`, `?` or `return`.
 pub(crate) fn not_at_once(argument: &str, value: &Expr) -> Option<syn::Error> {
     struct Finder<'a>(&'a str, Option<syn::Error>);
     impl Visit<'_> for Finder<'_> {
@@ -157,7 +156,7 @@ pub(crate) fn not_at_once(argument: &str, value: &Expr) -> Option<syn::Error> {
             self.1 = Some(syn::Error::new(
                 value.await_token.span,
                 format!(
-                    "`{}` is read without waiting; let an extractor do the `.await`, and name its result",
+                    "`{}` cannot use `.await`; move the `.await` into an extractor, and use its result",
                     self.0
                 ),
             ));
@@ -166,7 +165,7 @@ pub(crate) fn not_at_once(argument: &str, value: &Expr) -> Option<syn::Error> {
             self.1 = Some(syn::Error::new(
                 value.question_token.span(),
                 format!(
-                    "`{}` cannot fail; let an extractor refuse the request, and name its result",
+                    "`{}` cannot use `?`; move the check into an extractor that rejects the request, and use its result",
                     self.0
                 ),
             ));
@@ -175,12 +174,12 @@ pub(crate) fn not_at_once(argument: &str, value: &Expr) -> Option<syn::Error> {
             self.1 = Some(syn::Error::new(
                 value.return_token.span,
                 format!(
-                    "`{}` has one value and cannot return early; write `if … {{ … }} else {{ … }}` with a value in both",
+                    "`{}` cannot use `return`; write `if … {{ … }} else {{ … }}` with a value in each branch",
                     self.0
                 ),
             ));
         }
-        // `.await`, `?` and `return` inside a closure or an `async` block end only that.
+        // `.await`, `?` and `return` inside a closure or an `async` block leave only that block.
         fn visit_expr_closure(&mut self, _: &syn::ExprClosure) {}
         fn visit_expr_async(&mut self, _: &syn::ExprAsync) {}
         fn visit_expr(&mut self, value: &Expr) {

@@ -1,4 +1,4 @@
-//! Checks the handler's signature: everything that keeps the function from being an axum handler.
+//! Checks everything in the signature that prevents the function from being an axum handler.
 
 use proc_macro2::Span;
 use quote::ToTokens;
@@ -14,25 +14,25 @@ use crate::messages::words::code;
 use crate::parse::body_extractors::body_extractor;
 use crate::parse::handler::{Handler, Parameter};
 
-/// The most that axum's `Handler` trait is implemented for.
+/// axum implements its `Handler` trait for functions with at most this many parameters.
 const MOST_PARAMETERS: usize = 16;
 
-/// Checks the function itself, and returns what keeps it a handler for the rest of the crate.
+/// Checks the function, and returns the repair that lets the rest of the crate compile.
 pub(crate) fn check(handler: &Handler, mistakes: &mut Mistakes) -> Repair {
     let sig = &handler.sig;
     let mut repair = Repair::AsWritten;
     if handler.body.is_none() {
         mistakes.at_span(
             sig.ident.span(),
-            "a method without a body is no handler; put the attribute on an `async fn` with a body",
+            "a method without a body is not a handler; put the attribute on an `async fn` with a body",
         );
         return repair;
     }
     if let Some(lifetime) = of_async_trait(handler) {
         mistakes.at_span(
             lifetime,
-            "`#[async_trait]` has rewritten this function before `#[idempotent]` sees it; move the \
-             body into an `async fn` outside the trait, and put the attribute on that",
+            "`#[async_trait]` rewrote this function before `#[idempotent]` could read it; move the \
+             body into an `async fn` outside the trait, and put the attribute on that function",
         );
         return repair;
     }
@@ -40,27 +40,30 @@ pub(crate) fn check(handler: &Handler, mistakes: &mut Mistakes) -> Repair {
         mistakes.at(constness, "a handler cannot be `const`; write `async fn`");
         repair = Repair::Qualifiers;
     } else if sig.asyncness.is_none() {
-        mistakes.at_span(sig.fn_token.span, "a handler is `async`; write `async fn`");
+        mistakes.at_span(
+            sig.fn_token.span,
+            "a handler must be `async`; write `async fn`",
+        );
         repair = Repair::Qualifiers;
     }
     if let Safety::Unsafe(unsafety) = &sig.safety {
         mistakes.at(
             unsafety,
-            "a handler cannot be `unsafe`; leave it out, and write an `unsafe` block inside",
+            "a handler cannot be `unsafe`; remove `unsafe`, and write an `unsafe` block inside the handler",
         );
         repair = Repair::Qualifiers;
     }
     if let Some(abi) = &sig.abi {
         mistakes.at(
             abi,
-            "a handler has Rust's own calling convention; leave `extern` out",
+            "a handler uses the calling convention of Rust; remove `extern`",
         );
         repair = Repair::Qualifiers;
     }
     if let Some(variadic) = &sig.variadic {
         mistakes.at(
             variadic,
-            "a handler has a fixed number of arguments; leave `...` out",
+            "a handler has a fixed number of arguments; remove `...`",
         );
     }
     if let Some(receiver) = &handler.receiver {
@@ -74,7 +77,7 @@ pub(crate) fn check(handler: &Handler, mistakes: &mut Mistakes) -> Repair {
     {
         mistakes.at(
             never,
-            "a handler returns a response, and `!` is none; write `std::convert::Infallible`",
+            "a handler returns a response, and `!` is not a response; write `std::convert::Infallible`",
         );
         repair = Repair::Stub;
     }
@@ -82,7 +85,7 @@ pub(crate) fn check(handler: &Handler, mistakes: &mut Mistakes) -> Repair {
         if let GenericParam::Lifetime(lifetime) = param {
             mistakes.at(
                 lifetime,
-                "a handler may outlive its request, so it borrows nothing; leave the lifetime out and take owned values",
+                "a handler may outlive its request, so it cannot borrow; remove the lifetime and take owned values",
             );
         }
     }
@@ -101,7 +104,16 @@ pub(crate) fn check(handler: &Handler, mistakes: &mut Mistakes) -> Repair {
             repair = Repair::Stub;
         }
     }
+    if check_body_extractors(handler, mistakes) {
+        repair = Repair::Stub;
+    }
+    repair
+}
+
+/// Reports each argument before the last that reads the body, and returns whether there is one.
+fn check_body_extractors(handler: &Handler, mistakes: &mut Mistakes) -> bool {
     let last = handler.last().and_then(|last| body_extractor(&last.ty));
+    let mut is_found = false;
     for parameter in handler.head() {
         let Some(name) = body_extractor(&parameter.ty) else {
             continue;
@@ -115,12 +127,12 @@ pub(crate) fn check(handler: &Handler, mistakes: &mut Mistakes) -> Repair {
             ),
         };
         mistakes.at(&parameter.ty, message);
-        repair = Repair::Stub;
+        is_found = true;
     }
-    repair
+    is_found
 }
 
-/// Reports the mistakes of a parameter, and returns whether they keep the function from being a
+/// Reports the mistakes of a parameter, and returns whether they prevent the function from being a
 /// handler.
 fn check_parameter(parameter: &Parameter, mistakes: &mut Mistakes) -> bool {
     struct ImplTrait(Option<TypeImplTrait>);
@@ -150,8 +162,8 @@ fn check_parameter(parameter: &Parameter, mistakes: &mut Mistakes) -> bool {
         mistakes.at(
             ty,
             format!(
-                "a router cannot tell which type this is; make it a type parameter `R: {bounds}`, \
-                 and name it in the route"
+                "a router cannot infer this type; declare a type parameter `R: {bounds}`, \
+                 and name the type in the route, as in `post(place::<MyType>)`"
             ),
         );
         return true;
@@ -224,7 +236,7 @@ fn is_static(reference: &TypeReference) -> bool {
     lifetime.is_some_and(|lifetime| lifetime.ident == "static")
 }
 
-/// The place of the name of a function that `#[async_trait]` has rewritten.
+/// Returns the place of the name of a function that `#[async_trait]` has rewritten.
 fn of_async_trait(handler: &Handler) -> Option<Span> {
     let mut lifetimes = handler.sig.generics.lifetimes();
     let is_rewritten = lifetimes.any(|param| param.lifetime.ident == "async_trait");

@@ -45,7 +45,7 @@ fn has_bound(generics: &Generics, name: &Ident, wanted: &str) -> bool {
     })
 }
 
-/// Whether the path is the marker trait, alone or as a path into `core` or `std`.
+/// Returns whether the path is the marker trait, either its name or a path into `core` or `std`.
 fn is_marker(path: &Path, name: &str) -> bool {
     let mut segments = path.segments.iter().rev();
     let is_named = segments.next().is_some_and(|last| last.ident == name);
@@ -58,8 +58,7 @@ fn is_marker(path: &Path, name: &str) -> bool {
         }
 }
 
-/// Changes the bounds where the user wrote them: in the `where` clause, or else in the list of
-/// parameters.
+/// Changes the bounds that the user wrote, in the `where` clause or else in the list of parameters.
 fn bounds_of(generics: &mut Generics, name: &Ident, change: impl FnOnce(&mut Bounds)) {
     let clause = generics
         .where_clause
@@ -78,6 +77,9 @@ fn bounds_of(generics: &mut Generics, name: &Ident, change: impl FnOnce(&mut Bou
         .find(|param| param.ident == *name)
     {
         change(&mut param.bounds);
+        // When the compiler suggests another bound, it points behind the colon.
+        let colon = Token![:](param.ident.span());
+        param.colon_token.get_or_insert(colon);
     }
 }
 

@@ -6,10 +6,10 @@ use syn::spanned::Spanned as _;
 
 use crate::parse::attribute_args::AttributeArgs;
 
-/// The path of `__private`, which is all that generated code names.
+/// Returns the path of `__private`, the only module of this project that generated code uses.
 ///
-/// Its tokens have `span`, or the span of the path in `crate = …`, because an error in that path is the
-/// user's to mend.
+/// The tokens have `span`. With `crate = …`, they have the span of that path, because the user must fix
+/// an error there.
 pub(crate) fn private(args: &AttributeArgs, span: Span) -> TokenStream {
     match &args.facade {
         None => quote_spanned!(span=> ::axum_idem::__private),

@@ -1,4 +1,5 @@
-//! Writes the item that is emitted beside the errors, so that nothing else in the crate fails to compile.
+//! Generates the item that is emitted together with the errors, so that they are the only errors in the
+//! crate.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -8,7 +9,7 @@ use crate::check::repair::Repair;
 use crate::parse::handler::Handler;
 use crate::parse::names;
 
-/// The function without the attribute, repaired as far as its router needs.
+/// Returns the function without the attribute, with the repair that lets its router accept it.
 pub(crate) fn expand(handler: &Handler, repair: Repair) -> TokenStream {
     let Handler {
         attrs,
@@ -20,7 +21,7 @@ pub(crate) fn expand(handler: &Handler, repair: Repair) -> TokenStream {
     let Some(body) = body else {
         return quote!(#(#attrs)* #vis #sig;);
     };
-    // A variable that only the scope uses is not a second mistake.
+    // A variable that only the scope uses is not an unused variable.
     let allow = quote!(#[allow(unused_variables)]);
     match repair {
         Repair::AsWritten => quote!(#(#attrs)* #allow #vis #sig { #body }),

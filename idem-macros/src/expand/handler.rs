@@ -1,4 +1,4 @@
-//! Writes the expanded handler, which runs the user's body only when the runtime admits the request.
+//! Generates the handler, which runs the user's body only when the runtime admits the request.
 //!
 //! ```text
 //! #[idempotent(scope = token)]                 fn place_trade(
@@ -28,7 +28,7 @@ use crate::parse::attribute_args::AttributeArgs;
 use crate::parse::handler::{Handler, Parameter};
 use crate::parse::names;
 
-/// The whole item that replaces the user's function.
+/// Returns the item that replaces the user's function.
 pub(crate) fn expand(args: &AttributeArgs, plan: &Plan, handler: &Handler) -> TokenStream {
     let private = private(args, Span::call_site());
     let Handler {
@@ -51,7 +51,7 @@ pub(crate) fn expand(args: &AttributeArgs, plan: &Plan, handler: &Handler) -> To
     let span = returns::span(&handler.sig);
     let response = self::private(args, span);
     let response = quote_spanned!(span=> #response::Response);
-    // Returning the runtime's future saves one around it. Another attribute macro may need the
+    // Returning the runtime's future avoids another future around it. Other attribute macros may need the
     // `async fn`.
     let (asyncness, output, awaited) = if stays_async {
         (Some(quote!(async)), response, Some(quote!(.await)))
@@ -83,8 +83,9 @@ fn is_debugging(attr: &Attribute) -> bool {
     last.is_some_and(|last| last.ident == "debug_handler")
 }
 
-/// A second function with the parameters as the user declared them, for a `#[debug_handler]` below the
-/// attribute. On the expanded handler it would report the wrapper of the last parameter.
+/// Returns a second function with the parameters that the user declared, for a `#[debug_handler]` below
+/// the attribute. On the expanded handler, `#[debug_handler]` would report the wrapper of the last
+/// parameter.
 fn debugged(handler: &Handler, debugging: &[&Attribute]) -> Option<TokenStream> {
     if debugging.is_empty() {
         return None;
@@ -102,8 +103,8 @@ fn debugged(handler: &Handler, debugging: &[&Attribute]) -> Option<TokenStream> 
     })
 }
 
-/// Whether an attribute is certainly not a macro. A macro may need an `async fn`, as `#[instrument]`
-/// does.
+/// Returns whether an attribute is certainly not a macro. A macro such as `#[instrument]` may need an
+/// `async fn`.
 fn is_inert(attr: &Attribute) -> bool {
     const INERT: [&str; 13] = [
         "allow",
@@ -153,8 +154,8 @@ fn admit(args: &AttributeArgs, plan: &Plan, parameters: &Parameters<'_>) -> Toke
 
 /// `.run(async move |Json(order)| { … })`
 ///
-/// All of it has the span of the declared return type. The compiler then reports a future that is not
-/// `Send` and a type that is not a response there, and only once.
+/// All tokens have the span of the declared return type. There the compiler reports a future that is not
+/// `Send`, or a type that is not a response, and only once.
 fn run(args: &AttributeArgs, parameters: &Parameters<'_>, handler: &Handler) -> TokenStream {
     let span = returns::span(&handler.sig);
     let admitted = parameters.admitted();

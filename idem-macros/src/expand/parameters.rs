@@ -12,7 +12,7 @@ use crate::parse::attribute_args::AttributeArgs;
 use crate::parse::handler::{Handler, Parameter};
 use crate::parse::{names, patterns};
 
-/// The parameters under the names that they have in the expansion.
+/// The parameters, with their names in the expansion.
 pub(crate) struct Parameters<'a> {
     head: Vec<Carried<'a>>,
     last: Option<Carried<'a>>,
@@ -27,21 +27,21 @@ pub(crate) struct Parameters<'a> {
 
 /// A parameter, and how its value moves into the handler's future.
 ///
-/// If the variables of the pattern hold all of the value, they are moved. Otherwise the whole value
-/// is moved under a generated name, and its pattern is applied where the handler runs. The rest of
-/// the value, such as a permit or a transaction, then lives as long as the handler.
+/// If the variables of the pattern hold the whole value, the variables are moved. Otherwise the whole
+/// value is moved under a generated name, and the handler's future applies the pattern. The rest of the
+/// value, such as a permit or a transaction, then lives as long as the handler.
 ///
-/// A parameter with an unused variable is moved whole too, so that the compiler warns about that
+/// A parameter with an unused variable is also moved as a whole. The compiler then warns about the
 /// variable where the pattern is applied.
 struct Carried<'a> {
     parameter: &'a Parameter,
-    /// The generated name of the whole value, if that is what is moved.
+    /// The generated name, if the whole value is moved.
     whole: Option<Ident>,
 }
 
 impl<'a> Parameters<'a> {
-    /// With `is_seen`, the parameters keep their names for another attribute macro, such as
-    /// `#[instrument(skip(order))]`.
+    /// With `is_seen`, the parameters keep their names, because another attribute macro may use them, such
+    /// as `#[instrument(skip(order))]`.
     pub(crate) fn of(handler: &'a Handler, plan: &'a Plan, is_seen: bool) -> Self {
         // An editor completes names in a half-typed body.
         let keep_names = is_seen || handler.is_half_typed;
@@ -74,13 +74,13 @@ impl<'a> Parameters<'a> {
         }
     }
 
-    /// The parameters that are extracted before the claim.
+    /// Returns the parameters that are extracted before the claim.
     fn extracted(&self) -> impl DoubleEndedIterator<Item = &Carried<'a>> {
         let last = self.last.iter().filter(|_| self.last_named.is_some());
         self.head.iter().chain(last)
     }
 
-    /// The head parameters as the function declares them.
+    /// Returns the declarations of the head parameters.
     pub(crate) fn head_declarations(&self) -> impl Iterator<Item = TokenStream> {
         self.head.iter().map(|carried| {
             let (pattern, ty) = (carried.pattern(), &carried.parameter.ty);
@@ -90,7 +90,7 @@ impl<'a> Parameters<'a> {
         })
     }
 
-    /// The last parameter as the function declares it.
+    /// Returns the declaration of the last parameter.
     pub(crate) fn last_declaration(&self, args: &AttributeArgs) -> TokenStream {
         // The compiler reports a wrong type of the parameter at the wrapper, so the wrapper has the span
         // of the type that the user wrote.
@@ -139,7 +139,7 @@ impl<'a> Parameters<'a> {
         }
     }
 
-    /// The variable that is passed to `admit`.
+    /// Returns the variable that is passed to `admit`.
     pub(crate) fn deferred(&self) -> Ident {
         if self.last_named.is_some() {
             local("__idem_body")
@@ -148,7 +148,7 @@ impl<'a> Parameters<'a> {
         }
     }
 
-    /// The pattern of the closure that an admitted request runs.
+    /// Returns the pattern of the closure that an admitted request runs.
     pub(crate) fn admitted(&self) -> TokenStream {
         match &self.last {
             Some(last) if self.last_named.is_none() => {
@@ -159,9 +159,9 @@ impl<'a> Parameters<'a> {
         }
     }
 
-    /// An expression over the parameters, and the statements that it needs.
+    /// Returns the statements that an expression over the parameters needs, and the expression.
     ///
-    /// The statements bind the variables of each parameter that is moved whole, by reference.
+    /// The statements bind, by reference, the variables of each parameter that is moved as a whole.
     pub(crate) fn opened(&self, value: &Expr, named: &[Ident]) -> (TokenStream, Opened) {
         let mut opened = TokenStream::new();
         let mut references = Vec::new();
@@ -182,7 +182,7 @@ impl<'a> Parameters<'a> {
         let value = match value {
             Expr::Path(path) if is_reference(path) => Opened::Reference(value.to_token_stream()),
             value => {
-                // A variable that is bound by `ref` is a reference in the body too.
+                // A variable that the user binds by `ref` is also a reference in the body.
                 references.retain(|(name, parameter)| {
                     !patterns::references(&parameter.pat).contains(name)
                 });
@@ -193,10 +193,10 @@ impl<'a> Parameters<'a> {
         (opened, value)
     }
 
-    /// Moves every parameter into the handler's future, also one that the body never names.
+    /// Moves every parameter into the handler's future, even if the body does not use the parameter.
     ///
-    /// A future drops its captures in the order in which they are first named. Naming them from last
-    /// to first drops them in the order in which a function drops its parameters.
+    /// A future drops its captures in the order in which they are first used. Using them from last to
+    /// first drops them in the same order as a function drops its parameters.
     pub(crate) fn moved(&self) -> TokenStream {
         let mut names: Vec<&Ident> = Vec::new();
         for Carried { parameter, whole } in self.extracted().rev() {
@@ -208,7 +208,7 @@ impl<'a> Parameters<'a> {
         used(&names)
     }
 
-    /// Applies the user's patterns to the values that were moved whole.
+    /// Applies the user's patterns to the values that were moved as a whole.
     pub(crate) fn taken_apart(&self) -> TokenStream {
         let mut lets = TokenStream::new();
         let mut used_outside: Vec<&Ident> = Vec::new();
@@ -231,12 +231,12 @@ impl<'a> Parameters<'a> {
 /// An expression whose variables are in scope.
 pub(crate) enum Opened {
     Value(Expr),
-    /// A variable that was bound by reference.
+    /// A variable that is bound by reference.
     Reference(TokenStream),
 }
 
 impl Carried<'_> {
-    /// The pattern that binds the value until the handler runs.
+    /// Returns the pattern that binds the value until the handler runs.
     fn pattern(&self) -> TokenStream {
         let Some(whole) = &self.whole else {
             return self.parameter.pat.to_token_stream();
@@ -245,7 +245,7 @@ impl Carried<'_> {
         quote!(#mutability #whole)
     }
 
-    /// The lint attributes that the user wrote on the parameter.
+    /// Returns the lint attributes that the user wrote on the parameter.
     fn lints(&self) -> impl Iterator<Item = &Attribute> {
         self.parameter.attrs.iter().filter(|attr| is_lint(attr))
     }
@@ -256,7 +256,7 @@ fn is_lint(attr: &Attribute) -> bool {
     levels.iter().any(|level| attr.path().is_ident(level))
 }
 
-/// A statement that uses the variables and does nothing.
+/// Returns a statement that uses the variables and has no effect.
 fn used(names: &[&Ident]) -> TokenStream {
     let is_underscored = names.iter().any(|name| {
         let name = name.to_string();
@@ -270,7 +270,7 @@ fn used(names: &[&Ident]) -> TokenStream {
     }
 }
 
-/// A hygienic name, which the user's code cannot refer to.
+/// Returns a hygienic name, which the user's code cannot use.
 pub(crate) fn local(name: &str) -> Ident {
     Ident::new(name, Span::mixed_site())
 }

@@ -7,8 +7,7 @@ use crate::parse::attribute_args::AttributeArgs;
 use crate::parse::fingerprint::Fingerprint;
 use crate::parse::statuses::{Status, Statuses};
 
-/// The `Policy` that the handler's static holds. An argument that is left out has its default in the
-/// runtime.
+/// Returns the `Policy` in the static of the handler. The runtime contains the defaults.
 pub(crate) fn policy(args: &AttributeArgs, name: &Ident, private: &TokenStream) -> TokenStream {
     let name = name.to_string();
     let name = format!("::{}", name.trim_start_matches("r#"));
@@ -35,6 +34,20 @@ pub(crate) fn policy(args: &AttributeArgs, name: &Ident, private: &TokenStream) 
     if args.hold_unknown {
         set(quote!(.hold_unknown()));
     }
+    if let Some(statuses) = &args.unknown {
+        let mut statuses = self::statuses(statuses, private);
+        // A single code in `record` is more specific than its class in `unknown`.
+        let recorded = args.record.iter().flat_map(Statuses::listed);
+        for recorded in recorded {
+            if let Status::Code(code) = recorded.status {
+                statuses.extend(quote!(.without(#code)));
+            }
+        }
+        set(quote!(.unknown(#statuses)));
+    }
+    if let Some(millis) = args.max_run_millis.map(number) {
+        set(quote!(.max_run_millis(#millis)));
+    }
     if let Some(fingerprint) = &args.fingerprint {
         let fingerprint = self::fingerprint(fingerprint, private);
         set(quote!(.fingerprint(#fingerprint)));
@@ -49,7 +62,7 @@ fn statuses(statuses: &Statuses, private: &TokenStream) -> TokenStream {
     match statuses {
         Statuses::All => quote!(#private::Statuses::ALL),
         Statuses::These(statuses) => {
-            let each = statuses.iter().map(|status| match status {
+            let each = statuses.iter().map(|listed| match listed.status {
                 Status::Class(class) => quote!(.class(#class)),
                 Status::Code(code) => quote!(.code(#code)),
             });
@@ -68,7 +81,7 @@ fn fingerprint(fingerprint: &Fingerprint, private: &TokenStream) -> TokenStream 
     quote!(#private::FingerprintMode::#mode)
 }
 
-/// The number with separators, such as `86_400_000`.
+/// Formats the number with separators, such as `86_400_000`.
 fn number(number: u64) -> TokenStream {
     let digits = number.to_string();
     let mut written = String::new();

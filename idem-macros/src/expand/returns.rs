@@ -1,4 +1,4 @@
-//! Pins the return type of the handler's body, because an `async` block cannot declare one.
+//! Pins the return type of the handler's body, because an `async` block cannot declare its type.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -11,9 +11,10 @@ use syn::{
     TypeImplTrait, TypeParamBound, TypePath, TypeReference,
 };
 
-/// A statement that is never reached and returns the type that the handler declares.
+/// Returns a statement that is never reached, and whose value has the return type of the handler.
 ///
-/// Without it `?`, an early `return` and a body that only panics would not know their type.
+/// Without this statement, the compiler could not infer the type of `?`, of an early `return`, or of a
+/// body that only panics.
 pub(crate) fn pin(sig: &Signature, private: &TokenStream) -> TokenStream {
     let span = span(sig);
     let ReturnType::Type(_, ty) = &sig.output else {
@@ -34,7 +35,7 @@ pub(crate) fn pin(sig: &Signature, private: &TokenStream) -> TokenStream {
     quote!({ #(#[allow(unused_imports)] use #traits as _;)* } #pin)
 }
 
-/// The place of the declared return type, or of the handler's name if it declares none.
+/// Returns the place of the declared return type, or else of the handler's name.
 pub(crate) fn span(sig: &Signature) -> Span {
     match &sig.output {
         ReturnType::Default => sig.ident.span(),
@@ -55,7 +56,7 @@ fn pin_erased(span: Span, ty: &Type, private: &TokenStream) -> TokenStream {
     }
 }
 
-/// The traits of every `impl Trait` in the type.
+/// Returns the traits of every `impl Trait` in the type.
 fn opaque_bounds(ty: &Type) -> Vec<TraitBound> {
     struct Bounds(Vec<TraitBound>);
     impl Visit<'_> for Bounds {
@@ -73,8 +74,8 @@ fn opaque_bounds(ty: &Type) -> Vec<TraitBound> {
     bounds.0
 }
 
-/// Whether the bound names other types, as `Stream<Item = Event>` does. `Send` and `IntoResponse` do
-/// not, and every return type must implement `IntoResponse` anyway.
+/// Returns whether the bound contains other types, such as `Stream<Item = Event>`. `Send` and
+/// `IntoResponse` contain none, and every return type must implement `IntoResponse` anyway.
 fn guides_inference(bound: &TraitBound) -> bool {
     let mut segments = bound.path.segments.iter();
     segments.any(|segment| !segment.arguments.is_none())
@@ -88,11 +89,11 @@ fn without_arguments(path: &Path) -> Path {
     path
 }
 
-/// A body cannot name `impl Trait`. A function with a type parameter in its place can, and the bounds of
-/// that parameter still guide inference: `impl Stream<Item = Result<Event, Infallible>>` is the only
-/// place that names the error type.
+/// Returns the statement for a type with `impl Trait`, which a body cannot name. A function can have a
+/// type parameter instead, and the bounds of the parameter still guide inference. For example, only
+/// `impl Stream<Item = Result<Event, Infallible>>` contains the error type.
 ///
-/// A function inside the handler can use neither `Self` nor the type parameters around it. So every
+/// A function inside the handler can use neither `Self` nor the type parameters of the handler. So every
 /// other type is a type parameter too, and the body passes the type:
 ///
 /// ```text
@@ -116,7 +117,7 @@ fn pin_opaque(ty: &Type, span: Span, private: &TokenStream) -> Option<TokenStrea
         span,
         &quote_spanned!(span=> __idem_returns::<#(#arguments),*>()),
     );
-    // The block keeps the name apart from a function of the same name in the body.
+    // The block separates the function from a function of the same name in the body.
     Some(quote! {
         {
             fn __idem_returns<#(#declared),*>() -> #ty {
@@ -132,7 +133,7 @@ fn pin_opaque(ty: &Type, span: Span, private: &TokenStream) -> Option<TokenStrea
 struct TypeParameters {
     declared: Vec<TokenStream>,
     arguments: Vec<TokenStream>,
-    /// The type cannot be written this way.
+    /// The type cannot be expressed with type parameters.
     has_failed: bool,
 }
 
@@ -174,7 +175,7 @@ impl TypeParameters {
                             self.bounds(&mut constraint.bounds);
                         }
                         GenericArgument::Lifetime(_) => {}
-                        // A constant may be one that only the handler can name.
+                        // Only the handler may be able to name the constant.
                         _ => self.has_failed = true,
                     }
                 }
@@ -184,7 +185,7 @@ impl TypeParameters {
         }
     }
 
-    /// The type in `Item = …`, which may be unsized.
+    /// Handles the type in `Item = …`, which may be unsized.
     fn associated(&mut self, ty: &mut Type) {
         if has_opaque(ty) {
             self.visit_type_mut(ty);
@@ -240,8 +241,8 @@ fn has_opaque(ty: &Type) -> bool {
     !opaque_bounds(ty).is_empty()
 }
 
-/// Whether the type accepts any type beside the `impl Trait`. Other types may require a bound that the
-/// type parameter does not have.
+/// Returns whether the type accepts any type as its other arguments. Other types may require a bound that
+/// the type parameter does not have.
 fn may_hold_any(segment: &syn::PathSegment) -> bool {
     let PathArguments::AngleBracketed(arguments) = &segment.arguments else {
         return true;
@@ -250,7 +251,7 @@ fn may_hold_any(segment: &syn::PathSegment) -> bool {
     arguments.args.len() == 1 || known.iter().any(|name| segment.ident == name)
 }
 
-/// Whether the type has a lifetime that an argument in the body cannot name.
+/// Returns whether the type has a lifetime that the body cannot name.
 fn borrows(ty: &Type) -> bool {
     struct Borrowed(bool);
     impl Visit<'_> for Borrowed {
@@ -267,7 +268,7 @@ fn borrows(ty: &Type) -> bool {
     borrowed.0
 }
 
-/// Whether the type is probably a constant, such as `MAX` in `Padded<impl IntoResponse, MAX>`.
+/// Returns whether the type is probably a constant, such as `MAX` in `Padded<impl IntoResponse, MAX>`.
 fn looks_like_a_constant(ty: &Type) -> bool {
     let Type::Path(path) = ty else { return false };
     path.path.get_ident().is_some_and(|name| {

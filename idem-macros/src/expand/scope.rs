@@ -1,4 +1,4 @@
-//! Writes the calls that build the scope.
+//! Generates the calls that build the scope.
 
 use proc_macro2::{Delimiter, Group, TokenStream};
 use quote::{ToTokens, quote};
@@ -8,7 +8,7 @@ use syn::spanned::Spanned as _;
 use crate::check::scope::Part;
 use crate::expand::parameters::{Opened, Parameters, local};
 
-/// The call that adds the part to the scope.
+/// Returns the call that adds the part to the scope.
 pub(crate) fn part(part: &Part, parameters: &Parameters<'_>) -> TokenStream {
     match part {
         Part::Global => quote!(.global()),
@@ -30,7 +30,7 @@ pub(crate) fn part(part: &Part, parameters: &Parameters<'_>) -> TokenStream {
     }
 }
 
-/// `&value`, spanned so that an error about its type points at the user's expression.
+/// Returns `&value`, with the span of the user's expression, so that an error about its type points there.
 pub(crate) fn reference_to(value: &Expr) -> TokenStream {
     let and = syn::Token![&](value.span());
     let binds_tighter = matches!(

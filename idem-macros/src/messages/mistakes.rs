@@ -5,7 +5,7 @@ use std::fmt::Display;
 use proc_macro2::{Span, TokenStream};
 use quote::ToTokens;
 
-/// The mistakes found so far, in the order in which they are told.
+/// The mistakes found so far, in the order in which they are reported.
 #[derive(Default)]
 pub(crate) struct Mistakes(Option<syn::Error>);
 
@@ -31,7 +31,7 @@ impl Mistakes {
         }
     }
 
-    /// Takes what was read, or notes why it could not be.
+    /// Returns the value, or records the error.
     pub(crate) fn take<T>(&mut self, result: syn::Result<T>) -> Option<T> {
         result.map_err(|error| self.push(error)).ok()
     }

@@ -1,8 +1,8 @@
-//! Words for messages: the name that was probably meant, and lists that read well.
+//! Texts for messages: the name that the user probably meant, lists, and code.
 
 use quote::ToTokens;
 
-/// The name among `known` that is nearest to `given`, when one is near enough to be a slip.
+/// Returns the name in `known` that is most similar to `given`, if `given` is probably a misspelling.
 pub(crate) fn nearest<'a>(
     given: &str,
     known: impl IntoIterator<Item = &'a str>,
@@ -36,7 +36,7 @@ fn list<'a>(names: impl IntoIterator<Item = &'a str>, word: &str) -> String {
     }
 }
 
-/// Code as a person writes it, and not as a token stream prints itself.
+/// Formats tokens as a person writes code. A token stream prints a space around every token.
 pub(crate) fn code(tokens: impl ToTokens) -> String {
     let mut text = tokens.to_token_stream().to_string();
     for (printed, written) in [
@@ -56,7 +56,7 @@ pub(crate) fn code(tokens: impl ToTokens) -> String {
     text
 }
 
-/// How many letters have to be put in, left out, changed or swapped to get from one to the other.
+/// Returns the number of letters to insert, remove, change or swap to turn one text into the other.
 fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut before_last: Vec<usize> = Vec::new();
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_finds_its_name_and_another_word_none() {
+    fn only_a_misspelt_name_has_a_nearest_name() {
         let known = ["scope", "ttl", "required", "in_flight", "record"];
         for (given, meant) in [
             ("tll", Some("ttl")),
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn code_reads_as_it_was_written() {
+    fn code_is_formatted_as_written() {
         for text in [
             "Json<Order>",
             "::serde::de::DeserializeOwned + Send",
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_read_well() {
+    fn lists_have_commas_and_a_word_before_the_last_name() {
         assert_eq!(one_of(["a"]), "`a`");
         assert_eq!(one_of(["a", "b", "c"]), "`a`, `b` or `c`");
     }

@@ -1,4 +1,4 @@
-//! How one argument is written: a name, and perhaps `=` and a value.
+//! Parses the form of one argument: a name, optionally with `=` and a value.
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use syn::ext::IdentExt as _;
@@ -6,7 +6,7 @@ use syn::parse::ParseStream;
 use syn::parse::discouraged::Speculative as _;
 use syn::{Expr, Token, token};
 
-/// How an argument was written.
+/// The form in which the user wrote an argument.
 pub(crate) enum Form {
     /// `required`
     Alone,
@@ -16,7 +16,7 @@ pub(crate) enum Form {
     Called(token::Paren),
 }
 
-/// What follows the name of an argument.
+/// Parses the tokens after the name of an argument.
 pub(crate) fn form(name: &Ident, input: ParseStream<'_>) -> syn::Result<Form> {
     if input.peek(token::Paren) {
         let content;
@@ -33,13 +33,13 @@ pub(crate) fn form(name: &Ident, input: ParseStream<'_>) -> syn::Result<Form> {
     };
     if input.is_empty() || input.peek(Token![,]) {
         let message = format!(
-            "`{name}` lacks its value; write `{}`",
+            "`{name}` has no value; write `{}`",
             example(&name.to_string())
         );
         return Err(syn::Error::new(equals.span, message));
     }
     let last = last_token(input);
-    // From the input itself, a half-read group would be reported a second time.
+    // Parses a fork, because `syn` would report a partly parsed group of `input` a second time.
     let value = input.fork();
     match value.parse() {
         Ok(expression) => {
@@ -48,9 +48,10 @@ pub(crate) fn form(name: &Ident, input: ParseStream<'_>) -> syn::Result<Form> {
         }
         Err(error) => {
             let example = example(&name.to_string());
-            let message =
-                format!("cannot read the value of `{name}`: {error}; write it as in `{example}`");
-            // Where the text ends too early there is no token to point at but the one before.
+            let message = format!(
+                "cannot parse the value of `{name}`: {error}; for example, write `{example}`"
+            );
+            // If the text ends too early, the last token is the only token to point at.
             let span = match last {
                 Some(last) if error.to_string().starts_with("unexpected end") => last,
                 _ => error.span(),
@@ -60,7 +61,7 @@ pub(crate) fn form(name: &Ident, input: ParseStream<'_>) -> syn::Result<Form> {
     }
 }
 
-/// The last token of the value that comes next.
+/// Returns the place of the last token of the next value.
 fn last_token(input: ParseStream<'_>) -> Option<Span> {
     let rest = input.fork().parse::<TokenStream>().ok()?;
     let is_comma = |token: &TokenTree| matches!(token, TokenTree::Punct(p) if p.as_char() == ',');
@@ -71,7 +72,7 @@ fn last_token(input: ParseStream<'_>) -> Option<Span> {
     })
 }
 
-/// The value itself, where a `macro_rules` macro has handed it on as one token.
+/// Removes the invisible groups in which a `macro_rules` macro passes on an expression.
 fn ungrouped(value: Expr) -> Expr {
     match value {
         Expr::Group(group) => ungrouped(*group.expr),
@@ -91,7 +92,7 @@ fn ungrouped(value: Expr) -> Expr {
     }
 }
 
-/// The name that was written with hyphens.
+/// Parses the rest of a name that the user wrote with hyphens.
 pub(crate) fn with_underscores(first: &Ident, input: ParseStream<'_>) -> Ident {
     let mut name = first.to_string();
     while input.parse::<Token![-]>().is_ok() {
@@ -103,7 +104,7 @@ pub(crate) fn with_underscores(first: &Ident, input: ParseStream<'_>) -> Ident {
     Ident::new(&name, first.span())
 }
 
-/// How the argument is written, for a message.
+/// Returns an example of the argument, for a message.
 pub(crate) fn example(argument: &str) -> &'static str {
     match argument {
         "scope" => "scope = token",
@@ -114,6 +115,8 @@ pub(crate) fn example(argument: &str) -> &'static str {
         "in_flight" => "in_flight = wait(\"5s\")",
         "on_unknown" => "on_unknown = hold",
         "transactional" => "transactional",
+        "unknown" => "unknown = [502, 504]",
+        "max_run" => "max_run = \"15m\"",
         "fingerprint" => "fingerprint = json",
         "runtime" => "runtime = desk.idempotency",
         _ => "crate = ::axum_idem",

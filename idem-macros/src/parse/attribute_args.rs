@@ -1,4 +1,4 @@
-//! Parses what stands inside `#[idempotent(…)]`, one argument after the other.
+//! Parses the arguments inside `#[idempotent(…)]`, one after the other.
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::ToTokens as _;
@@ -11,9 +11,9 @@ use crate::messages::words::{all_of, nearest, one_of};
 use crate::parse::argument_form::{Form, example, form, with_underscores};
 use crate::parse::duration;
 use crate::parse::fingerprint::Fingerprint;
-use crate::parse::statuses::Statuses;
+use crate::parse::statuses::{Of, Statuses};
 
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 13] = [
     "scope",
     "ttl",
     "required",
@@ -21,13 +21,15 @@ const NAMES: [&str; 11] = [
     "record_rejections",
     "in_flight",
     "on_unknown",
+    "unknown",
+    "max_run",
     "fingerprint",
     "transactional",
     "runtime",
     "crate",
 ];
 
-/// The arguments as they were given; what is left out has its default in the runtime.
+/// The arguments that the user wrote. The runtime contains the default of each other argument.
 #[derive(Default)]
 #[expect(clippy::struct_excessive_bools, reason = "one for each flag")]
 pub(crate) struct AttributeArgs {
@@ -38,18 +40,20 @@ pub(crate) struct AttributeArgs {
     pub(crate) record_rejections: bool,
     pub(crate) wait_millis: Option<u64>,
     pub(crate) hold_unknown: bool,
+    pub(crate) unknown: Option<Statuses>,
+    pub(crate) max_run_millis: Option<u64>,
     pub(crate) fingerprint: Option<Fingerprint>,
     /// The word itself, to which a message points.
     pub(crate) transactional: Option<Ident>,
     pub(crate) runtime: Option<Expr>,
     pub(crate) facade: Option<Path>,
-    /// A `scope` was meant, if not written well; its absence is then no second mistake.
+    /// The user tried to write a `scope`. A missing scope is then not a second mistake.
     pub(crate) scope_is_meant: bool,
     given: Vec<Ident>,
 }
 
 impl AttributeArgs {
-    /// Reads all arguments; a mistake in one does not keep the next from being read.
+    /// Parses all arguments. A mistake in one argument does not stop the parser.
     pub(crate) fn parse(tokens: TokenStream, mistakes: &mut Mistakes) -> Self {
         let mut args = Self {
             scope_is_meant: mentions_scope(tokens.clone()),
@@ -74,7 +78,8 @@ impl AttributeArgs {
             match quoted.filter(|name| NAMES.contains(&&*name.value())) {
                 Some(name) => {
                     let written = example(&name.value());
-                    let message = format!("an argument stands without quotes; write `{written}`");
+                    let message =
+                        format!("unexpected quotes around an argument; write `{written}`");
                     mistakes.at(name, message);
                 }
                 None => mistakes.at_span(span, format!("expected an argument: {}", one_of(NAMES))),
@@ -84,14 +89,17 @@ impl AttributeArgs {
         if input.peek(Token![.]) && !self.given.is_empty() {
             mistakes.at(
                 name,
-                "several parts of a scope stand in a tuple; write `scope = (user.account, user.id)`",
+                "a scope with several parts is a tuple; write `scope = (user.account, user.id)`",
             );
             return skip_argument(input);
         }
         if input.peek(Token![-]) {
             let name = with_underscores(&name, input);
             if self.is_known(&name, mistakes) {
-                mistakes.at(&name, format!("this is written `{name}`"));
+                mistakes.at(
+                    &name,
+                    format!("the name of this argument has underscores; write `{name}`"),
+                );
             }
             return skip_argument(input);
         }
@@ -141,11 +149,15 @@ impl AttributeArgs {
         match argument {
             "scope" => self.scope = Some(value),
             "ttl" => self.ttl_millis = mistakes.take(duration::from_expr("ttl", "24h", &value)),
-            "record" => self.record = Statuses::from_expr(&value, mistakes),
+            "record" => self.record = Statuses::from_expr(Of::Record, &value, mistakes),
             "in_flight" => self.wait_millis = mistakes.take(in_flight(&value)).flatten(),
             "on_unknown" => {
                 let hold = mistakes.take(choice("on_unknown", ["rerun", "hold"], &value));
                 self.hold_unknown = hold == Some("hold");
+            }
+            "unknown" => self.unknown = Statuses::from_expr(Of::Unknown, &value, mistakes),
+            "max_run" => {
+                self.max_run_millis = mistakes.take(duration::from_expr("max_run", "15m", &value));
             }
             "fingerprint" => self.fingerprint = Fingerprint::from_expr(&value, mistakes),
             "runtime" => self.runtime = Some(value),
@@ -162,7 +174,7 @@ impl AttributeArgs {
         if let Some(place) = of_the_service(&given) {
             mistakes.at(
                 name,
-                format!("`{given}` is set for the whole service, and not here; write `{place}`"),
+                format!("`{given}` is a setting of the whole service, not of one endpoint; write `{place}`"),
             );
         } else if let Some(meant) = meant {
             self.scope_is_meant |= meant == "scope";
@@ -200,7 +212,7 @@ impl AttributeArgs {
     fn is_first(&mut self, name: &Ident, mistakes: &mut Mistakes) -> bool {
         if let Some(first) = self.given.iter().find(|given| *given == name) {
             mistakes.at(name, format!("`{name}` is given twice; keep one of them"));
-            mistakes.at(first, format!("`{name}` is given here first"));
+            mistakes.at(first, format!("`{name}` is first given here"));
             return false;
         }
         self.given.push(name.clone());
@@ -208,10 +220,11 @@ impl AttributeArgs {
     }
 }
 
-/// What other libraries call it.
+/// Returns the argument that other libraries call `given`.
 fn other_word(given: &str) -> Option<&'static str> {
     Some(match given {
-        "expires" | "expiry" | "expiration" | "lifetime" | "retention" | "timeout" => "ttl",
+        "expires" | "expiry" | "expiration" | "lifetime" | "retention" => "ttl",
+        "timeout" | "run_timeout" | "deadline" | "time_limit" => "max_run",
         "user" | "tenant" | "owner" | "key" => "scope",
         "status" | "statuses" | "cache" => "record",
         "conflict" | "on_conflict" | "concurrent" | "wait" => "in_flight",
@@ -222,7 +235,7 @@ fn other_word(given: &str) -> Option<&'static str> {
     })
 }
 
-/// What the service sets and not the endpoint, and where.
+/// Returns the method that sets `given` for the whole service, if there is one.
 fn of_the_service(given: &str) -> Option<String> {
     const OF_THE_DIALECT: [&str; 9] = [
         "documentation",
@@ -235,13 +248,16 @@ fn of_the_service(given: &str) -> Option<String> {
         "no_replay_header",
         "replay_header",
     ];
-    const OF_THE_BUILDER: [&str; 7] = [
+    const OF_THE_BUILDER: [&str; 10] = [
         "body_timeout",
         "dialect",
         "lease",
         "max_recorded_body",
+        "max_request_body",
+        "max_running",
         "namespace",
         "on_store_error",
+        "response_timeout",
         "store_timeout",
     ];
     if OF_THE_DIALECT.contains(&given) {
@@ -251,7 +267,7 @@ fn of_the_service(given: &str) -> Option<String> {
     builder.then(|| format!("Idempotency::builder().{given}(…)"))
 }
 
-/// Whether a `scope` was written, however: its absence is no second mistake.
+/// Returns whether the user tried to write a `scope`, even in a wrong form.
 fn mentions_scope(tokens: TokenStream) -> bool {
     tokens.into_iter().any(|token| match token {
         TokenTree::Ident(name) => name == "scope",
@@ -270,7 +286,7 @@ fn is_flag(name: &Ident, form: &Form, mistakes: &mut Mistakes) -> bool {
         ),
         Form::Assigned(value) if is_false(value) => mistakes.at(
             value,
-            format!("`{name}` takes no value; leave it out, for it is off by itself"),
+            format!("`{name}` takes no value; remove it, because it is off by default"),
         ),
         Form::Assigned(value) => mistakes.at(
             value,
@@ -296,12 +312,12 @@ fn value(name: &Ident, argument: &str, form: Form, mistakes: &mut Mistakes) -> O
     let how = example(argument);
     mistakes.at_span(
         span,
-        format!("`{name}` takes its value after `=`; write `{how}`"),
+        format!("`{name}` needs `=` and a value; write `{how}`"),
     );
     None
 }
 
-/// The milliseconds to wait, or `None` for `reject`.
+/// Returns the milliseconds to wait, or `None` for `reject`.
 fn in_flight(value: &Expr) -> syn::Result<Option<u64>> {
     if let Expr::Call(call) = value
         && is_word(&call.func, "wait")
@@ -315,7 +331,7 @@ fn in_flight(value: &Expr) -> syn::Result<Option<u64>> {
         ));
     }
     if is_word(value, "wait") {
-        let message = "`wait` needs to know how long; write `wait(\"5s\")`";
+        let message = "`wait` needs a duration; write `wait(\"5s\")`";
         return Err(syn::Error::new_spanned(value, message));
     }
     choice("in_flight", ["reject", "wait(\"5s\")"], value).map(|_| None)
@@ -325,18 +341,20 @@ fn is_word(value: &Expr, word: &str) -> bool {
     matches!(value, Expr::Path(path) if path.path.is_ident(word))
 }
 
-/// The one of two words that `value` is.
+/// Returns the word that `value` is.
 fn choice(argument: &str, words: [&'static str; 2], value: &Expr) -> syn::Result<&'static str> {
     if let Some(word) = words.into_iter().find(|word| is_word(value, word)) {
         return Ok(word);
     }
-    // `"wait"` is written `wait("5s")`.
+    // `"wait"` means `wait("5s")`.
     let is_meant = |word: &&str, text: &str| *word == text || word.starts_with(&format!("{text}("));
     if let Expr::Lit(literal) = value
         && let Lit::Str(text) = &literal.lit
         && let Some(word) = words.into_iter().find(|word| is_meant(word, &text.value()))
     {
-        let message = format!("`{argument}` stands without quotes; write `{argument} = {word}`");
+        let message = format!(
+            "unexpected quotes around the value of `{argument}`; write `{argument} = {word}`"
+        );
         return Err(syn::Error::new_spanned(value, message));
     }
     let word = value.to_token_stream().to_string();
@@ -344,7 +362,7 @@ fn choice(argument: &str, words: [&'static str; 2], value: &Expr) -> syn::Result
         Some(meant) => format!("did you mean `{meant}`? "),
         None => String::new(),
     };
-    let message = format!("{hint}`{argument}` is {}", one_of(words));
+    let message = format!("{hint}`{argument}` must be {}", one_of(words));
     Err(syn::Error::new_spanned(value, message))
 }
 
@@ -354,7 +372,7 @@ fn facade(value: Expr) -> syn::Result<Path> {
         Expr::Lit(literal) => {
             let message = match &literal.lit {
                 Lit::Str(text) => format!(
-                    "a path stands without quotes; write `crate = {}`",
+                    "unexpected quotes around a path; write `crate = {}`",
                     text.value()
                 ),
                 _ => "`crate` takes a path, such as `::axum_idem`".to_owned(),
@@ -368,7 +386,7 @@ fn facade(value: Expr) -> syn::Result<Path> {
     }
 }
 
-/// Goes on behind the next comma.
+/// Skips all tokens up to the next comma, and the comma.
 fn skip_argument(input: ParseStream<'_>) {
     while !input.is_empty() {
         if input

@@ -1,8 +1,8 @@
-//! Tells by its name whether a type reads the body. What this misses the compiler finds by the types.
+//! Recognizes body extractors by name. The compiler finds all others by their types.
 
 use syn::{GenericArgument, Path, PathArguments, Type};
 
-/// They read the body wherever they are from.
+/// Body extractors, from any module.
 const OF_ANY_CRATE: [&str; 6] = [
     "Form",
     "Json",
@@ -12,11 +12,11 @@ const OF_ANY_CRATE: [&str; 6] = [
     "RawForm",
 ];
 
-/// They read the body where they are what they are called.
+/// Body extractors, if the path leads to the well-known type of that name.
 const WELL_KNOWN: [&str; 6] = ["Body", "Bytes", "BytesMut", "Request", "String", "Vec"];
 
-/// Where those are from.
-const THEIR_MODULES: [&str; 12] = [
+/// The modules that contain the well-known types.
+const MODULES_OF_WELL_KNOWN: [&str; 12] = [
     "alloc",
     "axum",
     "axum_core",
@@ -31,7 +31,7 @@ const THEIR_MODULES: [&str; 12] = [
     "vec",
 ];
 
-/// The name of the type, where it is one that is known to read the body.
+/// Returns the name of the type, if the type is a known body extractor.
 pub(crate) fn body_extractor(ty: &Type) -> Option<String> {
     let Type::Path(path) = ty else { return None };
     let segment = path.path.segments.last()?;
@@ -43,14 +43,18 @@ pub(crate) fn body_extractor(ty: &Type) -> Option<String> {
         return body_extractor(inner);
     }
     let reads_the_body = OF_ANY_CRATE.contains(&name.as_str())
-        || (WELL_KNOWN.contains(&name.as_str()) && is_theirs(&path.path));
+        || (WELL_KNOWN.contains(&name.as_str()) && may_be_well_known(&path.path));
     reads_the_body.then_some(name)
 }
 
-/// Whether nothing in front of the name says that it is another type of that name.
-fn is_theirs(path: &Path) -> bool {
+/// Returns whether every module in the path may contain a well-known type.
+fn may_be_well_known(path: &Path) -> bool {
     let mut modules = path.segments.iter().rev().skip(1);
-    modules.all(|module| THEIR_MODULES.iter().any(|name| module.ident == name))
+    modules.all(|module| {
+        MODULES_OF_WELL_KNOWN
+            .iter()
+            .any(|name| module.ident == name)
+    })
 }
 
 #[cfg(test)]
@@ -58,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_are_known_by_name_and_place() {
+    fn body_extractors_are_recognized_by_name_and_module() {
         for (ty, expected) in [
             ("Json<Order>", Some("Json")),
             ("crate::api::Json<Order>", Some("Json")),

@@ -14,7 +14,7 @@ const LONGEST: u64 = 365 * 24 * 60 * 60 * 1000;
 
 const HOW: &str = "write a number and `s`, `m`, `h` or `d`, such as `\"90s\"` or `\"24h\"`";
 
-/// The milliseconds that the value of `argument` stands for; `example` is one that makes sense there.
+/// Returns the milliseconds of `value`, the duration in `argument`. Messages show `example`.
 pub(crate) fn from_expr(argument: &str, example: &str, value: &Expr) -> syn::Result<u64> {
     let problem = match value {
         Expr::Lit(literal) => match &literal.lit {
@@ -24,7 +24,7 @@ pub(crate) fn from_expr(argument: &str, example: &str, value: &Expr) -> syn::Res
             },
             Lit::Int(number) if unit(number.suffix()).is_some() => {
                 let (digits, unit) = (number.base10_digits(), number.suffix());
-                format!("a duration stands in quotes; write `\"{digits}{unit}\"`")
+                format!("a duration needs quotes; write `\"{digits}{unit}\"`")
             }
             Lit::Int(number) if number.suffix().is_empty() => match number.base10_digits() {
                 "0" => zero("0"),
@@ -45,7 +45,7 @@ fn unit(name: &str) -> Option<u64> {
 }
 
 fn zero(text: &str) -> String {
-    format!("`{text}` is zero; a duration is longer than nothing, such as `\"90s\"` or `\"24h\"`")
+    format!("`{text}` is zero; a duration must be positive, such as `\"90s\"` or `\"24h\"`")
 }
 
 fn no_unit(digits: &str) -> String {
@@ -54,7 +54,7 @@ fn no_unit(digits: &str) -> String {
     )
 }
 
-/// The milliseconds that `text` stands for, or what is wrong with it and what to write.
+/// Returns the milliseconds of `text`, or a message that says what to write instead.
 fn read(text: &str) -> Result<u64, String> {
     let cannot = || format!("cannot read `{text}` as a duration; {HOW}");
     if text.trim().is_empty() {
@@ -63,7 +63,7 @@ fn read(text: &str) -> Result<u64, String> {
     if text.starts_with(['-', '−']) {
         let positive = text.trim_start_matches(['-', '−']);
         return Err(format!(
-            "`{text}` is negative; a duration is longer than nothing, such as `\"{positive}\"`"
+            "`{text}` is negative; a duration must be positive, such as `\"{positive}\"`"
         ));
     }
     if text.bytes().all(|byte| byte == b'0') {
@@ -84,7 +84,7 @@ fn read(text: &str) -> Result<u64, String> {
         ));
     }
 
-    let too_long = || format!("`{text}` is longer than a year; the longest is `\"365d\"`");
+    let too_long = || format!("`{text}` is longer than a year; the maximum is `\"365d\"`");
     let mut total: u64 = 0;
     let mut smallest = u64::MAX;
     let mut rest = text;
@@ -105,7 +105,7 @@ fn read(text: &str) -> Result<u64, String> {
         }
         if millis >= smallest {
             return Err(format!(
-                "the units of `{text}` are out of order; write each once and the largest first, such as `\"1h30m\"`"
+                "the units of `{text}` are out of order; write each unit once, the largest first, such as `\"1h30m\"`"
             ));
         }
         smallest = millis;
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_one_says_what_to_write() {
+    fn wrong_durations_are_explained() {
         for (text, words) in [
             ("", "cannot be empty"),
             (" ", "cannot be empty"),

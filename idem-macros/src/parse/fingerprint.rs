@@ -5,7 +5,8 @@ use syn::{Expr, ExprCall, Lit, LitStr};
 use crate::messages::mistakes::Mistakes;
 use crate::messages::words::{code, nearest};
 
-const HOW: &str = "`fingerprint` is `body`, `json`, `json(\"/amount\", \"/currency\")` or `none`";
+const HOW: &str =
+    "`fingerprint` must be `body`, `json`, `json(\"/amount\", \"/currency\")` or `none`";
 
 const WHOLE_BODY: &str = "an empty pointer means the whole body; write `fingerprint = json`";
 
@@ -54,7 +55,7 @@ impl Fingerprint {
         if call.args.is_empty() {
             mistakes.at(
                 call,
-                "`json()` names no pointer; write `json` for the whole body, or `json(\"/amount\")`",
+                "`json()` has no pointer; write `json` for the whole body, or `json(\"/amount\")`",
             );
             return None;
         }
@@ -80,26 +81,26 @@ impl Fingerprint {
     }
 }
 
-/// A JSON pointer as RFC 6901 writes it, but for the empty one, which is `json` itself.
+/// Parses a JSON pointer of RFC 6901. An empty pointer is a mistake, because `json` means the same.
 fn pointer(argument: &Expr) -> Result<LitStr, String> {
     if let Expr::Array(list) = argument {
         let pointers = code(&list.elems);
         return Err(format!(
-            "JSON pointers stand without brackets; write `json({pointers})`"
+            "unexpected brackets around JSON pointers; write `json({pointers})`"
         ));
     }
     let Expr::Lit(literal) = argument else {
-        return Err("a JSON pointer stands in quotes, such as `\"/amount\"`".to_owned());
+        return Err("a JSON pointer needs quotes, such as `\"/amount\"`".to_owned());
     };
     let Lit::Str(text) = &literal.lit else {
-        return Err("a JSON pointer stands in quotes, such as `\"/amount\"`".to_owned());
+        return Err("a JSON pointer needs quotes, such as `\"/amount\"`".to_owned());
     };
     let value = text.value();
     if value.is_empty() {
         return Err(WHOLE_BODY.to_owned());
     }
     if !value.starts_with('/') {
-        // Written as a path, `$.lines[0].price` or so.
+        // A path such as `$.lines[0].price` becomes a pointer.
         let is_name = |part: &&str| !matches!(*part, "" | "$");
         let parts = value.split(['.', '[', ']', '/']).filter(is_name);
         let fixed = parts.collect::<Vec<_>>().join("/");
@@ -107,13 +108,13 @@ fn pointer(argument: &Expr) -> Result<LitStr, String> {
             return Err(WHOLE_BODY.to_owned());
         }
         return Err(format!(
-            "a JSON pointer begins with `/`; write `\"/{fixed}\"`"
+            "a JSON pointer must begin with `/`; write `\"/{fixed}\"`"
         ));
     }
     let escapes = value.split('~').skip(1);
     if escapes.clone().any(|rest| !rest.starts_with(['0', '1'])) {
         return Err(
-            "in a JSON pointer `~` is written `~0` and a `/` inside a name `~1`".to_owned(),
+            "in a JSON pointer, write `~` as `~0`, and a `/` inside a name as `~1`".to_owned(),
         );
     }
     Ok(text.clone())
@@ -147,9 +148,9 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_one_says_what_to_write() {
+    fn wrong_fingerprints_are_explained() {
         let table: [(Expr, &str); 14] = [
-            (parse_quote!(md5), "`fingerprint` is `body`"),
+            (parse_quote!(md5), "`fingerprint` must be `body`"),
             (parse_quote!(jsno), "did you mean `json`"),
             (parse_quote!("json"), "without quotes"),
             (parse_quote!(json("amount")), "write `\\\"/amount\\\"`"),
@@ -159,8 +160,8 @@ mod tests {
             (parse_quote!(json("$")), "whole body"),
             (parse_quote!(json("")), "whole body"),
             (parse_quote!(json("/~2")), "`~0`"),
-            (parse_quote!(json()), "names no pointer"),
-            (parse_quote!(json(amount)), "in quotes"),
+            (parse_quote!(json()), "has no pointer"),
+            (parse_quote!(json(amount)), "needs quotes"),
             (parse_quote!(json("/a", "/a")), "is given twice"),
             (
                 parse_quote!(json(["/a", "/b"])),

@@ -37,12 +37,12 @@ pub(crate) struct Parameter {
 }
 
 impl Handler {
-    /// The last parameter, which may read the body.
+    /// Returns the last parameter, which may read the body.
     pub(crate) fn last(&self) -> Option<&Parameter> {
         self.parameters.last()
     }
 
-    /// All parameters but the last.
+    /// Returns all parameters except the last.
     pub(crate) fn head(&self) -> &[Parameter] {
         match self.parameters.split_last() {
             Some((_, head)) => head,
@@ -50,7 +50,7 @@ impl Handler {
         }
     }
 
-    /// The place of the attribute itself, for a mistake that has no token of its own.
+    /// Returns the place of the attribute, for a mistake that has no token.
     ///
     /// It resolves like the `fn` token, so that the compiler shows it as code that the user wrote.
     pub(crate) fn attribute_span(&self) -> Span {
@@ -138,7 +138,7 @@ pub(crate) struct OtherItem {
     pub(crate) is_expression: bool,
 }
 
-/// The kind of the item, if it is not a function.
+/// Returns the kind of the item, if the item is not a function.
 pub(crate) fn other_item(item: TokenStream) -> Option<OtherItem> {
     const WORDS: [(&str, &str); 14] = [
         ("struct", "a struct"),

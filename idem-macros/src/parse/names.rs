@@ -9,12 +9,12 @@ use syn::{Block, Expr, Item, Lit, Macro, Member, Pat, Stmt, Token, Type};
 
 use crate::parse::patterns;
 
-/// The variables that `value` takes from around it, each with its place.
+/// Returns the variables that `value` uses but does not bind.
 pub(crate) fn variables(value: &Expr) -> Vec<Ident> {
     found(value).into_iter().map(|(name, _)| name).collect()
 }
 
-/// Those of them that are certainly variables, and not functions or words of a macro's own.
+/// Returns those of the [`variables`] that are certainly not functions or keywords of a macro.
 pub(crate) fn values(value: &Expr) -> Vec<Ident> {
     let values = found(value)
         .into_iter()
@@ -35,14 +35,14 @@ enum Use {
     Token,
 }
 
-/// The expression with `*name` for each of `references`, so that their type is that of the value.
+/// Replaces each name in `references` with `*name`, so that its type is the type of the value.
 pub(crate) fn dereferenced(value: &Expr, references: &[Ident]) -> Expr {
     let mut value = value.clone();
     Walk::new(references).visit_expr_mut(&mut value);
     value
 }
 
-/// Every identifier of `tokens`, and every name that a format string captures.
+/// Collects every identifier in `tokens`, and every name that a format string captures.
 pub(crate) fn mentions(tokens: TokenStream, found: &mut Vec<String>) {
     for token in tokens {
         match token {
@@ -54,7 +54,7 @@ pub(crate) fn mentions(tokens: TokenStream, found: &mut Vec<String>) {
     }
 }
 
-/// Whether `name(…)` or `Self::name(…)` stands in `tokens`; `desk.name(…)` is another function.
+/// Returns whether `tokens` contain `name(…)` or `Self::name(…)`. `desk.name(…)` calls another function.
 pub(crate) fn calls(tokens: TokenStream, name: &Ident) -> bool {
     let mut is_member = false;
     tokens.into_iter().any(|token| {
@@ -68,7 +68,7 @@ pub(crate) fn calls(tokens: TokenStream, name: &Ident) -> bool {
     })
 }
 
-/// Whether `Self` is named, which only an `impl` block knows.
+/// Returns whether `tokens` contain `Self`, which exists only in an `impl` block.
 pub(crate) fn mentions_self(tokens: TokenStream) -> bool {
     tokens.into_iter().any(|token| match token {
         TokenTree::Ident(ident) => ident == "Self",
@@ -77,11 +77,11 @@ pub(crate) fn mentions_self(tokens: TokenStream) -> bool {
     })
 }
 
-/// Walks through an expression by Rust's own scoping.
+/// Walks through an expression, and follows the scoping rules of Rust.
 struct Walk<'a> {
-    /// The variables to write a `*` before.
+    /// The variables that get a `*`.
     references: &'a [Ident],
-    /// What the expression itself binds at this place, innermost last.
+    /// The names that the expression has bound at this place, innermost last.
     bound: Vec<String>,
     found: Vec<(Ident, Use)>,
 }
@@ -95,7 +95,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Notes a name that is used at this place, unless the expression binds it.
+    /// Records a name that is used at this place, unless the expression binds the name.
     fn is_free(&mut self, name: &Ident, used: Use) -> bool {
         let free = !self.bound.iter().any(|bound| name == bound);
         if free {
@@ -124,14 +124,14 @@ impl<'a> Walk<'a> {
         self.bound.extend(names.iter().map(ToString::to_string));
     }
 
-    /// What `walk` binds ends with it.
+    /// Calls `walk`, and removes the names that `walk` has bound.
     fn scope(&mut self, walk: impl FnOnce(&mut Self)) {
         let outside = self.bound.len();
         walk(self);
         self.bound.truncate(outside);
     }
 
-    /// The arguments of a macro whose arguments are expressions: those of the standard library.
+    /// Walks through the arguments of a macro of the standard library that takes expressions.
     fn arguments(&mut self, called: &mut Macro) -> bool {
         let parser = Punctuated::<Expr, Token![,]>::parse_terminated;
         let Ok(mut arguments) = parser.parse2(called.tokens.clone()) else {
@@ -216,7 +216,7 @@ impl VisitMut for Walk<'_> {
                 closure.inputs.iter().for_each(|input| walk.bind(input));
                 walk.visit_expr_mut(&mut closure.body);
             }),
-            // What a condition binds is bound in the branch behind it alone.
+            // The names that a condition binds exist only in the branch after it.
             Expr::If(branches) => {
                 self.scope(|walk| {
                     walk.visit_expr_mut(&mut branches.cond);
@@ -275,7 +275,7 @@ impl VisitMut for Walk<'_> {
         self.bind(&local.pat);
     }
 
-    /// `Key { id }` names the variable and the field at once.
+    /// `Key { id }` is short for `Key { id: id }`, so a replaced value needs the name of the field.
     fn visit_field_value_mut(&mut self, field: &mut syn::FieldValue) {
         self.visit_expr_mut(&mut field.expr);
         if let (Expr::Verbatim(_), Member::Named(name), None) =
@@ -305,14 +305,14 @@ impl VisitMut for Walk<'_> {
             _ => false,
         };
         if !is_known {
-            // Of its arguments nothing is known but their tokens: too many rather than too few.
+            // The syntax of the macro is unknown, so every identifier counts as a variable.
             tokens(called.tokens.clone(), &mut |name| {
                 self.is_free(name, Use::Token);
             });
         }
     }
 
-    // No variable has a place in these.
+    // These contain no variables.
     fn visit_item_mut(&mut self, _: &mut Item) {}
     fn visit_type_mut(&mut self, _: &mut Type) {}
     fn visit_pat_mut(&mut self, _: &mut Pat) {}
@@ -320,7 +320,7 @@ impl VisitMut for Walk<'_> {
     fn visit_attribute_mut(&mut self, _: &mut syn::Attribute) {}
 }
 
-/// The name of an item that stands among statements, where it can be taken for a variable.
+/// Returns the name of an item among the statements, if the name looks like a variable.
 fn item_name(statement: &Stmt) -> Option<String> {
     let Stmt::Item(item) = statement else {
         return None;
@@ -335,7 +335,7 @@ fn item_name(statement: &Stmt) -> Option<String> {
     Some(name.to_string())
 }
 
-/// The names in `tokens` that can be variables.
+/// Reports each name in `tokens` that may be a variable.
 fn tokens(stream: TokenStream, found: &mut dyn FnMut(&Ident)) {
     let all: Vec<TokenTree> = stream.into_iter().collect();
     let punct = |at: Option<usize>, wanted: char| matches!(at.and_then(|at| all.get(at)), Some(TokenTree::Punct(p)) if p.as_char() == wanted);
@@ -345,7 +345,7 @@ fn tokens(stream: TokenStream, found: &mut dyn FnMut(&Ident)) {
             TokenTree::Ident(ident) => {
                 let member = punct(before, '.') && !punct(earlier, '.');
                 let in_path = punct(before, ':') && punct(earlier, ':');
-                // Followed by a colon it is a path, a field or a type ascription.
+                // A name before a colon is a path, a field or a type ascription.
                 let names_something_else = punct(Some(at + 1), ':');
                 if !(member || in_path || names_something_else) {
                     found(ident);
@@ -362,7 +362,7 @@ fn tokens(stream: TokenStream, found: &mut dyn FnMut(&Ident)) {
     }
 }
 
-/// The `user` of `format!("{user}")`.
+/// Returns the names that a format string captures, such as `user` in `format!("{user}")`.
 fn captured(literal: &str) -> Vec<String> {
     let unescaped = literal.replace("{{", "");
     let holes = unescaped.split('{').skip(1);
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn references_are_dereferenced_where_they_are_meant() {
+    fn only_free_references_are_dereferenced() {
         let references = [quote::format_ident!("id")];
         for (text, expected) in [
             ("id", "(* id)"),

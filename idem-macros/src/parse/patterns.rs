@@ -1,21 +1,21 @@
-//! What the patterns of a handler's parameters bind.
+//! Finds the names that the patterns of a handler's parameters bind.
 
 use proc_macro2::Ident;
 use syn::visit::{self, Visit};
 use syn::visit_mut::{self, VisitMut};
 use syn::{FieldPat, Pat, PatIdent, PatWild};
 
-/// The variables that a pattern binds, each once.
+/// Returns the variables that a pattern binds, each once.
 pub(crate) fn bindings(pat: &Pat) -> Vec<Ident> {
     names(pat, |name| !is_constant(name))
 }
 
-/// The names that are taken for constants, each once.
+/// Returns the names in a pattern that look like constants, each once.
 pub(crate) fn capitals(pat: &Pat) -> Vec<Ident> {
     names(pat, is_constant)
 }
 
-/// The variables that are bound by `ref`.
+/// Returns the variables that a pattern binds by `ref`.
 pub(crate) fn references(pat: &Pat) -> Vec<Ident> {
     names(pat, |name| name.by_ref.is_some())
 }
@@ -29,7 +29,7 @@ fn names(pat: &Pat, wanted: fn(&PatIdent) -> bool) -> Vec<Ident> {
             }
             visit::visit_pat_ident(self, pat);
         }
-        // The guard of a pattern binds nothing.
+        // The guard of a pattern binds no variables.
         fn visit_expr(&mut self, _: &syn::Expr) {}
     }
     let mut names = Names(wanted, Vec::new());
@@ -37,15 +37,15 @@ fn names(pat: &Pat, wanted: fn(&PatIdent) -> bool) -> Vec<Ident> {
     names.1
 }
 
-/// Whether the pattern binds a variable by `ref mut`, which asks for a `mut` place.
+/// Returns whether the pattern binds a variable by `ref mut`, which requires a `mut` place.
 pub(crate) fn borrows_mutably(pat: &Pat) -> bool {
     let wanted = |name: &PatIdent| name.by_ref.is_some() && name.mutability.is_some();
     !names(pat, wanted).is_empty()
 }
 
-/// Whether the pattern's variables hold all of the value, so that moving them moves everything.
+/// Returns whether the variables of the pattern hold the whole value. Moving them then moves the value.
 ///
-/// Any other pattern leaves something behind: the permit of `_: Permit`, the rest of
+/// Other patterns leave a part of the value behind: the permit of `_: Permit`, or the other fields of
 /// `User { id, .. }`.
 pub(crate) fn holds_everything(pat: &Pat) -> bool {
     match pat {
@@ -53,7 +53,7 @@ pub(crate) fn holds_everything(pat: &Pat) -> bool {
         Pat::Paren(pat) => holds_everything(&pat.pat),
         Pat::Tuple(pat) => pat.elems.iter().all(holds_everything),
         Pat::TupleStruct(pat) => {
-            // These may not match; that is for the compiler to say, as it does for a `let`.
+            // These may not match. The compiler reports that, as it does for a `let`.
             let refutable = ["Some", "Ok", "Err"]
                 .iter()
                 .any(|name| pat.path.is_ident(name));
@@ -68,8 +68,7 @@ pub(crate) fn holds_everything(pat: &Pat) -> bool {
     }
 }
 
-/// The pattern as it is matched against a reference: without `ref` and `mut`, and with the
-/// variables that are not wanted left out.
+/// Changes the pattern to match a reference: removes `ref`, `mut`, and the variables that are not wanted.
 pub(crate) fn by_reference(pat: &Pat, wanted: &[Ident]) -> Pat {
     struct Clean<'a>(&'a [Ident]);
     impl VisitMut for Clean<'_> {
@@ -101,7 +100,8 @@ pub(crate) fn by_reference(pat: &Pat, wanted: &[Ident]) -> Pat {
     pat
 }
 
-/// Whether the name is a constant or a unit struct, going by its first letter as the lints do.
+/// Returns whether the name looks like a constant or a unit struct. The first letter decides, as in the
+/// lints of the compiler.
 pub(crate) fn is_constant(pat: &PatIdent) -> bool {
     let name = pat.ident.to_string();
     let first = name.trim_start_matches("r#").chars().next();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_that_leave_nothing_behind() {
+    fn patterns_that_hold_the_whole_value_are_recognized() {
         for text in [
             "desk",
             "mut desk",
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn bindings_are_the_variables_only() {
+    fn bindings_contain_only_variables() {
         let names: Vec<_> = bindings(&pat(
             "User { id, name: ref called, kind: Kind::A, at: x @ Y }",
         ))
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_by_reference_keeps_what_is_wanted() {
+    fn a_pattern_by_reference_binds_only_the_wanted_names() {
         let wanted = [quote::format_ident!("id"), quote::format_ident!("all")];
         for (text, expected) in [
             ("User { mut id, name, .. }", "User { id , name : _ , .. }"),

@@ -82,7 +82,7 @@ fn every_attribute_argument_expands() {
     check(
         r#"scope = (token, header("x-workspace-id"), user.id), ttl = "1h30m", required,
            record = [2xx, 503], record_rejections, in_flight = wait("5s"), on_unknown = hold,
-           fingerprint = json("/amount"), runtime = desk.idem, crate = idem"#,
+           unknown = [5xx], max_run = "2m", fingerprint = json("/amount"), runtime = desk.idem, crate = idem"#,
         "async fn place(user: User, State(desk): State<Desk>, order: Bytes) -> StatusCode {
             desk.place(user, order).await
         }",
@@ -101,6 +101,8 @@ fn every_attribute_argument_expands() {
                     .record_rejections()
                     .wait_millis(5_000)
                     .hold_unknown()
+                    .unknown(idem::__private::Statuses::NONE.class(5u16).without(503u16))
+                    .max_run_millis(120_000)
                     .fingerprint(idem::__private::FingerprintMode::JsonPointers(&["/amount"]));
                 __IDEM_POLICY
                     .admit_on(order, || &desk.idem)

@@ -17,7 +17,7 @@ fn messages(arguments: &str, item: &str) -> String {
         let caret = error.span().source_text();
         let caret = caret.unwrap_or_else(|| "#[idempotent]".to_owned());
         let message = error.to_string();
-        if !message.contains("is given here first") {
+        if !message.contains("is first given here") {
             assert_entry(&message);
         }
         writeln!(text, "{caret}\n    {message}").expect("writing to a string cannot fail");
@@ -68,19 +68,19 @@ fn mistakes_in_the_argument_list_are_explained() {
         &expect![[r##"
             #[idempotent()]
             #[idempotent]
-                `scope` is missing: whose key is it? write `scope = …` with `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+                `scope` is missing, so two callers with equal keys would share a record; write `scope = …` with `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (all callers share keys), or an expression that uses the handler's arguments, such as `user.id`
             #[idempotent(ttl = "1h", required)]
             #[idempotent]
-                `scope` is missing: whose key is it? write `scope = …` with `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+                `scope` is missing, so two callers with equal keys would share a record; write `scope = …` with `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (all callers share keys), or an expression that uses the handler's arguments, such as `user.id`
             #[idempotent(scope = token, tll = "1h")]
             tll
-                unknown argument `tll`; did you mean `ttl`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `transactional`, `runtime` and `crate`
+                unknown argument `tll`; did you mean `ttl`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(scope = token, frobnicate)]
             frobnicate
-                unknown argument `frobnicate`; the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `transactional`, `runtime` and `crate`
+                unknown argument `frobnicate`; the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(scope = token, expires = "1h")]
             expires
-                unknown argument `expires`; did you mean `ttl`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `transactional`, `runtime` and `crate`
+                unknown argument `expires`; did you mean `ttl`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(token)]
             token
                 `token` is a value of `scope`; write `scope = token`
@@ -89,17 +89,17 @@ fn mistakes_in_the_argument_list_are_explained() {
                 `header` is a value of `scope`; write `scope = header("x-workspace-id")`
             #[idempotent(scop = token)]
             scop
-                unknown argument `scop`; did you mean `scope`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `transactional`, `runtime` and `crate`
+                unknown argument `scop`; did you mean `scope`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(scope = token, ttl = "1h", required, ttl = "2h")]
             ttl
                 `ttl` is given twice; keep one of them
             ttl
-                `ttl` is given here first
+                `ttl` is first given here
             #[idempotent(scope = token, "1h", tll)]
             "1h"
-                expected an argument: `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `transactional`, `runtime` or `crate`
+                expected an argument: `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` or `crate`
             tll
-                unknown argument `tll`; did you mean `ttl`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `transactional`, `runtime` and `crate`
+                unknown argument `tll`; did you mean `ttl`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(scope = token ttl = "x")]
             ttl
                 expected a comma before the next argument
@@ -110,33 +110,33 @@ fn mistakes_in_the_argument_list_are_explained() {
                 expected `=`; write `ttl = "24h"`
             #[idempotent(scope = , ttl = , required)]
             =
-                `scope` lacks its value; write `scope = token`
+                `scope` has no value; write `scope = token`
             =
-                `ttl` lacks its value; write `ttl = "24h"`
+                `ttl` has no value; write `ttl = "24h"`
             #[idempotent(scope, ttl, runtime, record, crate)]
             scope
-                `scope` takes its value after `=`; write `scope = token`
+                `scope` needs `=` and a value; write `scope = token`
             ttl
-                `ttl` takes its value after `=`; write `ttl = "24h"`
+                `ttl` needs `=` and a value; write `ttl = "24h"`
             runtime
-                `runtime` takes its value after `=`; write `runtime = desk.idempotency`
+                `runtime` needs `=` and a value; write `runtime = desk.idempotency`
             record
-                `record` takes its value after `=`; write `record = [2xx, 4xx]`
+                `record` needs `=` and a value; write `record = [2xx, 4xx]`
             crate
-                `crate` takes its value after `=`; write `crate = ::axum_idem`
+                `crate` needs `=` and a value; write `crate = ::axum_idem`
             #[idempotent(scope(token), ttl("1h"))]
             (token)
-                `scope` takes its value after `=`; write `scope = token`
+                `scope` needs `=` and a value; write `scope = token`
             ("1h")
-                `ttl` takes its value after `=`; write `ttl = "24h"`
+                `ttl` needs `=` and a value; write `ttl = "24h"`
             #[idempotent(scope = token, in-flight = reject, on-unkown = hold)]
             in
-                this is written `in_flight`
+                the name of this argument has underscores; write `in_flight`
             on
-                unknown argument `on_unkown`; did you mean `on_unknown`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `transactional`, `runtime` and `crate`
+                unknown argument `on_unkown`; did you mean `on_unknown`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(scope = token, store = redis)]
             store
-                unknown argument `store`; did you mean `runtime`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `transactional`, `runtime` and `crate`
+                unknown argument `store`; did you mean `runtime`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
         "##]],
     );
 }
@@ -185,13 +185,13 @@ fn mistakes_in_argument_values_are_explained() {
                 `24` has no unit; write `"24s"` for seconds or `"24h"` for hours
             #[idempotent(scope = token, ttl = 24h)]
             24h
-                a duration stands in quotes; write `"24h"`
+                a duration needs quotes; write `"24h"`
             #[idempotent(scope = token, ttl = 24_h)]
             24_h
-                a duration stands in quotes; write `"24h"`
+                a duration needs quotes; write `"24h"`
             #[idempotent(scope = token, ttl = 0)]
             0
-                `0` is zero; a duration is longer than nothing, such as `"90s"` or `"24h"`
+                `0` is zero; a duration must be positive, such as `"90s"` or `"24h"`
             #[idempotent(scope = token, ttl = Duration::from_secs(5))]
             Duration::from_secs(5)
                 `ttl` takes a duration in quotes; write `"24h"`
@@ -200,13 +200,13 @@ fn mistakes_in_argument_values_are_explained() {
                 `1.5h` has a fraction; combine whole numbers instead, such as `"1h30m"`
             #[idempotent(scope = token, ttl = "30m1h")]
             "30m1h"
-                the units of `30m1h` are out of order; write each once and the largest first, such as `"1h30m"`
+                the units of `30m1h` are out of order; write each unit once, the largest first, such as `"1h30m"`
             #[idempotent(scope = token, ttl = "-1h")]
             "-1h"
-                `-1h` is negative; a duration is longer than nothing, such as `"1h"`
+                `-1h` is negative; a duration must be positive, such as `"1h"`
             #[idempotent(scope = token, ttl = "400d")]
             "400d"
-                `400d` is longer than a year; the longest is `"365d"`
+                `400d` is longer than a year; the maximum is `"365d"`
             #[idempotent(scope = token, ttl = "")]
             ""
                 a duration cannot be empty; write a number and `s`, `m`, `h` or `d`, such as `"90s"` or `"24h"`
@@ -214,47 +214,47 @@ fn mistakes_in_argument_values_are_explained() {
             true
                 `required` takes no value; write `required` alone
             false
-                `record_rejections` takes no value; leave it out, for it is off by itself
+                `record_rejections` takes no value; remove it, because it is off by default
             #[idempotent(scope = token, required(true))]
             (true)
                 `required` takes no value; write `required` alone
             #[idempotent(scope = token, record = [7xx, 99, 2XX, "404", all, 1xx, 400..499, 150, 20x])]
             7xx
-                `7xx` is no class of statuses; classes are `2xx`, `3xx`, `4xx` and `5xx`
+                `7xx` is not a class of statuses; the classes are `2xx`, `3xx`, `4xx` and `5xx`
             99
-                99 is no status; codes are 200 to 599, classes are `2xx` to `5xx`
+                99 is not a status; codes are 200 to 599, classes are `2xx` to `5xx`
             2XX
                 classes are in lower case; write `2xx`
             "404"
-                a status stands without quotes; write `404`
+                unexpected quotes around a status; write `404`
             all
-                `all` stands alone; write `record = all`
+                `all` cannot be in a list; write `record = all`
             1xx
-                a `1xx` is no answer yet; classes are `2xx`, `3xx`, `4xx` and `5xx`
+                a `1xx` is not a final response; the classes are `2xx`, `3xx`, `4xx` and `5xx`
             400..499
-                a range is written as a class, such as `4xx`
+                `record` takes no ranges; write a class, such as `4xx`
             150
-                150 is no answer yet; codes are 200 to 599
+                150 is not the status of a final response; codes are 200 to 599
             20x
                 cannot read `20x` as a status; `record` takes status classes and codes, such as `[2xx, 4xx, 503]`, or `all`
             #[idempotent(scope = token, record = [])]
             []
-                an empty `record` keeps no answer, so that every retry runs again; name a class such as `2xx`, or leave `record` out
+                an empty `record` records no response, so every retry would run the handler again; list a class such as `2xx`, or remove `record`
             #[idempotent(scope = token, record = 2xx)]
             2xx
-                `record` takes status classes and codes, such as `[2xx, 4xx, 503]`, or `all`; put it in brackets
+                `record` takes status classes and codes, such as `[2xx, 4xx, 503]`, or `all`; add brackets
             #[idempotent(scope = token, record = success)]
             success
                 `record` takes status classes and codes, such as `[2xx, 4xx, 503]`, or `all`
             #[idempotent(scope = token, in_flight = queue)]
             queue
-                `in_flight` is `reject` or `wait("5s")`
+                `in_flight` must be `reject` or `wait("5s")`
             #[idempotent(scope = token, in_flight = "reject")]
             "reject"
-                `in_flight` stands without quotes; write `in_flight = reject`
+                unexpected quotes around the value of `in_flight`; write `in_flight = reject`
             #[idempotent(scope = token, in_flight = wait)]
             wait
-                `wait` needs to know how long; write `wait("5s")`
+                `wait` needs a duration; write `wait("5s")`
             #[idempotent(scope = token, in_flight = wait())]
             wait()
                 `wait` takes one duration; write `wait("5s")`
@@ -263,40 +263,40 @@ fn mistakes_in_argument_values_are_explained() {
                 cannot read `soon` as a duration; write a number and `s`, `m`, `h` or `d`, such as `"90s"` or `"24h"`
             #[idempotent(scope = token, in_flight = wait("0s"))]
             "0s"
-                `0s` is zero; a duration is longer than nothing, such as `"90s"` or `"24h"`
+                `0s` is zero; a duration must be positive, such as `"90s"` or `"24h"`
             #[idempotent(scope = token, in_flight = rejct)]
             rejct
-                did you mean `reject`? `in_flight` is `reject` or `wait("5s")`
+                did you mean `reject`? `in_flight` must be `reject` or `wait("5s")`
             #[idempotent(scope = token, on_unknown = retry)]
             retry
-                `on_unknown` is `rerun` or `hold`
+                `on_unknown` must be `rerun` or `hold`
             #[idempotent(scope = token, on_unknown = "hold")]
             "hold"
-                `on_unknown` stands without quotes; write `on_unknown = hold`
+                unexpected quotes around the value of `on_unknown`; write `on_unknown = hold`
             #[idempotent(scope = token, fingerprint = md5)]
             md5
-                `fingerprint` is `body`, `json`, `json("/amount", "/currency")` or `none`
+                `fingerprint` must be `body`, `json`, `json("/amount", "/currency")` or `none`
             #[idempotent(scope = token, fingerprint = "json")]
             "json"
-                `fingerprint` is `body`, `json`, `json("/amount", "/currency")` or `none`, without quotes
+                `fingerprint` must be `body`, `json`, `json("/amount", "/currency")` or `none`, without quotes
             #[idempotent(scope = token, fingerprint = json("amount", total, "/a~"))]
             "amount"
-                a JSON pointer begins with `/`; write `"/amount"`
+                a JSON pointer must begin with `/`; write `"/amount"`
             total
-                a JSON pointer stands in quotes, such as `"/amount"`
+                a JSON pointer needs quotes, such as `"/amount"`
             "/a~"
-                in a JSON pointer `~` is written `~0` and a `/` inside a name `~1`
+                in a JSON pointer, write `~` as `~0`, and a `/` inside a name as `~1`
             #[idempotent(scope = token, fingerprint = json())]
             json()
-                `json()` names no pointer; write `json` for the whole body, or `json("/amount")`
+                `json()` has no pointer; write `json` for the whole body, or `json("/amount")`
             #[idempotent(scope = token, fingerprint = json("$.lines[0].price", "$"))]
             "$.lines[0].price"
-                a JSON pointer begins with `/`; write `"/lines/0/price"`
+                a JSON pointer must begin with `/`; write `"/lines/0/price"`
             "$"
                 an empty pointer means the whole body; write `fingerprint = json`
             #[idempotent(scope = token, crate = "idem")]
             "idem"
-                a path stands without quotes; write `crate = idem`
+                unexpected quotes around a path; write `crate = idem`
             #[idempotent(scope = token, crate = 1)]
             1
                 `crate` takes a path, such as `::axum_idem`
@@ -356,28 +356,28 @@ fn mistakes_in_scopes_are_explained() {
         &expect![[r##"
             #[idempotent(scope = ())]
             ()
-                this scope is empty; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+                this scope is empty; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (all callers share keys), or an expression that uses the handler's arguments, such as `user.id`
             #[idempotent(scope = 1)]
             1
-                this scope is the same for every caller, because it names no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+                this scope is the same for every caller, because it uses no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (all callers share keys), or an expression that uses the handler's arguments, such as `user.id`
             #[idempotent(scope = "token")]
             "token"
-                a scope stands without quotes; write `token`
+                unexpected quotes around a scope; write `token`
             #[idempotent(scope = "user")]
             "user"
-                a scope stands without quotes; write `user`
+                unexpected quotes around a scope; write `user`
             #[idempotent(scope = "x-workspace-id")]
             "x-workspace-id"
-                a header's scope is written `header("x-workspace-id")`
+                a scope of a header needs `header`; write `header("x-workspace-id")`
             #[idempotent(scope = ("token", user.id))]
             "token"
-                a scope stands without quotes; write `token`
+                unexpected quotes around a scope; write `token`
             #[idempotent(scope = header)]
             header
                 `header` needs a name; write `header("x-workspace-id")`
             #[idempotent(scope = header("bad header"))]
             "bad header"
-                `bad header` cannot be the name of a header; use letters, digits and `-`, such as `"x-workspace-id"`
+                `bad header` is not a valid name of a header; use letters, digits and `-`, such as `"x-workspace-id"`
             #[idempotent(scope = header(""))]
             ""
                 `header` takes one header name in quotes; write `header("x-workspace-id")`
@@ -389,103 +389,103 @@ fn mistakes_in_scopes_are_explained() {
                 `header` takes one header name in quotes; write `header("x-workspace-id")`
             #[idempotent(scope = header["x-workspace-id"])]
             header
-                `header` stands alone, for it is no argument of the handler; write `scope = header("x-workspace-id")`, or a tuple such as `(header("x-workspace-id"), user.id)`
+                `header` is not a variable, so an expression cannot use it; write `scope = header("x-workspace-id")`, or a tuple such as `(header("x-workspace-id"), user.id)`
             #[idempotent(scope = "Authorization")]
             "Authorization"
-                a scope stands without quotes; write `token`
+                unexpected quotes around a scope; write `token`
             #[idempotent(scope = "user.id")]
             "user.id"
-                a scope stands without quotes; write `user.id`
+                unexpected quotes around a scope; write `user.id`
             #[idempotent(scope = token())]
             token()
-                `token` takes nothing in parentheses; write `token`
+                `token` takes no arguments; write `token`
             #[idempotent(scope = token.sub)]
             token
-                `token` stands alone, for it is no argument of the handler; write `scope = token`, or a tuple such as `(token, user.id)`
+                `token` is not a variable, so an expression cannot use it; write `scope = token`, or a tuple such as `(token, user.id)`
             #[idempotent(scope = [token, user.id])]
             [token, user.id]
-                the parts of a scope stand in a tuple; write `(token, user.id)`
+                the parts of a scope need a tuple; write `(token, user.id)`
             #[idempotent(scope = format!("{token}-{}", user.id))]
             "{token}-{}"
-                `token` stands alone, for it is no argument of the handler; write `scope = token`, or a tuple such as `(token, user.id)`
+                `token` is not a variable, so an expression cannot use it; write `scope = token`, or a tuple such as `(token, user.id)`
             #[idempotent(scope = (token, (user.id, global)))]
             (user.id, global)
-                all parts of a scope stand in one tuple; leave the inner parentheses out
+                a scope is one tuple, without tuples inside; remove the inner parentheses
             #[idempotent(scope = authorization)]
             authorization
-                no argument is called `authorization`; did you mean `token`? a scope is `token`, `header("…")`, `global`, or made of the handler's arguments, which bind `user`
+                no argument is named `authorization`; did you mean `token`? a scope is `token`, `header("…")`, `global`, or an expression that uses the handler's arguments: `user`
             #[idempotent(scope = usr.id)]
             usr
-                no argument is called `usr`; did you mean `user`? a scope is `token`, `header("…")`, `global`, or made of the handler's arguments, which bind `user`
+                no argument is named `usr`; did you mean `user`? a scope is `token`, `header("…")`, `global`, or an expression that uses the handler's arguments: `user`
             #[idempotent(scope = User)]
             User
-                no argument is called `User`; did you mean `user`? a scope is `token`, `header("…")`, `global`, or made of the handler's arguments, which bind `user`
+                no argument is named `User`; did you mean `user`? a scope is `token`, `header("…")`, `global`, or an expression that uses the handler's arguments: `user`
             #[idempotent(scope = &acount.id.to_string())]
             acount
-                no argument is called `acount`; a scope is `token`, `header("…")`, `global`, or made of the handler's arguments, which bind `user`
+                no argument is named `acount`; a scope is `token`, `header("…")`, `global`, or an expression that uses the handler's arguments: `user`
             #[idempotent(scope = (token, toke))]
             toke
-                no argument is called `toke`; did you mean `token`? a scope is `token`, `header("…")`, `global`, or made of the handler's arguments, which bind `user`
+                no argument is named `toke`; did you mean `token`? a scope is `token`, `header("…")`, `global`, or an expression that uses the handler's arguments: `user`
             #[idempotent(scope = self.id)]
             self
-                a handler has no `self`; name one of its arguments
+                a handler has no `self`; use one of its arguments
             #[idempotent(scope = user.id().await)]
             await
-                `scope` is read without waiting; let an extractor do the `.await`, and name its result
+                `scope` cannot use `.await`; move the `.await` into an extractor, and use its result
             #[idempotent(scope = user.id()?)]
             ?
-                `scope` cannot fail; let an extractor refuse the request, and name its result
+                `scope` cannot use `?`; move the check into an extractor that rejects the request, and use its result
             #[idempotent(scope = { if user.is_guest { return; } user.id })]
             return
-                `scope` has one value and cannot return early; write `if … { … } else { … }` with a value in both
+                `scope` cannot use `return`; write `if … { … } else { … }` with a value in each branch
             #[idempotent(scope = vec![user.id, 1])]
             vec![user.id, 1]
-                the parts of a scope stand in a tuple; write `(user.id, 1)`
+                the parts of a scope need a tuple; write `(user.id, 1)`
             #[idempotent(scope = REGION)]
             REGION
-                this scope is the same for every caller, because it names no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+                this scope is the same for every caller, because it uses no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (all callers share keys), or an expression that uses the handler's arguments, such as `user.id`
             #[idempotent(scope = Config::get())]
             Config::get()
-                this scope is the same for every caller, because it names no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+                this scope is the same for every caller, because it uses no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (all callers share keys), or an expression that uses the handler's arguments, such as `user.id`
             #[idempotent(scope = format!("{usr}"))]
             "{usr}"
-                no argument is called `usr`; did you mean `user`? a scope is `token`, `header("…")`, `global`, or made of the handler's arguments, which bind `user`
+                no argument is named `usr`; did you mean `user`? a scope is `token`, `header("…")`, `global`, or an expression that uses the handler's arguments: `user`
             #[idempotent(scope = (1, 2))]
             (1, 2)
-                this scope is the same for every caller, because it names no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+                this scope is the same for every caller, because it uses no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (all callers share keys), or an expression that uses the handler's arguments, such as `user.id`
             #[idempotent(scope = (REGION, region))]
             region
-                no argument is called `region`; a scope is `token`, `header("…")`, `global`, or made of the handler's arguments, which bind `user`
+                no argument is named `region`; a scope is `token`, `header("…")`, `global`, or an expression that uses the handler's arguments: `user`
             #[idempotent(scope = format!("{}", 5))]
             format!("{}", 5)
-                this scope is the same for every caller, because it names no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+                this scope is the same for every caller, because it uses no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (all callers share keys), or an expression that uses the handler's arguments, such as `user.id`
             #[idempotent(scope = { let x = 5; x })]
             { let x = 5; x }
-                this scope is the same for every caller, because it names no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (everybody shares keys), or an expression over the handler's arguments such as `user.id`
+                this scope is the same for every caller, because it uses no argument of the handler; write `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (all callers share keys), or an expression that uses the handler's arguments, such as `user.id`
             #[idempotent(scope = order)]
             order
-                `order` comes from the body, which is extracted only once the key is known to be new; make the scope of an argument before `String`, such as the user or the path, or of `token` or `header("…")`
+                `order` comes from the body, which is extracted only after the key is known to be new; use an argument before `String`, such as the user or the path, or use `token` or `header("…")`
             #[idempotent(scope = order.len())]
             order
-                `order` comes from the body, which is extracted only once the key is known to be new; make the scope of an argument before `String`, such as the user or the path, or of `token` or `header("…")`
+                `order` comes from the body, which is extracted only after the key is known to be new; use an argument before `String`, such as the user or the path, or use `token` or `header("…")`
             #[idempotent(scope = format!("{}-{order}", user.id))]
             "{}-{order}"
-                `order` comes from the body, which is extracted only once the key is known to be new; make the scope of an argument before `String`, such as the user or the path, or of `token` or `header("…")`
+                `order` comes from the body, which is extracted only after the key is known to be new; use an argument before `String`, such as the user or the path, or use `token` or `header("…")`
             #[idempotent(scope = user.)]
             .
-                cannot read the value of `scope`: unexpected end of input, expected identifier or integer; write it as in `scope = token`
+                cannot parse the value of `scope`: unexpected end of input, expected identifier or integer; for example, write `scope = token`
             #[idempotent(scope = token, runtime = dsk.idem)]
             dsk
-                no argument is called `dsk`; a runtime is made of the handler's arguments, which bind `user`
+                no argument is named `dsk`; a runtime is an expression that uses the handler's arguments: `user`
             #[idempotent(scope = token, runtime = order.idem)]
             order
-                `order` comes from the body, which is extracted only once the key is known to be new; take the runtime from an argument before `String`
+                `order` comes from the body, which is extracted only after the key is known to be new; take the runtime from an argument before `String`
             #[idempotent(scope = token, runtime = &Idempotency::in_memory())]
             Idempotency::in_memory
-                this is a new `Idempotency` for each request, which remembers none before it; keep one in the service's state or in a static, and name that
+                this creates a new `Idempotency` for each request, without the records of earlier requests; keep one in the service's state or in a `static`, and use that one
             #[idempotent(scope = token, runtime = axum_idem::Idempotency::builder().build())]
             axum_idem::Idempotency::builder
-                this is a new `Idempotency` for each request, which remembers none before it; keep one in the service's state or in a static, and name that
+                this creates a new `Idempotency` for each request, without the records of earlier requests; keep one in the service's state or in a `static`, and use that one
         "##]],
     );
 }
@@ -547,49 +547,49 @@ fn common_slips_are_explained() {
         &expect![[r##"
             #[idempotent("scope" = token)]
             "scope"
-                an argument stands without quotes; write `scope = token`
+                unexpected quotes around an argument; write `scope = token`
             #[idempotent(options(scope = token))]
             options
-                unknown argument `options`; the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `transactional`, `runtime` and `crate`
+                unknown argument `options`; the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(axum_idem::scope = token)]
             axum_idem
-                unknown argument `axum_idem`; the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `fingerprint`, `transactional`, `runtime` and `crate`
+                unknown argument `axum_idem`; the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(scope = user.id, user.name)]
             user
-                several parts of a scope stand in a tuple; write `scope = (user.account, user.id)`
+                a scope with several parts is a tuple; write `scope = (user.account, user.id)`
             #[idempotent(scope = token, record = [2xx 4xx])]
             4xx
-                cannot read the value of `record`: expected `,` or `;`; write it as in `record = [2xx, 4xx]`
+                cannot parse the value of `record`: expected `,` or `;`; for example, write `record = [2xx, 4xx]`
             #[idempotent(scope = token, record = [2xx, 200, 2xx])]
             200
-                `200` is part of `2xx`; leave it out
+                `200` is part of `2xx`; remove it
             2xx
                 `2xx` is given twice; keep one of them
             #[idempotent(scope = token, in_flight = "wait")]
             "wait"
-                `in_flight` stands without quotes; write `in_flight = wait("5s")`
+                unexpected quotes around the value of `in_flight`; write `in_flight = wait("5s")`
             #[idempotent(scope = token, fingerprint = json(["/a"]))]
             ["/a"]
-                JSON pointers stand without brackets; write `json("/a")`
+                unexpected brackets around JSON pointers; write `json("/a")`
             #[idempotent(scope = token, key_header = "x-request-id")]
             key_header
-                `key_header` is set for the whole service, and not here; write `Dialect::ietf().key_header(…)`
+                `key_header` is a setting of the whole service, not of one endpoint; write `Dialect::ietf().key_header(…)`
             #[idempotent(scope = token, lease = "30s")]
             lease
-                `lease` is set for the whole service, and not here; write `Idempotency::builder().lease(…)`
+                `lease` is a setting of the whole service, not of one endpoint; write `Idempotency::builder().lease(…)`
         "##]],
     );
     let item = "async fn place(headers: HeaderMap, order: String) {}";
     expect![[r#"
         headers["x-tenant"]
-            the value of a header is not `Display`; write `header("x-tenant")`
+            the value of a header does not implement `Display`; write `header("x-tenant")`
     "#]]
     .assert_eq(&messages("scope = headers[\"x-tenant\"]", item));
     check_item(
         "#[tokio::main] async fn place(order: String) {}",
         &expect![[r#"
             tokio::main
-                `#[tokio::main]` runs the function by itself, and a router runs a handler; leave one of the attributes out
+                `#[tokio::main]` runs the function itself, but a router runs a handler; remove one of the attributes
 
             #[allow(unused_variables)]
             async fn place(order: String) {}
@@ -599,7 +599,7 @@ fn common_slips_are_explained() {
         "async fn place(order: String) -> ! { panic!() }",
         &expect![[r#"
             !
-                a handler returns a response, and `!` is none; write `std::convert::Infallible`
+                a handler returns a response, and `!` is not a response; write `std::convert::Infallible`
 
             async fn place() {
                 #[allow(dead_code, unused_variables)]
@@ -613,7 +613,7 @@ fn common_slips_are_explained() {
         "fn place<'async_trait>(order: String) -> Pin<Box<dyn Future<Output = ()> + Send + 'async_trait>> {}",
         &expect![[r#"
             place
-                `#[async_trait]` has rewritten this function before `#[idempotent]` sees it; move the body into an `async fn` outside the trait, and put the attribute on that
+                `#[async_trait]` rewrote this function before `#[idempotent]` could read it; move the body into an `async fn` outside the trait, and put the attribute on that function
 
             #[allow(unused_variables)]
             fn place<'async_trait>(
@@ -651,7 +651,7 @@ fn wrong_function_qualifiers_are_explained() {
         "fn place(order: String) -> String { order }",
         &expect![[r#"
             fn
-                a handler is `async`; write `async fn`
+                a handler must be `async`; write `async fn`
 
             #[allow(unused_variables)]
             async fn place(order: String) -> String {
@@ -665,9 +665,9 @@ fn wrong_function_qualifiers_are_explained() {
             const
                 a handler cannot be `const`; write `async fn`
             unsafe
-                a handler cannot be `unsafe`; leave it out, and write an `unsafe` block inside
+                a handler cannot be `unsafe`; remove `unsafe`, and write an `unsafe` block inside the handler
             extern "C"
-                a handler has Rust's own calling convention; leave `extern` out
+                a handler uses the calling convention of Rust; remove `extern`
 
             #[allow(unused_variables)]
             async fn place() {}
@@ -677,7 +677,7 @@ fn wrong_function_qualifiers_are_explained() {
         "fn place() -> impl Future<Output = String> { ready(String::new()) }",
         &expect![[r#"
             fn
-                a handler is `async`; write `async fn`
+                a handler must be `async`; write `async fn`
 
             #[allow(unused_variables)]
             fn place() -> impl Future<Output = String> {
@@ -740,7 +740,7 @@ fn invalid_handler_arguments_are_explained() {
         "async fn place(State(desk): State<impl Desk>) {}",
         &expect![[r#"
             impl Desk
-                a router cannot tell which type this is; make it a type parameter `R: Desk`, and name it in the route
+                a router cannot infer this type; declare a type parameter `R: Desk`, and name the type in the route, as in `post(place::<MyType>)`
 
             async fn place() {
                 #[allow(dead_code, unused_variables)]
@@ -752,7 +752,7 @@ fn invalid_handler_arguments_are_explained() {
         "async fn place<'a>(#[cfg(test)] name: Name<'a>, desk: &'a Desk) {}",
         &expect![[r#"
             'a
-                a handler may outlive its request, so it borrows nothing; leave the lifetime out and take owned values
+                a handler may outlive its request, so it cannot borrow; remove the lifetime and take owned values
             #[cfg(test)]
                 an argument cannot be conditional; put `#[cfg(…)]` on two versions of the handler
 
@@ -791,7 +791,7 @@ fn half_typed_functions_are_kept() {
         "async fn place(State(desk): State<Desk>, order) -> String { order }",
         &expect![[r#"
             )
-                cannot read this function: expected `:`
+                cannot parse this function: expected `:`
 
             async fn place (State (desk) : State < Desk >, order) -> String { order }"#]],
     );
@@ -799,41 +799,41 @@ fn half_typed_functions_are_kept() {
         "async fn place(user: User, order: ) -> String { order. }",
         &expect![[r#"
             )
-                cannot read this function: unexpected end of input, expected one of: `for`, parentheses, `unsafe`, `fn`, `extern`, identifier, `::`, `<`, `dyn`, square brackets, `*`, `&`, `!`, `impl`, `_`, lifetime
+                cannot parse this function: unexpected end of input, expected one of: `for`, parentheses, `unsafe`, `fn`, `extern`, identifier, `::`, `<`, `dyn`, square brackets, `*`, `&`, `!`, `impl`, `_`, lifetime
 
             async fn place (user : User , order :) -> String { order . }"#]],
     );
     check_item(
         "async fn place(order: String) -> { order }",
         &expect![[r#"
-        {
-            cannot read this function: expected one of: `for`, parentheses, `unsafe`, `fn`, `extern`, identifier, `::`, `<`, `dyn`, square brackets, `*`, `&`, `!`, `impl`, `_`, lifetime
+            {
+                cannot parse this function: expected one of: `for`, parentheses, `unsafe`, `fn`, `extern`, identifier, `::`, `<`, `dyn`, square brackets, `*`, `&`, `!`, `impl`, `_`, lifetime
 
-        async fn place (order : String) -> { order }"#]],
+            async fn place (order : String) -> { order }"#]],
     );
     check_item(
         "async fn place(order: String)",
         &expect![[r#"
             #[idempotent]
-                cannot read this function: unexpected end of input, expected curly braces
+                cannot parse this function: unexpected end of input, expected curly braces
 
             async fn place (order : String)"#]],
     );
     check_item(
         "async fn",
         &expect![[r#"
-        #[idempotent]
-            cannot read this function: unexpected end of input, expected identifier
+            #[idempotent]
+                cannot parse this function: unexpected end of input, expected identifier
 
-        async fn"#]],
+            async fn"#]],
     );
     check_item(
         "async",
         &expect![[r#"
-        #[idempotent]
-            cannot read this function: unexpected end of input, expected `fn`
+            #[idempotent]
+                cannot parse this function: unexpected end of input, expected `fn`
 
-        async"#]],
+            async"#]],
     );
 }
 
@@ -842,55 +842,55 @@ fn items_that_are_not_handlers_are_refused() {
     check_item(
         "struct Order { symbol: String }",
         &expect![[r#"
-        struct
-            `#[idempotent]` goes on a handler, an `async fn`, and not on a struct
+            struct
+                `#[idempotent]` goes on a handler, which is an `async fn`, and not on a struct
 
-        struct Order {
-            symbol: String,
-        }
-    "#]],
+            struct Order {
+                symbol: String,
+            }
+        "#]],
     );
     check_item(
         "pub(crate) enum Order { Buy }",
         &expect![[r#"
-        enum
-            `#[idempotent]` goes on a handler, an `async fn`, and not on an enum
+            enum
+                `#[idempotent]` goes on a handler, which is an `async fn`, and not on an enum
 
-        pub(crate) enum Order {
-            Buy,
-        }
-    "#]],
+            pub(crate) enum Order {
+                Buy,
+            }
+        "#]],
     );
     check_item(
         "impl<T> Desk<T> { }",
         &expect![[r#"
-        impl
-            `#[idempotent]` goes on a handler, an `async fn`, and not on an `impl` block
+            impl
+                `#[idempotent]` goes on a handler, which is an `async fn`, and not on an `impl` block
 
-        impl<T> Desk<T> {}
-    "#]],
+            impl<T> Desk<T> {}
+        "#]],
     );
     check_item(
         "async fn place(order: String) -> String;",
         &expect![[r#"
-        place
-            a method without a body is no handler; put the attribute on an `async fn` with a body
+            place
+                a method without a body is not a handler; put the attribute on an `async fn` with a body
 
-        async fn place (order : String) -> String ;"#]],
+            async fn place (order : String) -> String ;"#]],
     );
     check_item(
         "async |order: String| order",
         &expect![[r#"
-        |
-            `#[idempotent]` goes on a handler, an `async fn`, and not on a closure
+            |
+                `#[idempotent]` goes on a handler, which is an `async fn`, and not on a closure
 
-    "#]],
+        "#]],
     );
     check_item(
         "macro_rules! handler { () => { fn place() {} } }",
         &expect![[r#"
             macro_rules
-                `#[idempotent]` goes on a handler, an `async fn`, and not on a macro
+                `#[idempotent]` goes on a handler, which is an `async fn`, and not on a macro
 
             macro_rules! handler {
                 () => {
@@ -902,22 +902,22 @@ fn items_that_are_not_handlers_are_refused() {
     check_item(
         "handlers::place!();",
         &expect![[r#"
-        !
-            `#[idempotent]` goes on a handler, an `async fn`, and not on the call of a macro
+            !
+                `#[idempotent]` goes on a handler, which is an `async fn`, and not on the call of a macro
 
-        handlers::place!();
-    "#]],
+            handlers::place!();
+        "#]],
     );
     check_item(
         "extern \"C\" { fn place(); }",
         &expect![[r#"
-        extern
-            `#[idempotent]` goes on a handler, an `async fn`, and not on an `extern` item
+            extern
+                `#[idempotent]` goes on a handler, which is an `async fn`, and not on an `extern` item
 
-        extern "C" {
-            fn place();
-        }
-    "#]],
+            extern "C" {
+                fn place();
+            }
+        "#]],
     );
     check_item(
         "async fn place(order: ::axum_idem::__private::Deferred<String>) -> Response {}",
@@ -938,5 +938,73 @@ fn items_that_are_not_handlers_are_refused() {
             #[allow(unused_variables)]
             async fn place() {}
         "#]],
+    );
+}
+
+#[test]
+fn statuses_whose_outcome_is_unknown() {
+    check_arguments(
+        &[
+            "scope = token, unknown = all",
+            "scope = token, unknown = 504",
+            "scope = token, unknown = []",
+            "scope = token, unknown = [5xx, 504, 99]",
+            "scope = token, unknown = [5xx, 504]",
+            "scope = token, record = [2xx, 5xx, 504], unknown = [504, 5xx]",
+            "scope = token, record = [2xx, 503, 504], unknown = [5xx, 504]",
+            "scope = token, record = all, unknown = [5xx]",
+            "scope = token, record = [5xx], unknown = [504]",
+            "scope = token, max_run = 15m, unknown",
+            "scope = token, timeout = \"1m\"",
+            "scope = token, max_running = 3, response_timeout = \"1s\", max_request_body = 1",
+        ],
+        &expect![[r##"
+            #[idempotent(scope = token, unknown = all)]
+            all
+                `unknown` takes status classes and codes, such as `[502, 504]`
+            #[idempotent(scope = token, unknown = 504)]
+            504
+                `unknown` takes status classes and codes, such as `[502, 504]`; add brackets
+            #[idempotent(scope = token, unknown = [])]
+            []
+                an empty `unknown` changes nothing; list a status such as `504`, or remove `unknown`
+            #[idempotent(scope = token, unknown = [5xx, 504, 99])]
+            99
+                99 is not a status; codes are 200 to 599, classes are `2xx` to `5xx`
+            #[idempotent(scope = token, unknown = [5xx, 504])]
+            504
+                `504` is part of `5xx`; remove it
+            #[idempotent(scope = token, record = [2xx, 5xx, 504], unknown = [504, 5xx])]
+            504
+                `504` is part of `5xx`; remove it
+            504
+                `504` is part of `5xx`; remove it
+            504
+                `504` is in `record` too, and a response is either recorded or of unknown outcome; keep `504` in one of the two lists
+            5xx
+                `5xx` is in `record` too, and a response is either recorded or of unknown outcome; keep `5xx` in one of the two lists
+            #[idempotent(scope = token, record = [2xx, 503, 504], unknown = [5xx, 504])]
+            504
+                `504` is part of `5xx`; remove it
+            504
+                `504` is in `record` too, and a response is either recorded or of unknown outcome; keep `504` in one of the two lists
+            #[idempotent(scope = token, record = all, unknown = [5xx])]
+            #[idempotent(scope = token, record = [5xx], unknown = [504])]
+            #[idempotent(scope = token, max_run = 15m, unknown)]
+            15m
+                a duration needs quotes; write `"15m"`
+            unknown
+                `unknown` needs `=` and a value; write `unknown = [502, 504]`
+            #[idempotent(scope = token, timeout = "1m")]
+            timeout
+                unknown argument `timeout`; did you mean `max_run`? the arguments are `scope`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
+            #[idempotent(scope = token, max_running = 3, response_timeout = "1s", max_request_body = 1)]
+            max_running
+                `max_running` is a setting of the whole service, not of one endpoint; write `Idempotency::builder().max_running(…)`
+            response_timeout
+                `response_timeout` is a setting of the whole service, not of one endpoint; write `Idempotency::builder().response_timeout(…)`
+            max_request_body
+                `max_request_body` is a setting of the whole service, not of one endpoint; write `Idempotency::builder().max_request_body(…)`
+        "##]],
     );
 }

@@ -10,9 +10,11 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 
 use crate::attempt::commit_error::{CommitError, NotRecordable};
+use crate::attempt::ending::Ending;
 use crate::attempt::handle::Attempt;
 use crate::attempt::settlement::Settlement;
 use crate::request::fingerprint::Fingerprint;
+use crate::response::collect::Patience;
 use crate::response::recordable;
 #[cfg(feature = "postgres")]
 use crate::service::backoff::jittered;
@@ -277,13 +279,17 @@ impl Commits {
         &self,
         response: Response,
     ) -> Result<(RecordStatement, Response), CommitError> {
-        if !recordable::is_recordable(self.policy, &response) {
+        if !Ending::is_recorded(self.policy, &response) {
             return Err(CommitError::NotRecordable(NotRecordable::new(response)));
         }
         let settings = self.idem.settings();
         let (limit, cookies) = (settings.max_recorded_body, settings.record_set_cookie);
+        let patience = Patience {
+            known: settings.response_timeout,
+            unknown: settings.response_timeout,
+        };
         let (record, response) =
-            recordable::record(response, self.fingerprint, limit, cookies).await;
+            recordable::record(response, self.fingerprint, limit, patience, cookies).await;
         let statement = self
             .idem
             .store()

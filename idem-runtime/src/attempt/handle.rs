@@ -139,17 +139,22 @@ impl Attempt {
         RecordId::from_bytes(hasher.finalize().into()).to_string()
     }
 
-    /// Returns whether another attempt has taken over, because the lease of this attempt could not
-    /// be renewed in time.
+    /// Returns whether another attempt may run from now on.
     ///
-    /// The response of this attempt goes only to its own client. The handler decides whether to
-    /// stop.
+    /// This is the case when another attempt has taken over, because the lease of this attempt could not
+    /// be renewed in time. The response of this attempt is then not recorded. Its client gets the recorded
+    /// response of the attempt that has taken over, or 409 `idempotency_key_in_flight` while that attempt
+    /// runs. The handler decides whether to stop.
+    ///
+    /// It is also the case when this attempt has run for as long as
+    /// [`max_run`](crate::IdempotencyBuilder::max_run) allows. The handler is dropped then, and tasks that
+    /// the handler spawned should stop.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.effective().0.is_lost.load(Ordering::Acquire)
     }
 
-    /// Waits until another attempt has taken over. Cancel-safe.
+    /// Waits until [`is_lost`](Self::is_lost) returns `true`. Cancel-safe.
     pub async fn lost(&self) {
         loop {
             // Created before the flag is read, so that no notification is missed in between.

@@ -1,17 +1,18 @@
-//! Renews a lease while its attempt runs.
+//! Renews a lease while its attempt runs, and ends a run that reaches its limit.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tracing::Instrument;
 
-use crate::attempt::background::Background;
 use crate::attempt::handle::Attempt;
+use crate::service::background::Background;
 use crate::service::deadline;
 use crate::service::idempotency::{Idempotency, within};
 use crate::store::{Holder, Settled};
@@ -22,9 +23,14 @@ use crate::store::{Holder, Settled};
 /// The renewals run in a separate task, so that a request that nobody polls keeps its lease. The
 /// first renewal starts the task. Until then there is only a timer. A handler that returns at its
 /// first poll needs no timer either.
+///
+/// The same task ends a run that reaches its limit. The task stops the renewals, and wakes the task that
+/// polls the handler.
 pub(crate) struct Heartbeat {
     claimed_at: Instant,
     lease: Duration,
+    /// When the handler must have responded. `None` when nothing runs, or after it has responded.
+    run_until: Option<Instant>,
     armed: Option<Armed>,
 }
 
@@ -48,12 +54,18 @@ struct Beat {
     of: Leaseholder,
     background: Background,
     pulse: Mutex<Pulse>,
+    /// Whether the handler has run for as long as it may.
+    is_over: AtomicBool,
 }
 
 struct Pulse {
     held_until: Instant,
     /// When the first renewal is due.
     due: Instant,
+    /// As in [`Heartbeat`].
+    run_until: Option<Instant>,
+    /// The task that polls the handler, to wake when the handler has run for as long as it may.
+    poller: Option<Waker>,
     task: Task,
     /// Whether the handler still runs.
     is_running: bool,
@@ -70,7 +82,55 @@ impl Heartbeat {
         Self {
             claimed_at,
             lease,
+            run_until: None,
             armed: None,
+        }
+    }
+
+    /// Lets the handler run for no longer than `max_run` after the claim.
+    pub(crate) fn limit_run(mut self, max_run: Duration) -> Self {
+        self.run_until = Some(deadline::after(self.claimed_at, max_run));
+        self
+    }
+
+    /// Ends the limit because the handler has responded.
+    ///
+    /// When that happens at the very moment of the limit, the renewals have ended. The next call of `arm`
+    /// then starts them again, because the response is still to be recorded.
+    pub(crate) fn lift_limit(&mut self) {
+        self.run_until = None;
+        let Some(armed) = &self.armed else {
+            return;
+        };
+        let mut pulse = armed.beat.pulse();
+        pulse.run_until = None;
+        let renewed_at = pulse.held_until.checked_sub(self.lease);
+        drop(pulse);
+        if armed.beat.is_over.load(Ordering::Acquire) {
+            self.claimed_at = renewed_at.unwrap_or(self.claimed_at);
+            self.armed = None;
+        }
+    }
+
+    /// Whether the handler has run for as long as it may.
+    pub(crate) fn is_over(&self) -> bool {
+        let armed = self.armed.as_ref();
+        armed.is_some_and(|armed| armed.beat.is_over.load(Ordering::Acquire))
+    }
+
+    /// Wakes the task of `cx` when the handler has run for as long as it may.
+    pub(crate) fn watch(&self, cx: &Context<'_>) {
+        let (Some(_), Some(armed)) = (self.run_until, &self.armed) else {
+            return;
+        };
+        let mut pulse = armed.beat.pulse();
+        if armed.beat.is_over.load(Ordering::Acquire) {
+            cx.waker().wake_by_ref();
+        } else {
+            match &mut pulse.poller {
+                Some(poller) => poller.clone_from(cx.waker()),
+                None => pulse.poller = Some(cx.waker().clone()),
+            }
         }
     }
 
@@ -103,11 +163,15 @@ impl Heartbeat {
             pulse: Mutex::new(Pulse {
                 held_until: self.held_until(),
                 due,
+                run_until: self.run_until,
+                poller: None,
                 task: Task::NotStarted,
                 is_running: true,
             }),
+            is_over: AtomicBool::new(false),
         });
-        let mut timer = Box::pin(sleep_until(due));
+        let first = self.run_until.map_or(due, |until| due.min(until));
+        let mut timer = Box::pin(sleep_until(first));
         let waker = Waker::from(beat.clone());
         if timer
             .as_mut()
@@ -125,6 +189,7 @@ impl Heartbeat {
     /// Moves the lease to the code that settles the attempt. From now on, the loss of the lease is
     /// not reported to the handler.
     pub(crate) fn hand_over(&mut self) -> Self {
+        self.lift_limit();
         if let Some(armed) = &self.armed {
             armed.beat.pulse().is_running = false;
         }
@@ -149,7 +214,7 @@ impl Wake for Beat {
         let mut pulse = self.pulse();
         if matches!(pulse.task, Task::NotStarted) {
             let Background { runtime, span } = &self.background;
-            let renewing = self.clone().renew().instrument(span.clone());
+            let renewing = self.clone().run().instrument(span.clone());
             pulse.task = Task::Started(runtime.spawn(renewing).abort_handle());
         }
     }
@@ -168,7 +233,49 @@ impl Beat {
         }
     }
 
-    async fn renew(self: Arc<Self>) {
+    /// Renews the lease, until the handler has run for as long as it may.
+    async fn run(self: Arc<Self>) {
+        let Some(run_until) = self.pulse().run_until else {
+            return self.renew().await;
+        };
+        let mut renewing = pin!(self.renew());
+        let is_lost = timeout_at(run_until, renewing.as_mut()).await.is_ok();
+        if is_lost {
+            // The handler has the same time as before, to notice the loss or to end.
+            sleep_until(run_until).await;
+        }
+        if !self.end_run() && !is_lost {
+            renewing.await;
+        }
+    }
+
+    /// Ends the run of the handler, unless the handler has responded.
+    fn end_run(&self) -> bool {
+        let poller = {
+            let mut pulse = self.pulse();
+            if pulse.run_until.is_none() {
+                return false;
+            }
+            self.is_over.store(true, Ordering::Release);
+            pulse.poller.take()
+        };
+        tracing::error!(
+            target: crate::trace::TARGET,
+            endpoint = self.of.endpoint,
+            record = %self.of.holder.id.short(),
+            "an attempt has run for as long as `max_run` allows and is ended; if its handler had begun, \
+             its outcome is unknown"
+        );
+        if let Some(attempt) = &self.of.attempt {
+            attempt.lose();
+        }
+        if let Some(poller) = poller {
+            poller.wake();
+        }
+        true
+    }
+
+    async fn renew(&self) {
         let Leaseholder { idem, holder, .. } = &self.of;
         let lease = idem.settings().lease;
         let mut due = self.pulse().due;
@@ -207,7 +314,7 @@ impl Beat {
                 target: crate::trace::TARGET,
                 endpoint = self.of.endpoint,
                 record = %self.of.holder.id.short(),
-                "the lease was lost while the handler runs; the response of the handler goes only to its own client"
+                "the lease was lost while the handler runs; its response is not recorded, and its client gets the response of the attempt that has taken over"
             );
             attempt.lose();
         }
@@ -247,6 +354,15 @@ mod tests {
 
     /// Starts to renew a lease although nobody polls a request.
     async fn armed(faults: impl IntoIterator<Item = Fault>) -> Setup {
+        armed_with(faults, 100 * LEASE).await
+    }
+
+    /// As `armed`, for a handler that may run for this long.
+    async fn limited(max_run: Duration) -> Setup {
+        armed_with([], max_run).await
+    }
+
+    async fn armed_with(faults: impl IntoIterator<Item = Fault>, max_run: Duration) -> Setup {
         let store = FaultStore::new(MemoryStore::default());
         store.script(Operation::Renew, faults);
         let idem = Idempotency::builder().store(store.clone());
@@ -258,23 +374,42 @@ mod tests {
             panic!("no other claim exists");
         };
         let holder = Holder { id, owner, fence };
-        let mut heartbeat = Heartbeat::new(Instant::now(), LEASE);
-        let background = Background::of_this_task().expect("a runtime");
-        heartbeat.arm(&background, || Leaseholder {
-            endpoint: "place_trade",
-            idem: idem.clone(),
-            holder,
-            attempt: None,
-        });
-        Setup {
+        let mut setup = Setup {
             idem,
             store,
             holder,
-            heartbeat,
+            heartbeat: Heartbeat::new(Instant::now(), LEASE).limit_run(max_run),
+        };
+        setup.arm();
+        setup
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Woken {
+        fn is_woken(&self) -> bool {
+            self.0.load(Ordering::SeqCst)
+        }
+    }
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
         }
     }
 
     impl Setup {
+        fn arm(&mut self) {
+            let background = Background::of_this_task().expect("a runtime");
+            self.heartbeat.arm(&background, || Leaseholder {
+                endpoint: "place_trade",
+                idem: self.idem.clone(),
+                holder: self.holder,
+                attempt: None,
+            });
+        }
+
         async fn lease_left(&self) -> Option<Duration> {
             match self.idem.store().look_up(self.holder.id).await {
                 Ok(Some(Entry::InFlight { lease_left, .. })) => Some(lease_left),
@@ -306,6 +441,54 @@ mod tests {
             3,
             "the renewals continue after the end"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_the_limit_of_a_run_the_renewals_end_and_its_poller_is_woken() {
+        let mut setup = limited(LEASE).await;
+        let waker = Arc::new(Woken::default());
+        setup
+            .heartbeat
+            .watch(&Context::from_waker(&waker.clone().into()));
+        tokio::time::sleep(LEASE - Duration::from_millis(1)).await;
+        assert!(!setup.heartbeat.is_over() && !waker.is_woken());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        assert!(setup.heartbeat.is_over() && waker.is_woken());
+        let renewals = setup.store.calls(Operation::Renew);
+        tokio::time::sleep(LEASE).await;
+        assert_eq!(setup.store.calls(Operation::Renew), renewals);
+        assert!(setup.lease_left().await.is_none());
+        // Whoever polls later learns of it at once.
+        let late = Arc::new(Woken::default());
+        setup
+            .heartbeat
+            .watch(&Context::from_waker(&late.clone().into()));
+        assert!(late.is_woken());
+        setup.heartbeat.lift_limit();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_that_responds_in_time_keeps_its_lease_beyond_the_limit() {
+        let mut setup = limited(LEASE).await;
+        tokio::time::sleep(LEASE / 2).await;
+        setup.heartbeat.lift_limit();
+        tokio::time::sleep(5 * LEASE).await;
+        assert!(setup.lease_left().await.is_some() && !setup.heartbeat.is_over());
+    }
+
+    /// The limit passes between the poll that ends the handler and the call that lifts the limit.
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_that_responds_at_its_limit_keeps_its_lease() {
+        let mut setup = limited(LEASE / 2).await;
+        tokio::time::sleep(LEASE / 2 + Duration::from_millis(2)).await;
+        assert!(setup.heartbeat.is_over());
+        setup.heartbeat.lift_limit();
+        assert!(!setup.heartbeat.is_over());
+        let left = setup.lease_left().await.expect("it is held");
+        assert!(!setup.heartbeat.outlasts(left + Duration::from_millis(2)));
+        setup.arm();
+        tokio::time::sleep(5 * LEASE).await;
+        assert!(setup.lease_left().await.is_some());
     }
 
     /// Three renewals fit into a lease, even if the first two fail or never return.

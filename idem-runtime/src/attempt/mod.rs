@@ -2,12 +2,15 @@
 //!
 //! This folder does not know how the claim was decided.
 
-pub(crate) mod background;
 pub(crate) mod commit;
 pub(crate) mod commit_error;
+pub(crate) mod ending;
 pub(crate) mod handle;
 pub(crate) mod heartbeat;
 pub(crate) mod orphans;
+pub(crate) mod overtaken;
 pub(crate) mod running;
 pub(crate) mod settle;
 pub(crate) mod settlement;
+pub(crate) mod waiting;
+pub(crate) mod watched;

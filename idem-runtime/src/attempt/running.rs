@@ -6,29 +6,36 @@
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use axum::response::Response;
 use http::response::Parts;
 use http::{Extensions, StatusCode};
+use http_body_util::Full;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
-use crate::attempt::background::Background;
 use crate::attempt::commit::Commits;
+use crate::attempt::ending::Ending;
 use crate::attempt::handle::{Attempt, ClaimFacts};
 use crate::attempt::heartbeat::{Heartbeat, Leaseholder};
+use crate::attempt::overtaken;
 use crate::attempt::settle::{self, FirstTry, Settler};
 use crate::attempt::settlement::Settlement;
 use crate::request::fingerprint::Fingerprint;
-use crate::response::collect::{self, Collected, Collector};
+use crate::response::collect::{self, Collected, Collector, Patience};
 use crate::response::degraded;
-use crate::response::do_not_record::DoNotRecord;
 use crate::response::kept_headers::KeptHeaders;
+use crate::response::outcome_unknown::OutcomeUnknown;
+use crate::response::problem::Problem;
+use crate::service::background::Background;
 use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
+use crate::service::permits::Permit;
+use crate::service::slot::{Slot, Unsettled};
 use crate::settings::policy::Policy;
 use crate::store::{Holder, Record, Settled};
 
@@ -46,41 +53,54 @@ pub(crate) struct Won {
     pub(crate) asked_at: Instant,
     /// Whether a try at the claim was given up and may still reach the store.
     pub(crate) has_stragglers: bool,
+    /// Where the attempt waits for the layers above its handler.
+    pub(crate) slot: Option<Arc<Slot>>,
+    /// Counts as a running attempt.
+    pub(crate) permit: Option<Permit>,
 }
 
 /// One attempt, from its claim until it is settled.
 ///
-/// Resolves to the response of the handler when the store has confirmed the record. If it is
-/// dropped earlier, it continues in the background. If it is dropped there too, because the runtime
-/// shuts down, the outcome is unknown.
+/// Resolves to the response of the handler when the store has confirmed the record, or when the attempt
+/// waits in its slot for the layers above the handler. If it is dropped earlier, it continues in the
+/// background. If it is dropped there too, because the runtime shuts down or the layers are cut off, the
+/// outcome is unknown.
 pub(crate) struct Running {
     /// `None` after the attempt is settled.
     work: Option<Box<Work>>,
     in_background: bool,
 }
 
-struct Work {
-    policy: &'static Policy,
-    idem: Idempotency,
-    holder: Holder,
+pub(super) struct Work {
+    pub(super) policy: &'static Policy,
+    pub(super) idem: Idempotency,
+    pub(super) holder: Holder,
     /// Whether a try at the claim was given up and may still reach the store.
     has_stragglers: bool,
-    fingerprint: Fingerprint,
-    stage: Stage,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) stage: Stage,
+    /// The slot of the request, until the handler begins.
+    pub(super) offered: Option<Arc<Slot>>,
+    /// Where the attempt waits for the layers above its handler. `None` if the attempt does not wait.
+    pub(super) slot: Option<Arc<Slot>>,
     /// The status of the response. When it is set, the work of the handler is done.
-    answered: Option<StatusCode>,
+    pub(super) answered: Option<StatusCode>,
     /// Set while user code is polled. If it is still set in `drop`, user code has panicked.
     is_polling: bool,
     heartbeat: Heartbeat,
     /// The attempt that the handler sees.
-    attempt: Attempt,
+    pub(super) attempt: Attempt,
     /// Set at the first `Pending`.
     background: Option<Background>,
+    /// Counts as a running attempt until the attempt is settled, or until the first try at that has
+    /// failed.
+    #[expect(dead_code, reason = "held for its drop")]
+    permit: Option<Permit>,
     /// Makes `drain` wait for this attempt.
     _tracked: TaskTrackerToken,
 }
 
-enum Stage {
+pub(super) enum Stage {
     /// The body extractor runs. The handler has not started.
     Claimed,
     Handling(BoxFuture<Response>),
@@ -89,7 +109,13 @@ enum Stage {
         body: Body,
         collector: Collector,
     },
+    /// The handler has responded, and its response goes to the layers above.
+    Responded(Settlement, Response),
+    /// Waits in its slot.
+    Waiting(Settlement),
     Settling(BoxFuture<FirstTry>, Response),
+    /// Asks for the record of the attempt that has taken over.
+    Overtaken(BoxFuture<Response>),
     Settled(Response),
     Ended,
 }
@@ -115,11 +141,15 @@ impl Running {
             has_stragglers: won.has_stragglers,
             fingerprint: won.fingerprint,
             stage: Stage::Claimed,
+            offered: won.slot,
+            slot: None,
             answered: None,
             is_polling: false,
-            heartbeat: Heartbeat::new(won.asked_at, won.idem.settings().lease),
+            heartbeat: Heartbeat::new(won.asked_at, won.idem.settings().lease)
+                .limit_run(won.policy.max_run.unwrap_or(won.idem.settings().max_run)),
             attempt,
             background: None,
+            permit: won.permit,
             _tracked: won.idem.attempts().token(),
             idem: won.idem,
         };
@@ -129,27 +159,50 @@ impl Running {
         }
     }
 
-    /// Renews the lease while the body extractor waits, before the handler starts.
-    pub(crate) fn keep(&mut self) {
+    /// Renews the lease while the body extractor waits, before the handler starts. Wakes the task of
+    /// `cx` when the attempt reaches its limit.
+    pub(crate) fn keep(&mut self, cx: &Context<'_>) {
         if let Some(work) = &mut self.work {
             work.keep();
+            work.heartbeat.watch(cx);
         }
+    }
+
+    /// Whether the attempt has run for as long as it may.
+    pub(crate) fn is_over(&self) -> bool {
+        let work = self.work.as_ref();
+        work.is_some_and(|work| work.heartbeat.is_over())
+    }
+
+    /// Ends the attempt because its body extractor has run for as long as it may.
+    pub(crate) fn time_out(mut self) -> Self {
+        if let Some(work) = &mut self.work {
+            let response = work.idem.refuse(Problem::extraction_timeout());
+            work.stage = work.settling(work.give_back(), response);
+        }
+        self
     }
 
     /// Starts the handler.
     pub(crate) fn handle(&mut self, handler: BoxFuture<Response>) {
         if let Some(work) = &mut self.work {
+            work.begin();
             work.stage = Stage::Handling(handler);
         }
     }
 
     /// Ends the attempt with the rejection of the body extractor.
-    pub(crate) fn reject(mut self, rejection: Response) -> Self {
+    pub(crate) fn reject(mut self, mut rejection: Response) -> Self {
         if let Some(work) = &mut self.work {
             work.stage = if work.policy.record_rejections {
+                work.begin();
                 work.answered(rejection)
             } else {
-                let settlement = work.give_back();
+                let marker = rejection.extensions_mut().remove::<OutcomeUnknown>();
+                let settlement = match marker {
+                    Some(OutcomeUnknown) => Settlement::Abandon,
+                    None => work.give_back(),
+                };
                 work.settling(settlement, rejection)
             };
         }
@@ -161,34 +214,46 @@ impl Future for Running {
     type Output = Response;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
-        let work = self.work.as_mut().expect("polled after completion");
-        work.is_polling = true;
-        let polled = work.poll(cx);
-        work.is_polling = false;
-        let response = ready!(polled);
-        self.work = None;
-        Poll::Ready(response)
+        loop {
+            let work = self.work.as_mut().expect("polled after completion");
+            work.is_polling = true;
+            let polled = work.poll(cx);
+            work.is_polling = false;
+            let response = ready!(polled);
+            match self.work.take().map(Work::wait) {
+                None | Some(Ok(())) => return Poll::Ready(response),
+                Some(Err(mut alone)) => {
+                    alone.leave(response, false);
+                    self.work = Some(alone);
+                }
+            }
+        }
     }
 }
 
 impl Work {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response> {
         while let Poll::Ready(next) = self.poll_stage(cx) {
             match next {
                 Stage::Settled(response) => {
                     self.stage = Stage::Ended;
                     return Poll::Ready(response);
                 }
+                Stage::Responded(settlement, response) => {
+                    self.stage = Stage::Waiting(settlement);
+                    return Poll::Ready(response);
+                }
                 next => self.stage = next,
             }
         }
         self.keep();
+        self.heartbeat.watch(cx);
         Poll::Pending
     }
 
     /// Starts to renew the lease, and remembers how to continue in the background. Called at the
     /// first `Pending`, because the future cannot be dropped halfway before that.
-    fn keep(&mut self) {
+    pub(super) fn keep(&mut self) {
         if self.background.is_none() {
             self.background = Background::of_this_task();
         }
@@ -208,6 +273,7 @@ impl Work {
     /// Returns the stage that follows the current stage, when the current stage has finished.
     fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<Stage> {
         match &mut self.stage {
+            Stage::Handling(_) if self.heartbeat.is_over() => Poll::Ready(self.ran_too_long()),
             Stage::Handling(handler) => {
                 let response = ready!(handler.as_mut().poll(cx));
                 // Drops the arguments of the handler before the body of its response is read.
@@ -223,38 +289,63 @@ impl Work {
             Stage::Settling(settled, _) => {
                 let first_try = ready!(settled.as_mut().poll(cx));
                 Poll::Ready(match mem::replace(&mut self.stage, Stage::Ended) {
-                    Stage::Settling(_, response) => settled_with(first_try, response),
+                    Stage::Settling(_, response) => self.settled(first_try, response),
                     other => other,
                 })
             }
-            Stage::Settled(_) => Poll::Ready(mem::replace(&mut self.stage, Stage::Ended)),
-            Stage::Claimed | Stage::Ended => Poll::Pending,
+            Stage::Overtaken(response) => response.as_mut().poll(cx).map(Stage::Settled),
+            Stage::Settled(_) | Stage::Responded(..) => {
+                Poll::Ready(mem::replace(&mut self.stage, Stage::Ended))
+            }
+            Stage::Claimed | Stage::Waiting(_) | Stage::Ended => Poll::Pending,
         }
     }
 
     /// Decides whether the response of the handler is recorded, and whether its body must be read
     /// for that.
     fn answered(&mut self, mut response: Response) -> Stage {
-        self.answered = Some(response.status());
+        self.heartbeat.lift_limit();
         if let Some(settlement) = self.attempt.settled_by_handler() {
+            self.answered = Some(response.status());
+            let response = response.map(|body| self.watched(body));
             return self.settling(settlement, response);
         }
-        let is_opted_out = response.extensions_mut().remove::<DoNotRecord>().is_some();
-        if is_opted_out || !self.policy.record.contains(response.status()) {
-            return self.settling(Settlement::Release, response);
+        match Ending::of(self.policy, &mut response) {
+            Ending::Unknown => return self.settling(Settlement::Abandon, response),
+            Ending::Released => {
+                self.answered = Some(response.status());
+                let response = response.map(|body| self.watched(body));
+                return self.settling(Settlement::Release, response);
+            }
+            Ending::Recorded => self.answered = Some(response.status()),
         }
-        let limit = self.idem.settings().max_recorded_body;
+        let settings = self.idem.settings();
+        let limit = settings.max_recorded_body;
         let announced = collect::announced_len(&response);
         if collect::cannot_be_kept(&response, announced, limit) {
             let settlement = self.not_kept(response.status());
+            let response = response.map(|body| self.watched(body));
             return self.settling(settlement, response);
         }
         let (parts, body) = response.into_parts();
+        let patience = Patience {
+            known: self.policy.max_run.unwrap_or(settings.max_run),
+            unknown: settings.response_timeout,
+        };
+        let collector = Collector::new(announced, limit, patience);
         Stage::Reading {
             parts,
             body,
-            collector: Collector::new(announced, limit),
+            collector,
         }
+    }
+
+    /// The handler has run for as long as it may. Drops it before its key becomes unknown, because a
+    /// retry may run as soon as the key is.
+    fn ran_too_long(&mut self) -> Stage {
+        self.stage = Stage::Ended;
+        let response = self.idem.refuse(Problem::run_timeout());
+        self.settling(Settlement::Abandon, response)
     }
 
     /// Continues when the body of the response has been read, or as much of it as can be recorded.
@@ -272,10 +363,12 @@ impl Work {
                     || self.not_kept(parts.status),
                     |record| self.complete(record),
                 );
-                self.settling(settlement, Response::from_parts(parts, Body::from(body)))
+                let body = self.watched(Full::from(body));
+                self.settling(settlement, Response::from_parts(parts, body))
             }
             Collected::NotKept(body) => {
                 let settlement = self.not_kept(parts.status);
+                let body = self.watched(body);
                 self.settling(settlement, Response::from_parts(parts, body))
             }
         }
@@ -292,21 +385,37 @@ impl Work {
         }
     }
 
-    fn not_kept(&self, status: StatusCode) -> Settlement {
+    pub(super) fn not_kept(&self, status: StatusCode) -> Settlement {
         self.complete(Record::not_kept(self.fingerprint, status))
     }
 
     /// Settles the attempt. The response is sent when the store has confirmed that, or has failed
-    /// to do so in time.
-    fn settling(&mut self, settlement: Settlement, response: Response) -> Stage {
+    /// to do so in time. If layers above the handler may still change the outcome, the response goes to
+    /// these layers first.
+    pub(super) fn settling(&mut self, settlement: Settlement, response: Response) -> Stage {
+        if self.waits_for_layers() {
+            return Stage::Responded(settlement, response);
+        }
         match self.settle(settlement) {
-            Ok(first_try) => settled_with(first_try, response),
+            Ok(first_try) => self.settled(first_try, response),
             Err(pending) => Stage::Settling(pending, response),
         }
     }
 
+    fn settled(&self, first_try: FirstTry, response: Response) -> Stage {
+        match first_try {
+            FirstTry::Over => Stage::Settled(response),
+            FirstTry::Unrecorded => Stage::Settled(degraded::unrecorded(response)),
+            FirstTry::Overtaken => {
+                let (idem, id, fingerprint) = (self.idem.clone(), self.holder.id, self.fingerprint);
+                let response = overtaken::response(idem, id, fingerprint, response);
+                Stage::Overtaken(Box::pin(response))
+            }
+        }
+    }
+
     /// Settles the attempt when no request waits for that.
-    fn settle_unattended(&mut self, settlement: Settlement) {
+    pub(super) fn settle_unattended(&mut self, settlement: Settlement) {
         if let Err(pending) = self.settle(settlement)
             && let Some(Background { runtime, span }) = self.background()
         {
@@ -356,7 +465,7 @@ impl Work {
     }
 
     /// Ends an attempt that was interrupted by a panic or by the shutdown of its runtime.
-    fn cut_off(&mut self) {
+    pub(super) fn cut_off(&mut self) {
         if let Some(status) = self.answered {
             // The work is done, so a retry must not run it again, although the response is lost.
             let settlement = self.not_kept(status);
@@ -367,29 +476,24 @@ impl Work {
     }
 }
 
-fn settled_with(first_try: FirstTry, response: Response) -> Stage {
-    Stage::Settled(match first_try {
-        FirstTry::Over => response,
-        FirstTry::Unrecorded => degraded::unrecorded(response),
-    })
-}
-
 impl Drop for Running {
     fn drop(&mut self) {
         let Some(mut work) = self.work.take() else {
             return;
         };
+        let is_cut_off = work.is_cut_off_with_layers();
+        work.withdraw();
         if work.is_polling {
             work.cut_off();
             return;
         }
         match work.stage {
-            Stage::Ended => {}
+            Stage::Ended | Stage::Overtaken(_) => {}
             Stage::Claimed => {
                 let settlement = work.give_back();
                 work.settle_unattended(settlement);
             }
-            _ if self.in_background => work.cut_off(),
+            _ if self.in_background || is_cut_off => work.cut_off(),
             _ => {
                 let Some(Background { runtime, span }) = work.background() else {
                     return;
@@ -436,6 +540,8 @@ mod tests {
             number: attempt,
             asked_at: Instant::now(),
             has_stragglers: true,
+            slot: None,
+            permit: idem.permits().take(),
         };
         Running::new(won, &mut Extensions::new())
             .reject(Response::default())

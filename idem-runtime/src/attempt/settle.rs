@@ -3,10 +3,10 @@
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::attempt::background::Background;
 use crate::attempt::heartbeat::{Heartbeat, Leaseholder};
 use crate::attempt::orphans;
 use crate::attempt::settlement::Settlement;
+use crate::service::background::Background;
 use crate::service::backoff::Backoff;
 use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
@@ -21,6 +21,8 @@ pub(crate) enum FirstTry {
     Over,
     /// The store does not have the record yet.
     Unrecorded,
+    /// Another attempt has taken over.
+    Overtaken,
 }
 
 /// Settles one attempt when the store did not reply immediately.
@@ -74,7 +76,8 @@ impl Settler {
         }
         report(self.endpoint, self.holder, settlement, settled);
         if self.has_stragglers
-            && let (Settlement::Release, Some(background)) = (settlement, &self.background)
+            && let (Settlement::Release | Settlement::Yield, Some(background)) =
+                (settlement, &self.background)
         {
             // The store would grant the straggler unnoticed.
             let Holder { id, owner, .. } = self.holder;
@@ -92,7 +95,10 @@ impl Settler {
                 .saturating_add(self.idem.settings().store_timeout);
             held.overtaken(deadline::after(Instant::now(), window));
         }
-        FirstTry::Over
+        match settled {
+            Settled::Done => FirstTry::Over,
+            Settled::Lost => FirstTry::Overtaken,
+        }
     }
 
     /// Retries in the background after a failure of the store. The response is not held back,
@@ -252,7 +258,7 @@ pub(crate) fn report(
             endpoint,
             record = %holder.id.short(),
             outcome = %outcome,
-            "the lease was lost before the attempt was settled; the response went only to its own client"
+            "the lease was lost before the attempt was settled; its client gets the response of the attempt that has taken over, if the store has that response"
         ),
     }
 }

@@ -14,6 +14,7 @@ use crate::request::record_id::RecordId;
 use crate::service::backoff::jittered;
 use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
+use crate::service::permits::Permit;
 use crate::settings::policy::{InFlight, Policy};
 use crate::store::{Claim, Claimed, Holder, Origin, Owner, Settled, StoreError, StoreFuture};
 
@@ -34,9 +35,22 @@ pub(crate) struct ClaimReply {
     pub(crate) asked_at: Instant,
     /// Whether a try at the claim was given up and may still reach the store.
     pub(crate) has_stragglers: bool,
+    /// Only for a request that runs.
+    pub(crate) permit: Option<Permit>,
 }
 
 impl ClaimReply {
+    /// A decision for which no claim was sent. It must not be `Decision::Run`.
+    pub(crate) fn without_claim(decision: Decision) -> Self {
+        Self {
+            decision,
+            owner: Owner::unique(),
+            asked_at: Instant::now(),
+            has_stragglers: false,
+            permit: None,
+        }
+    }
+
     /// Whether this request gets its own claim or a record. If it gets its own claim, the attempt
     /// handles the stragglers. If it gets a record, the record keeps the store from granting them.
     const fn runs_or_replays(&self) -> bool {
@@ -95,18 +109,24 @@ impl StoreClaim {
     /// have to wait for the first request. Otherwise returns a future.
     pub(crate) fn ask(self, idem: &Idempotency) -> Result<Reply, BoxFuture<Reply>> {
         let at = Instant::now();
+        let permit = idem.permits().take();
+        if permit.is_none() {
+            return Ok(Ok(self.reply(Decision::Busy, at, None)));
+        }
         if let Some(decision) = self.unwritten(idem) {
-            return Ok(Ok(self.reply(decision, at)));
+            return Ok(Ok(self.reply(decision, at, None)));
         }
         let pending = match idem.store().claim(self.claim.clone()).try_now() {
             Ok(Ok(claimed @ Claimed::InFlight { .. })) if self.claim.wait => {
                 StoreFuture::ready(Ok(claimed))
             }
-            Ok(answer) => return Ok(self.conclude(idem, answer, at)),
+            Ok(answer) => return Ok(self.conclude(idem, answer, at, permit)),
             Err(pending) => pending,
         };
         let idem = idem.clone();
-        Err(Box::pin(async move { self.wait(&idem, pending, at).await }))
+        Err(Box::pin(async move {
+            self.wait(&idem, pending, at, permit).await
+        }))
     }
 
     /// Awaits the reply of the store. If the endpoint waits, also awaits the end of the first
@@ -120,6 +140,7 @@ impl StoreClaim {
         idem: &Idempotency,
         answer: StoreFuture<Claimed>,
         mut at: Instant,
+        mut permit: Option<Permit>,
     ) -> Reply {
         let mut stragglers = None;
         let mut claimed = self
@@ -142,7 +163,7 @@ impl StoreClaim {
                     (give_up_at, lease_left, changed)
                 }
                 (_, claimed) => {
-                    let mut reply = self.conclude(idem, claimed, at)?;
+                    let mut reply = self.conclude(idem, claimed, at, permit)?;
                     reply.has_stragglers = stragglers.is_some();
                     if reply.runs_or_replays()
                         && let Some(stragglers) = &mut stragglers
@@ -152,6 +173,8 @@ impl StoreClaim {
                     return Ok(reply);
                 }
             };
+            // A request that waits for the first one does not run.
+            drop(permit.take());
             let until = give_up_at.min(deadline::after(at, lease_left));
             if let Some(changed) = changed {
                 // After a wake-up and after a timeout, the store is asked again and decides.
@@ -160,7 +183,11 @@ impl StoreClaim {
                 tokio::time::sleep_until(until.min(Instant::now() + jittered(look_again))).await;
                 look_again = (look_again * 2).min(LAST_LOOK);
             }
+            permit = idem.permits().take_until(give_up_at).await;
             at = Instant::now();
+            if permit.is_none() {
+                return Ok(self.reply(Decision::Busy, at, None));
+            }
             let again = idem.store().claim(self.claim.clone());
             claimed = self
                 .reply_in_time(idem, again, &mut at, &mut stragglers)
@@ -243,6 +270,7 @@ impl StoreClaim {
         idem: &Idempotency,
         claimed: Result<Claimed, StoreError>,
         asked_at: Instant,
+        permit: Option<Permit>,
     ) -> Reply {
         let unwritten = match claimed {
             Ok(Claimed::Recorded { .. }) => None,
@@ -255,7 +283,7 @@ impl StoreClaim {
             Some(decision) => decision,
             None => Decision::of(claimed?, self.claim.fingerprint),
         };
-        Ok(self.reply(decision, asked_at))
+        Ok(self.reply(decision, asked_at, permit))
     }
 
     /// Returns the decision for a request whose record this process holds.
@@ -282,8 +310,10 @@ impl StoreClaim {
         Some(decision)
     }
 
-    fn reply(&self, decision: Decision, asked_at: Instant) -> ClaimReply {
+    /// Keeps the permit only for a request that runs.
+    fn reply(&self, decision: Decision, asked_at: Instant, permit: Option<Permit>) -> ClaimReply {
         ClaimReply {
+            permit: permit.filter(|_| matches!(decision, Decision::Run { .. })),
             decision,
             owner: self.claim.owner,
             asked_at,

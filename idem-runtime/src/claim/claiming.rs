@@ -1,6 +1,7 @@
 //! The claim phase of a request with a key: reads the body, then claims the record.
+//!
+//! With `fingerprint = none` the body is left to the handler, which reads it as it comes.
 
-use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -9,12 +10,13 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use tokio::runtime::Handle;
 
 use crate::attempt::running::{BoxFuture, Won};
-use crate::claim::ask::{Reply, StoreClaim};
+use crate::claim::ask::{ClaimReply, Reply, StoreClaim};
 use crate::claim::decision::Decision;
 use crate::claim::unprotected::Unprotected;
-use crate::request::body::{BodyError, BodyReader};
+use crate::request::body::BodyReader;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::intake::Intake;
 use crate::request::key;
@@ -24,8 +26,9 @@ use crate::request::trace_context::TraceId;
 use crate::response::degraded;
 use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
-use crate::settings::policy::Policy;
-use crate::store::{Holder, Origin, Record};
+use crate::service::slot::{Earlier, Finished, Slot};
+use crate::settings::policy::{FingerprintMode, Policy};
+use crate::store::{Claimed, Holder, Origin, Record};
 use crate::trace::{self, Outcome};
 
 /// The outcome of the claim phase.
@@ -44,6 +47,8 @@ pub(crate) enum ClaimOutcome {
 pub(crate) struct Claiming {
     policy: &'static Policy,
     idem: Idempotency,
+    /// Where the attempt waits for the layers above its handler.
+    slot: Option<Arc<Slot>>,
     stage: Stage,
 }
 
@@ -51,9 +56,13 @@ enum Stage {
     Keyed,
     /// Waits until the body has arrived.
     Reading {
-        id: RecordId,
-        label: Option<Arc<str>>,
+        named: Named,
         body: BodyReader,
+    },
+    /// Waits until an earlier attempt of the same request is settled.
+    Settling {
+        identified: Identified,
+        earlier: BoxFuture<()>,
     },
     /// Waits for the reply of the store.
     Asking {
@@ -68,27 +77,48 @@ struct Named {
     label: Option<Arc<str>>,
 }
 
-/// The record that the request identifies, and the body of the request.
+impl Named {
+    fn take(&mut self) -> Self {
+        Self {
+            id: self.id,
+            label: self.label.take(),
+        }
+    }
+}
+
+/// The record that the request identifies, and the parts of the request that the claim needs.
 struct Identified {
     id: RecordId,
     fingerprint: Fingerprint,
-    body: Bytes,
+    label: Option<Arc<str>>,
+    /// `None` when the body was not read.
+    body: Option<Bytes>,
 }
 
 impl Identified {
     fn take(&mut self) -> Self {
         Self {
-            body: mem::take(&mut self.body),
-            ..*self
+            id: self.id,
+            fingerprint: self.fingerprint,
+            label: self.label.take(),
+            body: self.body.take(),
+        }
+    }
+
+    /// Puts the body back into its request.
+    fn give_back_body(self, intake: &mut Intake) {
+        if let Some(body) = self.body {
+            *intake.request.body_mut() = Body::from(body);
         }
     }
 }
 
 impl Claiming {
-    pub(crate) fn new(policy: &'static Policy, idem: Idempotency) -> Self {
+    pub(crate) fn new(policy: &'static Policy, idem: Idempotency, slot: Option<Arc<Slot>>) -> Self {
         Self {
             policy,
             idem,
+            slot,
             stage: Stage::Keyed,
         }
     }
@@ -99,11 +129,26 @@ impl Claiming {
         loop {
             let decided = match &mut self.stage {
                 Stage::Keyed => self.begin(intake),
-                Stage::Reading { id, label, body } => {
+                Stage::Reading { named, body } => {
                     let stall = self.idem.settings().body_timeout;
-                    let (id, body) = (*id, ready!(body.poll(stall, cx)));
-                    let label = label.take();
-                    self.claim(id, label, body, intake)
+                    match ready!(body.poll(stall, cx)) {
+                        Ok(body) => {
+                            let named = named.take();
+                            self.claim(named, Some(body), intake)
+                        }
+                        Err(error) => {
+                            let id = Some(named.id);
+                            Some(self.refuse(id, Outcome::Refused, error.into()))
+                        }
+                    }
+                }
+                Stage::Settling {
+                    identified,
+                    earlier,
+                } => {
+                    ready!(earlier.as_mut().poll(cx));
+                    let identified = identified.take();
+                    self.ask(identified, intake)
                 }
                 Stage::Asking { identified, reply } => {
                     let reply = ready!(reply.as_mut().poll(cx));
@@ -119,18 +164,21 @@ impl Claiming {
 
     /// Reads the key, and takes the body out of the request.
     fn begin(&mut self, intake: &mut Intake) -> Option<ClaimOutcome> {
-        let Named { id, label } = match self.record_id(intake) {
+        let named = match self.record_id(intake) {
             Ok(Some(named)) => named,
             // Middleware between the layer and the handler has removed the key.
             Ok(None) => return Some(unkeyed(self.policy, Some(&self.idem), intake)),
             Err(problem) => return Some(self.refuse(None, Outcome::Refused, problem)),
         };
-        match BodyReader::new(intake) {
+        if self.policy.fingerprint == FingerprintMode::WithoutBody {
+            return self.claim(named, None, intake);
+        }
+        match BodyReader::new(&mut intake.request, self.idem.settings().max_request_body) {
             Ok(body) => {
-                self.stage = Stage::Reading { id, label, body };
+                self.stage = Stage::Reading { named, body };
                 None
             }
-            Err(error) => Some(self.refuse(Some(id), Outcome::Refused, error.into())),
+            Err(error) => Some(self.refuse(Some(named.id), Outcome::Refused, error.into())),
         }
     }
 
@@ -166,18 +214,16 @@ impl Claiming {
         None
     }
 
-    /// Sends the claim. Returns the outcome if the store replies immediately.
+    /// Computes the fingerprint, and sends the claim unless the slot holds the reply. Returns the outcome if
+    /// the store replies immediately. Without `body`, the body stays in its request, and the handler reads
+    /// the body from there.
     fn claim(
         &mut self,
-        id: RecordId,
-        label: Option<Arc<str>>,
-        body: Result<Bytes, BodyError>,
+        named: Named,
+        body: Option<Bytes>,
         intake: &mut Intake,
     ) -> Option<ClaimOutcome> {
-        let body = match body {
-            Ok(body) => body,
-            Err(error) => return Some(self.refuse(Some(id), Outcome::Refused, error.into())),
-        };
+        let Named { id, label } = named;
         if self.policy.transactional && self.idem.store().transactions().is_none() {
             tracing::error!(
                 target: crate::trace::TARGET,
@@ -189,19 +235,52 @@ impl Claiming {
             let refused = self.refuse(Some(id), Outcome::Refused, Problem::not_transactional());
             return Some(refused);
         }
-        let fingerprint = self
-            .idem
-            .fingerprint(&intake.request, &body, self.policy.fingerprint);
-        let origin = Origin::new(self.policy.endpoint)
-            .with_trace_id(TraceId::of_request(intake.request.headers()))
-            .with_label(label);
-        let is_global = intake.scope.as_ref().is_ok_and(Scope::is_global);
-        let claim = StoreClaim::new(self.policy, &self.idem, id, fingerprint, origin, is_global);
+        let fingerprint = self.idem.fingerprint(
+            &intake.request,
+            body.as_deref().unwrap_or_default(),
+            self.policy.fingerprint,
+        );
         let identified = Identified {
             id,
             fingerprint,
+            label,
             body,
         };
+        // A layer has called the handler again.
+        match self.slot.as_ref().map(|slot| slot.earlier(id)) {
+            None | Some(Earlier::Nothing) => self.ask(identified, intake),
+            Some(Earlier::Record(record)) => {
+                let claimed = Claimed::Recorded {
+                    record,
+                    expires_in: self.policy.ttl,
+                };
+                let reply = ClaimReply::without_claim(Decision::of(claimed, fingerprint));
+                Some(self.conclude(identified, Ok(reply), intake))
+            }
+            Some(Earlier::Unrecorded(finished)) => {
+                let earlier = Box::pin(settle_earlier(finished));
+                self.stage = Stage::Settling {
+                    identified,
+                    earlier,
+                };
+                None
+            }
+        }
+    }
+
+    /// Asks the store. Returns the outcome when the store replies at once.
+    fn ask(&mut self, mut identified: Identified, intake: &mut Intake) -> Option<ClaimOutcome> {
+        let origin = Origin::new(self.policy.endpoint)
+            .with_trace_id(TraceId::of_request(intake.request.headers()))
+            .with_label(identified.label.take());
+        let claim = StoreClaim::new(
+            self.policy,
+            &self.idem,
+            identified.id,
+            identified.fingerprint,
+            origin,
+            intake.scope.as_ref().is_ok_and(Scope::is_global),
+        );
         match claim.ask(&self.idem) {
             Ok(reply) => Some(self.conclude(identified, reply, intake)),
             Err(reply) => {
@@ -227,7 +306,7 @@ impl Claiming {
                 );
                 if self.idem.fails_open() {
                     self.decided(id, Outcome::Bypassed);
-                    *intake.request.body_mut() = Body::from(identified.body);
+                    identified.give_back_body(intake);
                     return ClaimOutcome::Unprotected(Unprotected::Degraded);
                 }
                 return self.refuse(id, Outcome::StoreError, Problem::store_unavailable());
@@ -242,15 +321,18 @@ impl Claiming {
                     owner: reply.owner,
                     fence,
                 };
-                *intake.request.body_mut() = Body::from(identified.body);
+                let fingerprint = identified.fingerprint;
+                identified.give_back_body(intake);
                 return ClaimOutcome::Won(Won {
                     policy: self.policy,
                     idem: self.idem.clone(),
                     holder,
-                    fingerprint: identified.fingerprint,
+                    fingerprint,
                     number: attempt,
                     asked_at: reply.asked_at,
                     has_stragglers: reply.has_stragglers,
+                    slot: self.slot.clone(),
+                    permit: reply.permit,
                 });
             }
             Decision::Replay(record) => {
@@ -266,6 +348,7 @@ impl Claiming {
             Decision::InFlight => Problem::key_in_flight(),
             Decision::Unknown => Problem::outcome_unknown(),
             Decision::Full => Problem::capacity(),
+            Decision::Busy => Problem::busy(),
             Decision::OverShare => Problem::share(),
         };
         self.refuse(id, outcome, problem)
@@ -289,6 +372,16 @@ impl Claiming {
 
     fn decided(&self, id: Option<RecordId>, outcome: Outcome) {
         trace::decided(self.policy.endpoint, id.as_ref(), outcome);
+    }
+}
+
+/// Settles what an earlier attempt of the same request has left, also when the client disconnects.
+async fn settle_earlier(finished: Finished) {
+    let settling = finished.leave(Response::default(), false);
+    match Handle::try_current() {
+        // Fails only when the runtime shuts down.
+        Ok(runtime) => drop(runtime.spawn(settling).await),
+        Err(_) => drop(settling.await),
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) enum Decision {
     Unknown,
     /// The store is full.
     Full,
+    /// As many attempts run as the service allows.
+    Busy,
     /// The scope holds its share of the store.
     OverShare,
 }
@@ -64,6 +66,7 @@ impl Decision {
             Self::Mismatch => Outcome::Mismatch,
             Self::Unknown => Outcome::Unknown,
             Self::Full => Outcome::Full,
+            Self::Busy => Outcome::Busy,
             Self::OverShare => Outcome::OverShare,
         }
     }

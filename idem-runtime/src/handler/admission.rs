@@ -10,7 +10,7 @@ use axum::response::Response;
 
 use crate::claim::claiming::{self, Claiming};
 use crate::handler::deferred::{Deferred, DeferredState};
-use crate::handler::run::{Answer, Guarded, Way};
+use crate::handler::run::{Guarded, HandlerOutput, Responding, Run, Way};
 use crate::request::intake::Intake;
 use crate::request::scope::{Scope, ScopeMissing, ScopeValue};
 use crate::service::idempotency::{AsIdempotency, Idempotency};
@@ -24,7 +24,10 @@ impl Policy {
     where
         T: Send + 'static,
     {
-        Admission::of(self, body, |request| request.extensions().get().cloned())
+        Admission::of(self, body, |request| {
+            let idem: Option<&Idempotency> = request.extensions().get();
+            idem.map(Idempotency::without_slot)
+        })
     }
 
     /// Starts to process a request under the [`Idempotency`] that `runtime = …` returns.
@@ -37,7 +40,9 @@ impl Policy {
         T: Send + 'static,
         R: AsIdempotency,
     {
-        Admission::of(self, body, |_| Some(runtime().as_idempotency().clone()))
+        Admission::of(self, body, |_| {
+            Some(runtime().as_idempotency().without_slot())
+        })
     }
 }
 
@@ -61,19 +66,17 @@ impl<T: Send + 'static> Admission<T> {
         };
         let intake = pending.intake();
         let idem = idem(&intake.request);
-        if is_lazy {
-            if !Idempotency::concerns(&intake.request, idem.as_ref()) {
-                let outcome = claiming::unkeyed(policy, idem.as_ref(), intake);
-                return Self(Way::Guarded(Guarded::after(outcome, pending)));
-            }
-            intake.limit_body();
+        if is_lazy && !Idempotency::concerns(&intake.request, idem.as_ref()) {
+            let outcome = claiming::unkeyed(policy, idem.as_ref(), intake);
+            return Self(Way::Guarded(Guarded::after(outcome, pending)));
         }
         let Some(idem) = idem else {
             let refused = claiming::not_installed(policy);
             return Self(Way::Guarded(Guarded::after(refused, pending)));
         };
+        let slot = Idempotency::slot_of(&intake.request).cloned();
         Self(Way::Guarded(Guarded::Claiming {
-            claiming: Claiming::new(policy, idem),
+            claiming: Claiming::new(policy, idem, slot),
             pending: Some(pending),
         }))
     }
@@ -83,9 +86,19 @@ impl<T: Send + 'static> Admission<T> {
     pub fn run<H, F>(self, handler: H) -> impl Future<Output = Response>
     where
         H: FnOnce(T) -> F,
-        F: Future<Output: Answer> + Send + 'static,
+        F: Future<Output: HandlerOutput> + Send + 'static,
     {
-        self.0.run(handler)
+        match self.0 {
+            Way::Open(argument) => Run::Open {
+                handler: Responding {
+                    handler: handler(argument),
+                },
+            },
+            Way::Guarded(guarded) => Run::Guarded {
+                guarded,
+                handler: Some(handler),
+            },
+        }
     }
 
     /// Implements `scope = global`: adds nothing to the scope.

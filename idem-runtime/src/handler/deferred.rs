@@ -25,6 +25,10 @@ use crate::service::idempotency::Idempotency;
 /// `LAZY`, every extraction waits, because the head alone does not show whether the request has a
 /// key.
 ///
+/// If an argument is not an extractor, the compiler prints the signature of the handler at the route,
+/// with `Deferred<Order>` for a last argument `Order`. `#[axum::debug_handler]` reports the argument
+/// itself.
+///
 /// A unit test calls the handler with `.into()` on the last argument. The handler then runs without
 /// protection:
 ///
@@ -81,6 +85,21 @@ struct Unread<S, T> {
     intake: Intake,
     state: S,
     extracts: PhantomData<fn() -> T>,
+}
+
+impl<S, T> Unread<S, T>
+where
+    S: Clone + Send + Sync + 'static,
+    T: FromRequest<S> + 'static,
+{
+    /// A separate function, because its caller is inlined into every handler.
+    fn pending(request: Request, state: &S) -> Box<dyn PendingExtraction<T>> {
+        Box::new(Self {
+            intake: Intake::new(request),
+            state: state.clone(),
+            extracts: PhantomData,
+        })
+    }
 }
 
 impl<S, T> PendingExtraction<T> for Unread<S, T>
@@ -141,26 +160,24 @@ where
 {
     type Rejection = T::Rejection;
 
-    #[expect(
-        clippy::inline_always,
-        reason = "without inlining, each request would copy the large extraction future twice"
+    // Without inlining, each request copies the large extraction future twice. In a debug build,
+    // inlining would copy this code into every handler.
+    #[cfg_attr(
+        not(debug_assertions),
+        expect(clippy::inline_always, reason = "see above"),
+        inline(always)
     )]
-    #[inline(always)]
     fn from_request(
         request: Request,
         state: &S,
     ) -> impl Future<Output = Result<Self, Self::Rejection>> + Send {
-        if !LAZY && !Idempotency::concerns(&request, request.extensions().get()) {
+        if is_immediate::<LAZY>(&request) {
             return Extracting::<_, FromHead<'_, T, T::Rejection>, _, _>::Now {
                 extraction: T::from_request(request, state),
             };
         }
         Extracting::Later {
-            pending: Some(Box::new(Unread {
-                intake: Intake::new::<LAZY>(request),
-                state: state.clone(),
-                extracts: PhantomData,
-            })),
+            pending: Some(Unread::<S, T>::pending(request, state)),
             deferred: PhantomData,
         }
     }
@@ -173,24 +190,31 @@ where
 {
     type Rejection = T::Rejection;
 
-    #[expect(
-        clippy::inline_always,
-        reason = "without inlining, each request would copy the large extraction future twice"
+    // Without inlining, each request copies the large extraction future twice. In a debug build,
+    // inlining would copy this code into every handler.
+    #[cfg_attr(
+        not(debug_assertions),
+        expect(clippy::inline_always, reason = "see above"),
+        inline(always)
     )]
-    #[inline(always)]
     fn from_request(
         request: Request,
         state: &S,
     ) -> impl Future<Output = Result<Self, Self::Rejection>> + Send {
-        if !LAZY && !Idempotency::concerns(&request, request.extensions().get()) {
+        if is_immediate::<LAZY>(&request) {
             return Extracting::Now {
                 extraction: T::from_request(request, state),
             };
         }
-        let extraction: FromHead<'_, T, T::Rejection> =
-            Box::pin(extract_from_head::<_, _, LAZY>(request, state));
-        Extracting::FromHead { extraction }
+        Extracting::FromHead {
+            extraction: from_head::<S, T>(request, state),
+        }
     }
+}
+
+/// Returns whether the argument is extracted immediately, because the request has no key.
+fn is_immediate<const LAZY: bool>(request: &Request) -> bool {
+    !LAZY && !Idempotency::concerns(request, request.extensions().get())
 }
 
 /// Extracts the argument of a request with a key, and keeps the rest of the request. Boxed, so that
@@ -198,20 +222,20 @@ where
 type FromHead<'a, T, R> =
     Pin<Box<dyn Future<Output = Result<Box<dyn PendingExtraction<T>>, R>> + Send + 'a>>;
 
-async fn extract_from_head<S, T, const LAZY: bool>(
-    request: Request,
-    state: &S,
-) -> Result<Box<dyn PendingExtraction<T>>, T::Rejection>
+fn from_head<S, T>(request: Request, state: &S) -> FromHead<'_, T, T::Rejection>
 where
     S: Send + Sync,
     T: FromRequestParts<S> + Send + 'static,
 {
-    let (mut parts, body) = request.into_parts();
-    let argument = T::from_request_parts(&mut parts, state).await?;
-    Ok(Box::new(Extracted {
-        intake: Intake::new::<LAZY>(Request::from_parts(parts, body)),
-        argument,
-    }))
+    Box::pin(async move {
+        let (mut parts, body) = request.into_parts();
+        let argument = T::from_request_parts(&mut parts, state).await?;
+        let pending: Box<dyn PendingExtraction<T>> = Box::new(Extracted {
+            intake: Intake::new(Request::from_parts(parts, body)),
+            argument,
+        });
+        Ok(pending)
+    })
 }
 
 pin_project! {

@@ -56,7 +56,7 @@ pub struct AnyState;
 
 /// Never implemented. The missing implementation reports an argument that reads the body.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` reads the body, which is extracted only once the key is known to be new",
+    message = "`{Self}` reads the body, which is extracted only after the key is known to be new",
     label = "comes from the body",
     note = "use an argument before it for the scope, such as the user or the path, or use `token` or `header(\"…\")`"
 )]

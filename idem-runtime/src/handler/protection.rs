@@ -1,6 +1,7 @@
 //! Tells whether a request runs under a lease, and why it does not.
 
 use std::fmt;
+use std::task::Context;
 
 use axum::response::Response;
 
@@ -16,10 +17,11 @@ pub(crate) enum Protection {
 }
 
 impl Protection {
-    /// Renews the lease while the body extractor waits.
-    pub(crate) fn keep(&mut self) {
+    /// Renews the lease while the body extractor waits. Wakes the task of `cx` when the attempt reaches
+    /// its limit.
+    pub(crate) fn keep(&mut self, cx: &Context<'_>) {
         if let Self::Leased(running) = self {
-            running.keep();
+            running.keep(cx);
         }
     }
 

@@ -23,35 +23,15 @@ pub(crate) enum Way<T> {
     Guarded(Guarded<T>),
 }
 
-impl<T: Send + 'static> Way<T> {
-    pub(super) fn run<H, F>(self, handler: H) -> Run<T, H, F>
-    where
-        H: FnOnce(T) -> F,
-        F: Future<Output: Answer> + Send + 'static,
-    {
-        match self {
-            Self::Open(argument) => Run::Open {
-                handler: Responding {
-                    handler: handler(argument),
-                },
-            },
-            Self::Guarded(guarded) => Run::Guarded {
-                guarded,
-                handler: Some(handler),
-            },
-        }
-    }
-}
-
 /// The return type of a handler: any type that implements `IntoResponse`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the response of a handler, because it does not implement `IntoResponse`",
     label = "not `IntoResponse`",
     note = "wrap it, as in `Json<Trade>`, or implement `IntoResponse` for it"
 )]
-pub trait Answer: IntoResponse {}
+pub trait HandlerOutput: IntoResponse {}
 
-impl<T: IntoResponse> Answer for T {}
+impl<T: IntoResponse> HandlerOutput for T {}
 
 pin_project! {
     /// The future of [`Admission::run`].
@@ -75,7 +55,7 @@ impl<T, H, F> Future for Run<T, H, F>
 where
     T: Send + 'static,
     H: FnOnce(T) -> F,
-    F: Future<Output: Answer> + Send + 'static,
+    F: Future<Output: HandlerOutput> + Send + 'static,
 {
     type Output = Response;
 
@@ -126,6 +106,21 @@ impl<T: Send + 'static> Guarded<T> {
         }
     }
 
+    /// Ends a body extraction that has run for as long as it may. Drops the extractor before the key is
+    /// given back, because a retry may run as soon as the key is free.
+    fn time_out(&mut self) -> Self {
+        match mem::replace(self, Self::Ended) {
+            Self::Extracting {
+                protection: Protection::Leased(running),
+                extraction,
+            } => {
+                drop(extraction);
+                Self::Running(running.time_out())
+            }
+            other => other,
+        }
+    }
+
     /// Polls for the response. Calls `begin` to create the future of the handler when the request
     /// is admitted.
     pub(crate) fn poll(
@@ -141,11 +136,15 @@ impl<T: Send + 'static> Guarded<T> {
                     Self::after(outcome, pending.take().expect(ENDED))
                 }
                 Self::Extracting {
+                    protection: Protection::Leased(running),
+                    ..
+                } if running.is_over() => self.time_out(),
+                Self::Extracting {
                     protection,
                     extraction,
                 } => {
                     let Poll::Ready(extracted) = extraction.poll(cx) else {
-                        protection.keep();
+                        protection.keep(cx);
                         return Poll::Pending;
                     };
                     let Self::Extracting { protection, .. } = mem::replace(self, Self::Ended)
@@ -176,10 +175,14 @@ impl<T: Send + 'static> Guarded<T> {
                 Self::Answered(response) => {
                     return Poll::Ready(response.take().expect(ENDED));
                 }
-                Self::Ended => panic!("{ENDED}"),
+                Self::Ended => ended(),
             }
         }
     }
+}
+
+fn ended() -> ! {
+    panic!("{ENDED}")
 }
 
 /// Creates the future of the handler from its last argument. Can be called once.
@@ -190,22 +193,24 @@ pub(crate) trait Begin<T> {
 impl<T, H, F> Begin<T> for Option<H>
 where
     H: FnOnce(T) -> F,
-    F: Future<Output: Answer> + Send + 'static,
+    F: Future<Output: HandlerOutput> + Send + 'static,
 {
     fn begin(&mut self, argument: T) -> BoxFuture<Response> {
-        let handler = self.take().expect(ENDED);
-        Box::pin(Responding {
-            handler: handler(argument),
-        })
+        match self.take() {
+            Some(handler) => Box::pin(Responding {
+                handler: handler(argument),
+            }),
+            None => ended(),
+        }
     }
 }
 
 pin_project! {
     /// Runs the handler and converts its return value into a response. A separate type instead of
     /// an `async` block, because it is compiled once for each handler.
-    struct Responding<F> {
+    pub(super) struct Responding<F> {
         #[pin]
-        handler: F,
+        pub(super) handler: F,
     }
 }
 

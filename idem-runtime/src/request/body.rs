@@ -7,13 +7,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::RequestExt;
 use axum::body::{Body, HttpBody};
+use axum::extract::Request;
 use bytes::{Bytes, BytesMut};
 use http_body::Frame;
 use http_body_util::LengthLimitError;
 use tokio::time::{Sleep, sleep};
-
-use crate::request::intake::Intake;
 
 /// The reason why a body could not be read completely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,11 +28,14 @@ pub(crate) enum BodyError {
 
 /// Reads the complete body of one request.
 ///
-/// The limit is the `DefaultBodyLimit` of axum, which is 2 MB by default. It also applies to
-/// extractors such as `Request`, which would otherwise skip the limit.
+/// Two limits apply. The first is the `DefaultBodyLimit` of axum, which is 2 MB by default. It also applies
+/// to extractors such as `Request`, which would otherwise skip the limit. The second is
+/// `max_request_body` of the service, which also applies when the limit of axum is disabled.
 #[derive(Debug)]
 pub(crate) struct BodyReader {
     body: Body,
+    /// How many bytes may still come.
+    left: usize,
     first: Bytes,
     /// Empty while there is only one frame.
     whole: BytesMut,
@@ -50,17 +53,20 @@ enum Wait {
 }
 
 impl BodyReader {
-    /// Takes the body out of the request.
-    pub(crate) fn new(intake: &mut Intake) -> Result<Self, BodyError> {
-        let body = mem::take(intake.request.body_mut());
+    /// Takes the body out of its request, to read at most `max` bytes.
+    pub(crate) fn new(request: &mut Request, max: usize) -> Result<Self, BodyError> {
+        let announced = request.body().size_hint().lower();
+        *request = mem::take(request).with_limited_body();
+        let body = mem::take(request.body_mut());
         // A limit appears as the upper bound. A body that announces more is refused before it is
         // read.
-        let limit = body.size_hint().upper();
-        if limit.is_some_and(|limit| intake.announced > limit) {
+        let limit = body.size_hint().upper().unwrap_or(u64::MAX);
+        if announced > limit.min(max as u64) {
             return Err(BodyError::TooLarge);
         }
         Ok(Self {
             body,
+            left: max,
             first: Bytes::new(),
             whole: BytesMut::new(),
             wait: Wait::NotYet,
@@ -114,6 +120,10 @@ impl BodyReader {
             Some(Err(error)) if is_over_the_limit(&error) => return Err(BodyError::TooLarge),
             Some(Err(_)) => return Err(BodyError::Incomplete),
         };
+        self.left = self
+            .left
+            .checked_sub(data.len())
+            .ok_or(BodyError::TooLarge)?;
         if self.first.is_empty() {
             self.first = data;
         } else {
@@ -152,12 +162,11 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::task::Wake;
 
-    use axum::extract::{DefaultBodyLimit, Request};
+    use axum::extract::DefaultBodyLimit;
     use futures_util::{StreamExt, stream};
     use http_body_util::StreamBody;
 
     use super::*;
-    use crate::request::scope::Scope;
 
     type Frames = Vec<Result<&'static str, &'static str>>;
 
@@ -171,13 +180,14 @@ mod tests {
     fn reader(body: Body) -> Result<BodyReader, BodyError> {
         let mut request = Request::new(body);
         DefaultBodyLimit::max(4).apply(&mut request);
-        let mut intake = Intake {
-            announced: request.body().size_hint().lower(),
-            request,
-            scope: Ok(Scope::new()),
-        };
-        intake.limit_body();
-        BodyReader::new(&mut intake)
+        BodyReader::new(&mut request, usize::MAX)
+    }
+
+    /// For a service that has no limit of axum's, and keeps four bytes.
+    fn reader_without_axums_limit(body: Body) -> Result<BodyReader, BodyError> {
+        let mut request = Request::new(body);
+        DefaultBodyLimit::disable().apply(&mut request);
+        BodyReader::new(&mut request, 4)
     }
 
     async fn read(mut reader: BodyReader, stall: Duration) -> Result<Bytes, BodyError> {
@@ -212,6 +222,21 @@ mod tests {
         assert_eq!(frames_of([Ok("abc"), Ok("de")]).await, too_long);
         let cut_off = Err(BodyError::Incomplete);
         assert_eq!(frames_of([Ok("abc"), Err("cut off")]).await, cut_off);
+    }
+
+    #[tokio::test]
+    async fn the_limit_of_the_service_counts_where_axums_is_off() {
+        let read_whole = async |body| match reader_without_axums_limit(body) {
+            Ok(reader) => read(reader, Duration::MAX).await,
+            Err(error) => Err(error),
+        };
+        let too_long = Err(BodyError::TooLarge);
+        assert_eq!(read_whole(Body::from("abcd")).await, Ok("abcd".into()));
+        assert_eq!(read_whole(Body::from("abcde")).await, too_long);
+        let whole = frames(vec![Ok("abc"), Ok("d")]);
+        assert_eq!(read_whole(whole).await, Ok("abcd".into()));
+        let long = frames(vec![Ok("abc"), Ok("de")]);
+        assert_eq!(read_whole(long).await, too_long);
     }
 
     #[derive(Default)]

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use sfv::{BareItem, Item, Parser};
 
 use crate::settings::dialect::{Dialect, KeySyntax};
@@ -11,6 +11,13 @@ use crate::settings::dialect::{Dialect, KeySyntax};
 /// faster than hashing one name.
 pub(crate) fn is_there(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.keys().any(|other| other == name)
+}
+
+/// Returns the first value of the header, by the same linear search.
+pub(crate) fn find<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut pairs = headers.iter();
+    let found = pairs.find(|(other, _)| *other == name);
+    found.map(|(_, value)| value)
 }
 
 /// Reads the key of a request.

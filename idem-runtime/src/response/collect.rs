@@ -1,8 +1,11 @@
 //! Reads the body of a response in order to record it.
 
 use std::collections::VecDeque;
+use std::future::Future;
+use std::mem;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::response::Response;
@@ -10,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http::header;
 use http_body::{Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
 
 /// Returns the length that a response announces for its body.
 ///
@@ -70,6 +74,15 @@ impl Read {
     }
 }
 
+/// How long a body is read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// For a body of known length.
+    pub(crate) known: Duration,
+    /// For a body of unknown length, which may be endless.
+    pub(crate) unknown: Duration,
+}
+
 /// Reads a complete body of at most `limit` bytes.
 #[derive(Debug)]
 pub(crate) struct Collector {
@@ -78,31 +91,40 @@ pub(crate) struct Collector {
     /// The length that the response announces.
     announced: Option<u64>,
     limit: usize,
+    patience: Patience,
+    /// Set when the body is first waited for.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 /// The result of reading a body.
 pub(crate) enum Collected {
     /// The complete body.
     Whole(Bytes),
-    /// The body is too long, has trailers, failed, or has not the announced length. The contained
+    /// The body is too long, took too long, has trailers, failed, or has not the announced length. The contained
     /// body yields the same frames as the original body.
     NotKept(Body),
 }
 
 impl Collector {
-    pub(crate) fn new(announced: Option<u64>, limit: usize) -> Self {
+    pub(crate) fn new(announced: Option<u64>, limit: usize, patience: Patience) -> Self {
         Self {
             read: Read::default(),
             len: 0,
             announced,
             limit,
+            patience,
+            timer: None,
         }
     }
 
     /// Continues to read. After `Ready`, `body` is empty.
     pub(crate) fn poll(&mut self, body: &mut Body, cx: &mut Context<'_>) -> Poll<Collected> {
         loop {
-            match std::task::ready!(Pin::new(&mut *body).poll_frame(cx)) {
+            let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
+                ready!(self.wait(body, cx));
+                return Poll::Ready(Collected::NotKept(self.give_back(Some(mem::take(body)))));
+            };
+            match frame {
                 None if self.announced.is_some_and(|len| len != self.len as u64) => {
                     return Poll::Ready(Collected::NotKept(self.give_back(None)));
                 }
@@ -117,13 +139,23 @@ impl Collector {
                     match data_len {
                         Some(len) if self.len + len <= self.limit => self.len += len,
                         _ => {
-                            let rest = std::mem::replace(body, Body::empty());
+                            let rest = mem::take(body);
                             return Poll::Ready(Collected::NotKept(self.give_back(Some(rest))));
                         }
                     }
                 }
             }
         }
+    }
+
+    /// Is ready when the body has been read for too long.
+    fn wait(&mut self, body: &Body, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| {
+            let is_known = self.announced.is_some() || body.size_hint().exact().is_some();
+            let Patience { known, unknown } = self.patience;
+            Box::pin(sleep(if is_known { known } else { unknown }))
+        });
+        timer.as_mut().poll(cx)
     }
 
     fn join(&mut self) -> Bytes {
@@ -142,7 +174,7 @@ impl Collector {
 
     fn give_back(&mut self, rest: Option<Body>) -> Body {
         Body::new(GivenBack {
-            read: std::mem::take(&mut self.read),
+            read: mem::take(&mut self.read),
             rest,
         })
     }
@@ -198,18 +230,24 @@ impl HttpBody for GivenBack {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures_util::stream;
+    use futures_util::{StreamExt, stream};
     use http::{HeaderMap, HeaderName, HeaderValue};
     use http_body_util::{BodyExt, StreamBody};
+    use tokio::time::Instant;
 
     async fn collect(body: Body, limit: usize) -> Collected {
         collect_announced(body, None, limit).await
     }
 
     async fn collect_announced(mut body: Body, announced: Option<u64>, limit: usize) -> Collected {
-        let mut collector = Collector::new(announced, limit);
+        let mut collector = Collector::new(announced, limit, PATIENCE);
         std::future::poll_fn(|cx| collector.poll(&mut body, cx)).await
     }
+
+    const PATIENCE: Patience = Patience {
+        known: Duration::from_secs(900),
+        unknown: Duration::from_secs(30),
+    };
 
     type TestFrame = Result<Frame<Bytes>, &'static str>;
 
@@ -369,6 +407,40 @@ mod tests {
         let first = body.frame().await.expect("a frame").expect("no error yet");
         assert_eq!(first.into_data().expect("data"), "ab");
         assert!(body.frame().await.expect("a frame").is_err());
+    }
+
+    /// An endless body is passed on after its time, and nothing of what was read is lost.
+    #[tokio::test(start_paused = true)]
+    async fn a_body_of_unknown_length_that_takes_too_long_is_given_back() {
+        let begun = Instant::now();
+        let endless = stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_secs(7)).await;
+            Some((data("ab"), ()))
+        });
+        let body = Body::new(StreamBody::new(Box::pin(endless)));
+        let Collected::NotKept(mut body) = collect(body, 1_000).await else {
+            panic!("it does not end");
+        };
+        assert_eq!(begun.elapsed(), PATIENCE.unknown);
+        for _ in 0..6 {
+            let frame = body.frame().await.expect("a frame").expect("no error");
+            assert_eq!(frame.into_data().expect("data"), "ab");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_of_known_length_has_more_time() {
+        let slow = |pause| {
+            let frames = stream::iter(["ab", "cd"]).then(move |text| async move {
+                tokio::time::sleep(pause).await;
+                data(text)
+            });
+            Body::new(StreamBody::new(Box::pin(frames)))
+        };
+        let collected = collect_announced(slow(PATIENCE.known / 3), Some(4), 9).await;
+        assert!(matches!(collected, Collected::Whole(whole) if whole == "abcd"));
+        let collected = collect_announced(slow(PATIENCE.known), Some(4), 9).await;
+        assert!(matches!(collected, Collected::NotKept(_)));
     }
 
     #[tokio::test]

@@ -27,11 +27,13 @@ use crate::settings::dialect::Dialect;
 /// | `idempotency_key_in_flight` | 409, or the status of the dialect | the first request with the key still runs |
 /// | `idempotency_scope_missing` | 401 for `token`, 400 for `header(…)` | the request has no owner for its key: the header of the scope is missing, empty or repeated |
 /// | `idempotency_outcome_unknown` | 409, or 503 for the first request | the outcome of the first request is unknown, and the endpoint has `on_unknown = hold`; or the outcome of the commit of this request is unknown |
-/// | `idempotency_response_not_kept` | 409 | the handler has run, but its response was not recorded: its body was too long, endless, failed, had trailers or differed from its `Content-Length`, or 16 MiB of records already waited for the store |
+/// | `idempotency_run_timeout` | 504 | the handler or its body extractor ran longer than `max_run` allows |
+/// | `idempotency_busy` | 503 | as many attempts as `max_running` allows are running |
+/// | `idempotency_response_not_kept` | 409 | the handler has run, but its response was not recorded: its body was too long, endless, took longer than `response_timeout`, failed, had trailers or differed from its `Content-Length`, or 16 MiB of records already waited for the store |
 /// | `idempotency_store_unavailable` | 503 | the store failed or did not reply in time |
 /// | `idempotency_capacity` | 503 | the store is full |
 /// | `idempotency_share` | 503 | the scope holds its share of the store ([`max_share`](crate::store::MemoryStoreBuilder::max_share)) |
-/// | `idempotency_body_too_large` | 413 | the body is longer than the limit of axum (`DefaultBodyLimit`) |
+/// | `idempotency_body_too_large` | 413 | the body is longer than `max_request_body` or than the limit of axum (`DefaultBodyLimit`) |
 /// | `idempotency_body_incomplete` | 400 | the body ended early |
 /// | `idempotency_body_timeout` | 408 | the body stalled |
 /// | `idempotency_overtaken` | 409 | another attempt has taken over, and the transaction of this attempt was rolled back ([`CommitError`](crate::CommitError)) |
@@ -61,6 +63,8 @@ enum Kind {
     TokenMissing,
     ScopeHeaderMissing,
     OutcomeUnknown,
+    RunTimeout,
+    Busy,
     ResponseNotKept,
     StoreUnavailable,
     Capacity,
@@ -113,6 +117,16 @@ impl Kind {
                 "idempotency_outcome_unknown",
                 StatusCode::CONFLICT,
                 "The outcome of the first request is unknown",
+            ),
+            Self::RunTimeout => (
+                "idempotency_run_timeout",
+                StatusCode::GATEWAY_TIMEOUT,
+                "The request ran for too long and was ended",
+            ),
+            Self::Busy => (
+                "idempotency_busy",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Too many requests with an idempotency key are running at the moment",
             ),
             Self::ResponseNotKept => (
                 "idempotency_response_not_kept",
@@ -282,6 +296,32 @@ impl Problem {
             Kind::OutcomeUnknown,
             "the first request was interrupted; find out what it did before you send it with a new key",
         )
+    }
+
+    /// The handler ran for too long.
+    pub(crate) fn run_timeout() -> Self {
+        Self::new(
+            Kind::RunTimeout,
+            "the request was ended before it was finished, and nobody knows what it did; send the same \
+             request again with the same key",
+        )
+    }
+
+    /// The body extractor ran for too long.
+    pub(crate) fn extraction_timeout() -> Self {
+        Self::new(
+            Kind::RunTimeout,
+            "the request body could not be read in time, and the request was not carried out; send it \
+             again with the same key",
+        )
+    }
+
+    pub(crate) fn busy() -> Self {
+        Self::new(
+            Kind::Busy,
+            "the request was not carried out; send it again with the same key",
+        )
+        .retry_after_seconds(1)
     }
 
     pub(crate) fn response_not_kept() -> Self {
@@ -526,6 +566,9 @@ mod tests {
                 None,
             ),
             (Problem::outcome_unknown(), "outcome_unknown", 409, None),
+            (Problem::run_timeout(), "run_timeout", 504, None),
+            (Problem::extraction_timeout(), "run_timeout", 504, None),
+            (Problem::busy(), "busy", 503, Some(1)),
             (Problem::response_not_kept(), "response_not_kept", 409, None),
             (
                 Problem::store_unavailable(),

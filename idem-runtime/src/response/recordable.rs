@@ -6,16 +6,9 @@ use axum::body::Body;
 use axum::response::Response;
 
 use crate::request::fingerprint::Fingerprint;
-use crate::response::collect::{self, Collected, Collector};
-use crate::response::do_not_record::DoNotRecord;
+use crate::response::collect::{self, Collected, Collector, Patience};
 use crate::response::kept_headers::KeptHeaders;
-use crate::settings::policy::Policy;
 use crate::store::Record;
-
-/// Whether the policy of the endpoint and the parts of the response let the response be recorded.
-pub(crate) fn is_recordable(policy: &Policy, response: &Response) -> bool {
-    response.extensions().get::<DoNotRecord>().is_none() && policy.record.contains(response.status())
-}
 
 /// Reads the body of a response, and returns its record and the response to send.
 ///
@@ -24,6 +17,7 @@ pub(crate) async fn record(
     response: Response,
     fingerprint: Fingerprint,
     limit: usize,
+    patience: Patience,
     keeps_set_cookie: bool,
 ) -> (Record, Response) {
     let not_kept = Record::not_kept(fingerprint, response.status());
@@ -32,7 +26,7 @@ pub(crate) async fn record(
         return (not_kept, response);
     }
     let (parts, mut body) = response.into_parts();
-    let mut collector = Collector::new(announced, limit);
+    let mut collector = Collector::new(announced, limit, patience);
     match poll_fn(|cx| collector.poll(&mut body, cx)).await {
         Collected::Whole(body) => {
             let headers = KeptHeaders::new(&parts.headers, keeps_set_cookie);

@@ -85,6 +85,71 @@ impl IdempotencyBuilder {
         self
     }
 
+    /// Sets how long a response body of unknown length is collected. 30 seconds by default.
+    ///
+    /// A response is recorded before its first byte leaves, so its body is collected first. A body that
+    /// takes longer, such as an endless stream, is then passed on: the client gets the response from its
+    /// beginning, and a retry gets 409 `idempotency_response_not_kept`. A body whose length is known, for
+    /// example by `Content-Length`, may take as long as [`max_run`](Self::max_run).
+    pub fn response_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.response_timeout = timeout.min(LONGEST);
+        self
+    }
+
+    /// Sets how long an attempt may run, from its claim until its handler has responded. 15 minutes by
+    /// default.
+    ///
+    /// `max_run` in the attribute takes precedence. An attempt that runs longer is ended, whether or not
+    /// its client is still connected:
+    ///
+    /// 1. the lease is no longer renewed, and [`Attempt::lost`](crate::Attempt::lost) completes;
+    /// 2. the handler is dropped where it waits;
+    /// 3. the outcome is unknown, and `on_unknown` of the endpoint decides about the next request;
+    /// 4. a client that is still connected gets 504 `idempotency_run_timeout`.
+    ///
+    /// When the body extractor still runs at that time, the key is given back instead. Requests without a
+    /// key have no such limit. A handler that blocks its thread cannot be dropped. The lease of such a
+    /// handler lapses, and a retry may start a second run while the first still runs.
+    pub fn max_run(mut self, limit: Duration) -> Self {
+        self.settings.max_run = limit.min(LONGEST);
+        self
+    }
+
+    /// Sets how many attempts may run at once, in requests and in the background. Unlimited by default.
+    ///
+    /// A concurrency limit in a layer does not count a handler whose client has disconnected, because the
+    /// handler runs on in the background. This limit does. When no attempt is free, a request with a key
+    /// gets 503 `idempotency_busy` with `Retry-After`, also when a record exists. With
+    /// `in_flight = wait(…)`, a request that waits for the first one does not count.
+    ///
+    /// An attempt counts until its response is recorded or its key is released. An attempt that lost its
+    /// lease counts until its handler ends. [`Idempotency::running`] returns the current number.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # extern crate idem_runtime as axum_idem;
+    /// use axum_idem::Idempotency;
+    ///
+    /// let idem = Idempotency::builder().max_running(64).build();
+    /// assert_eq!(idem.running(), 0);
+    /// ```
+    pub fn max_running(mut self, attempts: usize) -> Self {
+        self.settings.max_running = attempts;
+        self
+    }
+
+    /// Sets the longest body of a request with a key, in bytes. 2 MiB by default.
+    ///
+    /// The body of such a request is kept in memory until its handler reads it. So this limit holds also
+    /// when axum's `DefaultBodyLimit` is disabled or higher. A longer body is refused with 413
+    /// `idempotency_body_too_large`. With `fingerprint = none` the body is streamed to the handler, and only
+    /// axum's limit counts.
+    pub fn max_request_body(mut self, bytes: usize) -> Self {
+        self.settings.max_request_body = bytes;
+        self
+    }
+
     /// Sets the longest response body that is recorded, in bytes. 1 MiB by default.
     ///
     /// A longer response reaches its client unchanged. A retry gets 409

@@ -14,7 +14,9 @@ use crate::request::key;
 use crate::response::problem::Problem;
 use crate::response::replay::replay;
 use crate::service::orphans::Orphans;
+use crate::service::permits::Permits;
 use crate::service::settings::{OnStoreError, Settings};
+use crate::service::slot::{Slot, SlotOf};
 use crate::service::unwritten::Unwritten;
 use crate::settings::dialect::Dialect;
 use crate::settings::policy::FingerprintMode;
@@ -50,6 +52,8 @@ use crate::store::{Record, Store, StoreError, StoreFuture};
 #[derive(Clone)]
 pub struct Idempotency {
     pub(super) inner: Arc<Inner>,
+    /// Where the attempt of a request waits for the layers above its handler.
+    slot: Option<SlotOf>,
 }
 
 pub(super) struct Inner {
@@ -59,6 +63,7 @@ pub(super) struct Inner {
     pub(super) attempts: TaskTracker,
     pub(super) unwritten: Arc<Unwritten>,
     orphans: Orphans,
+    pub(super) permits: Permits,
 }
 
 /// A type that `runtime = …` accepts: an [`Idempotency`] or a pointer to one.
@@ -102,11 +107,21 @@ impl Idempotency {
         Self {
             inner: Arc::new(Inner {
                 store,
+                permits: Permits::new(settings.max_running),
                 settings,
                 attempts: TaskTracker::new(),
                 unwritten: Arc::default(),
                 orphans: Orphans::default(),
             }),
+            slot: None,
+        }
+    }
+
+    /// Renders the refusal that a response carries, in the way of this service.
+    pub(super) fn render(&self, mut response: Response) -> Response {
+        match response.extensions_mut().remove::<Problem>() {
+            Some(problem) => self.refuse(problem),
+            None => response,
         }
     }
 
@@ -150,18 +165,60 @@ impl Idempotency {
         &self.inner.orphans
     }
 
+    /// How many attempts may run at once.
+    pub(crate) fn permits(&self) -> &Permits {
+        &self.inner.permits
+    }
+
     pub(crate) fn settings(&self) -> &Settings {
         &self.inner.settings
     }
 
-    /// Returns the value that a layer inserts into the extensions of a request with these headers.
-    /// Returns `None` only for a request without a key when the key header is the default header.
+    /// Returns the value that a layer inserts into the extensions of a request, and the slot if the
+    /// layer made one for this request. Returns `None` only for a request without a key when the key
+    /// header is the default header.
     ///
     /// A handler without settings searches only the default header for a key. So the handler needs
     /// the settings to recognize another key header, which middleware below the layer may set.
-    pub(crate) fn for_request(&self, headers: &HeaderMap) -> Option<Self> {
-        let has_default_key_header = self.inner.settings.dialect.has_default_key_header();
-        (!has_default_key_header || self.has_key(headers)).then(|| self.clone())
+    pub(super) fn for_request<B>(&self, request: &Request<B>) -> Option<(Self, Option<Arc<Slot>>)> {
+        let dialect = &self.inner.settings.dialect;
+        let headers = request.headers();
+        let has_key = self.has_key(headers);
+        if !has_key && dialect.has_default_key_header() {
+            return None;
+        }
+        let mut settings = self.without_slot();
+        let mut made: Option<Arc<Slot>> = None;
+        if has_key
+            && !request.method().is_safe()
+            && let Some(key) = key::find(headers, dialect.key_header_name())
+        {
+            // The slot of a layer above has the wider bounds.
+            let slot = Self::slot_of(request).filter(|slot| slot.is_open());
+            let slot = slot
+                .cloned()
+                .unwrap_or_else(|| made.insert(Arc::default()).clone());
+            settings.slot = Some(SlotOf::new(slot, key));
+        }
+        Some((settings, made))
+    }
+
+    /// The slot in which the attempt of this request waits, if a layer made one for the request.
+    pub(crate) fn slot_of<B>(request: &Request<B>) -> Option<&Arc<Slot>> {
+        let idem = request.extensions().get::<Self>()?;
+        let slot = idem.slot.as_ref()?;
+        let name = idem.inner.settings.dialect.key_header_name();
+        let key = key::find(request.headers(), name)?;
+        slot.is_of(key).then_some(&slot.slot)
+    }
+
+    /// The settings of a request, without its slot. A slot that its own attempt refers to would never
+    /// be dropped.
+    pub(crate) fn without_slot(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            slot: None,
+        }
     }
 
     /// Returns whether a request needs a claim: it has a key in the header of the service, and a
@@ -219,7 +276,7 @@ impl fmt::Debug for Idempotency {
             .field("dialect", &self.inner.settings.dialect)
             .field("lease", &self.inner.settings.lease)
             .field("on_store_error", &self.inner.settings.on_store_error)
-            .field("running", &self.inner.attempts.len())
+            .field("running", &self.inner.permits.taken())
             .finish_non_exhaustive()
     }
 }

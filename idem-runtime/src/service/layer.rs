@@ -1,5 +1,6 @@
 //! The layer that makes an [`Idempotency`] available to the handlers below.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,8 +11,8 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
+use crate::service::stack::Stack;
 
 impl<S> Layer<S> for Idempotency {
     type Service = IdempotencyService<S>;
@@ -29,6 +30,11 @@ impl<S> Layer<S> for Idempotency {
 /// With the default key header, a request without a key passes unchanged. Its extensions are not
 /// touched, because an insertion costs as much as the rest of the layer. If such a request is
 /// refused, the layer renders the problem in the response.
+///
+/// For a request with a key, the layers below this layer finish before the record is written. The
+/// response of the handler is recorded only if the response that leaves this layer has a status that the
+/// endpoint records. When the client disconnects, these layers continue in the background together with
+/// the handler.
 #[derive(Clone, Debug)]
 pub struct IdempotencyService<S> {
     inner: S,
@@ -38,39 +44,103 @@ pub struct IdempotencyService<S> {
 impl<S, B> Service<Request<B>> for IdempotencyService<S>
 where
     S: Service<Request<B>, Response: IntoResponse>,
+    S::Error: Send + 'static,
+    S::Future: Send + 'static,
 {
     type Response = Response;
     type Error = S::Error;
-    type Future = IdempotencyFuture<S::Future>;
+    type Future = IdempotencyFuture<S::Future, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        if let Some(idem) = self.idem.for_request(request.headers()) {
+        if let Some((idem, slot)) = self.idem.for_request(&request) {
             request.extensions_mut().insert(idem);
+            if let Some(slot) = slot {
+                let layers = Box::pin(Responding {
+                    layers: self.inner.call(request),
+                });
+                return IdempotencyFuture {
+                    way: Way::Keyed {
+                        stack: Stack::new(layers, slot, self.idem.clone()),
+                    },
+                };
+            }
         } else if let Some(outer) = request.extensions_mut().get_mut::<Idempotency>() {
             *outer = self.idem.clone();
         }
         IdempotencyFuture {
-            inner: self.inner.call(request),
-            idem: self.idem.clone(),
+            way: Way::Open {
+                layers: self.inner.call(request),
+                idem: self.idem.clone(),
+            },
         }
     }
 }
 
 pin_project! {
     /// The future of [`IdempotencyService`].
-    #[derive(Debug)]
-    pub struct IdempotencyFuture<F> {
+    ///
+    /// Dropped before it completes, it goes on in the background if the handler of a request with a key
+    /// has begun.
+    pub struct IdempotencyFuture<F, E>
+    where
+        E: Send,
+        E: 'static,
+    {
         #[pin]
-        inner: F,
-        idem: Idempotency,
+        way: Way<F, E>,
     }
 }
 
-impl<F, R, E> Future for IdempotencyFuture<F>
+pin_project! {
+    #[project = WayProjection]
+    enum Way<F, E>
+    where
+        E: Send,
+        E: 'static,
+    {
+        /// Without a slot: nothing goes on when it is dropped.
+        Open { #[pin] layers: F, idem: Idempotency },
+        Keyed { stack: Stack<E> },
+    }
+}
+
+impl<F, R, E> Future for IdempotencyFuture<F, E>
+where
+    F: Future<Output = Result<R, E>>,
+    R: IntoResponse,
+    E: Send + 'static,
+{
+    type Output = Result<Response, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().way.project() {
+            WayProjection::Open { layers, idem } => layers
+                .poll(cx)
+                .map_ok(|response| idem.render(response.into_response())),
+            WayProjection::Keyed { stack } => Pin::new(stack).poll(cx),
+        }
+    }
+}
+
+impl<F, E: Send + 'static> fmt::Debug for IdempotencyFuture<F, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdempotencyFuture").finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// The layers below, and what comes of them as a response.
+    struct Responding<F> {
+        #[pin]
+        layers: F,
+    }
+}
+
+impl<F, R, E> Future for Responding<F>
 where
     F: Future<Output = Result<R, E>>,
     R: IntoResponse,
@@ -78,13 +148,7 @@ where
     type Output = Result<Response, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        this.inner.poll(cx).map_ok(|response| {
-            let mut response = response.into_response();
-            if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-                response = this.idem.refuse(problem);
-            }
-            response
-        })
+        let polled = self.project().layers.poll(cx);
+        polled.map_ok(IntoResponse::into_response)
     }
 }

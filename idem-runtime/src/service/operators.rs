@@ -101,6 +101,25 @@ impl Idempotency {
         Ok(settled == Settled::Done)
     }
 
+    /// Returns the number of attempts that run now, in requests and in the background.
+    ///
+    /// An attempt counts from its claim until its response is recorded or its key is released. Requests
+    /// without a key do not count. [`max_running`](crate::IdempotencyBuilder::max_running) limits the
+    /// number.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # extern crate idem_runtime as axum_idem;
+    /// use axum_idem::Idempotency;
+    ///
+    /// assert_eq!(Idempotency::in_memory().running(), 0);
+    /// ```
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.inner.permits.taken()
+    }
+
     /// Waits until no handler runs under a claim and every attempt is settled, or until `timeout`
     /// has passed. Returns how many attempts and background tasks are left.
     ///

@@ -8,6 +8,7 @@ use axum::response::Response;
 use crate::request::fingerprint::FingerprintDigest;
 use crate::request::namespace::Namespace;
 use crate::response::problem::Problem;
+use crate::service::permits::Permits;
 use crate::settings::dialect::Dialect;
 
 /// 100 years, the longest time for which a store keeps an entry. An `Instant` that far in the
@@ -27,6 +28,10 @@ pub(crate) struct Settings {
     pub(crate) lease: Duration,
     pub(crate) store_timeout: Duration,
     pub(crate) body_timeout: Duration,
+    pub(crate) response_timeout: Duration,
+    pub(crate) max_run: Duration,
+    pub(crate) max_running: usize,
+    pub(crate) max_request_body: usize,
     pub(crate) max_recorded_body: usize,
     pub(crate) record_set_cookie: bool,
     pub(crate) fingerprint_digest: FingerprintDigest,
@@ -43,6 +48,10 @@ impl Default for Settings {
             lease: Duration::from_secs(30),
             store_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(30),
+            response_timeout: Duration::from_secs(30),
+            max_run: Duration::from_secs(15 * 60),
+            max_running: Permits::UNLIMITED,
+            max_request_body: 2 << 20,
             max_recorded_body: 1 << 20,
             record_set_cookie: false,
             fingerprint_digest: FingerprintDigest::default(),

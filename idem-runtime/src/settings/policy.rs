@@ -16,6 +16,9 @@ pub struct Policy {
     pub(crate) record_rejections: bool,
     pub(crate) in_flight: InFlight,
     pub(crate) on_unknown: OnUnknown,
+    pub(crate) unknown: Statuses,
+    /// `None` for that of the service.
+    pub(crate) max_run: Option<Duration>,
     pub(crate) fingerprint: FingerprintMode,
     pub(crate) transactional: bool,
 }
@@ -63,6 +66,8 @@ impl Policy {
             record_rejections: false,
             in_flight: InFlight::Reject,
             on_unknown: OnUnknown::Rerun,
+            unknown: Statuses::NONE,
+            max_run: None,
             fingerprint: FingerprintMode::Body,
             transactional: false,
         }
@@ -114,6 +119,20 @@ impl Policy {
     #[must_use]
     pub const fn transactional(mut self) -> Self {
         self.transactional = true;
+        self
+    }
+
+    /// Implements `unknown = […]`.
+    #[must_use]
+    pub const fn unknown(mut self, statuses: Statuses) -> Self {
+        self.unknown = statuses;
+        self
+    }
+
+    /// Implements `max_run = "…"`, in milliseconds.
+    #[must_use]
+    pub const fn max_run_millis(mut self, millis: u64) -> Self {
+        self.max_run = Some(Duration::from_millis(millis));
         self
     }
 
@@ -174,7 +193,9 @@ impl Statuses {
         self
     }
 
-    const fn without(mut self, code: u16) -> Self {
+    /// These and not this status.
+    #[must_use]
+    pub const fn without(mut self, code: u16) -> Self {
         self.0[(code / 64) as usize] &= !(1 << (code % 64));
         self
     }

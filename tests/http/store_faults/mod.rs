@@ -3,6 +3,7 @@
 mod claims;
 mod late_calls;
 mod operators;
+mod overtaken;
 mod renewals;
 mod settling;
 mod takeovers;

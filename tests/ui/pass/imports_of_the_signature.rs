@@ -1,4 +1,4 @@
-//! What only the signature names is no unused import, and the body's lints are the user's own.
+//! An import that only the signature uses is not reported as unused.
 #![deny(warnings)]
 
 use std::convert::Infallible;
@@ -35,12 +35,14 @@ mod methods {
         pub const STATUS: u16 = 409;
 
         #[idempotent(scope = token)]
-        pub async fn opaque() -> Result<impl IntoResponse, [(&'static str, &'static str); Self::STATUS as usize]> {
+        pub async fn opaque()
+        -> Result<impl IntoResponse, [(&'static str, &'static str); Self::STATUS as usize]>
+        {
             Ok("booked")
         }
     }
 }
 
-fn main() {
-    let _ = methods::Refused::opaque(().into());
+pub fn main() {
+    drop(methods::Refused::opaque(().into()));
 }

@@ -1,4 +1,4 @@
-//! The attribute adds no lint and hides none.
+//! The attribute adds no warnings and hides no warnings.
 #![deny(warnings)]
 
 use std::sync::LazyLock;
@@ -61,4 +61,4 @@ pub async fn names_of_another_style(
     userName.name + &bodyText
 }
 
-fn main() {}
+pub fn main() {}

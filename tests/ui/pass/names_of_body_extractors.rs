@@ -5,7 +5,7 @@ use axum::{Router, routing::post};
 use axum_idem::idempotent;
 
 mod tracing {
-    /// Reads no body, whatever its name.
+    /// Does not read the body, although a body extractor has the same name.
     pub struct Request(pub u64);
 }
 
@@ -27,6 +27,6 @@ async fn cancel_trade(request: tracing::Request) -> String {
     request.0.to_string()
 }
 
-fn main() {
+pub fn main() {
     let _: Router = Router::new().route("/", post(place_trade).delete(cancel_trade));
 }

@@ -22,7 +22,7 @@ async fn place_trade(
     Ok((StatusCode::CREATED, Json(order)))
 }
 
-fn main() {
+pub fn main() {
     let _: axum::Router = axum::Router::new()
         .route("/accounts/{id}/trades", post(place_trade))
         .with_state(Desk)

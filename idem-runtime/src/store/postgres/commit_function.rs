@@ -8,6 +8,10 @@ use super::sql::{VERSION, millis, record_row};
 /// The types of the function's arguments.
 pub(super) const TAKES: &str = "(bytea, bytea, bigint, bytea, bigint)";
 
+/// The end of its name, behind the name of the table. Its number changes when the body of the function
+/// changes.
+pub(super) const NAME: &str = "_commit_v1";
+
 /// The error of a transaction that does not see the claim of its attempt.
 pub(super) const NOT_HELD: &str = "IDM01";
 

@@ -96,7 +96,7 @@ impl Table {
     /// The name of the function that records a response inside a transaction. Its number changes when the
     /// body of the function changes.
     pub(super) fn commit_name(&self) -> String {
-        format!("{}_commit_v1", self.name)
+        format!("{}{}", self.name, commit_function::NAME)
     }
 
     /// The function that records a response inside a transaction, for use in a statement.

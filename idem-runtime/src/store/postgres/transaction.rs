@@ -4,16 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sqlx::postgres::PgArguments;
+use sqlx::postgres::{PgArguments, PgDatabaseError};
 use sqlx::{AssertSqlSafe, Error, PgConnection, Postgres, Transaction};
 
-use super::commit_function::NOT_HELD;
+use super::commit_function::{NAME, NOT_HELD};
 use super::failure::code;
 use super::{Inner, only, row, statements};
+use crate::request::hex;
 use crate::store::sealed::{self, Written};
 use crate::store::{
     Bind, CommitState, Holder, Record, RecordFailure, RecordStatement, StoreError, TransactionKind,
 };
+
+/// Records of more bytes are sent as parameters, in a round trip of their own.
+const LONGEST_LITERAL: usize = 32 << 10;
 
 impl Inner {
     /// The call of the function in `commit_function.rs`.
@@ -71,16 +75,48 @@ impl sealed::Database for Postgres {
         })
     }
 
+    /// Sends the statement and the commit together, so that they take one round trip.
+    ///
+    /// `AND CHAIN` begins another transaction, which is empty and which sqlx rolls back when it drops
+    /// `transaction`. Without it, that rollback would have no transaction and the server would log a warning.
     fn commit<'c>(
         mut transaction: Transaction<'c, Self>,
         statement: &'c RecordStatement,
     ) -> Written<'c> {
         Box::pin(async move {
+            if let Some(call) = literal(statement) {
+                let both = AssertSqlSafe(format!("{call}; COMMIT AND CHAIN"));
+                let done = sqlx::raw_sql(both).execute(&mut *transaction).await;
+                return done.map(drop).map_err(not_recorded_or_committed);
+            }
             let done = query(statement).execute(&mut *transaction).await;
             done.map_err(failed)?;
             transaction.commit().await.map_err(not_committed)
         })
     }
+}
+
+/// The statement with its parameters written out, as several statements in one message need it. `None` for a
+/// long record, whose digits would take twice its bytes.
+fn literal(statement: &RecordStatement) -> Option<String> {
+    // The last parentheses, because the name of a schema may contain any character.
+    let (function, _) = statement.sql().rsplit_once("($1, ")?;
+    let mut call = format!("{function}(");
+    for (at, bind) in statement.binds().iter().enumerate() {
+        call.push_str(if at > 0 { ", " } else { "" });
+        match bind {
+            Bind::Bytes(bytes) if bytes.len() > LONGEST_LITERAL => return None,
+            Bind::Bytes(bytes) => {
+                // With `E`, the setting `standard_conforming_strings` does not matter.
+                call.push_str("E'\\\\x");
+                hex::write(&mut call, bytes).ok()?;
+                call.push_str("'::bytea");
+            }
+            Bind::Integer(number) => call.push_str(&format!("{number}::bigint")),
+        }
+    }
+    call.push(')');
+    Some(call)
 }
 
 fn query(statement: &RecordStatement) -> sqlx::query::Query<'_, Postgres, PgArguments> {
@@ -99,6 +135,21 @@ fn failed(error: Error) -> RecordFailure {
         Some("42883" | "42P01" | "3F000") => RecordFailure::NoTable,
         Some("23505") => RecordFailure::Duplicate,
         _ => RecordFailure::Failed(error),
+    }
+}
+
+/// Classifies an error of the statement and the commit, when both were sent together.
+fn not_recorded_or_committed(error: Error) -> RecordFailure {
+    // A deferred constraint of the service reports a unique violation too, but outside of the function.
+    let is_of_the_statement = error
+        .as_database_error()
+        .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+        .and_then(PgDatabaseError::r#where)
+        .is_some_and(|place| place.contains(NAME));
+    match code(&error).as_deref() {
+        Some(NOT_HELD | "42883" | "42P01" | "3F000") => failed(error),
+        Some("23505") if is_of_the_statement => failed(error),
+        _ => not_committed(error),
     }
 }
 

@@ -1,0 +1,240 @@
+//! A payment gateway whose card network times out.
+//!
+//! ```sh
+//! cargo run --example gateway
+//! ```
+//!
+//! When the network does not respond in time, the gateway does not know whether the card was charged. It
+//! says so with [`OutcomeUnknown`] or with `unknown = [504]`, and there are two ways to go on:
+//!
+//! - `/payments` holds the key (`on_unknown = hold`). Retries get 409 until the reconciler has asked the
+//!   network about the derived key of the charge. The reconciler resolves the key with the response that
+//!   the client should have got.
+//! - `/instant-payments` runs again (`on_unknown = rerun`). The retry charges under the same derived key, so
+//!   the network returns the receipt of the first charge.
+//!
+//! A network that never responds ends in the same way, after `max_run`.
+
+mod common;
+
+use std::collections::HashMap;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum_idem::store::StoreError;
+use axum_idem::{Attempt, Idempotency, OutcomeUnknown, RecordId, idempotent};
+use http_body_util::BodyExt;
+use tower::ServiceExt;
+
+use common::Books;
+
+const TTL: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
+
+#[tokio::main]
+async fn main() -> Result<(), StoreError> {
+    for line in story().await? {
+        println!("{line}");
+    }
+    Ok(())
+}
+
+/// A payment is at most one charge, whichever endpoint it takes and wherever the network fails.
+pub(crate) async fn story() -> Result<Vec<String>, StoreError> {
+    let gateway = Gateway {
+        idem: Idempotency::in_memory(),
+        network: Network::default(),
+        open: Books::default(),
+    };
+    let client = Client(gateway.router());
+    let mut lines = Vec::new();
+
+    gateway.network.lose_next(Lost::Reply);
+    lines.push(client.pay("/payments", "charged").await);
+    lines.push(client.pay("/payments", "charged").await);
+    gateway.network.lose_next(Lost::Request);
+    lines.push(client.pay("/payments", "not-charged").await);
+    lines.push(format!(
+        "reconciled {} payments",
+        gateway.reconcile().await?
+    ));
+    lines.push(client.pay("/payments", "charged").await);
+    lines.push(client.pay("/payments", "not-charged").await);
+
+    gateway.network.lose_next(Lost::Reply);
+    lines.push(client.pay("/instant-payments", "instant").await);
+    lines.push(client.pay("/instant-payments", "instant").await);
+    lines.push(client.pay("/instant-payments", "instant").await);
+
+    lines.push(format!("{} charges", gateway.network.charges()));
+    Ok(lines)
+}
+
+#[derive(Clone)]
+struct Gateway {
+    idem: Idempotency,
+    network: Network,
+    /// The key of the charge for each payment without a known outcome. A real gateway keeps these in its
+    /// database, so that a payment is found whose process died.
+    open: Books<HashMap<RecordId, String>>,
+}
+
+impl Gateway {
+    fn router(&self) -> Router {
+        Router::new()
+            .route("/payments", post(pay))
+            .route("/instant-payments", post(pay_instantly))
+            .layer(self.idem.clone())
+            .with_state(self.clone())
+    }
+
+    /// Resolves each payment whose outcome is unknown. Returns how many there were.
+    async fn reconcile(&self) -> Result<usize, StoreError> {
+        let open = self.open.open(|open| open.clone());
+        let mut resolved = 0;
+        for (payment, charge_key) in open {
+            let outcome = match self.network.find_or_cancel(&charge_key) {
+                Some(receipt) => paid(&receipt),
+                None => not_charged(),
+            };
+            // `false` for a payment that still runs: its handler knows more.
+            if self.idem.resolve(payment, outcome, TTL).await? {
+                self.open.open(|open| open.remove(&payment));
+                resolved += 1;
+            }
+        }
+        Ok(resolved)
+    }
+}
+
+#[idempotent(scope = header("x-merchant"), on_unknown = hold, max_run = "30s")]
+async fn pay(State(gateway): State<Gateway>, attempt: Attempt) -> Response {
+    let charge_key = attempt.derive_key("charge");
+    let payment = attempt.record_id();
+    // Before the call: whoever dies behind the call leaves the payment to the reconciler.
+    gateway.open.open(|open| {
+        open.extend(payment.map(|payment| (payment, charge_key.clone())));
+    });
+    match gateway.network.charge(&charge_key) {
+        Ok(receipt) => {
+            gateway
+                .open
+                .open(|open| payment.map(|payment| open.remove(&payment)));
+            paid(&receipt).map(Body::from)
+        }
+        Err(TimedOut) => {
+            let reason = "the card network did not respond in time";
+            (StatusCode::GATEWAY_TIMEOUT, OutcomeUnknown, reason).into_response()
+        }
+    }
+}
+
+#[idempotent(scope = header("x-merchant"), unknown = [504], on_unknown = rerun, max_run = "30s")]
+async fn pay_instantly(State(gateway): State<Gateway>, attempt: Attempt) -> Response {
+    // The same key in every attempt at this payment.
+    match gateway.network.charge(&attempt.derive_key("charge")) {
+        Ok(receipt) => paid(&receipt).map(Body::from),
+        Err(TimedOut) => StatusCode::GATEWAY_TIMEOUT.into_response(),
+    }
+}
+
+fn paid(receipt: &Receipt) -> axum::http::Response<Bytes> {
+    let mut response =
+        axum::http::Response::new(format!("paid, receipt {}", receipt.number).into());
+    *response.status_mut() = StatusCode::CREATED;
+    response
+}
+
+fn not_charged() -> axum::http::Response<Bytes> {
+    let text = Bytes::from_static(b"not charged; pay again under a new key");
+    let mut response = axum::http::Response::new(text);
+    *response.status_mut() = StatusCode::PAYMENT_REQUIRED;
+    response
+}
+
+/// A card network, which is safe to retry itself: one key is one charge.
+#[derive(Clone, Default)]
+struct Network(Books<Cards>);
+
+#[derive(Default)]
+struct Cards {
+    /// `None` for a charge that was canceled before it arrived.
+    charges: HashMap<String, Option<Receipt>>,
+    lost: Option<Lost>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Receipt {
+    number: usize,
+}
+
+/// What the next call loses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    Request,
+    Reply,
+}
+
+struct TimedOut;
+
+impl Network {
+    fn charge(&self, key: &str) -> Result<Receipt, TimedOut> {
+        self.0.open(|cards| {
+            let lost = cards.lost.take();
+            if lost == Some(Lost::Request) {
+                return Err(TimedOut);
+            }
+            let number = cards.charges.len() + 1;
+            let charge = cards.charges.entry(key.to_owned());
+            let receipt = *charge.or_insert(Some(Receipt { number }));
+            match (receipt, lost) {
+                (Some(receipt), None) => Ok(receipt),
+                _ => Err(TimedOut),
+            }
+        })
+    }
+
+    /// The receipt of the charge under this key. Without a charge, none is made under this key from now on,
+    /// even if a call is still under way.
+    fn find_or_cancel(&self, key: &str) -> Option<Receipt> {
+        self.0
+            .open(|cards| *cards.charges.entry(key.to_owned()).or_insert(None))
+    }
+
+    fn lose_next(&self, lost: Lost) {
+        self.0.open(|cards| cards.lost = Some(lost));
+    }
+
+    fn charges(&self) -> usize {
+        self.0
+            .open(|cards| cards.charges.values().flatten().count())
+    }
+}
+
+struct Client(Router);
+
+impl Client {
+    /// One try at a payment, told in one line.
+    async fn pay(&self, path: &str, key: &str) -> String {
+        let request = Request::post(path)
+            .header("x-merchant", "1")
+            .header("idempotency-key", key)
+            .body(Body::empty())
+            .expect("a request");
+        let Ok(response) = self.0.clone().oneshot(request).await;
+        let status = response.status().as_u16();
+        let is_replay = response.headers().contains_key("idempotency-replayed");
+        let code = response.headers().get("content-type").cloned();
+        let body = response.into_body().collect().await.expect("a body");
+        let mut text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+        if code.is_some_and(|kind| kind == "application/problem+json") {
+            let problem: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+            text = problem["code"].as_str().expect("a code").to_owned();
+        }
+        let replay = if is_replay { " (replay)" } else { "" };
+        format!("{path} {key}: {status} {text}{replay}")
+    }
+}

@@ -1,0 +1,246 @@
+//! Where the attempt of one request waits for the layers above its handler.
+//!
+//! Layers between the [`Idempotency`](crate::Idempotency) layer and the handler may still fail after the
+//! handler has responded: one of them commits a transaction. So the attempt is settled when the response
+//! leaves the `Idempotency` layer. Until then the attempt waits in a slot, which the layer shares with the
+//! handler through the extensions of the request. A response could not carry the attempt, because layers
+//! replace responses and drop extensions.
+
+use std::future::Future;
+use std::hash::{DefaultHasher, Hasher};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::{fmt, mem};
+
+use axum::response::Response;
+use http::HeaderValue;
+
+use crate::request::record_id::RecordId;
+use crate::store::Record;
+
+/// An attempt whose handler has responded, and which is settled when the response leaves the layer.
+pub(crate) trait Unsettled: Send {
+    /// The record that the attempt is about.
+    fn id(&self) -> RecordId;
+
+    /// The record to write, unless the attempt ends without one.
+    fn record(&self) -> Option<&Record>;
+
+    /// Renews the lease from now on.
+    fn keep(&mut self);
+
+    /// Begins to settle the attempt, now that `response` leaves the layer.
+    fn leave(&mut self, response: Response, has_panicked: bool);
+
+    /// The response, once the store has replied.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response>;
+
+    /// Settles the attempt when nobody will learn how the layers end. Does nothing when it is settled.
+    fn cut_off(&mut self);
+}
+
+/// An [`Unsettled`] attempt. Dropped before it is settled, it is cut off.
+pub(crate) struct Finished(Box<dyn Unsettled>);
+
+impl Finished {
+    pub(crate) fn keep(&mut self) {
+        self.0.keep();
+    }
+
+    /// Begins to settle the attempt. Completes with `response`, or with the response that takes its place.
+    pub(crate) fn leave(mut self, response: Response, has_panicked: bool) -> Self {
+        self.0.leave(response, has_panicked);
+        self
+    }
+}
+
+impl Future for Finished {
+    type Output = Response;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
+        self.0.poll(cx)
+    }
+}
+
+impl Drop for Finished {
+    fn drop(&mut self) {
+        self.0.cut_off();
+    }
+}
+
+/// Where the attempt of one request waits for the layers above its handler.
+#[derive(Default)]
+pub(crate) struct Slot {
+    state: Mutex<State>,
+    has_panicked: AtomicBool,
+}
+
+#[derive(Default)]
+enum State {
+    /// No handler runs under a claim. A refusal or a replay leaves the slot so.
+    #[default]
+    Empty,
+    /// A handler runs under a claim.
+    Running,
+    /// The handler has responded.
+    Finished(Finished),
+    /// The layer has responded. A handler that still runs settles its attempt by itself.
+    Left,
+    /// The layers were cut off. A handler that is dropped with them is cut off too.
+    CutOff,
+}
+
+/// What an earlier call of the handler in the same request has left.
+pub(crate) enum Earlier {
+    /// Nothing about the same record.
+    Nothing,
+    /// A record that is not written yet.
+    Record(Record),
+    /// An attempt that ends without a record.
+    Unrecorded(Finished),
+}
+
+impl Slot {
+    /// Announces that a handler runs. Returns whether its attempt may wait here; it settles by itself
+    /// otherwise.
+    pub(crate) fn begin(&self) -> bool {
+        let mut state = self.lock();
+        let is_free = matches!(*state, State::Empty);
+        if is_free {
+            *state = State::Running;
+        }
+        is_free
+    }
+
+    /// Takes an attempt whose handler has responded. Gives it back when the layer no longer waits.
+    pub(crate) fn finish<A: Unsettled + 'static>(&self, attempt: Box<A>) -> Result<(), Box<A>> {
+        let mut state = self.lock();
+        if !matches!(*state, State::Running) {
+            return Err(attempt);
+        }
+        *state = State::Finished(Finished(attempt));
+        Ok(())
+    }
+
+    /// The handler that was announced goes on without the layers, or has ended.
+    pub(crate) fn withdraw(&self) {
+        let mut state = self.lock();
+        if matches!(*state, State::Running) {
+            *state = State::Empty;
+        }
+    }
+
+    /// Whether the layers were cut off.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        matches!(*self.lock(), State::CutOff)
+    }
+
+    /// Whether another handler may still begin here.
+    pub(crate) fn is_open(&self) -> bool {
+        !matches!(*self.lock(), State::Left | State::CutOff)
+    }
+
+    /// What an earlier call of the handler has left about this record.
+    pub(crate) fn earlier(&self, id: RecordId) -> Earlier {
+        let mut state = self.lock();
+        match &*state {
+            State::Finished(Finished(attempt)) if attempt.id() == id => {
+                if let Some(record) = attempt.record() {
+                    return Earlier::Record(record.clone());
+                }
+            }
+            _ => return Earlier::Nothing,
+        }
+        match mem::take(&mut *state) {
+            State::Finished(finished) => Earlier::Unrecorded(finished),
+            _ => Earlier::Nothing,
+        }
+    }
+
+    /// Renews the lease of an attempt that waits for its layers.
+    pub(crate) fn keep(&self) {
+        if let State::Finished(finished) = &mut *self.lock() {
+            finished.keep();
+        }
+    }
+
+    /// Whether an attempt runs or waits. When none does, none may wait here from now on.
+    pub(crate) fn is_engaged_or_ends(&self) -> bool {
+        let mut state = self.lock();
+        let is_engaged = matches!(*state, State::Running | State::Finished(_));
+        if !is_engaged {
+            *state = State::Left;
+        }
+        is_engaged
+    }
+
+    /// The response leaves the layer. Returns the attempt that is to be settled.
+    pub(crate) fn leave(&self) -> Option<Finished> {
+        self.end(State::Left)
+    }
+
+    /// The layers are cut off, by a panic or with their runtime. An attempt that waits is cut off.
+    pub(crate) fn cut_off(&self) {
+        // The attempt calls its store, so it is dropped after the lock.
+        drop(self.end(State::CutOff));
+    }
+
+    fn end(&self, end: State) -> Option<Finished> {
+        match mem::replace(&mut *self.lock(), end) {
+            State::Finished(finished) => Some(finished),
+            _ => None,
+        }
+    }
+
+    /// A layer panicked while it held the handler's response.
+    pub(crate) fn panicked(&self) {
+        self.has_panicked.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn has_panicked(&self) -> bool {
+        self.has_panicked.load(Ordering::Acquire)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is locked.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Slot")
+    }
+}
+
+/// The slot of one request, as the request's extensions carry it.
+///
+/// A layer that makes several requests out of one may clone the extensions into all of them. The
+/// digest of the key tells which of them the slot belongs to.
+#[derive(Clone, Debug)]
+pub(crate) struct SlotOf {
+    pub(crate) slot: Arc<Slot>,
+    key: u64,
+}
+
+impl SlotOf {
+    pub(crate) fn new(slot: Arc<Slot>, key: &HeaderValue) -> Self {
+        Self {
+            slot,
+            key: digest(key),
+        }
+    }
+
+    /// Whether the slot belongs to the request with this key.
+    pub(crate) fn is_of(&self, key: &HeaderValue) -> bool {
+        self.key == digest(key)
+    }
+}
+
+fn digest(key: &HeaderValue) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(key.as_bytes());
+    hasher.finish()
+}

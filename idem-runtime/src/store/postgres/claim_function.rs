@@ -140,7 +140,7 @@ mod tests {
         let digest = Sha256::digest(words.join(" "));
         assert_eq!(
             RecordId::from_bytes(digest.into()).to_string(),
-            "9007de0cecb842381f4d7d837120c4eff5207a3a411009f9ec7421ffd55b04eb"
+            "d6d0a20530b4cfc7f98917c814b2736667967c3fe6b5d05d970803b68d8793a8"
         );
     }
 }

@@ -48,3 +48,26 @@ pub(super) fn definition(name: &str, table: &str) -> String {
         END $$"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+    use crate::request::record_id::RecordId;
+
+    /// Versions of the library share a table, so another body needs another number in `NAME`.
+    #[test]
+    fn golden() {
+        let words = definition(
+            r#""public"."idem_records_commit_v1""#,
+            r#""public"."idem_records""#,
+        );
+        let words: Vec<_> = words.split_whitespace().collect();
+        let digest = Sha256::digest(words.join(" "));
+        assert_eq!(
+            RecordId::from_bytes(digest.into()).to_string(),
+            "11bbb2d402d41490d1aa082ab1fed35f6c0ccf5d56479d2d7ac9e71d904642e2"
+        );
+    }
+}

@@ -11,7 +11,7 @@ use http::request::Parts;
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
-use crate::attempt::commit::Commits;
+use crate::attempt::commits::Commits;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
 use crate::store::{Holder, Owner};

@@ -4,6 +4,7 @@
 
 pub(crate) mod commit;
 pub(crate) mod commit_error;
+pub(crate) mod commits;
 pub(crate) mod ending;
 pub(crate) mod handle;
 pub(crate) mod heartbeat;

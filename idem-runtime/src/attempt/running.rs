@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
-use crate::attempt::commit::Commits;
+use crate::attempt::commits::Commits;
 use crate::attempt::ending::Ending;
 use crate::attempt::handle::{Attempt, ClaimFacts};
 use crate::attempt::heartbeat::{Heartbeat, Leaseholder};

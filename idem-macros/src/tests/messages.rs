@@ -218,6 +218,9 @@ fn mistakes_in_argument_values_are_explained() {
             #[idempotent(scope = token, required(true))]
             (true)
                 `required` takes no value; write `required` alone
+            #[idempotent(scope = token, transactional)]
+            transactional
+                `transactional` needs an argument `attempt: Attempt`; add it, and end the handler with `attempt.commit(tx, response).await`
             #[idempotent(scope = token, record = [7xx, 99, 2XX, "404", all, 1xx, 400..499, 150, 20x])]
             7xx
                 `7xx` is not a class of statuses; the classes are `2xx`, `3xx`, `4xx` and `5xx`

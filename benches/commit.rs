@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Request, StatusCode};
 use axum::response::Response;
 use axum::routing::post;
-use axum::Router;
 use axum_idem::store::PostgresStore;
 use axum_idem::{Attempt, CommitError, Idempotency, idempotent};
 use sqlx::postgres::{PgPool, PgPoolOptions};
@@ -33,14 +33,20 @@ async fn payment(pool: &PgPool) -> Result<Transaction<'static, Postgres>, Commit
     Ok(tx)
 }
 
-async fn bare(State(pool): State<PgPool>, _: String) -> Result<(StatusCode, &'static str), CommitError> {
+async fn bare(
+    State(pool): State<PgPool>,
+    _: String,
+) -> Result<(StatusCode, &'static str), CommitError> {
     let tx = payment(&pool).await?;
     tx.commit().await.map_err(CommitError::Database)?;
     Ok((StatusCode::CREATED, RESPONSE))
 }
 
 #[idempotent(scope = global)]
-async fn afterwards(State(pool): State<PgPool>, _: String) -> Result<(StatusCode, &'static str), CommitError> {
+async fn afterwards(
+    State(pool): State<PgPool>,
+    _: String,
+) -> Result<(StatusCode, &'static str), CommitError> {
     let tx = payment(&pool).await?;
     tx.commit().await.map_err(CommitError::Database)?;
     Ok((StatusCode::CREATED, RESPONSE))
@@ -84,7 +90,10 @@ async fn main() {
         .max_connections(connections)
         .min_connections(connections)
         .test_before_acquire(false);
-    let pool = pool.connect(&server.url()).await.expect("postgres is there");
+    let pool = pool
+        .connect(&server.url())
+        .await
+        .expect("postgres is there");
     let store = PostgresStore::builder().url(server.url());
     let store = store.max_connections(connections).no_sweeper();
     let store = store.connect().await.expect("postgres is there");
@@ -112,10 +121,15 @@ async fn main() {
             }
         }
     }
-    println!("{callers} callers, a log that is flushed: calls in a second, ratio to a bare transaction, and");
+    println!(
+        "{callers} callers, a log that is flushed: calls in a second, ratio to a bare transaction, and"
+    );
     println!("flushes of the log for each call");
     for (at, (_, name)) in CASES.iter().enumerate() {
-        let ratios = rates[at].iter().zip(&rates[0]).map(|(rate, bare)| rate / bare);
+        let ratios = rates[at]
+            .iter()
+            .zip(&rates[0])
+            .map(|(rate, bare)| rate / bare);
         let ratios: Vec<_> = ratios.collect();
         let [low, middle, high] = quartiles(ratios);
         let [_, flushed, _] = quartiles(flushes[at].clone());
@@ -158,9 +172,8 @@ async fn run(
 }
 
 fn synced(server: &PostgresServer) -> f64 {
-    let synced = server.command(
-        "SELECT pg_stat_force_next_flush(); SELECT wal_sync FROM pg_stat_wal",
-    );
+    let synced =
+        server.command("SELECT pg_stat_force_next_flush(); SELECT wal_sync FROM pg_stat_wal");
     let number = synced.lines().last().and_then(|line| line.parse().ok());
     number.expect("a number")
 }

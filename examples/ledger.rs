@@ -85,7 +85,10 @@ async fn transfer(
     Json(transfer): Json<Transfer>,
 ) -> Result<Response, LedgerError> {
     let mut tx = pool.begin().await?;
-    let [first, second] = [transfer.from.min(transfer.to), transfer.from.max(transfer.to)];
+    let [first, second] = [
+        transfer.from.min(transfer.to),
+        transfer.from.max(transfer.to),
+    ];
     let balances: Vec<(i64, i64)> = sqlx::query_as(
         "SELECT id, cents FROM ledger_accounts WHERE id IN ($1, $2) ORDER BY id FOR UPDATE",
     )
@@ -97,7 +100,10 @@ async fn transfer(
     if balance.is_none_or(|(_, cents)| *cents < transfer.cents) {
         return Err(LedgerError::NoFunds);
     }
-    for (account, cents) in [(transfer.from, -transfer.cents), (transfer.to, transfer.cents)] {
+    for (account, cents) in [
+        (transfer.from, -transfer.cents),
+        (transfer.to, transfer.cents),
+    ] {
         sqlx::query("UPDATE ledger_accounts SET cents = cents + $2 WHERE id = $1")
             .bind(account)
             .bind(cents)
@@ -113,17 +119,23 @@ async fn transfer(
     .fetch_one(&mut *tx)
     .await?;
     // Records the response and commits, in place of `tx.commit()`.
-    Ok(attempt.commit(tx, (StatusCode::CREATED, Json(Booked { id }))).await?)
+    Ok(attempt
+        .commit(tx, (StatusCode::CREATED, Json(Booked { id })))
+        .await?)
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let url = std::env::var("DATABASE_URL").map_err(|_| "set DATABASE_URL to a `postgres://…` address")?;
+    let url = std::env::var("DATABASE_URL")
+        .map_err(|_| "set DATABASE_URL to a `postgres://…` address")?;
     if std::env::var(MEMBER).is_ok() {
         return serve(&url).await;
     }
     let arguments: Vec<String> = std::env::args().collect();
-    let seconds = arguments.iter().skip_while(|argument| *argument != "--seconds").nth(1);
+    let seconds = arguments
+        .iter()
+        .skip_while(|argument| *argument != "--seconds")
+        .nth(1);
     let seconds = seconds.map_or(Ok(10), |text| text.parse())?;
     let kills = arguments.iter().any(|argument| argument == "--kill");
     play(&url, Duration::from_secs(seconds), kills).await
@@ -185,7 +197,9 @@ async fn play(url: &str, lasts: Duration, kills: bool) -> Result<(), Failure> {
     .execute(&pool)
     .await?;
     let mut members = [Member::start()?, Member::start()?];
-    let addresses = Arc::new(Mutex::new(members.each_ref().map(|member| member.1.clone())));
+    let addresses = Arc::new(Mutex::new(
+        members.each_ref().map(|member| member.1.clone()),
+    ));
     let until = Instant::now() + lasts;
     let run = std::process::id();
     let clients: Vec<_> = (0..CLIENTS)
@@ -228,7 +242,9 @@ async fn client(
     addresses: Arc<Mutex<[String; 2]>>,
     until: Instant,
 ) -> Result<BTreeMap<String, String>, Failure> {
-    let http = reqwest::Client::builder().timeout(Duration::from_secs(3)).build()?;
+    let http = reqwest::Client::builder()
+        .timeout(Duration::from_secs(3))
+        .build()?;
     let mut acknowledged = BTreeMap::new();
     let mut number = 0_i64;
     while Instant::now() < until {

@@ -187,14 +187,15 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) async fn start(bank: Bank, store: impl Store) -> Self {
-        Self::with(bank, Idempotency::builder().store(store).lease(LEASE), Router::new()).await
+        Self::with(
+            bank,
+            Idempotency::builder().store(store).lease(LEASE),
+            Router::new(),
+        )
+        .await
     }
 
-    pub(crate) async fn with(
-        bank: Bank,
-        settings: IdempotencyBuilder,
-        more: Router<Bank>,
-    ) -> Self {
+    pub(crate) async fn with(bank: Bank, settings: IdempotencyBuilder, more: Router<Bank>) -> Self {
         let idem = settings.build();
         let router = routes().merge(more).layer(idem.clone());
         let server = Server::start(router.with_state(bank.clone())).await;

@@ -178,7 +178,13 @@ async fn check(path: &'static str, level: &'static str) {
         .collect();
     let (killing, of_members) = (chaos.clone(), url.clone());
     let killer = tokio::task::spawn_blocking(move || {
-        let kills = kill(&killing, &mut members, &of_members, level, Instant::now() + lasts);
+        let kills = kill(
+            &killing,
+            &mut members,
+            &of_members,
+            level,
+            Instant::now() + lasts,
+        );
         killing.is_over.store(true, Ordering::Release);
         (kills, members)
     });
@@ -187,7 +193,10 @@ async fn check(path: &'static str, level: &'static str) {
         client.await.expect("every key succeeds in the end");
     }
     let acknowledged = chaos.acknowledged.lock().expect("no panic").clone();
-    println!("{path} {level}: {kills} kills, {} acknowledged", acknowledged.len());
+    println!(
+        "{path} {level}: {kills} kills, {} acknowledged",
+        acknowledged.len()
+    );
     assert!(kills > 1 && acknowledged.len() > CLIENTS);
 
     let bank = Bank::open(&url).await;
@@ -196,12 +205,18 @@ async fn check(path: &'static str, level: &'static str) {
     let keys: BTreeSet<_> = rows.iter().map(|(key, _)| key).collect();
     assert_eq!(rows.len(), keys.len(), "an effect happened twice");
     let effects: BTreeMap<_, _> = rows.into_iter().collect();
-    assert_eq!(effects, acknowledged, "the effects differ from the responses");
+    assert_eq!(
+        effects, acknowledged,
+        "the effects differ from the responses"
+    );
     let transfers = postgres.command("SELECT sum(transfers) FROM accounts");
     assert_eq!(transfers, effects.len().to_string());
     for (key, run) in acknowledged {
         let replay = chaos.book(&key).await;
-        assert!(replay.is_replay() && replay.text() == run, "{key}: {replay:?}");
+        assert!(
+            replay.is_replay() && replay.text() == run,
+            "{key}: {replay:?}"
+        );
     }
     drop(members);
 }

@@ -55,7 +55,11 @@ async fn responding(State(bank): State<Bank>, attempt: Attempt, body: String) ->
         "long" => "x".repeat(2 << 20).into_response(),
         "stream" => {
             let parts = stream::iter(0..3_u8).map_ok_bytes();
-            ([("content-type", "text/event-stream")], Body::from_stream(parts)).into_response()
+            (
+                [("content-type", "text/event-stream")],
+                Body::from_stream(parts),
+            )
+                .into_response()
         }
         _ => (StatusCode::UNPROCESSABLE_ENTITY, run).into_response(),
     };
@@ -90,14 +94,21 @@ async fn deferred(State(bank): State<Bank>, attempt: Attempt, body: String) -> P
 /// Drops the commit after as many polls as the body says. A long response takes a round trip more.
 #[idempotent(scope = token, transactional)]
 async fn dropped(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid {
-    let polls: usize = body.trim_matches(|it: char| !it.is_numeric()).parse().unwrap_or_default();
+    let polls: usize = body
+        .trim_matches(|it: char| !it.is_numeric())
+        .parse()
+        .unwrap_or_default();
     let mut tx = bank.begin().await?;
     let run = format!("{body} {}", bank.runs.count());
     Bank::pay(&mut tx, &run).await?;
     if !bank.is_first(&body) {
         return Ok(attempt.commit(tx, (StatusCode::CREATED, run)).await?);
     }
-    let text = if body.starts_with("long") { run + &" ".repeat(LONG) } else { run };
+    let text = if body.starts_with("long") {
+        run + &" ".repeat(LONG)
+    } else {
+        run
+    };
     let commit = attempt.commit(tx, (StatusCode::CREATED, text));
     match after(polls, commit).await {
         Some(committed) => Ok(committed?),
@@ -107,7 +118,11 @@ async fn dropped(State(bank): State<Bank>, attempt: Attempt, body: String) -> Pa
 
 /// Whether the last commit ended with an unknown outcome.
 fn bank_told_unknown(service: &Service) -> bool {
-    service.bank.take_told().last().is_some_and(|told| told == "OutcomeUnknown")
+    service
+        .bank
+        .take_told()
+        .last()
+        .is_some_and(|told| told == "OutcomeUnknown")
 }
 
 /// Polls a future at most so often.
@@ -148,12 +163,18 @@ async fn what_was_committed_is_replayed_whatever_the_handler_returns() {
         assert_eq!(first.is_err(), body == "panic", "{first:?}");
         let replay = service.server.post("/and_then", body, body).await;
         let expected = format!("{body} {}", run + 1);
-        assert!(replay.is_replay() && replay.text() == expected, "{replay:?}");
+        assert!(
+            replay.is_replay() && replay.text() == expected,
+            "{replay:?}"
+        );
         assert_eq!(replay.status, StatusCode::CREATED);
     }
     let told = service.bank.told();
     assert_eq!(told, ["Ok", "Ok", "Ok", "Ok", "AlreadyRecorded"]);
-    assert_eq!(service.bank.payments().await, ["fail 1", "refuse 2", "panic 3", "again 4"]);
+    assert_eq!(
+        service.bank.payments().await,
+        ["fail 1", "refuse 2", "panic 3", "again 4"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -163,15 +184,27 @@ async fn a_response_that_is_not_recorded_is_rolled_back_and_releases_the_key() {
     for (body, status) in [("unavailable", 503), ("not_recorded", 200)] {
         for _ in 0..2 {
             let response = service.server.post("/responding", body, body).await;
-            assert_eq!((response.status.as_u16(), response.is_replay()), (status, false));
+            assert_eq!(
+                (response.status.as_u16(), response.is_replay()),
+                (status, false)
+            );
             assert!(service.entry(body).await.is_none(), "the key is free");
         }
     }
     assert_eq!(service.bank.told(), ["Ok"; 4]);
     assert!(service.bank.payments().await.is_empty());
-    let recorded = service.server.post("/responding", "k", "no such account").await;
+    let recorded = service
+        .server
+        .post("/responding", "k", "no such account")
+        .await;
     assert_eq!(recorded.status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(service.server.post("/responding", "k", "no such account").await.is_replay());
+    assert!(
+        service
+            .server
+            .post("/responding", "k", "no such account")
+            .await
+            .is_replay()
+    );
     assert_eq!(service.bank.payments().await.len(), 1);
 }
 
@@ -202,7 +235,10 @@ async fn a_commit_that_breaks_a_deferred_constraint_releases_the_key() {
     assert!(service.entry("k").await.is_none(), "the key is free");
     assert!(service.bank.payments().await.is_empty());
     let next = service.server.post("/deferred", "k", "x").await;
-    assert_eq!((next.status, next.is_replay()), (StatusCode::CREATED, false));
+    assert_eq!(
+        (next.status, next.is_replay()),
+        (StatusCode::CREATED, false)
+    );
     assert_eq!(service.bank.payments().await, ["x"]);
 }
 
@@ -212,7 +248,10 @@ async fn a_commit_that_is_dropped_half_way_has_one_effect() {
     let postgres = PostgresServer::start();
     let service = on(&postgres).await;
     let mut dropped = 0;
-    for (kind, polls) in ["short", "long"].into_iter().flat_map(|kind| (0..8_u32).map(move |at| (kind, at))) {
+    for (kind, polls) in ["short", "long"]
+        .into_iter()
+        .flat_map(|kind| (0..8_u32).map(move |at| (kind, at)))
+    {
         let key = &format!("{kind}-{polls}");
         let first = service.server.post("/dropped", key, key).await;
         let entry = service.entry(key).await;
@@ -260,13 +299,20 @@ async fn a_commit_whose_reply_is_lost_is_found() {
         let is_committed = first.status == StatusCode::CREATED;
         let entry = service.entry(key).await;
         if is_committed {
-            assert!(matches!(entry, Some(Entry::Recorded { .. })), "{reply}: {entry:?}");
+            assert!(
+                matches!(entry, Some(Entry::Recorded { .. })),
+                "{reply}: {entry:?}"
+            );
             found += u32::from(was_lost);
         } else {
             assert!(was_lost, "{reply}: {first:?}, {told:?}");
         }
         let retry = service.server.post("/pay", key, key).await;
-        assert_eq!(retry.status, StatusCode::CREATED, "{reply}: {first:?}, {told:?}");
+        assert_eq!(
+            retry.status,
+            StatusCode::CREATED,
+            "{reply}: {first:?}, {told:?}"
+        );
         assert_eq!(retry.is_replay(), is_committed, "{reply}: {first:?}");
     }
     assert!(found > 0, "no reply to a commit was lost");

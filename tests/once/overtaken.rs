@@ -18,7 +18,9 @@ async fn slow(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid 
     let mut tx = bank.begin().await?;
     let run = format!("{body} {}", attempt.number());
     Bank::pay(&mut tx, &run).await?;
-    let response = attempt.record_in(&mut *tx, (StatusCode::CREATED, run)).await;
+    let response = attempt
+        .record_in(&mut *tx, (StatusCode::CREATED, run))
+        .await;
     let response = bank.tell(response)?;
     if attempt.number() == 1 {
         bank.runs.pass().await;
@@ -38,23 +40,37 @@ async fn an_attempt_that_is_overtaken_before_its_commit_has_no_effect() {
         let bank = Bank::open(&postgres.url()).await.isolated(level);
         let service = Service::start(bank, store(&postgres.url()).await).await;
         let server = service.server;
-        let overtaken = tokio::spawn(async move { server.post("/gated", &key(level), level).await });
+        let overtaken =
+            tokio::spawn(async move { server.post("/gated", &key(level), level).await });
         service.bank.runs.until_started(1).await;
         lapse(&postgres);
         let second = tokio::spawn(async move { server.post("/gated", &key(level), level).await });
         service.bank.runs.until_started(2).await;
         // The second attempt waits in front of the gate, behind the first one.
         service.bank.runs.open(2);
-        let responses = [overtaken.await.expect("no panic"), second.await.expect("no panic")];
+        let responses = [
+            overtaken.await.expect("no panic"),
+            second.await.expect("no panic"),
+        ];
         let mut told = service.bank.told();
         told.sort();
         assert_eq!(told, ["Ok", "Overtaken"], "{level}: {responses:?}");
         let replay = service.server.post("/gated", &key(level), level).await;
         assert!(replay.is_replay(), "{level}: {replay:?}");
-        assert!(service.bank.payments().await.contains(&replay.text().to_owned()));
+        assert!(
+            service
+                .bank
+                .payments()
+                .await
+                .contains(&replay.text().to_owned())
+        );
         for response in responses {
-            let is_of_the_winner = response.status == StatusCode::CREATED && response.body == replay.body;
-            assert!(is_of_the_winner || response.code() == "idempotency_overtaken", "{response:?}");
+            let is_of_the_winner =
+                response.status == StatusCode::CREATED && response.body == replay.body;
+            assert!(
+                is_of_the_winner || response.code() == "idempotency_overtaken",
+                "{response:?}"
+            );
         }
     }
     let bank = Bank::open(&postgres.url()).await;
@@ -71,7 +87,11 @@ async fn an_attempt_that_takes_over_during_a_commit_waits_for_its_end() {
             let settings = Idempotency::builder().store(store(&postgres.url()).await);
             let more = Router::new().route("/slow", post(slow));
             let service = Service::with(bank, settings.lease(LEASE), more).await;
-            let body = if undone { format!("undone {level}") } else { level.to_owned() };
+            let body = if undone {
+                format!("undone {level}")
+            } else {
+                level.to_owned()
+            };
             let (server, text) = (service.server, body.clone());
             let post = move || {
                 let text = text.clone();
@@ -93,7 +113,11 @@ async fn an_attempt_that_takes_over_during_a_commit_waits_for_its_end() {
             let payments = service.bank.payments().await;
             let of_this = payments.iter().filter(|run| run.starts_with(&body));
             let of_this: Vec<_> = of_this.collect();
-            let winner = if undone { format!("{body} 2") } else { format!("{body} 1") };
+            let winner = if undone {
+                format!("{body} 2")
+            } else {
+                format!("{body} 1")
+            };
             assert_eq!(of_this, [&winner], "{level}: {first:?}, {second:?}");
             let told = if undone { "Ok" } else { "Overtaken" };
             // Under SERIALIZABLE, the server may report a serialization failure for the second attempt.
@@ -103,7 +127,10 @@ async fn an_attempt_that_takes_over_during_a_commit_waits_for_its_end() {
                 "{level}: {second_told}"
             );
             let replay = service.server.post("/slow", &key(&body), &body).await;
-            assert!(replay.is_replay() && replay.text() == winner, "{level}: {replay:?}");
+            assert!(
+                replay.is_replay() && replay.text() == winner,
+                "{level}: {replay:?}"
+            );
         }
     }
 }
@@ -133,10 +160,16 @@ async fn an_attempt_that_takes_over_before_the_commit_is_visible_is_overtaken() 
         let overtaken = overtaken.await.expect("no panic");
         assert_eq!(second.bank.told(), ["Overtaken"], "{overtaken:?}");
         let replay = second.server.post("/gated", &key(level), level).await;
-        assert!(replay.is_replay() && replay.body == committed.body, "{replay:?}");
+        assert!(
+            replay.is_replay() && replay.body == committed.body,
+            "{replay:?}"
+        );
     }
     let bank = Bank::open(&url).await;
-    assert_eq!(bank.payments().await, ["REPEATABLE READ 1", "SERIALIZABLE 1"]);
+    assert_eq!(
+        bank.payments().await,
+        ["REPEATABLE READ 1", "SERIALIZABLE 1"]
+    );
 }
 
 /// An operator forgets the key while its handler runs.
@@ -148,12 +181,24 @@ async fn a_forgotten_attempt_has_no_effect() {
     let server = service.server;
     let forgotten = tokio::spawn(async move { server.post("/gated", "k", "x").await });
     service.bank.runs.until_started(1).await;
-    assert!(service.idem.forget(service.id("k")).await.expect("forgotten"));
+    assert!(
+        service
+            .idem
+            .forget(service.id("k"))
+            .await
+            .expect("forgotten")
+    );
     service.bank.runs.open(1);
-    assert_eq!(forgotten.await.expect("no panic").code(), "idempotency_overtaken");
+    assert_eq!(
+        forgotten.await.expect("no panic").code(),
+        "idempotency_overtaken"
+    );
     assert_eq!(service.bank.told(), ["Overtaken"]);
     service.bank.runs.open(1);
     let next = service.server.post("/gated", "k", "x").await;
-    assert_eq!((next.status, next.is_replay()), (StatusCode::CREATED, false));
+    assert_eq!(
+        (next.status, next.is_replay()),
+        (StatusCode::CREATED, false)
+    );
     assert_eq!(service.bank.payments().await, ["x 1"]);
 }

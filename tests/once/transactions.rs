@@ -5,7 +5,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum_idem::store::{
-    Bind, Claim, Claimed, Entry, MemoryStore, NearCache, PostgresStore, Query, StateKind, Store as _,
+    Bind, Claim, Claimed, Entry, MemoryStore, NearCache, PostgresStore, Query, StateKind,
+    Store as _,
 };
 use axum_idem::{Attempt, CommitError, Fingerprint, Idempotency, RecordId, idempotent};
 use sqlx::{Acquire, AssertSqlSafe};
@@ -25,13 +26,19 @@ async fn a_committed_response_is_replayed_at_every_isolation_level() {
         for path in ["/pay", "/plain"] {
             let key = &key(&format!("{level} {path}"));
             let first = service.server.post(path, key, key).await;
-            assert_eq!((first.status, first.is_replay()), (StatusCode::CREATED, false));
+            assert_eq!(
+                (first.status, first.is_replay()),
+                (StatusCode::CREATED, false)
+            );
             let again = service.server.post(path, key, key).await;
             assert!(again.is_replay(), "{again:?}");
             assert_eq!(again.body, first.body);
             let other = service.server.post(path, key, "another body").await;
             assert_eq!(other.code(), "idempotency_key_reused");
-            assert!(matches!(service.entry(key).await, Some(Entry::Recorded { .. })));
+            assert!(matches!(
+                service.entry(key).await,
+                Some(Entry::Recorded { .. })
+            ));
         }
     }
     let bank = Bank::open(&postgres.url()).await;
@@ -67,7 +74,10 @@ async fn without_a_key_the_transaction_is_committed() {
     let service = Service::start(bank, store(&postgres.url()).await).await;
     for _ in 0..2 {
         let request = request(axum::http::Method::POST, "/pay", [], "x");
-        assert_eq!(service.server.send(request).await.status, StatusCode::CREATED);
+        assert_eq!(
+            service.server.send(request).await.status,
+            StatusCode::CREATED
+        );
     }
     assert_eq!(service.bank.payments().await.len(), 2);
     assert_eq!(postgres.command("SELECT count(*) FROM idem_records"), "0");
@@ -115,7 +125,13 @@ async fn a_near_cache_passes_the_commit_through() {
         assert!(service.server.post("/pay", "k", "x").await.is_replay());
     }
     assert!(near.bytes() > 0, "the replay is cached");
-    assert!(service.idem.forget(service.id("k")).await.expect("forgotten"));
+    assert!(
+        service
+            .idem
+            .forget(service.id("k"))
+            .await
+            .expect("forgotten")
+    );
     let again = service.server.post("/pay", "k", "x").await;
     assert!(!again.is_replay(), "the key was forgotten");
     assert_eq!(service.bank.payments().await, ["x 1", "x 2"]);
@@ -140,7 +156,10 @@ async fn a_transaction_in_another_database_is_refused() {
     }
     assert!(service.bank.payments().await.is_empty());
     let text = CommitError::OtherDatabase.to_string();
-    assert!(text.contains("begin the transaction in the handler"), "{text}");
+    assert!(
+        text.contains("begin the transaction in the handler"),
+        "{text}"
+    );
 }
 
 /// Runs its transaction again after a serialization failure.
@@ -167,13 +186,18 @@ async fn paid_after_a_rival(bank: &Bank, attempt: &Attempt, body: &str) -> Paid 
         rival.commit().await?;
     }
     Bank::pay(&mut tx, &run).await?;
-    let response = bank.tell(attempt.record_in(&mut *tx, (StatusCode::CREATED, run)).await)?;
+    let response = bank.tell(
+        attempt
+            .record_in(&mut *tx, (StatusCode::CREATED, run))
+            .await,
+    )?;
     tx.commit().await?;
     Ok(response)
 }
 
 fn is_serialization_failure(error: &BankError) -> bool {
-    let (BankError::Database(error) | BankError::Commit(CommitError::Database(error))) = error else {
+    let (BankError::Database(error) | BankError::Commit(CommitError::Database(error))) = error
+    else {
         return false;
     };
     let error = error.as_database_error();
@@ -249,8 +273,17 @@ async fn a_record_in_a_savepoint_counts_when_the_outer_transaction_commits() {
     let postgres = PostgresServer::start();
     let service = start(Bank::open(&postgres.url()).await, &postgres.url()).await;
     let first = service.server.post("/savepoint", "k", "commit").await;
-    assert_eq!((first.status, first.text()), (StatusCode::CREATED, "commit 1"));
-    assert!(service.server.post("/savepoint", "k", "commit").await.is_replay());
+    assert_eq!(
+        (first.status, first.text()),
+        (StatusCode::CREATED, "commit 1")
+    );
+    assert!(
+        service
+            .server
+            .post("/savepoint", "k", "commit")
+            .await
+            .is_replay()
+    );
     assert_eq!(service.bank.payments().await, ["commit 1"]);
 
     let undone = service.server.post("/savepoint", "u", "roll back").await;
@@ -267,7 +300,10 @@ async fn any_driver_executes_the_prepared_statement() {
     assert_eq!((first.status, first.text()), (StatusCode::CREATED, "x 1"));
     assert!(service.server.post("/prepared", "k", "x").await.is_replay());
     let unkeyed = request(axum::http::Method::POST, "/prepared", [], "y");
-    assert_eq!(service.server.send(unkeyed).await.status, StatusCode::CREATED);
+    assert_eq!(
+        service.server.send(unkeyed).await.status,
+        StatusCode::CREATED
+    );
     assert_eq!(service.bank.payments().await, ["x 1", "y 2"]);
 }
 
@@ -312,7 +348,11 @@ async fn operators_see_one_entry_for_a_committed_key() {
             let mut query = Query::all().limit(limit);
             loop {
                 let page = service.idem.list(query.clone()).await.expect("a page");
-                seen.extend(page.entries.iter().map(|entry| (entry.id, entry.state.kind())));
+                seen.extend(
+                    page.entries
+                        .iter()
+                        .map(|entry| (entry.id, entry.state.kind())),
+                );
                 match page.next {
                     Some(next) => query = query.after(next),
                     None => break,
@@ -327,9 +367,19 @@ async fn operators_see_one_entry_for_a_committed_key() {
         assert_eq!(counts, [0, 0, 5]);
         lapse(&postgres);
         let removed = store.sweep().await.expect("swept");
-        assert_eq!(removed, if sweeps == 0 { 5 } else { 0 }, "only settled claims are removed");
+        assert_eq!(
+            removed,
+            if sweeps == 0 { 5 } else { 0 },
+            "only settled claims are removed"
+        );
     }
-    assert!(service.idem.forget(service.id("a")).await.expect("forgotten"));
+    assert!(
+        service
+            .idem
+            .forget(service.id("a"))
+            .await
+            .expect("forgotten")
+    );
     assert!(!service.idem.forget(service.id("a")).await.expect("asked"));
     let scope = axum_idem::Scope::new().token("Bearer alice");
     service.server.post("/pay", "f", "f").await;
@@ -353,14 +403,24 @@ async fn claimed(store: &PostgresStore, id: u8, is_transactional: bool) -> Recor
 async fn only_the_claim_of_a_transaction_may_be_lost_in_a_crash() {
     let settings = ["synchronous_commit=off", "wal_writer_delay=10s"];
     let mut postgres = PostgresServer::with(&settings);
-    let service = Service::start(Bank::open(&postgres.url()).await, store(&postgres.url()).await).await;
+    let service = Service::start(
+        Bank::open(&postgres.url()).await,
+        store(&postgres.url()).await,
+    )
+    .await;
     let paid = service.server.post("/pay", "k", "x").await;
     assert_eq!(paid.status, StatusCode::CREATED);
     let lost = claimed(&store(&postgres.url()).await, 1, true).await;
     postgres.kill();
     postgres.start_again();
     let store = store(&postgres.url()).await;
-    assert!(store.look_up(lost).await.expect("postgres is back").is_none());
+    assert!(
+        store
+            .look_up(lost)
+            .await
+            .expect("postgres is back")
+            .is_none()
+    );
     let replay = service.server.post("/pay", "k", "x").await;
     assert!(replay.is_replay() && replay.body == paid.body, "{replay:?}");
     assert_eq!(service.bank.payments().await, ["x 1"]);
@@ -368,6 +428,12 @@ async fn only_the_claim_of_a_transaction_may_be_lost_in_a_crash() {
     let kept = claimed(&store, 2, false).await;
     postgres.kill();
     postgres.start_again();
-    let found = crate::bank::store(&postgres.url()).await.look_up(kept).await;
-    assert!(matches!(found, Ok(Some(Entry::InFlight { .. }))), "{found:?}");
+    let found = crate::bank::store(&postgres.url())
+        .await
+        .look_up(kept)
+        .await;
+    assert!(
+        matches!(found, Ok(Some(Entry::InFlight { .. }))),
+        "{found:?}"
+    );
 }

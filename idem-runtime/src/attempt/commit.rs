@@ -21,7 +21,9 @@ impl Prepared {
     /// The SQL, with `$1`, `$2` and so on in place of [`binds`](Self::binds).
     #[must_use]
     pub fn sql(&self) -> &str {
-        self.statement.as_ref().map_or("SELECT 1", RecordStatement::sql)
+        self.statement
+            .as_ref()
+            .map_or("SELECT 1", RecordStatement::sql)
     }
 
     /// The parameters, in their order. Empty for a request without a key.

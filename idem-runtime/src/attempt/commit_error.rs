@@ -148,7 +148,8 @@ fn is_transient(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
             let class = code.get(..2).unwrap_or_default();
-            matches!(&*code, "40001" | "40P01" | "55P03" | "5") || matches!(class, "08" | "53" | "57")
+            matches!(&*code, "40001" | "40P01" | "55P03" | "5")
+                || matches!(class, "08" | "53" | "57")
         }),
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
         _ => false,

@@ -174,9 +174,13 @@ impl Settler {
 
     async fn keep_trying(self, mut settlement: Settlement, held: Option<Held>) {
         let give_up_at = match settlement {
-            Settlement::Complete { .. } | Settlement::Release | Settlement::Yield => self.expires_at,
+            Settlement::Complete { .. } | Settlement::Release | Settlement::Yield => {
+                self.expires_at
+            }
             // The end of the lease has the same effect as the call.
-            Settlement::Abandon | Settlement::Committed | Settlement::Confirm(_) => self.heartbeat.held_until(),
+            Settlement::Abandon | Settlement::Committed | Settlement::Confirm(_) => {
+                self.heartbeat.held_until()
+            }
         };
         let mut backoff = Backoff::new();
         loop {
@@ -202,9 +206,7 @@ impl Settler {
             Settlement::Release | Settlement::Yield => {
                 "a key could not be released before its ttl ended; the key is free now"
             }
-            _ => {
-                "an attempt could not be settled and is no longer retried; its outcome is unknown"
-            }
+            _ => "an attempt could not be settled and is no longer retried; its outcome is unknown",
         };
         tracing::error!(
             target: crate::trace::TARGET,

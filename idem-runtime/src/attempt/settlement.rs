@@ -1,7 +1,7 @@
 //! The ways to settle an attempt.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::service::idempotency::Idempotency;

@@ -39,9 +39,9 @@ pub use redis::{RedisStore, RedisStoreBuilder};
 use tokio::sync::Notify;
 pub use transaction::{Bind, CommitState, RecordStatement, TransactionKind};
 #[cfg(feature = "postgres")]
-pub use transaction::{TransactionConnection, TransactionDatabase};
-#[cfg(feature = "postgres")]
 pub(crate) use transaction::{RecordFailure, sealed};
+#[cfg(feature = "postgres")]
+pub use transaction::{TransactionConnection, TransactionDatabase};
 
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::millis::bounded;
 use super::{
-    Claim, Claimed, CommitState, Entry, Holder, Page, Query, Record, RecordStatement, Settled, Stats, Store,
-    StoreError, StoreFuture, TransactionKind,
+    Claim, Claimed, CommitState, Entry, Holder, Page, Query, Record, RecordStatement, Settled,
+    Stats, Store, StoreError, StoreFuture, TransactionKind,
 };
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;

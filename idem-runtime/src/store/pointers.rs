@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Claim, Claimed, CommitState, Entry, Holder, Page, Query, Record, RecordStatement, Settled, Stats, Store,
-    StoreError, StoreFuture, TransactionKind,
+    Claim, Claimed, CommitState, Entry, Holder, Page, Query, Record, RecordStatement, Settled,
+    Stats, Store, StoreError, StoreFuture, TransactionKind,
 };
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;

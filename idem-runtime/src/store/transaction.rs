@@ -117,9 +117,9 @@ impl fmt::Debug for Bind {
 }
 
 #[cfg(feature = "postgres")]
-pub use drivers::{TransactionConnection, TransactionDatabase};
-#[cfg(feature = "postgres")]
 pub(crate) use drivers::{RecordFailure, sealed};
+#[cfg(feature = "postgres")]
+pub use drivers::{TransactionConnection, TransactionDatabase};
 
 #[cfg(feature = "postgres")]
 mod drivers {

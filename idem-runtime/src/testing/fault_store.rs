@@ -12,8 +12,8 @@ use super::fault_mix::FaultMix;
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
 use crate::store::{
-    Claim, Claimed, CommitState, DecodeError, Entry, Holder, Page, Query, Record, RecordStatement, Settled,
-    Stats, Store, StoreError, StoreFuture, TransactionKind,
+    Claim, Claimed, CommitState, DecodeError, Entry, Holder, Page, Query, Record, RecordStatement,
+    Settled, Stats, Store, StoreError, StoreFuture, TransactionKind,
 };
 
 /// Wraps another store and injects faults, either from a script or at random from a seed.

@@ -41,8 +41,8 @@ use self::sql::Query;
 use self::statements::{Statements, whole_millis};
 use self::table::Table;
 use super::{
-    Claim, Claimed, CommitState, Entry, Holder, Page, Query as ListQuery, Record, RecordStatement, Settled,
-    Stats, Store, StoreError, StoreFuture, TransactionKind,
+    Claim, Claimed, CommitState, Entry, Holder, Page, Query as ListQuery, Record, RecordStatement,
+    Settled, Stats, Store, StoreError, StoreFuture, TransactionKind,
 };
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;

@@ -125,7 +125,11 @@ impl Probe<'_> {
         };
         let statements = self.statements;
         let held = |query| statements::held(query, holder, fence);
-        let record = |query| held(query).bind(Vec::<u8>::new()).bind(statements::whole_millis(MINUTE));
+        let record = |query| {
+            held(query)
+                .bind(Vec::<u8>::new())
+                .bind(statements::whole_millis(MINUTE))
+        };
         self.send(&statements.record, record).await?;
         let found = self.send(&statements.commit_state, held).await?;
         let state = found.first().and_then(|row| row::commit_state(row).ok());

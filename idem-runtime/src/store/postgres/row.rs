@@ -13,7 +13,8 @@ use crate::request::record_id::RecordId;
 use crate::request::trace_context::TraceId;
 use crate::store::millis::from_millis;
 use crate::store::{
-    Claimed, CommitState, DecodeError, Entry, Origin, Record, Settled, State, StateKind, StoreError, Summary,
+    Claimed, CommitState, DecodeError, Entry, Origin, Record, Settled, State, StateKind,
+    StoreError, Summary,
 };
 
 /// The result of a claim, or `None` after a lost race, when the claim has to be sent again.

@@ -272,7 +272,11 @@ impl Found {
         if !self.table {
             missing.push(format!("the table {}", table.quoted()));
         }
-        for (exists, function) in self.functions.into_iter().zip([table.claim(), table.commit()]) {
+        for (exists, function) in self
+            .functions
+            .into_iter()
+            .zip([table.claim(), table.commit()])
+        {
             if !exists {
                 missing.push(format!("the function {function}"));
             }

@@ -65,10 +65,7 @@ impl sealed::Connection for PgConnection {
 impl sealed::Database for Postgres {
     const KIND: TransactionKind = TransactionKind::Postgres;
 
-    fn record<'c>(
-        connection: &'c mut PgConnection,
-        statement: &'c RecordStatement,
-    ) -> Written<'c> {
+    fn record<'c>(connection: &'c mut PgConnection, statement: &'c RecordStatement) -> Written<'c> {
         Box::pin(async move {
             let done = query(statement).execute(connection).await;
             done.map(drop).map_err(failed)
@@ -121,10 +118,13 @@ fn literal(statement: &RecordStatement) -> Option<String> {
 
 fn query(statement: &RecordStatement) -> sqlx::query::Query<'_, Postgres, PgArguments> {
     let query = sqlx::query(AssertSqlSafe(Arc::<str>::from(statement.sql())));
-    statement.binds().iter().fold(query, |query, bind| match bind {
-        Bind::Bytes(bytes) => query.bind(&bytes[..]),
-        Bind::Integer(number) => query.bind(*number),
-    })
+    statement
+        .binds()
+        .iter()
+        .fold(query, |query, bind| match bind {
+            Bind::Bytes(bytes) => query.bind(&bytes[..]),
+            Bind::Integer(number) => query.bind(*number),
+        })
 }
 
 /// Classifies an error before `COMMIT` was sent. The server rolls the transaction back.

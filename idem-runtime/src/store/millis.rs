@@ -12,7 +12,7 @@ pub(super) fn bounded(duration: Duration) -> Duration {
 }
 
 /// Whole milliseconds, rounded up, from 1 to 100 years.
-#[cfg(any(feature = "redis", feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "redis", feature = "postgres"))]
 pub(super) fn millis(duration: Duration) -> i64 {
     let millis = bounded(duration).as_nanos().div_ceil(1_000_000).max(1);
     i64::try_from(millis).unwrap_or(i64::MAX)

@@ -36,7 +36,7 @@ mod tests {
         assert_eq!(bounded(shorter), shorter);
     }
 
-    #[cfg(any(feature = "redis", feature = "postgres", feature = "sqlite"))]
+    #[cfg(any(feature = "redis", feature = "postgres"))]
     #[test]
     fn no_duration_is_rounded_to_zero() {
         assert_eq!(millis(Duration::ZERO), 1);

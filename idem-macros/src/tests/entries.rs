@@ -9,7 +9,7 @@ fn repository() -> PathBuf {
 
 /// Asserts that a heading of the page contains the words of `message`.
 ///
-/// A heading may list several messages, separated by ` · `. `…` stands for text of the user.
+/// A heading may list several messages, separated by ` · `. `…` replaces the user's own text.
 pub(super) fn assert_entry(message: &str) {
     let page =
         fs::read_to_string(repository().join("src/compile_errors.md")).expect("a readable page");

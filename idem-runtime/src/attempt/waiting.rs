@@ -1,4 +1,4 @@
-//! An attempt that waits, in its slot, for the layers above its handler.
+//! Lets an attempt wait until the layers above its handler have finished.
 
 use std::task::{Context, Poll};
 use std::{mem, thread};

@@ -56,8 +56,8 @@ impl RecordId {
         ShortId(short)
     }
 
-    /// The id as a URN, as it stands in the `instance` of a [`Problem`](crate::Problem):
-    /// `urn:axum-idem:record:` and the 64 digits.
+    /// Returns the id as a URN: `urn:axum-idem:record:` and the 64 digits. The `instance` of a
+    /// [`Problem`](crate::Problem) is this URN.
     #[must_use]
     pub fn urn(&self) -> String {
         let mut urn = String::with_capacity(URN.len() + 64);

@@ -145,7 +145,7 @@ impl fmt::Debug for Scope {
     note = "use a field that implements `Display`, such as `user.id`, or implement `Display` for the type"
 )]
 pub trait ScopeValue {
-    /// Adds the parts that the value stands for.
+    /// Adds the parts of this value to `scope`.
     fn add_to(&self, scope: &mut Scope);
 }
 

@@ -184,17 +184,13 @@ impl Idempotency {
     /// the settings to recognize another key header, which middleware below the layer may set.
     pub(super) fn for_request<B>(&self, request: &Request<B>) -> Option<(Self, Option<Arc<Slot>>)> {
         let dialect = &self.inner.settings.dialect;
-        let headers = request.headers();
-        let has_key = self.has_key(headers);
-        if !has_key && dialect.has_default_key_header() {
+        let key = key::find(request.headers(), dialect.key_header_name());
+        if key.is_none() && dialect.has_default_key_header() {
             return None;
         }
         let mut settings = self.without_slot();
         let mut made: Option<Arc<Slot>> = None;
-        if has_key
-            && !request.method().is_safe()
-            && let Some(key) = key::find(headers, dialect.key_header_name())
-        {
+        if let Some(key) = key.filter(|_| !request.method().is_safe()) {
             // The slot of an outer layer takes precedence, because it waits for more layers.
             let slot = Self::slot_of(request).filter(|slot| slot.is_open());
             let slot = slot

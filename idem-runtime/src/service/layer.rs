@@ -83,8 +83,8 @@ where
 pin_project! {
     /// The future of [`IdempotencyService`].
     ///
-    /// If it is dropped before it completes, it continues in the background when the handler of a request with a key
-    /// has begun.
+    /// When a client disconnects, this future is dropped. If the handler of a request with a key has begun,
+    /// the work then continues in the background.
     pub struct IdempotencyFuture<F, E>
     where
         E: Send,

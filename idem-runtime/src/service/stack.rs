@@ -20,9 +20,9 @@ pub(super) type Layers<E> = Pin<Box<dyn Future<Output = Result<Response, E>> + S
 
 /// Everything below the [`Idempotency`] layer, for one request with a key.
 ///
-/// Completes when the attempt is settled. If it is dropped earlier, it continues in the background with
-/// the handler, so that a layer still commits after the client has disconnected. If it is dropped there too, or by a
-/// panic, the outcome of the attempt is unknown.
+/// Completes when the attempt is settled. When the client disconnects, the layers continue in the
+/// background with the handler, so that a layer still commits. If the layers are dropped there too, or by
+/// a panic, the outcome of the attempt is unknown.
 pub(super) struct Stack<E: Send + 'static> {
     stage: Stage<E>,
     slot: Arc<Slot>,
@@ -134,7 +134,8 @@ impl<E: Send + 'static> Drop for Stack<E> {
         let is_cut_off = self.is_polling || self.in_background;
         let background = self.background.take().or_else(Background::of_this_task);
         let Some(Background { runtime, span }) = background.filter(|_| !is_cut_off) else {
-            // Cuts the slot off before the layers are dropped, so that a handler below them does not continue alone.
+            // The slot is cut off before the layers are dropped. Otherwise a handler below them would
+            // continue alone.
             self.slot.cut_off();
             return;
         };
@@ -147,7 +148,8 @@ impl<E: Send + 'static> Drop for Stack<E> {
             in_background: true,
             limit: self.limit.take(),
         };
-        // Nothing waits for the response, so it is dropped. `drain` waits for the attempt even before the task starts.
+        // Nothing waits for the response, so it is dropped. `drain` waits for the attempt, even before
+        // the task starts.
         runtime.spawn(async { drop(stack.await) }.instrument(span));
     }
 }

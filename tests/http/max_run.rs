@@ -189,6 +189,9 @@ async fn a_hung_handler_is_ended_and_its_key_is_held() {
         (response.status.as_u16(), response.code().as_str()),
         (504, TIMEOUT)
     );
+    let problem: serde_json::Value = serde_json::from_str(response.text()).expect("a problem");
+    let id = idem.record_id(&Scope::new(), "k");
+    assert_eq!(problem["instance"], id.urn());
     assert_eq!((hung.dropped(), idem.running()), (1, 0));
     hung.until_lost(1).await;
     let retry = server.post("/held", "k", "").await;

@@ -10,7 +10,7 @@ use axum::http::{Method, StatusCode};
 use axum::routing::post;
 use axum_idem::store::{Entry, MemoryStore};
 use axum_idem::testing::{Fault, FaultStore, Operation};
-use axum_idem::{Idempotency, Scope, idempotent};
+use axum_idem::{Idempotency, OnStoreError, Scope, idempotent};
 use tokio::task::JoinHandle;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -321,4 +321,30 @@ async fn a_record_that_is_late_keeps_no_permit() {
         matches!(entry, Ok(Some(Entry::Recorded { .. }))),
         "{entry:?}"
     );
+}
+
+/// The store has failed, so nothing is claimed, and the limit does not apply.
+#[tokio::test]
+async fn a_run_without_protection_does_not_count() {
+    let (runs, store) = (Runs::default(), FaultStore::new(MemoryStore::default()));
+    store.script(Operation::Claim, repeat_n(Fault::ErrBefore, 100));
+    let idem = Idempotency::builder().store(store).max_running(1);
+    let idem = idem.on_store_error(OnStoreError::FailOpen).build();
+    let router = Router::new()
+        .route("/slow", post(slow))
+        .layer(idem.clone())
+        .with_state(runs.clone());
+    let mut requests = Vec::new();
+    for (started, key) in [(1, "a"), (2, "b")] {
+        let request = support::post("/slow", key, "");
+        requests.push(tokio::spawn(support::exchange(router.clone(), request)));
+        runs.until_started(started).await;
+        assert_eq!(idem.running(), 0);
+    }
+    runs.open(2);
+    for request in requests {
+        let response = request.await.expect("no panic");
+        assert_eq!(response.status, 201);
+        assert!(response.headers.contains_key("idempotency-degraded"));
+    }
 }

@@ -69,6 +69,13 @@ async fn streamed_bytes(State(uploads): State<Uploads>, body: Bytes) -> String {
     body.len().to_string()
 }
 
+/// Its rejections are not recorded, because its body is streamed.
+#[idempotent(scope = global, fingerprint = none, record_rejections)]
+async fn streamed_text(State(uploads): State<Uploads>, body: String) -> String {
+    uploads.runs.count();
+    body
+}
+
 async fn start_with(
     idem: Idempotency,
     layered: impl FnOnce(Router) -> Router,
@@ -78,6 +85,7 @@ async fn start_with(
         .route("/buffered", post(buffered))
         .route("/streamed", post(streamed))
         .route("/streamed-bytes", post(streamed_bytes))
+        .route("/streamed-text", post(streamed_text))
         .layer(DefaultBodyLimit::disable())
         .route(
             "/limited",
@@ -254,4 +262,16 @@ async fn an_upload_that_an_outer_timeout_ends_reaches_its_handler_as_an_error() 
         uploads.runs.open(1);
         assert_eq!(uploads.until_ended().await, (3, true), "{framing}");
     }
+}
+
+/// A body that was cut off would be rejected, too, and the retry with the whole body must run.
+#[tokio::test]
+async fn a_rejection_of_a_streamed_body_is_never_recorded() {
+    let (server, uploads) = start_with(Idempotency::in_memory(), |router| router).await;
+    let not_text = request(Method::POST, "/streamed-text", [(KEY, "k")], "");
+    let not_text = not_text.map(|_| Bytes::from_static(&[0xff]).into());
+    assert_eq!(server.send(not_text).await.status, 400);
+    let retry = server.post("/streamed-text", "k", "whole").await;
+    assert_eq!((retry.text(), retry.is_replay()), ("whole", false));
+    assert_eq!(uploads.runs.started(), 1);
 }

@@ -444,14 +444,4 @@ mod sqlite_form {
         let fence: i64 = row.try_get(2).expect("a number");
         assert_eq!(u64::try_from(fence), Ok(holder.fence));
     }
-
-    /// The file that the package contains is what the library executes.
-    #[test]
-    fn the_published_schema_is_that_of_the_store() {
-        let sql = SqliteStore::builder()
-            .schema_sql()
-            .expect("the default name is fine");
-        let published = TABLES.split_once("\n\n").map_or("", |(_, sql)| sql);
-        assert_eq!(published, sql);
-    }
 }

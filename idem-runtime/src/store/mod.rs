@@ -20,6 +20,8 @@ mod record;
 mod redis;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod table_name;
 
 use std::fmt;
 use std::sync::Arc;

@@ -2,9 +2,7 @@
 
 use super::claim_function;
 use crate::store::StoreError;
-
-/// PostgreSQL cuts names at 63 bytes, and the name of the index is longer than that of the table.
-const LONGEST: usize = 50;
+use crate::store::table_name::{self, LONGEST};
 
 /// The names that the builder was given, validated.
 #[derive(Clone, Debug)]
@@ -20,12 +18,7 @@ impl Name {
     /// or is longer than 50 characters.
     pub(super) fn new(schema: Option<String>, table: String) -> Result<Self, StoreError> {
         for name in schema.iter().chain([&table]) {
-            let is_a_name = name.len() <= LONGEST
-                && name
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-                && name.bytes().next().is_some_and(|it| !it.is_ascii_digit());
-            if !is_a_name {
+            if !table_name::is_valid(name) {
                 return Err(StoreError::Unfit(
                     format!(
                         "{name:?} cannot name a schema or table here; use up to {LONGEST} \

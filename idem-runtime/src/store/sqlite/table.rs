@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use crate::store::StoreError;
+use crate::store::table_name::{self, LONGEST};
 
 /// The version of the tables and of each row. Rows with another version are left unchanged.
 pub(super) const VERSION: i64 = 1;
 
-/// Keeps the names of the indexes short.
-const LONGEST: usize = 50;
+/// The SQL of the tables and indexes, for the default name. The package publishes this file.
+const SCHEMA: &str = include_str!("../../../schema/sqlite.sql");
 
 /// The columns that decide a transition, in the order of `Held::read`.
 const HELD: &str =
@@ -44,13 +45,8 @@ impl Statements {
     /// When the name has other characters than letters, digits and underscores, begins with a digit,
     /// begins with `sqlite_`, or is longer than 50 characters.
     pub(super) fn new(name: &str) -> Result<Self, StoreError> {
-        let is_a_name = name.len() <= LONGEST
-            && name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-            && name.bytes().next().is_some_and(|it| !it.is_ascii_digit())
-            && !name.to_ascii_lowercase().starts_with("sqlite_");
-        if !is_a_name {
+        let is_reserved = name.to_ascii_lowercase().starts_with("sqlite_");
+        if is_reserved || !table_name::is_valid(name) {
             return Err(StoreError::Unfit(
                 format!(
                     "{name:?} cannot name a table here; use up to {LONGEST} letters, digits and \
@@ -141,51 +137,27 @@ impl Statements {
 
     /// The SQL that creates the tables and the indexes. Safe to run again.
     pub(super) fn definition(&self) -> String {
-        let (table, meta) = (&self.table, &self.meta);
-        let index = |what: &str| format!("\"{}_{what}\"", table.trim_matches('"'));
-        format!(
-            "CREATE TABLE IF NOT EXISTS {meta} (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    version INTEGER NOT NULL,
-    fence INTEGER NOT NULL
-) STRICT;
-
-INSERT OR IGNORE INTO {meta} (id, version, fence) VALUES (1, {VERSION}, 0);
-
-CREATE TABLE IF NOT EXISTS {table} (
-    id BLOB NOT NULL UNIQUE,
-    version INTEGER NOT NULL,
-    fence INTEGER NOT NULL,
-    attempt INTEGER NOT NULL,
-    leased_until INTEGER NOT NULL,
-    expires_at INTEGER NOT NULL,
-    retention_us INTEGER NOT NULL,
-    fingerprint BLOB NOT NULL,
-    owner BLOB NOT NULL,
-    created_at INTEGER NOT NULL,
-    settled_at INTEGER,
-    trace_id BLOB,
-    endpoint TEXT NOT NULL,
-    label TEXT,
-    record BLOB
-) STRICT;
-
-CREATE INDEX IF NOT EXISTS {expires_at} ON {table} (expires_at);
-
-CREATE INDEX IF NOT EXISTS {claims} ON {table} (id) WHERE record IS NULL;
-
-CREATE INDEX IF NOT EXISTS {short} ON {table} (substr(id, 17, 6));
-",
-            expires_at = index("expires_at"),
-            claims = index("claims"),
-            short = index("short"),
-        )
+        let sql = SCHEMA
+            .split_once("\n\n")
+            .map_or(SCHEMA, |(_comment, sql)| sql);
+        // The names of the other table and of the indexes begin with the name of the table.
+        sql.replace("\"idem_records", self.table.trim_end_matches('"'))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_published_schema_is_written_for_any_name() {
+        let of = |name| Statements::new(name).expect("a name").definition();
+        let sql = of("keys");
+        assert!(!sql.contains("idem_records"), "{sql}");
+        assert!(sql.contains("CREATE INDEX IF NOT EXISTS \"keys_short\" ON \"keys\" (substr"));
+        assert!(sql.contains(&format!("VALUES (1, {VERSION}, 0)")), "{sql}");
+        assert!(SCHEMA.ends_with(&of("idem_records")));
+    }
 
     #[test]
     fn names_are_limited_to_letters_digits_and_underscores() {

@@ -323,11 +323,9 @@ mod tests {
         })
     }
 
-    /// The first claim waits for the lock of another connection. All others wait behind it.
-    #[tokio::test]
-    async fn waiting_transitions_share_one_transaction() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("idem.db");
+    /// The writer of a new store, and another connection that has locked the file.
+    async fn locked(folder: &Path) -> (Writer, SqliteConnection) {
+        let path = folder.join("idem.db");
         let builder = SqliteStore::builder().path(&path).no_sweeper();
         let store = builder.busy_timeout(Duration::from_secs(60)).open().await;
         let writer = store.expect("the file opens").0.writer.clone();
@@ -335,6 +333,14 @@ mod tests {
         let mut other = options.connect().await.expect("the file opens");
         let begin = sqlx::query("BEGIN IMMEDIATE").execute(&mut other);
         begin.await.expect("it locks");
+        (writer, other)
+    }
+
+    /// The first claim waits for the lock of another connection. All others wait behind it.
+    #[tokio::test]
+    async fn waiting_transitions_share_one_transaction() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (writer, mut other) = locked(folder.path()).await;
         let before = commits(&folder.path().join("idem.db-wal"));
 
         let mut waiting: Vec<_> = claims(0, 100)
@@ -357,14 +363,7 @@ mod tests {
     #[tokio::test]
     async fn a_claim_whose_caller_has_gone_is_not_made() {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("idem.db");
-        let builder = SqliteStore::builder().path(&path).no_sweeper();
-        let store = builder.busy_timeout(Duration::from_secs(60)).open().await;
-        let writer = store.expect("the file opens").0.writer.clone();
-        let options = SqliteConnectOptions::new().filename(&path);
-        let mut other = options.connect().await.expect("the file opens");
-        let begin = sqlx::query("BEGIN IMMEDIATE").execute(&mut other);
-        begin.await.expect("it locks");
+        let (writer, mut other) = locked(folder.path()).await;
         // The first one may be in the transaction that waits.
         let mut runs: Vec<_> = claims(0, 2)
             .map(|claim| Box::pin(writer.run(claim)))

@@ -1,6 +1,7 @@
 //! Limits of a run, and bodies that fail, below a layer that commits.
 
 use std::convert::Infallible;
+use std::iter::repeat_n;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
@@ -12,15 +13,17 @@ use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::post;
-use axum_idem::store::Entry;
-use axum_idem::{Idempotency, OutcomeUnknown, idempotent};
+use axum_idem::store::{Entry, MemoryStore};
+use axum_idem::testing::{Fault, FaultStore, Operation};
+use axum_idem::{Idempotency, OutcomeUnknown, Scope, idempotent};
 use bytes::Bytes;
 use futures_util::stream;
+use tokio::time::sleep;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::panics::panics_beside;
 use super::{App, Commit, Setup, Unit, routes, start_with, unit_of_work};
-use crate::support::{Runs, Server, eventually, post_bytes};
+use crate::support::{self, Runs, Server, eventually, post_bytes};
 
 const UNKNOWN: &str = "idempotency_outcome_unknown";
 
@@ -194,4 +197,47 @@ async fn a_layer_can_report_an_unknown_outcome() {
     assert_eq!(server.post("/hold", "k", "").await.status, 502);
     assert_eq!(server.post("/hold", "k", "").await.code(), UNKNOWN);
     assert_eq!(app.runs.started(), 1);
+}
+
+const LEASE: Duration = Duration::from_secs(6);
+
+/// The claim that has taken over belongs to the same process, and its reply was lost. It must not be
+/// settled with a response whose transaction is rolled back.
+#[tokio::test(start_paused = true)]
+async fn an_overtaken_response_is_not_recorded_before_its_layers_have_finished() {
+    let (app, store) = (App::default(), FaultStore::new(MemoryStore::default()));
+    let idem = Idempotency::builder().store(store.clone()).lease(LEASE);
+    let idem = idem.build();
+    let router = routes()
+        .with_state(app.clone())
+        .layer(from_fn_with_state(app.books.clone(), unit_of_work))
+        .layer(idem.clone());
+    let send = || {
+        tokio::spawn(support::exchange(
+            router.clone(),
+            support::post("/slow", "k", ""),
+        ))
+    };
+    store.script(Operation::Renew, repeat_n(Fault::ErrBefore, 1_000));
+    let overtaken = send();
+    app.runs.until_started(1).await;
+    sleep(LEASE + Duration::from_secs(1)).await;
+
+    store.script(Operation::Claim, repeat_n(Fault::ErrAfter, 3));
+    store.script(Operation::LookUp, repeat_n(Fault::ErrBefore, 1_000));
+    assert_eq!(send().await.expect("no panic").status, 503);
+    store.heal();
+    store.script(Operation::LookUp, repeat_n(Fault::ErrBefore, 1_000));
+    sleep(LEASE / 2).await;
+    app.books
+        .next_commit(Commit::Fails(StatusCode::SERVICE_UNAVAILABLE));
+    app.runs.open(1);
+    overtaken.await.expect("no panic");
+    assert_eq!(app.books.rolled_back(), 1);
+
+    store.heal();
+    sleep(10 * LEASE).await;
+    let id = idem.record_id(&Scope::new(), "k");
+    let entry = idem.look_up(id).await.expect("the store works");
+    assert!(matches!(entry, Some(Entry::Unknown { .. })), "{entry:?}");
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqliteSynchronous};
 
+use super::clock::ReadClock;
 use super::readers::Readers;
 use super::table::Statements;
 use super::writer::{Settings, Writer};
@@ -153,10 +154,12 @@ impl SqliteStoreBuilder {
         let options = self.options();
         let path = options.get_filename().to_owned();
         let connection = setup::open(&options, &statements, self.busy_timeout).await?;
-        let readers = Readers::new(options.clone());
+        let clock = Arc::new(ReadClock::default());
+        let readers = Readers::new(options.clone(), clock.clone());
         let settings = Settings {
             options,
             statements: statements.clone(),
+            clock,
             sweep_every: self.sweep_every,
             max_bytes: self.max_bytes,
         };

@@ -1,5 +1,6 @@
 //! Times as the store keeps them: whole microseconds since 1970.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::store::millis::bounded;
@@ -8,6 +9,41 @@ use crate::store::millis::bounded;
 pub(super) fn now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     micros(since.unwrap_or_default())
+}
+
+/// The time for reads beside the writer. It stands still while a transaction runs.
+///
+/// A transaction decides by the time at its start, and a read sees the result only after the commit. With a
+/// later time, a read in between could report a lease as lapsed that the transaction has renewed. Another
+/// process has a clock of its own, so this protects only the reads of one process.
+#[derive(Debug, Default)]
+pub(super) struct ReadClock(Mutex<Option<i64>>);
+
+/// A transaction runs until this is dropped.
+pub(super) struct Stopped<'a>(&'a ReadClock);
+
+impl ReadClock {
+    pub(super) fn now(&self) -> i64 {
+        let stopped_at = self.lock();
+        let now = now();
+        stopped_at.map_or(now, |at| at.min(now))
+    }
+
+    /// Stops the clock. Call this after the transaction has the lock of the file.
+    pub(super) fn stop(&self) -> Stopped<'_> {
+        *self.lock() = Some(now());
+        Stopped(self)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<i64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        *self.0.lock() = None;
+    }
 }
 
 /// Whole microseconds, rounded up, from 1 to 100 years.
@@ -29,6 +65,17 @@ pub(super) fn time(micros: i64) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_of_reads_stands_still_during_a_transaction() {
+        let clock = ReadClock::default();
+        let stopped = clock.stop();
+        let at = clock.now();
+        while now() == at {}
+        assert_eq!(clock.now(), at);
+        drop(stopped);
+        assert!(clock.now() > at);
+    }
 
     #[test]
     fn no_duration_is_rounded_to_zero() {

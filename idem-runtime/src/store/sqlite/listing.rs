@@ -1,8 +1,8 @@
-//! What an operator asks of many rows at once.
+//! Lists, counts and forgets many rows for an operator.
 
 use sqlx::sqlite::SqliteConnection;
 
-use super::clock::{now, time};
+use super::clock::time;
 use super::row::{number, summary};
 use super::table::Statements;
 use super::transition::{Failed, query};
@@ -20,6 +20,7 @@ pub(super) async fn list(
     connection: &mut SqliteConnection,
     statements: &Statements,
     wanted: &Query,
+    now: i64,
 ) -> Result<Page, Failed> {
     let after = wanted.after.as_ref().map(Cursor::record_id).transpose()?;
     let after = after.map_or(Vec::new(), |id| id.as_bytes().to_vec());
@@ -45,7 +46,6 @@ pub(super) async fn list(
         rows = rows.bind(short.as_bytes().to_vec());
     }
     let rows = rows.fetch_all(connection).await?;
-    let now = now();
     let mut entries = Vec::new();
     let mut last = None;
     for row in &rows {
@@ -68,9 +68,10 @@ pub(super) async fn stats(
     connection: &mut SqliteConnection,
     statements: &Statements,
     max_bytes: Option<u64>,
+    now: i64,
 ) -> Result<Stats, Failed> {
     let bytes = used_bytes(connection).await?;
-    let counts = query(&statements.stats).bind(now()).bind(COUNTED);
+    let counts = query(&statements.stats).bind(now).bind(COUNTED);
     let row = counts.fetch_one(connection).await?;
     let count = |at| -> Result<Count, StoreError> {
         let counted = number(&row, at)?;

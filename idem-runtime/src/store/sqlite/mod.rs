@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::builder::SqliteStoreBuilder;
-use self::clock::now;
 use self::readers::Readers;
 use self::row::{Met, entry, meet};
 use self::table::Statements;
@@ -107,9 +106,17 @@ use crate::request::scope_id::ScopeId;
 /// microseconds, rounded up, up to 100 years.
 ///
 /// Beside the file there are `-wal` and `-shm` files. Copy all three together, or make a backup with
-/// `VACUUM INTO`. The file that ends with `-reserve` holds 4 MiB of the disk. The store empties that file when the disk
-/// is full and a response must be stored, and fills it again before it admits the next claim. SQLite copies the log into the file after about 1,000 pages; the commit that does it
-/// takes longer.
+/// `VACUUM INTO`. SQLite copies the log into the file after about 1,000 pages. The commit that does so takes
+/// longer.
+///
+/// The file that ends with `-reserve` holds 4 MiB of the disk. The store empties that file when the disk is full
+/// and a response must be stored, and fills it again before it admits the next claim.
+///
+/// # Several processes
+///
+/// While one process commits, a read of another process may report a lease as lapsed that the commit renews. A
+/// claim is not affected: only the writer grants claims, and it holds the lock of the file. But a retry under
+/// `on_unknown = hold` may get 409 `idempotency_outcome_unknown` once, although the handler still runs.
 ///
 /// # Listing
 ///
@@ -178,9 +185,9 @@ impl Inner {
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
         let met = self
             .readers
-            .read(async |connection| -> Result<Met, Failed> {
+            .read(async |connection, now| -> Result<Met, Failed> {
                 let held = held(connection, &self.statements, claim.id).await?;
-                Ok(meet(held, &claim, now())?)
+                Ok(meet(held, &claim, now)?)
             })
             .await?;
         if let Met::Claimed(claimed) = met {
@@ -193,24 +200,25 @@ impl Inner {
     async fn look_up(&self, id: RecordId) -> Result<Option<Entry>, StoreError> {
         let found = self
             .readers
-            .read(async |connection| -> Result<_, Failed> {
+            .read(async |connection, now| -> Result<_, Failed> {
                 let look = query(&self.statements.look_up).bind(id.as_bytes().to_vec());
                 let row = look.fetch_optional(connection).await?;
-                Ok(row.map(|row| entry(&row, now())).transpose()?)
+                Ok(row.map(|row| entry(&row, now)).transpose()?)
             })
             .await?;
         Ok(found.flatten())
     }
 
     async fn list(&self, wanted: Query) -> Result<Page, StoreError> {
-        let read =
-            async |connection: &mut _| listing::list(connection, &self.statements, &wanted).await;
+        let read = async |connection: &mut _, now| {
+            listing::list(connection, &self.statements, &wanted, now).await
+        };
         Ok(self.readers.read(read).await?)
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
-        let read = async |connection: &mut _| {
-            listing::stats(connection, &self.statements, self.max_bytes).await
+        let read = async |connection: &mut _, now| {
+            listing::stats(connection, &self.statements, self.max_bytes, now).await
         };
         Ok(self.readers.read(read).await?)
     }

@@ -11,6 +11,7 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use super::clock::ReadClock;
 use super::failure::{is_busy, is_full, store_error};
 use super::reserve::Reserve;
 use super::row::{column, number};
@@ -37,6 +38,7 @@ pub(super) struct Writer(mpsc::Sender<Job>);
 pub(super) struct Settings {
     pub(super) options: SqliteConnectOptions,
     pub(super) statements: Arc<Statements>,
+    pub(super) clock: Arc<ReadClock>,
     pub(super) sweep_every: Option<Duration>,
     pub(super) max_bytes: Option<u64>,
 }
@@ -234,6 +236,7 @@ impl Running {
     ) -> Result<Vec<Result<Outcome, StoreError>>, sqlx::Error> {
         let statements = &*self.settings.statements;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        let _stopped = self.settings.clock.stop();
         let result = async {
             let row = query(&statements.last_fence).fetch_one(&mut *transaction);
             let last_fence = column(&row.await?, 0)?;

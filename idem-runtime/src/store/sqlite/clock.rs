@@ -31,7 +31,9 @@ impl ReadClock {
 
     /// Stops the clock. Call this after the transaction has the lock of the file.
     pub(super) fn stop(&self) -> Stopped<'_> {
-        *self.lock() = Some(now());
+        // The lock comes first. Otherwise a read in between gets a later time than the reads after it.
+        let mut stopped_at = self.lock();
+        *stopped_at = Some(now());
         Stopped(self)
     }
 

@@ -60,6 +60,7 @@ async fn interrupted() {
 }
 
 /// The bearer token of a request. A request without a token is rejected first.
+#[allow(dead_code, reason = "not every example has tokens")]
 #[derive(Clone, Debug)]
 pub(crate) struct Bearer(pub(crate) String);
 

@@ -14,6 +14,7 @@ use axum::routing::post;
 use axum_idem::{Dialect, Idempotency, Problem, idempotent};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_http::compression::CompressionLayer;
+use tower_http::cors::CorsLayer;
 
 use crate::support::{KEY, Runs, Server, post_bytes, request};
 
@@ -362,6 +363,58 @@ async fn a_key_set_below_the_layer_in_a_custom_header_is_found() {
         assert_eq!((answer.text(), answer.is_replay()), ("1", is_replay));
     }
     assert_eq!(runs.started(), 1);
+}
+
+/// The page has another origin than the service, so the browser asks first which headers it may send.
+#[tokio::test]
+async fn a_page_of_another_origin_can_send_a_key_and_read_the_replay_header() {
+    let dialect = Dialect::default().echo_key();
+    let cors = CorsLayer::new()
+        .allow_origin(["https://page.example".parse().expect("an origin")])
+        .allow_methods([Method::POST])
+        .allow_headers(dialect.request_headers())
+        .expose_headers(dialect.response_headers());
+    let runs = Runs::default();
+    let idem = Idempotency::builder().dialect(dialect).build();
+    let server = Server::start(router(&runs).layer(idem).layer(cors)).await;
+    let origin = ("origin", "https://page.example");
+
+    let asks = [
+        origin,
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "idempotency-key"),
+    ];
+    let preflight = server.send(request(Method::OPTIONS, "/slow", asks, ""));
+    let allowed = &preflight.await.headers["access-control-allow-headers"];
+    assert_eq!(allowed, "idempotency-key");
+
+    let headers = [origin, (KEY, "k"), ("authorization", "a")];
+    let answer = server.send(request(Method::POST, "/count", headers, ""));
+    let answer = answer.await;
+    assert_eq!(answer.headers[KEY], "k");
+    assert_eq!(
+        answer.headers["access-control-expose-headers"],
+        "idempotency-replayed,retry-after,idempotency-degraded,idempotency-key"
+    );
+    assert_eq!(runs.started(), 1);
+}
+
+#[tokio::test]
+async fn only_responses_to_writes_with_a_key_echo_the_key() {
+    let idem = Idempotency::builder().dialect(Dialect::default().echo_key());
+    let (server, _) = start(idem.build()).await;
+    let token = ("authorization", "a");
+    let unkeyed = server
+        .send(request(Method::POST, "/count", [token], ""))
+        .await;
+    assert!(!unkeyed.headers.contains_key(KEY), "{unkeyed:?}");
+    let read = request(Method::GET, "/count", [token, (KEY, "k")], "");
+    let read = server.send(read).await;
+    assert!(!read.headers.contains_key(KEY), "{read:?}");
+    let scopeless = request(Method::POST, "/count", [(KEY, "k")], "");
+    let scopeless = server.send(scopeless).await;
+    assert_eq!(scopeless.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(scopeless.headers[KEY], "k");
 }
 
 #[derive(Clone)]

@@ -1,6 +1,8 @@
-//! The routers of the four example services and of the payment gateway.
+//! The routers of the example services.
 #![expect(dead_code, reason = "the tests do not call the `main` of an example")]
 
+#[path = "../../examples/acp.rs"]
+pub(crate) mod acp;
 #[path = "../../examples/aleta.rs"]
 pub(crate) mod aleta;
 #[path = "../../examples/gateway.rs"]
@@ -11,5 +13,7 @@ pub(crate) mod iex;
 pub(crate) mod phantom;
 #[path = "../../examples/quickstart.rs"]
 pub(crate) mod quickstart;
+#[path = "../../examples/ucp.rs"]
+pub(crate) mod ucp;
 #[path = "../../examples/yoshi.rs"]
 pub(crate) mod yoshi;

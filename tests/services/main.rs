@@ -28,6 +28,7 @@
     reason = "each example includes the shared module"
 )]
 
+mod acp;
 mod aleta;
 mod dialects;
 mod examples;
@@ -36,6 +37,7 @@ mod iex;
 mod phantom;
 mod readme;
 mod rows;
+mod ucp;
 mod yoshi;
 
 use test_support::http as support;

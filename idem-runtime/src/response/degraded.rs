@@ -1,9 +1,9 @@
 //! The header that marks a response with reduced protection.
 
 use axum::response::Response;
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 
-const DEGRADED: HeaderName = HeaderName::from_static("idempotency-degraded");
+use crate::settings::dialect::Dialect;
 
 /// Marks the response of a handler that ran although the store failed.
 pub(crate) fn unprotected(response: Response) -> Response {
@@ -17,6 +17,7 @@ pub(crate) fn unrecorded(response: Response) -> Response {
 
 fn marked(mut response: Response, value: &'static str) -> Response {
     let value = HeaderValue::from_static(value);
-    response.headers_mut().insert(DEGRADED, value);
+    let name = Dialect::DEGRADED_HEADER;
+    response.headers_mut().insert(name, value);
     response
 }

@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use crate::request::body::BodyError;
 use crate::request::record_id::RecordId;
 use crate::request::scope::ScopeMissing;
-use crate::settings::dialect::Dialect;
+use crate::settings::dialect::{Dialect, ProblemFormat};
 
 /// The reason why a request was refused, in the form that its client gets.
 ///
@@ -50,6 +50,7 @@ pub struct Problem {
     record_id: Option<RecordId>,
     /// The documentation page of the service, for the `Link` header.
     documentation: Option<Box<str>>,
+    format: ProblemFormat,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,6 +184,7 @@ impl Problem {
             retry_after: None,
             record_id: None,
             documentation: None,
+            format: ProblemFormat::ProblemJson,
         }
     }
 
@@ -383,8 +385,9 @@ impl Problem {
         self
     }
 
-    /// Applies the dialect of the service: some statuses, and the documentation page.
+    /// Applies the dialect of the service: some statuses, the documentation page, and the format.
     pub(crate) fn in_dialect(mut self, dialect: &Dialect) -> Self {
+        self.format = dialect.problem_format();
         match self.kind {
             Kind::KeyMissing => self.status = dialect.missing_status(),
             Kind::KeyReused => self.status = dialect.mismatch_status(),
@@ -399,31 +402,53 @@ impl Problem {
         self
     }
 
-    /// Renders the problem in the default format.
+    /// Renders the problem in the format of the dialect.
     pub(crate) fn render(&self) -> Response {
-        // Written in one piece: a tree of values takes an allocation for each name and value.
-        let mut body = String::with_capacity(512);
-        let instance = self.record_id.map(|id| id.urn());
-        let texts = [
-            ("{\"type\":", Some(self.type_uri())),
-            (",\"title\":", Some(self.title())),
-            (",\"detail\":", Some(self.detail())),
-            (",\"code\":", Some(self.code())),
-            (",\"instance\":", instance.as_deref()),
-        ];
-        for (name, text) in texts {
-            if let Some(text) = text {
-                body.push_str(name);
-                push_json(&mut body, text);
-            }
-        }
-        // A string takes everything.
-        let _ = write!(body, ",\"status\":{}}}", self.status.as_u16());
+        let (content_type, body) = match self.format {
+            ProblemFormat::ProblemJson => ("application/problem+json", self.problem_json()),
+            ProblemFormat::AgenticCommerce => ("application/json", self.agentic_commerce()),
+        };
         let headers = [
-            (header::CONTENT_TYPE, "application/problem+json"),
+            (header::CONTENT_TYPE, content_type),
             (header::CACHE_CONTROL, "no-store"),
         ];
         (self.status, headers, body).into_response()
+    }
+
+    fn problem_json(&self) -> String {
+        let instance = self.record_id.map(|id| id.urn());
+        let mut body = object([
+            ("type", Some(self.type_uri())),
+            ("title", Some(self.title())),
+            ("detail", Some(self.detail())),
+            ("code", Some(self.code())),
+            ("instance", instance.as_deref()),
+        ]);
+        // A string takes everything.
+        let _ = write!(body, ",\"status\":{}}}", self.status.as_u16());
+        body
+    }
+
+    /// The flat error of the Agentic Commerce Protocol, with the three codes of its section 6.4.
+    fn agentic_commerce(&self) -> String {
+        let kind = match self.status {
+            StatusCode::SERVICE_UNAVAILABLE => "service_unavailable",
+            status if status.is_server_error() => "processing_error",
+            _ => "invalid_request",
+        };
+        let code = match self.kind {
+            Kind::KeyMissing => "idempotency_key_required",
+            Kind::KeyReused => "idempotency_conflict",
+            Kind::KeyInFlight => "idempotency_in_flight",
+            _ => self.code(),
+        };
+        let mut body = object([
+            ("type", Some(kind)),
+            ("code", Some(code)),
+            ("message", Some(self.detail())),
+        ]);
+        body.push('}');
+        body
     }
 
     /// Adds the headers that belong to the problem, if the rendering has left them out.
@@ -445,6 +470,21 @@ impl Problem {
             add(header::LINK, link);
         }
     }
+}
+
+/// Writes the members that exist, without the closing brace. In one piece: a tree of values takes an
+/// allocation for each name and value.
+fn object<const N: usize>(members: [(&str, Option<&str>); N]) -> String {
+    let mut json = String::with_capacity(512);
+    for (name, text) in members {
+        if let Some(text) = text {
+            json.push(if json.is_empty() { '{' } else { ',' });
+            push_json(&mut json, name);
+            json.push(':');
+            push_json(&mut json, text);
+        }
+    }
+    json
 }
 
 /// Appends a text as a JSON string.
@@ -583,6 +623,54 @@ mod tests {
         assert_eq!(instance.parse(), Ok(id));
         assert_eq!(body["detail"], "\"quoted\" \\ and\na line");
         assert_eq!(body["status"], 409);
+    }
+
+    #[tokio::test]
+    async fn the_agentic_commerce_dialect_renders_flat_errors() {
+        async fn rendered(problem: Problem) -> (u16, serde_json::Value) {
+            let response = problem.in_dialect(&Dialect::acp()).render();
+            let status = response.status().as_u16();
+            assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
+            let body = axum::body::to_bytes(response.into_body(), 1 << 10).await;
+            let body = body.expect("short");
+            (status, serde_json::from_slice(&body).expect("JSON"))
+        }
+        for (problem, status, kind, code) in [
+            (
+                Problem::key_missing(),
+                400,
+                "invalid_request",
+                "idempotency_key_required",
+            ),
+            (
+                Problem::key_reused(),
+                422,
+                "invalid_request",
+                "idempotency_conflict",
+            ),
+            (
+                Problem::key_in_flight(),
+                409,
+                "invalid_request",
+                "idempotency_in_flight",
+            ),
+            (
+                Problem::capacity(),
+                503,
+                "service_unavailable",
+                "idempotency_capacity",
+            ),
+            (
+                Problem::run_timeout(),
+                504,
+                "processing_error",
+                "idempotency_run_timeout",
+            ),
+        ] {
+            let message = problem.detail().to_owned();
+            let expected = serde_json::json!({ "type": kind, "code": code, "message": message });
+            assert_eq!(rendered(problem).await, (status, expected));
+        }
     }
 
     #[test]

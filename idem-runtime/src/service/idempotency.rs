@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::response::Response;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use tokio_util::task::TaskTracker;
 
 use crate::request::fingerprint::Fingerprint;
@@ -201,6 +201,16 @@ impl Idempotency {
         Some((settings, made))
     }
 
+    /// Returns the key header of the request, if the dialect adds the header to the response.
+    pub(super) fn echoed<B>(&self, request: &Request<B>) -> Option<(HeaderName, HeaderValue)> {
+        let dialect = &self.inner.settings.dialect;
+        if !dialect.echoes_key() {
+            return None;
+        }
+        let name = dialect.key_header_name();
+        key::find(request.headers(), name).map(|key| (name.clone(), key.clone()))
+    }
+
     /// The slot in which the attempt of this request waits, if a layer made one for the request.
     pub(crate) fn slot_of<B>(request: &Request<B>) -> Option<&Arc<Slot>> {
         let idem = request.extensions().get::<Self>()?;
@@ -244,7 +254,11 @@ impl Idempotency {
         body: &[u8],
         mode: FingerprintMode,
     ) -> Fingerprint {
-        Fingerprint::of(request, body, mode, self.inner.settings.fingerprint_digest)
+        let settings = self.settings();
+        let counts = settings.dialect.counts_content_type();
+        let content_type = counts.then(|| request.headers().get(header::CONTENT_TYPE));
+        let digest = settings.fingerprint_digest;
+        Fingerprint::with_content_type(request, content_type.flatten(), body, mode, digest)
     }
 
     pub(crate) fn fails_open(&self) -> bool {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::response::{IntoResponse, Response};
-use http::Request;
+use http::{HeaderName, HeaderValue, Request};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -59,12 +59,14 @@ where
         if let Some((idem, slot)) = self.idem.for_request(&request) {
             request.extensions_mut().insert(idem);
             if let Some(slot) = slot {
+                let echo = self.idem.echoed(&request).map(Box::new);
                 let layers = Box::pin(Responding {
                     layers: self.inner.call(request),
                 });
                 return IdempotencyFuture {
                     way: Way::Keyed {
                         stack: Stack::new(layers, slot, self.idem.clone()),
+                        echo,
                     },
                 };
             }
@@ -104,7 +106,11 @@ pin_project! {
     {
         /// A request without a slot. Nothing continues in the background when this is dropped.
         Open { #[pin] layers: F, idem: Idempotency },
-        Keyed { stack: Stack<E> },
+        /// `echo` is the key header that the response gets. It is boxed, because few services want it.
+        Keyed {
+            stack: Stack<E>,
+            echo: Option<Box<(HeaderName, HeaderValue)>>,
+        },
     }
 }
 
@@ -121,7 +127,14 @@ where
             WayProjection::Open { layers, idem } => layers
                 .poll(cx)
                 .map_ok(|response| idem.render(response.into_response())),
-            WayProjection::Keyed { stack } => Pin::new(stack).poll(cx),
+            WayProjection::Keyed { stack, echo } => {
+                Pin::new(stack).poll(cx).map_ok(|mut response| {
+                    if let Some(echo) = echo.take() {
+                        response.headers_mut().insert(echo.0, echo.1);
+                    }
+                    response
+                })
+            }
         }
     }
 }

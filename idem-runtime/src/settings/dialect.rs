@@ -3,13 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, StatusCode, header};
 
 /// The wire format of one service: header names, statuses and key rules.
 ///
 /// A dialect changes the form of requests and responses, but not the stored data. A record that was
 /// written under one dialect is replayed under another dialect. So a service can change its dialect
-/// while its clients retry.
+/// while its clients retry. The exception is [`ignore_content_type`](Self::ignore_content_type).
 ///
 /// ```
 /// # extern crate idem_runtime as axum_idem;
@@ -37,7 +37,7 @@ use http::{HeaderName, StatusCode};
 /// | the length of a key | 1 to 255 bytes, without quotes | [`min_key_len`](Self::min_key_len), [`max_key_len`](Self::max_key_len) |
 /// | a key on `GET`, `HEAD`, `OPTIONS` or `TRACE` | ignored | |
 /// | the owner of a key (sections 2.2 and 5) | the `scope` of the endpoint; there is no default | `scope = …` |
-/// | the parts of a request that a retry must repeat (section 2.4) | method, path, query, content type and body | `fingerprint = …` |
+/// | the parts of a request that a retry must repeat (section 2.4) | method, path, query, content type and body | `fingerprint = …`, [`ignore_content_type`](Self::ignore_content_type) |
 /// | a reused key whose first request still runs | a mismatch, because waiting would not help | |
 /// | the effect of a mismatch on the record | none: retries of the first request are replayed as before | |
 /// | the responses that are the "result" of section 2.6 | 2xx, 3xx and 4xx, except 401, 403, 408, 425 and 429. After an exception and after 5xx, a retry runs | `record = …` |
@@ -61,6 +61,18 @@ pub struct Dialect {
     in_flight: StatusCode,
     missing: StatusCode,
     documentation: Option<Arc<str>>,
+    echoes_key: bool,
+    ignores_content_type: bool,
+    problem_format: ProblemFormat,
+}
+
+/// The format of a refusal when the service has no `render_problem`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProblemFormat {
+    /// RFC 9457.
+    ProblemJson,
+    /// The flat error of the Agentic Commerce Protocol.
+    AgenticCommerce,
 }
 
 type KeyRule = dyn Fn(&str) -> bool + Send + Sync;
@@ -90,12 +102,18 @@ impl Default for Dialect {
             in_flight: StatusCode::CONFLICT,
             missing: StatusCode::BAD_REQUEST,
             documentation: None,
+            echoes_key: false,
+            ignores_content_type: false,
+            problem_format: ProblemFormat::ProblemJson,
         }
     }
 }
 
 impl Dialect {
     pub(crate) const DEFAULT_KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+
+    /// The header that marks a response with reduced protection.
+    pub(crate) const DEGRADED_HEADER: HeaderName = HeaderName::from_static("idempotency-degraded");
 
     /// Returns a profile of `draft-ietf-httpapi-idempotency-key-header-07`.
     ///
@@ -127,6 +145,58 @@ impl Dialect {
         Self::default()
             .key_syntax(KeySyntax::Raw)
             .replay_header("idempotent-replayed")
+    }
+
+    /// Returns the rules of the Agentic Commerce Protocol (RFC "Agentic Checkout", section 6).
+    ///
+    /// - A key has up to 255 characters and is used unchanged.
+    /// - The `Content-Type` does not count, because only bodies are compared.
+    /// - Each response to a request with a key contains the key ([`echo_key`](Self::echo_key)).
+    /// - A replay carries `Idempotent-Replayed: true`.
+    /// - A key that is used again with a different body gets 422 `idempotency_conflict`. A key whose first request
+    ///   still runs gets 409 `idempotency_in_flight`. A missing key gets 400 `idempotency_key_required`. A refusal
+    ///   is the flat error of the protocol: `{"type", "code", "message"}`. All other problems keep their codes.
+    ///
+    /// The rest is in the attribute of each endpoint. Bodies are compared as JSON, and a key belongs to an agent
+    /// and a path:
+    ///
+    /// ```
+    /// # extern crate idem_runtime as axum_idem;
+    /// use axum_idem::{Dialect, Idempotency};
+    ///
+    /// // #[idempotent(required, fingerprint = json, scope = (agent.id, uri.path()))]
+    /// // async fn create_session(agent: Agent, OriginalUri(uri): OriginalUri, …) …
+    /// let idem = Idempotency::builder().dialect(Dialect::acp()).build();
+    /// # drop(idem);
+    /// ```
+    ///
+    /// The example `acp` is a merchant.
+    #[must_use]
+    pub fn acp() -> Self {
+        Self {
+            problem_format: ProblemFormat::AgenticCommerce,
+            ..Self::stripe()
+                .mismatch(StatusCode::UNPROCESSABLE_ENTITY)
+                .echo_key()
+                .ignore_content_type()
+        }
+    }
+
+    /// Returns the rules of the Universal Commerce Protocol ("Message Signatures", replay protection).
+    ///
+    /// - A key has 22 to 255 characters, which is enough for 128 random bits, and is used unchanged.
+    /// - The `Content-Type` does not count, because only the bytes of bodies are compared.
+    /// - A key that is used again with a different body gets 409. A store that fails gives 503.
+    ///
+    /// The rest is in the attribute of each endpoint. A key belongs to a platform and an operation, and is kept for
+    /// 24 hours at least: `#[idempotent(ttl = "48h", scope = (platform.id, uri.path()))]`. The example `ucp` is a
+    /// merchant.
+    #[must_use]
+    pub fn ucp() -> Self {
+        Self::default()
+            .key_syntax(KeySyntax::Raw)
+            .min_key_len(22)
+            .ignore_content_type()
     }
 
     /// Sets the header that contains the key. `Idempotency-Key` by default.
@@ -234,6 +304,56 @@ impl Dialect {
         self
     }
 
+    /// Adds the key header of a request to its response, with the same value.
+    ///
+    /// The [`Idempotency`](crate::Idempotency) layer adds the header to every response that passes through the
+    /// layer and belongs to a request with a key: also to refusals and to responses of other layers. A safe
+    /// method gets no key. An endpoint with `runtime = …` and no layer adds nothing.
+    #[must_use]
+    pub fn echo_key(mut self) -> Self {
+        self.echoes_key = true;
+        self
+    }
+
+    /// Lets a retry have another `Content-Type` than the first request.
+    ///
+    /// This changes the fingerprints of requests. When a service adds this setting or removes it, a retry of a
+    /// request from before the change is refused as a reused key, if that request had a `Content-Type`.
+    #[must_use]
+    pub fn ignore_content_type(mut self) -> Self {
+        self.ignores_content_type = true;
+        self
+    }
+
+    /// Returns the request headers that a page of another origin needs: the key header. Pass them to
+    /// `CorsLayer::allow_headers`, with the headers that the service itself needs, such as `Content-Type`.
+    ///
+    /// Without them, the browser does not send a request with a key.
+    #[must_use]
+    pub fn request_headers(&self) -> Vec<HeaderName> {
+        vec![self.key_header.clone()]
+    }
+
+    /// Returns the response headers that a page of another origin needs. Pass them to
+    /// `CorsLayer::expose_headers`. Without them, the page cannot read when to retry, and cannot recognize a
+    /// replay.
+    ///
+    /// The headers are the replay header, `Retry-After`, `Idempotency-Degraded`, `Link` if the dialect has a
+    /// [documentation](Self::documentation) page, and the key header if the dialect [echoes](Self::echo_key) it.
+    #[must_use]
+    pub fn response_headers(&self) -> Vec<HeaderName> {
+        let replay = self.replay_header.clone();
+        let link = self.documentation.as_ref().map(|_| header::LINK);
+        let key = self.echoes_key.then(|| self.key_header.clone());
+        let always = [header::RETRY_AFTER, Self::DEGRADED_HEADER];
+        replay
+            .into_iter()
+            .chain(always)
+            .chain(link)
+            .chain(key)
+            .collect()
+    }
+
     pub(crate) fn has_default_key_header(&self) -> bool {
         self.key_header == Self::DEFAULT_KEY_HEADER
     }
@@ -277,6 +397,18 @@ impl Dialect {
     pub(crate) fn documentation_url(&self) -> Option<&str> {
         self.documentation.as_deref()
     }
+
+    pub(crate) fn echoes_key(&self) -> bool {
+        self.echoes_key
+    }
+
+    pub(crate) fn counts_content_type(&self) -> bool {
+        !self.ignores_content_type
+    }
+
+    pub(crate) fn problem_format(&self) -> ProblemFormat {
+        self.problem_format
+    }
 }
 
 fn header_name(name: &str) -> HeaderName {
@@ -296,6 +428,9 @@ impl fmt::Debug for Dialect {
             .field("in_flight", &self.in_flight)
             .field("missing", &self.missing)
             .field("documentation", &self.documentation)
+            .field("echoes_key", &self.echoes_key)
+            .field("ignores_content_type", &self.ignores_content_type)
+            .field("problem_format", &self.problem_format)
             .finish()
     }
 }
@@ -325,6 +460,47 @@ mod tests {
             Some("idempotent-replayed")
         );
         assert_eq!(stripe.documentation_url(), None);
+
+        let acp = Dialect::acp();
+        assert_eq!((acp.min_key_bytes(), acp.max_key_bytes()), (1, 255));
+        assert_eq!(acp.mismatch_status(), StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(acp.echoes_key() && !acp.counts_content_type());
+
+        let ucp = Dialect::ucp();
+        assert_eq!((ucp.min_key_bytes(), ucp.max_key_bytes()), (22, 255));
+        assert_eq!(ucp.mismatch_status(), StatusCode::CONFLICT);
+        assert!(!ucp.echoes_key() && !ucp.counts_content_type());
+    }
+
+    #[test]
+    fn the_headers_for_cors_follow_the_dialect() {
+        let names = |headers: Vec<HeaderName>| headers.iter().map(ToString::to_string).collect();
+        let both = |dialect: &Dialect| -> [Vec<String>; 2] {
+            [
+                names(dialect.request_headers()),
+                names(dialect.response_headers()),
+            ]
+        };
+        let [request, response] = both(&Dialect::default());
+        assert_eq!(request, ["idempotency-key"]);
+        assert_eq!(
+            response,
+            [
+                "idempotency-replayed",
+                "retry-after",
+                "idempotency-degraded"
+            ]
+        );
+        let dialect = Dialect::ietf()
+            .key_header("x-key")
+            .no_replay_header()
+            .echo_key();
+        let [request, response] = both(&dialect);
+        assert_eq!(request, ["x-key"]);
+        assert_eq!(
+            response,
+            ["retry-after", "idempotency-degraded", "link", "x-key"]
+        );
     }
 
     #[test]

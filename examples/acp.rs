@@ -14,6 +14,7 @@
 //!
 //! ```sh
 //! cargo run --example acp
+//! STORE=sqlite://acp.db cargo run --example acp --features sqlite  # keeps the records in a file
 //! # Open a session. Run the command twice.
 //! curl -i localhost:3006/checkout_sessions -H 'Authorization: Bearer acp_alice' -H 'Idempotency-Key: 6f1c-create' -H 'Content-Type: application/json' -d '{"items": [{"id": "rose", "quantity": 2}]}'
 //! # The same value in another spelling is a retry too.
@@ -26,12 +27,15 @@
 
 mod common;
 
+use std::error::Error;
+
 use axum::extract::{FromRequestParts, OriginalUri, Path, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use axum_idem::store::Store;
 use axum_idem::{Dialect, Idempotency, idempotent};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -39,13 +43,15 @@ use serde_json::json;
 use common::{Bearer, Books, add};
 
 #[tokio::main]
-async fn main() -> std::io::Result<()> {
-    let idem = keys();
-    common::serve(include_str!("acp.rs"), 3006, router(&idem), &[&idem]).await
+async fn main() -> Result<(), Box<dyn Error>> {
+    let idem = keys(common::store::from_environment().await?);
+    common::serve(include_str!("acp.rs"), 3006, router(&idem), &[&idem]).await?;
+    Ok(())
 }
 
-pub(crate) fn keys() -> Idempotency {
-    Idempotency::builder().dialect(Dialect::acp()).build()
+pub(crate) fn keys(store: impl Store) -> Idempotency {
+    let idem = Idempotency::builder().store(store);
+    idem.dialect(Dialect::acp()).build()
 }
 
 pub(crate) fn router(idem: &Idempotency) -> Router {

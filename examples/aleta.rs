@@ -17,6 +17,7 @@
 //!
 //! ```sh
 //! cargo run --example aleta
+//! STORE=sqlite://aleta.db cargo run --example aleta --features sqlite  # keeps the records in a file
 //! # Open an account. Run this twice: the second response is identical.
 //! curl -i localhost:3002/v1/accounts -H 'Authorization: Bearer aleta_sandbox_acme_1' -H 'Idempotency-Key: 7a3c8f5e' -H 'Content-Type: application/json' -d '{"entity_id": "ent_1", "institution": "Nordea"}'
 //! # The same key in production is a separate key.
@@ -30,24 +31,27 @@
 
 mod common;
 
+use std::error::Error;
+
 use axum::extract::{FromRef, FromRequestParts, Path, State};
 use axum::http::StatusCode;
 use axum::http::header::{HeaderName, LOCATION};
 use axum::http::request::Parts;
 use axum::routing::{get, put};
 use axum::{Json, Router};
-use axum_idem::store::{MemoryStore, Store};
+use axum_idem::store::Store;
 use axum_idem::{Dialect, Idempotency, KeySyntax, idempotent};
 use serde::{Deserialize, Serialize};
 
 use common::{Bearer, Books, add};
 
 #[tokio::main]
-async fn main() -> std::io::Result<()> {
-    // One process. Several servers would share a Redis or PostgreSQL store here.
-    let keys = Keys::kept_in(&MemoryStore::builder().build());
+pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
+    // Several servers share the store of a `redis://` or `postgres://` address.
+    let keys = Keys::kept_in(&common::store::from_environment().await?);
     let idems = [&keys.sandbox, &keys.production];
-    common::serve(include_str!("aleta.rs"), 3002, router(keys.clone()), &idems).await
+    common::serve(include_str!("aleta.rs"), 3002, router(keys.clone()), &idems).await?;
+    Ok(())
 }
 
 /// The settings of each environment. Both environments use one store with separate namespaces.

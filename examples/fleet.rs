@@ -1,21 +1,23 @@
 //! Two processes of the trading desk behind one store. Each process replays the responses of the other.
 //!
 //! ```sh
-//! STORE=redis://127.0.0.1/ cargo run --example fleet --features redis,postgres
-//! STORE=postgres://postgres@127.0.0.1/ cargo run --example fleet --features redis,postgres
+//! STORE=sqlite://fleet.db cargo run --example fleet --features sqlite
+//! STORE=redis://127.0.0.1/ cargo run --example fleet --features redis
+//! STORE=postgres://postgres@127.0.0.1/ cargo run --example fleet --features postgres
 //! ```
 //!
 //! prints two addresses and commands to try. `LEASE_MS` sets how long a claim outlives its process.
 
 mod desk;
+#[path = "common/store.rs"]
+mod store;
 
 use std::error::Error;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use axum_idem::store::{PostgresStore, RedisStore};
-use axum_idem::{Idempotency, IdempotencyBuilder};
+use axum_idem::Idempotency;
 use tokio::net::TcpListener;
 
 /// The address of a member of the fleet. A process without this variable starts two members.
@@ -23,16 +25,22 @@ const MEMBER: &str = "MEMBER";
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let store = std::env::var("STORE")
-        .map_err(|_| "set STORE to a `redis://…` or `postgres://…` address")?;
+    if std::env::var_os("STORE").is_none() {
+        return Err(
+            "two processes need a store to share; set STORE, for example to `sqlite://fleet.db`"
+                .into(),
+        );
+    }
     match std::env::var(MEMBER) {
-        Ok(address) => serve(address.parse()?, &store).await,
+        Ok(address) => serve(address.parse()?).await,
         Err(_) => start_two(),
     }
 }
 
-async fn serve(address: SocketAddr, store: &str) -> Result<(), Box<dyn Error>> {
-    let mut settings = with_store(store).await?.namespace("fleet");
+async fn serve(address: SocketAddr) -> Result<(), Box<dyn Error>> {
+    // The only difference to a single process: a shared store.
+    let store = store::from_environment().await?;
+    let mut settings = Idempotency::builder().store(store).namespace("fleet");
     if let Ok(lease) = std::env::var("LEASE_MS") {
         settings = settings.lease(Duration::from_millis(lease.parse()?));
     }
@@ -44,16 +52,6 @@ async fn serve(address: SocketAddr, store: &str) -> Result<(), Box<dyn Error>> {
         .await?;
     idem.drain(Duration::from_secs(30)).await;
     Ok(())
-}
-
-/// The only difference to a single process: a shared store.
-async fn with_store(address: &str) -> Result<IdempotencyBuilder, Box<dyn Error>> {
-    let settings = Idempotency::builder();
-    if address.starts_with("redis") {
-        Ok(settings.store(RedisStore::connect(address).await?))
-    } else {
-        Ok(settings.store(PostgresStore::connect(address).await?))
-    }
 }
 
 fn start_two() -> Result<(), Box<dyn Error>> {

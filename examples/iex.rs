@@ -11,6 +11,7 @@
 //!
 //! ```sh
 //! cargo run --example iex
+//! STORE=sqlite://iex.db cargo run --example iex --features sqlite  # keeps the records in a file
 //! # Place an order, and confirm it. Run each command twice.
 //! curl -i localhost:3004/v1/orders -H 'Authorization: Bearer iex_alice' -H 'Idempotency-Key: order-42-place' -H 'Content-Type: application/json' -d '{"pair": "BTC-USD", "side": "buy", "amount": "0.5"}'
 //! curl -i -X POST localhost:3004/v1/orders/1/confirm -H 'Authorization: Bearer iex_alice' -H 'Idempotency-Key: order-42-confirm'
@@ -26,25 +27,30 @@
 
 mod common;
 
+use std::error::Error;
+
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::routing::post;
 use axum::{Json, Router};
+use axum_idem::store::Store;
 use axum_idem::{Dialect, Idempotency, idempotent};
 use serde::{Deserialize, Serialize};
 
 use common::{Bearer, Books, add};
 
 #[tokio::main]
-async fn main() -> std::io::Result<()> {
-    let idem = keys();
-    common::serve(include_str!("iex.rs"), 3004, router(&idem), &[&idem]).await
+pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
+    let idem = keys(common::store::from_environment().await?);
+    common::serve(include_str!("iex.rs"), 3004, router(&idem), &[&idem]).await?;
+    Ok(())
 }
 
-pub(crate) fn keys() -> Idempotency {
+pub(crate) fn keys(store: impl Store) -> Idempotency {
     let dialect = Dialect::default().key_rule(names_one_operation);
-    Idempotency::builder().dialect(dialect).build()
+    let idem = Idempotency::builder().store(store).dialect(dialect);
+    idem.build()
 }
 
 /// Refuses keys that a different operation could also have. A number may be a counter that restarts,

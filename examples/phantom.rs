@@ -13,6 +13,7 @@
 //!
 //! ```sh
 //! cargo run --example phantom
+//! STORE=sqlite://phantom.db cargo run --example phantom --features sqlite  # keeps the records in a file
 //! # Pay a prize. Run this twice: the second response has `idempotent-replay: true`, and the wallet contains one prize.
 //! curl -i localhost:3003/api/v1/economy/adjust -H 'Authorization: Bearer phk_live_1' -H 'Idempotency-Key: charge-77' -H 'Content-Type: application/json' -d '{"user_id": "123", "delta": 500, "reason": "Tournament prize"}'
 //! curl localhost:3003/api/v1/economy/wallet/123 -H 'Authorization: Bearer phk_live_1'
@@ -28,6 +29,7 @@
 mod common;
 
 use std::collections::HashMap;
+use std::error::Error;
 
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::StatusCode;
@@ -35,6 +37,7 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post, put};
 use axum::{Json, Router};
+use axum_idem::store::Store;
 use axum_idem::{Dialect, Idempotency, Problem, idempotent};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -42,17 +45,19 @@ use serde_json::json;
 use common::{Bearer, Books, add};
 
 #[tokio::main]
-async fn main() -> std::io::Result<()> {
-    let idem = keys();
-    common::serve(include_str!("phantom.rs"), 3003, router(&idem), &[&idem]).await
+pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
+    let idem = keys(common::store::from_environment().await?);
+    common::serve(include_str!("phantom.rs"), 3003, router(&idem), &[&idem]).await?;
+    Ok(())
 }
 
-pub(crate) fn keys() -> Idempotency {
+pub(crate) fn keys(store: impl Store) -> Idempotency {
     let dialect = Dialect::default()
         .max_key_len(128)
         .replay_header("Idempotent-Replay")
         .documentation("https://docs.phantombot.gg/integrations/api/idempotency");
     Idempotency::builder()
+        .store(store)
         .dialect(dialect)
         .render_problem(as_error)
         .build()

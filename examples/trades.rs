@@ -8,6 +8,8 @@
 //! prints its address and commands to try. With the file, a retry gets its replay after a restart as well.
 
 mod desk;
+#[path = "common/store.rs"]
+mod store;
 
 use std::error::Error;
 use std::time::Duration;
@@ -16,42 +18,20 @@ use axum_idem::Idempotency;
 use tokio::net::TcpListener;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::var("ADDRESS").unwrap_or_else(|_| "127.0.0.1:3000".into());
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
     println!("{}", lines_to_try(&format!("http://{address}")));
 
-    let idem = keys().await?;
+    let store = store::from_environment().await?;
+    let idem = Idempotency::builder().store(store).build();
     axum::serve(listener, desk::router(idem.clone()))
         .with_graceful_shutdown(interrupted())
         .await?;
     // Handlers continue after a disconnect, but axum does not wait for them.
     idem.drain(Duration::from_secs(30)).await;
     Ok(())
-}
-
-/// `STORE=sqlite://trades.db` keeps the records in a file. Without `STORE`, they are in memory.
-async fn keys() -> Result<Idempotency, Box<dyn Error>> {
-    let Ok(store) = std::env::var("STORE") else {
-        return Ok(Idempotency::in_memory());
-    };
-    let path = store
-        .strip_prefix("sqlite://")
-        .ok_or("set STORE to `sqlite://` and the path of a file")?;
-    in_file(path).await
-}
-
-#[cfg(feature = "sqlite")]
-async fn in_file(path: &str) -> Result<Idempotency, Box<dyn Error>> {
-    let store = axum_idem::store::SqliteStore::open(path).await?;
-    Ok(Idempotency::builder().store(store).build())
-}
-
-#[cfg(not(feature = "sqlite"))]
-#[expect(clippy::unused_async, reason = "with the feature, it opens the file")]
-async fn in_file(_: &str) -> Result<Idempotency, Box<dyn Error>> {
-    Err("run the example with `--features sqlite`".into())
 }
 
 async fn interrupted() {

@@ -16,6 +16,7 @@
 //!
 //! ```sh
 //! cargo run --example ucp
+//! STORE=sqlite://ucp.db cargo run --example ucp --features sqlite  # keeps the records in a file
 //! # Open a session. Run the command twice.
 //! curl -i localhost:3007/shopping/checkout-sessions -H 'UCP-Agent: profile="https://platform.example/profile"' -H 'Idempotency-Key: 550e8400-e29b-41d4-a716-446655440000' -H 'Content-Type: application/json' -d '{"currency": "USD", "line_items": [{"item": {"id": "bouquet_roses"}, "quantity": 1}]}'
 //! # Another body under the same key: 409.
@@ -26,11 +27,14 @@
 
 mod common;
 
+use std::error::Error;
+
 use axum::extract::{FromRequestParts, OriginalUri, Path, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use axum_idem::store::Store;
 use axum_idem::{Dialect, Idempotency, idempotent};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -40,13 +44,15 @@ use common::{Books, add};
 const VERSION: &str = "2026-01-11";
 
 #[tokio::main]
-async fn main() -> std::io::Result<()> {
-    let idem = keys();
-    common::serve(include_str!("ucp.rs"), 3007, router(&idem), &[&idem]).await
+async fn main() -> Result<(), Box<dyn Error>> {
+    let idem = keys(common::store::from_environment().await?);
+    common::serve(include_str!("ucp.rs"), 3007, router(&idem), &[&idem]).await?;
+    Ok(())
 }
 
-pub(crate) fn keys() -> Idempotency {
-    Idempotency::builder().dialect(Dialect::ucp()).build()
+pub(crate) fn keys(store: impl Store) -> Idempotency {
+    let idem = Idempotency::builder().store(store);
+    idem.dialect(Dialect::ucp()).build()
 }
 
 pub(crate) fn router(idem: &Idempotency) -> Router {

@@ -10,6 +10,7 @@
 //!
 //! ```sh
 //! cargo run --example yoshi
+//! STORE=sqlite://yoshi.db cargo run --example yoshi --features sqlite  # keeps the records in a file
 //! # Place a trade. A retry gets the same trade. A different quantity gets 409.
 //! curl -i localhost:3001/v1/paper-trading/accounts/1/trades -H 'Authorization: Bearer yoshi_alice_1' -H 'Idempotency-Key: buy-aapl-001' -H 'Content-Type: application/json' -d '{"symbol": "AAPL", "side": "buy", "quantity": 10}'
 //! curl -i localhost:3001/v1/paper-trading/accounts/1/trades -H 'Authorization: Bearer yoshi_alice_1' -H 'Idempotency-Key: buy-aapl-001' -H 'Content-Type: application/json' -d '{"symbol": "AAPL", "side": "buy", "quantity": 99}'
@@ -24,26 +25,31 @@
 
 mod common;
 
+use std::error::Error;
+
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::routing::post;
 use axum::{Json, Router};
+use axum_idem::store::Store;
 use axum_idem::{Dialect, Idempotency, idempotent};
 use serde::{Deserialize, Serialize};
 
 use common::{Bearer, Books, add};
 
 #[tokio::main]
-async fn main() -> std::io::Result<()> {
-    let idem = keys();
-    common::serve(include_str!("yoshi.rs"), 3001, router(&idem), &[&idem]).await
+pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
+    let idem = keys(common::store::from_environment().await?);
+    common::serve(include_str!("yoshi.rs"), 3001, router(&idem), &[&idem]).await?;
+    Ok(())
 }
 
 /// The default dialect, with a documentation page that every problem links to.
-pub(crate) fn keys() -> Idempotency {
+pub(crate) fn keys(store: impl Store) -> Idempotency {
     let dialect = Dialect::default().documentation("https://docs.yoshi.ai/concepts/idempotency");
-    Idempotency::builder().dialect(dialect).build()
+    let idem = Idempotency::builder().store(store).dialect(dialect);
+    idem.build()
 }
 
 pub(crate) fn router(idem: &Idempotency) -> Router {

@@ -1,6 +1,7 @@
 //! Code that the four services share: the server, the bearer token and the data.
 
 mod books;
+pub(crate) mod store;
 
 use std::time::Duration;
 

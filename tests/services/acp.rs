@@ -1,5 +1,6 @@
 //! The clauses of section 6 of the Agentic Commerce Protocol's RFC "Agentic Checkout".
 
+use axum_idem::store::MemoryStore;
 use std::time::Duration;
 
 use axum::Router;
@@ -23,7 +24,7 @@ struct Agent {
 
 impl Agent {
     async fn alice() -> Self {
-        let server = Server::start(acp::router(&acp::keys())).await;
+        let server = Server::start(acp::router(&acp::keys(MemoryStore::default()))).await;
         let token = "Bearer acp_alice";
         Self { server, token }
     }
@@ -246,7 +247,7 @@ async fn clause_6_5_a_5xx_response_is_not_recorded() {
 #[tokio::test(start_paused = true)]
 async fn clause_6_6_a_key_is_kept_for_24_hours() {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-    let router = acp::router(&acp::keys());
+    let router = acp::router(&acp::keys(MemoryStore::default()));
     let send = async || {
         let headers = [
             ("authorization", "Bearer acp_alice"),

@@ -13,6 +13,8 @@ pub(crate) mod iex;
 pub(crate) mod phantom;
 #[path = "../../examples/quickstart.rs"]
 pub(crate) mod quickstart;
+#[path = "../../examples/trades.rs"]
+pub(crate) mod trades;
 #[path = "../../examples/ucp.rs"]
 pub(crate) mod ucp;
 #[path = "../../examples/yoshi.rs"]

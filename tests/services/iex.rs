@@ -5,6 +5,7 @@ use http::StatusCode;
 use crate::examples::iex;
 use crate::rows::{self, Client, Creation};
 use crate::support::Server;
+use axum_idem::store::MemoryStore;
 
 const ORDER: Creation = Creation {
     path: "/v1/orders",
@@ -17,7 +18,7 @@ const ORDER: Creation = Creation {
 const REPLAYED: &str = "idempotency-replayed";
 
 async fn alice() -> Client {
-    let server = Server::start(iex::router(&iex::keys())).await;
+    let server = Server::start(iex::router(&iex::keys(MemoryStore::default()))).await;
     Client {
         server,
         token: "iex_alice",

@@ -36,6 +36,8 @@ mod gateway;
 mod iex;
 mod phantom;
 mod readme;
+#[cfg(feature = "sqlite")]
+mod restarts;
 mod rows;
 mod ucp;
 mod yoshi;

@@ -1,5 +1,6 @@
 //! Phantom: economy adjustments and warnings.
 
+use axum_idem::store::MemoryStore;
 use http::{Method, StatusCode};
 use serde_json::Value;
 
@@ -22,7 +23,7 @@ const CLOSED: &str = "/operator/economy/closed";
 const REPLAY: &str = "idempotent-replay";
 
 async fn bot() -> Client {
-    let server = Server::start(phantom::router(&phantom::keys())).await;
+    let server = Server::start(phantom::router(&phantom::keys(MemoryStore::default()))).await;
     Client {
         server,
         token: "phk_live_1",
@@ -186,7 +187,7 @@ async fn row_11_after_a_5xx_the_key_can_be_retried() {
 
 #[tokio::test(start_paused = true)]
 async fn row_12_a_key_is_free_after_a_day() {
-    let router = phantom::router(&phantom::keys());
+    let router = phantom::router(&phantom::keys(MemoryStore::default()));
     rows::a_record_lives_for_a_day(router, "phk_live_1", WARNING).await;
 }
 

@@ -2,6 +2,7 @@
 //! Protection".
 
 use axum_idem::Idempotency;
+use axum_idem::store::MemoryStore;
 use http::{Method, StatusCode};
 use serde_json::Value;
 
@@ -48,7 +49,7 @@ fn id(answer: &Answer) -> String {
 
 #[tokio::test]
 async fn a_key_has_at_least_128_bits() {
-    let platform = Platform::of(ucp::keys()).await;
+    let platform = Platform::of(ucp::keys(MemoryStore::default())).await;
     let answer = platform.post(SESSIONS, "order-42", ORDER).await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
     assert_eq!(answer.code(), "idempotency_key_invalid");
@@ -60,14 +61,14 @@ async fn a_key_has_at_least_128_bits() {
 
 #[tokio::test]
 async fn a_key_is_optional() {
-    let platform = Platform::of(ucp::keys()).await;
+    let platform = Platform::of(ucp::keys(MemoryStore::default())).await;
     let answer = platform.send(Method::POST, SESSIONS, None, ORDER).await;
     assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
 }
 
 #[tokio::test]
 async fn a_key_belongs_to_a_platform_and_an_operation() {
-    let platform = Platform::of(ucp::keys()).await;
+    let platform = Platform::of(ucp::keys(MemoryStore::default())).await;
     let other = Platform {
         agent: "profile=\"https://other.example/profile\"",
         ..platform
@@ -82,7 +83,7 @@ async fn a_key_belongs_to_a_platform_and_an_operation() {
 
 #[tokio::test]
 async fn a_matching_payload_gets_the_first_response() {
-    let platform = Platform::of(ucp::keys()).await;
+    let platform = Platform::of(ucp::keys(MemoryStore::default())).await;
     let first = platform.post(SESSIONS, UUID, ORDER).await;
     let again = platform.post(SESSIONS, UUID, ORDER).await;
     assert_eq!((again.status, &again.body), (first.status, &first.body));
@@ -97,7 +98,7 @@ async fn a_matching_payload_gets_the_first_response() {
 /// The bytes count, not their meaning, because the digest in the signature covers the bytes.
 #[tokio::test]
 async fn a_mismatched_payload_is_409_and_has_no_effect() {
-    let platform = Platform::of(ucp::keys()).await;
+    let platform = Platform::of(ucp::keys(MemoryStore::default())).await;
     let first = platform.post(SESSIONS, UUID, ORDER).await;
     for other in [ORDER.replace("USD", "EUR"), ORDER.replace(": ", ":")] {
         let answer = platform.post(SESSIONS, UUID, &other).await;
@@ -127,7 +128,7 @@ async fn a_store_that_fails_refuses_the_request_with_503() {
 /// A platform finds the checkout by the profile of the merchant.
 #[tokio::test]
 async fn the_profile_names_the_endpoint() {
-    let platform = Platform::of(ucp::keys()).await;
+    let platform = Platform::of(ucp::keys(MemoryStore::default())).await;
     let answer = platform
         .send(Method::GET, "/.well-known/ucp", None, "")
         .await;

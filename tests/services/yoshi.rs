@@ -1,5 +1,6 @@
 //! Yoshi: paper trades.
 
+use axum_idem::store::MemoryStore;
 use http::{Method, StatusCode};
 
 use crate::examples::yoshi;
@@ -15,7 +16,7 @@ const TRADE: Creation = Creation {
 };
 
 async fn alice() -> Client {
-    let server = Server::start(yoshi::router(&yoshi::keys())).await;
+    let server = Server::start(yoshi::router(&yoshi::keys(MemoryStore::default()))).await;
     Client {
         server,
         token: "yoshi_alice_1",
@@ -74,7 +75,12 @@ async fn row_09_same_key_different_body_is_409() {
 
 #[tokio::test(start_paused = true)]
 async fn row_12_a_key_is_free_after_a_day() {
-    rows::a_record_lives_for_a_day(yoshi::router(&yoshi::keys()), "yoshi_alice_1", TRADE).await;
+    rows::a_record_lives_for_a_day(
+        yoshi::router(&yoshi::keys(MemoryStore::default())),
+        "yoshi_alice_1",
+        TRADE,
+    )
+    .await;
 }
 
 /// Rows 2 and 14: the listed `POST` endpoints accept keys. `reminders` is not listed.

@@ -19,6 +19,7 @@ CREATE TABLE IF NOT EXISTS "idem_records" (
     retention_us INTEGER NOT NULL,
     fingerprint BLOB NOT NULL,
     owner BLOB NOT NULL,
+    instance INTEGER NOT NULL,
     created_at INTEGER NOT NULL,
     settled_at INTEGER,
     trace_id BLOB,
@@ -29,6 +30,6 @@ CREATE TABLE IF NOT EXISTS "idem_records" (
 
 CREATE INDEX IF NOT EXISTS "idem_records_expires_at" ON "idem_records" (expires_at);
 
-CREATE INDEX IF NOT EXISTS "idem_records_claims" ON "idem_records" (id) WHERE record IS NULL;
+CREATE INDEX IF NOT EXISTS "idem_records_claims" ON "idem_records" (id, instance) WHERE record IS NULL;
 
 CREATE INDEX IF NOT EXISTS "idem_records_short" ON "idem_records" (substr(id, 17, 6));

@@ -107,7 +107,7 @@ async fn until(mut ask: impl AsyncFnMut() -> Answer, is_it: impl Fn(&Answer) -> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_kill_another_process_reruns_the_key_after_the_lease() {
-    for backend in Backend::all() {
+    for backend in Backend::servers() {
         let mut fleet = Fleet::start(&backend.url(), LEASE).await;
         let (one, other) = (fleet.one.server, fleet.other.server);
         let lost =
@@ -123,6 +123,39 @@ async fn after_a_kill_another_process_reruns_the_key_after_the_lease() {
         assert!(other.post("/work", "k", "{}").await.is_replay());
         assert_eq!(fleet.runs(), ["attempt 1", "attempt 2"]);
     }
+}
+
+/// On one machine, the lock of a process tells whether the process has died. A stopped process has its lock.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_kill_a_claim_in_a_file_does_not_wait_for_its_lease() {
+    let backend = Backend::Sqlite(tempfile::tempdir().expect("a temporary folder"));
+    let (store, long) = (backend.url(), 100 * LEASE);
+    let mut fleet = Fleet::start(&store, long).await;
+    let (one, other) = (fleet.one.server, fleet.other.server);
+    let mut streams = Vec::new();
+    for (path, key) in [("/work", "work"), ("/held", "held"), ("/work", "restart")] {
+        streams.push(one.write(support::post_bytes(path, key, "{}")).await);
+    }
+    eventually("the handlers run", || fleet.runs().len() == 3).await;
+    for act in [Member::stop, Member::go_on] {
+        act(&fleet.one);
+        let retry = other.post("/work", "work", "{}").await;
+        assert_eq!(retry.code(), "idempotency_key_in_flight");
+    }
+
+    fleet.one.kill();
+    fleet.open_gate();
+    let answer = other.post("/work", "work", "{}").await;
+    assert_eq!((answer.text(), answer.is_replay()), ("attempt 2", false));
+    let answer = other.post("/held", "held", "{}").await;
+    assert_eq!(answer.code(), "idempotency_outcome_unknown");
+    fleet.other.kill();
+    let again = Member::start(&store, long, &fleet.folder).await;
+    let answer = again.server.post("/work", "restart", "{}").await;
+    assert_eq!((answer.text(), answer.is_replay()), ("attempt 2", false));
+    let runs = [("held", 1), ("restart", 2), ("work", 2)];
+    let runs = runs.map(|(key, runs)| (key.to_owned(), runs));
+    assert_eq!(fleet.runs_of_each_key(), runs.into());
 }
 
 #[tokio::test(flavor = "multi_thread")]

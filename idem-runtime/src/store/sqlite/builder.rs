@@ -9,6 +9,7 @@ use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqliteSynchronous};
 
 use super::clock::ReadClock;
+use super::instance::Instance;
 use super::readers::Readers;
 use super::table::Statements;
 use super::writer::{Settings, Writer};
@@ -154,22 +155,28 @@ impl SqliteStoreBuilder {
         let options = self.options();
         let path = options.get_filename().to_owned();
         let connection = setup::open(&options, &statements, self.busy_timeout).await?;
+        // The database exists now.
+        let instance = Arc::new(Instance::start(&path));
         let clock = Arc::new(ReadClock::default());
         let readers = Readers::new(options.clone(), clock.clone());
         let settings = Settings {
             options,
             statements: statements.clone(),
             clock,
+            instance: instance.clone(),
             sweep_every: self.sweep_every,
             max_bytes: self.max_bytes,
         };
-        Ok(SqliteStore(Arc::new(Inner {
+        let store = Inner {
             path,
             writer: Writer::start(connection, settings)?,
             readers,
             statements,
+            instance,
             max_bytes: self.max_bytes,
-        })))
+        };
+        store.end_claims_of_all_dead().await;
+        Ok(SqliteStore(Arc::new(store)))
     }
 
     /// How every connection of the store is opened.

@@ -5,6 +5,7 @@ use sqlx::Error;
 use crate::store::{DecodeError, StoreError};
 
 /// Primary result codes of SQLite.
+const ERROR: u32 = 1;
 const BUSY: u32 = 5;
 const LOCKED: u32 = 6;
 const READONLY: u32 = 8;
@@ -19,6 +20,11 @@ fn code(error: &Error) -> Option<u32> {
     let code: u32 = error.as_database_error()?.code()?.parse().ok()?;
     // An extended code has the primary code in its lowest byte.
     Some(code & 0xff)
+}
+
+/// Whether the tables do not fit the statement.
+pub(super) fn is_wrong_statement(error: &Error) -> bool {
+    code(error) == Some(ERROR)
 }
 
 /// Whether another connection holds the lock.

@@ -7,6 +7,7 @@
 mod builder;
 mod clock;
 mod failure;
+mod instance;
 mod listing;
 mod readers;
 mod reserve;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::builder::SqliteStoreBuilder;
+use self::instance::{Dead, Instance};
 use self::readers::Readers;
 use self::row::{Met, entry, meet};
 use self::table::Statements;
@@ -138,6 +140,7 @@ struct Inner {
     writer: Writer,
     readers: Readers,
     statements: Arc<Statements>,
+    instance: Arc<Instance>,
     max_bytes: Option<u64>,
 }
 
@@ -190,11 +193,50 @@ impl Inner {
                 Ok(meet(held, &claim, now)?)
             })
             .await?;
-        if let Met::Claimed(claimed) = met {
-            return Ok(claimed);
+        match met {
+            Met::Claimed(claimed) => return Ok(claimed),
+            Met::InFlight(claimed, number) => {
+                if number == self.instance.number() || !self.end_claims_if_dead(number).await {
+                    return Ok(claimed);
+                }
+            }
+            Met::Nothing | Met::Lapsed(_) => {}
         }
         let outcome = self.writer.run(Transition::Claim(Box::new(claim))).await?;
         Ok(outcome.claimed())
+    }
+
+    /// Ends the claims of an instance that has ended. Returns whether they have ended.
+    async fn end_claims_if_dead(&self, number: i64) -> bool {
+        let instance = self.instance.clone();
+        let dead = self.writer.beside(move || instance.dead(number)).await;
+        match dead.flatten() {
+            Some(dead) => self.end_claims(dead).await,
+            None => false,
+        }
+    }
+
+    /// Ends the claims of all instances that have ended, such as this process before its restart.
+    async fn end_claims_of_all_dead(&self) {
+        let instance = self.instance.clone();
+        let dead = self.writer.beside(move || instance.all_dead()).await;
+        for dead in dead.unwrap_or_default() {
+            self.end_claims(dead).await;
+        }
+    }
+
+    /// On a failure, the next caller that meets a claim of the instance tries again.
+    async fn end_claims(&self, dead: Dead) -> bool {
+        let ended = self.writer.run(Transition::EndLeases(dead.number)).await;
+        if let Err(error) = &ended {
+            tracing::warn!(
+                target: crate::trace::TARGET,
+                error = error as &dyn std::error::Error,
+                "the claims of a process that has died could not be ended"
+            );
+            return false;
+        }
+        self.writer.beside(move || dead.remove()).await.is_some()
     }
 
     async fn look_up(&self, id: RecordId) -> Result<Option<Entry>, StoreError> {

@@ -28,12 +28,15 @@ pub(super) struct Held {
     fingerprint: Fingerprint,
     owner: Owner,
     record: Option<Bytes>,
+    instance: i64,
 }
 
 /// What a claim meets.
 pub(super) enum Met {
     /// The claim has its result without a write.
     Claimed(Claimed),
+    /// The store with this number holds the claim. The claim has this result unless that store has ended.
+    InFlight(Claimed, i64),
     /// There is no entry, or only an expired entry.
     Nothing,
     /// A lapsed claim, which the claimer takes over.
@@ -56,6 +59,7 @@ impl Held {
             fingerprint: Fingerprint::from_bytes(fingerprint.try_into().map_err(damaged)?),
             owner: Owner::from_bytes(owner.try_into().map_err(damaged)?),
             record: record.map(Bytes::copy_from_slice),
+            instance: column(row, 9)?,
         })
     }
 
@@ -102,22 +106,22 @@ pub(super) fn meet(held: Option<Held>, claim: &Claim, now: i64) -> Result<Met, S
     if let Some(record) = held.record {
         return Ok(Met::Claimed(Claimed::Recorded {
             record: Record::decode(record).map_err(StoreError::Undecodable)?,
-            expires_in: left(held.expires_at, now),
+            expires_in: left(held.expires_at),
         }));
     }
     if held.leased_until > now {
-        return Ok(Met::Claimed(if held.owner == claim.owner {
-            Claimed::Fresh {
+        if held.owner == claim.owner {
+            return Ok(Met::Claimed(Claimed::Fresh {
                 fence: held.fence()?,
                 attempt: held.attempt,
-            }
-        } else {
-            Claimed::InFlight {
-                fingerprint: held.fingerprint,
-                lease_left: left(held.leased_until, now),
-                changed: None,
-            }
-        }));
+            }));
+        }
+        let claimed = Claimed::InFlight {
+            fingerprint: held.fingerprint,
+            lease_left: left(held.leased_until),
+            changed: None,
+        };
+        return Ok(Met::InFlight(claimed, held.instance));
     }
     let may_rerun = claim.on_unknown == OnUnknown::Rerun;
     if may_rerun && held.fingerprint == claim.fingerprint {
@@ -135,23 +139,23 @@ pub(super) fn entry(row: &SqliteRow, now: i64) -> Result<Option<Entry>, StoreErr
         return Ok(None);
     }
     held.check_version()?;
-    let origin = origin(row, 11)?;
-    let created_at = time(column(row, 9)?);
+    let origin = origin(row, 12)?;
+    let created_at = time(column(row, 10)?);
     let fence = held.fence()?;
     let (fingerprint, attempt) = (held.fingerprint, held.attempt);
     Ok(Some(match held.record {
         Some(record) => Entry::Recorded {
             record: Record::decode(record).map_err(StoreError::Undecodable)?,
-            expires_in: left(held.expires_at, now),
+            expires_in: left(held.expires_at),
             origin,
             created_at,
-            settled_at: time(column::<Option<i64>>(row, 10)?.unwrap_or_default()),
+            settled_at: time(column::<Option<i64>>(row, 11)?.unwrap_or_default()),
         },
         None if held.leased_until > now => Entry::InFlight {
             fingerprint,
             fence,
             attempt,
-            lease_left: left(held.leased_until, now),
+            lease_left: left(held.leased_until),
             origin,
             created_at,
         },
@@ -159,7 +163,7 @@ pub(super) fn entry(row: &SqliteRow, now: i64) -> Result<Option<Entry>, StoreErr
             fingerprint,
             fence,
             attempt,
-            retained_for: left(held.expires_at, now),
+            retained_for: left(held.expires_at),
             origin,
             created_at,
         },
@@ -208,7 +212,7 @@ fn state(row: &SqliteRow, expires_at: i64, now: i64) -> Result<State, StoreError
                 is_kept,
                 bytes: u64::try_from(bytes).unwrap_or_default(),
                 settled_at: time(column::<Option<i64>>(row, 7)?.unwrap_or_default()),
-                expires_in: left(expires_at, now),
+                expires_in: left(expires_at),
             },
             Err(error) => State::Unreadable(error),
         });
@@ -218,13 +222,13 @@ fn state(row: &SqliteRow, expires_at: i64, now: i64) -> Result<State, StoreError
         State::InFlight {
             fence,
             attempt,
-            lease_left: left(leased_until, now),
+            lease_left: left(leased_until),
         }
     } else {
         State::Unknown {
             fence,
             attempt,
-            retained_for: left(expires_at, now),
+            retained_for: left(expires_at),
         }
     })
 }

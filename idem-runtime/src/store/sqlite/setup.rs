@@ -7,7 +7,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
 use tokio::time::Instant;
 
-use super::failure::{is_busy, open_error, store_error};
+use super::failure::{is_busy, is_wrong_statement, open_error, store_error};
 use super::table::{Statements, VERSION};
 use crate::store::StoreError;
 
@@ -89,7 +89,14 @@ async fn prepare(
         }
     }
     let create = sqlx::raw_sql(AssertSqlSafe(statements.definition()));
-    create.execute(&mut *transaction).await?;
+    if let Err(error) = create.execute(&mut *transaction).await {
+        // An index names a column that the table does not have.
+        return Err(if is_wrong_statement(&error) {
+            Failed::Unfit(of_another(&error, statements, path))
+        } else {
+            Failed::Sqlite(error)
+        });
+    }
     transaction.commit().await?;
     Ok(connection)
 }
@@ -108,18 +115,22 @@ async fn check_columns(
         let explain = format!("EXPLAIN {statement}");
         let explain = sqlx::query(AssertSqlSafe(explain)).persistent(false);
         if let Err(error) = explain.fetch_all(&mut *connection).await {
-            return Err(match error.as_database_error() {
-                Some(why) => unfit(format!(
-                    "the table {} in {} is not one of this store: {}; choose another name",
-                    statements.table,
-                    path.display(),
-                    why.message()
-                )),
-                None => store_error(error),
+            return Err(if is_wrong_statement(&error) {
+                of_another(&error, statements, path)
+            } else {
+                store_error(error)
             });
         }
     }
     Ok(())
+}
+
+fn of_another(error: &sqlx::Error, statements: &Statements, path: &Path) -> StoreError {
+    unfit(format!(
+        "the table {} in {} is not one of this store: {error}; choose another name",
+        statements.table,
+        path.display(),
+    ))
 }
 
 async fn text(

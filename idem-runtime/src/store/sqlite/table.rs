@@ -12,8 +12,7 @@ pub(super) const VERSION: i64 = 1;
 const SCHEMA: &str = include_str!("../../../schema/sqlite.sql");
 
 /// The columns that decide a transition, in the order of `Held::read`.
-const HELD: &str =
-    "version, fence, attempt, leased_until, expires_at, retention_us, fingerprint, owner, record";
+const HELD: &str = "version, fence, attempt, leased_until, expires_at, retention_us, fingerprint, owner, record, instance";
 
 /// Every statement of the store, for one table.
 #[derive(Debug)]
@@ -27,6 +26,8 @@ pub(super) struct Statements {
     pub(super) renew: Arc<str>,
     pub(super) complete: Arc<str>,
     pub(super) delete: Arc<str>,
+    pub(super) end_leases: Arc<str>,
+    pub(super) has_claims: Arc<str>,
     pub(super) last_fence: Arc<str>,
     pub(super) set_last_fence: Arc<str>,
     pub(super) count_claims: Arc<str>,
@@ -76,14 +77,14 @@ impl Statements {
             .into(),
             insert: format!(
                 "INSERT OR REPLACE INTO {table} (id, version, fence, attempt, leased_until,
-                    expires_at, retention_us, fingerprint, owner, created_at, trace_id, endpoint,
-                    label)
-                VALUES (?1, {VERSION}, ?2, 1, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
+                    expires_at, retention_us, fingerprint, owner, instance, created_at, trace_id,
+                    endpoint, label)
+                VALUES (?1, {VERSION}, ?2, 1, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
             )
             .into(),
             take_over: format!(
                 "UPDATE {table} SET fence = ?2, attempt = attempt + 1, leased_until = ?3,
-                    expires_at = ?4, retention_us = ?5, owner = ?6 WHERE id = ?1"
+                    expires_at = ?4, retention_us = ?5, owner = ?6, instance = ?7 WHERE id = ?1"
             )
             .into(),
             renew: format!("UPDATE {table} SET leased_until = ?2, expires_at = ?3 WHERE id = ?1")
@@ -93,6 +94,21 @@ impl Statements {
             )
             .into(),
             delete: format!("DELETE FROM {table} WHERE id = ?1").into(),
+            // The other rows of the instance have records, or have lapsed.
+            end_leases: format!(
+                "UPDATE {table} SET leased_until = ?2, expires_at = ?2 + retention_us
+                WHERE rowid IN (SELECT rowid FROM {table}{claims}
+                    WHERE record IS NULL AND instance = ?1)
+                AND version = {VERSION} AND leased_until > ?2",
+                claims = indexed_by("claims")
+            )
+            .into(),
+            has_claims: format!(
+                "SELECT EXISTS (SELECT 1 FROM {table}{claims}
+                    WHERE record IS NULL AND instance = ?1 AND leased_until > ?2)",
+                claims = indexed_by("claims")
+            )
+            .into(),
             last_fence: format!("SELECT fence FROM {meta}").into(),
             set_last_fence: format!("UPDATE {meta} SET fence = ?1").into(),
             count_claims: format!(

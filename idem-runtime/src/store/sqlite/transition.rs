@@ -33,6 +33,8 @@ pub(super) enum Transition {
     Forget(RecordId),
     Resolve(RecordId, u64, Record, Duration),
     ForgetScope(ScopeId),
+    /// Ends the leases of an instance that has ended.
+    EndLeases(i64),
     Sweep,
 }
 
@@ -84,6 +86,8 @@ pub(super) struct Shared<'a> {
     pub(super) statements: &'a Statements,
     /// The highest fence that any claim has had.
     pub(super) last_fence: i64,
+    /// The number of this store.
+    pub(super) instance: i64,
     /// How many more bytes claims may reserve. `None` without a limit.
     pub(super) room: Option<u64>,
 }
@@ -118,6 +122,11 @@ impl Shared<'_> {
         let id = match transition {
             Transition::Claim(claim) => return self.claim(connection, claim).await,
             Transition::ForgetScope(scope) => return self.forget_scope(connection, *scope).await,
+            Transition::EndLeases(instance) => {
+                let end = query(&statements.end_leases).bind(*instance).bind(now());
+                let ended = end.execute(connection).await?.rows_affected();
+                return Ok(Outcome::Done(ended > 0));
+            }
             Transition::Sweep => return self.sweep(connection).await,
             Transition::Renew(holder, _)
             | Transition::Complete(holder, ..)
@@ -174,7 +183,9 @@ impl Shared<'_> {
         let held = held(connection, self.statements, claim.id).await?;
         let now = now();
         let lapsed = match meet(held, claim, now)? {
-            Met::Claimed(claimed) => return Ok(Outcome::Claimed(claimed)),
+            Met::Claimed(claimed) | Met::InFlight(claimed, _) => {
+                return Ok(Outcome::Claimed(claimed));
+            }
             Met::Nothing => None,
             Met::Lapsed(held) => Some(held),
         };
@@ -205,10 +216,11 @@ impl Shared<'_> {
             .bind(retention);
         let origin = &claim.origin;
         let write = match lapsed {
-            Some(_) => write.bind(owner),
+            Some(_) => write.bind(owner).bind(self.instance),
             None => write
                 .bind(blob(claim.fingerprint.as_bytes()))
                 .bind(owner)
+                .bind(self.instance)
                 .bind(now)
                 .bind(origin.trace_id().map(|id| blob(id.as_bytes())))
                 .bind(origin.endpoint().to_owned())

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::clock::ReadClock;
+use super::clock::{ReadClock, now};
 use super::failure::{is_busy, is_full, store_error};
+use super::instance::Instance;
 use super::reserve::Reserve;
 use super::row::{column, number};
 use super::table::Statements;
@@ -33,12 +35,16 @@ pub(super) struct Job {
 
 /// The handle of the writer. The thread ends when the last handle is dropped.
 #[derive(Clone)]
-pub(super) struct Writer(mpsc::Sender<Job>);
+pub(super) struct Writer {
+    jobs: mpsc::Sender<Job>,
+    runtime: Handle,
+}
 
 pub(super) struct Settings {
     pub(super) options: SqliteConnectOptions,
     pub(super) statements: Arc<Statements>,
     pub(super) clock: Arc<ReadClock>,
+    pub(super) instance: Arc<Instance>,
     pub(super) sweep_every: Option<Duration>,
     pub(super) max_bytes: Option<u64>,
 }
@@ -56,6 +62,7 @@ impl Writer {
             .enable_time()
             .build()
             .map_err(unavailable)?;
+        let handle = runtime.handle().clone();
         let (sender, jobs) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new().name("axum-idem-sqlite".to_owned());
         let mut running = Running {
@@ -66,7 +73,19 @@ impl Writer {
         thread
             .spawn(move || runtime.block_on(running.run(jobs)))
             .map_err(unavailable)?;
-        Ok(Self(sender))
+        Ok(Self {
+            jobs: sender,
+            runtime: handle,
+        })
+    }
+
+    /// Runs a function that uses the disk in a thread beside the writer. Returns `None` when the writer has
+    /// stopped.
+    pub(super) async fn beside<T: Send + 'static>(
+        &self,
+        function: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        self.runtime.spawn_blocking(function).await.ok()
     }
 
     /// Runs a transition, and returns when its transaction is on the disk.
@@ -74,7 +93,7 @@ impl Writer {
         let stopped = || StoreError::Unavailable("the writer of the store has stopped".into());
         let (reply, result) = oneshot::channel();
         let job = Job { transition, reply };
-        self.0.send(job).await.map_err(|_| stopped())?;
+        self.jobs.send(job).await.map_err(|_| stopped())?;
         result.await.map_err(|_| stopped())?
     }
 }
@@ -107,10 +126,24 @@ impl Running {
                 sweep_at = Some(Instant::now() + if is_rest { Duration::ZERO } else { pause });
             }
         }
+        let has_claims = self.has_claims().await;
+        self.settings.instance.clone().end(has_claims);
         if let Some(connection) = self.connection.take() {
             // Closing moves the log into the file. A failure leaves the log, which the next open reads.
             let _ = connection.close().await;
         }
+    }
+
+    /// Whether a claim of this store is in flight. When that is unknown, there may be one.
+    async fn has_claims(&mut self) -> bool {
+        let Some(connection) = &mut self.connection else {
+            return true;
+        };
+        let statement = &self.settings.statements.has_claims;
+        let instance = self.settings.instance.number();
+        let found = query(statement).bind(instance).bind(now());
+        let found = found.fetch_one(connection).await;
+        found.map_or(true, |row| column(&row, 0).unwrap_or(true))
     }
 
     /// Removes a batch of expired rows. Returns whether there may be more.
@@ -247,6 +280,7 @@ impl Running {
             let mut shared = Shared {
                 statements,
                 last_fence,
+                instance: self.settings.instance.number(),
                 room,
             };
             let mut outcomes = Vec::with_capacity(transitions.len());

@@ -347,7 +347,7 @@ mod sqlite_form {
         let insert = |name: &str, leased: u128, record: &str| {
             format!(
                 "INSERT INTO idem_records VALUES (x'{}', 1, 41, 2, {leased}, {future}, 600000000,
-                    x'{}', x'{}', 1700000000000001, 1700000000000002, x'{}', 'pay', 'inv-91', {record});",
+                    x'{}', x'{}', 77, 1700000000000001, 1700000000000002, x'{}', 'pay', 'inv-91', {record});",
                 id(name),
                 "07".repeat(32),
                 "aa".repeat(16),
@@ -423,7 +423,7 @@ mod sqlite_form {
         let mut connection = options.connect().await.expect("the file opens");
         let read = "SELECT id || fingerprint || owner || trace_id || record, version || ' ' || attempt
                 || ' ' || (expires_at - settled_at) || ' ' || retention_us || ' ' || (created_at = fence)
-                || ' ' || endpoint || ' ' || label, fence FROM idem_records";
+                || ' ' || (instance > 0) || ' ' || endpoint || ' ' || label, fence FROM idem_records";
         let row = sqlx::query(read)
             .fetch_one(&mut connection)
             .await
@@ -440,7 +440,7 @@ mod sqlite_form {
         assert_eq!(bytes, expected.concat());
         let text: String = row.try_get(1).expect("a text");
         // A new claim takes the time of creation for its fence.
-        assert_eq!(text, "1 1 3600000000 3600000000 1 pay inv-91");
+        assert_eq!(text, "1 1 3600000000 3600000000 1 1 pay inv-91");
         let fence: i64 = row.try_get(2).expect("a number");
         assert_eq!(u64::try_from(fence), Ok(holder.fence));
     }

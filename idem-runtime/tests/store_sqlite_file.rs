@@ -205,10 +205,11 @@ async fn a_claim_ends_at_once_when_the_lock_of_its_store_is_free() {
     assert_eq!(replay(&store, "done").await, record(b"{}"));
     assert!(!file_of(&path, dead).exists());
 
-    // The new attempt belongs to this store, so it does not end.
-    drop(std::fs::File::create(file_of(&path, dead)).expect("it is writable"));
-    let met = store.claim(claim("rerun")).await;
-    assert!(matches!(met, Ok(Claimed::InFlight { .. })), "{met:?}");
+    let of_nobody_else = format!(
+        "SELECT count(*) FROM idem_records WHERE attempt = 2 AND instance NOT IN (0, {dead}, {alive})"
+    );
+    let new = number(&mut connect(&path).await, &of_nobody_else).await;
+    assert_eq!(new, 1, "the new attempt belongs to this store");
 }
 
 #[tokio::test]
@@ -255,6 +256,71 @@ async fn a_dead_store_is_found_again_when_its_claims_could_not_be_ended() {
         matches!(taken, Ok(Claimed::Fresh { attempt: 2, .. })),
         "{taken:?}"
     );
+}
+
+/// A handler whose transaction is longer than its lease keeps its key, although its store cannot write.
+#[tokio::test]
+async fn a_lease_is_renewed_while_another_connection_holds_the_write_lock() {
+    let (_folder, path) = folder();
+    let builder = SqliteStore::builder().path(&path).no_sweeper();
+    let builder = builder.busy_timeout(Duration::from_millis(20));
+    let store = builder.clone().open().await.expect("the file opens");
+    let other = builder.open().await.expect("the file opens");
+    // A retention that ends before the renewed lease does.
+    let lease = Duration::from_secs(2);
+    let short = |key| Claim::new(id(key), FINGERPRINT, lease, Duration::from_millis(1));
+    let (held, abandoned) = (
+        win(&store, short("held")).await,
+        win(&store, short("abandoned")).await,
+    );
+    let lapsed = Claim::new(id("lapsed"), FINGERPRINT, Duration::from_micros(1), HOUR);
+    let lapsed = win(&store, lapsed).await;
+
+    let mut handler = connect(&path).await;
+    execute(&mut handler, "BEGIN IMMEDIATE").await;
+    let late = store.renew(lapsed, HOUR).await;
+    assert!(matches!(late, Err(StoreError::TimedOut)), "{late:?}");
+    let foreign = other.renew(held, HOUR).await;
+    assert!(matches!(foreign, Err(StoreError::TimedOut)), "{foreign:?}");
+    for holder in [held, abandoned] {
+        let renewed = store.renew(holder, HOUR).await;
+        assert_eq!(renewed.expect("the file can be written"), Settled::Done);
+    }
+    let stranger = Holder {
+        fence: held.fence + 1,
+        ..held
+    };
+    let renewed = store.renew(stranger, HOUR).await;
+    assert_eq!(renewed.expect("the store can read"), Settled::Lost);
+    tokio::time::sleep(lease + Duration::from_millis(10)).await;
+    let entry = other.look_up(held.id).await.expect("the store can read");
+    assert!(
+        matches!(&entry, Some(Entry::InFlight { lease_left, .. }) if *lease_left > HOUR / 2),
+        "{entry:?}"
+    );
+    execute(&mut handler, "COMMIT").await;
+
+    assert_eq!(other.sweep().await.expect("the store works"), 0);
+    for store in [&store, &other] {
+        for on_unknown in [OnUnknown::Rerun, OnUnknown::Hold] {
+            let mut retry = claim("held");
+            retry.on_unknown = on_unknown;
+            let met = store.claim(retry).await;
+            assert!(matches!(met, Ok(Claimed::InFlight { .. })), "{met:?}");
+        }
+    }
+    let resolved = other
+        .resolve(held.id, held.fence, record(b"{}"), HOUR)
+        .await;
+    assert_eq!(resolved.expect("the store works"), Settled::Lost);
+    let done = store.complete(held, record(b"{}"), HOUR).await;
+    assert_eq!(done.expect("the store works"), Settled::Done);
+    assert_eq!(replay(&other, "held").await, record(b"{}"));
+
+    let done = store.abandon(abandoned).await;
+    assert_eq!(done.expect("the store works"), Settled::Done);
+    let taken = other.claim(claim("abandoned")).await;
+    assert!(matches!(taken, Ok(Claimed::Fresh { .. })), "{taken:?}");
 }
 
 /// The pool has one connection, and a handler uses it.
@@ -480,14 +546,59 @@ async fn the_file_does_not_grow_under_steady_load_with_a_short_ttl() {
     assert!(sizes.iter().all(|size| *size <= most), "{sizes:?}");
 }
 
+/// Readers that are never idle do not keep SQLite from using the log again.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_does_not_grow_under_steady_load_beside_readers() {
+    let (folder, path) = folder();
+    let store = SqliteStore::builder().path(&path).no_sweeper().open().await;
+    let store = store.expect("the file opens");
+    complete(&store, "read").await;
+    let readers: Vec<_> = (0..4)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                loop {
+                    replay(&store, "read").await;
+                }
+            })
+        })
+        .collect();
+    let log = folder.path().join("idem.db-wal");
+    let mut longest = 0;
+    for round in 0..32 {
+        let mut writers = tokio::task::JoinSet::new();
+        for at in 0..64 {
+            let store = store.clone();
+            writers.spawn(async move {
+                let holder = win(&store, claim(&format!("{round}-{at}"))).await;
+                store
+                    .complete(holder, large(), Duration::from_micros(1))
+                    .await
+            });
+        }
+        for done in writers.join_all().await {
+            assert_eq!(done.expect("the store works"), Settled::Done);
+        }
+        assert_eq!(store.sweep().await.expect("the store works"), 64);
+        longest = longest.max(std::fs::metadata(&log).expect("the log exists").len());
+    }
+    for reader in readers {
+        reader.abort();
+    }
+    // The records alone have 30 MiB.
+    assert!(longest < 12 * 1024 * 1024, "{longest}");
+    println!("the longest log had {longest} bytes");
+}
+
 #[tokio::test]
 async fn the_writer_sweeps_after_each_pause() {
     let (_folder, path) = folder();
     let builder = SqliteStore::builder().path(&path);
     let store = builder.sweep_every(Duration::from_millis(1)).open().await;
     let store = store.expect("the file opens");
-    let short = Duration::from_micros(1);
-    win(&store, Claim::new(id("k"), FINGERPRINT, short, short)).await;
+    let holder = win(&store, claim("k")).await;
+    let done = store.complete(holder, record(b"{}"), Duration::from_micros(1));
+    assert_eq!(done.await.expect("the store works"), Settled::Done);
     let mut connection = connect(&path).await;
     test_support::servers::eventually_async("the row is removed", async || {
         let rows = number(&mut connection, "SELECT count(*) FROM idem_records").await;

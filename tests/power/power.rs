@@ -58,9 +58,9 @@ fn hash(files: &Files) -> u64 {
     hasher.finish()
 }
 
-/// Runs transitions of two stores on one file, and lets the power go at every moment. Returns the losses of
-/// something acknowledged.
-async fn losses(synchronous: SqliteSynchronous) -> Vec<String> {
+/// Runs transitions of two stores on one file, and lets the power go at every moment, or at every `step`. Returns the
+/// losses of something acknowledged.
+async fn losses(synchronous: SqliteSynchronous, step: usize) -> Vec<String> {
     let seed = number("IDEM_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("IDEM_SEED={seed}");
     let folder = tempfile::tempdir().expect("a folder");
@@ -76,7 +76,7 @@ async fn losses(synchronous: SqliteSynchronous) -> Vec<String> {
     let mut seen = HashSet::new();
     let mut lost = Vec::new();
     let tries = number("IDEM_LOSSES").unwrap_or(1);
-    for moment in 0..=disk.now() {
+    for moment in (0..=disk.now()).step_by(step) {
         let mut all = vec![Kept::Nothing, Kept::Everything];
         for _ in 0..tries {
             all.push(Kept::SomeWrites(random.u64(..)));
@@ -105,14 +105,14 @@ async fn losses(synchronous: SqliteSynchronous) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_loss_of_power_loses_nothing_that_was_acknowledged() {
-    let lost = losses(SqliteSynchronous::Full).await;
+    let lost = losses(SqliteSynchronous::Full, 1).await;
     assert!(lost.is_empty(), "{}", lost.join("\n"));
 }
 
 /// Otherwise the test above could not fail.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_sync_for_each_commit_a_loss_of_power_is_noticed() {
-    let lost = losses(SqliteSynchronous::Normal).await;
+    let lost = losses(SqliteSynchronous::Normal, 9).await;
     let is_acknowledged = |why: &String| why.contains("was acknowledged");
     assert!(lost.iter().any(is_acknowledged), "nothing was lost");
     // The transitions are lost from the end, and the file stays intact.

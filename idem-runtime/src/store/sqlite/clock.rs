@@ -7,7 +7,11 @@ use crate::store::millis::bounded;
 
 /// The time of the machine. All processes that can share a file run on one machine.
 pub(super) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    micros_since_1970(SystemTime::now())
+}
+
+pub(super) fn micros_since_1970(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
     micros(since.unwrap_or_default())
 }
 

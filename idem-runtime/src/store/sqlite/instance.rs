@@ -7,12 +7,17 @@
 //! container has ids of its own.
 //!
 //! A missing file proves nothing, because the database may be a copy. Its claims end with their leases.
+//!
+//! The modification time of the file extends the leases of the instance. So a lease can be renewed while a
+//! handler holds the write lock of the database.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use super::clock::{micros_since_1970, time};
 
 /// The number of an instance without a lock. Its claims end with their leases.
 pub(super) const UNLOCKED: i64 = 0;
@@ -22,7 +27,7 @@ pub(super) struct Instance {
     number: i64,
     database: PathBuf,
     /// Closing the file releases its lock.
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 /// An instance that has ended, and whose claims may still be in flight.
@@ -43,7 +48,7 @@ impl Instance {
             Ok((number, lock)) => Self {
                 number,
                 database,
-                _lock: Some(lock),
+                lock: Some(lock),
             },
             Err(error) => {
                 tracing::warn!(
@@ -55,7 +60,7 @@ impl Instance {
                 Self {
                     number: UNLOCKED,
                     database,
-                    _lock: None,
+                    lock: None,
                 }
             }
         }
@@ -64,6 +69,32 @@ impl Instance {
     /// The number in the claims of this instance.
     pub(super) fn number(&self) -> i64 {
         self.number
+    }
+
+    /// Extends all leases of this instance to this time, without a write to the database. Returns whether
+    /// other instances see it.
+    ///
+    /// The caller reads the clock afterwards. When a lease has not lapsed by then, no other instance has seen
+    /// the lease lapse: others read the clock first, and then call [`held_until`](Self::held_until).
+    pub(super) fn hold_until(&self, until: i64) -> bool {
+        let Some(lock) = &self.lock else {
+            return false;
+        };
+        if self.held_until(self.number) < until && lock.set_modified(time(until)).is_err() {
+            return false;
+        }
+        // Some file systems round the time.
+        self.held_until(self.number) >= until
+    }
+
+    /// The time to which an instance has extended its leases. Uses the disk.
+    pub(super) fn held_until(&self, number: i64) -> i64 {
+        if number == UNLOCKED {
+            return 0;
+        }
+        let file = fs::metadata(path_of(&self.database, number));
+        let modified = file.and_then(|file| file.modified());
+        modified.map_or(0, micros_since_1970)
     }
 
     /// Takes the lock of another instance when that instance has ended. Waits for nobody, but uses the disk.

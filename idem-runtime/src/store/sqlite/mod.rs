@@ -25,7 +25,7 @@ use std::time::Duration;
 pub use self::builder::SqliteStoreBuilder;
 use self::instance::{Dead, Instance};
 use self::readers::Readers;
-use self::row::{Met, entry, meet};
+use self::row::{Held, Met, entry, meet};
 use self::table::Statements;
 use self::transition::{BATCH, Failed, Outcome, Transition, held, query};
 use self::writer::Writer;
@@ -186,24 +186,36 @@ impl SqliteStore {
 impl Inner {
     /// Replays and refusals are read beside the writer. Only a claim that may win goes to the writer.
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
-        let met = self
-            .readers
-            .read(async |connection, now| -> Result<Met, Failed> {
-                let held = held(connection, &self.statements, claim.id).await?;
-                Ok(meet(held, &claim, now)?)
-            })
-            .await?;
-        match met {
+        let read = async |connection: &mut _, now| -> Result<_, Failed> {
+            Ok((held(connection, &self.statements, claim.id).await?, now))
+        };
+        let (held, now) = self.readers.read(read).await?;
+        let held = match held {
+            Some(held) => Some(self.extended(held, now).await),
+            None => None,
+        };
+        match meet(held, &claim, now)? {
             Met::Claimed(claimed) => return Ok(claimed),
             Met::InFlight(claimed, number) => {
                 if number == self.instance.number() || !self.end_claims_if_dead(number).await {
                     return Ok(claimed);
                 }
             }
+            Met::Lapsed(held) if !held.may_rerun(&claim) => return Ok(held.unknown()),
             Met::Nothing | Met::Lapsed(_) => {}
         }
         let outcome = self.writer.run(Transition::Claim(Box::new(claim))).await?;
         Ok(outcome.claimed())
+    }
+
+    /// Extends a lapsed lease as its store has done.
+    async fn extended(&self, held: Held, now: i64) -> Held {
+        if !held.may_be_extended(now) {
+            return held;
+        }
+        let (instance, copy) = (self.instance.clone(), held.clone());
+        let extended = self.writer.beside(move || copy.extended(&instance, now));
+        extended.await.unwrap_or(held)
     }
 
     /// Ends the claims of an instance that has ended. Returns whether they have ended.
@@ -240,15 +252,16 @@ impl Inner {
     }
 
     async fn look_up(&self, id: RecordId) -> Result<Option<Entry>, StoreError> {
-        let found = self
-            .readers
-            .read(async |connection, now| -> Result<_, Failed> {
-                let look = query(&self.statements.look_up).bind(id.as_bytes().to_vec());
-                let row = look.fetch_optional(connection).await?;
-                Ok(row.map(|row| entry(&row, now)).transpose()?)
-            })
-            .await?;
-        Ok(found.flatten())
+        let read = async |connection: &mut _, now| -> Result<_, Failed> {
+            let look = query(&self.statements.look_up).bind(id.as_bytes().to_vec());
+            Ok((look.fetch_optional(connection).await?, now))
+        };
+        let (row, now) = self.readers.read(read).await?;
+        let Some(row) = row else {
+            return Ok(None);
+        };
+        let held = self.extended(Held::read(&row)?, now).await;
+        entry(&row, held, now)
     }
 
     async fn list(&self, wanted: Query) -> Result<Page, StoreError> {

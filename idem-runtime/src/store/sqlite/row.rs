@@ -8,6 +8,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::clock::{left, time};
 use super::failure::{damaged, store_error};
+use super::instance::{Instance, UNLOCKED};
 use super::table::VERSION;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
@@ -18,6 +19,7 @@ use crate::store::{
 };
 
 /// The columns that decide a transition.
+#[derive(Clone)]
 pub(super) struct Held {
     version: i64,
     pub(super) fence: i64,
@@ -28,7 +30,7 @@ pub(super) struct Held {
     fingerprint: Fingerprint,
     owner: Owner,
     record: Option<Bytes>,
-    instance: i64,
+    pub(super) instance: i64,
 }
 
 /// What a claim meets.
@@ -39,7 +41,7 @@ pub(super) enum Met {
     InFlight(Claimed, i64),
     /// There is no entry, or only an expired entry.
     Nothing,
-    /// A lapsed claim, which the claimer takes over.
+    /// A lapsed claim, whose outcome is unknown.
     Lapsed(Held),
 }
 
@@ -61,6 +63,36 @@ impl Held {
             record: record.map(Bytes::copy_from_slice),
             instance: column(row, 9)?,
         })
+    }
+
+    /// Whether the lease of a claim has lapsed, unless its store has extended the lease in another way.
+    pub(super) fn may_be_extended(&self, now: i64) -> bool {
+        self.record.is_none() && self.leased_until <= now && self.instance != UNLOCKED
+    }
+
+    /// Extends a lapsed lease as its store has done. `now` must be read before `instance` is asked: see
+    /// [`Instance::hold_until`].
+    pub(super) fn extended(mut self, instance: &Instance, now: i64) -> Self {
+        if self.may_be_extended(now) {
+            let until = instance.held_until(self.instance);
+            if until > now {
+                self.leased_until = until;
+                self.expires_at = until.saturating_add(self.retention);
+            }
+        }
+        self
+    }
+
+    /// Whether the claimer may run a lapsed claim again.
+    pub(super) fn may_rerun(&self, claim: &Claim) -> bool {
+        claim.on_unknown == OnUnknown::Rerun && self.fingerprint == claim.fingerprint
+    }
+
+    /// The result of a claimer that may not.
+    pub(super) fn unknown(self) -> Claimed {
+        Claimed::Unknown {
+            fingerprint: self.fingerprint,
+        }
     }
 
     /// Whether the row counts. Expired rows wait for the sweeper.
@@ -123,18 +155,11 @@ pub(super) fn meet(held: Option<Held>, claim: &Claim, now: i64) -> Result<Met, S
         };
         return Ok(Met::InFlight(claimed, held.instance));
     }
-    let may_rerun = claim.on_unknown == OnUnknown::Rerun;
-    if may_rerun && held.fingerprint == claim.fingerprint {
-        return Ok(Met::Lapsed(held));
-    }
-    Ok(Met::Claimed(Claimed::Unknown {
-        fingerprint: held.fingerprint,
-    }))
+    Ok(Met::Lapsed(held))
 }
 
 /// Reads a row of `Statements::look_up`.
-pub(super) fn entry(row: &SqliteRow, now: i64) -> Result<Option<Entry>, StoreError> {
-    let held = Held::read(row)?;
+pub(super) fn entry(row: &SqliteRow, held: Held, now: i64) -> Result<Option<Entry>, StoreError> {
     if !held.is_alive(now) {
         return Ok(None);
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::instance::UNLOCKED;
 use crate::store::StoreError;
 use crate::store::table_name::{self, LONGEST};
 
@@ -24,6 +25,7 @@ pub(super) struct Statements {
     pub(super) insert: Arc<str>,
     pub(super) take_over: Arc<str>,
     pub(super) renew: Arc<str>,
+    pub(super) abandon: Arc<str>,
     pub(super) complete: Arc<str>,
     pub(super) delete: Arc<str>,
     pub(super) end_leases: Arc<str>,
@@ -89,17 +91,22 @@ impl Statements {
             .into(),
             renew: format!("UPDATE {table} SET leased_until = ?2, expires_at = ?3 WHERE id = ?1")
                 .into(),
+            // Without its store, a claim has no lease that the store has extended.
+            abandon: format!(
+                "UPDATE {table} SET leased_until = ?2, expires_at = ?3, instance = {UNLOCKED} WHERE id = ?1"
+            )
+            .into(),
             complete: format!(
                 "UPDATE {table} SET record = ?2, settled_at = ?3, expires_at = ?4 WHERE id = ?1"
             )
             .into(),
             delete: format!("DELETE FROM {table} WHERE id = ?1").into(),
-            // The other rows of the instance have records, or have lapsed.
             end_leases: format!(
-                "UPDATE {table} SET leased_until = ?2, expires_at = ?2 + retention_us
+                "UPDATE {table} SET leased_until = min(leased_until, ?2),
+                    expires_at = min(leased_until, ?2) + retention_us, instance = {UNLOCKED}
                 WHERE rowid IN (SELECT rowid FROM {table}{claims}
                     WHERE record IS NULL AND instance = ?1)
-                AND version = {VERSION} AND leased_until > ?2",
+                AND version = {VERSION}",
                 claims = indexed_by("claims")
             )
             .into(),
@@ -118,7 +125,9 @@ impl Statements {
             .into(),
             sweep: format!(
                 "DELETE FROM {table} WHERE rowid IN (
-                    SELECT rowid FROM {table} WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)"
+                    SELECT rowid FROM {table} WHERE expires_at <= ?1
+                    AND (record IS NOT NULL OR instance = {UNLOCKED} OR expires_at <= ?2)
+                    ORDER BY expires_at LIMIT ?3)"
             )
             .into(),
             count_scope: format!(

@@ -8,6 +8,7 @@ use sqlx::{AssertSqlSafe, Sqlite};
 
 use super::clock::{micros, now};
 use super::failure::store_error;
+use super::instance::Instance;
 use super::row::{Held, Met, meet, number};
 use super::table::Statements;
 use crate::request::record_id::RecordId;
@@ -18,6 +19,9 @@ pub(super) type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
 
 /// How many rows one transition removes. The limit keeps a transaction short.
 pub(super) const BATCH: u32 = 1_000;
+
+/// How long the sweeper leaves an expired claim whose store may have extended its lease.
+const LONGEST_EXTENSION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How much room a claim reserves for its response, below `max_bytes`.
 pub(super) const RESERVED: u64 = 16 * 1024;
@@ -86,8 +90,7 @@ pub(super) struct Shared<'a> {
     pub(super) statements: &'a Statements,
     /// The highest fence that any claim has had.
     pub(super) last_fence: i64,
-    /// The number of this store.
-    pub(super) instance: i64,
+    pub(super) instance: &'a Instance,
     /// How many more bytes claims may reserve. `None` without a limit.
     pub(super) room: Option<u64>,
 }
@@ -134,14 +137,15 @@ impl Shared<'_> {
             | Transition::Abandon(holder) => holder.id,
             Transition::Forget(id) | Transition::Resolve(id, ..) => *id,
         };
-        let held = held(connection, statements, id).await;
         let now = now();
+        let held = held(connection, statements, id).await;
         // An operator can remove a row that this version cannot read.
         if let (Transition::Forget(_), Err(Failed::Row(_))) = (transition, &held) {
             by_id(&statements.delete, id).execute(connection).await?;
             return Ok(Outcome::Done(true));
         }
-        let Some(held) = held?.filter(|held| match transition {
+        let held = held?.map(|held| held.extended(self.instance, now));
+        let Some(held) = held.filter(|held| match transition {
             Transition::Forget(_) => held.is_alive(now),
             Transition::Resolve(_, fence, ..) => held.is_unknown(*fence, now),
             Transition::Renew(holder, _)
@@ -160,7 +164,7 @@ impl Shared<'_> {
                     .bind(leased_until.saturating_add(held.retention))
             }
             // `min` keeps a lapsed lease lapsed, even when the clock was set back.
-            Transition::Abandon(_) => by_id(&statements.renew, id)
+            Transition::Abandon(_) => by_id(&statements.abandon, id)
                 .bind(held.leased_until.min(now))
                 .bind(now.saturating_add(held.retention)),
             Transition::Complete(_, record, ttl) | Transition::Resolve(_, _, record, ttl) => {
@@ -180,13 +184,17 @@ impl Shared<'_> {
         connection: &mut SqliteConnection,
         claim: &Claim,
     ) -> Result<Outcome, Failed> {
-        let held = held(connection, self.statements, claim.id).await?;
         let now = now();
+        let held = held(connection, self.statements, claim.id).await?;
+        let held = held.map(|held| held.extended(self.instance, now));
         let lapsed = match meet(held, claim, now)? {
             Met::Claimed(claimed) | Met::InFlight(claimed, _) => {
                 return Ok(Outcome::Claimed(claimed));
             }
             Met::Nothing => None,
+            Met::Lapsed(held) if !held.may_rerun(claim) => {
+                return Ok(Outcome::Claimed(held.unknown()));
+            }
             Met::Lapsed(held) => Some(held),
         };
         if lapsed.is_none()
@@ -216,11 +224,11 @@ impl Shared<'_> {
             .bind(retention);
         let origin = &claim.origin;
         let write = match lapsed {
-            Some(_) => write.bind(owner).bind(self.instance),
+            Some(_) => write.bind(owner).bind(self.instance.number()),
             None => write
                 .bind(blob(claim.fingerprint.as_bytes()))
                 .bind(owner)
-                .bind(self.instance)
+                .bind(self.instance.number())
                 .bind(now)
                 .bind(origin.trace_id().map(|id| blob(id.as_bytes())))
                 .bind(origin.endpoint().to_owned())
@@ -252,7 +260,11 @@ impl Shared<'_> {
     }
 
     async fn sweep(&mut self, connection: &mut SqliteConnection) -> Result<Outcome, Failed> {
-        let sweep = query(&self.statements.sweep).bind(now()).bind(BATCH);
+        let now = now();
+        let sweep = query(&self.statements.sweep)
+            .bind(now)
+            .bind(now.saturating_sub(micros(LONGEST_EXTENSION)))
+            .bind(BATCH);
         let rows = sweep.execute(connection).await?.rows_affected();
         Ok(Outcome::Removed { rows, live: 0 })
     }

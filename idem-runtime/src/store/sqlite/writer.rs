@@ -12,14 +12,14 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::clock::{ReadClock, now};
+use super::clock::{ReadClock, micros, now};
 use super::failure::{is_busy, is_full, store_error};
 use super::instance::Instance;
 use super::reserve::Reserve;
 use super::row::{column, number};
 use super::table::Statements;
-use super::transition::{BATCH, Failed, Outcome, RESERVED, Shared, Transition, query};
-use crate::store::{Claimed, StoreError};
+use super::transition::{BATCH, Failed, Outcome, RESERVED, Shared, Transition, held, query};
+use crate::store::{Claimed, Holder, StoreError};
 
 /// How many transitions one transaction has at most.
 const GROUP: usize = 256;
@@ -202,8 +202,12 @@ impl Running {
             }
             // Whoever holds the lock holds it against each of them.
             Err(error) if is_busy(&error) => {
-                for reply in replies {
-                    let _ = reply.send(Err(StoreError::TimedOut));
+                for (reply, transition) in replies.into_iter().zip(transitions) {
+                    let outcome = match transition {
+                        Transition::Renew(holder, lease) => self.extend(&holder, lease).await,
+                        _ => Err(StoreError::TimedOut),
+                    };
+                    let _ = reply.send(outcome);
                 }
             }
             // One of them may be the cause. The transaction was rolled back, so each can run alone.
@@ -218,6 +222,28 @@ impl Running {
                     let _ = reply.send(outcome);
                 }
             }
+        }
+    }
+
+    /// Renews a lease of this store without a write to the database. The lease must hold until this is done.
+    async fn extend(&mut self, holder: &Holder, lease: Duration) -> Result<Outcome, StoreError> {
+        let (settings, connection) = (&self.settings, self.connection.as_mut());
+        let connection = connection.ok_or(StoreError::TimedOut)?;
+        let begun = now();
+        let held = held(connection, &settings.statements, holder.id).await?;
+        let held = held.map(|held| held.extended(&settings.instance, begun));
+        let Some(held) = held.filter(|held| held.is_held_by(holder, begun)) else {
+            return Ok(Outcome::Done(false));
+        };
+        let is_extended = held.instance == settings.instance.number()
+            && settings
+                .instance
+                .hold_until(begun.saturating_add(micros(lease)))
+            && held.leased_until > now();
+        if is_extended {
+            Ok(Outcome::Done(true))
+        } else {
+            Err(StoreError::TimedOut)
         }
     }
 
@@ -280,7 +306,7 @@ impl Running {
             let mut shared = Shared {
                 statements,
                 last_fence,
-                instance: self.settings.instance.number(),
+                instance: &self.settings.instance,
                 room,
             };
             let mut outcomes = Vec::with_capacity(transitions.len());

@@ -45,6 +45,7 @@ run() {
         contention) bench contention contention ;;
         stores) bench stores stores ;;
         scale) bench scale stores scale ;;
+        sqlite) bench sqlite sqlite ;;
         peers)
             peers peers_in_process in-process
             ROUNDS=10 peers peers_loopback loopback
@@ -63,7 +64,7 @@ run() {
 
 if [ $# = 0 ]; then
     set -- cost in_process in_process_full in_process_many sizes loopback memory contention stores scale \
-        peers documents
+        sqlite peers documents
 fi
 for name; do
     run "$name"

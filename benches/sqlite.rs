@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use axum_idem::store::{Claim, Claimed, Holder, Record, SqliteStore, Store};
 use axum_idem::{Fingerprint, RecordId};
 use http::{HeaderMap, StatusCode};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
+};
 use sqlx::{ConnectOptions, Connection};
 use tokio::task::JoinHandle;
 
@@ -158,6 +160,69 @@ async fn beside_a_writer(store: &SqliteStore, path: &Path, claims: u64) -> Outco
     Ok(times[times.len() * 99 / 100])
 }
 
+/// A store whose log is copied into the file after this many pages. SQLite's own default is 1,000, and 0 is never.
+async fn with_checkpoints(path: &Path, pages: &'static str) -> Outcome<Arc<SqliteStore>> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .pragma("wal_autocheckpoint", pages);
+    let pool = SqlitePoolOptions::new().connect_lazy_with(options);
+    Ok(Arc::new(SqliteStore::builder().pool(pool).open().await?))
+}
+
+/// The times of the claims of one caller, sorted. Each is one commit.
+async fn claims(store: &SqliteStore, count: u64) -> Outcome<Vec<Duration>> {
+    let mut times = Vec::new();
+    for at in 0..count {
+        let claim = Claim::new(id(u64::MAX / 2 - at), fingerprint(), HOUR, HOUR);
+        let begun = Instant::now();
+        store.claim(claim).await?;
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times)
+}
+
+/// What copying the log into the file costs.
+async fn checkpoints(folder: &Path) -> Outcome<()> {
+    let (with, without) = (folder.join("with.db"), folder.join("without.db"));
+    let store = with_checkpoints(&with, "1000").await?;
+    let rate = first_sights(&store, 50).await?;
+    let never = first_sights(&with_checkpoints(&without, "0").await?, 50).await?;
+    let times = claims(&store, 2_000).await?;
+    println!("first sights without checkpoints {never:6.0} a second");
+    println!("  with, to without            {:9.2}", rate / never);
+    println!(
+        "one commit, median            {:9.1?}",
+        times[times.len() / 2]
+    );
+    println!(
+        "one commit, slowest of 1,000  {:9.1?}",
+        times[times.len() * 999 / 1000]
+    );
+    Ok(())
+}
+
+/// The size of a record, and how fast expired rows are removed.
+async fn size_and_sweep(folder: &Path) -> Outcome<()> {
+    let path = folder.join("sweep.db");
+    let store = SqliteStore::builder().path(&path).no_sweeper();
+    let store = Arc::new(store.open().await?);
+    let rows = CALLERS * 100;
+    first_sights(&store, 100).await?;
+    let bytes = store.stats().await?.bytes.ok_or("the store counts bytes")?;
+    println!("bytes a record                {:9}", bytes / rows);
+    let mut connection = raw(&path).await?;
+    let expire = "UPDATE idem_records SET expires_at = 1";
+    sqlx::query(expire).execute(&mut connection).await?;
+    let begun = Instant::now();
+    let removed = store.sweep().await?;
+    println!(
+        "the sweeper removes           {:9.0} rows a second",
+        a_second(removed, begun)
+    );
+    Ok(())
+}
+
 #[tokio::main]
 async fn main() -> Outcome<()> {
     let folder =
@@ -183,5 +248,6 @@ async fn main() -> Outcome<()> {
     );
     let slow = beside_a_writer(&store, &path, 300).await?;
     println!("claim beside a writer, p99    {slow:9.1?}");
-    Ok(())
+    checkpoints(folder.path()).await?;
+    size_and_sweep(folder.path()).await
 }

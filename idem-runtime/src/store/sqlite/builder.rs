@@ -156,7 +156,7 @@ impl SqliteStoreBuilder {
         let path = options.get_filename().to_owned();
         let connection = setup::open(&options, &statements, self.busy_timeout).await?;
         // The database exists now.
-        let instance = Arc::new(Instance::start(&path));
+        let instance = Arc::new(Instance::start(&path, &statements.table));
         let clock = Arc::new(ReadClock::default());
         let readers = Readers::new(options.clone(), clock.clone());
         let settings = Settings {

@@ -11,7 +11,7 @@
 //! The modification time of the file extends the leases of the instance. So a lease can be renewed while a
 //! handler holds the write lock of the database.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,8 @@ pub(super) const UNLOCKED: i64 = 0;
 /// This store, as other stores of the same file see it.
 pub(super) struct Instance {
     number: i64,
-    database: PathBuf,
+    /// The path of each instance file, without the number.
+    prefix: OsString,
     /// Closing the file releases its lock.
     lock: Option<File>,
 }
@@ -40,14 +41,18 @@ pub(super) struct Dead {
 }
 
 impl Instance {
-    /// Locks a new file beside the database. The database must exist.
-    pub(super) fn start(database: &Path) -> Self {
+    /// Locks a new file beside the database, for this table. The database must exist.
+    pub(super) fn start(database: &Path, table: &str) -> Self {
         // All paths to one database lead to the same files.
         let database = fs::canonicalize(database).unwrap_or_else(|_| database.to_owned());
-        match lock_new(&database) {
+        let mut prefix = database.into_os_string();
+        // SQLite ignores the case of names.
+        let table = table.trim_matches('"').to_ascii_lowercase();
+        prefix.push(format!("-{table}-instance-"));
+        match lock_new(&prefix) {
             Ok((number, lock)) => Self {
                 number,
-                database,
+                prefix,
                 lock: Some(lock),
             },
             Err(error) => {
@@ -59,7 +64,7 @@ impl Instance {
                 );
                 Self {
                     number: UNLOCKED,
-                    database,
+                    prefix,
                     lock: None,
                 }
             }
@@ -92,7 +97,7 @@ impl Instance {
         if number == UNLOCKED {
             return 0;
         }
-        let file = fs::metadata(path_of(&self.database, number));
+        let file = fs::metadata(path_of(&self.prefix, number));
         let modified = file.and_then(|file| file.modified());
         modified.map_or(0, micros_since_1970)
     }
@@ -102,7 +107,7 @@ impl Instance {
         if number == UNLOCKED || number == self.number {
             return None;
         }
-        let path = path_of(&self.database, number);
+        let path = path_of(&self.prefix, number);
         let lock = OpenOptions::new().read(true).open(&path).ok()?;
         let is_dead = try_lock(&lock).ok()?;
         is_dead.then_some(Dead {
@@ -114,14 +119,14 @@ impl Instance {
 
     /// Takes the lock of every instance that has ended. Reads the folder of the database.
     pub(super) fn all_dead(&self) -> Vec<Dead> {
-        let prefix = prefix_of(&self.database);
-        let prefix = Path::new(&prefix).file_name().unwrap_or_default();
+        let path = Path::new(&self.prefix);
+        let prefix = path.file_name().unwrap_or_default();
         let number = |entry: fs::DirEntry| {
             let name = entry.file_name();
             let digits = name.to_str()?.strip_prefix(prefix.to_str()?)?;
             i64::from_str_radix(digits, 16).ok()
         };
-        let folder = self.database.parent().map(fs::read_dir);
+        let folder = path.parent().map(fs::read_dir);
         let entries = folder.into_iter().flatten().flatten().flatten();
         let numbers = entries.filter_map(number);
         numbers.filter_map(|number| self.dead(number)).collect()
@@ -134,7 +139,7 @@ impl Instance {
             std::mem::forget(self);
         } else if self.number != UNLOCKED {
             // The next store that opens the database removes what stays.
-            let _ = fs::remove_file(path_of(&self.database, self.number));
+            let _ = fs::remove_file(path_of(&self.prefix, self.number));
         }
     }
 }
@@ -146,24 +151,18 @@ impl Dead {
     }
 }
 
-fn prefix_of(database: &Path) -> OsString {
-    let mut prefix = database.as_os_str().to_owned();
-    prefix.push("-instance-");
-    prefix
-}
-
-fn path_of(database: &Path, number: i64) -> PathBuf {
-    let mut path = prefix_of(database);
+fn path_of(prefix: &OsStr, number: i64) -> PathBuf {
+    let mut path = prefix.to_owned();
     path.push(format!("{number:016x}"));
     path.into()
 }
 
-fn lock_new(database: &Path) -> io::Result<(i64, File)> {
+fn lock_new(prefix: &OsStr) -> io::Result<(i64, File)> {
     loop {
         let random = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
         // A negative number would have other digits in the name than in the database.
         let number = (random >> 1).cast_signed();
-        let path = path_of(database, number);
+        let path = path_of(prefix, number);
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -219,8 +218,8 @@ mod tests {
     fn an_instance_is_dead_when_its_lock_is_free_and_its_file_is_there() {
         let folder = tempfile::tempdir().expect("a folder");
         let database = folder.path().join("idem.db");
-        let one = Instance::start(&database);
-        let other = Instance::start(&database);
+        let one = Instance::start(&database, "\"keys\"");
+        let other = Instance::start(&database, "\"Keys\"");
         assert!(one.number() != UNLOCKED && one.number() != other.number());
         assert!(one.dead(one.number()).is_none());
         assert!(one.dead(other.number()).is_none());
@@ -232,6 +231,9 @@ mod tests {
         let dead = one.dead(number).expect("its lock is free");
         assert!(one.all_dead().is_empty(), "another caller ends its claims");
         drop(dead);
+        let of_another_table = Instance::start(&database, "\"keys2\"");
+        assert!(of_another_table.all_dead().is_empty());
+        Arc::new(of_another_table).end(false);
         let mut dead = one.all_dead();
         assert_eq!(
             dead.iter().map(|dead| dead.number).collect::<Vec<_>>(),
@@ -246,11 +248,11 @@ mod tests {
     fn a_closed_store_removes_its_file_unless_it_has_claims() {
         let folder = tempfile::tempdir().expect("a folder");
         let database = folder.path().join("idem.db");
-        Arc::new(Instance::start(&database)).end(false);
+        Arc::new(Instance::start(&database, "\"keys\"")).end(false);
         assert_eq!(files(folder.path()), 0);
-        Arc::new(Instance::start(&database)).end(true);
+        Arc::new(Instance::start(&database, "\"keys\"")).end(true);
         assert_eq!(files(folder.path()), 1);
-        let other = Instance::start(&database);
+        let other = Instance::start(&database, "\"keys\"");
         assert!(other.all_dead().is_empty(), "the process still runs");
     }
 
@@ -259,7 +261,7 @@ mod tests {
     fn an_instance_without_a_lock_is_never_dead() {
         let folder = tempfile::tempdir().expect("a folder");
         let database = folder.path().join("missing/idem.db");
-        let one = Instance::start(&database);
+        let one = Instance::start(&database, "\"keys\"");
         assert_eq!(one.number(), UNLOCKED);
         assert!(one.dead(UNLOCKED).is_none());
     }

@@ -1,8 +1,9 @@
 //! The SQLite store: one row for each record id, in one file.
 //!
 //! A transition in `transition.rs` reads its row, decides by `row.rs`, and writes the row. `writer.rs` runs all
-//! waiting transitions in one transaction, and `reserve.rs` keeps room for them. `readers.rs` reads beside it. `builder.rs` opens the file:
-//! `setup.rs` checks it and creates the tables in `table.rs`. `failure.rs` classifies errors.
+//! waiting transitions in one transaction, and `reserve.rs` keeps room for them. `readers.rs` reads beside it.
+//! `instance.rs` finds out which stores of the file have ended. `builder.rs` opens the file: `setup.rs` checks it and
+//! creates the tables in `table.rs`. `failure.rs` classifies errors.
 
 mod builder;
 mod clock;
@@ -65,7 +66,7 @@ use crate::request::scope_id::ScopeId;
 /// | situation | guarantee |
 /// |---|---|
 /// | any number of processes on one machine | all rules of [`Store`] |
-/// | a process ends, is killed or restarts | every acknowledged transition is kept. A claim of the process ends with its lease |
+/// | a process ends, is killed or restarts | every acknowledged transition is kept. The claims of a dead process end when the next claim meets one of them, or when a store opens the file |
 /// | the machine loses power | every acknowledged transition is kept with `synchronous = FULL`, the default, if the disk keeps what it has acknowledged |
 /// | a network file system, or a file that two machines share | no guarantee: SQLite's locks and shared memory work on one machine only |
 /// | a jump of the machine's clock | leases and records end earlier or later by the length of the jump |
@@ -82,16 +83,35 @@ use crate::request::scope_id::ScopeId;
 /// all waiting transitions into one `BEGIN IMMEDIATE` transaction. So callers share the wait for
 /// the disk, and no thread of the async runtime ever waits.
 ///
-/// When the store uses the database of the service, a transaction of a handler keeps the writer waiting. The
-/// lease of that handler is not renewed meanwhile. Keep such transactions shorter than [`busy_timeout`]. Begin
-/// them with `pool.begin_with("BEGIN IMMEDIATE")`: a transaction that begins with a read fails at once with
-/// `SQLITE_BUSY` when it writes after another connection has written.
+/// When the store uses the database of the service, a transaction of a handler keeps the writer waiting. New
+/// claims get an error after [`busy_timeout`], so keep such transactions shorter. Begin them with
+/// `pool.begin_with("BEGIN IMMEDIATE")`: a transaction that begins with a read fails at once with `SQLITE_BUSY`
+/// when it writes after another connection has written.
 ///
-/// # Leases after a restart
+/// The lease of the handler is renewed meanwhile, without a write to the database. The store sets the
+/// modification time of its instance file, which extends the leases of all its claims.
 ///
-/// A process that is killed leaves its claims in the file. A retry gets them after their lease, 30 seconds
-/// unless [`lease`](crate::IdempotencyBuilder::lease) says otherwise. The store does not end them earlier at a start,
-/// because another process that shares the file may still run their handlers.
+/// # Claims of dead processes
+///
+/// While a store is open, it locks an instance file beside the database. The name of the file ends with a random
+/// number, which the claims of the store contain. The operating system releases the lock when the process dies.
+/// When a claim of another store is in flight, a retry tries to lock the file of that store. When this succeeds, the
+/// other store can settle no claim, so the leases of all its claims end at once. Their outcome is unknown: a retry
+/// runs again, or gets 409 under `on_unknown = hold`.
+///
+/// A system that the dead handler called may still be working. Give that system a key from
+/// [`Attempt::derive_key`](crate::Attempt::derive_key).
+///
+/// In these cases, claims hold until their leases end, 30 seconds after the last renewal unless
+/// [`lease`](crate::IdempotencyBuilder::lease) says otherwise:
+///
+/// - The process lives but is stopped, or hangs.
+/// - The store was dropped in a process that still runs. A thread of a handler may still run too.
+/// - The process has forked, and its child lives.
+/// - The instance file is missing, for example because the database is a copy. Do not copy instance files.
+/// - The file system cannot lock files. The store logs a warning when it opens the database.
+///
+/// The store uses no process ids, so containers on one machine can share the file on a local file system.
 ///
 /// # Fences
 ///
@@ -114,6 +134,9 @@ use crate::request::scope_id::ScopeId;
 /// The file that ends with `-reserve` holds 4 MiB of the disk. The store empties that file when the disk is full
 /// and a response must be stored, and fills it again before it admits the next claim.
 ///
+/// An instance file is empty. Its name is that of the database, that of the table, `instance`, and a number. A store
+/// removes its file when it is closed, and the files of dead processes when it opens the database.
+///
 /// # Several processes
 ///
 /// While one process commits, a read of another process may report a lease as lapsed that the commit renews. A
@@ -124,7 +147,8 @@ use crate::request::scope_id::ScopeId;
 ///
 /// [`list`](Store::list) returns records in the order of their ids. A page reads at most 1,000 rows. Unknown outcomes,
 /// claims in flight and short ids have an index. A filter by endpoint or age has none, so such a page may be empty.
-/// [`stats`](Store::stats) counts up to 10,000 of each state.
+/// [`stats`](Store::stats) counts up to 10,000 of each state. Both report a lease that was renewed without a write
+/// as lapsed, and [`look_up`](Store::look_up) reports it as it is.
 ///
 /// # Cancellation
 ///
@@ -160,7 +184,8 @@ impl SqliteStore {
     }
 
     /// Removes expired rows, 1,000 in each transaction, and returns their number. A claim has expired when
-    /// its lease and its retention have passed.
+    /// its lease and its retention have passed. The row of an expired claim whose store may still be open stays
+    /// for another day.
     ///
     /// Dropping the future is safe.
     ///

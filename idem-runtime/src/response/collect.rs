@@ -15,6 +15,8 @@ use http::header;
 use http_body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
+use crate::request::headers;
+
 /// Returns the length that a response announces for its body.
 ///
 /// A 204 and a 304 have no body. A `Content-Length` in such a response is the length of another
@@ -26,15 +28,15 @@ pub(crate) fn announced_len(response: &Response) -> Option<u64> {
     ) {
         return None;
     }
-    let value = response.headers().get(header::CONTENT_LENGTH)?;
+    let value = headers::find(response.headers(), &header::CONTENT_LENGTH)?;
     value.to_str().ok()?.parse().ok()
 }
 
 /// Returns whether the body cannot be recorded, before the body is read. That is the case if the
 /// body is too long, is endless, or differs from the announced length.
 pub(crate) fn cannot_be_kept(response: &Response, announced: Option<u64>, limit: usize) -> bool {
-    let headers = response.headers();
-    let is_event_stream = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+    let content_type = headers::find(response.headers(), &header::CONTENT_TYPE);
+    let is_event_stream = content_type.is_some_and(|value| {
         let mime = value.as_bytes().split(|byte| *byte == b';').next();
         let mime = mime.unwrap_or_default().trim_ascii();
         mime.eq_ignore_ascii_case(b"text/event-stream")

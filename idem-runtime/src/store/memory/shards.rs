@@ -14,9 +14,7 @@ use super::records::StoredRecord;
 use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::request::record_id::RecordId;
 
-/// A listing locks a shard while it reads the shard, and so does a map that grows. With 256 shards, a shard
-/// has 4,000 of one million records.
-const SHARDS: usize = 256;
+const SHARDS: usize = 64;
 
 /// The shortest time between two scans of all claims by a full store. A scan of one million claims
 /// took 24 ms. A store that scanned at each refusal would keep a processor busy with 40 refusals a

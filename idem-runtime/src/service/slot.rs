@@ -256,3 +256,27 @@ fn digest(key: &HeaderValue) -> u64 {
     }
     digest
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn different_keys_have_different_digests() {
+        let mut keys: Vec<String> = (0..40).map(|len| "k".repeat(len)).collect();
+        for at in 0..36 {
+            let mut key = [b'k'; 36];
+            key[at] = b'l';
+            keys.push(key.map(char::from).iter().collect());
+        }
+        keys.push("swappedWORDS....".to_owned());
+        keys.push("WORDS....swapped".to_owned());
+        let digests: HashSet<u64> = keys
+            .iter()
+            .map(|key| digest(&HeaderValue::from_str(key).expect("a value")))
+            .collect();
+        assert_eq!(digests.len(), keys.len());
+    }
+}

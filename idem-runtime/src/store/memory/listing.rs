@@ -80,13 +80,9 @@ impl Inner {
             if lists_claims {
                 for (id, held) in &shard.claims {
                     if listing.may_list(id)
-                        && let Some(state) = held.state(now)
+                        && let Some(entry) = self.claimed(*id, held, now)
                     {
-                        let created_at = self.clock.time(held.created_at);
-                        listing.add(
-                            Summary::new(*id, held.origin.clone(), created_at, state),
-                            self.clock.time(now),
-                        );
+                        listing.add(entry, self.clock.time(now));
                     }
                 }
             }
@@ -101,6 +97,12 @@ impl Inner {
             }
         });
         Ok(listing.page())
+    }
+
+    fn claimed(&self, id: RecordId, held: &ClaimEntry, now: Instant) -> Option<Summary> {
+        let state = held.state(now)?;
+        let created_at = self.clock.time(held.created_at);
+        Some(Summary::new(id, held.origin.clone(), created_at, state))
     }
 
     fn recorded(&self, id: RecordId, kept: &StoredRecord, now: Instant) -> Option<Summary> {

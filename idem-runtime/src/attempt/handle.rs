@@ -191,9 +191,20 @@ impl Attempt {
 
     /// Fills in the attempt of a request whose key was claimed.
     pub(crate) fn claim(extensions: &mut Extensions, claimed: ClaimFacts) -> Self {
-        let attempt = Self::of(extensions);
-        // Cannot fail: nobody else has these extensions, and their attempt was not claimed.
-        let _ = attempt.0.claimed.set(claimed);
+        let outer = match extensions.get::<Slot>() {
+            Some(Slot(attempt)) if attempt.0.claimed.get().is_none() => {
+                // Cannot fail: nobody else has these extensions.
+                let _ = attempt.0.claimed.set(claimed);
+                return attempt.clone();
+            }
+            outer => outer.map(|Slot(outer)| outer.clone()),
+        };
+        let attempt = Self(Arc::new(Shared {
+            claimed: OnceLock::from(claimed),
+            outer,
+            ..Shared::default()
+        }));
+        extensions.insert(Slot(attempt.clone()));
         attempt
     }
 

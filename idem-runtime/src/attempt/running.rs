@@ -3,7 +3,7 @@
 //! hyper drops the future of a handler when the client disconnects. An attempt is polled in the
 //! task of the request. If it is dropped there before its end, it continues in a separate task.
 
-use std::future::Future;
+use std::future::{self, Future};
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -103,11 +103,8 @@ pub(super) enum Stage {
     /// The body extractor runs. The handler has not started.
     Claimed,
     Handling(BoxFuture<Response>),
-    Reading {
-        parts: Parts,
-        body: Body,
-        collector: Collector,
-    },
+    /// In a box, because few bodies are waited for.
+    Reading(Box<Reading>),
     /// The handler has responded, and its response goes to the layers above.
     Responded(Settlement, Response),
     /// Waits in its slot.
@@ -119,6 +116,13 @@ pub(super) enum Stage {
     Ended,
 }
 
+/// A response whose body is read.
+pub(super) struct Reading {
+    parts: Parts,
+    body: Body,
+    collector: Collector,
+}
+
 impl Running {
     /// Makes the attempt available to the extractors and the handler of its request.
     pub(crate) fn new(won: Won, request: &mut Extensions) -> Self {
@@ -127,7 +131,7 @@ impl Running {
             fingerprint: won.fingerprint,
             number: won.number,
         };
-        let work = Work {
+        let work = Box::new(Work {
             policy: won.policy,
             holder: won.holder,
             has_stragglers: won.has_stragglers,
@@ -144,9 +148,9 @@ impl Running {
             permit: won.permit,
             _tracked: won.idem.attempts().token(),
             idem: won.idem,
-        };
+        });
         Self {
-            work: Some(Box::new(work)),
+            work: Some(work),
             in_background: false,
         }
     }
@@ -191,7 +195,7 @@ impl Running {
             let is_streamed = work.policy.fingerprint == FingerprintMode::WithoutBody;
             work.stage = if work.policy.record_rejections && !is_streamed {
                 work.begin();
-                work.answered(rejection)
+                Stage::Handling(Box::pin(future::ready(rejection)))
             } else {
                 let marker = rejection.extensions_mut().remove::<OutcomeUnknown>();
                 let settlement = match marker {
@@ -273,13 +277,14 @@ impl Work {
                 let response = ready!(handler.as_mut().poll(cx));
                 // Drops the arguments of the handler before the body of its response is read.
                 self.stage = Stage::Ended;
-                Poll::Ready(self.answered(response))
+                Poll::Ready(self.answered(response, cx))
             }
-            Stage::Reading {
-                body, collector, ..
-            } => {
-                let collected = ready!(collector.poll(body, cx));
-                Poll::Ready(self.collected(collected))
+            Stage::Reading(reading) => {
+                let collected = ready!(reading.collector.poll(&mut reading.body, cx));
+                Poll::Ready(match mem::replace(&mut self.stage, Stage::Ended) {
+                    Stage::Reading(reading) => self.collected(reading.parts, collected),
+                    other => other,
+                })
             }
             Stage::Settling(settled, _) => {
                 let first_try = ready!(settled.as_mut().poll(cx));
@@ -300,7 +305,7 @@ impl Work {
 
     /// Decides whether the response of the handler is recorded, and whether its body must be read
     /// for that.
-    fn answered(&mut self, mut response: Response) -> Stage {
+    fn answered(&mut self, mut response: Response, cx: &mut Context<'_>) -> Stage {
         self.heartbeat.lift_limit();
         match Ending::of(self.policy, &mut response) {
             Ending::Unknown => return self.settling(Settlement::Abandon, response),
@@ -319,16 +324,20 @@ impl Work {
             let response = response.map(|body| self.watched(body));
             return self.settling(settlement, response);
         }
-        let (parts, body) = response.into_parts();
+        let (parts, mut body) = response.into_parts();
         let patience = Patience {
             known: self.policy.max_run.unwrap_or(settings.max_run),
             unknown: settings.response_timeout,
         };
-        let collector = Collector::new(announced, limit, patience);
-        Stage::Reading {
-            parts,
-            body,
-            collector,
+        let mut collector = Collector::new(announced, limit, patience);
+        // Most bodies are complete already. Measured: a stage for them takes 400 instructions.
+        match collector.poll(&mut body, cx) {
+            Poll::Ready(collected) => self.collected(parts, collected),
+            Poll::Pending => Stage::Reading(Box::new(Reading {
+                parts,
+                body,
+                collector,
+            })),
         }
     }
 
@@ -342,10 +351,7 @@ impl Work {
     }
 
     /// Continues when the body of the response has been read, or as much of it as can be recorded.
-    fn collected(&mut self, collected: Collected) -> Stage {
-        let Stage::Reading { parts, .. } = mem::replace(&mut self.stage, Stage::Ended) else {
-            return Stage::Ended;
-        };
+    fn collected(&mut self, parts: Parts, collected: Collected) -> Stage {
         match collected {
             Collected::Whole(body) => {
                 let headers =

@@ -2,23 +2,11 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use sfv::{BareItem, Item, Parser};
 
+use crate::request::headers;
 use crate::settings::dialect::{Dialect, KeySyntax};
-
-/// Returns whether the header exists. Measured: a request has few headers, so a linear search is
-/// faster than hashing one name.
-pub(crate) fn is_there(headers: &HeaderMap, name: &HeaderName) -> bool {
-    headers.keys().any(|other| other == name)
-}
-
-/// Returns the first value of the header, by the same linear search.
-pub(crate) fn find<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
-    let mut pairs = headers.iter();
-    let found = pairs.find(|(other, _)| *other == name);
-    found.map(|(_, value)| value)
-}
 
 /// Reads the key of a request.
 ///
@@ -29,7 +17,7 @@ pub(crate) fn parse<'a>(
     headers: &'a HeaderMap,
     dialect: &Dialect,
 ) -> Result<Option<Cow<'a, str>>, &'static str> {
-    let mut lines = headers.get_all(dialect.key_header_name()).iter();
+    let mut lines = headers::values(headers, dialect.key_header_name());
     let Some(line) = lines.next() else {
         return Ok(None);
     };

@@ -6,6 +6,7 @@ pub(crate) mod body;
 pub(crate) mod canonical_json;
 pub(crate) mod digest;
 pub(crate) mod fingerprint;
+pub(crate) mod headers;
 pub(crate) mod hex;
 pub(crate) mod intake;
 pub(crate) mod key;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use http::{HeaderMap, HeaderName};
 
-use crate::request::hex;
+use crate::request::{headers, hex};
 
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -30,9 +30,8 @@ impl TraceId {
 
     /// The trace that a request belongs to. `None` without a `traceparent` that the standard allows.
     pub(crate) fn of_request(headers: &HeaderMap) -> Option<Self> {
-        // A request has few headers, and comparing their names takes less time than hashing this name.
-        let mut values = headers.iter().filter(|(name, _)| **name == TRACEPARENT);
-        let (_, value) = values.next()?;
+        let mut values = headers::values(headers, &TRACEPARENT);
+        let value = values.next()?;
         if values.next().is_some() {
             return None;
         }

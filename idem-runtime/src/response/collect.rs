@@ -11,9 +11,11 @@ use axum::body::{Body, HttpBody};
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use http::header;
+use http::header::{self, HeaderValue};
 use http_body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
+
+use crate::request::headers;
 
 /// Returns the length that a response announces for its body.
 ///
@@ -26,23 +28,31 @@ pub(crate) fn announced_len(response: &Response) -> Option<u64> {
     ) {
         return None;
     }
-    let value = response.headers().get(header::CONTENT_LENGTH)?;
+    let value = headers::find(response.headers(), &header::CONTENT_LENGTH)?;
     value.to_str().ok()?.parse().ok()
 }
 
 /// Returns whether the body cannot be recorded, before the body is read. That is the case if the
 /// body is too long, is endless, or differs from the announced length.
 pub(crate) fn cannot_be_kept(response: &Response, announced: Option<u64>, limit: usize) -> bool {
-    let headers = response.headers();
-    let is_event_stream = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
-        let mime = value.as_bytes().split(|byte| *byte == b';').next();
-        let mime = mime.unwrap_or_default().trim_ascii();
-        mime.eq_ignore_ascii_case(b"text/event-stream")
-    });
+    let content_type = headers::find(response.headers(), &header::CONTENT_TYPE);
+    let is_event_stream = content_type.is_some_and(is_event_stream);
     let hint = response.body().size_hint();
     let len = hint.exact().or(announced).unwrap_or(0);
     let differs = announced.is_some_and(|announced| announced != len);
     is_event_stream || differs || hint.lower().max(len) > limit as u64
+}
+
+fn is_event_stream(content_type: &HeaderValue) -> bool {
+    const MIME: &[u8] = b"text/event-stream";
+    // The length is compared first, because most content types are shorter.
+    let value = content_type.as_bytes().trim_ascii_start();
+    value
+        .split_at_checked(MIME.len())
+        .is_some_and(|(mime, rest)| {
+            let rest = rest.trim_ascii_start();
+            mime.eq_ignore_ascii_case(MIME) && (rest.is_empty() || rest.starts_with(b";"))
+        })
 }
 
 /// The frames that were read, in order. Most bodies have one frame, which needs no queue.

@@ -2,6 +2,8 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use crate::request::headers;
+
 /// The headers that a replay may carry. Repeated headers keep their order.
 ///
 /// Headers that belong to one connection (RFC 9110, section 7.6.1), one moment, or one exchange of
@@ -19,7 +21,7 @@ impl<'a> KeptHeaders<'a> {
         Self {
             headers,
             keeps_set_cookie,
-            names_hop_by_hop: headers.contains_key(header::CONNECTION),
+            names_hop_by_hop: headers::is_there(headers, &header::CONNECTION),
         }
     }
 

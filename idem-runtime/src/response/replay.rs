@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::response::Response;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use crate::request::headers;
 use crate::store::Record;
 
 /// Returns the recorded response, with the replay header if the service has one.
@@ -23,8 +24,7 @@ fn mark_replay(headers: &mut HeaderMap, replay_header: Option<&HeaderName>) {
         return;
     };
     headers.insert(name, HeaderValue::from_static("true"));
-    // A linear search, because a response has few headers and hashing one name takes longer.
-    if !headers.keys().any(|name| *name == header::CACHE_CONTROL) {
+    if !headers::is_there(headers, &header::CACHE_CONTROL) {
         headers.append(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
 }

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use tokio_util::task::TaskTracker;
 
 use crate::request::fingerprint::Fingerprint;
-use crate::request::key;
+use crate::request::headers;
 use crate::request::record_id::RecordId;
 use crate::response::problem::Problem;
 use crate::response::replay::replay;
@@ -184,7 +184,7 @@ impl Idempotency {
     /// the settings to recognize another key header, which middleware below the layer may set.
     pub(super) fn for_request<B>(&self, request: &Request<B>) -> Option<(Self, Option<Arc<Slot>>)> {
         let dialect = &self.inner.settings.dialect;
-        let key = key::find(request.headers(), dialect.key_header_name());
+        let key = headers::find(request.headers(), dialect.key_header_name());
         if key.is_none() && dialect.has_default_key_header() {
             return None;
         }
@@ -208,7 +208,7 @@ impl Idempotency {
             return None;
         }
         let name = dialect.key_header_name();
-        key::find(request.headers(), name).map(|key| (name.clone(), key.clone()))
+        headers::find(request.headers(), name).map(|key| (name.clone(), key.clone()))
     }
 
     /// The slot in which the attempt of this request waits, if a layer made one for the request.
@@ -216,7 +216,7 @@ impl Idempotency {
         let idem = request.extensions().get::<Self>()?;
         let slot = idem.slot.as_ref()?;
         let name = idem.inner.settings.dialect.key_header_name();
-        let key = key::find(request.headers(), name)?;
+        let key = headers::find(request.headers(), name)?;
         slot.is_of(key).then_some(&slot.slot)
     }
 
@@ -235,13 +235,15 @@ impl Idempotency {
         let headers = request.headers();
         !request.method().is_safe()
             && idem.map_or_else(
-                || key::is_there(headers, &Dialect::DEFAULT_KEY_HEADER),
-                |idem| idem.has_key(headers),
+                || headers::is_there(headers, &Dialect::DEFAULT_KEY_HEADER),
+                // A layer has found the key already. When a layer below has removed the key, the claim
+                // phase notices that.
+                |idem| idem.slot.is_some() || idem.has_key(headers),
             )
     }
 
     fn has_key(&self, headers: &HeaderMap) -> bool {
-        key::is_there(headers, self.inner.settings.dialect.key_header_name())
+        headers::is_there(headers, self.inner.settings.dialect.key_header_name())
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn Store> {

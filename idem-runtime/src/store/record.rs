@@ -1,6 +1,6 @@
 //! The record of a response, in one buffer: the versioned form that every store uses.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::request::fingerprint::Fingerprint;
@@ -85,24 +85,24 @@ impl Record {
             .ok()
             .filter(|lines| *lines <= MAX_LINES)?;
         let body_len = u32::try_from(body.len()).ok()?;
-        let mut buffer = BytesMut::with_capacity(HEAD + header_bytes + body.len());
-        put_head(&mut buffer, ANSWER, fingerprint, status, lines, body_len);
+        let mut buffer = Vec::with_capacity(HEAD + header_bytes + body.len());
+        buffer.extend_from_slice(&head(ANSWER, fingerprint, status, lines, body_len));
         for (name, value) in headers() {
-            buffer.put_u16_le(u16::try_from(name.as_str().len()).ok()?);
-            buffer.put_u32_le(u32::try_from(value.len()).ok()?);
-            buffer.put_slice(name.as_str().as_bytes());
-            buffer.put_slice(value.as_bytes());
+            let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+            buffer.extend_from_slice(&u16::try_from(name.len()).ok()?.to_le_bytes());
+            buffer.extend_from_slice(&u32::try_from(value.len()).ok()?.to_le_bytes());
+            buffer.extend_from_slice(name);
+            buffer.extend_from_slice(value);
         }
-        buffer.put_slice(body);
-        Some(Self(buffer.freeze()))
+        buffer.extend_from_slice(body);
+        Some(Self(buffer.into()))
     }
 
     /// A record of a finished attempt whose response was not stored.
     #[must_use]
     pub fn not_kept(fingerprint: Fingerprint, status: StatusCode) -> Self {
-        let mut buffer = BytesMut::with_capacity(HEAD);
-        put_head(&mut buffer, NOT_KEPT, fingerprint, status, 0, 0);
-        Self(buffer.freeze())
+        let head = head(NOT_KEPT, fingerprint, status, 0, 0);
+        Self(Bytes::copy_from_slice(&head))
     }
 
     /// Decodes bytes that [`as_bytes`](Self::as_bytes) returned.
@@ -236,20 +236,21 @@ impl Record {
     }
 }
 
-fn put_head(
-    buffer: &mut BytesMut,
+fn head(
     kind: u8,
     fingerprint: Fingerprint,
     status: StatusCode,
     lines: u16,
     body_len: u32,
-) {
-    buffer.put_u8(VERSION);
-    buffer.put_u8(kind);
-    buffer.put_slice(fingerprint.as_bytes());
-    buffer.put_u16_le(status.as_u16());
-    buffer.put_u16_le(lines);
-    buffer.put_u32_le(body_len);
+) -> [u8; HEAD] {
+    let mut head = [0; HEAD];
+    head[0] = VERSION;
+    head[1] = kind;
+    head[FINGERPRINT].copy_from_slice(fingerprint.as_bytes());
+    head[STATUS..LINES].copy_from_slice(&status.as_u16().to_le_bytes());
+    head[LINES..BODY_LEN].copy_from_slice(&lines.to_le_bytes());
+    head[BODY_LEN..].copy_from_slice(&body_len.to_le_bytes());
+    head
 }
 
 /// Iterates over the header lines. Yields `Some(None)` once when a line runs past the end.

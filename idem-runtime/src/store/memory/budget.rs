@@ -24,6 +24,15 @@ pub(super) struct Cost {
     pub(super) scope: Option<ScopeId>,
 }
 
+/// Why there is no room for a new claim.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum NoRoom {
+    /// The store is full.
+    Store,
+    /// The scope holds its share.
+    Share,
+}
+
 impl Budget {
     /// `max_share` is the part of `max` that one scope may hold.
     pub(super) fn new(max: usize, max_share: f64) -> Self {
@@ -40,21 +49,36 @@ impl Budget {
     }
 
     /// Whether a scope may have one more claim.
-    pub(super) fn has_share(&self, scope: Option<ScopeId>) -> bool {
-        match (&self.shares, scope) {
-            (Some(shares), Some(scope)) => shares.has_room(scope),
-            _ => true,
-        }
+    pub(super) fn has_share(&self, scope: ScopeId) -> bool {
+        let shares = self.shares.as_ref();
+        shares.is_none_or(|shares| shares.has_room(scope))
     }
 
     pub(super) fn can_ever_hold(&self, bytes: usize) -> bool {
         bytes <= self.max
     }
 
-    pub(super) fn add(&self, cost: Cost) {
+    /// Adds a new claim, if there is room.
+    pub(super) fn take(&self, cost: Cost) -> Result<(), NoRoom> {
+        if !self.has_room() {
+            return Err(NoRoom::Store);
+        }
+        if let (Some(shares), Some(scope)) = (&self.shares, cost.scope)
+            && !shares.take(scope, cost.bytes)
+        {
+            return Err(NoRoom::Share);
+        }
         self.used.fetch_add(cost.bytes, Ordering::Relaxed);
-        if let (Some(shares), Some(scope)) = (&self.shares, cost.scope) {
-            shares.add(scope, cost.bytes);
+        Ok(())
+    }
+
+    /// An entry takes the place of another entry of the same id.
+    pub(super) fn replace(&self, old: Cost, new: Cost) {
+        // Adds and subtracts in one step, because the counter wraps around.
+        let difference = new.bytes.wrapping_sub(old.bytes);
+        self.used.fetch_add(difference, Ordering::Relaxed);
+        if let (Some(shares), Some(scope)) = (&self.shares, old.scope) {
+            shares.resize(scope, old.bytes, new.bytes);
         }
     }
 

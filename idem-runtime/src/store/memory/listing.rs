@@ -1,10 +1,10 @@
 //! Lists, counts and forgets many records for an operator.
 //!
-//! A page scans all claims, shard by shard, and then all finished records. A claim that is completed
-//! between the two scans is seen twice, and the listing shows the record. No entry is missed, because a record
-//! is in the cache before its claim leaves its shard.
+//! A page scans all entries, shard by shard. An entry never changes its shard, so no entry is missed or seen
+//! twice.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 
@@ -45,7 +45,11 @@ impl<'q> Listing<'q> {
                     .is_some_and(|(last, _)| id > last))
     }
 
-    fn add(&mut self, entry: Summary) {
+    /// Adds an entry that the query matches at the time `now`.
+    fn add(&mut self, entry: Summary, now: SystemTime) {
+        if !self.query.matches(&entry, now) {
+            return;
+        }
         self.found.insert(entry.id, entry);
         if self.found.len() > self.query.page_len() + 1 {
             self.found.pop_last();
@@ -66,35 +70,42 @@ impl<'q> Listing<'q> {
 impl Inner {
     pub(super) fn list(&self, query: &Query) -> Result<Page, StoreError> {
         let mut listing = Listing::new(query)?;
-        if query.state.is_none_or(is_of_claims) {
-            self.claims.for_each(|id, held| {
-                let now = Instant::now();
-                if listing.may_list(id)
-                    && let Some(state) = held.state(now)
-                {
-                    let created_at = self.clock.time(held.created_at);
-                    let entry = Summary::new(*id, held.origin.clone(), created_at, state);
-                    if query.matches(&entry, self.clock.time(now)) {
-                        listing.add(entry);
+        let (lists_claims, lists_records) = match query.state {
+            None => (true, true),
+            Some(StateKind::Recorded) => (false, true),
+            Some(_) => (true, false),
+        };
+        self.shards.for_each(|shard| {
+            let now = Instant::now();
+            if lists_claims {
+                for (id, held) in &shard.claims {
+                    if listing.may_list(id)
+                        && let Some(entry) = self.claimed(*id, held, now)
+                    {
+                        listing.add(entry, self.clock.time(now));
                     }
                 }
-            });
-        }
-        if query.state.is_none_or(|state| state == StateKind::Recorded) {
-            let now = Instant::now();
-            self.records.for_each(|id, kept| {
-                if listing.may_list(id)
-                    && let Some(entry) = self.recorded(*id, kept, now)
-                    && query.matches(&entry, self.clock.time(now))
-                {
-                    listing.add(entry);
+            }
+            if lists_records {
+                for (id, kept) in &shard.records {
+                    if listing.may_list(id)
+                        && let Some(entry) = self.recorded(*id, kept, now)
+                    {
+                        listing.add(entry, self.clock.time(now));
+                    }
                 }
-            });
-        }
+            }
+        });
         Ok(listing.page())
     }
 
-    fn recorded(&self, id: RecordId, kept: StoredRecord, now: Instant) -> Option<Summary> {
+    fn claimed(&self, id: RecordId, held: &ClaimEntry, now: Instant) -> Option<Summary> {
+        let state = held.state(now)?;
+        let created_at = self.clock.time(held.created_at);
+        Some(Summary::new(id, held.origin.clone(), created_at, state))
+    }
+
+    fn recorded(&self, id: RecordId, kept: &StoredRecord, now: Instant) -> Option<Summary> {
         if kept.expires_at <= now {
             return None;
         }
@@ -103,20 +114,22 @@ impl Inner {
             self.clock.time(kept.settled_at),
         );
         let state = State::recorded(&kept.record, settled_at, kept.expires_at - now);
-        Some(Summary::new(id, kept.origin, created_at, state))
+        Some(Summary::new(id, kept.origin.clone(), created_at, state))
     }
 
     pub(super) fn stats(&self) -> Stats {
         let (mut in_flight, mut unknown, mut recorded) = (0, 0, 0);
-        self.claims
-            .for_each(|_, held| match held.state(Instant::now()) {
-                Some(State::InFlight { .. }) => in_flight += 1,
-                Some(_) => unknown += 1,
-                None => {}
-            });
-        let now = Instant::now();
-        self.records.for_each(|_, kept| {
-            recorded += u64::from(kept.expires_at > now);
+        self.shards.for_each(|shard| {
+            let now = Instant::now();
+            for held in shard.claims.values() {
+                match held.state(now) {
+                    Some(State::InFlight { .. }) => in_flight += 1,
+                    Some(_) => unknown += 1,
+                    None => {}
+                }
+            }
+            let live = shard.records.values().filter(|kept| kept.expires_at > now);
+            recorded += live.count() as u64;
         });
         Stats {
             in_flight: Count::exact(in_flight),
@@ -129,15 +142,9 @@ impl Inner {
 
     pub(super) fn forget_scope(&self, scope: ScopeId) -> u64 {
         let mut ids = Vec::new();
-        self.claims.for_each(|id, _| {
-            if id.scope_id() == scope {
-                ids.push(*id);
-            }
-        });
-        self.records.for_each(|id, _| {
-            if id.scope_id() == scope {
-                ids.push(*id);
-            }
+        self.shards.for_each(|shard| {
+            let all = shard.claims.keys().chain(shard.records.keys());
+            ids.extend(all.filter(|id| id.scope_id() == scope));
         });
         ids.iter().map(|id| u64::from(self.forget(id))).sum()
     }
@@ -163,8 +170,4 @@ impl ClaimEntry {
             None
         }
     }
-}
-
-fn is_of_claims(state: StateKind) -> bool {
-    matches!(state, StateKind::InFlight | StateKind::Unknown)
 }

@@ -1,31 +1,36 @@
 //! The in-memory store.
 //!
-//! `claims.rs` has the sharded map of claims, and `records.rs` has the finished records in moka.
-//! `budget.rs` counts the bytes of both. `sync.rs` selects the lock types, so that `schedules.rs`
-//! can test interleavings of threads.
+//! `shards.rs` has the sharded maps of claims and of finished records, and `queue.rs` has the order in
+//! which records expire. `budget.rs` counts the bytes of both. `sync.rs` selects the lock types, so that
+//! `schedules.rs` can test interleavings of threads.
 
 mod budget;
 mod claims;
 mod clock;
 mod hasher;
 mod listing;
+mod queue;
 mod records;
 #[cfg(all(test, shuttle))]
 mod schedules;
+mod shards;
 mod shares;
 mod sync;
 #[cfg(test)]
 mod tests;
 
+use std::collections::hash_map;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::budget::Budget;
-use self::claims::{ClaimEntry, Claims, Shard};
+use self::budget::{Budget, NoRoom};
+use self::claims::ClaimEntry;
 use self::clock::Clock;
-use self::records::{Records, StoredRecord};
+use self::queue::Queue;
+use self::records::StoredRecord;
+use self::shards::{Shard, Shards};
 use super::millis::bounded;
 use super::{
     Changed, Claim, Claimed, Entry, Holder, Page, Query, Record, Settled, Stats, Store, StoreFuture,
@@ -36,10 +41,8 @@ use crate::settings::policy::OnUnknown;
 
 /// Store that keeps claims and records in the memory of this process.
 ///
-/// Claims live in a sharded map that never evicts. Finished records live in a [moka
-/// cache](moka::sync::Cache) without a capacity and without an expiry, because with either moka
-/// would drop entries silently. Claims and records share one byte budget, which the store checks
-/// *before* a new claim. When the budget is used up, the store either refuses new keys or evicts
+/// Claims and finished records live in sharded maps that never evict. They share one byte budget, which
+/// the store checks *before* a new claim. When the budget is used up, the store either refuses new keys or evicts
 /// the oldest records, as [`OnFull`] says.
 ///
 /// The guarantee covers one process and ends with that process: after a restart every key is new.
@@ -62,20 +65,11 @@ pub struct MemoryStore(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    claims: Claims,
-    records: Records,
+    shards: Shards,
+    queue: Queue,
     budget: Budget,
     on_full: OnFull,
     clock: Clock,
-}
-
-/// Why there is no room for a new claim.
-#[derive(Clone, Copy, Debug)]
-enum NoRoom {
-    /// The store is full.
-    Store,
-    /// The scope holds its share.
-    Share,
 }
 
 /// What a full [`MemoryStore`] does with a new key.
@@ -119,7 +113,7 @@ impl MemoryStoreBuilder {
     /// scope has already are replayed as before. `scope = global` is exempt, because everybody shares it.
     ///
     /// With the defaults, a scope may hold 128 MiB. That is 127 responses of the largest recorded body
-    /// (1 MiB), or about 160,000 responses of 300 bytes, within one `ttl`. Divide by the number of callers that
+    /// (1 MiB), or about 170,000 responses of 300 bytes, within one `ttl`. Divide by the number of callers that
     /// are to have room at the same time: with 0.1, at least ten callers have to fill their shares before the
     /// store is full. A service whose callers are few, or of which one makes most requests, needs a larger
     /// share.
@@ -141,8 +135,8 @@ impl MemoryStoreBuilder {
     #[must_use]
     pub fn build(self) -> MemoryStore {
         MemoryStore(Arc::new(Inner {
-            claims: Claims::default(),
-            records: Records::default(),
+            shards: Shards::default(),
+            queue: Queue::default(),
             budget: Budget::new(self.max_bytes, self.max_share),
             on_full: self.on_full,
             clock: Clock::default(),
@@ -182,7 +176,7 @@ impl MemoryStore {
 impl Inner {
     fn claim(&self, claim: &Claim) -> Claimed {
         loop {
-            let mut shard = self.claims.shard(&claim.id);
+            let mut shard = self.shards.of(&claim.id);
             // Every transition reads the clock under the lock. With an earlier reading, a lease
             // that had already lapsed could look alive after its holder abandoned it.
             let now = Instant::now();
@@ -206,7 +200,7 @@ impl Inner {
     /// Claims the id.
     fn try_claim(&self, shard: &mut Shard, claim: &Claim, now: Instant) -> Result<Claimed, NoRoom> {
         let entry = |fence, attempt| ClaimEntry::new(claim, fence, attempt, now);
-        let entry = match shard.get_mut(&claim.id) {
+        let entry = match shard.claims.get_mut(&claim.id) {
             Some(held) if held.leased_until > now && held.owner == claim.owner => {
                 return Ok(Claimed::Fresh {
                     fence: held.fence,
@@ -229,32 +223,26 @@ impl Inner {
                 entry(held.fence + 1, held.attempt + 1).taking_over(held)
             }
             Some(held) => {
-                let entry = entry(held.fence + 1, 1);
-                self.budget.subtract(held.cost(&claim.id));
-                self.budget.add(entry.cost(&claim.id));
+                let mut entry = entry(held.fence + 1, 1);
+                entry.is_limited = held.is_limited;
+                let (old, new) = (held.cost(&claim.id), entry.cost(&claim.id));
+                self.budget.replace(old, new);
                 entry
             }
             None => {
-                if let Some(kept) = self.live_record(&claim.id, now) {
+                if let Some(kept) = self.live_record(shard, &claim.id, now) {
                     return Ok(Claimed::Recorded {
-                        record: kept.record,
+                        record: kept.record.clone(),
                         expires_in: kept.expires_at - now,
                     });
                 }
-                if !self.budget.has_room() {
-                    return Err(NoRoom::Store);
-                }
-                let entry = entry(self.claims.next_fence(), 1);
-                let cost = entry.cost(&claim.id);
-                if !self.budget.has_share(cost.scope) {
-                    return Err(NoRoom::Share);
-                }
-                self.budget.add(cost);
+                let entry = entry(self.shards.next_fence(), 1);
+                self.budget.take(entry.cost(&claim.id))?;
                 entry
             }
         };
         let (fence, attempt) = (entry.fence, entry.attempt);
-        shard.insert(claim.id, entry);
+        shard.claims.insert(claim.id, entry);
         Ok(Claimed::Fresh { fence, attempt })
     }
 
@@ -267,7 +255,7 @@ impl Inner {
         }
         if self.on_full == OnFull::EvictOldest {
             while !self.budget.has_room() {
-                let Some(oldest) = self.records.pop_oldest() else {
+                let Some(oldest) = self.queue.pop_oldest() else {
                     break;
                 };
                 if self.remove_queued(oldest) {
@@ -281,7 +269,7 @@ impl Inner {
     /// Purges expired entries. Returns whether the scope may have one more claim. Must be called without a
     /// shard lock.
     fn make_share(&self, scope: ScopeId, now: Instant) -> bool {
-        let has_share = || self.budget.has_share(Some(scope));
+        let has_share = || self.budget.has_share(scope);
         while !has_share() && self.purge(now) {}
         if !has_share() {
             self.forget_past(now);
@@ -291,21 +279,25 @@ impl Inner {
 
     /// Removes the claims whose retention has passed.
     fn forget_past(&self, now: Instant) {
-        self.claims
+        self.shards
             .forget_past(now, |cost| self.budget.subtract(cost));
     }
 
-    fn live_record(&self, id: &RecordId, now: Instant) -> Option<StoredRecord> {
-        let kept = self.records.get(id)?;
-        if kept.expires_at > now {
-            return Some(kept);
+    /// Returns the record under an id. Removes the record if it has expired.
+    fn live_record<'s>(
+        &self,
+        shard: &'s mut Shard,
+        id: &RecordId,
+        now: Instant,
+    ) -> Option<&'s StoredRecord> {
+        if shard.records.get(id)?.expires_at <= now {
+            self.remove_record(shard, id);
         }
-        self.remove_record(id);
-        None
+        shard.records.get(id).map(Box::as_ref)
     }
 
-    fn remove_record(&self, id: &RecordId) -> bool {
-        let removed = self.records.remove(id);
+    fn remove_record(&self, shard: &mut Shard, id: &RecordId) -> bool {
+        let removed = shard.records.remove(id);
         if let Some(removed) = &removed {
             self.budget.subtract(removed.cost(id));
         }
@@ -315,7 +307,7 @@ impl Inner {
     /// Purges a few expired records, so that each claim pays for the record it adds. Returns
     /// whether there were any. Must be called without a shard lock.
     fn purge(&self, now: Instant) -> bool {
-        let due = self.records.pop_due(now);
+        let due = self.queue.pop_due(now);
         let any = !due.is_empty();
         for entry in due {
             self.remove_queued(entry);
@@ -327,36 +319,33 @@ impl Inner {
     fn remove_queued(&self, (expires_at, id): (Instant, RecordId)) -> bool {
         // Without the lock, this could remove a new record that is being stored instead of the
         // expired record.
-        let _shard = self.claims.shard(&id);
-        let is_the_same = self
-            .records
-            .get(&id)
-            .is_some_and(|kept| kept.expires_at == expires_at);
-        is_the_same && self.remove_record(&id)
+        let mut shard = self.shards.of(&id);
+        let kept = shard.records.get(&id);
+        let is_the_same = kept.is_some_and(|kept| kept.expires_at == expires_at);
+        is_the_same && self.remove_record(&mut shard, &id)
     }
 
-    /// Removes and returns the holder's claim, if the holder still owns it.
+    /// Removes and returns the holder's claim, if the holder still owns it. The caller frees its bytes.
     fn take(&self, shard: &mut Shard, holder: Holder, now: Instant) -> Option<ClaimEntry> {
-        if !shard
-            .get(&holder.id)
-            .is_some_and(|held| held.is_held_by(holder, now))
-        {
+        let hash_map::Entry::Occupied(held) = shard.claims.entry(holder.id) else {
+            return None;
+        };
+        if !held.get().is_held_by(holder, now) {
             return None;
         }
-        let held = shard.remove(&holder.id)?;
-        self.budget.subtract(held.cost(&holder.id));
-        self.claims.retire(held.fence);
+        let held = held.remove();
+        self.shards.retire(held.fence);
         Some(held)
     }
 
     fn complete(&self, holder: Holder, record: Record, ttl: Duration) -> Settled {
-        let mut shard = self.claims.shard(&holder.id);
+        let mut shard = self.shards.of(&holder.id);
         let now = Instant::now();
         let Some(mut held) = self.take(&mut shard, holder, now) else {
             return Settled::Lost;
         };
         let waiting = held.take_waiting();
-        self.insert(holder.id, record, held, ttl, now);
+        self.insert(&mut shard, holder.id, record, held, ttl, now);
         drop(shard);
         if let Some(waiting) = waiting {
             waiting.notify_waiters();
@@ -366,7 +355,16 @@ impl Inner {
 
     /// Stores the record of a claim. If the record alone exceeds the budget, stores a record without
     /// the response.
-    fn insert(&self, id: RecordId, record: Record, held: ClaimEntry, ttl: Duration, now: Instant) {
+    fn insert(
+        &self,
+        shard: &mut Shard,
+        id: RecordId,
+        record: Record,
+        held: ClaimEntry,
+        ttl: Duration,
+        now: Instant,
+    ) {
+        let ttl = bounded(ttl);
         let weight = records::weight(&record, &held.origin);
         let record = if self.budget.can_ever_hold(weight) {
             record
@@ -379,15 +377,17 @@ impl Inner {
             );
             Record::not_kept(record.fingerprint(), record.status())
         };
-        let stored = StoredRecord::new(record, held, ttl, now);
-        self.budget.add(stored.cost(&id));
-        self.records.insert(id, stored);
+        let old = held.cost(&id);
+        let stored = Box::new(StoredRecord::new(record, held, ttl, now));
+        self.budget.replace(old, stored.cost(&id));
+        self.queue.push(id, stored.expires_at, ttl);
+        shard.records.insert(id, stored);
     }
 
     fn renew(&self, holder: Holder, lease: Duration) -> Settled {
-        let mut shard = self.claims.shard(&holder.id);
+        let mut shard = self.shards.of(&holder.id);
         let now = Instant::now();
-        match shard.get_mut(&holder.id) {
+        match shard.claims.get_mut(&holder.id) {
             Some(held) if held.is_held_by(holder, now) => {
                 held.leased_until = now + bounded(lease);
                 Settled::Done
@@ -397,19 +397,20 @@ impl Inner {
     }
 
     fn release(&self, holder: Holder) -> Settled {
-        let mut shard = self.claims.shard(&holder.id);
+        let mut shard = self.shards.of(&holder.id);
         let Some(held) = self.take(&mut shard, holder, Instant::now()) else {
             return Settled::Lost;
         };
+        self.budget.subtract(held.cost(&holder.id));
         drop(shard);
         held.wake();
         Settled::Done
     }
 
     fn abandon(&self, holder: Holder) -> Settled {
-        let mut shard = self.claims.shard(&holder.id);
+        let mut shard = self.shards.of(&holder.id);
         let now = Instant::now();
-        match shard.get_mut(&holder.id) {
+        match shard.claims.get_mut(&holder.id) {
             Some(held) if held.is_held_by(holder, now) => {
                 held.leased_until = now;
                 held.wake();
@@ -420,9 +421,9 @@ impl Inner {
     }
 
     fn look_up(&self, id: &RecordId) -> Option<Entry> {
-        let shard = self.claims.shard(id);
+        let shard = self.shards.of(id);
         let now = Instant::now();
-        match shard.get(id) {
+        match shard.claims.get(id) {
             Some(held) if held.leased_until > now => Some(Entry::InFlight {
                 fingerprint: held.fingerprint,
                 fence: held.fence,
@@ -441,11 +442,11 @@ impl Inner {
             }),
             Some(_) => None,
             None => {
-                let kept = self.records.get(id).filter(|kept| kept.expires_at > now)?;
+                let kept = shard.records.get(id).filter(|it| it.expires_at > now)?;
                 Some(Entry::Recorded {
-                    record: kept.record,
+                    record: kept.record.clone(),
                     expires_in: kept.expires_at - now,
-                    origin: kept.origin,
+                    origin: kept.origin.clone(),
                     created_at: self.clock.time(kept.created_at),
                     settled_at: self.clock.time(kept.settled_at),
                 })
@@ -454,32 +455,21 @@ impl Inner {
     }
 
     fn forget(&self, id: &RecordId) -> bool {
-        let mut shard = self.claims.shard(id);
-        let is_live = self.is_live(&shard, id);
-        if let Some(held) = shard.remove(id) {
+        let mut shard = self.shards.of(id);
+        let is_live = shard.is_live(id, Instant::now());
+        if let Some(held) = shard.claims.remove(id) {
             self.budget.subtract(held.cost(id));
-            self.claims.retire(held.fence);
+            self.shards.retire(held.fence);
             held.wake();
         }
-        self.remove_record(id);
+        self.remove_record(&mut shard, id);
         is_live
     }
 
-    fn is_live(&self, shard: &Shard, id: &RecordId) -> bool {
-        let now = Instant::now();
-        match shard.get(id) {
-            Some(held) => held.leased_until.max(held.retained_until()) > now,
-            None => self
-                .records
-                .get(id)
-                .is_some_and(|kept| kept.expires_at > now),
-        }
-    }
-
     fn resolve(&self, id: RecordId, fence: u64, record: Record, ttl: Duration) -> Settled {
-        let mut shard = self.claims.shard(&id);
+        let mut shard = self.shards.of(&id);
         let now = Instant::now();
-        let holder = match shard.get(&id) {
+        let holder = match shard.claims.get(&id) {
             Some(held)
                 if held.fence == fence
                     && held.leased_until <= now
@@ -496,7 +486,7 @@ impl Inner {
         let Some(held) = self.take(&mut shard, holder, now) else {
             return Settled::Lost;
         };
-        self.insert(id, record, held, ttl, now);
+        self.insert(&mut shard, id, record, held, ttl, now);
         Settled::Done
     }
 }

@@ -37,11 +37,33 @@ impl Shares {
     /// Whether the scope may have one more claim.
     pub(super) fn has_room(&self, scope: ScopeId) -> bool {
         let shard = self.shard(scope);
-        shard.get(&scope).is_none_or(|used| *used < self.limit)
+        shard.get(&scope).is_none_or(|used| self.allows(*used))
     }
 
-    pub(super) fn add(&self, scope: ScopeId, bytes: usize) {
-        *self.shard(scope).entry(scope).or_default() += bytes;
+    /// Adds the bytes of a new claim. Returns whether the scope may have the claim.
+    pub(super) fn take(&self, scope: ScopeId, bytes: usize) -> bool {
+        match self.shard(scope).entry(scope) {
+            Entry::Occupied(used) if !self.allows(*used.get()) => false,
+            Entry::Occupied(mut used) => {
+                *used.get_mut() += bytes;
+                true
+            }
+            Entry::Vacant(none) => {
+                none.insert(bytes);
+                true
+            }
+        }
+    }
+
+    /// An entry of the scope changes its size, and does not become empty.
+    pub(super) fn resize(&self, scope: ScopeId, from: usize, to: usize) {
+        if let Some(used) = self.shard(scope).get_mut(&scope) {
+            *used = used.saturating_sub(from) + to;
+        }
+    }
+
+    fn allows(&self, used: usize) -> bool {
+        used < self.limit
     }
 
     pub(super) fn subtract(&self, scope: ScopeId, bytes: usize) {

@@ -55,26 +55,25 @@ fn takes(store: &MemoryStore, number: usize) -> bool {
     true
 }
 
-/// With a capacity and the default policy, a full moka drops new entries at once.
+/// A cache would drop new entries when it is full.
 #[test]
 fn a_full_store_keeps_every_record() {
     let store = MemoryStore::builder().max_bytes(500_000).build();
     let mut taken = 0;
     while takes(&store, taken) {
         taken += 1;
-        // moka's default policy rejects new entries because older entries are read often.
+        // Some caches reject new entries because older entries are read often.
         for _ in 0..5 {
             assert!(replays(&store, taken / 2));
         }
     }
     assert!(taken > 500, "{taken} records in 500 kB");
-    store.0.records.run_pending_tasks();
     assert!((0..taken).all(|key| replays(&store, key)));
     assert!(matches!(store.0.claim(&claim("new")), Claimed::Full));
     assert_eq!(store.evicted(), 0);
 }
 
-/// With the other policy, moka drops the least recently read entries, claims in flight included.
+/// Some caches drop the least recently read entries, claims in flight included.
 #[test]
 fn claims_in_flight_are_never_evicted() {
     let store = MemoryStore::builder()
@@ -118,7 +117,7 @@ async fn the_oldest_record_is_the_first_completed_one() {
         assert_eq!(store.0.complete(holder, answer(b"{}"), ttl), Settled::Done);
         tokio::time::advance(Duration::from_millis(1)).await;
     }
-    let (_, oldest) = store.0.records.pop_oldest().expect("there are two");
+    let (_, oldest) = store.0.queue.pop_oldest().expect("there are two");
     assert_eq!(oldest, claim("first").id);
 }
 
@@ -134,7 +133,6 @@ fn claims_alone_can_fill_the_store() {
     fresh(&store, &claim("c"));
 }
 
-/// moka drops an entry that is larger than the cache, although its insert reports success.
 #[test]
 fn a_response_larger_than_the_store_still_uses_its_key() {
     let store = MemoryStore::builder().max_bytes(4_000).build();
@@ -158,8 +156,8 @@ fn responses_of_admitted_claims_may_exceed_the_budget() {
     assert!(matches!(store.0.claim(&claim("new")), Claimed::Full));
 }
 
-/// moka's `entry().or_insert()` let two callers win in one of 176 races, because it looks first and
-/// then inserts.
+/// A map that looks first and then inserts lets two callers win: `entry().or_insert()` of one cache did so in
+/// one of 176 races.
 #[test]
 fn one_of_many_concurrent_claims_wins() {
     const THREADS: usize = 8;
@@ -188,7 +186,6 @@ fn one_of_many_concurrent_claims_wins() {
     assert_eq!(wins, rounds.len());
 }
 
-/// A paused tokio clock does not control moka's own clock.
 #[tokio::test(start_paused = true)]
 async fn a_record_expires_exactly_at_the_end_of_its_ttl() {
     let store = MemoryStore::default();
@@ -289,7 +286,7 @@ async fn claims_past_their_retention_free_their_bytes() {
     }
     tokio::time::advance(LEASE + TTL).await;
     fresh(&store, &claim("new"));
-    assert_eq!(store.0.claims.len(), 1);
+    assert_eq!(store.0.shards.claims(), 1);
     assert_eq!(store.0.budget.used(), claims::WEIGHT);
     // The claim is gone, but the next fence of its id is still higher.
     let again = fresh(&store, &claim("taken over"));
@@ -322,7 +319,7 @@ async fn a_full_store_walks_through_its_claims_at_most_once_a_second() {
     assert!(is_full("c"), "the last scan was less than a second ago");
     tokio::time::advance(Duration::from_millis(1)).await;
     assert!(!is_full("c"));
-    assert_eq!(store.0.claims.len(), 1);
+    assert_eq!(store.0.shards.claims(), 1);
     assert_eq!(store.0.budget.used(), claims::WEIGHT);
 }
 
@@ -336,12 +333,12 @@ async fn the_queue_of_an_unused_ttl_is_removed() {
         let ttl = ttl(number.div_ceil(2));
         assert_eq!(store.0.complete(holder, answer(b"{}"), ttl), Settled::Done);
     }
-    assert_eq!(store.0.records.queues(), 20);
+    assert_eq!(store.0.queue.queues(), 20);
     tokio::time::advance(ttl(10)).await;
     while store.0.purge(Instant::now()) {}
-    assert_eq!(store.0.records.queues(), 10);
-    while store.0.records.pop_oldest().is_some() {}
-    assert_eq!(store.0.records.queues(), 0);
+    assert_eq!(store.0.queue.queues(), 10);
+    while store.0.queue.pop_oldest().is_some() {}
+    assert_eq!(store.0.queue.queues(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -406,7 +403,7 @@ fn ended_claims_leave_the_map_and_the_budget_empty() {
         };
         assert_eq!(store.0.forget(&holder.id), key % 3 != 0);
     }
-    assert_eq!(store.0.claims.len(), 0);
+    assert_eq!(store.0.shards.claims(), 0);
     assert_eq!(store.0.budget.used(), 0);
 }
 

@@ -51,6 +51,7 @@ use crate::transform::transform;
 /// | argument | values | default |
 /// |---|---|---|
 /// | `scope` | the caller to which a key belongs: `token`, `header("x-workspace-id")`, `global`, an expression that uses the handler's arguments and whose value is `Display`, or a tuple of these | none: a missing scope is an error |
+/// | `key` | the key of this endpoint, when it is not in the header of the service: `header("x-github-delivery")`, or an expression that uses the handler's arguments and whose value is `Display`, or an `Option` of one | the key header of the service |
 /// | `ttl` | the time for which a response is recorded: `"90s"`, `"15m"`, `"24h"`, `"1h30m"`, up to `"365d"` | `"24h"` |
 /// | `required` | a flag: a request without a key is rejected | the request runs without protection |
 /// | `record` | which responses are recorded: classes and codes such as `[2xx, 4xx, 503]`, or `all` | `2xx`, `3xx` and `4xx` without 401, 403, 408, 425 and 429 |
@@ -102,6 +103,33 @@ use crate::transform::transform;
 /// The last argument of a handler may read the body, and the body is extracted only after the key is
 /// known to be new. So a scope can use the last argument only if that argument does not read the body,
 /// such as `Path`.
+///
+/// # A key of the endpoint
+///
+/// A sender of webhooks has its own id for each delivery. With `key = …`, this id is the key:
+///
+/// ```
+/// # use axum::extract::Path;
+/// # use axum_idem::{IdempotencyKey, idempotent};
+/// #[idempotent(scope = global, required, key = header("x-github-delivery"))]
+/// async fn receive(key: IdempotencyKey, event: String) -> String {
+///     format!("{event} in delivery {}", key.as_str())
+/// }
+///
+/// #[idempotent(scope = global, key = format!("{hook}-{delivery}"))]
+/// async fn receive_at(Path((hook, delivery)): Path<(u64, u64)>, event: String) -> String {
+///     event
+/// }
+/// ```
+///
+/// The key header of the service means nothing at such an endpoint. The length and the rule of the dialect
+/// apply to the key, but never require quotes. A value of `None`, or a missing header, is a request without a
+/// key. An argument of the type `IdempotencyKey` or `Option<IdempotencyKey>` is this key. The attribute
+/// recognizes the two types by these names, and the handler never runs without the first. A unit test passes such an argument with `.into()`.
+///
+/// The endpoint finds its `Idempotency` through a layer or through `runtime = …`. Its record is written when the
+/// handler has responded, and not when the response leaves the layer. If a layer commits the work of the handler,
+/// give the service a dialect with the header of the sender instead.
 ///
 /// # The function
 ///

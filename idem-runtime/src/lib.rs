@@ -42,6 +42,7 @@ pub mod __private {
     pub use crate::handler::admission::{Admission, ScopePart};
     pub use crate::handler::deferred::{Deferred, Via};
     pub use crate::handler::headed::{AnyState, Headed, ReadsNoBody, Split};
+    pub use crate::handler::own_key::{KeyArgument, KeyChosen, KeyPart, KeyValue, TakesKey};
     pub use crate::handler::run::HandlerOutput;
     pub use crate::request::scope::ScopeValue;
     pub use crate::service::idempotency::AsIdempotency;

@@ -19,6 +19,7 @@ mod max_run;
 mod max_running;
 mod operators;
 mod outcomes;
+mod own_key;
 mod retries;
 mod scopes;
 #[cfg(feature = "testing")]

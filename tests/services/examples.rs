@@ -17,5 +17,7 @@ pub(crate) mod quickstart;
 pub(crate) mod trades;
 #[path = "../../examples/ucp.rs"]
 pub(crate) mod ucp;
+#[path = "../../examples/webhooks.rs"]
+pub(crate) mod webhooks;
 #[path = "../../examples/yoshi.rs"]
 pub(crate) mod yoshi;

@@ -40,6 +40,7 @@ mod readme;
 mod restarts;
 mod rows;
 mod ucp;
+mod webhooks;
 mod yoshi;
 
 use test_support::http as support;

@@ -3,6 +3,7 @@
 use proc_macro2::Ident;
 use syn::Expr;
 
+use crate::check::key::{self, Key};
 use crate::check::scope::{self, Part};
 use crate::check::scope_names::{Names, not_at_once};
 use crate::check::unknown;
@@ -16,7 +17,8 @@ use crate::parse::names;
 pub(crate) struct Plan {
     /// The parts of the scope.
     pub(crate) parts: Vec<Part>,
-    /// A variable of the last parameter that the scope or the runtime uses. That parameter is then
+    pub(crate) key: Option<Key>,
+    /// A variable of the last parameter that the scope, the key or the runtime uses. That parameter is then
     /// extracted before the claim, so it must not read the body.
     pub(crate) last_named: Option<Ident>,
     /// The variables that the runtime's expression uses.
@@ -24,6 +26,13 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Returns the variables that the attribute's arguments use.
+    pub(crate) fn names(&self) -> impl Iterator<Item = Ident> {
+        let parts = self.parts.iter().flat_map(Part::names);
+        let key = self.key.iter().flat_map(Key::names);
+        parts.chain(key).chain(self.runtime_names.iter().cloned())
+    }
+
     /// Checks every rule that needs both the arguments and the handler.
     pub(crate) fn of(args: &AttributeArgs, handler: &Handler, mistakes: &mut Mistakes) -> Self {
         unknown::check(args, mistakes);
@@ -39,7 +48,10 @@ impl Plan {
                 ),
             );
         }
+        let key = args.key.as_ref();
+        let key = key.and_then(|value| key::key(value, handler, mistakes));
         let scope_names: Vec<Ident> = parts.iter().flat_map(Part::names).collect();
+        let key_names: Vec<Ident> = key.iter().flat_map(Key::names).collect();
         let runtime_names = runtime_names(args, handler, mistakes);
 
         let named_last = |names: &[Ident]| {
@@ -47,6 +59,7 @@ impl Plan {
             names.iter().find(|name| last.binds(name)).cloned()
         };
         let scope_last = named_last(&scope_names);
+        let key_last = named_last(&key_names);
         let runtime_last = named_last(&runtime_names);
         if let Some(body) = handler.last().and_then(|last| body_extractor(&last.ty)) {
             if let Some(name) = &scope_last {
@@ -55,6 +68,15 @@ impl Plan {
                     format!(
                         "`{name}` comes from the body, which is extracted only after the key is known to be new; \
                          use an argument before `{body}`, such as the user or the path, or use `token` or `header(\"…\")`"
+                    ),
+                );
+            }
+            if let Some(name) = &key_last {
+                mistakes.at(
+                    name,
+                    format!(
+                        "`{name}` comes from the body, which is extracted only after the key is known to be new; \
+                         use an argument before `{body}`, such as the path or an extension, or use `header(\"…\")`"
                     ),
                 );
             }
@@ -70,7 +92,8 @@ impl Plan {
         }
         Self {
             parts,
-            last_named: scope_last.or(runtime_last),
+            key,
+            last_named: scope_last.or(key_last).or(runtime_last),
             runtime_names,
         }
     }

@@ -5,6 +5,7 @@ use quote::quote;
 use syn::punctuated::Punctuated;
 use syn::{Expr, ExprCall, ExprIndex, Lit, LitStr, Token};
 
+use crate::check::header_name::header_name;
 use crate::check::scope_names::{Names, not_at_once, root};
 use crate::messages::mistakes::Mistakes;
 use crate::messages::words::code;
@@ -192,38 +193,13 @@ fn built_in_call(call: &ExprCall, names: &Names) -> Option<syn::Result<Part>> {
         return None;
     }
     match name.as_str() {
-        "header" => Some(header(call)),
+        "header" => Some(header_name(call, "x-workspace-id").map(Part::Header)),
         "token" | "global" => Some(Err(syn::Error::new_spanned(
             call,
             format!("`{name}` takes no arguments; write `{name}`"),
         ))),
         _ => None,
     }
-}
-
-fn header(call: &ExprCall) -> syn::Result<Part> {
-    const HOW: &str =
-        "`header` takes one header name in quotes; write `header(\"x-workspace-id\")`";
-    let (1, Some(Expr::Lit(literal))) = (call.args.len(), call.args.first()) else {
-        return Err(syn::Error::new_spanned(call, HOW));
-    };
-    let Lit::Str(name) = &literal.lit else {
-        return Err(syn::Error::new_spanned(literal, HOW));
-    };
-    let value = name.value();
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if value.is_empty() {
-        return Err(syn::Error::new_spanned(name, HOW));
-    }
-    if !value.bytes().all(is_token) {
-        return Err(syn::Error::new_spanned(
-            name,
-            format!(
-                "`{value}` is not a valid name of a header; use letters, digits and `-`, such as `\"x-workspace-id\"`"
-            ),
-        ));
-    }
-    Ok(Part::Header(name.clone()))
 }
 
 /// Returns the mistake of a literal, which is the same for every caller. The user probably meant a name in

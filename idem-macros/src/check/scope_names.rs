@@ -1,4 +1,4 @@
-//! Checks the names in the expressions of `scope` and `runtime`, and how the expressions use them.
+//! Checks the names in the expressions of `scope`, `key` and `runtime`, and how the expressions use them.
 
 use proc_macro2::Ident;
 use syn::Expr;
@@ -108,9 +108,14 @@ impl Names {
             "scope" => {
                 "a scope is `token`, `header(\"…\")`, `global`, or an expression that uses the handler's arguments"
             }
+            "key" => "a key is `header(\"…\")`, or an expression that uses the handler's arguments",
             _ => "a runtime is an expression that uses the handler's arguments",
         };
-        let built_in = ["token", "global", "header"].into_iter();
+        let built_in: &[&str] = match argument {
+            "key" => &["header"],
+            _ => &["token", "global", "header"],
+        };
+        let built_in = built_in.iter().copied();
         let other_word = match name.as_str() {
             "authorization" | "bearer" | "jwt" if argument == "scope" => Some("token"),
             _ => None,

@@ -42,9 +42,9 @@ pub(crate) fn expand(args: &AttributeArgs, plan: &Plan, handler: &Handler) -> To
     let debugged = debugged(handler, &debugging);
     let stays_async = !attrs.iter().all(|attr| is_inert(attr));
     let parameters = Parameters::of(handler, plan, stays_async);
-    let head = parameters.head_declarations();
+    let head = parameters.head_declarations(args);
     let last = parameters.last_declaration(args);
-    let policy = policy(args, name, &private);
+    let policy = policy(args, handler, &private);
     let split = parameters.split(args);
     let admit = admit(args, plan, &parameters);
     let run = run(args, &parameters, handler);
@@ -128,9 +128,10 @@ fn is_inert(attr: &Attribute) -> bool {
 /// `__IDEM_POLICY.admit(order).token()`, or `admit_on` with the user's runtime.
 fn admit(args: &AttributeArgs, plan: &Plan, parameters: &Parameters<'_>) -> TokenStream {
     let body = parameters.deferred();
+    let key = plan.key.as_ref().map(|key| scope::key(key, parameters));
     let scope = plan.parts.iter().map(|part| scope::part(part, parameters));
     let Some(runtime) = &args.runtime else {
-        return quote!(__IDEM_POLICY.admit(#body) #(#scope)*);
+        return quote!(__IDEM_POLICY.admit(#body) #key #(#scope)*);
     };
     let span = Span::call_site().located_at(runtime.span());
     let (opened, runtime) = parameters.opened(runtime, &plan.runtime_names);
@@ -149,7 +150,7 @@ fn admit(args: &AttributeArgs, plan: &Plan, parameters: &Parameters<'_>) -> Toke
     // The compiler reports a wrong type of the runtime at the call, so the call has the span of the
     // user's expression.
     let admit = quote_spanned!(span=> __IDEM_POLICY.admit_on(#body, #runtime));
-    quote!(#admit #(#scope)*)
+    quote!(#admit #key #(#scope)*)
 }
 
 /// `.run(async move |Json(order)| { … })`

@@ -6,10 +6,10 @@ use syn::spanned::Spanned as _;
 use syn::{Attribute, Expr, ExprPath, Pat};
 
 use crate::check::plan::Plan;
-use crate::check::scope::Part;
 use crate::expand::facade::private;
 use crate::parse::attribute_args::AttributeArgs;
 use crate::parse::handler::{Handler, Parameter};
+use crate::parse::key_type::key_type;
 use crate::parse::{names, patterns};
 
 /// The parameters, with their names in the expansion.
@@ -37,6 +37,9 @@ struct Carried<'a> {
     parameter: &'a Parameter,
     /// The generated name, if the whole value is moved.
     whole: Option<Ident>,
+    /// The value is the key that the endpoint chooses. It is extracted before the key is known, so its type
+    /// is a wrapper.
+    is_key: bool,
 }
 
 impl<'a> Parameters<'a> {
@@ -47,16 +50,21 @@ impl<'a> Parameters<'a> {
         let keep_names = is_seen || handler.is_half_typed;
         let mut inside = Vec::new();
         names::mentions(handler.body.clone().unwrap_or_default(), &mut inside);
-        let mut used_outside: Vec<Ident> = plan.parts.iter().flat_map(Part::names).collect();
-        used_outside.extend(plan.runtime_names.iter().cloned());
+        let mut used_outside: Vec<Ident> = plan.names().collect();
         let is_inside = |name: &Ident| inside.iter().any(|inside| name == inside);
         let is_used = |name: &Ident| {
             name.to_string().starts_with('_') || is_inside(name) || used_outside.contains(name)
         };
         let carried = |(at, parameter): (usize, &'a Parameter)| {
             let is_used = keep_names || parameter.bindings.iter().all(is_used);
-            let whole = (!parameter.held || !is_used).then(|| local(&format!("__idem_arg_{at}")));
-            Carried { parameter, whole }
+            let is_key = plan.key.is_some() && key_type(&parameter.ty).is_some();
+            let is_whole = is_key || !parameter.held || !is_used;
+            let whole = is_whole.then(|| local(&format!("__idem_arg_{at}")));
+            Carried {
+                parameter,
+                whole,
+                is_key,
+            }
         };
         let mut head: Vec<_> = handler.parameters.iter().enumerate().map(carried).collect();
         let last = head.pop();
@@ -81,9 +89,12 @@ impl<'a> Parameters<'a> {
     }
 
     /// Returns the declarations of the head parameters.
-    pub(crate) fn head_declarations(&self) -> impl Iterator<Item = TokenStream> {
+    pub(crate) fn head_declarations(
+        &self,
+        args: &AttributeArgs,
+    ) -> impl Iterator<Item = TokenStream> {
         self.head.iter().map(|carried| {
-            let (pattern, ty) = (carried.pattern(), &carried.parameter.ty);
+            let (pattern, ty) = (carried.pattern(), carried.ty(args));
             let attrs = carried.parameter.attrs.iter();
             let attrs = attrs.filter(|attr| carried.whole.is_none() || !is_lint(attr));
             quote!(#(#attrs)* #pattern: #ty)
@@ -96,9 +107,9 @@ impl<'a> Parameters<'a> {
         // of the type that the user wrote.
         let (attrs, ty, span) = match &self.last {
             None => (&[][..], quote!(()), Span::call_site()),
-            Some(Carried { parameter, .. }) => {
-                let Parameter { attrs, ty, .. } = parameter;
-                (&attrs[..], ty.to_token_stream(), ty.span())
+            Some(last) => {
+                let Parameter { attrs, ty, .. } = last.parameter;
+                (&attrs[..], last.ty(args), ty.span())
             }
         };
         let wrapper = if self.last_named.is_some() {
@@ -107,7 +118,8 @@ impl<'a> Parameters<'a> {
             Ident::new("Deferred", span)
         };
         // Without a key, the response depends on more than the head of the request.
-        let lazy = (args.required || args.runtime.is_some()).then(|| quote!(, true));
+        let is_lazy = args.required || args.runtime.is_some() || args.key.is_some();
+        let lazy = is_lazy.then(|| quote!(, true));
         let (name, private) = (&self.wrapped, private(args, span));
         // An expected lint would fire for the parameter, not for its wrapper.
         let attrs = attrs.iter().map(|attr| {
@@ -151,6 +163,11 @@ impl<'a> Parameters<'a> {
     /// Returns the pattern of the closure that an admitted request runs.
     pub(crate) fn admitted(&self) -> TokenStream {
         match &self.last {
+            Some(Carried {
+                is_key: true,
+                whole,
+                ..
+            }) if self.last_named.is_none() => whole.to_token_stream(),
             Some(last) if self.last_named.is_none() => {
                 let (lints, pattern) = (last.lints(), &last.parameter.pat);
                 quote!(#(#lints)* #pattern)
@@ -165,7 +182,10 @@ impl<'a> Parameters<'a> {
     pub(crate) fn opened(&self, value: &Expr, named: &[Ident]) -> (TokenStream, Opened) {
         let mut opened = TokenStream::new();
         let mut references = Vec::new();
-        for Carried { parameter, whole } in self.extracted() {
+        for Carried {
+            parameter, whole, ..
+        } in self.extracted()
+        {
             let named = named.iter().filter(|name| parameter.binds(name));
             let named: Vec<Ident> = named.cloned().collect();
             let Some(whole) = whole.as_ref().filter(|_| !named.is_empty()) else {
@@ -199,7 +219,10 @@ impl<'a> Parameters<'a> {
     /// first drops them in the same order as a function drops its parameters.
     pub(crate) fn moved(&self) -> TokenStream {
         let mut names: Vec<&Ident> = Vec::new();
-        for Carried { parameter, whole } in self.extracted().rev() {
+        for Carried {
+            parameter, whole, ..
+        } in self.extracted().rev()
+        {
             match whole {
                 Some(whole) => names.push(whole),
                 None => names.extend(parameter.bindings.iter().rev()),
@@ -212,13 +235,16 @@ impl<'a> Parameters<'a> {
     pub(crate) fn taken_apart(&self) -> TokenStream {
         let mut lets = TokenStream::new();
         let mut used_outside: Vec<&Ident> = Vec::new();
-        for carried in self.extracted() {
+        let is_admitted = |last: &&Carried<'_>| last.is_key && self.last_named.is_none();
+        let admitted = self.last.iter().filter(is_admitted);
+        for carried in self.extracted().chain(admitted) {
             let (parameter, pattern) = (carried.parameter, &carried.parameter.pat);
             if let Some(whole) = &carried.whole
                 && !matches!(pattern, Pat::Wild(_))
             {
                 let lints = carried.lints();
-                lets.extend(quote!(#(#lints)* let #pattern = #whole;));
+                let take = carried.is_key.then(|| quote!(.take()));
+                lets.extend(quote!(#(#lints)* let #pattern = #whole #take;));
                 let names = self.used_outside.iter();
                 used_outside.extend(names.filter(|name| parameter.binds(name)));
             }
@@ -236,6 +262,16 @@ pub(crate) enum Opened {
 }
 
 impl Carried<'_> {
+    /// Returns the type of the declaration.
+    fn ty(&self, args: &AttributeArgs) -> TokenStream {
+        let ty = &self.parameter.ty;
+        if !self.is_key {
+            return ty.to_token_stream();
+        }
+        let private = private(args, ty.span());
+        quote_spanned!(ty.span()=> #private::KeyArgument<#ty>)
+    }
+
     /// Returns the pattern that binds the value until the handler runs.
     fn pattern(&self) -> TokenStream {
         let Some(whole) = &self.whole else {

@@ -1,15 +1,21 @@
 //! Writes the policy of the endpoint from the attribute's arguments.
 
-use proc_macro2::{Ident, TokenStream};
+use proc_macro2::TokenStream;
 use quote::{ToTokens as _, quote};
 
 use crate::parse::attribute_args::AttributeArgs;
 use crate::parse::fingerprint::Fingerprint;
+use crate::parse::handler::Handler;
+use crate::parse::key_type::{KeyType, key_type};
 use crate::parse::statuses::{Status, Statuses};
 
 /// Returns the `Policy` in the static of the handler. The runtime contains the defaults.
-pub(crate) fn policy(args: &AttributeArgs, name: &Ident, private: &TokenStream) -> TokenStream {
-    let name = name.to_string();
+pub(crate) fn policy(
+    args: &AttributeArgs,
+    handler: &Handler,
+    private: &TokenStream,
+) -> TokenStream {
+    let name = handler.sig.ident.to_string();
     let name = format!("::{}", name.trim_start_matches("r#"));
     let mut policy = quote! {
         #private::Policy::new(::core::concat!(::core::module_path!(), #name))
@@ -20,6 +26,15 @@ pub(crate) fn policy(args: &AttributeArgs, name: &Ident, private: &TokenStream) 
     }
     if args.required {
         set(quote!(.required()));
+    }
+    if args.key.is_some() {
+        let types = handler.parameters.iter().map(|it| key_type(&it.ty));
+        let is_taken = types.into_iter().any(|it| it == Some(KeyType::Always));
+        set(if is_taken {
+            quote!(.own_key_taken())
+        } else {
+            quote!(.own_key())
+        });
     }
     if let Some(statuses) = &args.record {
         let statuses = self::statuses(statuses, private);

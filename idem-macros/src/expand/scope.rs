@@ -1,10 +1,11 @@
-//! Generates the calls that build the scope.
+//! Generates the calls that choose the key and build the scope.
 
-use proc_macro2::{Delimiter, Group, TokenStream};
+use proc_macro2::{Delimiter, Group, Ident, TokenStream};
 use quote::{ToTokens, quote};
 use syn::Expr;
 use syn::spanned::Spanned as _;
 
+use crate::check::key::Key;
 use crate::check::scope::Part;
 use crate::expand::parameters::{Opened, Parameters, local};
 
@@ -15,18 +16,35 @@ pub(crate) fn part(part: &Part, parameters: &Parameters<'_>) -> TokenStream {
         Part::Token => quote!(.token()),
         Part::Header(name) => quote!(.header(#name)),
         Part::Value(value) => {
-            let argument = local("__idem_value");
-            let (opened, value) = parameters.opened(value, &part.names());
-            let reference = match value {
-                Opened::Reference(reference) => reference,
-                Opened::Value(value) => reference_to(&value),
-            };
-            if opened.is_empty() {
-                quote!(.value(|#argument| #argument.is(#reference)))
-            } else {
-                quote!(.value(|#argument| { #opened #argument.is(#reference) }))
-            }
+            let read = read(value, &part.names(), parameters);
+            quote!(.value(#read))
         }
+    }
+}
+
+/// Returns the call that chooses the key.
+pub(crate) fn key(key: &Key, parameters: &Parameters<'_>) -> TokenStream {
+    match key {
+        Key::Header(name) => quote!(.key_header(#name)),
+        Key::Value(value) => {
+            let read = read(value, &key.names(), parameters);
+            quote!(.key(#read))
+        }
+    }
+}
+
+/// Returns the closure that reads the value of an expression.
+fn read(value: &Expr, names: &[Ident], parameters: &Parameters<'_>) -> TokenStream {
+    let argument = local("__idem_value");
+    let (opened, value) = parameters.opened(value, names);
+    let reference = match value {
+        Opened::Reference(reference) => reference,
+        Opened::Value(value) => reference_to(&value),
+    };
+    if opened.is_empty() {
+        quote!(|#argument| #argument.is(#reference))
+    } else {
+        quote!(|#argument| { #opened #argument.is(#reference) })
     }
 }
 

@@ -108,6 +108,7 @@ pub(crate) fn with_underscores(first: &Ident, input: ParseStream<'_>) -> Ident {
 pub(crate) fn example(argument: &str) -> &'static str {
     match argument {
         "scope" => "scope = token",
+        "key" => "key = header(\"x-github-delivery\")",
         "ttl" => "ttl = \"24h\"",
         "required" => "required",
         "record" => "record = [2xx, 4xx]",

@@ -13,8 +13,9 @@ use crate::parse::duration;
 use crate::parse::fingerprint::Fingerprint;
 use crate::parse::statuses::{Of, Statuses};
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "scope",
+    "key",
     "ttl",
     "required",
     "record",
@@ -33,6 +34,7 @@ const NAMES: [&str; 12] = [
 #[expect(clippy::struct_excessive_bools, reason = "one for each flag")]
 pub(crate) struct AttributeArgs {
     pub(crate) scope: Option<Expr>,
+    pub(crate) key: Option<Expr>,
     pub(crate) ttl_millis: Option<u64>,
     pub(crate) required: bool,
     pub(crate) record: Option<Statuses>,
@@ -141,6 +143,7 @@ impl AttributeArgs {
     fn set_value(&mut self, argument: &str, value: Expr, mistakes: &mut Mistakes) {
         match argument {
             "scope" => self.scope = Some(value),
+            "key" => self.key = Some(value),
             "ttl" => self.ttl_millis = mistakes.take(duration::from_expr("ttl", "24h", &value)),
             "record" => self.record = Statuses::from_expr(Of::Record, &value, mistakes),
             "in_flight" => self.wait_millis = mistakes.take(in_flight(&value)).flatten(),
@@ -218,7 +221,7 @@ fn other_word(given: &str) -> Option<&'static str> {
     Some(match given {
         "expires" | "expiry" | "expiration" | "lifetime" | "retention" => "ttl",
         "timeout" | "run_timeout" | "deadline" | "time_limit" => "max_run",
-        "user" | "tenant" | "owner" | "key" => "scope",
+        "user" | "tenant" | "owner" => "scope",
         "status" | "statuses" | "cache" => "record",
         "conflict" | "on_conflict" | "concurrent" | "wait" => "in_flight",
         "store" | "storage" | "engine" => "runtime",

@@ -10,6 +10,7 @@ pub(crate) mod body_extractors;
 pub(crate) mod duration;
 pub(crate) mod fingerprint;
 pub(crate) mod handler;
+pub(crate) mod key_type;
 pub(crate) mod names;
 pub(crate) mod patterns;
 pub(crate) mod statuses;

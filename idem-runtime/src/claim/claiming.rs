@@ -2,6 +2,7 @@
 //!
 //! With `fingerprint = none` the body is left to the handler, which reads it as it comes.
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -17,8 +18,9 @@ use crate::claim::ask::{ClaimReply, Reply, StoreClaim};
 use crate::claim::decision::Decision;
 use crate::claim::unprotected::Unprotected;
 use crate::request::body::BodyReader;
+use crate::request::chosen_key::ChosenKey;
 use crate::request::fingerprint::Fingerprint;
-use crate::request::intake::Intake;
+use crate::request::intake::{Intake, OwnKey};
 use crate::request::key;
 use crate::request::record_id::RecordId;
 use crate::request::scope::Scope;
@@ -27,7 +29,7 @@ use crate::response::degraded;
 use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
 use crate::service::slot::{Earlier, Finished, Slot};
-use crate::settings::policy::{FingerprintMode, Policy};
+use crate::settings::policy::{FingerprintMode, KeySource, Policy};
 use crate::store::{Claimed, Holder, Origin};
 use crate::trace::{self, Outcome};
 
@@ -185,18 +187,47 @@ impl Claiming {
     /// Returns the id and the label of the record that the request identifies, or `None` if it has no
     /// key.
     fn record_id(&self, intake: &Intake) -> Result<Option<Named>, Problem> {
-        let headers = intake.request.headers();
-        match key::parse(headers, &self.idem.settings().dialect).map_err(Problem::key_invalid)? {
-            None => Ok(None),
-            Some(key) => match &intake.scope {
-                Ok(scope) => {
-                    let id = self.idem.record_id(scope, &key);
-                    let label = self.label(&intake.request, &key, &id);
-                    Ok(Some(Named { id, label }))
-                }
-                Err(missing) => Err(Problem::scope_missing(*missing)),
-            },
+        let Some(key) = self.key(intake).map_err(Problem::key_invalid)? else {
+            return Ok(None);
+        };
+        match &intake.scope {
+            Ok(scope) => {
+                let id = self.idem.record_id(scope, &key);
+                let label = self.label(&intake.request, &key, &id);
+                Ok(Some(Named { id, label }))
+            }
+            Err(missing) => Err(Problem::scope_missing(*missing)),
         }
+    }
+
+    fn key<'a>(&self, intake: &'a Intake) -> Result<Option<Cow<'a, str>>, &'static str> {
+        let dialect = &self.idem.settings().dialect;
+        match &intake.own_key {
+            None => key::parse(intake.request.headers(), dialect),
+            Some(own) => self.own_key(own, &intake.request),
+        }
+    }
+
+    /// Returns the key that the endpoint chooses. Passes the key to the arguments of the handler.
+    #[cold]
+    fn own_key<'a>(
+        &self,
+        own: &'a OwnKey,
+        request: &'a Request,
+    ) -> Result<Option<Cow<'a, str>>, &'static str> {
+        let dialect = &self.idem.settings().dialect;
+        let key = match own {
+            OwnKey::Header(name) => key::parse_own(request.headers(), name, dialect)?,
+            OwnKey::Value(None) => None,
+            OwnKey::Value(Some(key)) => {
+                key::check(key, dialect)?;
+                Some(Cow::Borrowed(&**key))
+            }
+        };
+        if let (Some(key), Some(chosen)) = (&key, request.extensions().get::<ChosenKey>()) {
+            chosen.set(key);
+        }
+        Ok(key.filter(|_| !request.method().is_safe()))
     }
 
     /// Returns the label that the service chooses for the record.
@@ -371,7 +402,12 @@ pub(crate) fn unkeyed(
     idem: Option<&Idempotency>,
     intake: &Intake,
 ) -> ClaimOutcome {
-    if !policy.required || intake.request.method().is_safe() {
+    let may_run = !policy.required || intake.request.method().is_safe();
+    let lacks_argument = || {
+        let chosen = intake.request.extensions().get::<ChosenKey>();
+        chosen.and_then(ChosenKey::get).is_none()
+    };
+    if may_run && !(policy.key_source == KeySource::EndpointArgument && lacks_argument()) {
         trace::decided(policy.endpoint, None, Outcome::Bypassed);
         return ClaimOutcome::Unprotected(Unprotected::Unkeyed);
     }

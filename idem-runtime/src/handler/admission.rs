@@ -10,11 +10,13 @@ use axum::response::Response;
 
 use crate::claim::claiming::{self, Claiming};
 use crate::handler::deferred::{Deferred, DeferredState};
+use crate::handler::own_key::{KeyChosen, KeyPart};
 use crate::handler::run::{Guarded, HandlerOutput, Responding, Run, Way};
-use crate::request::intake::Intake;
+use crate::request::intake::{Intake, OwnKey};
 use crate::request::scope::{Scope, ScopeMissing, ScopeValue};
+use crate::service::current;
 use crate::service::idempotency::{AsIdempotency, Idempotency};
-use crate::settings::policy::Policy;
+use crate::settings::policy::{KeySource, Policy};
 use crate::trace::{self, Outcome};
 
 impl Policy {
@@ -26,7 +28,13 @@ impl Policy {
     {
         Admission::of(self, body, |request| {
             let idem: Option<&Idempotency> = request.extensions().get();
-            idem.map(Idempotency::without_slot)
+            let idem = idem.map(Idempotency::without_slot);
+            // The layer puts its settings only into requests with a key in the header of the service.
+            idem.or_else(|| {
+                (self.key_source != KeySource::Service)
+                    .then(current::get)
+                    .flatten()
+            })
         })
     }
 
@@ -66,7 +74,13 @@ impl<T: Send + 'static> Admission<T> {
         };
         let intake = pending.intake();
         let idem = idem(&intake.request);
-        if is_lazy && !Idempotency::concerns(&intake.request, idem.as_ref()) {
+        let may_have_key = match policy.key_source {
+            KeySource::Service => !is_lazy || Idempotency::concerns(&intake.request, idem.as_ref()),
+            KeySource::Endpoint | KeySource::EndpointArgument => {
+                idem.is_some() || !intake.request.method().is_safe()
+            }
+        };
+        if !may_have_key {
             let outcome = claiming::unkeyed(policy, idem.as_ref(), intake);
             return Self(Way::Guarded(Guarded::after(outcome, pending)));
         }
@@ -99,6 +113,28 @@ impl<T: Send + 'static> Admission<T> {
                 handler: Some(handler),
             },
         }
+    }
+
+    /// Implements `key = header("…")`.
+    pub fn key_header(self, name: &'static str) -> Self {
+        self.keyed(|| OwnKey::Header(name))
+    }
+
+    /// Implements `key = expression`. Calls `read` immediately.
+    pub fn key(self, read: impl FnOnce(KeyPart) -> KeyChosen) -> Self {
+        self.keyed(|| {
+            let KeyChosen(key) = read(KeyPart(()));
+            OwnKey::Value(key)
+        })
+    }
+
+    fn keyed(mut self, key: impl FnOnce() -> OwnKey) -> Self {
+        if let Way::Guarded(Guarded::Claiming { pending, .. }) = &mut self.0
+            && let Some(pending) = pending
+        {
+            pending.intake().own_key = Some(key());
+        }
+        self
     }
 
     /// Implements `scope = global`: adds nothing to the scope.

@@ -51,6 +51,10 @@ use crate::settings::dialect::Dialect;
 pub struct IdempotencyKey(Box<str>);
 
 impl IdempotencyKey {
+    pub(crate) fn of(key: &str) -> Self {
+        Self(key.into())
+    }
+
     /// Returns the key as a string slice.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -8,5 +8,6 @@ pub(crate) mod admission;
 pub(crate) mod deferred;
 pub(crate) mod headed;
 pub(crate) mod key;
+pub(crate) mod own_key;
 pub(crate) mod protection;
 pub(crate) mod run;

@@ -8,6 +8,16 @@ use crate::request::scope::{Scope, ScopeMissing};
 pub(crate) struct Intake {
     pub(crate) request: Request,
     pub(crate) scope: Result<Scope, ScopeMissing>,
+    /// The key that the endpoint chooses.
+    pub(crate) own_key: Option<OwnKey>,
+}
+
+/// Where an endpoint with `key = …` has its key.
+pub(crate) enum OwnKey {
+    /// In this header.
+    Header(&'static str),
+    /// Here, unless the request has none.
+    Value(Option<Box<str>>),
 }
 
 impl Intake {
@@ -15,6 +25,7 @@ impl Intake {
         Self {
             request,
             scope: Ok(Scope::new()),
+            own_key: None,
         }
     }
 }

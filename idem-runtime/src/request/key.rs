@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use sfv::{BareItem, Item, Parser};
 
 use crate::request::headers;
@@ -17,7 +17,29 @@ pub(crate) fn parse<'a>(
     headers: &'a HeaderMap,
     dialect: &Dialect,
 ) -> Result<Option<Cow<'a, str>>, &'static str> {
-    let mut lines = headers::values(headers, dialect.key_header_name());
+    let lines = headers::values(headers, dialect.key_header_name());
+    parse_lines(lines, dialect, dialect.syntax())
+}
+
+/// Reads the key of a request from a header that the endpoint names. The sender knows nothing of the
+/// service, so quotes are never required.
+pub(crate) fn parse_own<'a>(
+    headers: &'a HeaderMap,
+    name: &str,
+    dialect: &Dialect,
+) -> Result<Option<Cow<'a, str>>, &'static str> {
+    let syntax = match dialect.syntax() {
+        KeySyntax::StructuredString => KeySyntax::Lenient,
+        syntax => syntax,
+    };
+    parse_lines(headers.get_all(name).iter(), dialect, syntax)
+}
+
+fn parse_lines<'a>(
+    mut lines: impl Iterator<Item = &'a HeaderValue>,
+    dialect: &Dialect,
+    syntax: KeySyntax,
+) -> Result<Option<Cow<'a, str>>, &'static str> {
     let Some(line) = lines.next() else {
         return Ok(None);
     };
@@ -35,13 +57,19 @@ pub(crate) fn parse<'a>(
     {
         return Err("the key is too long");
     }
-    let key = match dialect.syntax() {
+    let key = match syntax {
         KeySyntax::Raw => {
             Cow::Borrowed(std::str::from_utf8(line).map_err(|_| "the key is not valid UTF-8")?)
         }
         KeySyntax::Lenient if line.first() != Some(&b'"') => bare(line)?,
         KeySyntax::Lenient | KeySyntax::StructuredString => structured_string(line)?,
     };
+    check(&key, dialect)?;
+    Ok(Some(key))
+}
+
+/// Checks a key by the rules of the dialect. The error does not contain the key.
+pub(crate) fn check(key: &str, dialect: &Dialect) -> Result<(), &'static str> {
     if key.is_empty() {
         return Err("the key is empty");
     }
@@ -51,10 +79,10 @@ pub(crate) fn parse<'a>(
     if key.len() < dialect.min_key_bytes() {
         return Err("the key is too short");
     }
-    if !dialect.rule_allows(&key) {
+    if !dialect.rule_allows(key) {
         return Err("this service does not allow the key");
     }
-    Ok(Some(key))
+    Ok(())
 }
 
 /// Reads a key without quotes: visible ASCII, without commas, which would indicate a list, and
@@ -84,8 +112,6 @@ fn structured_string(line: &[u8]) -> Result<Cow<'_, str>, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn read(lines: &[&str], dialect: &Dialect) -> Result<Option<String>, &'static str> {

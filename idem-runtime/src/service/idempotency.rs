@@ -258,7 +258,7 @@ impl Idempotency {
     ) -> Fingerprint {
         let settings = self.settings();
         let counts = settings.dialect.counts_content_type();
-        let content_type = counts.then(|| request.headers().get(header::CONTENT_TYPE));
+        let content_type = counts.then(|| headers::find(request.headers(), &header::CONTENT_TYPE));
         let digest = settings.fingerprint_digest;
         Fingerprint::with_content_type(request, content_type.flatten(), body, mode, digest)
     }

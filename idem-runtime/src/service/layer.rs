@@ -11,6 +11,7 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::service::current::Current;
 use crate::service::idempotency::Idempotency;
 use crate::service::stack::Stack;
 
@@ -76,7 +77,7 @@ where
         IdempotencyFuture {
             way: Way::Open {
                 layers: self.inner.call(request),
-                idem: self.idem.clone(),
+                idem: Some(self.idem.clone()),
             },
         }
     }
@@ -105,7 +106,7 @@ pin_project! {
         E: 'static,
     {
         /// A request without a slot. Nothing continues in the background when this is dropped.
-        Open { #[pin] layers: F, idem: Idempotency },
+        Open { #[pin] layers: F, idem: Option<Idempotency> },
         /// `echo` is the key header that the response gets. It is boxed, because few services want it.
         Keyed {
             stack: Stack<E>,
@@ -124,9 +125,18 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().way.project() {
-            WayProjection::Open { layers, idem } => layers
-                .poll(cx)
-                .map_ok(|response| idem.render(response.into_response())),
+            WayProjection::Open { layers, idem } => {
+                let current = Current::enter(idem);
+                let polled = layers.poll(cx);
+                drop(current);
+                polled.map_ok(|response| {
+                    let response = response.into_response();
+                    match idem {
+                        Some(idem) => idem.render(response),
+                        None => response,
+                    }
+                })
+            }
             WayProjection::Keyed { stack, echo } => {
                 Pin::new(stack).poll(cx).map_ok(|mut response| {
                     if let Some(echo) = echo.take() {

@@ -6,6 +6,7 @@
 pub(crate) mod background;
 pub(crate) mod backoff;
 pub(crate) mod builder;
+pub(crate) mod current;
 pub(crate) mod deadline;
 pub(crate) mod idempotency;
 pub(crate) mod layer;

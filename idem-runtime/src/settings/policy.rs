@@ -12,6 +12,7 @@ pub struct Policy {
     pub(crate) endpoint: &'static str,
     pub(crate) ttl: Duration,
     pub(crate) required: bool,
+    pub(crate) key_source: KeySource,
     pub(crate) record: Statuses,
     pub(crate) record_rejections: bool,
     pub(crate) in_flight: InFlight,
@@ -20,6 +21,17 @@ pub struct Policy {
     /// `None` for that of the service.
     pub(crate) max_run: Option<Duration>,
     pub(crate) fingerprint: FingerprintMode,
+}
+
+/// What names the key of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeySource {
+    /// The key header of the service.
+    Service,
+    /// `key = …` of the endpoint.
+    Endpoint,
+    /// `key = …` of an endpoint that has an `IdempotencyKey` as argument, and so never runs without a key.
+    EndpointArgument,
 }
 
 /// How a duplicate is handled while the first request still runs.
@@ -61,6 +73,7 @@ impl Policy {
             endpoint,
             ttl: Duration::from_secs(24 * 60 * 60),
             required: false,
+            key_source: KeySource::Service,
             record: Statuses::DEFAULT,
             record_rejections: false,
             in_flight: InFlight::Reject,
@@ -82,6 +95,21 @@ impl Policy {
     #[must_use]
     pub const fn required(mut self) -> Self {
         self.required = true;
+        self
+    }
+
+    /// Implements `key = …`. The key comes from a call of the generated code, and not from the header of the
+    /// service.
+    #[must_use]
+    pub const fn own_key(mut self) -> Self {
+        self.key_source = KeySource::Endpoint;
+        self
+    }
+
+    /// Implements `key = …` for a handler with an `IdempotencyKey`, which never runs without a key.
+    #[must_use]
+    pub const fn own_key_taken(mut self) -> Self {
+        self.key_source = KeySource::EndpointArgument;
         self
     }
 

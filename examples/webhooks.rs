@@ -1,0 +1,181 @@
+//! Receives webhooks of GitHub and Stripe. A delivery that is sent again takes effect once.
+//!
+//! | sender | its id of a delivery | how this example reads it |
+//! |---|---|---|
+//! | GitHub | in the header `X-GitHub-Delivery` | `key = header("x-github-delivery")` |
+//! | Stripe | in the body, as the `id` of the event | a middleware verifies the signature over the whole body, and passes the event on as an extension: `key = event.id` |
+//!
+//! Neither sender knows `Idempotency-Key`. Each request is signed with a secret that both sides know. The
+//! middleware verifies the signature first, so nobody else can use up a key.
+//!
+//! ```sh
+//! cargo run --example webhooks     # prints the lines below with valid signatures
+//! # A delivery of GitHub. Run the command twice. The signature is that of this body.
+//! curl -i localhost:3008/github -H 'X-GitHub-Delivery: 72d3162e-cc78-11e3-81ab-4c9367dc0958' -H 'X-Hub-Signature-256: sha256=GITHUB_SIGNATURE' -H 'Content-Type: application/json' -d '{"action": "opened"}'
+//! # An event of Stripe. Run the command twice.
+//! curl -i localhost:3008/stripe -H 'Stripe-Signature: t=STRIPE_TIME,v1=STRIPE_SIGNATURE' -d '{"id": "evt_1", "type": "charge.succeeded"}'
+//! # What took effect.
+//! curl localhost:3008/effects
+//! ```
+
+mod common;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Extension, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use axum_idem::{Idempotency, idempotent};
+use hmac::{Hmac, KeyInit, Mac};
+use serde::Deserialize;
+use sha2::Sha256;
+
+use common::Books;
+
+/// A real service reads its secrets from its environment.
+pub(crate) const SECRET: &[u8] = b"whsec_example";
+
+const MAX_BODY: usize = 1 << 20;
+
+/// Stripe's own libraries refuse older events, so that nobody can send a recorded event again.
+const TOLERANCE: Duration = Duration::from_secs(5 * 60);
+
+#[tokio::main]
+async fn main() -> std::io::Result<()> {
+    let idem = Idempotency::in_memory();
+    let time = now();
+    let source = include_str!("webhooks.rs")
+        .replace("GITHUB_SIGNATURE", &sign(br#"{"action": "opened"}"#))
+        .replace("STRIPE_TIME", &time.to_string())
+        .replace(
+            "STRIPE_SIGNATURE",
+            &sign_event(time, br#"{"id": "evt_1", "type": "charge.succeeded"}"#),
+        );
+    common::serve(&source, 3008, router(&idem), &[&idem]).await
+}
+
+pub(crate) fn router(idem: &Idempotency) -> Router {
+    Router::new()
+        .route("/github", post(github).layer(from_fn(verify_github)))
+        .route("/stripe", post(stripe).layer(from_fn(verify_stripe)))
+        .route("/effects", get(effects))
+        .layer(idem.clone())
+        .with_state(Books::<Vec<String>>::default())
+}
+
+#[idempotent(scope = global, required, key = header("x-github-delivery"))]
+async fn github(State(effects): State<Books<Vec<String>>>, Json(push): Json<Push>) -> StatusCode {
+    effects.open(|effects| effects.push(format!("GitHub: {}", push.action)));
+    StatusCode::NO_CONTENT
+}
+
+#[derive(Debug, Deserialize)]
+struct Push {
+    action: String,
+}
+
+#[idempotent(scope = global, key = event.id)]
+async fn stripe(
+    State(effects): State<Books<Vec<String>>>,
+    Extension(event): Extension<Event>,
+) -> StatusCode {
+    effects.open(|effects| effects.push(format!("Stripe: {}", event.kind)));
+    StatusCode::NO_CONTENT
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Event {
+    id: String,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+async fn effects(State(effects): State<Books<Vec<String>>>) -> Json<Vec<String>> {
+    Json(effects.open(|effects| effects.clone()))
+}
+
+type Refusal = (StatusCode, &'static str);
+
+async fn verify_github(request: Request, next: Next) -> Result<Response, Refusal> {
+    let (head, body) = read(request).await?;
+    let signature = text(head.headers(), "x-hub-signature-256");
+    let signature = signature.and_then(|it| it.strip_prefix("sha256="));
+    verify(signature, &[&body])?;
+    Ok(next.run(head.map(|()| Body::from(body))).await)
+}
+
+async fn verify_stripe(request: Request, next: Next) -> Result<Response, Refusal> {
+    let (mut head, body) = read(request).await?;
+    let signature = text(head.headers(), "stripe-signature").unwrap_or_default();
+    let part = |name| signature.split(',').find_map(|it| it.strip_prefix(name));
+    let time = part("t=").unwrap_or_default();
+    verify(part("v1="), &[time.as_bytes(), b".", &body])?;
+    let is_recent = time
+        .parse()
+        .is_ok_and(|time: u64| now().abs_diff(time) <= TOLERANCE.as_secs());
+    if !is_recent {
+        return Err((StatusCode::BAD_REQUEST, "the event is too old"));
+    }
+    let event: Event = serde_json::from_slice(&body)
+        .map_err(|_| (StatusCode::BAD_REQUEST, "the body is not an event"))?;
+    head.extensions_mut().insert(event);
+    Ok(next.run(head.map(|()| Body::from(body))).await)
+}
+
+/// The signature covers the whole body, so the body is read first.
+async fn read(request: Request) -> Result<(axum::http::Request<()>, Bytes), Refusal> {
+    let (head, body) = request.into_parts();
+    let body = to_bytes(body, MAX_BODY).await;
+    let body = body.map_err(|_| (StatusCode::PAYLOAD_TOO_LARGE, "the body is too long"))?;
+    Ok((Request::from_parts(head, ()), body))
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Checks a signature in constant time.
+fn verify(signature: Option<&str>, parts: &[&[u8]]) -> Result<(), Refusal> {
+    let refusal = (StatusCode::UNAUTHORIZED, "the signature is wrong");
+    let signature = signature.and_then(from_hex).ok_or(refusal)?;
+    mac(parts).verify_slice(&signature).map_err(|_| refusal)
+}
+
+fn mac(parts: &[&[u8]]) -> Hmac<Sha256> {
+    let mac = Hmac::<Sha256>::new_from_slice(SECRET);
+    let mut mac = mac.expect("a secret may have any length");
+    for part in parts {
+        mac.update(part);
+    }
+    mac
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.len().is_multiple_of(2) && text.is_ascii();
+    let byte = |at| u8::from_str_radix(&text[at..at + 2], 16).ok();
+    digits.then(|| (0..text.len()).step_by(2).map(byte).collect())?
+}
+
+fn hex(mac: Hmac<Sha256>) -> String {
+    let bytes = mac.finalize().into_bytes();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Signs a delivery as GitHub does.
+pub(crate) fn sign(body: &[u8]) -> String {
+    hex(mac(&[body]))
+}
+
+/// Signs an event as Stripe does.
+pub(crate) fn sign_event(time: u64, body: &[u8]) -> String {
+    hex(mac(&[time.to_string().as_bytes(), b".", body]))
+}
+
+pub(crate) fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs())
+}

@@ -1,0 +1,42 @@
+//! The settings of the layer whose request this thread polls.
+//!
+//! An endpoint with `key = …` needs the settings also for a request without the key header of the service.
+//! The layer does not put its settings into the extensions of such a request, because an insertion costs as
+//! much as the rest of the layer. While it polls the layers below, the settings are here instead: a move in,
+//! and a move out.
+
+use std::cell::Cell;
+
+use crate::service::idempotency::Idempotency;
+
+thread_local! {
+    static CURRENT: Cell<Option<Idempotency>> = const { Cell::new(None) };
+}
+
+/// Returns the settings of the innermost layer that polls on this thread.
+pub(crate) fn get() -> Option<Idempotency> {
+    let current = CURRENT.take();
+    let copy = current.as_ref().map(Idempotency::without_slot);
+    CURRENT.set(current);
+    copy
+}
+
+/// The settings of a layer are current until this is dropped. Then they go back to `place`, and those of an
+/// outer layer are current again.
+pub(super) struct Current<'a> {
+    place: &'a mut Option<Idempotency>,
+    outer: Option<Idempotency>,
+}
+
+impl<'a> Current<'a> {
+    pub(super) fn enter(place: &'a mut Option<Idempotency>) -> Self {
+        let outer = CURRENT.replace(place.take());
+        Self { place, outer }
+    }
+}
+
+impl Drop for Current<'_> {
+    fn drop(&mut self) {
+        *self.place = CURRENT.replace(self.outer.take());
+    }
+}

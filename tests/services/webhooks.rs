@@ -1,0 +1,90 @@
+//! Receivers of webhooks: what happens to a delivery that is sent again.
+
+use axum_idem::Idempotency;
+use http::{Method, StatusCode};
+
+use crate::examples::webhooks::{self, now, sign, sign_event};
+use crate::support::{Answer, Server, request};
+
+const PUSH: &str = r#"{"action": "opened"}"#;
+const CHARGE: &str = r#"{"id": "evt_1", "type": "charge.succeeded"}"#;
+
+async fn start() -> Server {
+    Server::start(webhooks::router(&Idempotency::in_memory())).await
+}
+
+async fn github(server: Server, id: &str, signature: &str) -> Answer {
+    let headers = [
+        ("x-github-delivery", id),
+        ("x-hub-signature-256", signature),
+        ("content-type", "application/json"),
+    ];
+    server
+        .send(request(Method::POST, "/github", headers, PUSH))
+        .await
+}
+
+async fn stripe(server: Server, signature: &str, body: &str) -> Answer {
+    let headers = [("stripe-signature", signature)];
+    server
+        .send(request(Method::POST, "/stripe", headers, body))
+        .await
+}
+
+async fn effects(server: Server) -> String {
+    let answer = server.send(request(Method::GET, "/effects", [], "")).await;
+    answer.text().to_owned()
+}
+
+#[tokio::test]
+async fn a_delivery_of_github_takes_effect_once() {
+    let server = start().await;
+    let signature = format!("sha256={}", sign(PUSH.as_bytes()));
+    for is_replay in [false, true] {
+        let answer = github(server, "d-1", &signature).await;
+        assert_eq!(answer.status, StatusCode::NO_CONTENT, "{answer:?}");
+        assert_eq!(answer.is_replay(), is_replay);
+    }
+    github(server, "d-2", &signature).await;
+    assert_eq!(
+        effects(server).await,
+        r#"["GitHub: opened","GitHub: opened"]"#
+    );
+}
+
+#[tokio::test]
+async fn an_event_of_stripe_takes_effect_once() {
+    let server = start().await;
+    // Stripe signs each try anew.
+    for age in [60, 0] {
+        let time = now() - age;
+        let signature = format!("t={time},v1={}", sign_event(time, CHARGE.as_bytes()));
+        let answer = stripe(server, &signature, CHARGE).await;
+        assert_eq!(answer.status, StatusCode::NO_CONTENT, "{answer:?}");
+        assert_eq!(answer.is_replay(), age == 0);
+    }
+    assert_eq!(effects(server).await, r#"["Stripe: charge.succeeded"]"#);
+}
+
+/// A replay needs a valid signature too.
+#[tokio::test]
+async fn a_wrong_signature_is_refused_before_the_key_is_read() {
+    let server = start().await;
+    let good = format!("sha256={}", sign(PUSH.as_bytes()));
+    for bad in [&good[..good.len() - 2], "sha256=zz", "sha256=ä", ""] {
+        let answer = github(server, "d-1", bad).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{bad}");
+    }
+    assert_eq!(
+        github(server, "d-1", &good).await.status,
+        StatusCode::NO_CONTENT
+    );
+    let answer = github(server, "d-1", "sha256=00").await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+
+    let old = now() - 3600;
+    let signature = format!("t={old},v1={}", sign_event(old, CHARGE.as_bytes()));
+    let answer = stripe(server, &signature, CHARGE).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{answer:?}");
+    assert_eq!(effects(server).await, r#"["GitHub: opened"]"#);
+}

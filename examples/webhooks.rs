@@ -20,6 +20,7 @@
 
 mod common;
 
+use std::error::Error;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::{Body, Bytes, to_bytes};
@@ -45,8 +46,9 @@ const MAX_BODY: usize = 1 << 20;
 const TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
 #[tokio::main]
-async fn main() -> std::io::Result<()> {
-    let idem = Idempotency::in_memory();
+async fn main() -> Result<(), Box<dyn Error>> {
+    let store = common::store::from_environment().await?;
+    let idem = Idempotency::builder().store(store).build();
     let time = now();
     let source = include_str!("webhooks.rs")
         .replace("GITHUB_SIGNATURE", &sign(br#"{"action": "opened"}"#))
@@ -55,7 +57,8 @@ async fn main() -> std::io::Result<()> {
             "STRIPE_SIGNATURE",
             &sign_event(time, br#"{"id": "evt_1", "type": "charge.succeeded"}"#),
         );
-    common::serve(&source, 3008, router(&idem), &[&idem]).await
+    common::serve(&source, 3008, router(&idem), &[&idem]).await?;
+    Ok(())
 }
 
 pub(crate) fn router(idem: &Idempotency) -> Router {

@@ -43,6 +43,7 @@ run() {
             ;;
         memory_churn) bench memory_churn memory --churn ;;
         contention) bench contention contention ;;
+        commit) bench commit commit ;;
         stores) bench stores stores ;;
         scale) bench scale stores scale ;;
         sqlite) bench sqlite sqlite ;;
@@ -63,7 +64,7 @@ run() {
 }
 
 if [ $# = 0 ]; then
-    set -- cost in_process in_process_full in_process_many sizes loopback memory contention stores scale \
+    set -- cost in_process in_process_full in_process_many sizes loopback memory contention commit stores scale \
         sqlite peers documents
 fi
 for name; do

@@ -61,6 +61,7 @@ use crate::transform::transform;
 /// | `unknown` | which responses leave the outcome unknown: classes and codes such as `[502, 504]` | none |
 /// | `max_run` | the time after which a running attempt is ended and its outcome is unknown: `"90s"`, `"15m"`, up to `"365d"` | the limit of the service, 15 minutes by default |
 /// | `fingerprint` | which parts of the body distinguish a retry from a reused key: `body`, `json`, `json("/amount", "/currency")`, or `none` | `body` |
+/// | `transactional` | a flag: the only effects of the handler are those that it commits with `attempt.commit`; needs an `Attempt` argument and a store in the database of the handler | the store makes each claim durable before the handler runs |
 /// | `runtime` | an expression over the handler's arguments whose value is an `Idempotency` | the `Idempotency` of the layer |
 /// | `crate` | the path of this crate, if the crate has another name | `::axum_idem` |
 ///

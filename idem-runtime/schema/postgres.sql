@@ -25,44 +25,62 @@ CREATE INDEX IF NOT EXISTS "idem_records_claims" ON "public"."idem_records" (id)
 
 CREATE INDEX IF NOT EXISTS "idem_records_short" ON "public"."idem_records" (substr(id, 17, 6));
 
-CREATE OR REPLACE FUNCTION "public"."idem_records_claim_v2"(bytea, bytea, bytea, bigint, bigint, boolean, bigint, bytea, text, text) RETURNS bytea LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION "public"."idem_records_claim_v3"(bytea, bytea, bytea, bigint, bigint, boolean, bigint, bytea, text, text, boolean) RETURNS bytea LANGUAGE plpgsql AS $$
         DECLARE
             now timestamptz := clock_timestamp();
             answer bytea;
+            is_settled boolean;
+            settled_fence bigint;
+            last_fence bigint := 0;
         BEGIN
-            SELECT CASE WHEN r.version = 2 THEN int4send(2) || interval_send(r.expires_at - now) || r.record END INTO answer
-            FROM "public"."idem_records" r WHERE r.id = $1 AND r.expires_at > now;
-            IF answer IS NOT NULL THEN
-                RETURN answer;
-            ELSIF FOUND THEN
-                SELECT CASE
-    WHEN r.version <> 2 THEN int4send(5) || int2send(r.version)
+            SELECT true, CASE WHEN r.expires_at > now THEN CASE
+    WHEN r.version <> 3 THEN int4send(5) || int2send(r.version)
+    WHEN r.record IS NOT NULL THEN int4send(2) || interval_send(r.expires_at - now) || r.record
+    WHEN r.leased_until > now THEN int4send(3) || interval_send(r.leased_until - now)
+        || int8send(r.fence) || int4send(r.attempt) || r.fingerprint
+    ELSE int4send(4) || interval_send(r.expires_at - now)
+        || int8send(r.fence) || int4send(r.attempt) || r.fingerprint
+END END INTO is_settled, answer
+            FROM "public"."idem_records" r WHERE r.id = ($1 || '\x01'::bytea);
+            IF is_settled IS NULL THEN
+                SELECT CASE WHEN r.version = 3 THEN int4send(2) || interval_send(r.expires_at - now) || r.record END INTO answer
+                FROM "public"."idem_records" r WHERE r.id = $1 AND r.expires_at > now;
+                IF answer IS NULL AND FOUND THEN
+                    SELECT CASE
+    WHEN r.version <> 3 THEN int4send(5) || int2send(r.version)
     WHEN r.record IS NOT NULL THEN int4send(2) || interval_send(r.expires_at - now) || r.record
     WHEN r.leased_until > now THEN int4send(3) || interval_send(r.leased_until - now)
         || int8send(r.fence) || int4send(r.attempt) || r.fingerprint
     ELSE int4send(4) || interval_send(r.expires_at - now)
         || int8send(r.fence) || int4send(r.attempt) || r.fingerprint
 END INTO answer
-                FROM "public"."idem_records" r WHERE r.id = $1 AND r.expires_at > now
-                    AND NOT (r.version = 2 AND r.record IS NULL AND r.leased_until <= now
-                        AND r.fingerprint = $2 AND $6)
-                    AND NOT (r.version = 2 AND r.record IS NULL AND r.leased_until > now
-                        AND r.owner = $3);
-                IF FOUND THEN
-                    RETURN answer;
+                    FROM "public"."idem_records" r WHERE r.id = $1 AND r.expires_at > now
+                        AND NOT (r.version = 3 AND r.record IS NULL AND r.leased_until <= now
+                            AND r.fingerprint = $2 AND $6)
+                        AND NOT (r.version = 3 AND r.record IS NULL AND r.leased_until > now
+                            AND r.owner = $3);
                 END IF;
             END IF;
+            IF answer IS NOT NULL THEN
+                RETURN answer;
+            END IF;
             PERFORM pg_advisory_xact_lock($7);
+            DELETE FROM "public"."idem_records" r WHERE r.id = ($1 || '\x01'::bytea) AND r.expires_at <= clock_timestamp()
+            RETURNING r.fence INTO settled_fence;
+            IF FOUND THEN
+                DELETE FROM "public"."idem_records" r WHERE r.id = $1 RETURNING r.fence INTO last_fence;
+                last_fence := greatest(settled_fence, last_fence);
+            END IF;
             INSERT INTO "public"."idem_records" AS r (id, version, fingerprint, owner, fence, attempt,
                 leased_until, retention_ms, expires_at, created_at, trace_id, endpoint, label)
-            VALUES ($1, 2, $2, $3, floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint, 1,
+            VALUES ($1, 3, $2, $3, greatest(last_fence + 1, floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint), 1,
                 clock_timestamp() + $4::bigint * interval '1 millisecond', $5, clock_timestamp() + $4::bigint * interval '1 millisecond' + $5::bigint * interval '1 millisecond',
                 clock_timestamp(), $8, $9, $10)
             ON CONFLICT (id) DO NOTHING
             RETURNING int4send(1) || int8send(r.fence) || int4send(r.attempt) INTO answer;
             IF NOT FOUND THEN
                 UPDATE "public"."idem_records" AS r SET
-                    version = 2,
+                    version = 3,
                     fingerprint = $2,
                     owner = $3,
                     fence = CASE WHEN r.expires_at <= clock_timestamp()
@@ -83,19 +101,40 @@ END INTO answer
                     settled_at = NULL,
                     record = NULL
                 WHERE r.id = $1 AND (r.expires_at <= clock_timestamp()
-                    OR r.version = 2 AND r.record IS NULL
+                    OR r.version = 3 AND r.record IS NULL
                         AND r.leased_until <= clock_timestamp()
                         AND r.fingerprint = $2 AND $6)
                 RETURNING int4send(1) || int8send(r.fence) || int4send(r.attempt) INTO answer;
             END IF;
             IF NOT FOUND THEN
                 UPDATE "public"."idem_records" AS r SET owner = $3
-                WHERE r.id = $1 AND r.version = 2 AND r.record IS NULL AND r.owner = $3
+                WHERE r.id = $1 AND r.version = 3 AND r.record IS NULL AND r.owner = $3
                     AND r.leased_until > clock_timestamp()
                 RETURNING int4send(1) || int8send(r.fence) || int4send(r.attempt) INTO answer;
             END IF;
-            IF current_setting('synchronous_commit') = 'off' THEN
+            IF $11 THEN
+                PERFORM set_config('synchronous_commit', 'off', true);
+            ELSIF current_setting('synchronous_commit') = 'off' THEN
                 PERFORM set_config('synchronous_commit', 'on', true);
             END IF;
             RETURN answer;
         END $$;
+
+CREATE OR REPLACE FUNCTION "public"."idem_records_commit_v1"(bytea, bytea, bigint, bytea, bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO "public"."idem_records" (version, fingerprint, fence, attempt, leased_until, created_at, trace_id, endpoint, label, owner, id, retention_ms, expires_at, settled_at, record)
+    SELECT version, fingerprint, fence, attempt, leased_until, created_at, trace_id, endpoint, label, owner, ($1 || '\x01'::bytea), $5, clock_timestamp() + $5::bigint * interval '1 millisecond', clock_timestamp(), $4
+    FROM "public"."idem_records" c
+    WHERE c.id = $1 AND c.owner = $2 AND c.fence = $3 AND c.version = 3
+        AND c.record IS NULL;
+    IF NOT FOUND THEN
+        IF EXISTS (SELECT FROM "public"."idem_records" o WHERE o.id IN ($1, ($1 || '\x01'::bytea))) THEN
+            RAISE EXCEPTION 'another attempt has taken over' USING ERRCODE = 'IDM01';
+        END IF;
+        RAISE EXCEPTION 'the claim of this attempt is not in this database, or was forgotten'
+            USING ERRCODE = 'IDM02';
+    END IF;
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+END $$;

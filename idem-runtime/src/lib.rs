@@ -17,6 +17,8 @@ pub mod testing;
 mod tests;
 mod trace;
 
+pub use attempt::commit::Prepared;
+pub use attempt::commit_error::{CommitError, NotRecordable};
 pub use attempt::handle::Attempt;
 pub use handler::deferred::Deferred;
 pub use handler::key::IdempotencyKey;

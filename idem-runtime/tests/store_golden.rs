@@ -187,12 +187,14 @@ mod postgres_form {
     use std::time::{Duration, SystemTime};
 
     use idem_runtime::TraceId;
-    use idem_runtime::store::{Claimed, Entry, OnUnknown, Origin, PostgresStore, Store};
+    use idem_runtime::store::{
+        Claimed, DecodeError, Entry, OnUnknown, Origin, PostgresStore, Store, StoreError,
+    };
 
     use crate::servers::asking::{claim, id, record, replay};
     use crate::servers::postgres::PostgresServer;
 
-    /// The table and the rows as version 2 of the library wrote them.
+    /// The table and the rows as version 3 of the library wrote them.
     const TABLE: &str = "CREATE TABLE idem_records (
         id bytea PRIMARY KEY,
         fence bigint NOT NULL,
@@ -212,20 +214,21 @@ mod postgres_form {
     )";
 
     #[tokio::test]
-    async fn version_2_is_read() {
+    async fn version_3_is_read() {
         let server = PostgresServer::start();
         server.command(TABLE);
-        let insert = |name: &str, leased: &str, record: &str| {
+        let insert_as = |name: &str, suffix: &str, leased: &str, record: &str| {
             server.command(&format!(
-                "INSERT INTO idem_records VALUES ('\\x{}', 41, now() + interval '{leased}',
+                "INSERT INTO idem_records VALUES ('\\x{}{suffix}', 41, now() + interval '{leased}',
                     now() + interval '600 s', to_timestamp(1700000000), to_timestamp(1700000001),
-                    600000, 2, 2, '\\x{}', '\\x{}', '\\x{}', 'pay', 'inv-91', {record})",
+                    600000, 2, 3, '\\x{}', '\\x{}', '\\x{}', 'pay', 'inv-91', {record})",
                 id(name),
                 "07".repeat(32),
                 "aa".repeat(16),
                 "bb".repeat(16),
             ));
         };
+        let insert = |name: &str, leased: &str, record: &str| insert_as(name, "", leased, record);
         let kept = record(b"{}");
         let hex: String = kept
             .as_bytes()
@@ -234,6 +237,9 @@ mod postgres_form {
         insert("held", "300 s", "NULL");
         insert("lapsed", "-1 s", "NULL");
         insert("kept", "-1 s", &format!("'\\x{hex}'"));
+        // A handler's transaction has written the record beside its claim.
+        insert("committed", "300 s", "NULL");
+        insert_as("committed", "01", "300 s", &format!("'\\x{hex}'"));
 
         let store = PostgresStore::connect(server.url())
             .await
@@ -262,6 +268,7 @@ mod postgres_form {
             "{claimed:?}"
         );
         assert_eq!(replay(&store, "kept").await, kept);
+        assert_eq!(replay(&store, "committed").await, kept);
         let entry = store.look_up(id("kept")).await.expect("postgres is there");
         let Some(Entry::Recorded {
             origin,
@@ -281,8 +288,32 @@ mod postgres_form {
         assert_eq!(settled_at, seconds(1_700_000_001));
     }
 
+    /// An older library would not see the record row of a claim, and would run the handler again. The version of
+    /// the row makes every version of the library refuse the rows of the others.
     #[tokio::test]
-    async fn the_table_has_the_columns_of_version_2() {
+    async fn rows_of_other_versions_are_refused_and_kept() {
+        let server = PostgresServer::start();
+        let store = PostgresStore::connect(server.url()).await;
+        let store = store.expect("it is there");
+        for version in [1_u8, 2, 4] {
+            let name = &format!("version {version}");
+            let Ok(Claimed::Fresh { .. }) = store.claim(claim(name)).await else {
+                panic!("no other claim exists");
+            };
+            let change = format!(
+                "UPDATE idem_records SET version = {version}, leased_until = now() WHERE version = 3"
+            );
+            assert!(server.command(&change).contains("UPDATE 1"));
+            let refused = |error: &StoreError| matches!(error, StoreError::Undecodable(DecodeError::Version(it)) if *it == version);
+            let claimed = store.claim(claim(name)).await.expect_err("another version");
+            assert!(refused(&claimed), "{claimed:?}");
+            let found = store.look_up(id(name)).await.expect_err("another version");
+            assert!(refused(&found), "{found:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_table_has_the_columns_of_version_3() {
         let server = PostgresServer::start();
         let columns = "SELECT string_agg(concat_ws(' ', column_name, data_type, is_nullable), ', '
             ORDER BY ordinal_position) FROM information_schema.columns

@@ -260,7 +260,7 @@ async fn a_scope_whose_removal_takes_longer_than_the_timeout_is_forgotten_in_par
         "INSERT INTO idem_records (id, fence, leased_until, expires_at, created_at, settled_at,
             retention_ms, attempt, version, fingerprint, owner, endpoint, record)
         SELECT decode(md5('scope') || md5(n::text), 'hex'), n, now(), now() + interval '1 day', now(),
-            now(), 0, 1, 2, '', '', '', '' FROM generate_series(1, 250) AS n",
+            now(), 0, 1, 3, '', '', '', '' FROM generate_series(1, 250) AS n",
     );
     // 250 rows take 2.5 s.
     server.command(
@@ -281,11 +281,12 @@ async fn a_scope_whose_removal_takes_longer_than_the_timeout_is_forgotten_in_par
 
 /// Makes claims take this much longer, for stores that connect afterwards.
 fn slow_down(server: &PostgresServer, seconds: f32) {
-    server.command("ALTER FUNCTION idem_records_claim_v2 RENAME TO fast");
+    server.command("ALTER FUNCTION idem_records_claim_v3 RENAME TO fast");
     server.command(&format!(
-        "CREATE FUNCTION idem_records_claim_v2
-            (bytea, bytea, bytea, bigint, bigint, boolean, bigint, bytea, text, text)
-        RETURNS bytea LANGUAGE sql AS 'SELECT pg_sleep({seconds}); SELECT fast($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)'"
+        "CREATE FUNCTION idem_records_claim_v3
+            (bytea, bytea, bytea, bigint, bigint, boolean, bigint, bytea, text, text, boolean)
+        RETURNS bytea LANGUAGE sql AS 'SELECT pg_sleep({seconds}); SELECT
+            fast($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)'"
     ));
 }
 

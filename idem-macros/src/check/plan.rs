@@ -1,6 +1,7 @@
 //! Checks the attribute's arguments against the handler, and plans the expansion.
 
-use proc_macro2::Ident;
+use proc_macro2::{Ident, TokenStream, TokenTree};
+use quote::ToTokens as _;
 use syn::Expr;
 
 use crate::check::key::{self, Key};
@@ -10,7 +11,7 @@ use crate::check::unknown;
 use crate::messages::mistakes::Mistakes;
 use crate::parse::attribute_args::AttributeArgs;
 use crate::parse::body_extractors::body_extractor;
-use crate::parse::handler::Handler;
+use crate::parse::handler::{Handler, Parameter};
 use crate::parse::names;
 
 /// What the expansion needs beyond the attribute's arguments and the handler.
@@ -50,6 +51,7 @@ impl Plan {
         }
         let key = args.key.as_ref();
         let key = key.and_then(|value| key::key(value, handler, mistakes));
+        transaction(args, handler, mistakes);
         let scope_names: Vec<Ident> = parts.iter().flat_map(Part::names).collect();
         let key_names: Vec<Ident> = key.iter().flat_map(Key::names).collect();
         let runtime_names = runtime_names(args, handler, mistakes);
@@ -97,6 +99,30 @@ impl Plan {
             runtime_names,
         }
     }
+}
+
+/// A handler without an `Attempt` cannot record its response in a transaction.
+fn transaction(args: &AttributeArgs, handler: &Handler, mistakes: &mut Mistakes) {
+    let Some(word) = &args.transactional else {
+        return;
+    };
+    let names_attempt = |parameter: &Parameter| mentions(parameter.ty.to_token_stream(), "Attempt");
+    if !handler.parameters.iter().any(names_attempt) {
+        mistakes.at(
+            word,
+            "`transactional` needs an argument `attempt: Attempt`; add it, and end the handler with \
+             `attempt.commit(tx, response).await`",
+        );
+    }
+}
+
+/// Whether a type contains a name at any depth, such as `Attempt` in `Option<Attempt>`.
+fn mentions(tokens: TokenStream, name: &str) -> bool {
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Ident(found) => found == name,
+        TokenTree::Group(group) => mentions(group.stream(), name),
+        TokenTree::Punct(_) | TokenTree::Literal(_) => false,
+    })
 }
 
 fn runtime_names(args: &AttributeArgs, handler: &Handler, mistakes: &mut Mistakes) -> Vec<Ident> {

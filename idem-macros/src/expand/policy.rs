@@ -67,6 +67,9 @@ pub(crate) fn policy(
         let fingerprint = self::fingerprint(fingerprint, private);
         set(quote!(.fingerprint(#fingerprint)));
     }
+    if args.transactional.is_some() {
+        set(quote!(.transactional()));
+    }
     policy
 }
 

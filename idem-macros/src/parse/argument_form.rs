@@ -115,6 +115,7 @@ pub(crate) fn example(argument: &str) -> &'static str {
         "record_rejections" => "record_rejections",
         "in_flight" => "in_flight = wait(\"5s\")",
         "on_unknown" => "on_unknown = hold",
+        "transactional" => "transactional",
         "unknown" => "unknown = [502, 504]",
         "max_run" => "max_run = \"15m\"",
         "fingerprint" => "fingerprint = json",

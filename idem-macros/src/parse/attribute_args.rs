@@ -25,6 +25,7 @@ const NAMES: [&str; 13] = [
     "unknown",
     "max_run",
     "fingerprint",
+    "transactional",
     "runtime",
     "crate",
 ];
@@ -44,6 +45,8 @@ pub(crate) struct AttributeArgs {
     pub(crate) unknown: Option<Statuses>,
     pub(crate) max_run_millis: Option<u64>,
     pub(crate) fingerprint: Option<Fingerprint>,
+    /// The word itself, to which a message points.
+    pub(crate) transactional: Option<Ident>,
     pub(crate) runtime: Option<Expr>,
     pub(crate) facade: Option<Path>,
     /// The user tried to write a `scope`. A missing scope is then not a second mistake.
@@ -131,6 +134,10 @@ impl AttributeArgs {
         let argument = name.unraw().to_string();
         match argument.as_str() {
             "required" => self.required = is_flag(name, &form, mistakes),
+            "transactional" => {
+                let is_set = is_flag(name, &form, mistakes);
+                self.transactional = is_set.then(|| name.clone());
+            }
             "record_rejections" => self.record_rejections = is_flag(name, &form, mistakes),
             _ => {
                 if let Some(value) = value(name, &argument, form, mistakes) {

@@ -33,6 +33,15 @@ impl Ending {
             Self::Recorded
         }
     }
+
+    /// Whether the response will be recorded. Leaves the markers in the response.
+    pub(crate) fn is_recorded(policy: &Policy, response: &Response) -> bool {
+        let (status, extensions) = (response.status(), response.extensions());
+        policy.record.contains(status)
+            && !policy.unknown.contains(status)
+            && extensions.get::<DoNotRecord>().is_none()
+            && extensions.get::<OutcomeUnknown>().is_none()
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use http::request::Parts;
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
+use crate::attempt::commits::Commits;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
 use crate::store::{Holder, Owner};
@@ -48,6 +49,8 @@ pub struct Attempt(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     claimed: OnceLock<ClaimFacts>,
+    /// Set together with `claimed`.
+    commits: OnceLock<Commits>,
     /// The attempt of the handler that passed the request to this handler.
     outer: Option<Attempt>,
     /// Replaces the record id in a request without a record.
@@ -228,6 +231,17 @@ impl Attempt {
 
     pub(crate) fn is_overtaken(&self) -> bool {
         self.0.is_overtaken.load(Ordering::Acquire)
+    }
+
+    /// Returns how the handler can commit its response. `None` without a claim.
+    pub(super) fn commits(&self) -> Option<&Commits> {
+        self.effective().0.commits.get()
+    }
+
+    /// Lets the handler commit its response.
+    pub(super) fn allow_commits(&self, commits: Commits) {
+        // Fails only when it was called before.
+        let _ = self.0.commits.set(commits);
     }
 
     /// From now on, another attempt may run.

@@ -2,6 +2,9 @@
 //!
 //! This folder does not know how the claim was decided.
 
+pub(crate) mod commit;
+pub(crate) mod commit_error;
+pub(crate) mod commits;
 pub(crate) mod ending;
 pub(crate) mod handle;
 pub(crate) mod heartbeat;

@@ -18,12 +18,13 @@ use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
+use crate::attempt::commits::Commits;
 use crate::attempt::ending::Ending;
 use crate::attempt::handle::{Attempt, ClaimFacts};
 use crate::attempt::heartbeat::{Heartbeat, Leaseholder};
 use crate::attempt::overtaken;
 use crate::attempt::settle::{self, FirstTry, Settler};
-use crate::attempt::settlement::Settlement;
+use crate::attempt::settlement::{Missing, Settlement};
 use crate::request::fingerprint::Fingerprint;
 use crate::response::collect::{self, Collected, Collector, Patience};
 use crate::response::degraded;
@@ -131,6 +132,13 @@ impl Running {
             fingerprint: won.fingerprint,
             number: won.number,
         };
+        let attempt = Attempt::claim(request, facts);
+        attempt.allow_commits(Commits::new(
+            won.policy,
+            won.idem.clone(),
+            won.holder,
+            won.fingerprint,
+        ));
         let work = Box::new(Work {
             policy: won.policy,
             holder: won.holder,
@@ -143,7 +151,7 @@ impl Running {
             is_polling: false,
             heartbeat: Heartbeat::new(won.asked_at, won.idem.settings().lease)
                 .limit_run(won.policy.max_run.unwrap_or(won.idem.settings().max_run)),
-            attempt: Attempt::claim(request, facts),
+            attempt,
             background: None,
             permit: won.permit,
             _tracked: won.idem.attempts().token(),
@@ -307,7 +315,13 @@ impl Work {
     /// for that.
     fn answered(&mut self, mut response: Response, cx: &mut Context<'_>) -> Stage {
         self.heartbeat.lift_limit();
-        match Ending::of(self.policy, &mut response) {
+        let ending = Ending::of(self.policy, &mut response);
+        if let Some(settlement) = self.settled_by_handler() {
+            self.answered = Some(response.status());
+            let response = response.map(|body| self.watched(body));
+            return self.settling(settlement, response);
+        }
+        match ending {
             Ending::Unknown => return self.settling(Settlement::Abandon, response),
             Ending::Released => {
                 self.answered = Some(response.status());
@@ -373,6 +387,23 @@ impl Work {
         }
     }
 
+    /// Returns how the attempt is settled when its handler may have recorded the response itself.
+    fn settled_by_handler(&self) -> Option<Settlement> {
+        let settlement = self.attempt.commits()?.settlement()?;
+        Some(match settlement {
+            Settlement::Confirm(found, Missing::IsFree) if self.may_commit_late() => {
+                Settlement::Confirm(found, Missing::IsUnknown)
+            }
+            settlement => settlement,
+        })
+    }
+
+    /// Whether the transaction of an earlier attempt may still be committed. The number of the attempt must
+    /// then stay in the store: it makes the next attempt settle through the unique key of record rows.
+    fn may_commit_late(&self) -> bool {
+        self.policy.transactional && self.attempt.number() > 1
+    }
+
     fn give_back(&self) -> Settlement {
         Settlement::give_back(self.attempt.number())
     }
@@ -435,6 +466,14 @@ impl Work {
 
     /// Settles the attempt in the store. Returns a future if the store does not reply immediately.
     fn settle(&mut self, settlement: Settlement) -> Result<FirstTry, BoxFuture<FirstTry>> {
+        let settlement = match self.settled_by_handler() {
+            // What the handler has committed is the outcome, whatever it has returned.
+            Some(settlement) => settlement,
+            None if matches!(settlement, Settlement::Release) && self.may_commit_late() => {
+                Settlement::Abandon
+            }
+            None => settlement,
+        };
         let reply = settlement.apply(&self.idem, self.holder);
         match reply.try_now() {
             // If the claim has a straggler, the settler must look for the straggler after a

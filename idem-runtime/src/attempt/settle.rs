@@ -76,7 +76,8 @@ impl Settler {
         }
         report(self.endpoint, self.holder, settlement, settled);
         if self.has_stragglers
-            && let (Settlement::Release, Some(background)) = (settlement, &self.background)
+            && settlement.can_release()
+            && let Some(background) = &self.background
         {
             // The store would grant the straggler unnoticed.
             let Holder { id, owner, .. } = self.holder;
@@ -114,7 +115,7 @@ impl Settler {
                 "a response could not be recorded in time; recording is retried until the ttl ends, \
                  and until it succeeds only this process replays the response",
             ),
-            Settlement::Release | Settlement::Abandon => (
+            _ => (
                 FirstTry::Over,
                 "an attempt could not be settled in time; settling is retried",
             ),
@@ -174,8 +175,10 @@ impl Settler {
     async fn keep_trying(self, mut settlement: Settlement, held: Option<Held>) {
         let give_up_at = match settlement {
             Settlement::Complete { .. } | Settlement::Release => self.expires_at,
-            // The end of the lease has the same effect as the call.
-            Settlement::Abandon => self.heartbeat.held_until(),
+            // The end of the lease has the same effect as the call, or makes the outcome unknown.
+            Settlement::Abandon | Settlement::Committed | Settlement::Confirm(..) => {
+                self.heartbeat.held_until()
+            }
         };
         let mut backoff = Backoff::new();
         loop {
@@ -201,9 +204,7 @@ impl Settler {
             Settlement::Release => {
                 "a key could not be released before its ttl ended; the key is free now"
             }
-            Settlement::Complete { .. } | Settlement::Abandon => {
-                "an attempt could not be settled and is no longer retried; its outcome is unknown"
-            }
+            _ => "an attempt could not be settled and is no longer retried; its outcome is unknown",
         };
         tracing::error!(
             target: crate::trace::TARGET,

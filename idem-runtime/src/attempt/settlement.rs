@@ -1,9 +1,11 @@
 //! The ways to settle an attempt.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::service::idempotency::Idempotency;
-use crate::store::{Holder, Record, Settled, StoreFuture};
+use crate::store::{CommitState, Holder, Record, Settled, StoreFuture};
 use crate::trace::Outcome;
 
 /// How an attempt is settled.
@@ -15,6 +17,19 @@ pub(crate) enum Settlement {
     Release,
     /// Marks the outcome as unknown.
     Abandon,
+    /// Does nothing: the handler has committed its record.
+    Committed,
+    /// Looks for the record that the handler may have committed, and notes whether it is there.
+    Confirm(Arc<AtomicBool>, Missing),
+}
+
+/// How an attempt is settled when its handler has tried to record a response, and the store has no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// The transaction may still be committed, so the outcome is unknown.
+    IsUnknown,
+    /// The transaction was refused, so the key is free.
+    IsFree,
 }
 
 impl Settlement {
@@ -33,14 +48,37 @@ impl Settlement {
             Self::Complete { record, ttl } => idem.store().complete(holder, record.clone(), *ttl),
             Self::Release => idem.store().release(holder),
             Self::Abandon => idem.store().abandon(holder),
+            Self::Committed => StoreFuture::ready(Ok(Settled::Done)),
+            Self::Confirm(found, missing) => {
+                let (store, found, missing) = (idem.store().clone(), found.clone(), *missing);
+                StoreFuture::new(async move {
+                    match store.commit_state(holder).await? {
+                        CommitState::Mine => {
+                            found.store(true, Ordering::Release);
+                            Ok(Settled::Done)
+                        }
+                        CommitState::Others => Ok(Settled::Lost),
+                        CommitState::Held | CommitState::Gone => match missing {
+                            Missing::IsUnknown => store.abandon(holder).await,
+                            Missing::IsFree => store.release(holder).await,
+                        },
+                    }
+                })
+            }
         }
     }
 
-    pub(super) const fn outcome(&self) -> Outcome {
+    pub(super) fn outcome(&self) -> Outcome {
         match self {
-            Self::Complete { .. } => Outcome::Recorded,
-            Self::Release => Outcome::Released,
-            Self::Abandon => Outcome::Unknown,
+            Self::Complete { .. } | Self::Committed => Outcome::Recorded,
+            Self::Confirm(found, _) if found.load(Ordering::Acquire) => Outcome::Recorded,
+            Self::Release | Self::Confirm(_, Missing::IsFree) => Outcome::Released,
+            Self::Abandon | Self::Confirm(_, Missing::IsUnknown) => Outcome::Unknown,
         }
+    }
+
+    /// Whether the settlement can free the key.
+    pub(super) fn can_release(&self) -> bool {
+        matches!(self, Self::Release | Self::Confirm(_, Missing::IsFree))
     }
 }

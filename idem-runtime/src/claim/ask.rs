@@ -96,6 +96,7 @@ impl StoreClaim {
             wait: give_up_at.is_some(),
             origin,
             is_global,
+            is_transactional: policy.transactional,
         };
         Self {
             endpoint: policy.endpoint,

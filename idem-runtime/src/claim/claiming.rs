@@ -255,6 +255,17 @@ impl Claiming {
         intake: &mut Intake,
     ) -> Option<ClaimOutcome> {
         let Named { id, label } = named;
+        if self.policy.transactional && self.idem.store().transactions().is_none() {
+            tracing::error!(
+                target: crate::trace::TARGET,
+                endpoint = self.policy.endpoint,
+                record = %id.short(),
+                "a request was refused, because its endpoint is `transactional` and the store cannot record a \
+                 response in a transaction; use `PostgresStore`"
+            );
+            let refused = self.refuse(Some(id), Outcome::Refused, Problem::not_transactional());
+            return Some(refused);
+        }
         let fingerprint = self.idem.fingerprint(
             &intake.request,
             body.as_deref().unwrap_or_default(),
@@ -317,15 +328,17 @@ impl Claiming {
         let reply = match reply {
             Ok(reply) => reply,
             Err(error) => {
+                // Without a claim, a transaction would be committed without a record.
+                let fails_open = self.idem.fails_open() && !self.policy.transactional;
                 tracing::error!(
                     target: crate::trace::TARGET,
                     endpoint = self.policy.endpoint,
                     record = %identified.id.short(),
                     error = &error as &dyn std::error::Error,
-                    fails_open = self.idem.fails_open(),
+                    fails_open,
                     "a key could not be claimed in the store"
                 );
-                if self.idem.fails_open() {
+                if fails_open {
                     self.decided(id, Outcome::Bypassed);
                     identified.give_back_body(intake);
                     return ClaimOutcome::Unprotected(Unprotected::Degraded);

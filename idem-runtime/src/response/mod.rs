@@ -8,4 +8,5 @@ pub(crate) mod do_not_record;
 pub(crate) mod kept_headers;
 pub(crate) mod outcome_unknown;
 pub(crate) mod problem;
+pub(crate) mod recordable;
 pub(crate) mod replay;

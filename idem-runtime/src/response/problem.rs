@@ -27,7 +27,7 @@ use crate::settings::dialect::{Dialect, ProblemFormat};
 /// | `idempotency_key_reused` | 409, or the status of the dialect | the key was used with a different request |
 /// | `idempotency_key_in_flight` | 409, or the status of the dialect | the first request with the key still runs |
 /// | `idempotency_scope_missing` | 401 for `token`, 400 for `header(…)` | the request has no owner for its key: the header of the scope is missing, empty or repeated |
-/// | `idempotency_outcome_unknown` | 409 | the outcome of the first request is unknown, and the endpoint has `on_unknown = hold` |
+/// | `idempotency_outcome_unknown` | 409, or 503 for the first request | the outcome of the first request is unknown, and the endpoint has `on_unknown = hold`; or the outcome of the commit of this request is unknown |
 /// | `idempotency_run_timeout` | 504 | the handler or its body extractor ran longer than `max_run` allows |
 /// | `idempotency_busy` | 503 | as many attempts as `max_running` allows are running |
 /// | `idempotency_response_not_kept` | 409 | the handler has run, but its response was not recorded: its body was too long, endless, took longer than `response_timeout`, failed, had trailers or differed from its `Content-Length`, or 16 MiB of records already waited for the store |
@@ -37,6 +37,9 @@ use crate::settings::dialect::{Dialect, ProblemFormat};
 /// | `idempotency_body_too_large` | 413 | the body is longer than `max_request_body` or than the limit of axum (`DefaultBodyLimit`) |
 /// | `idempotency_body_incomplete` | 400 | the body ended early |
 /// | `idempotency_body_timeout` | 408 | the body stalled |
+/// | `idempotency_overtaken` | 409 | another attempt has taken over, and the transaction of this attempt was rolled back ([`CommitError`](crate::CommitError)) |
+/// | `idempotency_commit_failed` | 500, or 503 when a retry can succeed | the transaction of the handler could not be committed |
+/// | `idempotency_not_transactional` | 500 | the endpoint is `transactional`, and the store or the database of the handler cannot record a response in a transaction |
 /// | `idempotency_not_installed` | 500 | no [`Idempotency`](crate::Idempotency) covers the endpoint, or its layer did not see the key |
 /// | `idempotency_render_failed` | 500 | the `render_problem` function of the service panicked |
 #[derive(Clone, Debug)]
@@ -71,6 +74,9 @@ enum Kind {
     BodyTooLarge,
     BodyIncomplete,
     BodyTimeout,
+    Overtaken,
+    CommitFailed,
+    NotTransactional,
     NotInstalled,
     RenderFailed,
 }
@@ -158,6 +164,21 @@ impl Kind {
                 "idempotency_body_timeout",
                 StatusCode::REQUEST_TIMEOUT,
                 "The request body did not arrive in time",
+            ),
+            Self::Overtaken => (
+                "idempotency_overtaken",
+                StatusCode::CONFLICT,
+                "Another request with this idempotency key has taken over",
+            ),
+            Self::CommitFailed => (
+                "idempotency_commit_failed",
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The operation could not be committed",
+            ),
+            Self::NotTransactional => (
+                "idempotency_not_transactional",
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The service is not configured for transactions with idempotency keys",
             ),
             Self::NotInstalled => (
                 "idempotency_not_installed",
@@ -357,6 +378,44 @@ impl Problem {
         Self::new(
             Kind::BodyTimeout,
             "the body stalled, so the request was not executed; retry it with the same key",
+        )
+    }
+
+    pub(crate) fn overtaken() -> Self {
+        Self::new(
+            Kind::Overtaken,
+            "this request had no effect; retry it with the same key to get the response of the other one",
+        )
+        .retry_after_seconds(1)
+    }
+
+    /// The first request may retry at once, and an unknown commit is often found a moment later.
+    pub(crate) fn commit_unknown() -> Self {
+        let mut problem = Self::new(
+            Kind::OutcomeUnknown,
+            "the database did not confirm the commit; retry the request with the same key",
+        )
+        .retry_after_seconds(1);
+        problem.status = StatusCode::SERVICE_UNAVAILABLE;
+        problem
+    }
+
+    pub(crate) fn commit_failed(is_transient: bool) -> Self {
+        let mut problem = Self::new(
+            Kind::CommitFailed,
+            "the request had no effect; retry it with the same key",
+        );
+        if is_transient {
+            problem.status = StatusCode::SERVICE_UNAVAILABLE;
+            problem = problem.retry_after_seconds(1);
+        }
+        problem
+    }
+
+    pub(crate) fn not_transactional() -> Self {
+        Self::new(
+            Kind::NotTransactional,
+            "the request had no effect, because the service cannot commit it together with its response",
         )
     }
 

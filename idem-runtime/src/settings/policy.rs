@@ -21,6 +21,7 @@ pub struct Policy {
     /// `None` for that of the service.
     pub(crate) max_run: Option<Duration>,
     pub(crate) fingerprint: FingerprintMode,
+    pub(crate) transactional: bool,
 }
 
 /// What names the key of a request.
@@ -81,6 +82,7 @@ impl Policy {
             unknown: Statuses::NONE,
             max_run: None,
             fingerprint: FingerprintMode::Body,
+            transactional: false,
         }
     }
 
@@ -138,6 +140,13 @@ impl Policy {
     #[must_use]
     pub const fn hold_unknown(mut self) -> Self {
         self.on_unknown = OnUnknown::Hold;
+        self
+    }
+
+    /// Implements `transactional`.
+    #[must_use]
+    pub const fn transactional(mut self) -> Self {
+        self.transactional = true;
         self
     }
 

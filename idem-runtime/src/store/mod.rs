@@ -22,6 +22,7 @@ mod redis;
 mod sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod table_name;
+mod transaction;
 
 use std::fmt;
 use std::sync::Arc;
@@ -42,6 +43,11 @@ pub use redis::{RedisStore, RedisStoreBuilder};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteStore, SqliteStoreBuilder};
 use tokio::sync::Notify;
+pub use transaction::{Bind, CommitState, RecordStatement, TransactionKind};
+#[cfg(feature = "postgres")]
+pub(crate) use transaction::{RecordFailure, sealed};
+#[cfg(feature = "postgres")]
+pub use transaction::{TransactionConnection, TransactionDatabase};
 
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
@@ -162,6 +168,44 @@ pub trait Store: Send + Sync + 'static {
         let _ = scope;
         StoreFuture::ready(Err(StoreError::Unsupported))
     }
+
+    /// Returns the kind of database in whose transactions a handler can record its response.
+    ///
+    /// `None` when the store does not override this method. Then
+    /// [`Attempt::commit`](crate::Attempt::commit) is not supported.
+    fn transactions(&self) -> Option<TransactionKind> {
+        None
+    }
+
+    /// Returns the statement that records a response inside the transaction of the holder's handler.
+    ///
+    /// The commit of that transaction replaces [`complete`](Self::complete). Of all attempts at one record
+    /// id, at most one can commit this statement until the record expires or is forgotten. A record that
+    /// was committed in this way takes precedence over the claim.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unsupported`] when the store does not override this method.
+    fn record_statement(
+        &self,
+        holder: Holder,
+        record: Record,
+        ttl: Duration,
+    ) -> Result<RecordStatement, StoreError> {
+        let _ = (holder, record, ttl);
+        Err(StoreError::Unsupported)
+    }
+
+    /// Returns what became of the holder's transaction. Changes nothing, and waits until the result is as
+    /// durable as a transition.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unsupported`] when the store does not override this method.
+    fn commit_state(&self, holder: Holder) -> StoreFuture<CommitState> {
+        let _ = holder;
+        StoreFuture::ready(Err(StoreError::Unsupported))
+    }
 }
 
 /// Why a transition failed. The error never contains a key, a token or a response.
@@ -211,6 +255,9 @@ pub struct Claim {
     /// Whether everybody shares the scope, so that no part of the store belongs to it: see
     /// [`MemoryStoreBuilder::max_share`].
     pub is_global: bool,
+    /// Whether the handler's only effects are those of a transaction that records its response. The store
+    /// need not wait until such a claim is durable: a crash that loses the claim loses the transaction too.
+    pub is_transactional: bool,
 }
 
 impl Claim {
@@ -233,6 +280,7 @@ impl Claim {
             wait: false,
             origin: Origin::default(),
             is_global: true,
+            is_transactional: false,
         }
     }
 }

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use super::millis::bounded;
 use super::{
-    Claim, Claimed, Entry, Holder, Page, Query, Record, Settled, Stats, Store, StoreFuture,
+    Claim, Claimed, CommitState, Entry, Holder, Page, Query, Record, RecordStatement, Settled,
+    Stats, Store, StoreError, StoreFuture, TransactionKind,
 };
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
@@ -309,6 +310,25 @@ impl<S: Store> Store for NearCache<S> {
     fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {
         let forgetting = Forgetting::begin(self.0.clone(), Forgotten::Scope(scope));
         forgetting.until(self.0.store.forget_scope(scope))
+    }
+
+    fn transactions(&self) -> Option<TransactionKind> {
+        self.0.store.transactions()
+    }
+
+    /// Caches nothing, because the transaction may be rolled back.
+    fn record_statement(
+        &self,
+        holder: Holder,
+        record: Record,
+        ttl: Duration,
+    ) -> Result<RecordStatement, StoreError> {
+        self.0.store.record_statement(holder, record, ttl)
+    }
+
+    /// Asks the backing store, which alone knows what was committed.
+    fn commit_state(&self, holder: Holder) -> StoreFuture<CommitState> {
+        self.0.store.commit_state(holder)
     }
 }
 

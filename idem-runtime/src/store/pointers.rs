@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Claim, Claimed, Entry, Holder, Page, Query, Record, Settled, Stats, Store, StoreFuture,
+    Claim, Claimed, CommitState, Entry, Holder, Page, Query, Record, RecordStatement, Settled,
+    Stats, Store, StoreError, StoreFuture, TransactionKind,
 };
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
@@ -65,6 +66,23 @@ macro_rules! forward {
 
             fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {
                 (**self).forget_scope(scope)
+            }
+
+            fn transactions(&self) -> Option<TransactionKind> {
+                (**self).transactions()
+            }
+
+            fn record_statement(
+                &self,
+                holder: Holder,
+                record: Record,
+                ttl: Duration,
+            ) -> Result<RecordStatement, StoreError> {
+                (**self).record_statement(holder, record, ttl)
+            }
+
+            fn commit_state(&self, holder: Holder) -> StoreFuture<CommitState> {
+                (**self).commit_state(holder)
             }
         }
     };

@@ -28,11 +28,13 @@ pub enum Operation {
     Stats,
     /// [`Store::forget_scope`](crate::store::Store::forget_scope).
     ForgetScope,
+    /// [`Store::commit_state`](crate::store::Store::commit_state).
+    CommitState,
 }
 
 impl Operation {
     /// Every transition.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Claim,
         Self::Renew,
         Self::Complete,
@@ -44,6 +46,7 @@ impl Operation {
         Self::List,
         Self::Stats,
         Self::ForgetScope,
+        Self::CommitState,
     ];
 }
 

@@ -12,8 +12,8 @@ use super::fault_mix::FaultMix;
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
 use crate::store::{
-    Claim, Claimed, DecodeError, Entry, Holder, Page, Query, Record, Settled, Stats, Store,
-    StoreError, StoreFuture,
+    Claim, Claimed, CommitState, DecodeError, Entry, Holder, Page, Query, Record, RecordStatement,
+    Settled, Stats, Store, StoreError, StoreFuture, TransactionKind,
 };
 
 /// Wraps another store and injects faults, either from a script or at random from a seed.
@@ -243,6 +243,26 @@ impl<S: Store> Store for FaultStore<S> {
     fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {
         self.pass(Operation::ForgetScope, move |store| {
             store.forget_scope(scope)
+        })
+    }
+
+    fn transactions(&self) -> Option<TransactionKind> {
+        self.0.store.transactions()
+    }
+
+    /// Never fails by a fault, because the store is not asked.
+    fn record_statement(
+        &self,
+        holder: Holder,
+        record: Record,
+        ttl: Duration,
+    ) -> Result<RecordStatement, StoreError> {
+        self.0.store.record_statement(holder, record, ttl)
+    }
+
+    fn commit_state(&self, holder: Holder) -> StoreFuture<CommitState> {
+        self.pass(Operation::CommitState, move |store| {
+            store.commit_state(holder)
         })
     }
 }

@@ -5,15 +5,20 @@
 //! caches its plans.
 
 use super::answer::{RECORDED, WON, seen};
-use super::sql::{VERSION, micros_since_1970, millis};
+use super::sql::{VERSION, micros_since_1970, millis, record_row};
 
 /// The types of the function's arguments.
 pub(super) const TAKES: &str =
-    "(bytea, bytea, bytea, bigint, bigint, boolean, bigint, bytea, text, text)";
+    "(bytea, bytea, bytea, bigint, bigint, boolean, bigint, bytea, text, text, boolean)";
 
 /// The arguments are `$1` id, `$2` fingerprint, `$3` owner, `$4` lease, `$5` retention, `$6`
-/// whether to rerun, and `$7` the id as a number. `name` and `table` must be quoted. Versions of
-/// the library share the function, so another body needs another name: see `Table::claim_name`.
+/// whether to rerun, `$7` the id as a number, `$8` to `$10` the origin, and `$11` whether the claim need
+/// not be durable. `name` and `table` must be quoted. Versions of the library share the function, so
+/// another body needs another name: see `Table::claim_name`.
+///
+/// The record row that a handler's transaction wrote decides before the claim. When the record row has
+/// expired, the claim beside it is settled too, and the function removes both. Otherwise the next commit
+/// would fail on the old record row.
 ///
 /// When a record or the claim of another owner exists, the function writes and locks nothing, so a
 /// replay is a read. Otherwise the primary key decides which claim wins. The loser gets `NULL`, and
@@ -31,31 +36,43 @@ pub(super) const TAKES: &str =
 pub(super) fn definition(name: &str, table: &str) -> String {
     let (lease, retention, seen) = (millis("$4"), millis("$5"), seen());
     let fence = micros_since_1970("clock_timestamp()");
+    let record_row = record_row("$1");
     format!(
         "CREATE OR REPLACE FUNCTION {name}{TAKES} RETURNS bytea LANGUAGE plpgsql AS $$
         DECLARE
             now timestamptz := clock_timestamp();
             answer bytea;
+            is_settled boolean;
+            settled_fence bigint;
+            last_fence bigint := 0;
         BEGIN
-            SELECT CASE WHEN r.version = {VERSION} THEN {RECORDED} END INTO answer
-            FROM {table} r WHERE r.id = $1 AND r.expires_at > now;
-            IF answer IS NOT NULL THEN
-                RETURN answer;
-            ELSIF FOUND THEN
-                SELECT {seen} INTO answer
-                FROM {table} r WHERE r.id = $1 AND r.expires_at > now
-                    AND NOT (r.version = {VERSION} AND r.record IS NULL AND r.leased_until <= now
-                        AND r.fingerprint = $2 AND $6)
-                    AND NOT (r.version = {VERSION} AND r.record IS NULL AND r.leased_until > now
-                        AND r.owner = $3);
-                IF FOUND THEN
-                    RETURN answer;
+            SELECT true, CASE WHEN r.expires_at > now THEN {seen} END INTO is_settled, answer
+            FROM {table} r WHERE r.id = {record_row};
+            IF is_settled IS NULL THEN
+                SELECT CASE WHEN r.version = {VERSION} THEN {RECORDED} END INTO answer
+                FROM {table} r WHERE r.id = $1 AND r.expires_at > now;
+                IF answer IS NULL AND FOUND THEN
+                    SELECT {seen} INTO answer
+                    FROM {table} r WHERE r.id = $1 AND r.expires_at > now
+                        AND NOT (r.version = {VERSION} AND r.record IS NULL AND r.leased_until <= now
+                            AND r.fingerprint = $2 AND $6)
+                        AND NOT (r.version = {VERSION} AND r.record IS NULL AND r.leased_until > now
+                            AND r.owner = $3);
                 END IF;
             END IF;
+            IF answer IS NOT NULL THEN
+                RETURN answer;
+            END IF;
             PERFORM pg_advisory_xact_lock($7);
+            DELETE FROM {table} r WHERE r.id = {record_row} AND r.expires_at <= clock_timestamp()
+            RETURNING r.fence INTO settled_fence;
+            IF FOUND THEN
+                DELETE FROM {table} r WHERE r.id = $1 RETURNING r.fence INTO last_fence;
+                last_fence := greatest(settled_fence, last_fence);
+            END IF;
             INSERT INTO {table} AS r (id, version, fingerprint, owner, fence, attempt,
                 leased_until, retention_ms, expires_at, created_at, trace_id, endpoint, label)
-            VALUES ($1, {VERSION}, $2, $3, {fence}, 1,
+            VALUES ($1, {VERSION}, $2, $3, greatest(last_fence + 1, {fence}), 1,
                 clock_timestamp() + {lease}, $5, clock_timestamp() + {lease} + {retention},
                 clock_timestamp(), $8, $9, $10)
             ON CONFLICT (id) DO NOTHING
@@ -94,7 +111,9 @@ pub(super) fn definition(name: &str, table: &str) -> String {
                     AND r.leased_until > clock_timestamp()
                 RETURNING {WON} INTO answer;
             END IF;
-            IF current_setting('synchronous_commit') = 'off' THEN
+            IF $11 THEN
+                PERFORM set_config('synchronous_commit', 'off', true);
+            ELSIF current_setting('synchronous_commit') = 'off' THEN
                 PERFORM set_config('synchronous_commit', 'on', true);
             END IF;
             RETURN answer;
@@ -114,14 +133,14 @@ mod tests {
     #[test]
     fn golden() {
         let words = definition(
-            r#""public"."idem_records_claim_v2""#,
+            r#""public"."idem_records_claim_v3""#,
             r#""public"."idem_records""#,
         );
         let words: Vec<_> = words.split_whitespace().collect();
         let digest = Sha256::digest(words.join(" "));
         assert_eq!(
             RecordId::from_bytes(digest.into()).to_string(),
-            "9007de0cecb842381f4d7d837120c4eff5207a3a411009f9ec7421ffd55b04eb"
+            "d159d41216952ec2fdc6d8060605e28a63cee9b58af765c22b6f7a8f1bdcaac7"
         );
     }
 }

@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 
-use super::sql::{NOW, Query as Statement, VERSION, WRITES, micros_since_1970};
+use super::sql::{
+    NOW, Query as Statement, VERSION, WRITES, is_shown, micros_since_1970, record_row,
+};
 use super::table::Table;
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
@@ -37,24 +39,27 @@ const UNREADABLE: i32 = 4;
 impl Listings {
     pub(super) fn new(table: &Table) -> Self {
         let name = table.quoted();
-        let in_order = |rows: &str| format!("SELECT * FROM {rows} ORDER BY id LIMIT $3");
+        let in_order = |rows: &str| format!("SELECT * FROM {rows} ORDER BY id LIMIT $3 + 1");
+        let of_window = |window: &str| list(&name, window);
         let window = |condition: &str| {
             format!(
                 "(SELECT id, version, fence, attempt, leased_until, expires_at, created_at,
                     settled_at, trace_id, endpoint, label, record IS NULL AS is_claim,
                     substr(record, 1, 42) AS head, octet_length(record) AS bytes
-                FROM {name} WHERE id >= $1 AND id <= $2{condition}"
+                FROM {name} WHERE id >= $1 AND id <= {last}{condition}",
+                last = record_row("$2"),
             )
         };
+        let shown = is_shown(&name, "r");
         Self {
-            list: list(&in_order(&format!("{}) AS r", window("")))).into(),
-            list_claims: list(&in_order(&format!(
+            list: of_window(&in_order(&format!("{}) AS r", window("")))).into(),
+            list_claims: of_window(&in_order(&format!(
                 "{}) AS r",
                 window(" AND record IS NULL")
             )))
             .into(),
             // Without `OFFSET 0`, the server may prefer the order of the primary key and read all rows.
-            list_short: list(&in_order(&format!(
+            list_short: of_window(&in_order(&format!(
                 "{} OFFSET 0) AS r",
                 window(" AND substr(id, 17, 6) = $7")
             )))
@@ -64,16 +69,17 @@ impl Listings {
             // row is left, because the removal that a repeated statement confirms may not have reached a standby.
             forget_scope: format!(
                 "WITH done AS (
-                    DELETE FROM {name} WHERE id = ANY (ARRAY(
-                        SELECT id FROM {name} WHERE id >= $1 AND id <= $2
+                    DELETE FROM {name} r WHERE id = ANY (ARRAY(
+                        SELECT id FROM {name} WHERE id >= $1 AND id <= {last}
                         ORDER BY id LIMIT $3 FOR UPDATE
-                    )) RETURNING expires_at > clock_timestamp() AS was_there
+                    )) RETURNING expires_at > clock_timestamp() AND {shown} AS was_there
                 )
                 SELECT count(*), count(*) FILTER (WHERE was_there),
                     CASE current_setting('synchronous_commit')
                         WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END,
                     {WRITES}
-                FROM done"
+                FROM done",
+                last = record_row("$2"),
             )
             .into(),
         }
@@ -88,15 +94,20 @@ impl Listings {
 /// `$1` and `$2` first and last id, `$3` the window, and filters that are `NULL` when they are not set: `$4`
 /// endpoint, `$5` age in milliseconds, `$6` state, `$7` short id.
 ///
-/// The last row of a full window comes back once more, with 0 for its state, so that it is known where the
-/// next page begins.
-fn list(window: &str) -> String {
+/// The window has one row more when that is the record row of its last claim, because the two are one entry.
+/// The last row of a window that others follow comes back once more, with 0 for its state, so that it is
+/// known where the next page begins.
+fn list(table: &str, window: &str) -> String {
     let created_at = micros_since_1970("created_at");
     let settled_at = micros_since_1970("settled_at");
+    let shown = is_shown(table, "shown");
     format!(
         "WITH {NOW},
-        part AS MATERIALIZED ({window})
-        SELECT id, state, version, fence, attempt,
+        read AS MATERIALIZED (
+            SELECT *, row_number() OVER (ORDER BY id) AS number FROM ({window}) AS window_
+        ),
+        part AS MATERIALIZED (SELECT * FROM read WHERE number <= $3 OR octet_length(id) > 32)
+        SELECT substr(id, 1, 32), state, version, fence, attempt,
             floor(extract(epoch FROM CASE state WHEN {IN_FLIGHT} THEN leased_until ELSE expires_at END
                 - now) * 1000)::bigint AS millis_left,
             {created_at} AS created_at, {settled_at} AS settled_at, trace_id, endpoint, label, head, bytes
@@ -111,9 +122,10 @@ fn list(window: &str) -> String {
             AND ($5::bigint IS NULL OR created_at <= now - $5 * interval '1 millisecond')
             AND ($6::integer IS NULL OR state = $6)
             AND ($7::bytea IS NULL OR substr(id, 17, 6) = $7)
+            AND {shown}
         UNION ALL
-        (SELECT id, 0, version, fence, attempt, 0, 0, NULL, NULL, '', NULL, NULL, NULL
-        FROM part ORDER BY id OFFSET $3 - 1 LIMIT 1)"
+        (SELECT substr(id, 1, 32), 0, version, fence, attempt, 0, 0, NULL, NULL, '', NULL, NULL, NULL
+        FROM part WHERE (SELECT count(*) FROM read) > $3 ORDER BY id DESC LIMIT 1)"
     )
 }
 
@@ -121,12 +133,14 @@ fn list(window: &str) -> String {
 /// server's last `ANALYZE`.
 fn stats(table: &str) -> String {
     let most = COUNTED + 1;
+    let shown = is_shown(table, "r");
     // The schema may come from the server, which allows any name.
     let literal = table.replace('\'', "''");
     format!(
         "WITH {NOW},
         claims AS MATERIALIZED (
-            SELECT leased_until, expires_at FROM {table} WHERE record IS NULL LIMIT {most}
+            SELECT leased_until, expires_at, {shown} AS is_shown
+            FROM {table} r WHERE record IS NULL LIMIT {most}
         ),
         records AS MATERIALIZED (
             SELECT expires_at FROM {table} WHERE record IS NOT NULL LIMIT {most}
@@ -137,8 +151,9 @@ fn stats(table: &str) -> String {
         )
         SELECT
             (SELECT count(*) FROM claims),
-            (SELECT count(*) FROM claims, clock WHERE leased_until > now),
-            (SELECT count(*) FROM claims, clock WHERE leased_until <= now AND expires_at > now),
+            (SELECT count(*) FROM claims, clock WHERE is_shown AND leased_until > now),
+            (SELECT count(*) FROM claims, clock
+                WHERE is_shown AND leased_until <= now AND expires_at > now),
             (SELECT count(*) FROM records),
             (SELECT count(*) FROM records, clock WHERE expires_at > now),
             (SELECT sum(greatest(c.reltuples, 0))::bigint

@@ -1,7 +1,8 @@
 //! The PostgreSQL store: one row for each record, one transaction for each transition.
 //!
 //! A transition sends one of the statements in `statements.rs`, or calls the function in
-//! `claim_function.rs`. The transition runs on one of the connections in `connections.rs`; a
+//! `claim_function.rs`. `transaction.rs` records a response inside the transaction of a handler, with the
+//! function in `commit_function.rs`. The transition runs on one of the connections in `connections.rs`; a
 //! connection is a `session.rs`. `row.rs` and `answer.rs` read the result, and `failure.rs`
 //! classifies errors. `builder.rs` connects: `setup.rs` creates the table described in `table.rs`,
 //! and `probe.rs` tries every statement. `sweeper.rs` removes expired rows.
@@ -9,6 +10,7 @@
 mod answer;
 mod builder;
 mod claim_function;
+mod commit_function;
 mod connections;
 mod failure;
 mod listing;
@@ -21,6 +23,7 @@ mod sql;
 mod statements;
 mod sweeper;
 mod table;
+mod transaction;
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,8 +41,8 @@ use self::sql::Query;
 use self::statements::{Statements, whole_millis};
 use self::table::Table;
 use super::{
-    Claim, Claimed, Entry, Holder, Page, Query as ListQuery, Record, Settled, Stats, Store,
-    StoreError, StoreFuture,
+    Claim, Claimed, CommitState, Entry, Holder, Page, Query as ListQuery, Record, RecordStatement,
+    Settled, Stats, Store, StoreError, StoreFuture, TransactionKind,
 };
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
@@ -183,15 +186,17 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 ///
 /// # Rights
 ///
-/// Claims use a PL/pgSQL function, `idem_records_claim_v2`, which is named after the table. The
-/// first [`connect`](PostgresStoreBuilder::connect) creates the table, its indexes and the function,
+/// Claims use a PL/pgSQL function, `idem_records_claim_v3`, and a handler's transaction uses
+/// `idem_records_commit_v1`. Both are named after the table. The first
+/// [`connect`](PostgresStoreBuilder::connect) creates the table, its indexes and the functions,
 /// and needs the right to create objects in the schema. With
 /// [`migrate(false)`](PostgresStoreBuilder::migrate) it creates nothing, and the SQL of
 /// [`schema_sql`](PostgresStoreBuilder::schema_sql) belongs into the service's own migrations. Once
 /// all objects exist, a role needs `USAGE` on the schema, `SELECT`, `INSERT`, `UPDATE` and `DELETE` on
-/// the table, and `EXECUTE` on the function and on `pg_logical_emit_message`. Every role has `EXECUTE`
-/// unless it was revoked. When a role lacks a right, the error contains the SQL that an owner has to
-/// run. Versions of this library that use different functions can share one table.
+/// the table, and `EXECUTE` on the functions and on `pg_logical_emit_message`. Every role has `EXECUTE`
+/// unless it was revoked. The role of a handler's transaction needs `SELECT` and `INSERT` on the table.
+/// When a role lacks a right, the error contains the SQL that an owner has to run. Versions of this
+/// library that use different functions can share one table.
 ///
 /// The table must be logged and must have its primary key. No trigger, rule or row security policy
 /// may skip a write. Otherwise `connect` refuses the table.
@@ -361,6 +366,7 @@ impl Inner {
         };
         let Statements {
             complete,
+            complete_later,
             is_complete,
             ..
         } = &self.statements;
@@ -372,6 +378,7 @@ impl Inner {
         let keep_for = |query| keep(query).bind(whole_millis(ttl));
         let was_held = |rows: &[PgRow], _| Ok(Some(!rows.is_empty()));
         let done = self.send(deadline, complete, keep_for, was_held).await?
+            || self.send(deadline, complete_later, keep_for, is_done).await?
             // A holder whose first reply was lost sends the same record again. The record is
             // already stored, and its ttl continues.
             || self.send(deadline, is_complete, keep, is_done).await?;
@@ -538,6 +545,24 @@ impl Store for PostgresStore {
     fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {
         let inner = self.0.clone();
         StoreFuture::new(async move { inner.forget_scope(scope).await })
+    }
+
+    fn transactions(&self) -> Option<TransactionKind> {
+        Some(TransactionKind::Postgres)
+    }
+
+    fn record_statement(
+        &self,
+        holder: Holder,
+        record: Record,
+        ttl: Duration,
+    ) -> Result<RecordStatement, StoreError> {
+        self.0.record_statement(holder, &record, ttl)
+    }
+
+    fn commit_state(&self, holder: Holder) -> StoreFuture<CommitState> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.commit_state(holder).await })
     }
 
     fn look_up(&self, id: RecordId) -> StoreFuture<Option<Entry>> {

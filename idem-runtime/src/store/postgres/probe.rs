@@ -17,7 +17,7 @@ use super::table::Table;
 use super::{listings, row};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
-use crate::store::{Claim, Claimed, Holder, Owner, Query, StoreError};
+use crate::store::{Claim, Claimed, CommitState, Holder, Owner, Query, StoreError};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -58,11 +58,14 @@ async fn run(
         id: unused_id(),
     };
     let works = probe.settles().await?
+        && probe.settles_later().await?
         && probe.resolves().await?
         && probe.releases().await?
+        && probe.commits().await?
         && probe.lists().await?;
-    let sweep = probe.send(&statements.sweep, |query| query.bind(0_i64));
-    sweep.await?;
+    for sweep in [&statements.sweep, &statements.sweep_settled] {
+        probe.send(sweep, |query| query.bind(0_i64)).await?;
+    }
     probe.transaction.rollback().await?;
     Ok(works)
 }
@@ -102,10 +105,38 @@ impl Probe<'_> {
         let of_fence = |query: Statement| statements::of_id(query, holder.id).bind(fence);
         let keep = |query| of_fence(query).bind(Vec::<u8>::new());
         let resolve = |query| keep(query).bind(statements::whole_millis(MINUTE));
+        // A resolved record has no owner.
+        let resolved = |query: Statement| {
+            statements::of_id(query, holder.id)
+                .bind(Vec::<u8>::new())
+                .bind(fence)
+        };
         Ok(self.does(&statements.abandon, held).await?
             && self.does(&statements.resolve, resolve).await?
             && self.does(&statements.is_resolved, keep).await?
             && !self.does(&statements.was_taken_over, of_fence).await?
+            && self.does(&statements.forget, resolved).await?)
+    }
+
+    async fn settles_later(&mut self) -> Result<bool, Error> {
+        let Some((first, fence)) = self.claim().await? else {
+            return Ok(false);
+        };
+        let statements = self.statements;
+        let abandon = |query| statements::held(query, first, fence);
+        if !self.does(&statements.abandon, abandon).await? {
+            return Ok(false);
+        }
+        let Some((later, fence)) = self.claim().await? else {
+            return Ok(false);
+        };
+        let held = |query| statements::held(query, later, fence);
+        let complete = |query| {
+            held(query)
+                .bind(Vec::<u8>::new())
+                .bind(statements::whole_millis(MINUTE))
+        };
+        Ok(self.does(&statements.complete_later, complete).await?
             && self.does(&statements.forget, held).await?)
     }
 
@@ -115,6 +146,23 @@ impl Probe<'_> {
         };
         let release = |query| statements::held(query, holder, fence);
         self.does(&self.statements.release, release).await
+    }
+
+    async fn commits(&mut self) -> Result<bool, Error> {
+        let Some((holder, fence)) = self.claim().await? else {
+            return Ok(false);
+        };
+        let statements = self.statements;
+        let held = |query| statements::held(query, holder, fence);
+        let record = |query| {
+            held(query)
+                .bind(Vec::<u8>::new())
+                .bind(statements::whole_millis(MINUTE))
+        };
+        self.send(&statements.record, record).await?;
+        let found = self.send(&statements.commit_state, held).await?;
+        let state = found.first().and_then(|row| row::commit_state(row).ok());
+        Ok(state == Some(CommitState::Mine) && self.does(&statements.forget, held).await?)
     }
 
     async fn lists(&mut self) -> Result<bool, Error> {

@@ -13,7 +13,8 @@ use crate::request::record_id::RecordId;
 use crate::request::trace_context::TraceId;
 use crate::store::millis::from_millis;
 use crate::store::{
-    Claimed, DecodeError, Entry, Origin, Record, Settled, State, StateKind, StoreError, Summary,
+    Claimed, CommitState, DecodeError, Entry, Origin, Record, Settled, State, StateKind,
+    StoreError, Summary,
 };
 
 /// The result of a claim, or `None` after a lost race, when the claim has to be sent again.
@@ -124,6 +125,16 @@ fn whole(number: Option<i64>) -> u64 {
 fn time(micros: i64) -> SystemTime {
     let since = Duration::from_micros(u64::try_from(micros).unwrap_or_default());
     SystemTime::UNIX_EPOCH + since
+}
+
+/// The number that `statements::commit_state` selects.
+pub(super) fn commit_state(row: &PgRow) -> Result<CommitState, StoreError> {
+    Ok(match get::<i32>(row)? {
+        1 => CommitState::Mine,
+        2 => CommitState::Others,
+        3 => CommitState::Held,
+        _ => CommitState::Gone,
+    })
 }
 
 /// The owner and the fence of a row.

@@ -18,7 +18,7 @@ use crate::store::StoreError;
 struct Found {
     schema: bool,
     table: bool,
-    function: bool,
+    functions: [bool; 2],
     missing_columns: Vec<String>,
     missing_indexes: Vec<String>,
     /// `None` when there is no table.
@@ -79,7 +79,7 @@ pub(super) async fn resolve(
     })
 }
 
-/// Creates the table and its function. Any number of processes may do this at once. Needs no right
+/// Creates the table and its functions. Any number of processes may do this at once. Needs no right
 /// to create objects that already exist.
 ///
 /// # Errors
@@ -199,20 +199,22 @@ async fn missing_rights(
     let query = query(
         "SELECT has_schema_privilege(n.oid, 'USAGE'), has_table_privilege(c.oid, 'SELECT'),
             has_table_privilege(c.oid, 'INSERT'), has_table_privilege(c.oid, 'UPDATE'),
-            has_table_privilege(c.oid, 'DELETE'), has_function_privilege(p.oid, 'EXECUTE')
+            has_table_privilege(c.oid, 'DELETE'), bool_and(has_function_privilege(p.oid, 'EXECUTE'))
         FROM pg_catalog.pg_namespace n
         JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid
         JOIN pg_catalog.pg_proc p ON p.pronamespace = n.oid
-        WHERE n.nspname = $1 AND c.relname = $2 AND p.proname = $3",
+        WHERE n.nspname = $1 AND c.relname = $2 AND p.proname IN ($3, $4)
+        GROUP BY n.oid, c.oid",
     );
-    let row = one_row(session, of_table(query, table), limit).await?;
+    let query = of_table(query, table).bind(table.commit_name());
+    let row = one_row(session, query, limit).await?;
     let rights = [
         "use the schema",
         "SELECT from the table",
         "INSERT into the table",
         "UPDATE the table",
         "DELETE from the table",
-        "EXECUTE the function",
+        "EXECUTE the functions",
     ];
     let mut missing = Vec::new();
     for (column, right) in rights.into_iter().enumerate() {
@@ -240,6 +242,10 @@ impl Found {
                     SELECT FROM pg_partition_tree(c.oid) t
                     JOIN pg_catalog.pg_class part ON part.oid = t.relid
                     WHERE part.relpersistence <> 'p'
+                ),
+                EXISTS (
+                    SELECT FROM pg_catalog.pg_proc commit
+                    WHERE commit.pronamespace = n.oid AND commit.proname = $6
                 )
             FROM (SELECT) AS one
             LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = $1
@@ -250,10 +256,11 @@ impl Found {
         of_table(query, table)
             .bind(COLUMNS.map(str::to_owned).to_vec())
             .bind(table.indexes().to_vec())
+            .bind(table.commit_name())
     }
 
     fn is_complete(&self) -> bool {
-        self.table && self.function && self.missing_indexes.is_empty()
+        self.table && self.functions == [true; 2] && self.missing_indexes.is_empty()
     }
 
     /// What is missing, for a message.
@@ -265,8 +272,14 @@ impl Found {
         if !self.table {
             missing.push(format!("the table {}", table.quoted()));
         }
-        if !self.function {
-            missing.push(format!("the function {}", table.claim()));
+        for (exists, function) in self
+            .functions
+            .into_iter()
+            .zip([table.claim(), table.commit()])
+        {
+            if !exists {
+                missing.push(format!("the function {function}"));
+            }
         }
         let indexes = self.missing_indexes.iter();
         missing.extend(indexes.map(|index| format!("the index {index}")));
@@ -282,7 +295,7 @@ impl Found {
         Ok(Self {
             schema: row.try_get(0)?,
             table: row.try_get(1)?,
-            function: row.try_get(2)?,
+            functions: [row.try_get(2)?, row.try_get(6)?],
             missing_columns: row.try_get(3)?,
             missing_indexes: row.try_get(4)?,
             is_logged: row.try_get(5)?,

@@ -6,7 +6,7 @@ use sqlx::postgres::PgArguments;
 pub(super) type Query = sqlx::query::Query<'static, Postgres, PgArguments>;
 
 /// The version of a row. Rows with another version are left unchanged.
-pub(super) const VERSION: i16 = 2;
+pub(super) const VERSION: i16 = 3;
 
 /// A time in whole microseconds since 1970.
 pub(super) fn micros_since_1970(time: &str) -> String {
@@ -25,3 +25,24 @@ pub(super) const WRITES: &str = "pg_logical_emit_message(true, 'axum-idem', '') 
 /// The time of a read, as the clause `clock` of `WITH`. The transaction begins before the server takes the snapshot of
 /// the rows. A later time would show a state that never was: a claim that was renewed in between would look lapsed.
 pub(super) const NOW: &str = "clock AS MATERIALIZED (SELECT transaction_timestamp() AS now)";
+
+/// The key of the record row under a record id. The transaction of a handler writes this row.
+///
+/// The key is one byte longer than the key of the claim. So a statement for the claim of a holder can never
+/// change a record row, and the record row follows its claim in the order of the primary key.
+pub(super) fn record_row(id: &str) -> String {
+    format!("({id} || '\\x01'::bytea)")
+}
+
+/// The columns that a record row has from its claim.
+pub(super) const COPIED: &str =
+    "version, fingerprint, fence, attempt, leased_until, created_at, trace_id, endpoint, label";
+
+/// Whether the row `row` is not a claim that a record row has settled. A record row settles a claim even
+/// when it has expired, until the next claim removes both.
+pub(super) fn is_shown(table: &str, row: &str) -> String {
+    format!(
+        "(octet_length({row}.id) > 32 OR NOT EXISTS (SELECT FROM {table} s WHERE s.id = {key}))",
+        key = record_row(&format!("{row}.id"))
+    )
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::answer::seen;
 use super::listings::Listings;
-use super::sql::{NOW, Query, VERSION, WRITES, micros_since_1970, millis};
+use super::sql::{self, COPIED, NOW, Query, VERSION, WRITES, is_shown, micros_since_1970, millis};
 use super::table::Table;
 use crate::request::record_id::RecordId;
 use crate::settings::policy::OnUnknown;
@@ -17,8 +17,11 @@ use crate::store::{Claim, Holder};
 #[derive(Debug)]
 pub(super) struct Statements {
     pub(super) claim: Arc<str>,
+    pub(super) record: Arc<str>,
+    pub(super) commit_state: Arc<str>,
     pub(super) renew: Arc<str>,
     pub(super) complete: Arc<str>,
+    pub(super) complete_later: Arc<str>,
     pub(super) is_complete: Arc<str>,
     pub(super) release: Arc<str>,
     pub(super) was_taken_over: Arc<str>,
@@ -29,6 +32,7 @@ pub(super) struct Statements {
     pub(super) resolve: Arc<str>,
     pub(super) is_resolved: Arc<str>,
     pub(super) sweep: Arc<str>,
+    pub(super) sweep_settled: Arc<str>,
     pub(super) listings: Listings,
 }
 
@@ -47,10 +51,16 @@ fn held_claim() -> String {
 impl Statements {
     pub(super) fn new(table: &Table) -> Self {
         let (claim, listings) = (table.claim(), Listings::new(table));
+        let record = format!("SELECT {}($1, $2, $3, $4, $5)", table.commit());
         let table = table.quoted();
+        let record_row = sql::record_row("$1");
+        let is_unsettled = format!("NOT EXISTS (SELECT FROM {table} s WHERE s.id = {record_row})");
+        let shown = is_shown(&table, "r");
         let held = held_claim();
         Self {
-            claim: format!("SELECT {claim}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)").into(),
+            claim: format!("SELECT {claim}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)").into(),
+            record: record.into(),
+            commit_state: commit_state(&table),
             renew: write(&format!(
                 "UPDATE {table} SET
                     leased_until = clock_timestamp() + {lease},
@@ -62,15 +72,21 @@ impl Statements {
             complete: format!(
                 "UPDATE {table} SET record = $4, settled_at = clock_timestamp(),
                     expires_at = clock_timestamp() + {ttl}
-                WHERE {held} RETURNING {DURABLY}",
+                WHERE {held} AND attempt = 1 AND {is_unsettled} RETURNING {DURABLY}",
                 ttl = millis("$5"),
             )
             .into(),
+            complete_later: settle_by_record_row(
+                &table,
+                &format!("{held} AND attempt > 1"),
+                "owner",
+                ["$4", "$5"],
+            ),
             // Writes the existing values again, because a commit waits for the disk and for
             // synchronous standbys, and a read does not.
             is_complete: durable_write(&format!(
                 "UPDATE {table} SET owner = $2
-                WHERE id = $1 AND owner = $2 AND fence = $3 AND record = $4
+                WHERE id IN ($1, {record_row}) AND owner = $2 AND fence = $3 AND record = $4
                     AND expires_at > clock_timestamp()
                 RETURNING 1"
             )),
@@ -79,7 +95,8 @@ impl Statements {
             // writes, because the removal that it confirms may not have reached a standby.
             was_taken_over: format!(
                 "SELECT EXISTS (
-                    SELECT FROM {table} WHERE id = $1 AND fence <> $2 AND attempt > 1
+                    SELECT FROM {table}
+                    WHERE id IN ($1, {record_row}) AND fence <> $2 AND attempt > 1
                 ) AS done, {WRITES}, {DURABLY}"
             )
             .into(),
@@ -95,47 +112,110 @@ impl Statements {
                 "WITH {NOW}
                 SELECT {seen}, {created_at}, {settled_at}, r.trace_id, r.endpoint, r.label
                 FROM {table} r, clock
-                WHERE r.id = $1 AND r.expires_at > now",
+                WHERE r.id IN ($1, {record_row}) AND r.expires_at > now AND {shown}",
                 seen = seen(),
                 created_at = micros_since_1970("r.created_at"),
                 settled_at = micros_since_1970("r.settled_at"),
             )
             .into(),
             identify: format!(
-                "SELECT owner, fence FROM {table}
-                WHERE id = $1 AND expires_at > clock_timestamp()"
+                "SELECT owner, fence FROM {table} r
+                WHERE id IN ($1, {record_row}) AND expires_at > clock_timestamp() AND {shown}"
             )
             .into(),
             forget: durable_write(&format!(
-                "DELETE FROM {table} WHERE id = $1 AND owner = $2 AND fence = $3 RETURNING 1"
+                "DELETE FROM {table} WHERE id IN ($1, {record_row}) AND owner = $2 AND fence = $3
+                    OR id = $1 AND EXISTS (SELECT FROM {table} s
+                        WHERE s.id = {record_row} AND s.owner = $2 AND s.fence = $3)
+                RETURNING 1"
             )),
-            resolve: durable_write(&format!(
-                "UPDATE {table} SET record = $3, settled_at = clock_timestamp(),
-                    expires_at = clock_timestamp() + {ttl}
-                WHERE id = $1 AND fence = $2 AND version = {VERSION} AND record IS NULL
+            resolve: settle_by_record_row(
+                &table,
+                &format!(
+                    "id = $1 AND fence = $2 AND version = {VERSION} AND record IS NULL
                     AND leased_until <= clock_timestamp()
-                    AND expires_at > clock_timestamp()
-                RETURNING 1",
-                ttl = millis("$4"),
-            )),
+                    AND expires_at > clock_timestamp() AND {is_unsettled}"
+                ),
+                // The record is not that of the attempt, whose transaction must not count as committed.
+                "''::bytea",
+                ["$3", "$4"],
+            ),
             is_resolved: durable_write(&format!(
                 "UPDATE {table} SET fence = $2
-                WHERE id = $1 AND fence = $2 AND record = $3
+                WHERE id IN ($1, {record_row}) AND fence = $2 AND record = $3
                     AND expires_at > clock_timestamp()
                 RETURNING 1"
             )),
-            // The inner SELECT reads the clock once, so that the index can be used.
+            // The inner SELECT reads the clock once, so that the index can be used. A record row stays
+            // until its claim is gone, because without it the claim would be unknown.
             sweep: format!(
                 "DELETE FROM {table} WHERE id = ANY (ARRAY(
-                    SELECT id FROM {table}
-                    WHERE expires_at <= (SELECT clock_timestamp())
+                    SELECT id FROM {table} r
+                    WHERE expires_at <= (SELECT clock_timestamp()) AND (octet_length(id) = 32
+                        OR NOT EXISTS (SELECT FROM {table} c WHERE c.id = substr(r.id, 1, 32)))
                     ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
                 )) AND expires_at <= clock_timestamp()"
+            )
+            .into(),
+            // Claims that a record row has settled. Listings of claims would otherwise have to read past
+            // them until their retention ends.
+            sweep_settled: format!(
+                "DELETE FROM {table} WHERE id = ANY (ARRAY(
+                    SELECT id FROM {table} r
+                    WHERE record IS NULL AND leased_until <= (SELECT clock_timestamp())
+                        AND EXISTS (SELECT FROM {table} s WHERE s.id = {settled_by})
+                    LIMIT $1 FOR UPDATE SKIP LOCKED
+                )) AND record IS NULL AND leased_until <= clock_timestamp()",
+                settled_by = sql::record_row("r.id"),
             )
             .into(),
             listings,
         }
     }
+}
+
+/// Replaces a claim with a record row, and reports whether the record row is new.
+///
+/// The transaction of an earlier attempt may still be committed, because it does not depend on the claim.
+/// The key of the record row makes this statement wait for the end of that transaction, and lets one of the
+/// two records in. In both cases the claim is settled.
+fn settle_by_record_row(
+    table: &str,
+    claim: &str,
+    owner: &str,
+    [record, ttl]: [&str; 2],
+) -> Arc<str> {
+    format!(
+        "WITH claim AS (DELETE FROM {table} WHERE {claim} RETURNING *),
+        done AS (
+            INSERT INTO {table} ({COPIED}, owner, id, retention_ms, expires_at, settled_at, record)
+            SELECT {COPIED}, {owner}, {record_row}, {ttl}, clock_timestamp() + {kept}, clock_timestamp(), {record}
+            FROM claim ON CONFLICT (id) DO NOTHING RETURNING 1
+        )
+        SELECT EXISTS (SELECT FROM done) AS done, {DURABLY}",
+        record_row = sql::record_row("id"),
+        kept = millis(ttl),
+    )
+    .into()
+}
+
+/// Returns what became of the transaction of a holder, as `row::commit_state` reads it.
+///
+/// Writes, so that the result is durable when the statement is: a commit whose wait for a standby was
+/// canceled is visible although no standby has it.
+fn commit_state(table: &str) -> Arc<str> {
+    format!(
+        "SELECT CASE
+            WHEN s.id IS NULL AND c.owner = $2 AND c.fence = $3 AND c.record IS NULL THEN 3
+            WHEN s.id IS NULL THEN 4
+            WHEN s.owner = $2 AND s.fence = $3 THEN 1
+            ELSE 2 END, {WRITES}, {DURABLY}
+        FROM (SELECT) AS one
+        LEFT JOIN {table} s ON s.id = {record_row}
+        LEFT JOIN {table} c ON c.id = $1",
+        record_row = sql::record_row("$1"),
+    )
+    .into()
 }
 
 /// A write that reports whether it took effect.
@@ -148,7 +228,7 @@ fn durable_write(write: &str) -> Arc<str> {
     format!("WITH done AS ({write}) SELECT EXISTS (SELECT FROM done) AS done, {DURABLY}").into()
 }
 
-/// Binds `$1` to `$10` of a claim. The number is in the second half of the id, because the first half is
+/// Binds `$1` to `$11` of a claim. The number is in the second half of the id, because the first half is
 /// the same for a whole scope.
 pub(super) fn claiming(query: Query, claim: &Claim, table: &Table) -> Query {
     let (_, number) = claim.id.as_bytes().split_last_chunk().expect("32 bytes");
@@ -164,6 +244,7 @@ pub(super) fn claiming(query: Query, claim: &Claim, table: &Table) -> Query {
         .bind(origin.trace_id().map(|id| id.as_bytes().to_vec()))
         .bind(table.text(origin.endpoint()))
         .bind(origin.label().map(|label| table.text(label)))
+        .bind(claim.is_transactional)
 }
 
 /// Binds `$1` to `$3` of a holder's transition.

@@ -1,4 +1,4 @@
-//! Removes expired rows, which all transitions already ignore.
+//! Removes expired rows, and claims that a record row has settled. All transitions already ignore both.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -7,6 +7,7 @@ use sqlx::AssertSqlSafe;
 use tokio::time::{Instant, timeout_at};
 
 use super::failure::store_error;
+use super::statements::Statements;
 use super::{Inner, PostgresStore};
 use crate::store::StoreError;
 
@@ -28,16 +29,16 @@ impl PostgresStore {
 }
 
 impl Inner {
-    /// Removes up to `batch` expired rows, and returns how many there were.
+    /// Removes up to `batch` rows with one of the two statements, and returns how many there were.
     ///
     /// A batch has a time limit, so that a missing reply does not stop the sweeper. The limit is
     /// longer than that of a transition, because no request waits for a batch.
-    async fn sweep_batch(&self, batch: i64) -> Result<u64, StoreError> {
+    async fn sweep_batch(&self, sweep: &Arc<str>, batch: i64) -> Result<u64, StoreError> {
         let limit = self.patience();
         let deadline = Instant::now() + limit;
         let mut leased = self.connections.acquire(deadline).await?;
         let session = leased.session();
-        let sweep = sqlx::query(AssertSqlSafe(self.statements.sweep.clone())).persistent(false);
+        let sweep = sqlx::query(AssertSqlSafe(sweep.clone())).persistent(false);
         let remove = async {
             let mut transaction = session.begin(limit).await?;
             let done = sweep.bind(batch).execute(&mut *transaction).await?;
@@ -55,14 +56,22 @@ impl Inner {
     }
 
     async fn sweep(&self) -> Result<u64, StoreError> {
+        let Statements {
+            sweep,
+            sweep_settled,
+            ..
+        } = &self.statements;
         let mut removed = 0;
-        loop {
-            let batch = self.sweep_batch(BATCH).await?;
-            removed += batch;
-            if batch < BATCH.unsigned_abs() {
-                return Ok(removed);
+        for statement in [sweep_settled, sweep] {
+            loop {
+                let batch = self.sweep_batch(statement, BATCH).await?;
+                removed += batch;
+                if batch < BATCH.unsigned_abs() {
+                    break;
+                }
             }
         }
+        Ok(removed)
     }
 }
 

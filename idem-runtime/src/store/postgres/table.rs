@@ -1,6 +1,6 @@
 //! The store's table and its claim function, as quoted identifiers with their schema.
 
-use super::claim_function;
+use super::{claim_function, commit_function};
 use crate::store::StoreError;
 use crate::store::table_name::{self, LONGEST};
 
@@ -83,7 +83,18 @@ impl Table {
 
     /// The name of the claim function. Its number changes when the body of the function changes.
     pub(super) fn claim_name(&self) -> String {
-        format!("{}_claim_v2", self.name)
+        format!("{}_claim_v3", self.name)
+    }
+
+    /// The name of the function that records a response inside a transaction. Its number changes when the
+    /// body of the function changes.
+    pub(super) fn commit_name(&self) -> String {
+        format!("{}{}", self.name, commit_function::NAME)
+    }
+
+    /// The function that records a response inside a transaction, for use in a statement.
+    pub(super) fn commit(&self) -> String {
+        format!("{}.{}", quote(&self.schema), quote(&self.commit_name()))
     }
 
     /// The claim function, for use in a statement.
@@ -112,8 +123,8 @@ impl Table {
         format!("CREATE SCHEMA IF NOT EXISTS {}", quote(&self.schema))
     }
 
-    /// Statements that create the table and its function in an existing schema. Safe to run again.
-    pub(super) fn definition(&self) -> [String; 5] {
+    /// Statements that create the table and its functions in an existing schema. Safe to run again.
+    pub(super) fn definition(&self) -> [String; 6] {
         let table = self.quoted();
         let [expires_at, claims, short] = self.indexes().map(|index| quote(&index));
         [
@@ -143,6 +154,7 @@ impl Table {
             // For the twelve digits that logs show.
             format!("CREATE INDEX IF NOT EXISTS {short} ON {table} (substr(id, 17, 6))"),
             claim_function::definition(&self.claim(), &table),
+            commit_function::definition(&self.commit(), &table),
         ]
     }
 
@@ -168,11 +180,14 @@ impl Table {
         format!(
             "GRANT USAGE ON SCHEMA {schema} TO {role};\n\
              GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE {table} TO {role};\n\
-             GRANT EXECUTE ON FUNCTION {claim}{takes} TO {role};",
+             GRANT EXECUTE ON FUNCTION {claim}{claim_takes} TO {role};\n\
+             GRANT EXECUTE ON FUNCTION {commit}{commit_takes} TO {role};",
             schema = quote(&self.schema),
             table = self.quoted(),
             claim = self.claim(),
-            takes = claim_function::TAKES,
+            claim_takes = claim_function::TAKES,
+            commit = self.commit(),
+            commit_takes = commit_function::TAKES,
             role = self.quoted_role(),
         )
     }

@@ -1,0 +1,166 @@
+//! Why a handler could not commit its transaction together with its response.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use axum::response::{IntoResponse, Response};
+
+use crate::response::do_not_record::DoNotRecord;
+use crate::response::problem::Problem;
+use crate::store::StoreError;
+
+/// Why [`Attempt::commit`](crate::Attempt::commit), `record_in` or `prepare` did not return a response.
+///
+/// Return the error from the handler, by itself or inside an error of the service. As a response it is a
+/// [problem](crate::Problem) that is never recorded:
+///
+/// | variant | committed | status | code |
+/// |---|---|---|---|
+/// | `Overtaken` | no | 409 with `Retry-After` | `idempotency_overtaken` |
+/// | `OutcomeUnknown` | unknown | 503 with `Retry-After` | `idempotency_outcome_unknown` |
+/// | `OtherDatabase`, `NoTransaction`, `Unsupported` | no | 500 | `idempotency_not_transactional` |
+/// | `AlreadyRecorded` | no | 500 | `idempotency_commit_failed` |
+/// | `NotRecordable` | no | that of the response | – |
+/// | `Store` | no | 503 with `Retry-After` | `idempotency_store_unavailable` |
+/// | `Database` | no | 500, or 503 with `Retry-After` when a retry can succeed | `idempotency_commit_failed` |
+///
+/// # Examples
+///
+/// ```
+/// # extern crate idem_runtime as axum_idem;
+/// use axum::response::{IntoResponse, Response};
+/// use axum_idem::CommitError;
+///
+/// enum PayError {
+///     NoFunds,
+///     Commit(CommitError),
+/// }
+///
+/// impl From<CommitError> for PayError {
+///     fn from(error: CommitError) -> Self {
+///         Self::Commit(error)
+///     }
+/// }
+///
+/// impl IntoResponse for PayError {
+///     fn into_response(self) -> Response {
+///         match self {
+///             Self::NoFunds => http::StatusCode::PAYMENT_REQUIRED.into_response(),
+///             Self::Commit(error) => error.into_response(),
+///         }
+///     }
+/// }
+/// # let _ = PayError::NoFunds;
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitError {
+    /// Another attempt has taken over or has already recorded its response, or an operator has forgotten
+    /// the key. The transaction was rolled back, or must be rolled back after `record_in`.
+    #[error("another attempt has taken over; this transaction must not be committed")]
+    Overtaken,
+    /// `COMMIT` was sent, and its outcome is not known. A retry gets the response if the commit took
+    /// effect. Otherwise the key is unknown and follows the endpoint's `on_unknown`.
+    #[error("the outcome of the commit is unknown")]
+    OutcomeUnknown,
+    /// The transaction is in another database than the records, its snapshot is older than the claim, or an
+    /// operator has forgotten the key during `record_in`. The transaction was rolled back, or must be rolled
+    /// back after `record_in`.
+    #[error(
+        "the transaction does not see the claim of its attempt; begin the transaction in the handler, in \
+         the database of the store"
+    )]
+    OtherDatabase,
+    /// The connection that was passed to `record_in` has no open transaction. Nothing was recorded.
+    #[error(
+        "the connection has no open transaction; begin one, and pass `&mut *tx` to `record_in`"
+    )]
+    NoTransaction,
+    /// The store cannot take part in a transaction of a handler. Nothing was committed.
+    #[error("this store cannot record a response in a transaction; use `PostgresStore`")]
+    Unsupported,
+    /// The attempt has already recorded a response. The second transaction was rolled back.
+    #[error("this attempt has already recorded its response; commit once in a handler")]
+    AlreadyRecorded,
+    /// The endpoint does not record this response, so the effects of the transaction must not be kept
+    /// either. Roll the transaction back and return the response: this error is that response.
+    #[error("the endpoint does not record a response like this")]
+    NotRecordable(NotRecordable),
+    /// The transaction was rolled back, and the store could not be asked for the reason.
+    #[error("the transaction was rolled back, and the store could not be asked why")]
+    Store(#[source] StoreError),
+    /// The database reported an error, such as a serialization failure, and the transaction was rolled back.
+    /// The handler may run its transaction again. Also the error of any other statement, so that `?` converts it.
+    #[cfg(feature = "postgres")]
+    #[error("the transaction could not be committed: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+/// The response that an endpoint does not record.
+pub struct NotRecordable(Box<Mutex<Response>>);
+
+impl NotRecordable {
+    pub(super) fn new(response: Response) -> Self {
+        Self(Box::new(Mutex::new(response)))
+    }
+
+    /// Returns the response.
+    #[must_use]
+    pub fn into_response(self) -> Response {
+        let response = self.0.into_inner();
+        response.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for NotRecordable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NotRecordable")
+    }
+}
+
+impl CommitError {
+    fn problem(&self) -> Problem {
+        match self {
+            Self::Overtaken => Problem::overtaken(),
+            Self::OutcomeUnknown => Problem::commit_unknown(),
+            Self::OtherDatabase | Self::NoTransaction | Self::Unsupported => {
+                Problem::not_transactional()
+            }
+            Self::AlreadyRecorded | Self::NotRecordable(_) => Problem::commit_failed(false),
+            Self::Store(_) => Problem::store_unavailable(),
+            #[cfg(feature = "postgres")]
+            Self::Database(error) => Problem::commit_failed(is_transient(error)),
+        }
+    }
+}
+
+impl IntoResponse for CommitError {
+    fn into_response(self) -> Response {
+        if let Self::NotRecordable(response) = self {
+            return response.into_response();
+        }
+        if !matches!(self, Self::Overtaken) {
+            tracing::error!(
+                target: crate::trace::TARGET,
+                error = &self as &dyn std::error::Error,
+                "a handler could not commit its response"
+            );
+        }
+        (DoNotRecord, self.problem()).into_response()
+    }
+}
+
+/// Whether a new transaction can succeed: after a serialization failure, a deadlock, a lock timeout, or the
+/// loss of the connection.
+#[cfg(feature = "postgres")]
+fn is_transient(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            let class = code.get(..2).unwrap_or_default();
+            matches!(&*code, "40001" | "40P01" | "55P03" | "5")
+                || matches!(class, "08" | "53" | "57")
+        }),
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
+        _ => false,
+    }
+}

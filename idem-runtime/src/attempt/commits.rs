@@ -1,0 +1,327 @@
+//! The state of an attempt whose handler may commit its response, and the steps of such a commit.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+#[cfg(feature = "postgres")]
+use std::time::Duration;
+
+use axum::response::Response;
+#[cfg(feature = "postgres")]
+use tokio::time::Instant;
+
+use crate::attempt::commit_error::{CommitError, NotRecordable};
+use crate::attempt::ending::Ending;
+use crate::attempt::settlement::{Missing, Settlement};
+use crate::request::fingerprint::Fingerprint;
+use crate::response::collect::Patience;
+use crate::response::recordable;
+#[cfg(feature = "postgres")]
+use crate::service::backoff::jittered;
+#[cfg(feature = "postgres")]
+use crate::service::deadline;
+use crate::service::idempotency::Idempotency;
+use crate::settings::policy::Policy;
+#[cfg(feature = "postgres")]
+use crate::store::{
+    CommitState, RecordFailure, TransactionConnection, TransactionDatabase, sealed,
+};
+use crate::store::{Holder, RecordStatement, StoreError};
+
+/// How long a commit whose reply was lost is looked for, from the first look that succeeds. The server may
+/// still be working on it.
+#[cfg(feature = "postgres")]
+const PATIENCE: Duration = Duration::from_secs(1);
+
+#[cfg(feature = "postgres")]
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+/// A commit that takes longer than this, and longer than a quarter of the store's timeout, may have waited for a
+/// standby until somebody canceled the wait. `COMMIT` then succeeds although no standby has the record.
+#[cfg(feature = "postgres")]
+const QUICK_COMMIT: Duration = Duration::from_millis(250);
+
+/// The part of an attempt that commits the response of its handler.
+pub(crate) struct Commits {
+    policy: &'static Policy,
+    idem: Idempotency,
+    holder: Holder,
+    fingerprint: Fingerprint,
+    state: AtomicU8,
+}
+
+/// The attempt has not recorded its response itself. The engine settles it.
+const OPEN: u8 = 0;
+/// A transaction has the record, and its outcome is not known here. The engine looks for the record.
+const PENDING: u8 = 1;
+/// The record was committed. Nothing is left to settle.
+const COMMITTED: u8 = 2;
+/// The database refused the record because of another attempt. The engine asks which one when the handler
+/// has returned.
+#[cfg(feature = "postgres")]
+const REFUSED: u8 = 3;
+
+impl Commits {
+    pub(crate) fn new(
+        policy: &'static Policy,
+        idem: Idempotency,
+        holder: Holder,
+        fingerprint: Fingerprint,
+    ) -> Self {
+        Self {
+            policy,
+            idem,
+            holder,
+            fingerprint,
+            state: AtomicU8::new(OPEN),
+        }
+    }
+
+    /// Returns how the attempt is settled when its handler may have recorded the response itself.
+    pub(super) fn settlement(&self) -> Option<Settlement> {
+        match self.state.load(Ordering::Acquire) {
+            OPEN => None,
+            PENDING => Some(Settlement::Confirm(Arc::default(), Missing::IsUnknown)),
+            COMMITTED => Some(Settlement::Committed),
+            _ => Some(Settlement::Confirm(Arc::default(), Missing::IsFree)),
+        }
+    }
+
+    /// Returns the statement that records the response, for a transaction that this crate does not see.
+    pub(super) async fn prepare(
+        &self,
+        response: Response,
+    ) -> Result<(RecordStatement, Response), CommitError> {
+        self.must_be_open()?;
+        let prepared = self.statement(response).await?;
+        self.set(PENDING);
+        Ok(prepared)
+    }
+
+    /// Refuses a second record of an attempt that has committed.
+    fn must_be_open(&self) -> Result<(), CommitError> {
+        if self.state.load(Ordering::Acquire) == COMMITTED {
+            return Err(CommitError::AlreadyRecorded);
+        }
+        Ok(())
+    }
+
+    fn set(&self, state: u8) {
+        self.state.store(state, Ordering::Release);
+    }
+
+    /// Reads the response, and returns the statement that records it and the response to send.
+    async fn statement(
+        &self,
+        response: Response,
+    ) -> Result<(RecordStatement, Response), CommitError> {
+        if !Ending::is_recorded(self.policy, &response) {
+            return Err(CommitError::NotRecordable(NotRecordable::new(response)));
+        }
+        let settings = self.idem.settings();
+        let (limit, cookies) = (settings.max_recorded_body, settings.record_set_cookie);
+        let patience = Patience {
+            known: settings.response_timeout,
+            unknown: settings.response_timeout,
+        };
+        let (record, response) =
+            recordable::record(response, self.fingerprint, limit, patience, cookies).await;
+        let statement = self
+            .idem
+            .store()
+            .record_statement(self.holder, record, self.policy.ttl);
+        match statement {
+            Ok(statement) => Ok((statement, response)),
+            Err(StoreError::Unsupported) => Err(CommitError::Unsupported),
+            Err(error) => Err(CommitError::Store(error)),
+        }
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl Commits {
+    pub(super) async fn commit<DB: TransactionDatabase>(
+        &self,
+        mut transaction: sqlx::Transaction<'_, DB>,
+        response: Response,
+    ) -> Result<Response, CommitError> {
+        if sealed::is_nested::<DB>(&transaction) {
+            let recorded = self.record::<DB>(&mut transaction, response).await;
+            return match recorded {
+                Ok(response) => match transaction.commit().await {
+                    Ok(()) => Ok(response),
+                    Err(error) => Err(CommitError::Database(error)),
+                },
+                Err(error) => {
+                    // A savepoint on a broken connection needs no rollback.
+                    let _ = transaction.rollback().await;
+                    Err(error)
+                }
+            };
+        }
+        let (statement, response) = match self.begin::<DB>(response).await {
+            Ok(begun) => begun,
+            Err(error) => {
+                // A broken connection is rolled back by the server.
+                let _ = transaction.rollback().await;
+                return match error {
+                    CommitError::NotRecordable(response) => Ok(response.into_response()),
+                    error => Err(error),
+                };
+            }
+        };
+        let earlier = self.state.swap(PENDING, Ordering::AcqRel);
+        let asked_at = Instant::now();
+        let committed = DB::commit(transaction, &statement).await;
+        let quick = QUICK_COMMIT.max(self.idem.settings().store_timeout / 4);
+        match committed {
+            Ok(()) if asked_at.elapsed() > quick => self.find(None).await?,
+            Ok(()) => self.set(COMMITTED),
+            Err(failure) => self.not_committed(failure, earlier).await?,
+        }
+        Ok(response)
+    }
+
+    pub(super) async fn record_in<C: TransactionConnection>(
+        &self,
+        connection: &mut C,
+        response: Response,
+    ) -> Result<Response, CommitError> {
+        self.record::<C::Database>(connection.connection(), response)
+            .await
+    }
+
+    async fn record<DB: sealed::Database>(
+        &self,
+        connection: &mut DB::Connection,
+        response: Response,
+    ) -> Result<Response, CommitError> {
+        let (statement, response) = self.begin::<DB>(response).await?;
+        let earlier = self.state.swap(PENDING, Ordering::AcqRel);
+        match DB::record(connection, &statement).await {
+            Ok(()) => Ok(response),
+            Err(failure) => Err(self.not_recorded(failure, earlier)),
+        }
+    }
+
+    /// Checks whether a transaction of this database can hold the record, and returns the statement.
+    async fn begin<DB: sealed::Database>(
+        &self,
+        response: Response,
+    ) -> Result<(RecordStatement, Response), CommitError> {
+        self.must_be_open()?;
+        match self.idem.store().transactions() {
+            None => return Err(CommitError::Unsupported),
+            Some(kind) if kind != DB::KIND => return Err(CommitError::OtherDatabase),
+            Some(_) => {}
+        }
+        self.statement(response).await
+    }
+
+    /// Says why the record could not be written. Does not ask the store, because the handler still has its
+    /// connection, which may be the last one that the server allows.
+    fn not_recorded(&self, failure: RecordFailure, earlier: u8) -> CommitError {
+        match failure {
+            RecordFailure::NotHeld | RecordFailure::Duplicate => {
+                self.refused(earlier);
+                CommitError::Overtaken
+            }
+            RecordFailure::NotSeen => {
+                self.refused(earlier);
+                CommitError::OtherDatabase
+            }
+            RecordFailure::NoTable => {
+                self.set(earlier);
+                CommitError::OtherDatabase
+            }
+            RecordFailure::NoTransaction => {
+                self.set(earlier);
+                CommitError::NoTransaction
+            }
+            RecordFailure::Failed(error) => {
+                self.set(earlier);
+                CommitError::Database(error)
+            }
+            RecordFailure::Unsure(_) => CommitError::OutcomeUnknown,
+        }
+    }
+
+    /// Finds out why the transaction could not be committed. Returns `Ok` when it was committed after all.
+    async fn not_committed(&self, failure: RecordFailure, earlier: u8) -> Result<(), CommitError> {
+        let looks = match failure {
+            RecordFailure::Unsure(error) => return self.find(Some(&error)).await,
+            RecordFailure::NotHeld | RecordFailure::NotSeen | RecordFailure::Duplicate => true,
+            RecordFailure::NoTransaction | RecordFailure::NoTable | RecordFailure::Failed(_) => {
+                false
+            }
+        };
+        let error = self.not_recorded(failure, earlier);
+        if !looks {
+            return Err(error);
+        }
+        Err(match self.look().await {
+            Ok(CommitState::Held) if earlier == OPEN => {
+                self.set(OPEN);
+                CommitError::OtherDatabase
+            }
+            Ok(CommitState::Held) => CommitError::OtherDatabase,
+            Ok(CommitState::Mine) => {
+                self.set(COMMITTED);
+                CommitError::AlreadyRecorded
+            }
+            Ok(CommitState::Others | CommitState::Gone) => CommitError::Overtaken,
+            // The engine asks again when the handler has returned.
+            Err(error) => CommitError::Store(error),
+        })
+    }
+
+    async fn look(&self) -> Result<CommitState, StoreError> {
+        let look = self.idem.store().commit_state(self.holder);
+        self.idem.in_time(look).await
+    }
+
+    /// Notes that another attempt keeps the record out. An earlier transaction of this attempt may have its
+    /// record and may still be committed.
+    fn refused(&self, earlier: u8) {
+        self.set(if earlier == PENDING { PENDING } else { REFUSED });
+    }
+
+    /// Looks for a commit whose reply was lost or late, on a connection of the store. Never concludes from a
+    /// missing record that the commit failed, because the server may still be working on the commit.
+    async fn find(&self, error: Option<&sqlx::Error>) -> Result<(), CommitError> {
+        if let Some(error) = error {
+            tracing::warn!(
+                target: crate::trace::TARGET,
+                endpoint = self.policy.endpoint,
+                record = %self.holder.id.short(),
+                error = error as &dyn std::error::Error,
+                "the reply to a commit was lost; looking for its record"
+            );
+        }
+        let begun = Instant::now();
+        let give_up_at = deadline::after(begun, self.idem.settings().store_timeout);
+        let mut missing_until = give_up_at;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.look().await {
+                Ok(CommitState::Mine) => {
+                    self.set(COMMITTED);
+                    return Ok(());
+                }
+                Ok(CommitState::Others) => {
+                    self.set(REFUSED);
+                    return Err(CommitError::Overtaken);
+                }
+                Ok(CommitState::Held | CommitState::Gone) => {
+                    missing_until = missing_until.min(deadline::after(Instant::now(), PATIENCE));
+                }
+                Err(_) => {}
+            }
+            let next = deadline::after(Instant::now(), jittered(pause));
+            if next >= missing_until {
+                return Err(CommitError::OutcomeUnknown);
+            }
+            tokio::time::sleep_until(next).await;
+            pause *= 2;
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The function that records a response inside a handler's transaction, as it is stored in the database.
+//!
+//! A function can raise an error. With a plain `INSERT … SELECT`, a transaction that no longer holds its
+//! claim would insert nothing and could still be committed.
+
+use super::sql::{COPIED, VERSION, millis, record_row};
+
+/// The types of the function's arguments.
+pub(super) const TAKES: &str = "(bytea, bytea, bigint, bytea, bigint)";
+
+/// The end of its name, behind the name of the table. Its number changes when the body of the function
+/// changes.
+pub(super) const NAME: &str = "_commit_v1";
+
+/// The error of a transaction that sees the claim or the record of another attempt.
+pub(super) const NOT_HELD: &str = "IDM01";
+
+/// The error of a transaction that sees no claim and no record of the key.
+pub(super) const NOT_SEEN: &str = "IDM02";
+
+/// The arguments are `$1` id, `$2` owner, `$3` fence, `$4` record, and `$5` ttl. `name` and `table` must be
+/// quoted. Versions of the library share the function, so another body needs another name: see
+/// `Table::commit_name`.
+///
+/// The function inserts a row and updates none. Under REPEATABLE READ and SERIALIZABLE, an update of the claim
+/// would fail whenever the lease was renewed after the transaction's snapshot. The primary key decides
+/// between an attempt and the attempt that has overtaken it: of the two, one commits.
+///
+/// The claim must be in the same database as the transaction. This also shows that the database is that of
+/// the store.
+pub(super) fn definition(name: &str, table: &str) -> String {
+    let (record_row, ttl) = (record_row("$1"), millis("$5"));
+    format!(
+        "CREATE OR REPLACE FUNCTION {name}{TAKES} RETURNS void LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO {table} ({COPIED}, owner, id, retention_ms, expires_at, settled_at, record)
+            SELECT {COPIED}, owner, {record_row}, $5, clock_timestamp() + {ttl}, clock_timestamp(), $4
+            FROM {table} c
+            WHERE c.id = $1 AND c.owner = $2 AND c.fence = $3 AND c.version = {VERSION}
+                AND c.record IS NULL;
+            IF NOT FOUND THEN
+                IF EXISTS (SELECT FROM {table} o WHERE o.id IN ($1, {record_row})) THEN
+                    RAISE EXCEPTION 'another attempt has taken over' USING ERRCODE = '{NOT_HELD}';
+                END IF;
+                RAISE EXCEPTION 'the claim of this attempt is not in this database, or was forgotten'
+                    USING ERRCODE = '{NOT_SEEN}';
+            END IF;
+            IF current_setting('synchronous_commit') = 'off' THEN
+                PERFORM set_config('synchronous_commit', 'on', true);
+            END IF;
+        END $$"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+    use crate::request::record_id::RecordId;
+
+    /// Versions of the library share a table, so another body needs another number in `NAME`.
+    #[test]
+    fn golden() {
+        let words = definition(
+            r#""public"."idem_records_commit_v1""#,
+            r#""public"."idem_records""#,
+        );
+        let words: Vec<_> = words.split_whitespace().collect();
+        let digest = Sha256::digest(words.join(" "));
+        assert_eq!(
+            RecordId::from_bytes(digest.into()).to_string(),
+            "5db4c7642dbf8629ac79cc1f1616d936d4f3b4686e6501af2668d3a9f1d1555d"
+        );
+    }
+}

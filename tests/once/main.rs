@@ -1,0 +1,12 @@
+//! A response that commits in the transaction of its handler, on a real PostgreSQL.
+
+mod bank;
+mod chaos;
+mod ends;
+mod late;
+mod overtaken;
+mod refusals;
+mod standbys;
+mod transactions;
+
+use test_support::{http as support, servers};

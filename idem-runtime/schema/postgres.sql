@@ -43,7 +43,7 @@ CREATE OR REPLACE FUNCTION "public"."idem_records_claim_v3"(bytea, bytea, bytea,
 END END INTO is_settled, answer
             FROM "public"."idem_records" r WHERE r.id = ($1 || '\x01'::bytea);
             IF is_settled IS NULL THEN
-                SELECT CASE WHEN r.version = 3 THEN int4send(2) || interval_send(r.expires_at - now) || r.record END INTO answer
+                SELECT CASE WHEN r.version = 3 AND r.record <> ''::bytea THEN int4send(2) || interval_send(r.expires_at - now) || r.record END INTO answer
                 FROM "public"."idem_records" r WHERE r.id = $1 AND r.expires_at > now;
                 IF answer IS NULL AND FOUND THEN
                     SELECT CASE
@@ -55,6 +55,7 @@ END END INTO is_settled, answer
         || int8send(r.fence) || int4send(r.attempt) || r.fingerprint
 END INTO answer
                     FROM "public"."idem_records" r WHERE r.id = $1 AND r.expires_at > now
+                        AND r.record IS DISTINCT FROM ''::bytea
                         AND NOT (r.version = 3 AND r.record IS NULL AND r.leased_until <= now
                             AND r.fingerprint = $2 AND $6)
                         AND NOT (r.version = 3 AND r.record IS NULL AND r.leased_until > now
@@ -65,11 +66,13 @@ END INTO answer
                 RETURN answer;
             END IF;
             PERFORM pg_advisory_xact_lock($7);
-            DELETE FROM "public"."idem_records" r WHERE r.id = ($1 || '\x01'::bytea) AND r.expires_at <= clock_timestamp()
-            RETURNING r.fence INTO settled_fence;
-            IF FOUND THEN
-                DELETE FROM "public"."idem_records" r WHERE r.id = $1 RETURNING r.fence INTO last_fence;
-                last_fence := greatest(settled_fence, last_fence);
+            IF is_settled THEN
+                DELETE FROM "public"."idem_records" r WHERE r.id = ($1 || '\x01'::bytea) AND r.expires_at <= clock_timestamp()
+                RETURNING r.fence INTO settled_fence;
+                IF FOUND THEN
+                    DELETE FROM "public"."idem_records" r WHERE r.id = $1 RETURNING r.fence INTO last_fence;
+                    last_fence := greatest(settled_fence, last_fence);
+                END IF;
             END IF;
             INSERT INTO "public"."idem_records" AS r (id, version, fingerprint, owner, fence, attempt,
                 leased_until, retention_ms, expires_at, created_at, trace_id, endpoint, label)

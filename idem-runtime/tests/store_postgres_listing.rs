@@ -63,7 +63,7 @@ fn fill(server: &PostgresServer, rows: u64) {
             SELECT decode(md5((n % {SCOPES})::text) || md5(n::text), 'hex'), n,
                 now() + CASE n % 1000 WHEN 2 THEN interval '1 day' ELSE interval '-1 hour' END,
                 now() + interval '2 days', now() - n * interval '1 ms',
-                CASE WHEN n % 1000 > 2 THEN now() END, 86400000, 1, 2,
+                CASE WHEN n % 1000 > 2 THEN now() END, 86400000, 1, 3,
                 decode(md5(n::text), 'hex'), decode(md5(n::text), 'hex'),
                 CASE n % 10000 WHEN 7 THEN 'rare' ELSE 'desk::place_trade' END,
                 CASE WHEN n % 1000 NOT IN (1, 2) THEN decode('{hex}', 'hex') END
@@ -205,7 +205,10 @@ async fn no_page_reads_more_rows_than_its_window() {
                 entries.len()
             );
             assert!(read <= WINDOW + 1, "{what}: {read} rows\n{plans}");
-            assert_eq!(indexes, [index], "{what}\n{plans}");
+            assert!(indexes.iter().any(|it| it == index), "{what}\n{plans}");
+            // The primary key tells whether a record row has settled a claim.
+            let others = |it: &&_| **it != *index && **it != *"idem_records_pkey";
+            assert_eq!(indexes.iter().find(others), None, "{what}\n{plans}");
             if page == "first" && finds {
                 assert!(!entries.is_empty(), "{what}");
             }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 use idem_runtime::store::{
-    Claim, Claimed, Entry, Holder, NearCache, Owner, Page, Query, Record, Settled, Stats, Store,
-    StoreError, StoreFuture,
+    Claim, Claimed, CommitState, Entry, Holder, NearCache, Owner, Page, Query, Record,
+    RecordStatement, Settled, Stats, Store, StoreError, StoreFuture, TransactionKind,
 };
 use idem_runtime::testing::FaultStore;
 use idem_runtime::{Fingerprint, RecordId, ScopeId};
@@ -70,6 +70,25 @@ impl Store for Noting {
     fn forget_scope(&self, _: ScopeId) -> StoreFuture<u64> {
         self.note("forget_scope")
     }
+
+    fn transactions(&self) -> Option<TransactionKind> {
+        drop(self.note::<()>("transactions"));
+        None
+    }
+
+    fn record_statement(
+        &self,
+        _: Holder,
+        _: Record,
+        _: Duration,
+    ) -> Result<RecordStatement, StoreError> {
+        drop(self.note::<()>("record_statement"));
+        Err(StoreError::TimedOut)
+    }
+
+    fn commit_state(&self, _: Holder) -> StoreFuture<CommitState> {
+        self.note("commit_state")
+    }
 }
 
 /// The methods of the trait, from its source.
@@ -100,16 +119,19 @@ async fn call_every_method(store: impl Store) {
     let _ = store.abandon(holder).await;
     let _ = store.look_up(id).await;
     let _ = store.forget(id).await;
-    let _ = store.resolve(id, 1, record, time).await;
+    let _ = store.resolve(id, 1, record.clone(), time).await;
     let _ = store.list(Query::all()).await;
     let _ = store.stats().await;
     let _ = store.forget_scope(id.scope_id()).await;
+    let _ = store.transactions();
+    let _ = store.record_statement(holder, record, time);
+    let _ = store.commit_state(holder).await;
 }
 
 #[tokio::test]
 async fn every_wrapper_forwards_every_method() {
     let methods = methods();
-    assert_eq!(methods.len(), 11, "call the new method above: {methods:?}");
+    assert_eq!(methods.len(), 14, "call the new method above: {methods:?}");
     let noting = Noting::default();
     let called = || std::mem::take(&mut *noting.0.lock().expect("no panic"));
     let dynamic: Arc<dyn Store> = Arc::new(noting.clone());

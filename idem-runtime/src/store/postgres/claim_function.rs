@@ -5,7 +5,7 @@
 //! caches its plans.
 
 use super::answer::{RECORDED, WON, seen};
-use super::sql::{VERSION, micros_since_1970, millis, record_row};
+use super::sql::{SETTLED, VERSION, micros_since_1970, millis, record_row};
 
 /// The types of the function's arguments.
 pub(super) const TAKES: &str =
@@ -19,6 +19,9 @@ pub(super) const TAKES: &str =
 /// The record row that a handler's transaction wrote decides before the claim. When the record row has
 /// expired, the claim beside it is settled too, and the function removes both. Otherwise the next commit
 /// would fail on the old record row.
+///
+/// The record row may appear after the function has looked for it. Then the function finds a settled claim,
+/// returns `NULL`, and finds the record row when it is called again.
 ///
 /// When a record or the claim of another owner exists, the function writes and locks nothing, so a
 /// replay is a read. Otherwise the primary key decides which claim wins. The loser gets `NULL`, and
@@ -49,11 +52,12 @@ pub(super) fn definition(name: &str, table: &str) -> String {
             SELECT true, CASE WHEN r.expires_at > now THEN {seen} END INTO is_settled, answer
             FROM {table} r WHERE r.id = {record_row};
             IF is_settled IS NULL THEN
-                SELECT CASE WHEN r.version = {VERSION} THEN {RECORDED} END INTO answer
+                SELECT CASE WHEN r.version = {VERSION} AND r.record <> {SETTLED} THEN {RECORDED} END INTO answer
                 FROM {table} r WHERE r.id = $1 AND r.expires_at > now;
                 IF answer IS NULL AND FOUND THEN
                     SELECT {seen} INTO answer
                     FROM {table} r WHERE r.id = $1 AND r.expires_at > now
+                        AND r.record IS DISTINCT FROM {SETTLED}
                         AND NOT (r.version = {VERSION} AND r.record IS NULL AND r.leased_until <= now
                             AND r.fingerprint = $2 AND $6)
                         AND NOT (r.version = {VERSION} AND r.record IS NULL AND r.leased_until > now
@@ -64,11 +68,13 @@ pub(super) fn definition(name: &str, table: &str) -> String {
                 RETURN answer;
             END IF;
             PERFORM pg_advisory_xact_lock($7);
-            DELETE FROM {table} r WHERE r.id = {record_row} AND r.expires_at <= clock_timestamp()
-            RETURNING r.fence INTO settled_fence;
-            IF FOUND THEN
-                DELETE FROM {table} r WHERE r.id = $1 RETURNING r.fence INTO last_fence;
-                last_fence := greatest(settled_fence, last_fence);
+            IF is_settled THEN
+                DELETE FROM {table} r WHERE r.id = {record_row} AND r.expires_at <= clock_timestamp()
+                RETURNING r.fence INTO settled_fence;
+                IF FOUND THEN
+                    DELETE FROM {table} r WHERE r.id = $1 RETURNING r.fence INTO last_fence;
+                    last_fence := greatest(settled_fence, last_fence);
+                END IF;
             END IF;
             INSERT INTO {table} AS r (id, version, fingerprint, owner, fence, attempt,
                 leased_until, retention_ms, expires_at, created_at, trace_id, endpoint, label)
@@ -140,7 +146,7 @@ mod tests {
         let digest = Sha256::digest(words.join(" "));
         assert_eq!(
             RecordId::from_bytes(digest.into()).to_string(),
-            "d159d41216952ec2fdc6d8060605e28a63cee9b58af765c22b6f7a8f1bdcaac7"
+            "762e9b005100dd6aea4fc30615b6c7b57dcea66bbd58bc1c2e2c6176c2e9fb2c"
         );
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::sql::{
-    NOW, Query as Statement, VERSION, WRITES, is_shown, micros_since_1970, record_row,
+    NOW, Query as Statement, SETTLED, VERSION, WRITES, is_shown, micros_since_1970, record_row,
 };
 use super::table::Table;
 use crate::request::record_id::RecordId;
@@ -143,7 +143,7 @@ fn stats(table: &str) -> String {
             FROM {table} r WHERE record IS NULL LIMIT {most}
         ),
         records AS MATERIALIZED (
-            SELECT expires_at FROM {table} WHERE record IS NOT NULL LIMIT {most}
+            SELECT expires_at FROM {table} WHERE record <> {SETTLED} LIMIT {most}
         ),
         parts AS MATERIALIZED (
             SELECT '{literal}'::regclass AS part

@@ -38,6 +38,12 @@ pub(super) fn record_row(id: &str) -> String {
 pub(super) const COPIED: &str =
     "version, fingerprint, fence, attempt, leased_until, created_at, trace_id, endpoint, label";
 
+/// The record of a claim that a record row has settled. No response has an empty record.
+///
+/// The claim stays until the record row expires. If it was removed, a claim that has looked for the record row too
+/// early would find the key free.
+pub(super) const SETTLED: &str = "''::bytea";
+
 /// Whether the row `row` is not a claim that a record row has settled. A record row settles a claim even
 /// when it has expired, until the next claim removes both.
 pub(super) fn is_shown(table: &str, row: &str) -> String {

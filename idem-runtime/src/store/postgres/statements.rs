@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::answer::seen;
 use super::listings::Listings;
-use super::sql::{self, COPIED, NOW, Query, VERSION, WRITES, is_shown, micros_since_1970, millis};
+use super::sql::{
+    self, COPIED, NOW, Query, SETTLED, VERSION, WRITES, is_shown, micros_since_1970, millis,
+};
 use super::table::Table;
 use crate::request::record_id::RecordId;
 use crate::settings::policy::OnUnknown;
@@ -147,26 +149,30 @@ impl Statements {
                 RETURNING 1"
             )),
             // The inner SELECT reads the clock once, so that the index can be used. A record row stays
-            // until its claim is gone, because without it the claim would be unknown.
+            // until its claim has expired, because without it the claim would be unknown.
             sweep: format!(
                 "DELETE FROM {table} WHERE id = ANY (ARRAY(
                     SELECT id FROM {table} r
                     WHERE expires_at <= (SELECT clock_timestamp()) AND (octet_length(id) = 32
-                        OR NOT EXISTS (SELECT FROM {table} c WHERE c.id = substr(r.id, 1, 32)))
+                        OR NOT EXISTS (SELECT FROM {table} c WHERE c.id = substr(r.id, 1, 32)
+                            AND (c.record IS NULL OR c.expires_at > clock_timestamp())))
                     ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
                 )) AND expires_at <= clock_timestamp()"
             )
             .into(),
-            // Claims that a record row has settled. Listings of claims would otherwise have to read past
-            // them until their retention ends.
+            // Claims that a handler's transaction has settled. Listings of claims would otherwise have to read
+            // past them until their retention ends.
             sweep_settled: format!(
-                "DELETE FROM {table} WHERE id = ANY (ARRAY(
+                "UPDATE {table} c SET record = {SETTLED}, settled_at = s.settled_at,
+                    expires_at = s.expires_at
+                FROM {table} s WHERE s.id = {settled_by} AND c.id = ANY (ARRAY(
                     SELECT id FROM {table} r
                     WHERE record IS NULL AND leased_until <= (SELECT clock_timestamp())
-                        AND EXISTS (SELECT FROM {table} s WHERE s.id = {settled_by})
+                        AND EXISTS (SELECT FROM {table} s WHERE s.id = {settles})
                     LIMIT $1 FOR UPDATE SKIP LOCKED
-                )) AND record IS NULL AND leased_until <= clock_timestamp()",
-                settled_by = sql::record_row("r.id"),
+                )) AND c.record IS NULL AND c.leased_until <= clock_timestamp()",
+                settled_by = sql::record_row("c.id"),
+                settles = sql::record_row("r.id"),
             )
             .into(),
             listings,
@@ -174,7 +180,7 @@ impl Statements {
     }
 }
 
-/// Replaces a claim with a record row, and reports whether the record row is new.
+/// Settles a claim with a record row, and reports whether the record row is new.
 ///
 /// The transaction of an earlier attempt may still be committed, because it does not depend on the claim.
 /// The key of the record row makes this statement wait for the end of that transaction, and lets one of the
@@ -186,10 +192,14 @@ fn settle_by_record_row(
     [record, ttl]: [&str; 2],
 ) -> Arc<str> {
     format!(
-        "WITH claim AS (DELETE FROM {table} WHERE {claim} RETURNING *),
+        "WITH claim AS (
+            UPDATE {table} SET record = {SETTLED}, settled_at = clock_timestamp(),
+                expires_at = clock_timestamp() + {kept}
+            WHERE {claim} RETURNING *
+        ),
         done AS (
             INSERT INTO {table} ({COPIED}, owner, id, retention_ms, expires_at, settled_at, record)
-            SELECT {COPIED}, {owner}, {record_row}, {ttl}, clock_timestamp() + {kept}, clock_timestamp(), {record}
+            SELECT {COPIED}, {owner}, {record_row}, {ttl}, expires_at, settled_at, {record}
             FROM claim ON CONFLICT (id) DO NOTHING RETURNING 1
         )
         SELECT EXISTS (SELECT FROM done) AS done, {DURABLY}",

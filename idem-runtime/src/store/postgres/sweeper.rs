@@ -1,4 +1,4 @@
-//! Removes expired rows, and claims that a record row has settled. All transitions already ignore both.
+//! Removes expired rows, and marks claims that a record row has settled. All transitions already ignore both.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -29,7 +29,7 @@ impl PostgresStore {
 }
 
 impl Inner {
-    /// Removes up to `batch` rows with one of the two statements, and returns how many there were.
+    /// Sends one of the two statements for up to `batch` rows, and returns how many there were.
     ///
     /// A batch has a time limit, so that a missing reply does not stop the sweeper. The limit is
     /// longer than that of a transition, because no request waits for a batch.
@@ -65,7 +65,9 @@ impl Inner {
         for statement in [sweep_settled, sweep] {
             loop {
                 let batch = self.sweep_batch(statement, BATCH).await?;
-                removed += batch;
+                if Arc::ptr_eq(statement, sweep) {
+                    removed += batch;
+                }
                 if batch < BATCH.unsigned_abs() {
                     break;
                 }

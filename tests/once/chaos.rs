@@ -1,4 +1,5 @@
-//! Two processes on one PostgreSQL that are killed again and again, while clients retry.
+//! Two processes on one PostgreSQL that are killed or stopped again and again, while clients retry. Some runs respond
+//! with 422 after they have written: in their transaction, or instead of it.
 //!
 //! `IDEM_CHAOS_SECONDS` is how long each of the four cases lasts.
 
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::IntoResponse as _;
 use axum::routing::post;
 use axum_idem::store::PostgresStore;
 use axum_idem::{Attempt, Idempotency, idempotent};
@@ -27,6 +29,10 @@ const ADDRESS: &str = "serves at ";
 const CLIENTS: usize = 12;
 const BETWEEN_KILLS: Duration = Duration::from_millis(350);
 const LEASE: Duration = Duration::from_millis(600);
+/// Longer than a lease.
+const STOP: Duration = Duration::from_millis(900);
+/// The beginning of a response that was not committed.
+const REJECTED: &str = "rejected ";
 
 /// Neither table has a constraint that would keep a second effect out.
 const TABLES: &str = "CREATE TABLE effects (key text NOT NULL, run text NOT NULL);
@@ -41,7 +47,17 @@ async fn transfer(bank: &Bank, attempt: &Attempt, key: &str) -> Paid {
     let update = sqlx::query("UPDATE accounts SET transfers = transfers + 1 WHERE id = $1");
     let account = i32::try_from(key.len() % 4).expect("below 4");
     update.bind(account).execute(&mut *tx).await?;
-    Ok(attempt.commit(tx, (StatusCode::CREATED, run)).await?)
+    let number = bank.runs.started();
+    // A later attempt may be rejected although an earlier attempt is still committing.
+    if number % 16 == 1 || attempt.number() > 1 && number % 2 == 0 {
+        return Ok((StatusCode::UNPROCESSABLE_ENTITY, format!("{REJECTED}{run}")).into_response());
+    }
+    let status = if number % 16 == 9 {
+        StatusCode::UNPROCESSABLE_ENTITY
+    } else {
+        StatusCode::CREATED
+    };
+    Ok(attempt.commit(tx, (status, run)).await?)
 }
 
 #[idempotent(scope = token, transactional)]
@@ -127,7 +143,10 @@ impl Chaos {
             let request = server.try_send(crate::support::post(self.path, key, key));
             let response = tokio::time::timeout(Duration::from_secs(3), request).await;
             match response {
-                Ok(Ok(response)) if response.status == StatusCode::CREATED => return response,
+                // A response that the store does not have yet is not acknowledged.
+                Ok(Ok(response)) if is_final(&response) && !response.is_unrecorded() => {
+                    return response;
+                }
                 _ => tokio::time::sleep(Duration::from_millis(20)).await,
             }
             tries += 1;
@@ -145,16 +164,27 @@ impl Chaos {
     }
 }
 
-/// Starts members, and kills one of them after each pause. Returns the number of kills.
+fn is_final(response: &crate::support::Answer) -> bool {
+    [StatusCode::CREATED, StatusCode::UNPROCESSABLE_ENTITY].contains(&response.status)
+}
+
+/// Kills one of the members after each pause, and starts another one. Stops every third member for longer than a
+/// lease instead. Returns the number of kills and stops.
 fn kill(chaos: &Chaos, members: &mut [Member; 2], url: &str, level: &str, until: Instant) -> usize {
     let mut kills = 0;
     while Instant::now() < until {
         std::thread::sleep(BETWEEN_KILLS);
         let at = kills % 2;
+        kills += 1;
+        if kills % 3 == 0 {
+            servers::signal(&members[at].process, "-STOP");
+            std::thread::sleep(STOP);
+            servers::signal(&members[at].process, "-CONT");
+            continue;
+        }
         servers::end(&mut members[at].process);
         members[at] = Member::start(url, level);
         chaos.servers.lock().expect("no panic")[at] = members[at].server;
-        kills += 1;
     }
     kills
 }
@@ -193,9 +223,15 @@ async fn check(path: &'static str, level: &'static str) {
         client.await.expect("every key succeeds in the end");
     }
     let acknowledged = chaos.acknowledged.lock().expect("no panic").clone();
+    let committed: BTreeMap<_, _> = acknowledged
+        .clone()
+        .into_iter()
+        .filter(|(_, run)| !run.starts_with(REJECTED))
+        .collect();
     println!(
-        "{path} {level}: {kills} kills, {} acknowledged",
-        acknowledged.len()
+        "{path} {level}: {kills} kills and stops, {} acknowledged, {} of them committed",
+        acknowledged.len(),
+        committed.len()
     );
     assert!(kills > 1 && acknowledged.len() > CLIENTS);
 
@@ -205,10 +241,7 @@ async fn check(path: &'static str, level: &'static str) {
     let keys: BTreeSet<_> = rows.iter().map(|(key, _)| key).collect();
     assert_eq!(rows.len(), keys.len(), "an effect happened twice");
     let effects: BTreeMap<_, _> = rows.into_iter().collect();
-    assert_eq!(
-        effects, acknowledged,
-        "the effects differ from the responses"
-    );
+    assert_eq!(effects, committed, "the effects differ from the responses");
     let transfers = postgres.command("SELECT sum(transfers) FROM accounts");
     assert_eq!(transfers, effects.len().to_string());
     for (key, run) in acknowledged {

@@ -16,6 +16,8 @@ use axum_idem::testing::{Fault, FaultStore, Operation};
 use axum_idem::{Attempt, DoNotRecord, Idempotency, idempotent};
 use futures_util::stream;
 
+use sqlx::Acquire as _;
+
 use crate::bank::{Bank, BankError, LEASE, Paid, Service, is_unknown, lapse, store};
 use crate::servers::eventually_async;
 use crate::servers::postgres::PostgresServer;
@@ -91,7 +93,7 @@ async fn deferred(State(bank): State<Bank>, attempt: Attempt, body: String) -> P
     Ok(bank.tell(response)?)
 }
 
-/// Drops the commit after as many polls as the body says. A long response takes a round trip more.
+/// Drops the commit after as many polls as the body says. Its first word says which way the commit goes.
 #[idempotent(scope = token, transactional)]
 async fn dropped(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid {
     let polls: usize = body
@@ -104,13 +106,39 @@ async fn dropped(State(bank): State<Bank>, attempt: Attempt, body: String) -> Pa
     if !bank.is_first(&body) {
         return Ok(attempt.commit(tx, (StatusCode::CREATED, run)).await?);
     }
-    let text = if body.starts_with("long") {
-        run + &" ".repeat(LONG)
-    } else {
-        run
+    let (kind, _) = body.split_once('-').unwrap_or_default();
+    let padding = if kind == "long" { LONG } else { 0 };
+    let mut status = StatusCode::CREATED;
+    match kind {
+        "unrecorded" => status = StatusCode::SERVICE_UNAVAILABLE,
+        "overtaken" => {
+            let take_over = "UPDATE idem_records SET fence = fence + 1, attempt = 2
+                WHERE record IS NULL AND leased_until > now()";
+            sqlx::query(take_over).execute(&bank.pool).await?;
+        }
+        "broken" => Bank::pay(&mut tx, &run).await?,
+        _ => {}
+    }
+    let response = (status, run + &" ".repeat(padding));
+    let dropped = match kind {
+        "savepoint" => {
+            let savepoint = tx.begin().await?;
+            let dropped = after(polls, attempt.commit(savepoint, response)).await;
+            if let Some(Ok(_)) = &dropped {
+                tx.commit().await?;
+            }
+            dropped
+        }
+        "recorded" => {
+            let dropped = after(polls, attempt.record_in(&mut *tx, response)).await;
+            if let Some(Ok(_)) = &dropped {
+                tx.commit().await?;
+            }
+            dropped
+        }
+        _ => after(polls, attempt.commit(tx, response)).await,
     };
-    let commit = attempt.commit(tx, (StatusCode::CREATED, text));
-    match after(polls, commit).await {
+    match dropped {
         Some(committed) => Ok(committed?),
         None => Err(BankError::Database(sqlx::Error::WorkerCrashed)),
     }
@@ -248,18 +276,31 @@ async fn a_commit_that_is_dropped_half_way_has_one_effect() {
     let postgres = PostgresServer::start();
     let service = on(&postgres).await;
     let mut dropped = 0;
-    for (kind, polls) in ["short", "long"]
+    let kinds = [
+        "short",
+        "long",
+        "unrecorded",
+        "overtaken",
+        "broken",
+        "savepoint",
+        "recorded",
+    ];
+    for (kind, polls) in kinds
         .into_iter()
-        .flat_map(|kind| (0..8_u32).map(move |at| (kind, at)))
+        .flat_map(|kind| (0..7_u32).map(move |at| (kind, at)))
     {
         let key = &format!("{kind}-{polls}");
         let first = service.server.post("/dropped", key, key).await;
         let entry = service.entry(key).await;
         let is_recorded = matches!(entry, Some(Entry::Recorded { .. }));
+        // A key is free only when the transaction cannot have been committed.
+        let may_be_free = polls == 0 || ["unrecorded", "broken"].contains(&kind);
+        let is_other = kind == "overtaken" && matches!(entry, Some(Entry::InFlight { .. }));
         assert!(
-            is_recorded || is_unknown(entry.as_ref()) || entry.is_none() && polls == 0,
-            "after {polls} polls: {entry:?}"
+            is_recorded || is_unknown(entry.as_ref()) || is_other || entry.is_none() && may_be_free,
+            "{kind} after {polls} polls: {entry:?}"
         );
+        lapse(&postgres);
         dropped += u32::from(polls > 0 && first.status == StatusCode::INTERNAL_SERVER_ERROR);
         // The rollback of a dropped transaction may still be on its way.
         let retry = eventually_async("the key is settled", async || {
@@ -275,7 +316,10 @@ async fn a_commit_that_is_dropped_half_way_has_one_effect() {
         let of_key = payments.iter().filter(|run| run.starts_with(&prefix));
         assert_eq!(of_key.count(), 1, "after {polls} polls: {payments:?}");
     }
-    assert!(dropped > 1, "no commit was dropped before its end");
+    assert!(
+        dropped > 7,
+        "only {dropped} commits were dropped before their end"
+    );
 }
 
 /// The reply to each message of the handler's session, the one to its COMMIT included.

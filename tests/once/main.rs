@@ -2,6 +2,7 @@
 
 mod bank;
 mod chaos;
+mod cuts;
 mod ends;
 mod late;
 mod overtaken;

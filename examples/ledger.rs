@@ -51,19 +51,14 @@ struct Booked {
 
 enum LedgerError {
     NoFunds,
-    Database(sqlx::Error),
+    /// Also the error of any other statement, because its transaction is rolled back.
     Commit(CommitError),
 }
 
-impl From<sqlx::Error> for LedgerError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Database(error)
-    }
-}
-
-impl From<CommitError> for LedgerError {
-    fn from(error: CommitError) -> Self {
-        Self::Commit(error)
+/// Converts errors of sqlx and errors of a commit.
+impl<E: Into<CommitError>> From<E> for LedgerError {
+    fn from(error: E) -> Self {
+        Self::Commit(error.into())
     }
 }
 
@@ -71,8 +66,7 @@ impl IntoResponse for LedgerError {
     fn into_response(self) -> Response {
         match self {
             Self::NoFunds => StatusCode::PAYMENT_REQUIRED.into_response(),
-            // Not recorded: the transaction is rolled back, and a retry runs again.
-            Self::Database(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+            // Not recorded, so a retry runs again.
             Self::Commit(error) => error.into_response(),
         }
     }

@@ -162,8 +162,9 @@ impl Attempt {
     ///
     /// # Errors
     ///
-    /// As [`commit`](Self::commit), and [`CommitError::NotRecordable`] for a response that the endpoint does
-    /// not record. After an error the transaction must not be committed.
+    /// As [`commit`](Self::commit), [`CommitError::NoTransaction`] for a connection without an open
+    /// transaction, and [`CommitError::NotRecordable`] for a response that the endpoint does not record. After
+    /// an error the transaction must not be committed.
     ///
     /// # Cancel safety
     ///

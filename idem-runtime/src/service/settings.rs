@@ -71,6 +71,6 @@ pub enum OnStoreError {
     FailClosed,
     /// The handler runs without protection, so a retry may run the handler again. The response
     /// carries `Idempotency-Degraded: true`, and the log contains an error with the id of the
-    /// record.
+    /// record. A `transactional` endpoint never runs in this way.
     FailOpen,
 }

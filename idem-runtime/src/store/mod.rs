@@ -183,6 +183,10 @@ pub trait Store: Send + Sync + 'static {
     /// id, at most one can commit this statement until the record expires or is forgotten. A record that
     /// was committed in this way takes precedence over the claim.
     ///
+    /// The transaction may also commit after another attempt was granted the claim. So [`complete`](Self::complete) of an
+    /// attempt whose number is above 1, and [`resolve`](Self::resolve), must wait for the end of such a transaction, and
+    /// take no effect when it was committed.
+    ///
     /// # Errors
     ///
     /// [`StoreError::Unsupported`] when the store does not override this method.

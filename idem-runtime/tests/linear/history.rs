@@ -1,13 +1,15 @@
 //! Random concurrent histories on a few keys. A seed determines each history.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use idem_runtime::store::{
-    Claim, Claimed, Entry, Holder, OnUnknown, Owner, Query, Record, Settled, State, Store,
-    StoreError,
+    Claim, Claimed, Entry, Holder, OnUnknown, Owner, Query, Record, RecordStatement, Settled,
+    State, Store, StoreError,
 };
 use idem_runtime::{Fingerprint, RecordId, Scope};
 use tokio::sync::Barrier;
@@ -22,6 +24,14 @@ const CALLS: usize = 25;
 
 /// The number of transitions in one history.
 pub(crate) const TRANSITIONS: usize = CLIENTS * CALLS;
+
+/// Commits a transaction.
+pub(crate) type Commit = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Begins a transaction and writes a record in it. Returns `None` when the database has refused the record.
+pub(crate) type Recorder = Arc<
+    dyn Fn(RecordStatement) -> Pin<Box<dyn Future<Output = Option<Commit>> + Send>> + Send + Sync,
+>;
 
 /// The shortest duration that a store supports.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +83,16 @@ impl History {
 
 /// Runs all clients on `store` at the same time.
 pub(crate) async fn run(store: Arc<dyn Store>, short: Short, seed: u64) -> History {
+    run_with(store, None, short, seed).await
+}
+
+/// Like `run`, with transactions.
+pub(crate) async fn run_with(
+    store: Arc<dyn Store>,
+    recorder: Option<Recorder>,
+    short: Short,
+    seed: u64,
+) -> History {
     let clock = Arc::new(AtomicU64::new(0));
     let start = Arc::new(Barrier::new(CLIENTS));
     let clients: Vec<_> = (0..CLIENTS)
@@ -80,6 +100,7 @@ pub(crate) async fn run(store: Arc<dyn Store>, short: Short, seed: u64) -> Histo
             let client = Client {
                 number,
                 store: store.clone(),
+                recorder: recorder.clone(),
                 clock: clock.clone(),
                 // Each client of a seed has its own random sequence.
                 random: fastrand::Rng::with_seed(seed.wrapping_mul(CLIENTS as u64) + number as u64),
@@ -113,6 +134,7 @@ pub(crate) async fn run(store: Arc<dyn Store>, short: Short, seed: u64) -> Histo
 struct Client {
     number: usize,
     store: Arc<dyn Store>,
+    recorder: Option<Recorder>,
     clock: Arc<AtomicU64>,
     random: fastrand::Rng,
     short: Short,
@@ -155,6 +177,10 @@ impl Client {
             if self.random.bool() {
                 tokio::task::yield_now().await;
             }
+            if let Call::Record(held, record, ttl) = call {
+                self.in_transaction(key, held, record, ttl).await;
+                continue;
+            }
             let called_at = self.clock.fetch_add(1, Ordering::SeqCst);
             let answer = ask(&*self.store, self.keys[key].id, call, self.short).await;
             let answered_at = self.clock.fetch_add(1, Ordering::SeqCst);
@@ -169,6 +195,41 @@ impl Client {
             });
         }
         self
+    }
+
+    /// Writes a record in a transaction, and commits the transaction a moment later.
+    async fn in_transaction(&mut self, key: usize, held: Held, record: u32, ttl: Life) {
+        let (owner, fence) = held;
+        let id = self.keys[key].id;
+        let holder = Holder { id, owner, fence };
+        let time = self.short.time(ttl);
+        let statement = self.store.record_statement(holder, numbered(record), time);
+        let recorder = self.recorder.clone().expect("drawn only with transactions");
+        let called_at = self.clock.fetch_add(1, Ordering::SeqCst);
+        let commit = recorder(statement.expect("the store has transactions")).await;
+        let answer = commit.as_ref().map_or(Answer::Lost, |_| Answer::Done);
+        self.note(key, Call::Record(held, record, ttl), called_at, answer);
+        let Some(commit) = commit else {
+            return;
+        };
+        tokio::time::sleep(Duration::from_millis(self.random.u64(..4))).await;
+        let called_at = self.clock.fetch_add(1, Ordering::SeqCst);
+        commit.await;
+        self.note(key, Call::Commit(held), called_at, Answer::Done);
+        // The engine settles nothing after a commit.
+        self.keys[key].won.retain(|won| *won != held);
+        self.keys[key].completed = None;
+    }
+
+    fn note(&mut self, key: usize, call: Call, called_at: u64, answer: Answer) {
+        let answered_at = self.clock.fetch_add(1, Ordering::SeqCst);
+        self.seen[key].push(Transition {
+            client: self.number,
+            called_at,
+            answered_at,
+            call,
+            answer: Some(answer),
+        });
     }
 
     fn life(&mut self, short_share: f64) -> Life {
@@ -198,6 +259,9 @@ impl Client {
             (9..14, _) => Call::Forget,
             (14..20, _) => Call::Resolve(fence, record, lease),
             (20..28, Some(held)) => Call::Renew(held, lease),
+            (28..46, Some(held)) if self.recorder.is_some() && self.random.bool() => {
+                Call::Record(held, record, lease)
+            }
             (28..46, Some(held)) => match completed {
                 Some(again) if self.random.u8(..4) == 0 => again,
                 _ => Call::Complete(held, record, lease),
@@ -272,6 +336,7 @@ async fn ask(
             let record = numbered(record);
             settled(store.complete(holder(held), record, time(ttl)).await?)
         }
+        Call::Record(..) | Call::Commit(_) => unreachable!("not a call of the store"),
         Call::Release(held) => settled(store.release(holder(held)).await?),
         Call::Abandon(held) => settled(store.abandon(holder(held)).await?),
         Call::LookUp => match store.look_up(id).await? {

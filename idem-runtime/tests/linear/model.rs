@@ -28,6 +28,10 @@ pub(crate) enum Call {
     },
     Renew(Held, Life),
     Complete(Held, u32, Life),
+    /// Writes a record in a transaction.
+    Record(Held, u32, Life),
+    /// Commits that transaction.
+    Commit(Held),
     Release(Held),
     Abandon(Held),
     LookUp,
@@ -63,6 +67,19 @@ pub(crate) struct State {
     entry: Entry,
     /// The holder that released the key, until the next claim.
     freed_by: Option<Held>,
+    /// The transaction that has written a record and is not committed.
+    open: Option<Open>,
+}
+
+/// A transaction that has written a record. It commits whatever happens to its claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Open {
+    by: Held,
+    record: u32,
+    ttl: Life,
+    /// Whether an operator has forgotten the claim, or the claim has expired. The attempts that follow count from
+    /// 1 again, and nothing keeps their records out.
+    is_orphaned: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,6 +106,16 @@ struct Claim {
     retention: Life,
 }
 
+impl Entry {
+    fn may_record(self, held: Held, last_fence: u64) -> bool {
+        match self {
+            Self::Claim(claim) => claim.is_held_by(held),
+            Self::Nothing => held.1 == last_fence,
+            Self::Record { .. } => false,
+        }
+    }
+}
+
 impl Claim {
     fn is_held_by(&self, held: Held) -> bool {
         self.owner == held.0 && self.fence == Some(held.1)
@@ -100,6 +127,7 @@ impl State {
         last_fence: 0,
         entry: Entry::Nothing,
         freed_by: None,
+        open: None,
     };
 
     /// The possible states after `call` with the response `answer`. Empty when that response is
@@ -163,6 +191,40 @@ impl State {
             (Call::Release(held), Entry::Nothing) if self.freed_by == Some(held) => {
                 stays(Answer::Done).or_else(|| stays(Answer::Lost))
             }
+            // A claim that has expired is still there until the next claim.
+            (Call::Record(held, record, ttl), entry)
+                if self.open.is_none() && entry.may_record(held, self.last_fence) =>
+            {
+                let open = Some(Open {
+                    by: held,
+                    record,
+                    ttl,
+                    is_orphaned: false,
+                });
+                let written = may(Answer::Done).then_some(Self { open, ..self });
+                let is_held = matches!(entry, Entry::Claim(_));
+                written.or_else(|| (!is_held).then(|| stays(Answer::Lost)).flatten())
+            }
+            (Call::Record(held, ..), Entry::Claim(claim)) if claim.is_held_by(held) => None,
+            (Call::Record(..), _) => stays(Answer::Lost),
+            (Call::Commit(held), entry) => {
+                let open = self.open.filter(|open| open.by == held)?;
+                // Of two records, the unique key has let one in.
+                let is_alone = open.is_orphaned || !matches!(entry, Entry::Record { .. });
+                let (by, record, ttl) = (Some(held), open.record, open.ttl);
+                (is_alone && may(Answer::Done)).then_some(Self {
+                    entry: Entry::Record { by, record, ttl },
+                    open: None,
+                    ..self
+                })
+            }
+            // The record of a later attempt waits for the transaction of an earlier one.
+            (Call::Complete(..) | Call::Resolve(..), _)
+                if answer == Some(Answer::Done)
+                    && self.open.is_some_and(|open| !open.is_orphaned) =>
+            {
+                None
+            }
             (Call::Complete(held, record, ttl), Entry::Claim(claim)) if claim.is_held_by(held) => {
                 let by = Some(held);
                 becomes(Entry::Record { by, record, ttl }, Answer::Done)
@@ -195,7 +257,10 @@ impl State {
                 (Entry::Claim(claim), Some(answer)) => self.lists(claim, answer),
             },
             (Call::Forget, Entry::Nothing) => stays(Answer::WasThere(false)),
-            (Call::Forget, _) => becomes(Entry::Nothing, Answer::WasThere(true)),
+            (Call::Forget, _) => {
+                let forgotten = becomes(Entry::Nothing, Answer::WasThere(true));
+                forgotten.map(Self::orphaned)
+            }
 
             (Call::Resolve(fence, record, ttl), Entry::Claim(claim))
                 if claim.lease == Life::Past && claim.fence.is_none_or(|its| its == fence) =>
@@ -265,11 +330,28 @@ impl State {
             lease,
             retention,
         };
-        Some(Self {
+        let granted = Self {
             last_fence: fence.unwrap_or(self.last_fence),
             entry: Entry::Claim(claim),
             freed_by: None,
+            open: self.open,
+        };
+        Some(if attempt == 1 {
+            granted.orphaned()
+        } else {
+            granted
         })
+    }
+
+    fn orphaned(self) -> Self {
+        let orphan = |open| Open {
+            is_orphaned: true,
+            ..open
+        };
+        Self {
+            open: self.open.map(orphan),
+            ..self
+        }
     }
 
     fn sees(self, claim: Claim, answer: Answer) -> Option<Self> {

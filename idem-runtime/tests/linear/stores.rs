@@ -6,7 +6,7 @@ use std::time::Duration;
 use idem_runtime::store::{MemoryStore, NearCache, Store};
 use idem_runtime::testing::{Fault, FaultMix, FaultStore};
 
-use crate::history::{Short, TRANSITIONS, run};
+use crate::history::{Recorder, Short, TRANSITIONS, run_with};
 
 /// The first seed and the number of seeds, from the environment.
 fn seeds(transitions: usize) -> (u64, usize) {
@@ -21,10 +21,21 @@ fn seeds(transitions: usize) -> (u64, usize) {
 
 /// Runs histories on `store` until there are enough transitions. `transitions` is the number in CI.
 async fn linearizable(name: &str, store: impl Store, short: Short, transitions: usize) {
+    linearizable_with(name, store, None, short, transitions).await;
+}
+
+/// Like `linearizable`, with transactions.
+async fn linearizable_with(
+    name: &str,
+    store: impl Store,
+    recorder: Option<Recorder>,
+    short: Short,
+    transitions: usize,
+) {
     let store: Arc<dyn Store> = Arc::new(store);
     let (first, histories) = seeds(transitions);
     for seed in (first..).take(histories) {
-        let history = run(store.clone(), short, seed).await;
+        let history = run_with(store.clone(), recorder.clone(), short, seed).await;
         assert!(
             history.failures.is_empty(),
             "{name}: seed {seed}: {:?}",
@@ -91,6 +102,58 @@ async fn postgres_is_linearizable() {
     linearizable("postgres", store, Short::OneMillisecond, 4_500).await;
 }
 
+/// Handlers record in transactions of their own, beside attempts that complete.
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 6)]
+async fn postgres_with_transactions_is_linearizable() {
+    use idem_runtime::store::{Bind, PostgresStore};
+    use sqlx::postgres::PgPool;
+
+    use crate::history::Commit;
+
+    let server = test_support::servers::postgres::PostgresServer::start();
+    let builder = PostgresStore::builder().url(server.url());
+    let store = builder.timeout(Duration::from_secs(30)).connect().await;
+    let store = store.expect("postgres is there");
+    let pool = PgPool::connect(&server.url()).await;
+    let pool = pool.expect("postgres is there");
+    let recorder: Recorder = Arc::new(move |statement| {
+        let pool = pool.clone();
+        Box::pin(async move {
+            let mut transaction = pool.begin().await.expect("postgres is there");
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(statement.sql().to_owned()));
+            for bind in statement.binds() {
+                query = match bind {
+                    Bind::Bytes(bytes) => query.bind(bytes.to_vec()),
+                    Bind::Integer(number) => query.bind(*number),
+                    _ => unreachable!("a bind of PostgreSQL"),
+                };
+            }
+            if let Err(error) = query.execute(&mut *transaction).await {
+                let code = error.as_database_error().and_then(|error| error.code());
+                let refusals = ["IDM01", "IDM02", "23505"];
+                assert!(
+                    code.is_some_and(|code| refusals.contains(&&*code)),
+                    "{error}"
+                );
+                return None;
+            }
+            let commit: Commit = Box::pin(async move {
+                transaction.commit().await.expect("nothing is deferred");
+            });
+            Some(commit)
+        })
+    });
+    linearizable_with(
+        "postgres with transactions",
+        store,
+        Some(recorder),
+        Short::OneMillisecond,
+        4_500,
+    )
+    .await;
+}
+
 #[cfg(feature = "sqlite")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 6)]
 async fn sqlite_is_linearizable() {
@@ -114,7 +177,7 @@ async fn a_memory_store_with_faults_is_linearizable() {
             .rate_of_all(Fault::ErrAfter, 0.02)
             .rate_of_all(Fault::Delay(Duration::from_millis(1)), 0.1);
         store.mix(mix);
-        let history = run(Arc::new(store), Short::HardlyAnything, seed).await;
+        let history = run_with(Arc::new(store), None, Short::HardlyAnything, seed).await;
         lost += history.failures.len();
         history.check().unwrap_or_else(|why| panic!("{why}"));
     }

@@ -150,16 +150,18 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 ///
 /// # Stored data
 ///
-/// There is one row for each record id. The bytes in a row are versioned, and contain no key, no
+/// There is one row for each record id, and a second row when a handler's transaction, a later attempt or
+/// [`resolve`](Store::resolve) has recorded the response. The key of the second row is the record id and one byte. Its
+/// unique index lets only one of them record. The bytes in a row are versioned, and contain no key, no
 /// token and no scope. The headers and the body of the response, the endpoint and the label are not
 /// encrypted. A row that this version cannot read stays unchanged, and requests with its key get 503.
 /// Transitions ignore expired rows, and a sweeper removes them in batches.
 ///
 /// | column | meaning |
 /// |---|---|
-/// | `id` | the record id; the first 16 bytes are the scope id |
+/// | `id` | the record id; the first 16 bytes are the scope id. A record row has a 33rd byte |
 /// | `created_at`, `endpoint`, `trace_id`, `label` | of the first attempt |
-/// | `settled_at`, `record` | of the response; `NULL` for a claim |
+/// | `settled_at`, `record` | of the response; `NULL` for a claim. An empty `record` belongs to a claim that a record row has settled |
 /// | `leased_until` | a claim whose lease has lapsed has an unknown outcome |
 /// | `expires_at` | for a claim, the end of its retention |
 /// | `fence`, `attempt`, `owner`, `retention_ms` | of the last attempt |

@@ -19,6 +19,9 @@ use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
 use crate::store::{Claim, Claimed, CommitState, Holder, Owner, Query, StoreError};
 
+/// Any bytes but none, which mark a settled claim.
+const RECORD: [u8; 1] = [0];
+
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// # Errors
@@ -85,7 +88,7 @@ impl Probe<'_> {
         let statements = self.statements;
         let held = |query| statements::held(query, holder, fence);
         let renew = |query| held(query).bind(statements::whole_millis(MINUTE));
-        let keep = |query| held(query).bind(Vec::<u8>::new());
+        let keep = |query| held(query).bind(RECORD.to_vec());
         let complete = |query| keep(query).bind(statements::whole_millis(MINUTE));
         let of_id = |query| statements::of_id(query, holder.id);
         Ok(self.does(&statements.renew, renew).await?
@@ -103,7 +106,7 @@ impl Probe<'_> {
         let statements = self.statements;
         let held = |query| statements::held(query, holder, fence);
         let of_fence = |query: Statement| statements::of_id(query, holder.id).bind(fence);
-        let keep = |query| of_fence(query).bind(Vec::<u8>::new());
+        let keep = |query| of_fence(query).bind(RECORD.to_vec());
         let resolve = |query| keep(query).bind(statements::whole_millis(MINUTE));
         // A resolved record has no owner.
         let resolved = |query: Statement| {
@@ -133,7 +136,7 @@ impl Probe<'_> {
         let held = |query| statements::held(query, later, fence);
         let complete = |query| {
             held(query)
-                .bind(Vec::<u8>::new())
+                .bind(RECORD.to_vec())
                 .bind(statements::whole_millis(MINUTE))
         };
         Ok(self.does(&statements.complete_later, complete).await?
@@ -156,7 +159,7 @@ impl Probe<'_> {
         let held = |query| statements::held(query, holder, fence);
         let record = |query| {
             held(query)
-                .bind(Vec::<u8>::new())
+                .bind(RECORD.to_vec())
                 .bind(statements::whole_millis(MINUTE))
         };
         self.send(&statements.record, record).await?;

@@ -59,6 +59,11 @@ impl Statements {
         let is_unsettled = format!("NOT EXISTS (SELECT FROM {table} s WHERE s.id = {record_row})");
         let shown = is_shown(&table, "r");
         let held = held_claim();
+        // The record of another attempt has settled the claim.
+        let is_overtaken = format!(
+            "EXISTS (SELECT FROM {table} s WHERE s.id = {record_row}
+                AND (s.owner <> $2 OR s.fence <> $3))"
+        );
         Self {
             claim: format!("SELECT {claim}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)").into(),
             record: record.into(),
@@ -67,7 +72,7 @@ impl Statements {
                 "UPDATE {table} SET
                     leased_until = clock_timestamp() + {lease},
                     expires_at = clock_timestamp() + {lease} + {retention}
-                WHERE {held} RETURNING 1",
+                WHERE {held} AND NOT {is_overtaken} RETURNING 1",
                 lease = millis("$4"),
                 retention = millis("retention_ms"),
             )),
@@ -92,7 +97,9 @@ impl Statements {
                     AND expires_at > clock_timestamp()
                 RETURNING 1"
             )),
-            release: durable_write(&format!("DELETE FROM {table} WHERE {held} RETURNING 1")),
+            release: durable_write(&format!(
+                "DELETE FROM {table} WHERE {held} AND NOT {is_overtaken} RETURNING 1"
+            )),
             // A takeover increments `attempt`. A claim of a free key starts at 1. The statement
             // writes, because the removal that it confirms may not have reached a standby.
             was_taken_over: format!(
@@ -107,7 +114,7 @@ impl Statements {
                 "UPDATE {table} SET
                     leased_until = least(leased_until, clock_timestamp()),
                     expires_at = clock_timestamp() + {retention}
-                WHERE {held} RETURNING 1",
+                WHERE {held} AND NOT {is_overtaken} RETURNING 1",
                 retention = millis("retention_ms"),
             )),
             look_up: format!(
@@ -125,8 +132,10 @@ impl Statements {
                 WHERE id IN ($1, {record_row}) AND expires_at > clock_timestamp() AND {shown}"
             )
             .into(),
+            // A claim that was settled in between has a record row by now, and both are read again.
             forget: durable_write(&format!(
                 "DELETE FROM {table} WHERE id IN ($1, {record_row}) AND owner = $2 AND fence = $3
+                    AND record IS DISTINCT FROM {SETTLED}
                     OR id = $1 AND EXISTS (SELECT FROM {table} s
                         WHERE s.id = {record_row} AND s.owner = $2 AND s.fence = $3)
                 RETURNING 1"

@@ -82,6 +82,11 @@ END INTO answer
             ON CONFLICT (id) DO NOTHING
             RETURNING int4send(1) || int8send(r.fence) || int4send(r.attempt) INTO answer;
             IF NOT FOUND THEN
+                DELETE FROM "public"."idem_records" r WHERE r.id = $1 AND r.record = ''::bytea
+                    AND NOT EXISTS (SELECT FROM "public"."idem_records" s WHERE s.id = ($1 || '\x01'::bytea));
+                IF FOUND THEN
+                    RETURN NULL;
+                END IF;
                 UPDATE "public"."idem_records" AS r SET
                     version = 3,
                     fingerprint = $2,
@@ -103,7 +108,8 @@ END INTO answer
                         THEN $10 ELSE r.label END,
                     settled_at = NULL,
                     record = NULL
-                WHERE r.id = $1 AND (r.expires_at <= clock_timestamp()
+                WHERE r.id = $1 AND r.record IS DISTINCT FROM ''::bytea
+                    AND (r.expires_at <= clock_timestamp()
                     OR r.version = 3 AND r.record IS NULL
                         AND r.leased_until <= clock_timestamp()
                         AND r.fingerprint = $2 AND $6)

@@ -245,6 +245,9 @@ impl Client {
         let lease = self.life(0.4);
         let retention = self.life(0.2);
         let record = self.random.u32(..);
+        if self.recorder.is_some() {
+            return self.draw_with_transactions(number, drawn, lease, record);
+        }
         let key = &self.keys[number];
         let mine = self.random.choice(&key.won).copied();
         // Usually the last claim, because the earlier claims are settled or lost.
@@ -259,9 +262,6 @@ impl Client {
             (9..14, _) => Call::Forget,
             (14..20, _) => Call::Resolve(fence, record, lease),
             (20..28, Some(held)) => Call::Renew(held, lease),
-            (28..46, Some(held)) if self.recorder.is_some() && self.random.bool() => {
-                Call::Record(held, record, lease)
-            }
             (28..46, Some(held)) => match completed {
                 Some(again) if self.random.u8(..4) == 0 => again,
                 _ => Call::Complete(held, record, lease),
@@ -277,6 +277,43 @@ impl Client {
                     retention,
                     rerun: self.random.u8(..5) > 0,
                 },
+            },
+        }
+    }
+}
+
+impl Client {
+    /// A transaction may be open for longer than any claim or record is kept, and nothing can refuse its record then.
+    /// So no claim and no record expires here, and none is released or forgotten.
+    fn draw_with_transactions(
+        &mut self,
+        number: usize,
+        drawn: u8,
+        lease: Life,
+        record: u32,
+    ) -> Call {
+        let key = &self.keys[number];
+        let mine = match self.random.choice(&key.won).copied() {
+            Some(_) if self.random.u8(..4) > 0 => key.won.last().copied(),
+            earlier => earlier,
+        };
+        match (drawn, mine) {
+            (0..6, _) => Call::LookUp,
+            (6..9, _) => Call::List,
+            (9..15, _) => Call::Resolve(key.fence, record, Life::Long),
+            (15..25, Some(held)) => Call::Renew(held, lease),
+            (25..40, Some(held)) => Call::Record(held, record, Life::Long),
+            (40..50, Some(held)) => match key.completed {
+                Some(again) if self.random.u8(..4) == 0 => again,
+                _ => Call::Complete(held, record, Life::Long),
+            },
+            (50..60, Some(held)) => Call::Abandon(held),
+            _ => Call::Claim {
+                owner: Owner::unique(),
+                fingerprint: 1,
+                lease,
+                retention: Life::Long,
+                rerun: self.random.u8(..5) > 0,
             },
         }
     }

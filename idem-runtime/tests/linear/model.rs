@@ -77,9 +77,6 @@ struct Open {
     by: Held,
     record: u32,
     ttl: Life,
-    /// Whether an operator has forgotten the claim, or the claim has expired. The attempts that follow count from
-    /// 1 again, and nothing keeps their records out.
-    is_orphaned: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -104,16 +101,6 @@ struct Claim {
     fingerprint: u8,
     lease: Life,
     retention: Life,
-}
-
-impl Entry {
-    fn may_record(self, held: Held, last_fence: u64) -> bool {
-        match self {
-            Self::Claim(claim) => claim.is_held_by(held),
-            Self::Nothing => held.1 == last_fence,
-            Self::Record { .. } => false,
-        }
-    }
 }
 
 impl Claim {
@@ -191,26 +178,20 @@ impl State {
             (Call::Release(held), Entry::Nothing) if self.freed_by == Some(held) => {
                 stays(Answer::Done).or_else(|| stays(Answer::Lost))
             }
-            // A claim that has expired is still there until the next claim.
-            (Call::Record(held, record, ttl), entry)
-                if self.open.is_none() && entry.may_record(held, self.last_fence) =>
+            (Call::Record(held, record, ttl), Entry::Claim(claim))
+                if self.open.is_none() && claim.is_held_by(held) =>
             {
-                let open = Some(Open {
-                    by: held,
-                    record,
-                    ttl,
-                    is_orphaned: false,
-                });
-                let written = may(Answer::Done).then_some(Self { open, ..self });
-                let is_held = matches!(entry, Entry::Claim(_));
-                written.or_else(|| (!is_held).then(|| stays(Answer::Lost)).flatten())
+                let by = held;
+                let open = Some(Open { by, record, ttl });
+                may(Answer::Done).then_some(Self { open, ..self })
             }
+            // Waits for the other transaction.
             (Call::Record(held, ..), Entry::Claim(claim)) if claim.is_held_by(held) => None,
             (Call::Record(..), _) => stays(Answer::Lost),
             (Call::Commit(held), entry) => {
                 let open = self.open.filter(|open| open.by == held)?;
-                // Of two records, the unique key has let one in.
-                let is_alone = open.is_orphaned || !matches!(entry, Entry::Record { .. });
+                // Of two records, the unique key lets one in.
+                let is_alone = !matches!(entry, Entry::Record { .. });
                 let (by, record, ttl) = (Some(held), open.record, open.ttl);
                 (is_alone && may(Answer::Done)).then_some(Self {
                     entry: Entry::Record { by, record, ttl },
@@ -220,8 +201,7 @@ impl State {
             }
             // The record of a later attempt waits for the transaction of an earlier one.
             (Call::Complete(..) | Call::Resolve(..), _)
-                if answer == Some(Answer::Done)
-                    && self.open.is_some_and(|open| !open.is_orphaned) =>
+                if answer == Some(Answer::Done) && self.open.is_some() =>
             {
                 None
             }
@@ -257,10 +237,7 @@ impl State {
                 (Entry::Claim(claim), Some(answer)) => self.lists(claim, answer),
             },
             (Call::Forget, Entry::Nothing) => stays(Answer::WasThere(false)),
-            (Call::Forget, _) => {
-                let forgotten = becomes(Entry::Nothing, Answer::WasThere(true));
-                forgotten.map(Self::orphaned)
-            }
+            (Call::Forget, _) => becomes(Entry::Nothing, Answer::WasThere(true)),
 
             (Call::Resolve(fence, record, ttl), Entry::Claim(claim))
                 if claim.lease == Life::Past && claim.fence.is_none_or(|its| its == fence) =>
@@ -330,28 +307,12 @@ impl State {
             lease,
             retention,
         };
-        let granted = Self {
+        Some(Self {
             last_fence: fence.unwrap_or(self.last_fence),
             entry: Entry::Claim(claim),
             freed_by: None,
             open: self.open,
-        };
-        Some(if attempt == 1 {
-            granted.orphaned()
-        } else {
-            granted
         })
-    }
-
-    fn orphaned(self) -> Self {
-        let orphan = |open| Open {
-            is_orphaned: true,
-            ..open
-        };
-        Self {
-            open: self.open.map(orphan),
-            ..self
-        }
     }
 
     fn sees(self, claim: Claim, answer: Answer) -> Option<Self> {

@@ -21,7 +21,8 @@ pub(super) const TAKES: &str =
 /// would fail on the old record row.
 ///
 /// The record row may appear after the function has looked for it. Then the function finds a settled claim,
-/// returns `NULL`, and finds the record row when it is called again.
+/// returns `NULL`, and finds the record row when it is called again. When the record row has expired and was
+/// swept by then, the function removes the settled claim first.
 ///
 /// When a record or the claim of another owner exists, the function writes and locks nothing, so a
 /// replay is a read. Otherwise the primary key decides which claim wins. The loser gets `NULL`, and
@@ -84,6 +85,11 @@ pub(super) fn definition(name: &str, table: &str) -> String {
             ON CONFLICT (id) DO NOTHING
             RETURNING {WON} INTO answer;
             IF NOT FOUND THEN
+                DELETE FROM {table} r WHERE r.id = $1 AND r.record = {SETTLED}
+                    AND NOT EXISTS (SELECT FROM {table} s WHERE s.id = {record_row});
+                IF FOUND THEN
+                    RETURN NULL;
+                END IF;
                 UPDATE {table} AS r SET
                     version = {VERSION},
                     fingerprint = $2,
@@ -105,7 +111,8 @@ pub(super) fn definition(name: &str, table: &str) -> String {
                         THEN $10 ELSE r.label END,
                     settled_at = NULL,
                     record = NULL
-                WHERE r.id = $1 AND (r.expires_at <= clock_timestamp()
+                WHERE r.id = $1 AND r.record IS DISTINCT FROM {SETTLED}
+                    AND (r.expires_at <= clock_timestamp()
                     OR r.version = {VERSION} AND r.record IS NULL
                         AND r.leased_until <= clock_timestamp()
                         AND r.fingerprint = $2 AND $6)
@@ -146,7 +153,7 @@ mod tests {
         let digest = Sha256::digest(words.join(" "));
         assert_eq!(
             RecordId::from_bytes(digest.into()).to_string(),
-            "762e9b005100dd6aea4fc30615b6c7b57dcea66bbd58bc1c2e2c6176c2e9fb2c"
+            "948849b3862bfa4ede226c894468b1ca6e785f16d8f3dce9c495afaa06e29fd1"
         );
     }
 }

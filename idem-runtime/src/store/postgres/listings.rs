@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::sql::{
     NOW, Query as Statement, SETTLED, VERSION, WRITES, is_shown, micros_since_1970, record_row,
+    row_is_shown,
 };
 use super::table::Table;
 use crate::request::record_id::RecordId;
@@ -50,7 +51,7 @@ impl Listings {
                 last = record_row("$2"),
             )
         };
-        let shown = is_shown(&name, "r");
+        let shown = row_is_shown(&name, "r");
         Self {
             list: of_window(&in_order(&format!("{}) AS r", window("")))).into(),
             list_claims: of_window(&in_order(&format!(
@@ -100,7 +101,7 @@ impl Listings {
 fn list(table: &str, window: &str) -> String {
     let created_at = micros_since_1970("created_at");
     let settled_at = micros_since_1970("settled_at");
-    let shown = is_shown(table, "shown");
+    let shown = is_shown(table, "shown", "shown.bytes IS DISTINCT FROM 0");
     format!(
         "WITH {NOW},
         read AS MATERIALIZED (
@@ -133,7 +134,7 @@ fn list(table: &str, window: &str) -> String {
 /// server's last `ANALYZE`.
 fn stats(table: &str) -> String {
     let most = COUNTED + 1;
-    let shown = is_shown(table, "r");
+    let shown = row_is_shown(table, "r");
     // The schema may come from the server, which allows any name.
     let literal = table.replace('\'', "''");
     format!(

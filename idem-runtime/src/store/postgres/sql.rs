@@ -40,15 +40,25 @@ pub(super) const COPIED: &str =
 
 /// The record of a claim that a record row has settled. No response has an empty record.
 ///
-/// The claim stays until the record row expires. If it was removed, a claim that has looked for the record row too
-/// early would find the key free.
+/// Such a claim stays until its record row is gone. If it was removed earlier, a claim that has looked for the
+/// record row too early would find the key free. Without its record row, it counts as nothing.
 pub(super) const SETTLED: &str = "''::bytea";
 
 /// Whether the row `row` is not a claim that a record row has settled. A record row settles a claim even
-/// when it has expired, until the next claim removes both.
-pub(super) fn is_shown(table: &str, row: &str) -> String {
+/// when it has expired, until the next claim removes both. `has_bytes` says whether a record has any.
+pub(super) fn is_shown(table: &str, row: &str, has_bytes: &str) -> String {
     format!(
-        "(octet_length({row}.id) > 32 OR NOT EXISTS (SELECT FROM {table} s WHERE s.id = {key}))",
+        "(octet_length({row}.id) > 32
+            OR {has_bytes} AND NOT EXISTS (SELECT FROM {table} s WHERE s.id = {key}))",
         key = record_row(&format!("{row}.id"))
+    )
+}
+
+/// Like `is_shown`, for a row of the table.
+pub(super) fn row_is_shown(table: &str, row: &str) -> String {
+    is_shown(
+        table,
+        row,
+        &format!("{row}.record IS DISTINCT FROM {SETTLED}"),
     )
 }

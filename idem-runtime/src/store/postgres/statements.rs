@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::answer::seen;
 use super::listings::Listings;
 use super::sql::{
-    self, COPIED, NOW, Query, SETTLED, VERSION, WRITES, is_shown, micros_since_1970, millis,
+    self, COPIED, NOW, Query, SETTLED, VERSION, WRITES, micros_since_1970, millis, row_is_shown,
 };
 use super::table::Table;
 use crate::request::record_id::RecordId;
@@ -57,7 +57,7 @@ impl Statements {
         let table = table.quoted();
         let record_row = sql::record_row("$1");
         let is_unsettled = format!("NOT EXISTS (SELECT FROM {table} s WHERE s.id = {record_row})");
-        let shown = is_shown(&table, "r");
+        let shown = row_is_shown(&table, "r");
         let held = held_claim();
         // The record of another attempt has settled the claim.
         let is_overtaken = format!(
@@ -158,15 +158,19 @@ impl Statements {
                 RETURNING 1"
             )),
             // The inner SELECT reads the clock once, so that the index can be used. A record row stays
-            // until its claim has expired, because without it the claim would be unknown.
+            // as long as its claim would be unknown without it, and a settled claim as long as its record row.
             sweep: format!(
                 "DELETE FROM {table} WHERE id = ANY (ARRAY(
                     SELECT id FROM {table} r
-                    WHERE expires_at <= (SELECT clock_timestamp()) AND (octet_length(id) = 32
-                        OR NOT EXISTS (SELECT FROM {table} c WHERE c.id = substr(r.id, 1, 32)
-                            AND (c.record IS NULL OR c.expires_at > clock_timestamp())))
+                    WHERE expires_at <= (SELECT clock_timestamp()) AND CASE
+                        WHEN octet_length(id) > 32 THEN NOT EXISTS (
+                            SELECT FROM {table} c WHERE c.id = substr(r.id, 1, 32) AND c.record IS NULL)
+                        WHEN record = {SETTLED} THEN NOT EXISTS (
+                            SELECT FROM {table} s WHERE s.id = {settles})
+                        ELSE true END
                     ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
-                )) AND expires_at <= clock_timestamp()"
+                )) AND expires_at <= clock_timestamp()",
+                settles = sql::record_row("r.id"),
             )
             .into(),
             // Claims that a handler's transaction has settled. Listings of claims would otherwise have to read

@@ -43,7 +43,7 @@ CREATE OR REPLACE FUNCTION "public"."idem_records_claim_v3"(bytea, bytea, bytea,
 END END INTO is_settled, answer
             FROM "public"."idem_records" r WHERE r.id = ($1 || '\x01'::bytea);
             IF is_settled IS NULL THEN
-                SELECT CASE WHEN r.version = 3 AND r.record <> ''::bytea THEN int4send(2) || interval_send(r.expires_at - now) || r.record END INTO answer
+                SELECT CASE WHEN r.version = 3 AND r.record <> 'settled'::bytea THEN int4send(2) || interval_send(r.expires_at - now) || r.record END INTO answer
                 FROM "public"."idem_records" r WHERE r.id = $1 AND r.expires_at > now;
                 IF answer IS NULL AND FOUND THEN
                     SELECT CASE
@@ -55,7 +55,7 @@ END END INTO is_settled, answer
         || int8send(r.fence) || int4send(r.attempt) || r.fingerprint
 END INTO answer
                     FROM "public"."idem_records" r WHERE r.id = $1 AND r.expires_at > now
-                        AND r.record IS DISTINCT FROM ''::bytea
+                        AND r.record IS DISTINCT FROM 'settled'::bytea
                         AND NOT (r.version = 3 AND r.record IS NULL AND r.leased_until <= now
                             AND r.fingerprint = $2 AND $6)
                         AND NOT (r.version = 3 AND r.record IS NULL AND r.leased_until > now
@@ -82,7 +82,7 @@ END INTO answer
             ON CONFLICT (id) DO NOTHING
             RETURNING int4send(1) || int8send(r.fence) || int4send(r.attempt) INTO answer;
             IF NOT FOUND THEN
-                DELETE FROM "public"."idem_records" r WHERE r.id = $1 AND r.record = ''::bytea
+                DELETE FROM "public"."idem_records" r WHERE r.id = $1 AND r.record = 'settled'::bytea
                     AND NOT EXISTS (SELECT FROM "public"."idem_records" s WHERE s.id = ($1 || '\x01'::bytea));
                 IF FOUND THEN
                     RETURN NULL;
@@ -108,7 +108,7 @@ END INTO answer
                         THEN $10 ELSE r.label END,
                     settled_at = NULL,
                     record = NULL
-                WHERE r.id = $1 AND r.record IS DISTINCT FROM ''::bytea
+                WHERE r.id = $1 AND r.record IS DISTINCT FROM 'settled'::bytea
                     AND (r.expires_at <= clock_timestamp()
                     OR r.version = 3 AND r.record IS NULL
                         AND r.leased_until <= clock_timestamp()

@@ -153,7 +153,7 @@ mod tests {
         let digest = Sha256::digest(words.join(" "));
         assert_eq!(
             RecordId::from_bytes(digest.into()).to_string(),
-            "948849b3862bfa4ede226c894468b1ca6e785f16d8f3dce9c495afaa06e29fd1"
+            "7103c0af11150c06adee51cfe9a8393c0e53b86c4fc1ea16ba6355892ade531e"
         );
     }
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use super::sql::{
     NOW, Query as Statement, SETTLED, VERSION, WRITES, is_shown, micros_since_1970, record_row,
-    row_is_shown,
 };
 use super::table::Table;
 use crate::request::record_id::RecordId;
@@ -51,7 +50,7 @@ impl Listings {
                 last = record_row("$2"),
             )
         };
-        let shown = row_is_shown(&name, "r");
+        let shown = is_shown(&name, "r", "record");
         Self {
             list: of_window(&in_order(&format!("{}) AS r", window("")))).into(),
             list_claims: of_window(&in_order(&format!(
@@ -101,7 +100,7 @@ impl Listings {
 fn list(table: &str, window: &str) -> String {
     let created_at = micros_since_1970("created_at");
     let settled_at = micros_since_1970("settled_at");
-    let shown = is_shown(table, "shown", "shown.bytes IS DISTINCT FROM 0");
+    let shown = is_shown(table, "shown", "head");
     format!(
         "WITH {NOW},
         read AS MATERIALIZED (
@@ -134,7 +133,7 @@ fn list(table: &str, window: &str) -> String {
 /// server's last `ANALYZE`.
 fn stats(table: &str) -> String {
     let most = COUNTED + 1;
-    let shown = row_is_shown(table, "r");
+    let shown = is_shown(table, "r", "record");
     // The schema may come from the server, which allows any name.
     let literal = table.replace('\'', "''");
     format!(

@@ -161,7 +161,7 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 /// |---|---|
 /// | `id` | the record id; the first 16 bytes are the scope id. A record row has a 33rd byte |
 /// | `created_at`, `endpoint`, `trace_id`, `label` | of the first attempt |
-/// | `settled_at`, `record` | of the response; `NULL` for a claim. An empty `record` belongs to a claim that a record row has settled |
+/// | `settled_at`, `record` | of the response; `NULL` for a claim. The record `settled` belongs to a claim that a record row has settled |
 /// | `leased_until` | a claim whose lease has lapsed has an unknown outcome |
 /// | `expires_at` | for a claim, the end of its retention |
 /// | `fence`, `attempt`, `owner`, `retention_ms` | of the last attempt |

@@ -19,7 +19,7 @@ use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
 use crate::store::{Claim, Claimed, CommitState, Holder, Owner, Query, StoreError};
 
-/// Any bytes but none, which mark a settled claim.
+/// Any bytes that do not mark a settled claim.
 const RECORD: [u8; 1] = [0];
 
 const MINUTE: Duration = Duration::from_secs(60);

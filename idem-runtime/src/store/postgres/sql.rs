@@ -38,27 +38,18 @@ pub(super) fn record_row(id: &str) -> String {
 pub(super) const COPIED: &str =
     "version, fingerprint, fence, attempt, leased_until, created_at, trace_id, endpoint, label";
 
-/// The record of a claim that a record row has settled. No response has an empty record.
+/// The record of a claim that a record row has settled. The record of a response begins with its version.
 ///
 /// Such a claim stays until its record row is gone. If it was removed earlier, a claim that has looked for the
 /// record row too early would find the key free. Without its record row, it counts as nothing.
-pub(super) const SETTLED: &str = "''::bytea";
+pub(super) const SETTLED: &str = "'settled'::bytea";
 
 /// Whether the row `row` is not a claim that a record row has settled. A record row settles a claim even
-/// when it has expired, until the next claim removes both. `has_bytes` says whether a record has any.
-pub(super) fn is_shown(table: &str, row: &str, has_bytes: &str) -> String {
+/// when it has expired, until the next claim removes both. `record` is the record, or how it begins.
+pub(super) fn is_shown(table: &str, row: &str, record: &str) -> String {
     format!(
         "(octet_length({row}.id) > 32
-            OR {has_bytes} AND NOT EXISTS (SELECT FROM {table} s WHERE s.id = {key}))",
+            OR {row}.{record} IS DISTINCT FROM {SETTLED} AND NOT EXISTS (SELECT FROM {table} s WHERE s.id = {key}))",
         key = record_row(&format!("{row}.id"))
-    )
-}
-
-/// Like `is_shown`, for a row of the table.
-pub(super) fn row_is_shown(table: &str, row: &str) -> String {
-    is_shown(
-        table,
-        row,
-        &format!("{row}.record IS DISTINCT FROM {SETTLED}"),
     )
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::answer::seen;
 use super::listings::Listings;
 use super::sql::{
-    self, COPIED, NOW, Query, SETTLED, VERSION, WRITES, micros_since_1970, millis, row_is_shown,
+    self, COPIED, NOW, Query, SETTLED, VERSION, WRITES, is_shown, micros_since_1970, millis,
 };
 use super::table::Table;
 use crate::request::record_id::RecordId;
@@ -57,7 +57,7 @@ impl Statements {
         let table = table.quoted();
         let record_row = sql::record_row("$1");
         let is_unsettled = format!("NOT EXISTS (SELECT FROM {table} s WHERE s.id = {record_row})");
-        let shown = row_is_shown(&table, "r");
+        let shown = is_shown(&table, "r", "record");
         let held = held_claim();
         // The record of another attempt has settled the claim.
         let is_overtaken = format!(

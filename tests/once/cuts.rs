@@ -136,7 +136,8 @@ fn a_request_that_is_cut_off_anywhere_has_one_effect() {
         for cut in [Cut::Disconnect, Cut::Shutdown] {
             let was_cut = |waits: &usize| play(&postgres, path, cut, *waits);
             let times = (1..MOST_WAITS).take_while(was_cut).count();
-            assert!((5..MOST_WAITS - 1).contains(&times), "{times} waits");
+            // On a busy machine, a reply of the server may have arrived before it is waited for.
+            assert!((2..MOST_WAITS - 1).contains(&times), "{times} waits");
             println!("{path}: {times} cuts by {cut:?}");
         }
     }

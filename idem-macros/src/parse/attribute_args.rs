@@ -13,7 +13,7 @@ use crate::parse::duration;
 use crate::parse::fingerprint::Fingerprint;
 use crate::parse::statuses::{Of, Statuses};
 
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "scope",
     "key",
     "ttl",

@@ -28,6 +28,7 @@ pub use request::scope::Scope;
 pub use request::scope_id::{ParseScopeIdError, ScopeId};
 pub use request::trace_context::{ParseTraceIdError, TraceId};
 pub use response::do_not_record::DoNotRecord;
+pub use response::key_status::KeyStatus;
 pub use response::outcome_unknown::OutcomeUnknown;
 pub use response::problem::Problem;
 pub use service::builder::IdempotencyBuilder;
@@ -35,6 +36,11 @@ pub use service::idempotency::Idempotency;
 pub use service::layer::{IdempotencyFuture, IdempotencyService};
 pub use service::settings::OnStoreError;
 pub use settings::dialect::{Dialect, KeySyntax};
+
+/// The version of sqlx whose pools the stores take. A service that imports sqlx from here cannot have another version.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[doc(no_inline)]
+pub use sqlx;
 
 /// The names that generated code uses. Not part of the public API.
 #[doc(hidden)]

@@ -343,6 +343,15 @@ impl Problem {
         .retry_after_seconds(1)
     }
 
+    /// The state of a key could not be read for a caller that asked for it.
+    pub(crate) fn status_unavailable() -> Self {
+        Self::new(
+            Kind::StoreUnavailable,
+            "the state of the idempotency key cannot be read at the moment; ask again",
+        )
+        .retry_after_seconds(1)
+    }
+
     pub(crate) fn capacity() -> Self {
         Self::new(
             Kind::Capacity,
@@ -613,6 +622,12 @@ mod tests {
             (Problem::response_not_kept(), "response_not_kept", 409, None),
             (
                 Problem::store_unavailable(),
+                "store_unavailable",
+                503,
+                Some(1),
+            ),
+            (
+                Problem::status_unavailable(),
                 "store_unavailable",
                 503,
                 Some(1),

@@ -157,8 +157,10 @@ use crate::transform::transform;
 /// Every argument lives until the handler ends, even if its pattern binds nothing, such as `_: Permit`.
 ///
 /// Other attributes, such as `#[debug_handler]`, `#[tracing::instrument]` and `#[utoipa::path]`, may be
-/// above or below. Put an attribute above if it needs the declared return type, such as `#[utoipa::path]`
-/// and `#[instrument(err)]`. On a handler without arguments, put `#[debug_handler]` below.
+/// above or below. Put an attribute above if it needs the declared types, such as `#[instrument(err)]`.
+/// On a handler without arguments, put `#[debug_handler]` below. With the feature `utoipa`, put
+/// `#[utoipa::path]` below: then the operation documents its key, and `Idempotency::document` completes
+/// the document. The macro of utoipa then cannot infer the request body, so name it in `request_body`.
 ///
 /// # Compile errors
 ///

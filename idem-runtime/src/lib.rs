@@ -6,6 +6,8 @@
 mod attempt;
 mod claim;
 mod handler;
+#[cfg(feature = "utoipa")]
+mod openapi;
 mod request;
 mod response;
 mod service;
@@ -55,6 +57,9 @@ pub mod __private {
     pub use crate::request::scope::ScopeValue;
     pub use crate::service::idempotency::AsIdempotency;
     pub use crate::settings::policy::{FingerprintMode, Policy, Statuses};
+
+    #[cfg(feature = "utoipa")]
+    pub use crate::openapi::utoipa::KeyParameter;
 
     /// Gives a branch the type that a handler returns, although the branch never runs.
     ///

@@ -21,9 +21,10 @@ use syn::{Attribute, Expr};
 use crate::check::plan::Plan;
 use crate::expand::bounds::outliving;
 use crate::expand::facade::private;
+use crate::expand::facts::facts;
 use crate::expand::parameters::{Opened, Parameters};
 use crate::expand::policy::policy;
-use crate::expand::{returns, scope};
+use crate::expand::{openapi, returns, scope};
 use crate::parse::attribute_args::AttributeArgs;
 use crate::parse::handler::{Handler, Parameter};
 use crate::parse::names;
@@ -38,6 +39,13 @@ pub(crate) fn expand(args: &AttributeArgs, plan: &Plan, handler: &Handler) -> To
     let generics = outliving(&sig.generics);
     let (type_parameters, _, bounds) = generics.split_for_impl();
 
+    let attrs: Vec<Attribute> = if cfg!(feature = "utoipa") {
+        let facts = facts(args, plan);
+        let with_key = |attr| openapi::with_key(attr, &private, &facts);
+        attrs.iter().map(with_key).collect()
+    } else {
+        attrs.clone()
+    };
     let (debugging, attrs): (Vec<_>, Vec<_>) = attrs.iter().partition(|attr| is_debugging(attr));
     let debugged = debugged(handler, &debugging);
     let stays_async = !attrs.iter().all(|attr| is_inert(attr));

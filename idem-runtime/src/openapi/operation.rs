@@ -1,0 +1,187 @@
+//! What the documentation of one annotated operation says, in the dialect of its service.
+
+use std::collections::BTreeMap;
+
+use http::StatusCode;
+
+use crate::openapi::facts::Facts;
+use crate::request::scope::ScopeMissing;
+use crate::response::problem::Problem;
+use crate::service::idempotency::Idempotency;
+use crate::service::permits::Permits;
+use crate::settings::dialect::{Dialect, KeySyntax};
+
+/// The name of the schema of a problem.
+pub(crate) const SCHEMA: &str = "IdempotencyProblem";
+
+/// The media type of a problem in the default rendering.
+pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
+
+pub(crate) const REPLAYED: &str =
+    "`true` when this is the recorded response of an earlier request with the same key.";
+
+pub(crate) const RETRY_AFTER: &str = "The number of seconds to wait before a retry.";
+
+pub(crate) const CHALLENGE: &str = "The authentication scheme.";
+
+pub(crate) const LINK: &str = "The page that documents the use of keys.";
+
+/// The members of a problem: the name, the description, and whether every problem has it.
+pub(crate) const MEMBERS: [(&str, &str, bool); 6] = [
+    ("type", "The URI of this kind of problem.", true),
+    ("title", "A summary of this kind of problem.", true),
+    ("status", "The HTTP status.", true),
+    (
+        "detail",
+        "What is wrong with this request, and what to do.",
+        true,
+    ),
+    (
+        "code",
+        "Distinguishes the kinds of problems. A code never changes.",
+        true,
+    ),
+    (
+        "instance",
+        "The URN of the record, for operators of the service.",
+        false,
+    ),
+];
+
+/// The key header of an operation.
+#[derive(Debug)]
+pub(crate) struct KeyHeader {
+    pub(crate) name: String,
+    pub(crate) description: String,
+    pub(crate) is_required: bool,
+    /// The length of the header value in characters.
+    pub(crate) len: (usize, usize),
+    pub(crate) pattern: Option<&'static str>,
+}
+
+impl KeyHeader {
+    pub(crate) fn new(facts: Facts, dialect: &Dialect) -> Self {
+        let quotes = match dialect.syntax() {
+            KeySyntax::StructuredString => 2,
+            KeySyntax::Lenient | KeySyntax::Raw => 0,
+        };
+        let without = if facts.requires_key() {
+            "A request without a key is refused."
+        } else {
+            "A request without a key is not safe to retry."
+        };
+        let form = if quotes > 0 {
+            " The key is a quoted string (RFC 9651)."
+        } else {
+            ""
+        };
+        Self {
+            name: canonical(dialect.key_header_name().as_str()),
+            description: format!(
+                "Identifies the operation. Create one key for each operation, and send the same key with every \
+                 retry. A retry does not run the operation again and gets the first response. {without}{form}"
+            ),
+            is_required: facts.requires_key(),
+            len: (
+                dialect.min_key_bytes().max(1) + quotes,
+                dialect.max_key_bytes().saturating_add(quotes),
+            ),
+            pattern: (quotes > 0).then_some("^\".*\"$"),
+        }
+    }
+}
+
+/// One refusal that an operation can return.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) code: &'static str,
+    pub(crate) title: &'static str,
+}
+
+/// All refusals with one status.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    pub(crate) each: Vec<Refusal>,
+    pub(crate) has_retry_after: bool,
+    pub(crate) has_challenge: bool,
+    pub(crate) has_link: bool,
+    /// Whether the body is `application/problem+json`. A service with its own rendering has another body.
+    pub(crate) has_default_body: bool,
+}
+
+impl Refusals {
+    /// The description of the response, below that of the service when it has one.
+    pub(crate) fn describe(&self, own: &str) -> String {
+        let mut text = match own.trim_end() {
+            "" => "The request was refused.".to_owned(),
+            own => format!("{own}\n\nOr the request was refused."),
+        };
+        text.push('\n');
+        for Refusal { code, title } in &self.each {
+            text.push_str(&format!("\n- `{code}`: {title}."));
+        }
+        text
+    }
+
+    pub(crate) fn codes(&self) -> Vec<&'static str> {
+        let mut codes: Vec<_> = self.each.iter().map(|refusal| refusal.code).collect();
+        codes.dedup();
+        codes
+    }
+}
+
+/// Returns the refusals of an operation, by their status.
+pub(crate) fn refusals(facts: Facts, idem: &Idempotency) -> BTreeMap<StatusCode, Refusals> {
+    let settings = idem.settings();
+    let when = |is_possible: bool, problem: fn() -> Problem| is_possible.then(problem);
+    let possible = [
+        when(facts.requires_key(), Problem::key_missing),
+        Some(Problem::key_invalid("")),
+        when(facts.has_token(), || {
+            Problem::scope_missing(ScopeMissing::Token)
+        }),
+        when(facts.has_header(), || {
+            Problem::scope_missing(ScopeMissing::Header)
+        }),
+        when(!facts.is_streamed(), Problem::body_incomplete),
+        when(!facts.is_streamed(), Problem::body_timeout),
+        when(!facts.is_streamed(), Problem::body_too_large),
+        Some(Problem::key_reused()),
+        Some(Problem::key_in_flight()),
+        Some(Problem::response_not_kept()),
+        when(facts.holds_unknown(), Problem::outcome_unknown),
+        when(!idem.fails_open(), Problem::store_unavailable),
+        Some(Problem::capacity()),
+        when(!facts.is_global(), Problem::share),
+        when(settings.max_running != Permits::UNLIMITED, Problem::busy),
+        Some(Problem::run_timeout()),
+        when(!facts.has_own_runtime(), Problem::not_installed),
+        when(settings.has_own_rendering(), Problem::render_failed),
+    ];
+    let mut by_status: BTreeMap<_, Refusals> = BTreeMap::new();
+    for problem in possible.into_iter().flatten() {
+        let problem = problem.in_dialect(&settings.dialect);
+        let refusals = by_status.entry(problem.status()).or_default();
+        refusals.each.push(Refusal {
+            code: problem.code(),
+            title: problem.title(),
+        });
+        refusals.has_retry_after |= problem.retry_after().is_some();
+        refusals.has_challenge |= problem.status() == StatusCode::UNAUTHORIZED;
+        refusals.has_link = settings.dialect.documentation_url().is_some();
+        refusals.has_default_body = !settings.has_own_rendering();
+    }
+    by_status
+}
+
+/// `idempotency-key` as `Idempotency-Key`, as people write it. The case has no meaning in HTTP.
+pub(crate) fn canonical(name: &str) -> String {
+    let parts = name.split('-').map(|part| {
+        if part == "www" {
+            return "WWW".to_owned();
+        }
+        let (first, rest) = part.split_at(part.len().min(1));
+        format!("{}{rest}", first.to_ascii_uppercase())
+    });
+    parts.collect::<Vec<_>>().join("-")
+}

@@ -1,0 +1,277 @@
+//! Writes the documentation into an OpenAPI document of `utoipa`.
+
+use http::header;
+use utoipa::IntoParams;
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
+use utoipa::openapi::response::Response;
+use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::{Components, ContentBuilder, Header, OpenApi, Ref, RefOr, Required};
+
+use crate::openapi::facts::Facts;
+use crate::openapi::operation::{
+    CHALLENGE, KeyHeader, LINK, MEMBERS, PROBLEM_JSON, REPLAYED, RETRY_AFTER, Refusals, SCHEMA,
+    canonical, refusals,
+};
+use crate::service::idempotency::Idempotency;
+use crate::settings::dialect::Dialect;
+
+/// Marks the key header of an annotated operation until the document is complete. Its value is the facts.
+const MARK: &str = "x-axum-idem";
+
+/// The key header, which the attribute adds to the `params` of a `#[utoipa::path]` below it.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyParameter<const FACTS: u128>;
+
+impl<const FACTS: u128> IntoParams for KeyParameter<FACTS> {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let mut parameter = key_parameter(Facts(FACTS), &Dialect::default());
+        let mark = (MARK, format!("{FACTS:x}"));
+        parameter.extensions = Some([mark].into_iter().collect());
+        vec![parameter]
+    }
+}
+
+fn key_parameter(facts: Facts, dialect: &Dialect) -> Parameter {
+    let header = KeyHeader::new(facts, dialect);
+    let schema = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(header.len.0))
+        .max_length(Some(header.len.1))
+        .pattern(header.pattern);
+    ParameterBuilder::new()
+        .name(header.name)
+        .parameter_in(ParameterIn::Header)
+        .required(if header.is_required {
+            Required::True
+        } else {
+            Required::False
+        })
+        .description(Some(header.description))
+        .schema(Some(schema))
+        .build()
+}
+
+impl Idempotency {
+    /// Completes the OpenAPI document of a service: it documents what the annotated operations do with a key, in the
+    /// dialect of this service.
+    ///
+    /// `#[idempotent]` marks an operation when it is *above* `#[utoipa::path]`. Each marked operation gets the key header,
+    /// the replay header on each response that can be a replay, and each refusal with its status, codes, `Retry-After`
+    /// and the schema `IdempotencyProblem`. A response that the service declares for the same status is kept. Other
+    /// operations are not changed. Call it once, after all paths are in the document:
+    ///
+    /// ```
+    /// # extern crate idem_runtime as axum_idem;
+    /// use axum_idem::Idempotency;
+    /// use utoipa::OpenApi;
+    ///
+    /// #[derive(OpenApi)]
+    /// struct Api;
+    ///
+    /// let idem = Idempotency::in_memory();
+    /// let mut api = Api::openapi();
+    /// idem.document(&mut api);
+    /// ```
+    ///
+    /// With `utoipa-axum`, the document comes from `OpenApiRouter::split_for_parts`.
+    ///
+    /// A service with its own `render_problem` gets the statuses and codes without a schema, because the library does not
+    /// know its bodies.
+    #[cfg(feature = "utoipa")]
+    pub fn document(&self, api: &mut OpenApi) {
+        let components = api.components.get_or_insert_with(Components::default);
+        let mut has_schema = false;
+        for item in api.paths.paths.values_mut() {
+            for (operation, is_read) in operations(item) {
+                let Some(facts) = take_mark(operation, &self.settings().dialect, is_read) else {
+                    continue;
+                };
+                if !is_read {
+                    has_schema |= self.document_responses(operation, facts, components);
+                }
+            }
+        }
+        if has_schema {
+            let schemas = &mut components.schemas;
+            schemas
+                .entry(SCHEMA.to_owned())
+                .or_insert_with(problem_schema);
+        }
+        if *components == Components::default() {
+            api.components = None;
+        }
+    }
+
+    /// Returns whether a response has a problem as its body.
+    fn document_responses(
+        &self,
+        operation: &mut Operation,
+        facts: Facts,
+        components: &Components,
+    ) -> bool {
+        let responses = &mut operation.responses.responses;
+        let replay_header = self.settings().dialect.replay_header_name();
+        for (status, response) in responses.iter_mut() {
+            if let Some(name) = replay_header.filter(|_| facts.replays(status))
+                && let Some(response) = inline(response, components)
+            {
+                let header = described(Type::Boolean, REPLAYED);
+                add_header(response, name.as_str(), header);
+            }
+        }
+        let mut has_schema = false;
+        for (status, refusals) in refusals(facts, self) {
+            let response = responses
+                .entry(status.as_str().to_owned())
+                .or_insert_with(|| RefOr::T(Response::new("")));
+            if let Some(response) = inline(response, components) {
+                has_schema |= refusals.has_default_body;
+                add_refusals(response, &refusals);
+            }
+        }
+        has_schema
+    }
+}
+
+/// The operations of a path, and whether each is a read, which ignores keys.
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (&mut Operation, bool)> {
+    let writes = [
+        &mut item.post,
+        &mut item.put,
+        &mut item.patch,
+        &mut item.delete,
+    ];
+    let reads = [
+        &mut item.get,
+        &mut item.head,
+        &mut item.options,
+        &mut item.trace,
+    ];
+    let writes = writes.into_iter().flatten().map(|write| (write, false));
+    writes.chain(reads.into_iter().flatten().map(|read| (read, true)))
+}
+
+/// Replaces the marked parameter by the key header of the service, and returns the facts of the mark.
+fn take_mark(operation: &mut Operation, dialect: &Dialect, is_read: bool) -> Option<Facts> {
+    let parameters = operation.parameters.as_mut()?;
+    let mark = |parameter: &RefOr<Parameter>| match parameter {
+        RefOr::T(parameter) => {
+            let mark = parameter.extensions.as_ref()?.get(MARK)?.as_str()?;
+            u128::from_str_radix(mark, 16).ok()
+        }
+        RefOr::Ref(_) => None,
+    };
+    let (at, facts) = parameters
+        .iter()
+        .enumerate()
+        .find_map(|(at, parameter)| Some((at, Facts(mark(parameter)?))))?;
+    if is_read {
+        parameters.remove(at);
+        if parameters.is_empty() {
+            operation.parameters = None;
+        }
+    } else {
+        parameters[at] = RefOr::T(key_parameter(facts, dialect));
+    }
+    Some(facts)
+}
+
+/// Returns the response itself. A response that refers to a component is copied, because the component may belong to
+/// other operations too. `None` when the document does not contain the component.
+fn inline<'a>(
+    response: &'a mut RefOr<Response>,
+    components: &Components,
+) -> Option<&'a mut Response> {
+    if let RefOr::Ref(reference) = response {
+        *response = RefOr::T(resolved(reference, components)?);
+    }
+    match response {
+        RefOr::T(response) => Some(response),
+        RefOr::Ref(_) => None,
+    }
+}
+
+fn resolved(reference: &Ref, components: &Components) -> Option<Response> {
+    let name = reference
+        .ref_location
+        .strip_prefix("#/components/responses/")?;
+    match components.responses.get(name)? {
+        RefOr::T(response) => Some(response.clone()),
+        RefOr::Ref(next) => resolved(next, components),
+    }
+}
+
+fn add_refusals(response: &mut Response, refusals: &Refusals) {
+    response.description = refusals.describe(&response.description);
+    if refusals.has_default_body {
+        let code = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some(refusals.codes()));
+        let schema = AllOfBuilder::new()
+            .item(Ref::from_schema_name(SCHEMA))
+            .item(ObjectBuilder::new().property("code", code));
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        let media_type = PROBLEM_JSON.to_owned();
+        response.content.entry(media_type).or_insert(content.into());
+    }
+    let headers = [
+        (
+            refusals.has_retry_after,
+            header::RETRY_AFTER,
+            Type::Integer,
+            RETRY_AFTER,
+        ),
+        (
+            refusals.has_challenge,
+            header::WWW_AUTHENTICATE,
+            Type::String,
+            CHALLENGE,
+        ),
+        (refusals.has_link, header::LINK, Type::String, LINK),
+    ];
+    for (has, name, ty, description) in headers {
+        if has {
+            add_header(response, name.as_str(), described(ty, description));
+        }
+    }
+}
+
+/// Adds the header unless the service has declared it.
+fn add_header(response: &mut Response, name: &str, header: Header) {
+    let is_declared = response
+        .headers
+        .keys()
+        .any(|own| own.eq_ignore_ascii_case(name));
+    if !is_declared {
+        response.headers.insert(canonical(name), RefOr::T(header));
+    }
+}
+
+fn described(ty: Type, description: &str) -> Header {
+    HeaderBuilder::new()
+        .schema(Some(ObjectBuilder::new().schema_type(SchemaType::new(ty))))
+        .description(Some(description))
+        .build()
+}
+
+fn problem_schema() -> RefOr<Schema> {
+    let mut schema = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .description(Some("Why a request with a key was refused (RFC 9457)."));
+    for (name, description, is_required) in MEMBERS {
+        let ty = if name == "status" {
+            Type::Integer
+        } else {
+            Type::String
+        };
+        let member = ObjectBuilder::new()
+            .schema_type(SchemaType::new(ty))
+            .description(Some(description));
+        schema = schema.property(name, member);
+        if is_required {
+            schema = schema.required(name);
+        }
+    }
+    RefOr::T(schema.build().into())
+}

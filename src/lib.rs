@@ -12,6 +12,9 @@ pub use idem_runtime::{
     ScopeId, ShortId, TraceId, store,
 };
 
+#[cfg(any(feature = "aide", feature = "utoipa"))]
+pub use idem_runtime::ApiDocument;
+
 /// The version of sqlx whose pools the stores take. A service that imports sqlx from here cannot have another version.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 #[doc(no_inline)]

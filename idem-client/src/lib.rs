@@ -1,5 +1,12 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    not(any(feature = "reqwest-middleware", feature = "tower")),
+    allow(
+        dead_code,
+        reason = "without a client, only the names and the problem are used"
+    )
+)]
 
 #[cfg(feature = "reqwest-middleware")]
 mod client;

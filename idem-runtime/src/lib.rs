@@ -6,7 +6,7 @@
 mod attempt;
 mod claim;
 mod handler;
-#[cfg(feature = "utoipa")]
+#[cfg(any(feature = "aide", feature = "utoipa"))]
 mod openapi;
 mod request;
 mod response;
@@ -24,6 +24,8 @@ pub use attempt::commit_error::{CommitError, NotRecordable};
 pub use attempt::handle::Attempt;
 pub use handler::deferred::Deferred;
 pub use handler::key::IdempotencyKey;
+#[cfg(any(feature = "aide", feature = "utoipa"))]
+pub use openapi::document::ApiDocument;
 pub use request::fingerprint::{Fingerprint, FingerprintDigest};
 pub use request::record_id::{ParseRecordIdError, ParseShortIdError, RecordId, ShortId};
 pub use request::scope::Scope;
@@ -58,6 +60,8 @@ pub mod __private {
     pub use crate::service::idempotency::AsIdempotency;
     pub use crate::settings::policy::{FingerprintMode, Policy, Statuses};
 
+    #[cfg(feature = "aide")]
+    pub use crate::openapi::described::{Declared, Described, Undeclared};
     #[cfg(feature = "utoipa")]
     pub use crate::openapi::utoipa::KeyParameter;
 

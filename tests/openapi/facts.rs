@@ -61,3 +61,35 @@ async fn refusals_are_documented_with_status_and_code() {
         }
     }
 }
+
+/// The types that document a handler do not change what it does.
+#[tokio::test]
+async fn a_handler_in_the_router_of_aide_replays() {
+    let (router, _) = crate::aide_service::service();
+    let router = router.layer(Idempotency::in_memory());
+    let keyed = |method: &str, path: &str| {
+        let request = Request::builder().method(method).uri(path.to_owned());
+        let request = request.header("content-type", "application/json");
+        request
+            .header("idempotency-key", "k")
+            .header("authorization", "a")
+    };
+    let order = r#"{"quantity":1}"#;
+    for (method, path, status) in [
+        ("POST", "/orders", 200),
+        ("PUT", "/all?after=1", 204),
+        ("POST", "/reset", 200),
+    ] {
+        for is_replay in [false, true] {
+            let request = keyed(method, path);
+            let request = request.body(Body::from(if path == "/orders" { order } else { "" }));
+            let sent = router.clone().oneshot(request.expect("a request")).await;
+            let response = sent.expect("a response");
+            assert_eq!(response.status(), status, "{path}");
+            let has_mark = response.headers().contains_key("idempotency-replayed");
+            assert_eq!(has_mark, is_replay, "{path}");
+        }
+    }
+    let large = send(&router, keyed("POST", "/orders"), r#"{"quantity":10}"#).await;
+    assert_eq!(large.1["code"], "idempotency_key_reused");
+}

@@ -3,6 +3,7 @@
 //! The whole documents are in this folder. `IDEM_OVERWRITE=1` writes them anew, and `tests/openapi/validate` checks them
 //! with a validator of the OpenAPI project.
 
+mod aide_service;
 mod facts;
 mod service;
 
@@ -117,4 +118,21 @@ fn the_key_header_is_documented_by_the_attribute_alone() {
     let parameters = &api["paths"]["/orders"]["post"]["parameters"];
     assert_eq!(parameters[0]["name"], "Idempotency-Key");
     assert_eq!(parameters[0]["required"], true);
+}
+
+#[test]
+fn the_document_of_aide_has_the_declared_responses_and_the_refusals() {
+    let idem = Idempotency::builder().dialect(Dialect::ietf()).build();
+    let (_, mut api) = aide_service::service();
+    let plain = serde_json::to_value(&api).expect("JSON");
+    idem.document(&mut api);
+    let document = serde_json::to_value(&api).expect("JSON");
+    check("aide", &document);
+    assert_eq!(document["paths"]["/plain"], plain["paths"]["/plain"]);
+    idem.document(&mut api);
+    assert_eq!(
+        serde_json::to_value(&api).expect("JSON"),
+        document,
+        "once is enough"
+    );
 }

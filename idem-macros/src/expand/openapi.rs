@@ -1,10 +1,26 @@
-//! Adds the key header to a `#[utoipa::path]` below the attribute.
+//! Writes what documents a handler: for `utoipa` into the `#[utoipa::path]` below the attribute, for `aide` into the type
+//! of the last parameter.
 //!
-//! The parameter also marks the operation, so that `Idempotency::document` finds it.
+//! The key header also marks the operation, so that `Idempotency::document` finds it.
 
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 use quote::quote;
-use syn::{Attribute, Meta};
+use syn::{Attribute, Meta, ReturnType};
+
+use crate::expand::returns;
+
+/// Returns the type that tells `aide` the declared return type. An `impl Trait` cannot be named there.
+pub(crate) fn declared(
+    output: &ReturnType,
+    private: &TokenStream,
+    facts: &TokenStream,
+) -> TokenStream {
+    match output {
+        ReturnType::Default => quote!(#private::Declared<(), #facts>),
+        ReturnType::Type(_, ty) if returns::has_opaque(ty) => quote!(#private::Undeclared<#facts>),
+        ReturnType::Type(_, ty) => quote!(#private::Declared<#ty, #facts>),
+    }
+}
 
 /// Returns the attribute with one more element in its `params`. Returns other attributes as they are.
 pub(crate) fn with_key(attr: &Attribute, private: &TokenStream, facts: &TokenStream) -> Attribute {
@@ -57,37 +73,37 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(attr: Attribute, expected: Attribute) {
-        let changed = with_key(&attr, &quote!(p), &quote!(5));
+    fn check(attr: &Attribute, expected: &Attribute) {
+        let changed = with_key(attr, &quote!(p), &quote!(5));
         let text = |attr: &Attribute| quote!(#attr).to_string();
-        assert_eq!(text(&changed), text(&expected));
+        assert_eq!(text(&changed), text(expected));
     }
 
     #[test]
     fn a_described_operation_gets_the_key() {
         check(
-            parse_quote!(#[utoipa::path(post)]),
-            parse_quote!(#[utoipa::path(post, params(p::KeyParameter<5>))]),
+            &parse_quote!(#[utoipa::path(post)]),
+            &parse_quote!(#[utoipa::path(post, params(p::KeyParameter<5>))]),
         );
         check(
-            parse_quote!(#[utoipa::path(post, path = "/",)]),
-            parse_quote!(#[utoipa::path(post, path = "/", params(p::KeyParameter<5>))]),
+            &parse_quote!(#[utoipa::path(post, path = "/",)]),
+            &parse_quote!(#[utoipa::path(post, path = "/", params(p::KeyParameter<5>))]),
         );
         check(
-            parse_quote!(#[utoipa::path(params(Page), post)]),
-            parse_quote!(#[utoipa::path(params(Page, p::KeyParameter<5>), post)]),
+            &parse_quote!(#[utoipa::path(params(Page), post)]),
+            &parse_quote!(#[utoipa::path(params(Page, p::KeyParameter<5>), post)]),
         );
         check(
-            parse_quote!(#[renamed::path(params(("id" = u64, Path),))]),
-            parse_quote!(#[renamed::path(params(("id" = u64, Path), p::KeyParameter<5>))]),
+            &parse_quote!(#[renamed::path(params(("id" = u64, Path),))]),
+            &parse_quote!(#[renamed::path(params(("id" = u64, Path), p::KeyParameter<5>))]),
         );
         check(
-            parse_quote!(#[utoipa::path()]),
-            parse_quote!(#[utoipa::path(params(p::KeyParameter<5>))]),
+            &parse_quote!(#[utoipa::path()]),
+            &parse_quote!(#[utoipa::path(params(p::KeyParameter<5>))]),
         );
         check(
-            parse_quote!(#[utoipa::path(params())]),
-            parse_quote!(#[utoipa::path(params(p::KeyParameter<5>))]),
+            &parse_quote!(#[utoipa::path(params())]),
+            &parse_quote!(#[utoipa::path(params(p::KeyParameter<5>))]),
         );
     }
 
@@ -99,7 +115,7 @@ mod tests {
             parse_quote!(#[utoipa::path]),
             parse_quote!(#[tracing::instrument(params(a))]),
         ] {
-            check(Attribute::clone(&attr), attr);
+            check(&attr, &attr);
         }
     }
 }

@@ -183,8 +183,8 @@ impl<T: Send + 'static> Guarded<T> {
                     return handler.as_mut().poll(cx).map(|response| why.mark(response));
                 }
                 #[cfg(feature = "testing")]
-                Self::Observed(observed) => {
-                    let (argument, observer) = observed.take().expect(ENDED);
+                Self::Observed(call) => {
+                    let (argument, observer) = call.take().expect(ENDED);
                     let handler = begin.begin_observed(argument, observer);
                     Self::Unprotected(handler, Unprotected::Unkeyed)
                 }

@@ -1,8 +1,9 @@
 //! What the documentation of one annotated operation says, in the dialect of its service.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode, header};
 
 use crate::openapi::facts::Facts;
 use crate::request::scope::ScopeMissing;
@@ -10,6 +11,9 @@ use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
 use crate::service::permits::Permits;
 use crate::settings::dialect::{Dialect, KeySyntax};
+
+/// Marks the key header of an annotated operation until the document is complete. Its value is the facts.
+pub(crate) const MARK: &str = "x-axum-idem";
 
 /// The name of the schema of a problem.
 pub(crate) const SCHEMA: &str = "IdempotencyProblem";
@@ -19,12 +23,6 @@ pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
 pub(crate) const REPLAYED: &str =
     "`true` when this is the recorded response of an earlier request with the same key.";
-
-pub(crate) const RETRY_AFTER: &str = "The number of seconds to wait before a retry.";
-
-pub(crate) const CHALLENGE: &str = "The authentication scheme.";
-
-pub(crate) const LINK: &str = "The page that documents the use of keys.";
 
 /// The members of a problem: the name, the description, and whether every problem has it.
 pub(crate) const MEMBERS: [(&str, &str, bool); 6] = [
@@ -98,13 +96,37 @@ pub(crate) struct Refusal {
     pub(crate) title: &'static str,
 }
 
+/// A header that a refusal can have.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct RefusalHeader {
+    pub(crate) name: HeaderName,
+    pub(crate) is_number: bool,
+    pub(crate) description: &'static str,
+}
+
+impl RefusalHeader {
+    const RETRY_AFTER: Self = Self {
+        name: header::RETRY_AFTER,
+        is_number: true,
+        description: "The number of seconds to wait before a retry.",
+    };
+    const CHALLENGE: Self = Self {
+        name: header::WWW_AUTHENTICATE,
+        is_number: false,
+        description: "The authentication scheme.",
+    };
+    const LINK: Self = Self {
+        name: header::LINK,
+        is_number: false,
+        description: "The page that documents the use of keys.",
+    };
+}
+
 /// All refusals with one status.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
     pub(crate) each: Vec<Refusal>,
-    pub(crate) has_retry_after: bool,
-    pub(crate) has_challenge: bool,
-    pub(crate) has_link: bool,
+    pub(crate) headers: Vec<RefusalHeader>,
     /// Whether the body is `application/problem+json`. A service with its own rendering has another body.
     pub(crate) has_default_body: bool,
 }
@@ -118,7 +140,8 @@ impl Refusals {
         };
         text.push('\n');
         for Refusal { code, title } in &self.each {
-            text.push_str(&format!("\n- `{code}`: {title}."));
+            // A string takes everything.
+            let _ = write!(text, "\n- `{code}`: {title}.");
         }
         text
     }
@@ -166,9 +189,22 @@ pub(crate) fn refusals(facts: Facts, idem: &Idempotency) -> BTreeMap<StatusCode,
             code: problem.code(),
             title: problem.title(),
         });
-        refusals.has_retry_after |= problem.retry_after().is_some();
-        refusals.has_challenge |= problem.status() == StatusCode::UNAUTHORIZED;
-        refusals.has_link = settings.dialect.documentation_url().is_some();
+        let headers = [
+            (problem.retry_after().is_some(), RefusalHeader::RETRY_AFTER),
+            (
+                problem.status() == StatusCode::UNAUTHORIZED,
+                RefusalHeader::CHALLENGE,
+            ),
+            (
+                settings.dialect.documentation_url().is_some(),
+                RefusalHeader::LINK,
+            ),
+        ];
+        for (is_sent, header) in headers {
+            if is_sent && !refusals.headers.contains(&header) {
+                refusals.headers.push(header);
+            }
+        }
         refusals.has_default_body = !settings.has_own_rendering();
     }
     by_status

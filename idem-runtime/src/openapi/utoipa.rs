@@ -1,6 +1,5 @@
 //! Writes the documentation into an OpenAPI document of `utoipa`.
 
-use http::header;
 use utoipa::IntoParams;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
@@ -8,16 +7,14 @@ use utoipa::openapi::response::Response;
 use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::{Components, ContentBuilder, Header, OpenApi, Ref, RefOr, Required};
 
+use crate::openapi::document::ApiDocument;
+use crate::openapi::document::sealed::Complete;
 use crate::openapi::facts::Facts;
 use crate::openapi::operation::{
-    CHALLENGE, KeyHeader, LINK, MEMBERS, PROBLEM_JSON, REPLAYED, RETRY_AFTER, Refusals, SCHEMA,
-    canonical, refusals,
+    KeyHeader, MARK, MEMBERS, PROBLEM_JSON, REPLAYED, Refusals, SCHEMA, canonical, refusals,
 };
 use crate::service::idempotency::Idempotency;
 use crate::settings::dialect::Dialect;
-
-/// Marks the key header of an annotated operation until the document is complete. Its value is the facts.
-const MARK: &str = "x-axum-idem";
 
 /// The key header, which the attribute adds to the `params` of a `#[utoipa::path]` below it.
 #[derive(Clone, Copy, Debug)]
@@ -52,43 +49,20 @@ fn key_parameter(facts: Facts, dialect: &Dialect) -> Parameter {
         .build()
 }
 
-impl Idempotency {
-    /// Completes the OpenAPI document of a service: it documents what the annotated operations do with a key, in the
-    /// dialect of this service.
-    ///
-    /// `#[idempotent]` marks an operation when it is *above* `#[utoipa::path]`. Each marked operation gets the key header,
-    /// the replay header on each response that can be a replay, and each refusal with its status, codes, `Retry-After`
-    /// and the schema `IdempotencyProblem`. A response that the service declares for the same status is kept. Other
-    /// operations are not changed. Call it once, after all paths are in the document:
-    ///
-    /// ```
-    /// # extern crate idem_runtime as axum_idem;
-    /// use axum_idem::Idempotency;
-    /// use utoipa::OpenApi;
-    ///
-    /// #[derive(OpenApi)]
-    /// struct Api;
-    ///
-    /// let idem = Idempotency::in_memory();
-    /// let mut api = Api::openapi();
-    /// idem.document(&mut api);
-    /// ```
-    ///
-    /// With `utoipa-axum`, the document comes from `OpenApiRouter::split_for_parts`.
-    ///
-    /// A service with its own `render_problem` gets the statuses and codes without a schema, because the library does not
-    /// know its bodies.
-    #[cfg(feature = "utoipa")]
-    pub fn document(&self, api: &mut OpenApi) {
-        let components = api.components.get_or_insert_with(Components::default);
+#[cfg(feature = "utoipa")]
+impl ApiDocument for OpenApi {}
+
+impl Complete for OpenApi {
+    fn complete(&mut self, idem: &Idempotency) {
+        let components = self.components.get_or_insert_with(Components::default);
         let mut has_schema = false;
-        for item in api.paths.paths.values_mut() {
+        for item in self.paths.paths.values_mut() {
             for (operation, is_read) in operations(item) {
-                let Some(facts) = take_mark(operation, &self.settings().dialect, is_read) else {
+                let Some(facts) = take_mark(operation, &idem.settings().dialect, is_read) else {
                     continue;
                 };
                 if !is_read {
-                    has_schema |= self.document_responses(operation, facts, components);
+                    has_schema |= document_responses(operation, facts, idem, components);
                 }
             }
         }
@@ -99,39 +73,39 @@ impl Idempotency {
                 .or_insert_with(problem_schema);
         }
         if *components == Components::default() {
-            api.components = None;
+            self.components = None;
         }
     }
+}
 
-    /// Returns whether a response has a problem as its body.
-    fn document_responses(
-        &self,
-        operation: &mut Operation,
-        facts: Facts,
-        components: &Components,
-    ) -> bool {
-        let responses = &mut operation.responses.responses;
-        let replay_header = self.settings().dialect.replay_header_name();
-        for (status, response) in responses.iter_mut() {
-            if let Some(name) = replay_header.filter(|_| facts.replays(status))
-                && let Some(response) = inline(response, components)
-            {
-                let header = described(Type::Boolean, REPLAYED);
-                add_header(response, name.as_str(), header);
-            }
+/// Returns whether a response has a problem as its body.
+fn document_responses(
+    operation: &mut Operation,
+    facts: Facts,
+    idem: &Idempotency,
+    components: &Components,
+) -> bool {
+    let responses = &mut operation.responses.responses;
+    let replay_header = idem.settings().dialect.replay_header_name();
+    for (status, response) in responses.iter_mut() {
+        if let Some(name) = replay_header.filter(|_| facts.replays(status))
+            && let Some(response) = inline(response, components)
+        {
+            let header = described(Type::Boolean, REPLAYED);
+            add_header(response, name.as_str(), header);
         }
-        let mut has_schema = false;
-        for (status, refusals) in refusals(facts, self) {
-            let response = responses
-                .entry(status.as_str().to_owned())
-                .or_insert_with(|| RefOr::T(Response::new("")));
-            if let Some(response) = inline(response, components) {
-                has_schema |= refusals.has_default_body;
-                add_refusals(response, &refusals);
-            }
-        }
-        has_schema
     }
+    let mut has_schema = false;
+    for (status, refusals) in refusals(facts, idem) {
+        let response = responses
+            .entry(status.as_str().to_owned())
+            .or_insert_with(|| RefOr::T(Response::new("")));
+        if let Some(response) = inline(response, components) {
+            has_schema |= refusals.has_default_body;
+            add_refusals(response, &refusals);
+        }
+    }
+    has_schema
 }
 
 /// The operations of a path, and whether each is a read, which ignores keys.
@@ -215,25 +189,14 @@ fn add_refusals(response: &mut Response, refusals: &Refusals) {
         let media_type = PROBLEM_JSON.to_owned();
         response.content.entry(media_type).or_insert(content.into());
     }
-    let headers = [
-        (
-            refusals.has_retry_after,
-            header::RETRY_AFTER,
-            Type::Integer,
-            RETRY_AFTER,
-        ),
-        (
-            refusals.has_challenge,
-            header::WWW_AUTHENTICATE,
-            Type::String,
-            CHALLENGE,
-        ),
-        (refusals.has_link, header::LINK, Type::String, LINK),
-    ];
-    for (has, name, ty, description) in headers {
-        if has {
-            add_header(response, name.as_str(), described(ty, description));
-        }
+    for header in &refusals.headers {
+        let ty = if header.is_number {
+            Type::Integer
+        } else {
+            Type::String
+        };
+        let described = described(ty, header.description);
+        add_header(response, header.name.as_str(), described);
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// Whether the service renders refusals itself.
-    #[cfg(feature = "utoipa")]
+    #[cfg(any(feature = "aide", feature = "utoipa"))]
     pub(crate) fn has_own_rendering(&self) -> bool {
         self.render.is_some()
     }

@@ -76,8 +76,18 @@ pub trait LastArgument<T>: sealed::Observed<T> {}
 impl<T, const LAZY: bool> LastArgument<T> for Deferred<T, LAZY> {}
 impl<T, const LAZY: bool> LastArgument<T> for Headed<T, LAZY> {}
 
+#[cfg(feature = "aide")]
+impl<T, W: LastArgument<T>, D> LastArgument<T> for crate::openapi::described::Described<W, D> {}
+
 mod sealed {
     use super::{Deferred, DeferredState, Headed, Observer};
+
+    #[cfg(feature = "aide")]
+    impl<T, W: Observed<T>, D> Observed<T> for crate::openapi::described::Described<W, D> {
+        fn observed(argument: T, observer: Observer) -> Self {
+            Self::new(W::observed(argument, observer))
+        }
+    }
 
     pub trait Observed<T> {
         /// Wraps the argument for a call without a request.

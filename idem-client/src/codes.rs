@@ -47,3 +47,13 @@ codes! {
     /// The server failed to render a problem.
     RENDER_FAILED = "idempotency_render_failed";
 }
+
+/// The codes that differ in the dialect of the Agentic Commerce Protocol.
+pub mod acp {
+    /// [`KEY_MISSING`](super::KEY_MISSING) in this dialect.
+    pub const KEY_REQUIRED: &str = "idempotency_key_required";
+    /// [`KEY_REUSED`](super::KEY_REUSED) in this dialect.
+    pub const CONFLICT: &str = "idempotency_conflict";
+    /// [`KEY_IN_FLIGHT`](super::KEY_IN_FLIGHT) in this dialect.
+    pub const IN_FLIGHT: &str = "idempotency_in_flight";
+}

@@ -143,7 +143,10 @@ pub(crate) fn depends_on_code(status: StatusCode) -> bool {
 
 /// Whether the code asks for a retry. Other responses with the same status are mistakes of the caller.
 pub(crate) fn is_retried_code(code: &str) -> bool {
-    matches!(code, codes::KEY_IN_FLIGHT | codes::BODY_INCOMPLETE)
+    matches!(
+        code,
+        codes::KEY_IN_FLIGHT | codes::acp::IN_FLIGHT | codes::BODY_INCOMPLETE
+    )
 }
 
 #[cfg(test)]
@@ -179,6 +182,8 @@ mod tests {
         let retried = codes::ALL.iter().filter(|code| is_retried_code(code));
         let retried: Vec<_> = retried.copied().collect();
         assert_eq!(retried, [codes::KEY_IN_FLIGHT, codes::BODY_INCOMPLETE]);
+        assert!(is_retried_code(codes::acp::IN_FLIGHT));
+        assert!(!is_retried_code(codes::acp::CONFLICT));
     }
 
     #[test]

@@ -27,8 +27,8 @@ pub struct Problem {
     /// The HTTP status.
     #[serde(default)]
     pub status: Option<u16>,
-    /// What is wrong with this request.
-    #[serde(default)]
+    /// What is wrong with this request. The Agentic Commerce Protocol calls it `message`.
+    #[serde(default, alias = "message")]
     pub detail: Option<String>,
     /// One of [`codes`](crate::codes), or a code of the service.
     #[serde(default)]
@@ -75,6 +75,8 @@ mod tests {
             Problem::from_slice(b"{}").expect("JSON"),
             Problem::default()
         );
+        let flat = Problem::from_slice(br#"{"type":"invalid_request","code":"c","message":"d"}"#);
+        assert_eq!(flat.expect("a problem").detail, text("d"));
         assert!(Problem::from_slice(b"sold out").is_err());
         assert_eq!(Problem::code_in(b"sold out"), None);
     }

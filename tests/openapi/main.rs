@@ -66,6 +66,12 @@ fn the_document_has_the_dialect_of_the_service() {
 }
 
 #[test]
+fn the_document_has_the_flat_errors_of_the_agentic_commerce_protocol() {
+    let idem = Idempotency::builder().dialect(Dialect::acp()).build();
+    check("acp", &documented(&idem));
+}
+
+#[test]
 fn operations_without_the_attribute_are_not_changed() {
     let (_, plain) = service::router().split_for_parts();
     let plain = serde_json::to_value(&plain).expect("JSON");
@@ -122,7 +128,8 @@ fn the_key_header_is_documented_by_the_attribute_alone() {
 
 #[test]
 fn the_document_of_aide_has_the_declared_responses_and_the_refusals() {
-    let idem = Idempotency::builder().dialect(Dialect::ietf()).build();
+    let dialect = Dialect::ietf().echo_key();
+    let idem = Idempotency::builder().dialect(dialect).build();
     let (_, mut api) = aide_service::service();
     let plain = serde_json::to_value(&api).expect("JSON");
     idem.document(&mut api);

@@ -16,7 +16,7 @@ use crate::openapi::document::ApiDocument;
 use crate::openapi::document::sealed::Complete;
 use crate::openapi::facts::Facts;
 use crate::openapi::operation::{
-    KeyHeader, MARK, MEMBERS, PROBLEM_JSON, REPLAYED, Refusals, SCHEMA, canonical, refusals,
+    ECHOED, KeyHeader, MARK, ProblemBody, REPLAYED, Refusals, SCHEMA, canonical, refusals,
 };
 use crate::service::idempotency::Idempotency;
 use crate::settings::dialect::Dialect;
@@ -91,12 +91,12 @@ impl Complete for OpenApi {
                 }
             }
         }
-        if has_schema {
+        if let Some(body) = ProblemBody::of(idem).filter(|_| has_schema) {
             let components = self.components.get_or_insert_default();
             let schemas = &mut components.schemas;
             schemas
                 .entry(SCHEMA.to_owned())
-                .or_insert_with(problem_schema);
+                .or_insert_with(|| problem_schema(body));
         }
     }
 }
@@ -170,8 +170,18 @@ fn document_responses(
             .entry(StatusCode::Code(status.as_u16()))
             .or_insert_with(|| ReferenceOr::Item(Response::default()));
         if let Some(response) = inline(response, components) {
-            has_schema |= refusals.has_default_body;
+            has_schema |= refusals.body.is_some();
             add_refusals(response, &refusals);
+        }
+    }
+    let dialect = &idem.settings().dialect;
+    if dialect.echoes_key() {
+        let default = responses.default.iter_mut();
+        for response in responses.responses.values_mut().chain(default) {
+            if let Some(response) = inline(response, components) {
+                let name = dialect.key_header_name().as_str();
+                add_header(response, name, "string", ECHOED);
+            }
         }
     }
     has_schema
@@ -202,7 +212,7 @@ fn resolved(reference: &str, components: &Components) -> Option<Response> {
 
 fn add_refusals(response: &mut Response, refusals: &Refusals) {
     response.description = refusals.describe(&response.description);
-    if refusals.has_default_body {
+    if let Some(body) = refusals.body {
         let schema = json!({
             "allOf": [
                 { "$ref": format!("#/components/schemas/{SCHEMA}") },
@@ -212,7 +222,7 @@ fn add_refusals(response: &mut Response, refusals: &Refusals) {
                 },
             ],
         });
-        let content = response.content.entry(PROBLEM_JSON.to_owned());
+        let content = response.content.entry(body.media_type.to_owned());
         content.or_insert_with(|| MediaType {
             schema: Some(schema_object(schema)),
             ..MediaType::default()
@@ -251,22 +261,20 @@ fn add_header(response: &mut Response, name: &str, ty: &str, description: &str) 
     response.headers.insert(name, ReferenceOr::Item(header));
 }
 
-fn problem_schema() -> SchemaObject {
-    let properties = MEMBERS.iter().map(|(name, description, _)| {
-        let ty = if *name == "status" {
-            "integer"
-        } else {
-            "string"
-        };
-        let member = json!({ "type": ty, "description": description });
-        ((*name).to_owned(), member)
+fn problem_schema(body: &ProblemBody) -> SchemaObject {
+    let properties = body.members.iter().map(|&(name, description, _)| {
+        let member = json!({ "type": ProblemBody::type_of(name), "description": description });
+        (name.to_owned(), member)
     });
     let properties: serde_json::Map<_, _> = properties.collect();
-    let required = MEMBERS.iter().filter(|(_, _, is_required)| *is_required);
+    let required = body
+        .members
+        .iter()
+        .filter(|(_, _, is_required)| *is_required);
     let required: Vec<_> = required.map(|(name, _, _)| *name).collect();
     schema_object(json!({
         "type": "object",
-        "description": "Why a request with a key was refused (RFC 9457).",
+        "description": body.description,
         "properties": properties,
         "required": required,
     }))

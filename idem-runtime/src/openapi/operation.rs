@@ -10,7 +10,7 @@ use crate::request::scope::ScopeMissing;
 use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
 use crate::service::permits::Permits;
-use crate::settings::dialect::{Dialect, KeySyntax};
+use crate::settings::dialect::{Dialect, KeySyntax, ProblemFormat};
 
 /// Marks the key header of an annotated operation until the document is complete. Its value is the facts.
 pub(crate) const MARK: &str = "x-axum-idem";
@@ -18,33 +18,82 @@ pub(crate) const MARK: &str = "x-axum-idem";
 /// The name of the schema of a problem.
 pub(crate) const SCHEMA: &str = "IdempotencyProblem";
 
-/// The media type of a problem in the default rendering.
-pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
-
 pub(crate) const REPLAYED: &str =
     "`true` when this is the recorded response of an earlier request with the same key.";
 
-/// The members of a problem: the name, the description, and whether every problem has it.
-pub(crate) const MEMBERS: [(&str, &str, bool); 6] = [
-    ("type", "The URI of this kind of problem.", true),
-    ("title", "A summary of this kind of problem.", true),
-    ("status", "The HTTP status.", true),
-    (
-        "detail",
-        "What is wrong with this request, and what to do.",
-        true,
-    ),
-    (
-        "code",
-        "Distinguishes the kinds of problems. A code never changes.",
-        true,
-    ),
-    (
-        "instance",
-        "The URN of the record, for operators of the service.",
-        false,
-    ),
-];
+pub(crate) const ECHOED: &str = "The key of the request.";
+
+/// The body of a refusal in the default rendering.
+#[derive(Debug)]
+pub(crate) struct ProblemBody {
+    pub(crate) media_type: &'static str,
+    pub(crate) description: &'static str,
+    /// The name, the description, and whether every problem has the member.
+    pub(crate) members: &'static [(&'static str, &'static str, bool)],
+}
+
+impl ProblemBody {
+    /// Returns the body of refusals of a service, unless the service renders them itself.
+    pub(crate) fn of(idem: &Idempotency) -> Option<&'static Self> {
+        let settings = idem.settings();
+        (!settings.has_own_rendering()).then(|| match settings.dialect.problem_format() {
+            ProblemFormat::ProblemJson => &PROBLEM_JSON,
+            ProblemFormat::AgenticCommerce => &AGENTIC_COMMERCE,
+        })
+    }
+
+    /// The type of a member in JSON Schema.
+    pub(crate) fn type_of(member: &str) -> &'static str {
+        if member == "status" {
+            "integer"
+        } else {
+            "string"
+        }
+    }
+}
+
+static PROBLEM_JSON: ProblemBody = ProblemBody {
+    media_type: "application/problem+json",
+    description: "Why a request with a key was refused (RFC 9457).",
+    members: &[
+        ("type", "The URI of this kind of problem.", true),
+        ("title", "A summary of this kind of problem.", true),
+        ("status", "The HTTP status.", true),
+        (
+            "detail",
+            "What is wrong with this request, and what to do.",
+            true,
+        ),
+        (
+            "code",
+            "Distinguishes the kinds of problems. A code never changes.",
+            true,
+        ),
+        (
+            "instance",
+            "The URN of the record, for operators of the service.",
+            false,
+        ),
+    ],
+};
+
+static AGENTIC_COMMERCE: ProblemBody = ProblemBody {
+    media_type: "application/json",
+    description: "Why a request with a key was refused (Agentic Commerce Protocol).",
+    members: &[
+        ("type", "The class of the problem.", true),
+        (
+            "code",
+            "Distinguishes the kinds of problems. A code never changes.",
+            true,
+        ),
+        (
+            "message",
+            "What is wrong with this request, and what to do.",
+            true,
+        ),
+    ],
+};
 
 /// The key header of an operation.
 #[derive(Debug)]
@@ -127,8 +176,8 @@ impl RefusalHeader {
 pub(crate) struct Refusals {
     pub(crate) each: Vec<Refusal>,
     pub(crate) headers: Vec<RefusalHeader>,
-    /// Whether the body is `application/problem+json`. A service with its own rendering has another body.
-    pub(crate) has_default_body: bool,
+    /// `None` when the service renders refusals itself.
+    pub(crate) body: Option<&'static ProblemBody>,
 }
 
 impl Refusals {
@@ -186,7 +235,7 @@ pub(crate) fn refusals(facts: Facts, idem: &Idempotency) -> BTreeMap<StatusCode,
         let problem = problem.in_dialect(&settings.dialect);
         let refusals = by_status.entry(problem.status()).or_default();
         refusals.each.push(Refusal {
-            code: problem.code(),
+            code: problem.rendered_code(),
             title: problem.title(),
         });
         let headers = [
@@ -205,7 +254,7 @@ pub(crate) fn refusals(facts: Facts, idem: &Idempotency) -> BTreeMap<StatusCode,
                 refusals.headers.push(header);
             }
         }
-        refusals.has_default_body = !settings.has_own_rendering();
+        refusals.body = ProblemBody::of(idem);
     }
     by_status
 }

@@ -11,7 +11,7 @@ use crate::openapi::document::ApiDocument;
 use crate::openapi::document::sealed::Complete;
 use crate::openapi::facts::Facts;
 use crate::openapi::operation::{
-    KeyHeader, MARK, MEMBERS, PROBLEM_JSON, REPLAYED, Refusals, SCHEMA, canonical, refusals,
+    ECHOED, KeyHeader, MARK, ProblemBody, REPLAYED, Refusals, SCHEMA, canonical, refusals,
 };
 use crate::service::idempotency::Idempotency;
 use crate::settings::dialect::Dialect;
@@ -66,11 +66,11 @@ impl Complete for OpenApi {
                 }
             }
         }
-        if has_schema {
+        if let Some(body) = ProblemBody::of(idem).filter(|_| has_schema) {
             let schemas = &mut components.schemas;
             schemas
                 .entry(SCHEMA.to_owned())
-                .or_insert_with(problem_schema);
+                .or_insert_with(|| problem_schema(body));
         }
         if *components == Components::default() {
             self.components = None;
@@ -101,8 +101,17 @@ fn document_responses(
             .entry(status.as_str().to_owned())
             .or_insert_with(|| RefOr::T(Response::new("")));
         if let Some(response) = inline(response, components) {
-            has_schema |= refusals.has_default_body;
+            has_schema |= refusals.body.is_some();
             add_refusals(response, &refusals);
+        }
+    }
+    let dialect = &idem.settings().dialect;
+    if dialect.echoes_key() {
+        for response in responses.values_mut() {
+            if let Some(response) = inline(response, components) {
+                let header = described(Type::String, ECHOED);
+                add_header(response, dialect.key_header_name().as_str(), header);
+            }
         }
     }
     has_schema
@@ -178,7 +187,7 @@ fn resolved(reference: &Ref, components: &Components) -> Option<Response> {
 
 fn add_refusals(response: &mut Response, refusals: &Refusals) {
     response.description = refusals.describe(&response.description);
-    if refusals.has_default_body {
+    if let Some(body) = refusals.body {
         let code = ObjectBuilder::new()
             .schema_type(Type::String)
             .enum_values(Some(refusals.codes()));
@@ -186,7 +195,7 @@ fn add_refusals(response: &mut Response, refusals: &Refusals) {
             .item(Ref::from_schema_name(SCHEMA))
             .item(ObjectBuilder::new().property("code", code));
         let content = ContentBuilder::new().schema(Some(schema)).build();
-        let media_type = PROBLEM_JSON.to_owned();
+        let media_type = body.media_type.to_owned();
         response.content.entry(media_type).or_insert(content.into());
     }
     for header in &refusals.headers {
@@ -218,15 +227,14 @@ fn described(ty: Type, description: &str) -> Header {
         .build()
 }
 
-fn problem_schema() -> RefOr<Schema> {
+fn problem_schema(body: &ProblemBody) -> RefOr<Schema> {
     let mut schema = ObjectBuilder::new()
         .schema_type(Type::Object)
-        .description(Some("Why a request with a key was refused (RFC 9457)."));
-    for (name, description, is_required) in MEMBERS {
-        let ty = if name == "status" {
-            Type::Integer
-        } else {
-            Type::String
+        .description(Some(body.description));
+    for &(name, description, is_required) in body.members {
+        let ty = match ProblemBody::type_of(name) {
+            "integer" => Type::Integer,
+            _ => Type::String,
         };
         let member = ObjectBuilder::new()
             .schema_type(SchemaType::new(ty))

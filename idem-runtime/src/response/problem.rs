@@ -504,19 +504,23 @@ impl Problem {
             status if status.is_server_error() => "processing_error",
             _ => "invalid_request",
         };
-        let code = match self.kind {
-            Kind::KeyMissing => "idempotency_key_required",
-            Kind::KeyReused => "idempotency_conflict",
-            Kind::KeyInFlight => "idempotency_in_flight",
-            _ => self.code(),
-        };
         let mut body = object([
             ("type", Some(kind)),
-            ("code", Some(code)),
+            ("code", Some(self.rendered_code())),
             ("message", Some(self.detail())),
         ]);
         body.push('}');
         body
+    }
+
+    /// Returns the code in the body of the default rendering, which a format may rename.
+    pub(crate) fn rendered_code(&self) -> &'static str {
+        match (self.format, self.kind) {
+            (ProblemFormat::AgenticCommerce, Kind::KeyMissing) => "idempotency_key_required",
+            (ProblemFormat::AgenticCommerce, Kind::KeyReused) => "idempotency_conflict",
+            (ProblemFormat::AgenticCommerce, Kind::KeyInFlight) => "idempotency_in_flight",
+            _ => self.code(),
+        }
     }
 
     /// Adds the headers that belong to the problem, if the rendering has left them out.

@@ -222,11 +222,14 @@ fn add_refusals(response: &mut Response, refusals: &Refusals) {
                 },
             ],
         });
-        let content = response.content.entry(body.media_type.to_owned());
-        content.or_insert_with(|| MediaType {
-            schema: Some(schema_object(schema)),
-            ..MediaType::default()
-        });
+        let own = response.content.entry(body.media_type.to_owned());
+        let content: &mut MediaType = own.or_default();
+        // The service may declare a response of the same type.
+        let schema = match content.schema.take() {
+            Some(own) => json!({ "anyOf": [own.json_schema, schema] }),
+            None => schema,
+        };
+        content.schema = Some(schema_object(schema));
     }
     for header in &refusals.headers {
         let ty = if header.is_number {

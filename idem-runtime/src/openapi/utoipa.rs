@@ -4,7 +4,9 @@ use utoipa::IntoParams;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::response::Response;
-use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::schema::{
+    AllOfBuilder, AnyOfBuilder, ObjectBuilder, Schema, SchemaType, Type,
+};
 use utoipa::openapi::{Components, ContentBuilder, Header, OpenApi, Ref, RefOr, Required};
 
 use crate::openapi::document::ApiDocument;
@@ -194,9 +196,15 @@ fn add_refusals(response: &mut Response, refusals: &Refusals) {
         let schema = AllOfBuilder::new()
             .item(Ref::from_schema_name(SCHEMA))
             .item(ObjectBuilder::new().property("code", code));
-        let content = ContentBuilder::new().schema(Some(schema)).build();
-        let media_type = body.media_type.to_owned();
-        response.content.entry(media_type).or_insert(content.into());
+        let own = response.content.entry(body.media_type.to_owned());
+        let own = own.or_insert_with(|| ContentBuilder::new().build().into());
+        if let RefOr::T(content) = own {
+            // The service may declare a response of the same type.
+            content.schema = Some(match content.schema.take() {
+                Some(own) => AnyOfBuilder::new().item(own).item(schema).into(),
+                None => schema.into(),
+            });
+        }
     }
     for header in &refusals.headers {
         let ty = if header.is_number {

@@ -65,6 +65,11 @@ async fn replace_orders(Query(page): Query<Page>) -> impl IntoResponse {
 #[idempotent(scope = global)]
 async fn reset() {}
 
+#[idempotent(scope = global, key = header("x-delivery"))]
+async fn receive(_: IdempotencyKey) -> StatusCode {
+    StatusCode::NO_CONTENT
+}
+
 #[idempotent(scope = global)]
 async fn list_orders() -> Json<Vec<Order>> {
     Json(Vec::new())
@@ -88,6 +93,7 @@ pub(crate) fn service() -> (axum::Router, OpenApi) {
             }),
         )
         .api_route("/reset", post(reset))
+        .api_route("/events", post(receive))
         .api_route("/plain", get(async || "plain").post(plain))
         .finish_api(&mut api)
         .with_state(9);

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::Path;
 use axum::http::StatusCode;
-use axum_idem::idempotent;
+use axum_idem::{IdempotencyKey, idempotent};
 use serde::{Deserialize, Serialize};
 use utoipa::{OpenApi, ToResponse, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -67,6 +67,18 @@ pub(crate) async fn remove_order(Path(_): Path<u64>) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
+/// Receives an event, whose key is in a header of its sender.
+#[idempotent(scope = global, key = header("x-delivery"))]
+#[utoipa::path(
+    post,
+    path = "/events",
+    params(("X-Delivery" = String, Header, description = "The event.")),
+    responses((status = 204, description = "The event was received."))
+)]
+pub(crate) async fn receive(_: Option<IdempotencyKey>, _: String) -> StatusCode {
+    StatusCode::NO_CONTENT
+}
+
 /// Reads orders. A read ignores keys, so its annotation has no effect.
 #[idempotent(scope = global)]
 #[utoipa::path(get, path = "/orders", responses((status = 200, description = "All orders.")))]
@@ -100,6 +112,7 @@ pub(crate) fn router() -> OpenApiRouter {
     OpenApiRouter::with_openapi(Base::openapi())
         .routes(routes!(place_order, list_orders))
         .routes(routes!(replace_order, remove_order))
+        .routes(routes!(receive))
         .routes(routes!(plain))
         .routes(routes!(other_order))
 }

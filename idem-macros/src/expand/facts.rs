@@ -29,6 +29,7 @@ pub(crate) fn facts(args: &AttributeArgs, plan: &Plan) -> TokenStream {
         matches!(args.fingerprint, Some(Fingerprint::None)),
         args.runtime.is_some(),
         plan.parts.iter().all(|part| matches!(part, Part::Global)),
+        args.key.is_some(),
     ];
     let mut facts = 0_u128;
     for (bit, is_set) in flags.into_iter().enumerate() {

@@ -23,7 +23,7 @@ use crate::settings::dialect::Dialect;
 
 /// Adds the marked key header, which the attribute declares by the type of the last argument.
 pub(crate) fn add_key_parameter(ctx: &mut GenContext, operation: &mut Operation, facts: Facts) {
-    let mut data = key_parameter(facts, &Dialect::default());
+    let mut data = key_parameter(KeyHeader::marked(facts));
     let mark = Value::from(format!("{:x}", facts.0));
     data.extensions.insert(MARK.to_owned(), mark);
     add_parameters(ctx, operation, [in_header(data)]);
@@ -36,8 +36,7 @@ fn in_header(parameter_data: ParameterData) -> Parameter {
     }
 }
 
-fn key_parameter(facts: Facts, dialect: &Dialect) -> ParameterData {
-    let header = KeyHeader::new(facts, dialect);
+fn key_parameter(header: KeyHeader) -> ParameterData {
     let mut schema = json!({
         "type": "string",
         "minLength": header.len.0,
@@ -133,10 +132,11 @@ fn take_mark(operation: &mut Operation, dialect: &Dialect, is_read: bool) -> Opt
         .iter()
         .enumerate()
         .find_map(|(at, parameter)| Some((at, Facts(mark(parameter)?))))?;
-    if is_read {
+    if is_read || facts.has_own_key() {
         parameters.remove(at);
     } else {
-        parameters[at] = ReferenceOr::Item(in_header(key_parameter(facts, dialect)));
+        parameters[at] =
+            ReferenceOr::Item(in_header(key_parameter(KeyHeader::new(facts, dialect))));
     }
     Some(facts)
 }
@@ -175,7 +175,7 @@ fn document_responses(
         }
     }
     let dialect = &idem.settings().dialect;
-    if dialect.echoes_key() {
+    if dialect.echoes_key() && !facts.has_own_key() {
         let default = responses.default.iter_mut();
         for response in responses.responses.values_mut().chain(default) {
             if let Some(response) = inline(response, components) {

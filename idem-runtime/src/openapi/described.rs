@@ -16,6 +16,7 @@ use crate::attempt::handle::Attempt;
 use crate::handler::deferred::Deferred;
 use crate::handler::headed::Headed;
 use crate::handler::key::IdempotencyKey;
+use crate::handler::own_key::KeyArgument;
 use crate::openapi::aide::add_key_parameter;
 use crate::openapi::facts::Facts;
 
@@ -128,6 +129,8 @@ where
 /// The attribute documents the key header, so the extractor adds nothing.
 #[cfg(feature = "aide")]
 impl OperationInput for IdempotencyKey {}
+
+impl<T> OperationInput for KeyArgument<T> {}
 
 #[cfg(feature = "aide")]
 impl OperationInput for Attempt {}

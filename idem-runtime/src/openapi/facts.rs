@@ -14,6 +14,7 @@ const HEADER: u32 = 3;
 const STREAMED: u32 = 4;
 const OWN_RUNTIME: u32 = 5;
 const GLOBAL: u32 = 6;
+const OWN_KEY: u32 = 7;
 /// The first of 8 bits, for the classes 2xx to 9xx. No class: the default of `record`.
 const CLASSES: u32 = 8;
 /// The first of 10 codes of 11 bits. A code above 1,000 is a status that is not recorded, although its class is.
@@ -52,6 +53,11 @@ impl Facts {
     /// `scope = global`.
     pub(crate) const fn is_global(self) -> bool {
         self.has(GLOBAL)
+    }
+
+    /// `key = …`: the key is not in the key header of the service.
+    pub(crate) const fn has_own_key(self) -> bool {
+        self.has(OWN_KEY)
     }
 
     /// `fingerprint = none`: the handler reads the body while it arrives.

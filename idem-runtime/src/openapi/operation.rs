@@ -107,6 +107,21 @@ pub(crate) struct KeyHeader {
 }
 
 impl KeyHeader {
+    /// Returns what carries the mark until the document is complete: the key header of the default dialect. An endpoint with
+    /// `key = …` has another one, which the attribute does not document.
+    pub(crate) fn marked(facts: Facts) -> Self {
+        let header = Self::new(facts, &Dialect::default());
+        if !facts.has_own_key() {
+            return header;
+        }
+        Self {
+            name: MARK.to_owned(),
+            description: "A mark that `Idempotency::document` removes.".to_owned(),
+            is_required: false,
+            ..header
+        }
+    }
+
     pub(crate) fn new(facts: Facts, dialect: &Dialect) -> Self {
         let quotes = match dialect.syntax() {
             KeySyntax::StructuredString => 2,

@@ -24,15 +24,14 @@ pub struct KeyParameter<const FACTS: u128>;
 
 impl<const FACTS: u128> IntoParams for KeyParameter<FACTS> {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let mut parameter = key_parameter(Facts(FACTS), &Dialect::default());
+        let mut parameter = key_parameter(KeyHeader::marked(Facts(FACTS)));
         let mark = (MARK, format!("{FACTS:x}"));
         parameter.extensions = Some([mark].into_iter().collect());
         vec![parameter]
     }
 }
 
-fn key_parameter(facts: Facts, dialect: &Dialect) -> Parameter {
-    let header = KeyHeader::new(facts, dialect);
+fn key_parameter(header: KeyHeader) -> Parameter {
     let schema = ObjectBuilder::new()
         .schema_type(Type::String)
         .min_length(Some(header.len.0))
@@ -108,7 +107,7 @@ fn document_responses(
         }
     }
     let dialect = &idem.settings().dialect;
-    if dialect.echoes_key() {
+    if dialect.echoes_key() && !facts.has_own_key() {
         for response in responses.values_mut() {
             if let Some(response) = inline(response, components) {
                 let header = described(Type::String, ECHOED);
@@ -151,13 +150,13 @@ fn take_mark(operation: &mut Operation, dialect: &Dialect, is_read: bool) -> Opt
         .iter()
         .enumerate()
         .find_map(|(at, parameter)| Some((at, Facts(mark(parameter)?))))?;
-    if is_read {
+    if is_read || facts.has_own_key() {
         parameters.remove(at);
         if parameters.is_empty() {
             operation.parameters = None;
         }
     } else {
-        parameters[at] = RefOr::T(key_parameter(facts, dialect));
+        parameters[at] = RefOr::T(key_parameter(KeyHeader::new(facts, dialect)));
     }
     Some(facts)
 }

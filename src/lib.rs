@@ -7,10 +7,18 @@ pub use idem_runtime::__private;
 pub use idem_runtime::{
     Attempt, CommitError, Deferred, Dialect, DoNotRecord, Fingerprint, FingerprintDigest,
     Idempotency, IdempotencyBuilder, IdempotencyFuture, IdempotencyKey, IdempotencyService,
-    KeySyntax, NotRecordable, OnStoreError, OutcomeUnknown, ParseRecordIdError, ParseScopeIdError,
-    ParseShortIdError, ParseTraceIdError, Prepared, Problem, RecordId, Scope, ScopeId, ShortId,
-    TraceId, store,
+    KeyStatus, KeySyntax, NotRecordable, OnStoreError, OutcomeUnknown, ParseRecordIdError,
+    ParseScopeIdError, ParseShortIdError, ParseTraceIdError, Prepared, Problem, RecordId, Scope,
+    ScopeId, ShortId, TraceId, store,
 };
+
+#[cfg(any(feature = "aide", feature = "utoipa"))]
+pub use idem_runtime::ApiDocument;
+
+/// The version of sqlx whose pools the stores take. A service that imports sqlx from here cannot have another version.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[doc(no_inline)]
+pub use idem_runtime::sqlx;
 
 #[cfg(feature = "testing")]
 #[doc = include_str!("testing.md")]

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::{Body, Bytes};
 use futures_util::stream;
@@ -19,16 +19,21 @@ use tokio::net::{TcpListener, TcpStream};
 pub(crate) struct FaultProxy {
     address: SocketAddr,
     requests: Arc<AtomicUsize>,
+    upstreams: Arc<Mutex<Vec<SocketAddr>>>,
 }
 
 impl FaultProxy {
-    /// Listens on a free loopback port in front of `upstream`.
-    pub(crate) async fn start(upstream: SocketAddr) -> io::Result<Self> {
+    /// Listens on a free loopback port in front of `upstreams`, which get the requests in turn.
+    pub(crate) async fn start(upstreams: Vec<SocketAddr>) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let requests = Arc::new(AtomicUsize::new(0));
-        let proxy = Self { address, requests };
-        tokio::spawn(proxy.clone().serve(listener, upstream));
+        let proxy = Self {
+            address,
+            requests,
+            upstreams: Arc::new(Mutex::new(upstreams)),
+        };
+        tokio::spawn(proxy.clone().serve(listener));
         Ok(proxy)
     }
 
@@ -41,10 +46,31 @@ impl FaultProxy {
         self.requests.load(Ordering::SeqCst)
     }
 
-    async fn serve(self, listener: TcpListener, upstream: SocketAddr) {
+    /// Replaces the server at this place, after it was started again elsewhere.
+    #[allow(
+        dead_code,
+        reason = "only a test of several processes replaces servers"
+    )]
+    pub(crate) fn replace(&self, at: usize, upstream: SocketAddr) {
+        let mut upstreams = self
+            .upstreams
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        upstreams[at] = upstream;
+    }
+
+    fn upstream(&self, number: usize) -> SocketAddr {
+        let upstreams = self
+            .upstreams
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        upstreams[number % upstreams.len()]
+    }
+
+    async fn serve(self, listener: TcpListener) {
         while let Ok((stream, _)) = listener.accept().await {
             let proxy = self.clone();
-            let service = service_fn(move |request| proxy.clone().relay(request, upstream));
+            let service = service_fn(move |request| proxy.clone().relay(request));
             let connection = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service);
             // An error here is a lost response, which is the purpose of this proxy.
@@ -53,13 +79,10 @@ impl FaultProxy {
     }
 
     /// Loses every third response: alternately the whole response, and the second half of its body.
-    async fn relay(
-        self,
-        request: Request<Incoming>,
-        upstream: SocketAddr,
-    ) -> io::Result<Response<Body>> {
+    async fn relay(self, request: Request<Incoming>) -> io::Result<Response<Body>> {
         let number = self.requests.fetch_add(1, Ordering::SeqCst) + 1;
-        let response = forward(request, upstream).await.map_err(io::Error::other)?;
+        let forwarded = forward(request, self.upstream(number)).await;
+        let response = forwarded.map_err(io::Error::other)?;
         match number % 6 {
             3 => Err(lost()),
             0 => Ok(response.map(|body| cut_off(&body))),

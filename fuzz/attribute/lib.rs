@@ -14,9 +14,11 @@ mod transform;
 
 use proc_macro2::TokenStream;
 
+use crate::parse::documenters::Documenters;
+
 /// Returns the generated code, and whether there were no mistakes.
 pub fn transform(arguments: TokenStream, item: TokenStream) -> (TokenStream, bool) {
-    let (item, mistakes) = transform::transform(arguments, item);
+    let (item, mistakes) = transform::transform(arguments, item, Documenters::default());
     let is_fine = mistakes.is_empty();
     // Converts the mistakes to compile errors, so that this code is fuzzed too.
     let errors = mistakes.into_compile_errors();

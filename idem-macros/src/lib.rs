@@ -11,6 +11,7 @@ mod parse;
 mod tests;
 mod transform;
 
+use crate::parse::documenters::Documenters;
 use crate::transform::transform;
 
 /// Makes an axum handler safe to retry.
@@ -157,8 +158,11 @@ use crate::transform::transform;
 /// Every argument lives until the handler ends, even if its pattern binds nothing, such as `_: Permit`.
 ///
 /// Other attributes, such as `#[debug_handler]`, `#[tracing::instrument]` and `#[utoipa::path]`, may be
-/// above or below. Put an attribute above if it needs the declared return type, such as `#[utoipa::path]`
-/// and `#[instrument(err)]`. On a handler without arguments, put `#[debug_handler]` below.
+/// above or below. Put an attribute above if it needs the declared types, such as `#[instrument(err)]`.
+/// On a handler without arguments, put `#[debug_handler]` below. With the feature `aide`, an annotated handler
+/// documents its declared types in `api_route`. With the feature `utoipa`, put
+/// `#[utoipa::path]` below: then the operation documents its key, and `Idempotency::document` completes
+/// the document. The macro of utoipa then cannot infer the request body, so name it in `request_body`.
 ///
 /// # Compile errors
 ///
@@ -170,7 +174,11 @@ pub fn idempotent(
     arguments: proc_macro::TokenStream,
     item: proc_macro::TokenStream,
 ) -> proc_macro::TokenStream {
-    let (mut item, mistakes) = transform(arguments.into(), item.into());
+    let documenters = Documenters {
+        aide: cfg!(feature = "aide"),
+        utoipa: cfg!(feature = "utoipa"),
+    };
+    let (mut item, mistakes) = transform(arguments.into(), item.into(), documenters);
     item.extend(mistakes.into_compile_errors());
     item.into()
 }

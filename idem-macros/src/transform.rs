@@ -8,10 +8,15 @@ use crate::check::{other_attributes, signature};
 use crate::expand::{fallback, handler};
 use crate::messages::mistakes::Mistakes;
 use crate::parse::attribute_args::AttributeArgs;
+use crate::parse::documenters::Documenters;
 use crate::parse::handler::Handler;
 
 /// Returns the expansion, or the item as it is without the attribute when there are mistakes.
-pub(crate) fn transform(arguments: TokenStream, item: TokenStream) -> (TokenStream, Mistakes) {
+pub(crate) fn transform(
+    arguments: TokenStream,
+    item: TokenStream,
+    documenters: Documenters,
+) -> (TokenStream, Mistakes) {
     let mut mistakes = Mistakes::default();
     let mut handler: Handler = match syn::parse2(item.clone()) {
         Ok(handler) => handler,
@@ -26,7 +31,7 @@ pub(crate) fn transform(arguments: TokenStream, item: TokenStream) -> (TokenStre
     let repair = signature::check(&handler, &mut mistakes);
     let plan = Plan::of(&args, &handler, &mut mistakes);
     let item = if mistakes.is_empty() {
-        handler::expand(&args, &plan, &handler)
+        handler::expand(&args, &plan, &handler, documenters)
     } else {
         fallback::expand(&handler, repair)
     };

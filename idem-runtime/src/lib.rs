@@ -6,6 +6,8 @@
 mod attempt;
 mod claim;
 mod handler;
+#[cfg(any(feature = "aide", feature = "utoipa"))]
+mod openapi;
 mod request;
 mod response;
 mod service;
@@ -22,12 +24,15 @@ pub use attempt::commit_error::{CommitError, NotRecordable};
 pub use attempt::handle::Attempt;
 pub use handler::deferred::Deferred;
 pub use handler::key::IdempotencyKey;
+#[cfg(any(feature = "aide", feature = "utoipa"))]
+pub use openapi::document::ApiDocument;
 pub use request::fingerprint::{Fingerprint, FingerprintDigest};
 pub use request::record_id::{ParseRecordIdError, ParseShortIdError, RecordId, ShortId};
 pub use request::scope::Scope;
 pub use request::scope_id::{ParseScopeIdError, ScopeId};
 pub use request::trace_context::{ParseTraceIdError, TraceId};
 pub use response::do_not_record::DoNotRecord;
+pub use response::key_status::KeyStatus;
 pub use response::outcome_unknown::OutcomeUnknown;
 pub use response::problem::Problem;
 pub use service::builder::IdempotencyBuilder;
@@ -35,6 +40,11 @@ pub use service::idempotency::Idempotency;
 pub use service::layer::{IdempotencyFuture, IdempotencyService};
 pub use service::settings::OnStoreError;
 pub use settings::dialect::{Dialect, KeySyntax};
+
+/// The version of sqlx whose pools the stores take. A service that imports sqlx from here cannot have another version.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[doc(no_inline)]
+pub use sqlx;
 
 /// The names that generated code uses. Not part of the public API.
 #[doc(hidden)]
@@ -49,6 +59,11 @@ pub mod __private {
     pub use crate::request::scope::ScopeValue;
     pub use crate::service::idempotency::AsIdempotency;
     pub use crate::settings::policy::{FingerprintMode, Policy, Statuses};
+
+    #[cfg(feature = "aide")]
+    pub use crate::openapi::described::{Declared, Described, Undeclared};
+    #[cfg(feature = "utoipa")]
+    pub use crate::openapi::utoipa::KeyParameter;
 
     /// Gives a branch the type that a handler returns, although the branch never runs.
     ///

@@ -1,16 +1,21 @@
-//! Tests the retrying client of the examples against servers that fail.
+//! Tests the client of the crate `idem-client` against services that use this library.
+#![expect(
+    clippy::duplicate_mod,
+    reason = "the example has the desk and the proxy too"
+)]
 
 #[path = "../../examples/desk/mod.rs"]
 mod desk;
+#[path = "../../examples/client.rs"]
+#[expect(dead_code, reason = "the test does not call the `main` of the example")]
+mod example;
 #[path = "../../examples/fault_proxy/mod.rs"]
 mod fault_proxy;
-#[path = "../../examples/retrying/mod.rs"]
-mod retrying;
-mod scripted;
+mod names;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -21,36 +26,30 @@ use axum_idem::{Idempotency, idempotent};
 use fault_proxy::FaultProxy;
 use futures_util::{StreamExt, stream};
 use http::{Method, StatusCode};
+use http_body_util::Full;
+use idem_client::{ClientBuilder, Policy, ResponseExt as _, RetryLayer};
 use reqwest_middleware::ClientWithMiddleware;
-use reqwest_retry::{RetryDecision, RetryPolicy};
-use retrying::Patience;
-use scripted::Scripted;
-use test_support::http::{REPLAYED, Runs, Server, eventually, request};
-use tokio::time::Instant;
+use test_support::http::{Runs, Server, eventually, request};
+use tower::{ServiceBuilder, ServiceExt as _};
 use tower_http::timeout::TimeoutLayer;
 
 /// Retries often and with short pauses.
-const EAGER: Patience = Patience {
-    tries: 60,
-    first_wait: Duration::from_millis(1),
-    longest_wait: Duration::from_millis(4),
-    timeout: None,
-};
+fn eager() -> Policy {
+    Policy::default().waits(Duration::from_millis(1), Duration::from_millis(4))
+}
 
-const UNAVAILABLE: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
-const CREATED: &str = "HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\nok";
-
-fn eager() -> ClientWithMiddleware {
-    retrying::client(EAGER).expect("a client")
+fn client() -> ClientWithMiddleware {
+    let client = ClientBuilder::default().policy(eager()).build();
+    client.expect("a client")
 }
 
 #[tokio::test]
 async fn five_hundred_operations_book_five_hundred_trades() {
     const OPERATIONS: usize = 500;
     let desk = Server::start(desk::router(Idempotency::in_memory())).await;
-    let proxy = FaultProxy::start(desk.0).await.expect("a free port");
+    let proxy = FaultProxy::start(vec![desk.0]).await.expect("a free port");
     let (client, url) = (
-        eager(),
+        client(),
         format!("http://{}/accounts/7/trades", proxy.address()),
     );
 
@@ -89,164 +88,10 @@ async fn five_hundred_operations_book_five_hundred_trades() {
 }
 
 #[tokio::test]
-async fn row_15_all_tries_of_one_operation_send_the_same_key() {
-    let answers = [
-        "",
-        UNAVAILABLE,
-        "HTTP/1.1 201 Created\r\ncontent-length: 9\r\n\r\nok",
-        CREATED,
-    ];
-    let server = Scripted::start(answers.repeat(2)).await;
-    for _ in 0..2 {
-        let answer = eager()
-            .post(server.url())
-            .body("once")
-            .send()
-            .await
-            .expect("a response");
-        assert_eq!(answer.status(), StatusCode::CREATED);
-    }
-    let keys = server.keys();
-    let (first, second) = keys.split_at(answers.len());
-    for keys in [first, second] {
-        let key = keys[0].as_deref().expect("a key");
-        assert_eq!(
-            uuid::Uuid::parse_str(key)
-                .expect("a UUID")
-                .get_version_num(),
-            4
-        );
-        assert!(
-            keys.iter().all(|other| other.as_deref() == Some(key)),
-            "{keys:?}"
-        );
-    }
-    assert_ne!(first[0], second[0]);
-}
-
-#[tokio::test]
-async fn row_15_a_key_set_by_the_caller_is_kept() {
-    let server = Scripted::start([UNAVAILABLE, CREATED]).await;
-    let request = eager()
-        .post(server.url())
-        .header(retrying::IDEMPOTENCY_KEY, "charge-77");
-    request.send().await.expect("a response");
-    assert_eq!(
-        server.keys(),
-        [Some("charge-77".into()), Some("charge-77".into())]
-    );
-}
-
-#[tokio::test]
-async fn row_15_reads_are_sent_without_a_key() {
-    let server = Scripted::start([UNAVAILABLE, CREATED]).await;
-    eager().get(server.url()).send().await.expect("a response");
-    assert_eq!(server.keys(), [None, None]);
-}
-
-#[test]
-fn row_15_backoff_doubles_from_half_a_second_to_thirty_seconds() {
-    let waits_at_most = |patience: Patience| -> Vec<Duration> {
-        let backoff = patience.backoff();
-        let mut waits = Vec::new();
-        for past in 0.. {
-            let mut longest = Duration::ZERO;
-            for _ in 0..2_000 {
-                let asked_at = SystemTime::now();
-                let RetryDecision::Retry { execute_after } = backoff.should_retry(asked_at, past)
-                else {
-                    return waits;
-                };
-                // Measured from now, so that a pause of the machine does not lengthen the wait.
-                let wait = execute_after.duration_since(SystemTime::now());
-                longest = longest.max(wait.unwrap_or_default());
-            }
-            waits.push(longest);
-        }
-        waits
-    };
-    let expected = |limits: &[u64], waits: Vec<Duration>| {
-        assert_eq!(waits.len(), limits.len(), "{waits:?}");
-        for (wait, limit) in waits.into_iter().zip(limits) {
-            let limit = Duration::from_millis(*limit);
-            // The longest of 2,000 random draws is close to the upper limit.
-            assert!(wait > limit * 9 / 10 && wait <= limit, "{wait:?}");
-        }
-    };
-    expected(
-        &[500, 1_000, 2_000, 4_000],
-        waits_at_most(Patience::default()),
-    );
-    let longer = Patience {
-        tries: 9,
-        ..Patience::default()
-    };
-    let doubling = [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000];
-    expected(&doubling, waits_at_most(longer));
-}
-
-#[tokio::test]
-async fn row_15_the_last_response_is_returned_after_the_last_try() {
-    let server = Scripted::start([UNAVAILABLE; 5]).await;
-    let client = retrying::client(Patience { tries: 5, ..EAGER }).expect("a client");
-    let answer = client.post(server.url()).send().await.expect("a response");
-    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(server.keys().len(), 5);
-}
-
-/// The client's clock is paused. The clock advances only while the client waits.
-#[tokio::test(start_paused = true)]
-async fn row_15_the_client_waits_as_long_as_retry_after_says() {
-    let told = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 43\r\ncontent-length: 0\r\n\r\n";
-    let server = Scripted::start([told, CREATED]).await;
-    let before = Instant::now();
-    eager().post(server.url()).send().await.expect("a response");
-    let waited = before.elapsed();
-    assert!(waited >= Duration::from_secs(43), "{waited:?}");
-    assert!(
-        waited < Duration::from_secs(44),
-        "the client must not wait longer: {waited:?}"
-    );
-}
-
-#[tokio::test]
-async fn row_15_permanent_errors_are_not_retried() {
-    let problem = |code: &str| {
-        let body = format!("{{\"code\":\"{code}\"}}");
-        let head = "HTTP/1.1 409 Conflict\r\ncontent-type: application/problem+json";
-        format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
-    };
-    let mismatch = problem("idempotency_key_reused");
-    let of_the_service = "HTTP/1.1 409 Conflict\r\ncontent-length: 4\r\n\r\nsold";
-    let invalid = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
-    for answer in [mismatch.as_str(), of_the_service, invalid] {
-        let server = Scripted::start([answer, CREATED]).await;
-        let refused = eager().post(server.url()).send().await.expect("a response");
-        assert!(refused.status().is_client_error());
-        let whole = refused.text().await.expect("a body");
-        assert!(
-            answer.ends_with(&whole),
-            "the caller must get the whole body: {whole}"
-        );
-        assert_eq!(server.keys().len(), 1, "{answer}");
-    }
-
-    let in_flight = problem("idempotency_key_in_flight");
-    let incomplete =
-        problem("idempotency_body_incomplete").replacen("409 Conflict", "400 Bad Request", 1);
-    let empty = |status: &str| format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
-    let [timeout, too_early, too_many] = [
-        "408 Request Timeout",
-        "425 Too Early",
-        "429 Too Many Requests",
-    ]
-    .map(empty);
-    for answer in [in_flight, incomplete, timeout, too_early, too_many] {
-        let server = Scripted::start([answer.as_str(), CREATED]).await;
-        let created = eager().post(server.url()).send().await.expect("a response");
-        assert_eq!(created.status(), StatusCode::CREATED, "{answer}");
-        assert_eq!(server.keys().len(), 2, "{answer}");
-    }
+async fn the_example_books_every_operation_once() {
+    let printed = example::run().await.expect("the example runs");
+    assert!(printed.starts_with("500 operations took "), "{printed}");
+    assert!(printed.contains("booked 500 trades"), "{printed}");
 }
 
 /// The timeout of the server ends the request but not the handler.
@@ -274,7 +119,7 @@ async fn a_retry_after_408_gets_the_response_of_the_first_try() {
         }))
         .with_state(runs.clone());
     let url = format!("http://{}/", Server::start(router).await.0);
-    let request = eager().post(url).body("once").send();
+    let request = client().post(url).body("once").send();
     let answer = tokio::spawn(request);
     eventually("the first try times out", || {
         timeouts.load(Ordering::SeqCst) > 0
@@ -283,7 +128,42 @@ async fn a_retry_after_408_gets_the_response_of_the_first_try() {
     runs.open(1);
     let answer = answer.await.expect("no panic").expect("a response");
     assert_eq!(answer.status(), StatusCode::CREATED);
-    assert!(answer.headers().contains_key(REPLAYED));
+    assert!(answer.replayed());
     assert_eq!(answer.text().await.expect("a body"), "1");
     assert_eq!(runs.started(), 1);
+}
+
+/// The tower layer around a service that calls the router, without a connection.
+#[tokio::test]
+async fn the_tower_layer_gets_the_response_of_the_first_try() {
+    #[idempotent(scope = global, unknown = [500])]
+    async fn fails_once(State(runs): State<Runs>, body: String) -> (StatusCode, String) {
+        let status = match runs.count() {
+            1 => StatusCode::INTERNAL_SERVER_ERROR,
+            _ => StatusCode::CREATED,
+        };
+        (status, body)
+    }
+    let runs = Runs::default();
+    let router = Router::new()
+        .route("/", post(fails_once))
+        .layer(Idempotency::in_memory())
+        .with_state(runs.clone());
+    let client = ServiceBuilder::new()
+        .layer(RetryLayer::new(eager()))
+        .service(router);
+    let send = async |key: Option<&str>| {
+        let mut request = http::Request::post("/");
+        if let Some(key) = key {
+            request = request.header(idem_client::headers::IDEMPOTENCY_KEY, key);
+        }
+        let request = request.body(Full::from("once")).expect("a request");
+        client.clone().oneshot(request).await.expect("a response")
+    };
+    let first = send(None).await;
+    assert_eq!((first.status(), first.tries()), (StatusCode::CREATED, 2));
+    assert!(!first.replayed());
+    let replay = send(first.idempotency_key()).await;
+    assert_eq!((replay.tries(), replay.replayed()), (1, true));
+    assert_eq!(runs.started(), 2);
 }

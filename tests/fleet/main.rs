@@ -1,5 +1,8 @@
 //! Tests two processes behind one store: races, kills, stops and restarts.
 
+mod clients;
+#[path = "../../examples/fault_proxy/mod.rs"]
+mod fault_proxy;
 mod kills;
 mod member;
 

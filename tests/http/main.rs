@@ -22,11 +22,14 @@ mod outcomes;
 mod own_key;
 mod retries;
 mod scopes;
+mod status;
 #[cfg(feature = "testing")]
 mod store_faults;
 mod streams;
 mod traces;
 mod unknown;
 mod uploads;
+#[cfg(feature = "testing")]
+mod user_tests;
 
 use test_support::http as support;

@@ -20,7 +20,7 @@
 //! | 12 | a key is free after 24 hours | yes | yes | yes | – |
 //! | 13 | a record survives a failover | – | yes | – | – |
 //! | 14 | endpoints with keys | a table | all writes | all writes | a list |
-//! | 15 | keys that clients choose | in `tests/client` | in `tests/client` | a stable upstream id | one operation, one key |
+//! | 15 | keys that clients choose | in `idem-client/tests` | in `idem-client/tests` | a stable upstream id | one operation, one key |
 //! | 16 | reformatted JSON | – | a different body | a different body | – |
 //! | 17 | one effect per key | yes | yes | yes | yes |
 #![expect(

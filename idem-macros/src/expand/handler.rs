@@ -21,15 +21,22 @@ use syn::{Attribute, Expr};
 use crate::check::plan::Plan;
 use crate::expand::bounds::outliving;
 use crate::expand::facade::private;
+use crate::expand::facts::facts;
 use crate::expand::parameters::{Opened, Parameters};
 use crate::expand::policy::policy;
-use crate::expand::{returns, scope};
+use crate::expand::{openapi, returns, scope};
 use crate::parse::attribute_args::AttributeArgs;
+use crate::parse::documenters::Documenters;
 use crate::parse::handler::{Handler, Parameter};
 use crate::parse::names;
 
 /// Returns the item that replaces the user's function.
-pub(crate) fn expand(args: &AttributeArgs, plan: &Plan, handler: &Handler) -> TokenStream {
+pub(crate) fn expand(
+    args: &AttributeArgs,
+    plan: &Plan,
+    handler: &Handler,
+    documenters: Documenters,
+) -> TokenStream {
     let private = private(args, Span::call_site());
     let Handler {
         attrs, vis, sig, ..
@@ -38,10 +45,22 @@ pub(crate) fn expand(args: &AttributeArgs, plan: &Plan, handler: &Handler) -> To
     let generics = outliving(&sig.generics);
     let (type_parameters, _, bounds) = generics.split_for_impl();
 
+    let facts = facts(args, plan);
+    let with_key = |attr: &Attribute| {
+        if documenters.utoipa {
+            openapi::with_key(attr, &private, &facts)
+        } else {
+            attr.clone()
+        }
+    };
+    let attrs: Vec<Attribute> = attrs.iter().map(with_key).collect();
     let (debugging, attrs): (Vec<_>, Vec<_>) = attrs.iter().partition(|attr| is_debugging(attr));
     let debugged = debugged(handler, &debugging);
     let stays_async = !attrs.iter().all(|attr| is_inert(attr));
-    let parameters = Parameters::of(handler, plan, stays_async);
+    let declared = documenters
+        .aide
+        .then(|| openapi::declared(&sig.output, &private, &facts));
+    let parameters = Parameters::of(handler, plan, stays_async, declared);
     let head = parameters.head_declarations(args);
     let last = parameters.last_declaration(args);
     let policy = policy(args, handler, &private);

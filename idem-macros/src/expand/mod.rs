@@ -3,8 +3,10 @@
 
 pub(crate) mod bounds;
 pub(crate) mod facade;
+pub(crate) mod facts;
 pub(crate) mod fallback;
 pub(crate) mod handler;
+pub(crate) mod openapi;
 pub(crate) mod parameters;
 pub(crate) mod policy;
 pub(crate) mod returns;

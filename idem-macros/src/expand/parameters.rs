@@ -21,6 +21,8 @@ pub(crate) struct Parameters<'a> {
     last_named: Option<&'a Ident>,
     /// The name of the last parameter while it is wrapped.
     wrapped: Ident,
+    /// The type that documents the handler, around the wrapper of the last parameter.
+    declared: Option<TokenStream>,
     /// The names that the scope or the runtime uses and the body does not.
     used_outside: Vec<Ident>,
 }
@@ -45,7 +47,12 @@ struct Carried<'a> {
 impl<'a> Parameters<'a> {
     /// With `is_seen`, the parameters keep their names, because another attribute macro may use them, such
     /// as `#[instrument(skip(order))]`.
-    pub(crate) fn of(handler: &'a Handler, plan: &'a Plan, is_seen: bool) -> Self {
+    pub(crate) fn of(
+        handler: &'a Handler,
+        plan: &'a Plan,
+        is_seen: bool,
+        declared: Option<TokenStream>,
+    ) -> Self {
         // An editor completes names in a half-typed body.
         let keep_names = is_seen || handler.is_half_typed;
         let mut inside = Vec::new();
@@ -78,6 +85,7 @@ impl<'a> Parameters<'a> {
             last,
             last_named: plan.last_named.as_ref(),
             wrapped,
+            declared,
             used_outside,
         }
     }
@@ -131,7 +139,14 @@ impl<'a> Parameters<'a> {
             }
             attr
         });
-        quote_spanned!(span=> #(#attrs)* #name: #private::#wrapper<#ty #lazy>)
+        let mut ty = quote_spanned!(span=> #private::#wrapper<#ty #lazy>);
+        if let Some(declared) = &self.declared {
+            // With the hygiene of the macro, so that clippy does not find the type too complex.
+            let span = Span::call_site().located_at(span);
+            let private = self::private(args, span);
+            ty = quote_spanned!(span=> #private::Described<#ty, #declared>);
+        }
+        quote!(#(#attrs)* #name: #ty)
     }
 
     /// Takes the last parameter out of its wrapper, if the scope or the runtime uses it.
@@ -139,7 +154,7 @@ impl<'a> Parameters<'a> {
         let (Some(last), Some(named)) = (&self.last, self.last_named) else {
             return TokenStream::new();
         };
-        let (pattern, body, wrapped) = (last.pattern(), local("__idem_body"), &self.wrapped);
+        let (pattern, body, wrapped) = (last.pattern(), local("__idem_body"), self.undescribed());
         let private = private(args, Span::call_site());
         let lints = last.lints().filter(|_| last.whole.is_none());
         // If the parameter reads the body, the compiler reports that at its name in the scope.
@@ -151,13 +166,20 @@ impl<'a> Parameters<'a> {
         }
     }
 
-    /// Returns the variable that is passed to `admit`.
-    pub(crate) fn deferred(&self) -> Ident {
+    /// Returns what is passed to `admit`.
+    pub(crate) fn deferred(&self) -> TokenStream {
         if self.last_named.is_some() {
-            local("__idem_body")
+            local("__idem_body").into_token_stream()
         } else {
-            self.wrapped.clone()
+            self.undescribed()
         }
+    }
+
+    /// Returns the last parameter in its wrapper.
+    fn undescribed(&self) -> TokenStream {
+        let wrapped = &self.wrapped;
+        let taken_out = self.declared.as_ref().map(|_| quote!(.undescribed()));
+        quote!(#wrapped #taken_out)
     }
 
     /// Returns the pattern of the closure that an admitted request runs.

@@ -237,7 +237,8 @@ impl VisitMut for TypeParameters {
     }
 }
 
-fn has_opaque(ty: &Type) -> bool {
+/// Returns whether the type contains an `impl Trait`.
+pub(crate) fn has_opaque(ty: &Type) -> bool {
     !opaque_bounds(ty).is_empty()
 }
 

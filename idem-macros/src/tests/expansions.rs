@@ -2,7 +2,8 @@
 
 use expect_test::{Expect, expect};
 
-use super::transform;
+use super::{transform, transform_for};
+use crate::parse::documenters::Documenters;
 
 fn check(arguments: &str, item: &str, expected: &Expect) {
     let (item, mistakes) = transform(arguments, item);
@@ -384,4 +385,73 @@ fn inner_attributes_move_to_the_function() {
             }
         "#]],
     );
+}
+
+/// The types of the handler say what an operation does with a key.
+#[test]
+fn documented_handlers_expand() {
+    let documenters = Documenters {
+        aide: true,
+        utoipa: true,
+    };
+    let (item, mistakes) = transform_for(
+        documenters,
+        "scope = token, required",
+        "#[utoipa::path(post)] async fn place(order: Json<Order>) -> Json<Trade> { trade(order) }",
+    );
+    assert!(mistakes.is_empty());
+    expect![[r##"
+        #[utoipa::path(post, params(::axum_idem::__private::KeyParameter<5>))]
+        async fn place(
+            order: ::axum_idem::__private::Described<
+                ::axum_idem::__private::Deferred<Json<Order>, true>,
+                ::axum_idem::__private::Declared<Json<Trade>, 5>,
+            >,
+        ) -> ::axum_idem::__private::Response {
+            static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
+                    ::core::concat!(::core::module_path!(), "::place"),
+                )
+                .required();
+            __IDEM_POLICY
+                .admit(order.undescribed())
+                .token()
+                .run(async move |order| {
+                    if false {
+                        return ::axum_idem::__private::never::<Json<Trade>>();
+                    }
+                    trade(order)
+                })
+                .await
+        }
+    "##]].assert_eq(&item);
+    let (item, mistakes) = transform_for(
+        documenters,
+        "scope = id",
+        "async fn cancel(Path(id): Path<u64>) -> impl IntoResponse {}",
+    );
+    assert!(mistakes.is_empty());
+    expect![[r#"
+        fn cancel(
+            id: ::axum_idem::__private::Described<
+                ::axum_idem::__private::Headed<Path<u64>>,
+                ::axum_idem::__private::Undeclared<0>,
+            >,
+        ) -> impl ::core::future::Future<Output = ::axum_idem::__private::Response> {
+            static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
+                ::core::concat!(::core::module_path!(), "::cancel"),
+            );
+            use ::axum_idem::__private::Split as _;
+            let (Path(id), __idem_body) = id.undescribed().split();
+            __IDEM_POLICY
+                .admit(__idem_body)
+                .value(|__idem_value| __idem_value.is(&id))
+                .run(async move |()| {
+                    let _ = &id;
+                    {
+                        #[allow(unused_imports)]
+                        use IntoResponse as _;
+                    }
+                })
+        }
+    "#]].assert_eq(&item);
 }

@@ -11,12 +11,17 @@ mod expansions;
 mod messages;
 
 use crate::messages::mistakes::Mistakes;
+use crate::parse::documenters::Documenters;
 
 /// Returns the expansion of `#[idempotent(arguments)] item` and the mistakes.
 fn transform(arguments: &str, item: &str) -> (String, Mistakes) {
+    transform_for(Documenters::default(), arguments, item)
+}
+
+fn transform_for(documenters: Documenters, arguments: &str, item: &str) -> (String, Mistakes) {
     let arguments = arguments.parse().expect("arguments are tokens");
     let item = item.parse().expect("an item is tokens");
-    let (item, mistakes) = crate::transform(arguments, item);
+    let (item, mistakes) = crate::transform(arguments, item, documenters);
     let is_code = |item: &syn::Item| !matches!(item, syn::Item::Verbatim(_));
     let text = match syn::parse2::<syn::File>(item.clone()) {
         Ok(file) if file.items.iter().all(is_code) => prettyplease::unparse(&file),

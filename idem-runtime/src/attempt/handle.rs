@@ -251,6 +251,50 @@ impl Attempt {
     }
 }
 
+/// For unit tests of handlers, which call a handler without a request.
+impl Attempt {
+    /// Returns the attempt with this number at a record, as a request with a claimed key has it.
+    ///
+    /// Its fence is its number. Attempts at the same record derive the same keys, as the attempts at one
+    /// request do. The attempt holds no claim, so it is never lost.
+    ///
+    /// ```
+    /// # extern crate idem_runtime as axum_idem;
+    /// use axum_idem::{Attempt, RecordId};
+    ///
+    /// async fn charge(attempt: Attempt) -> String {
+    ///     attempt.derive_key("charge")
+    /// }
+    ///
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let record = RecordId::from_bytes([7; 32]);
+    /// let first = charge(Attempt::new(record, 1)).await;
+    /// assert_eq!(charge(Attempt::new(record, 2)).await, first);
+    /// # });
+    /// ```
+    #[must_use]
+    pub fn new(record_id: RecordId, number: u32) -> Self {
+        let holder = Holder {
+            id: record_id,
+            owner: Owner::unique(),
+            fence: number.into(),
+        };
+        let claimed = ClaimFacts {
+            holder,
+            fingerprint: Fingerprint::from_bytes([0; 32]),
+            number,
+        };
+        Self::claim(&mut Extensions::new(), claimed)
+    }
+}
+
+/// The attempt of a request without a key.
+impl Default for Attempt {
+    fn default() -> Self {
+        Self::within(None)
+    }
+}
+
 impl fmt::Debug for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Attempt")
@@ -323,6 +367,19 @@ mod tests {
         assert_eq!(late.derive_key("charge"), early.derive_key("charge"));
         early.lose();
         assert!(late.is_lost());
+    }
+
+    #[test]
+    fn a_constructed_attempt_has_the_values_of_a_claimed_key() {
+        let id = RecordId::from_bytes([1; 32]);
+        let attempt = Attempt::new(id, 2);
+        let facts = (attempt.number(), attempt.fence(), attempt.record_id());
+        assert_eq!(facts, (2, Some(2), Some(id)));
+        assert!(!attempt.is_lost());
+        let unkeyed = [Attempt::default(), Attempt::default()];
+        assert_eq!((unkeyed[0].number(), unkeyed[0].record_id()), (1, None));
+        let [one, other] = unkeyed.map(|attempt| attempt.derive_key("charge"));
+        assert_ne!(one, other);
     }
 
     #[test]

@@ -71,6 +71,10 @@ impl<T: Send + 'static> Admission<T> {
             }
             DeferredState::Keyed(pending) => (pending, false),
             DeferredState::Undecided(pending) => (pending, true),
+            #[cfg(feature = "testing")]
+            DeferredState::Observed(argument, observer) => {
+                return Self(Way::Guarded(Guarded::Observed(Some((argument, observer)))));
+            }
         };
         let intake = pending.intake();
         let idem = idem(&intake.request);

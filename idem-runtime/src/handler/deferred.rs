@@ -1,5 +1,7 @@
 //! The handler's last argument, which is extracted immediately or only after the key is claimed.
 
+#[cfg(feature = "testing")]
+use std::any::Any;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -52,7 +54,14 @@ pub(crate) enum DeferredState<T> {
     Keyed(Box<dyn PendingExtraction<T>>),
     /// The request may have a key. The head alone does not show it.
     Undecided(Box<dyn PendingExtraction<T>>),
+    /// There is no request, and a unit test wants the value that the handler returns.
+    #[cfg(feature = "testing")]
+    Observed(T, Observer),
 }
+
+/// Gets the value that a handler returns, as an `Option` of it, and the name of its type.
+#[cfg(feature = "testing")]
+pub(crate) type Observer = Box<dyn FnOnce(&mut dyn Any, &'static str) + Send>;
 
 /// A request whose handler has not started.
 pub(crate) trait PendingExtraction<T>: Send {

@@ -10,8 +10,8 @@ use crate::handler::deferred::{Deferred, Head, Via};
 /// The last argument of an annotated handler, when the scope uses that argument. It is extracted
 /// immediately, like the arguments before it.
 pub struct Headed<T, const LAZY: bool = false> {
-    argument: T,
-    body: Deferred<(), LAZY>,
+    pub(crate) argument: T,
+    pub(crate) body: Deferred<(), LAZY>,
 }
 
 /// Separates the argument from the rest of the request.

@@ -51,7 +51,18 @@ use crate::settings::dialect::Dialect;
 pub struct IdempotencyKey(Box<str>);
 
 impl IdempotencyKey {
-    pub(crate) fn of(key: &str) -> Self {
+    /// Returns a key for a unit test, which calls a handler without a request.
+    ///
+    /// Pass the key without the quotes of the header. No rule of a [`Dialect`] is checked.
+    ///
+    /// ```
+    /// # extern crate idem_runtime as axum_idem;
+    /// use axum_idem::IdempotencyKey;
+    ///
+    /// assert_eq!(IdempotencyKey::new("order-7").as_str(), "order-7");
+    /// ```
+    #[must_use]
+    pub fn new(key: impl Into<Box<str>>) -> Self {
         Self(key.into())
     }
 
@@ -106,7 +117,7 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for IdempotencyKey {
             None => parse(&parts.headers, &Dialect::default()),
         };
         match key {
-            Ok(key) => Ok(key.map(|key| Self(key.into()))),
+            Ok(key) => Ok(key.map(Self::new)),
             Err(reason) => Err(Problem::key_invalid(reason)),
         }
     }
@@ -146,7 +157,7 @@ mod tests {
 
     #[test]
     fn debug_output_hides_the_key() {
-        let key = IdempotencyKey("k-1".into());
+        let key = IdempotencyKey::new("k-1");
         assert_eq!(
             (key.as_str(), key.as_ref(), key.to_string().as_str()),
             ("k-1", "k-1", "k-1")

@@ -101,13 +101,13 @@ pub trait TakesKey: Sized {
 impl TakesKey for IdempotencyKey {
     /// The policy of the endpoint refuses a request without a key.
     fn take(key: Option<&str>) -> Self {
-        Self::of(key.expect("a handler with an `IdempotencyKey` runs only with a key"))
+        Self::new(key.expect("a handler with an `IdempotencyKey` runs only with a key"))
     }
 }
 
 impl TakesKey for Option<IdempotencyKey> {
     fn take(key: Option<&str>) -> Self {
-        key.map(IdempotencyKey::of)
+        key.map(IdempotencyKey::new)
     }
 }
 

@@ -11,6 +11,8 @@ use pin_project_lite::pin_project;
 use crate::attempt::running::{BoxFuture, Running};
 use crate::claim::claiming::{ClaimOutcome, Claiming};
 use crate::claim::unprotected::Unprotected;
+#[cfg(feature = "testing")]
+use crate::handler::deferred::Observer;
 use crate::handler::deferred::{Extraction, PendingExtraction};
 use crate::handler::protection::Protection;
 
@@ -88,6 +90,9 @@ pub(crate) enum Guarded<T> {
     Running(Running),
     /// The handler runs without a lease.
     Unprotected(BoxFuture<Response>, Unprotected),
+    /// A unit test calls the handler and wants its return value.
+    #[cfg(feature = "testing")]
+    Observed(Option<(T, Observer)>),
     /// A placeholder while the state changes.
     Ended,
 }
@@ -177,6 +182,12 @@ impl<T: Send + 'static> Guarded<T> {
                     let why = *why;
                     return handler.as_mut().poll(cx).map(|response| why.mark(response));
                 }
+                #[cfg(feature = "testing")]
+                Self::Observed(call) => {
+                    let (argument, observer) = call.take().expect(ENDED);
+                    let handler = begin.begin_observed(argument, observer);
+                    Self::Unprotected(handler, Unprotected::Unkeyed)
+                }
                 Self::Answered(response) => {
                     return Poll::Ready(response.take().expect(ENDED));
                 }
@@ -193,6 +204,10 @@ fn ended() -> ! {
 /// Creates the future of the handler from its last argument. Can be called once.
 pub(crate) trait Begin<T> {
     fn begin(&mut self, argument: T) -> BoxFuture<Response>;
+
+    /// Like `begin`, and passes the return value of the handler to `observer`.
+    #[cfg(feature = "testing")]
+    fn begin_observed(&mut self, argument: T, observer: Observer) -> BoxFuture<Response>;
 }
 
 impl<T, H, F> Begin<T> for Option<H>
@@ -205,6 +220,24 @@ where
             Some(handler) => Box::pin(Responding {
                 handler: handler(argument),
             }),
+            None => ended(),
+        }
+    }
+
+    #[cfg(feature = "testing")]
+    fn begin_observed(&mut self, argument: T, observer: Observer) -> BoxFuture<Response> {
+        match self.take() {
+            Some(handler) => {
+                let handler = handler(argument);
+                Box::pin(async move {
+                    let mut returned = Some(handler.await);
+                    observer(&mut returned, std::any::type_name::<F::Output>());
+                    match returned {
+                        Some(returned) => returned.into_response(),
+                        None => Response::default(),
+                    }
+                })
+            }
             None => ended(),
         }
     }

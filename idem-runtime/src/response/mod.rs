@@ -6,6 +6,7 @@ pub(crate) mod collect;
 pub(crate) mod degraded;
 pub(crate) mod do_not_record;
 pub(crate) mod kept_headers;
+pub(crate) mod key_status;
 pub(crate) mod outcome_unknown;
 pub(crate) mod problem;
 pub(crate) mod recordable;

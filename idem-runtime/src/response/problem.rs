@@ -343,6 +343,15 @@ impl Problem {
         .retry_after_seconds(1)
     }
 
+    /// The state of a key could not be read for a caller that asked for it.
+    pub(crate) fn status_unavailable() -> Self {
+        Self::new(
+            Kind::StoreUnavailable,
+            "the state of the idempotency key cannot be read at the moment; ask again",
+        )
+        .retry_after_seconds(1)
+    }
+
     pub(crate) fn capacity() -> Self {
         Self::new(
             Kind::Capacity,
@@ -495,19 +504,23 @@ impl Problem {
             status if status.is_server_error() => "processing_error",
             _ => "invalid_request",
         };
-        let code = match self.kind {
-            Kind::KeyMissing => "idempotency_key_required",
-            Kind::KeyReused => "idempotency_conflict",
-            Kind::KeyInFlight => "idempotency_in_flight",
-            _ => self.code(),
-        };
         let mut body = object([
             ("type", Some(kind)),
-            ("code", Some(code)),
+            ("code", Some(self.rendered_code())),
             ("message", Some(self.detail())),
         ]);
         body.push('}');
         body
+    }
+
+    /// Returns the code in the body of the default rendering, which a format may rename.
+    pub(crate) fn rendered_code(&self) -> &'static str {
+        match (self.format, self.kind) {
+            (ProblemFormat::AgenticCommerce, Kind::KeyMissing) => "idempotency_key_required",
+            (ProblemFormat::AgenticCommerce, Kind::KeyReused) => "idempotency_conflict",
+            (ProblemFormat::AgenticCommerce, Kind::KeyInFlight) => "idempotency_in_flight",
+            _ => self.code(),
+        }
     }
 
     /// Adds the headers that belong to the problem, if the rendering has left them out.
@@ -613,6 +626,12 @@ mod tests {
             (Problem::response_not_kept(), "response_not_kept", 409, None),
             (
                 Problem::store_unavailable(),
+                "store_unavailable",
+                503,
+                Some(1),
+            ),
+            (
+                Problem::status_unavailable(),
                 "store_unavailable",
                 503,
                 Some(1),

@@ -17,4 +17,5 @@ pub(crate) mod permits;
 pub(crate) mod settings;
 pub(crate) mod slot;
 pub(crate) mod stack;
+pub(crate) mod status;
 pub(crate) mod unwritten;

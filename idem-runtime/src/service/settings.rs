@@ -40,6 +40,14 @@ pub(crate) struct Settings {
     pub(super) render: Option<Box<Render>>,
 }
 
+impl Settings {
+    /// Whether the service renders refusals itself.
+    #[cfg(any(feature = "aide", feature = "utoipa"))]
+    pub(crate) fn has_own_rendering(&self) -> bool {
+        self.render.is_some()
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {

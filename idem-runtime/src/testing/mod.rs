@@ -1,5 +1,6 @@
 //! Test tools: [`Contract`], a suite that checks any store against the rules of the
-//! [`Store`](crate::store::Store) trait, and [`FaultStore`], a store with injected faults.
+//! [`Store`](crate::store::Store) trait, [`FaultStore`], a store with injected faults, and [`returned_by`],
+//! which calls an annotated handler and returns the value that it declares.
 //!
 //! ```
 //! # extern crate idem_runtime as axum_idem;
@@ -50,6 +51,7 @@ mod fault;
 mod fault_mix;
 mod fault_store;
 mod handles;
+mod returned;
 mod rules;
 mod subject;
 mod violation;
@@ -58,4 +60,5 @@ pub use self::contract::Contract;
 pub use self::fault::{Fault, Operation};
 pub use self::fault_mix::FaultMix;
 pub use self::fault_store::FaultStore;
+pub use self::returned::{LastArgument, returned_by};
 pub use self::violation::Violation;

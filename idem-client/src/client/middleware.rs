@@ -1,0 +1,188 @@
+//! Sends one operation: with one key, until it has a final response or its deadline has passed.
+
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use http::Extensions;
+use reqwest::{Request, Response, ResponseBuilderExt as _};
+use reqwest_middleware::{Error, Middleware, Next, Result};
+
+use crate::client::redirect::{self, MAX_REDIRECTS};
+use crate::exchange::Exchange;
+use crate::failure::{Failure, Reason};
+use crate::key::{Keys, Operation};
+use crate::policy::{self, Policy};
+use crate::problem::Problem;
+use crate::retry_after::retry_after;
+use crate::schedule::Schedule;
+
+/// The middleware that gives each write a key, and retries.
+#[derive(Debug)]
+pub(crate) struct Retries {
+    policy: Policy,
+    keys: Keys,
+}
+
+/// The response to one try.
+struct Reply {
+    response: Response,
+    /// Whether a retry can get another response.
+    is_temporary: bool,
+}
+
+impl Retries {
+    pub(crate) fn new(policy: Policy, keys: Keys) -> Self {
+        Self { policy, keys }
+    }
+
+    /// Sends the request once, and follows its redirects.
+    ///
+    /// Sets `is_repeatable` to `false` before it sends a write without a key to another origin. Such a write could run
+    /// again when the operation is repeated.
+    async fn try_once(
+        &self,
+        mut request: Request,
+        extensions: &mut Extensions,
+        next: &Next<'_>,
+        is_repeatable: &mut bool,
+    ) -> Result<Reply> {
+        let is_write = !request.method().is_safe();
+        for _ in 0..=MAX_REDIRECTS {
+            let copy = request.try_clone();
+            let response = next.clone().run(request, extensions).await?;
+            let redirected = match copy {
+                Some(copy) => {
+                    redirect::next(&response, copy, &self.policy).map_err(Error::middleware)?
+                }
+                None => None,
+            };
+            let Some(redirected) = redirected else {
+                return whole(response, is_write).await;
+            };
+            let has_key = redirected.headers().contains_key(&self.policy.key_header);
+            if !redirected.method().is_safe() && !has_key {
+                *is_repeatable = false;
+            }
+            request = redirected;
+        }
+        Err(Error::middleware(Failure::new(Reason::Redirect)))
+    }
+}
+
+#[async_trait]
+impl Middleware for Retries {
+    async fn handle(
+        &self,
+        mut request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> Result<Response> {
+        let operation = extensions.get::<Operation>().cloned();
+        let method = request.method().clone();
+        let key = self
+            .keys
+            .assign(
+                &self.policy,
+                &method,
+                request.headers_mut(),
+                operation.as_ref(),
+            )
+            .await
+            .map_err(Error::middleware)?;
+        let key = key.as_deref();
+        if key.is_some() && request.try_clone().is_none() {
+            return Err(Error::middleware(Failure::new(Reason::BodyNotRepeatable)));
+        }
+        // Without a key, only a read can be repeated.
+        let mut is_repeatable = key.is_some() || method.is_safe();
+        let mut request = Some(request);
+        let mut schedule = Schedule::start(&self.policy);
+        loop {
+            let copy = request.as_ref().and_then(Request::try_clone);
+            is_repeatable &= copy.is_some();
+            let Some(this) = copy.or_else(|| request.take()) else {
+                unreachable!("a request without a copy is sent once");
+            };
+            let limit = schedule.next_try();
+            let sending = self.try_once(this, extensions, &next, &mut is_repeatable);
+            let (outcome, asked_for) = match tokio::time::timeout(limit, sending).await {
+                Ok(Ok(reply)) => {
+                    let asked_for = retry_after(reply.response.headers(), SystemTime::now());
+                    (Ok(reply), asked_for)
+                }
+                Ok(Err(error)) => (Err(failure(error)), None),
+                Err(_) => (Err((Failure::new(Reason::TimedOut), true)), None),
+            };
+            let is_temporary = match &outcome {
+                Ok(reply) => reply.is_temporary,
+                Err((_, is_temporary)) => *is_temporary,
+            };
+            if is_temporary && is_repeatable && schedule.wait(asked_for).await {
+                continue;
+            }
+            return match outcome {
+                Ok(Reply { mut response, .. }) => {
+                    let is_replay = self.policy.is_replay(response.headers());
+                    response.extensions_mut().insert(Exchange {
+                        key: key.map(str::to_owned),
+                        tries: schedule.tries,
+                        is_replay,
+                    });
+                    Ok(response)
+                }
+                Err((failure, _)) => {
+                    let failure = failure.of_operation(key, schedule.tries);
+                    Err(Error::middleware(failure))
+                }
+            };
+        }
+    }
+}
+
+/// Returns the failure for an error of one try, and whether a retry can succeed.
+fn failure(error: Error) -> (Failure, bool) {
+    match error {
+        Error::Reqwest(error) => {
+            // A request that cannot be built would fail again. All other errors happened on the network.
+            let is_temporary = !error.is_builder();
+            (
+                Failure::new(Reason::Transport).caused_by(error),
+                is_temporary,
+            )
+        }
+        Error::Middleware(error) => match error.downcast::<Failure>() {
+            Ok(failure) => (failure, false),
+            Err(error) => (Failure::new(Reason::Middleware).caused_by(error), false),
+        },
+    }
+}
+
+/// Reads the whole response to a write, so that a response that breaks off counts as lost. The body also decides whether
+/// a client error is temporary.
+async fn whole(response: Response, is_write: bool) -> Result<Reply> {
+    let status = response.status();
+    let mut is_temporary = policy::is_retried(status);
+    if !is_write && !policy::depends_on_code(status) {
+        return Ok(Reply {
+            response,
+            is_temporary,
+        });
+    }
+    let mut whole = http::Response::builder()
+        .status(status)
+        .version(response.version())
+        .url(response.url().clone());
+    if let Some(headers) = whole.headers_mut() {
+        headers.clone_from(response.headers());
+    }
+    let body = response.bytes().await?;
+    if policy::depends_on_code(status) {
+        let code = Problem::code_in(&body);
+        is_temporary = code.is_some_and(|code| policy::is_retried_code(&code));
+    }
+    let response = whole.body(body).map_err(Error::middleware)?.into();
+    Ok(Reply {
+        response,
+        is_temporary,
+    })
+}

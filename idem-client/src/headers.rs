@@ -1,0 +1,12 @@
+//! The names of the headers that the server and the client use, as in the default dialect of the server.
+
+use http::HeaderName;
+
+/// The request header that contains the key.
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// The response header that marks a replay with the value `true`.
+pub const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// The response header of a response that is not recorded yet, or that ran without protection.
+pub const IDEMPOTENCY_DEGRADED: HeaderName = HeaderName::from_static("idempotency-degraded");

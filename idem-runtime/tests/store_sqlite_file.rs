@@ -191,10 +191,10 @@ async fn a_claim_ends_at_once_when_the_lock_of_its_store_is_free() {
     assert!(is_second, "{taken:?}");
     let late = store.complete(holders[0], record(b"late"), HOUR).await;
     assert_eq!(late.expect("the store works"), Settled::Lost);
-    let mut hold = claim("hold");
-    hold.on_unknown = OnUnknown::Hold;
-    let held = store.claim(hold).await;
-    assert!(matches!(held, Ok(Claimed::Unknown { .. })), "{held:?}");
+    let mut retry = claim("hold");
+    retry.on_unknown = OnUnknown::Hold;
+    let met = store.claim(retry).await;
+    assert!(matches!(met, Ok(Claimed::Unknown { .. })), "{met:?}");
     assert_eq!(replay(&store, "done").await, record(b"{}"));
     for key in ["alive", "gone"] {
         let met = store.claim(claim(key)).await;

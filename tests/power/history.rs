@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 /// Keys that run at once. Their transitions share commits.
 const AT_ONCE: usize = 4;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 
 /// What the store holds under a key.
 #[derive(Clone, Debug)]
@@ -61,27 +61,31 @@ struct Life {
     steps: Vec<Step>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct History(Vec<Life>);
 
 impl History {
     /// Runs the transitions of several keys at once, again and again.
-    pub(crate) async fn record(disk: &Arc<Disk>, stores: &[SqliteStore], seed: u64) -> Self {
-        let mut random = fastrand::Rng::with_seed(seed);
-        let mut lives = Vec::new();
+    pub(crate) async fn record(
+        &mut self,
+        disk: &Arc<Disk>,
+        stores: &[SqliteStore],
+        session: u64,
+        seed: u64,
+    ) {
+        let mut random = fastrand::Rng::with_seed(seed.wrapping_add(session));
         for round in 0..ROUNDS {
             let mut running = JoinSet::new();
             for at in 0..AT_ONCE {
                 let store = stores[at % stores.len()].clone();
                 let life = Life {
-                    key: format!("{round}-{at}"),
+                    key: format!("{session}-{round}-{at}"),
                     steps: Vec::new(),
                 };
                 running.spawn(life.live(disk.clone(), store, random.fork()));
             }
-            lives.extend(running.join_all().await);
+            self.0.extend(running.join_all().await);
         }
-        Self(lives)
     }
 
     pub(crate) fn len(&self) -> usize {

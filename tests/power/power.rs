@@ -12,10 +12,12 @@ use std::path::Path;
 use idem_power::{Disk, Files, Kept};
 use idem_runtime::store::SqliteStore;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteSynchronous};
+use test_support::servers::eventually;
 
 use history::History;
 
 const FILE: &str = "idem.db";
+const LOG: &str = "idem.db-wal";
 const RESERVE: &str = "idem.db-reserve";
 
 fn number(variable: &str) -> Option<u64> {
@@ -65,15 +67,21 @@ async fn losses(synchronous: SqliteSynchronous, step: usize) -> Vec<String> {
     println!("IDEM_SEED={seed}");
     let folder = tempfile::tempdir().expect("a folder");
     let disk = Disk::new(folder.path());
-    let stores = [
-        open(folder.path(), synchronous.clone()).await,
-        open(folder.path(), synchronous).await,
-    ];
-    let history = History::record(&disk, &stores, seed).await;
-    drop(stores);
+    let mut history = History::default();
+    for session in 0..2 {
+        let stores = [
+            open(folder.path(), synchronous).await,
+            open(folder.path(), synchronous).await,
+        ];
+        history.record(&disk, &stores, session, seed).await;
+        drop(stores);
+        // The last connection copies the log into the file, and removes the log.
+        let log = folder.path().join(LOG);
+        eventually("the file is closed", || (!log.exists()).then_some(()));
+    }
 
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut seen = HashSet::new();
+    let mut disks = HashSet::new();
     let mut lost = Vec::new();
     let tries = number("IDEM_LOSSES").unwrap_or(1);
     for moment in (0..=disk.now()).step_by(step) {
@@ -85,7 +93,7 @@ async fn losses(synchronous: SqliteSynchronous, step: usize) -> Vec<String> {
         for kept in all {
             let files = disk.after_loss(moment, kept);
             // Files that were accepted after more acknowledgements are fine after fewer too.
-            if !seen.insert((hash(&files), history.acknowledged(moment))) {
+            if !disks.insert((hash(&files), history.acknowledged(moment))) {
                 continue;
             }
             if let Err(why) = check(&files, &folder.path().join(RESERVE), &history, moment).await {
@@ -97,7 +105,7 @@ async fn losses(synchronous: SqliteSynchronous, step: usize) -> Vec<String> {
         "{} events, {} transitions, {} different disks, {} of them lost something",
         disk.now(),
         history.len(),
-        seen.len(),
+        disks.len(),
         lost.len()
     );
     lost

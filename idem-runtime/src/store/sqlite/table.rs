@@ -101,21 +101,8 @@ impl Statements {
             )
             .into(),
             delete: format!("DELETE FROM {table} WHERE id = ?1").into(),
-            end_leases: format!(
-                "UPDATE {table} SET leased_until = min(leased_until, ?2),
-                    expires_at = min(leased_until, ?2) + retention_us, instance = {UNLOCKED}
-                WHERE rowid IN (SELECT rowid FROM {table}{claims}
-                    WHERE record IS NULL AND instance = ?1)
-                AND version = {VERSION}",
-                claims = indexed_by("claims")
-            )
-            .into(),
-            has_claims: format!(
-                "SELECT EXISTS (SELECT 1 FROM {table}{claims}
-                    WHERE record IS NULL AND instance = ?1 AND leased_until > ?2)",
-                claims = indexed_by("claims")
-            )
-            .into(),
+            end_leases: end_leases(&table, &indexed_by("claims")).into(),
+            has_claims: has_claims(&table, &indexed_by("claims")).into(),
             last_fence: format!("SELECT fence FROM {meta}").into(),
             set_last_fence: format!("UPDATE {meta} SET fence = ?1").into(),
             count_claims: format!(
@@ -168,6 +155,25 @@ impl Statements {
         // The names of the other table and of the indexes begin with the name of the table.
         sql.replace("\"idem_records", self.table.trim_end_matches('"'))
     }
+}
+
+/// Ends the leases of an instance, also those that it has extended.
+fn end_leases(table: &str, claims: &str) -> String {
+    format!(
+        "UPDATE {table} SET leased_until = min(leased_until, ?2),
+            expires_at = min(leased_until, ?2) + retention_us, instance = {UNLOCKED}
+        WHERE rowid IN (SELECT rowid FROM {table}{claims}
+            WHERE record IS NULL AND instance = ?1)
+        AND version = {VERSION}"
+    )
+}
+
+/// Whether a claim of an instance is in flight.
+fn has_claims(table: &str, claims: &str) -> String {
+    format!(
+        "SELECT EXISTS (SELECT 1 FROM {table}{claims}
+            WHERE record IS NULL AND instance = ?1 AND leased_until > ?2)"
+    )
 }
 
 #[cfg(test)]

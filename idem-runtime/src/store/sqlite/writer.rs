@@ -140,10 +140,11 @@ impl Running {
             return true;
         };
         let statement = &self.settings.statements.has_claims;
-        let instance = self.settings.instance.number();
-        let found = query(statement).bind(instance).bind(now());
+        let (instance, now) = (&self.settings.instance, now());
+        let found = query(statement).bind(instance.number()).bind(now);
         let found = found.fetch_one(connection).await;
-        found.map_or(true, |row| column(&row, 0).unwrap_or(true))
+        let in_table = found.map_or(true, |row| column(&row, 0).unwrap_or(true));
+        in_table || instance.held_until(instance.number()) > now
     }
 
     /// Removes a batch of expired rows. Returns whether there may be more.

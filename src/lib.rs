@@ -9,8 +9,11 @@ pub use idem_runtime::{
     Idempotency, IdempotencyBuilder, IdempotencyFuture, IdempotencyKey, IdempotencyService,
     KeySyntax, NotRecordable, OnStoreError, OutcomeUnknown, ParseRecordIdError, ParseScopeIdError,
     ParseShortIdError, ParseTraceIdError, Prepared, Problem, RecordId, Scope, ScopeId, ShortId,
-    TraceId, store,
+    TraceId, observe, store,
 };
+
+#[cfg(feature = "metrics")]
+pub use idem_runtime::metrics;
 
 #[cfg(feature = "testing")]
 #[doc = include_str!("testing.md")]

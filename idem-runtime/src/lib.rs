@@ -6,6 +6,9 @@
 mod attempt;
 mod claim;
 mod handler;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+pub mod observe;
 mod request;
 mod response;
 mod service;

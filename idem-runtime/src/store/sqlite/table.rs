@@ -71,7 +71,11 @@ impl Statements {
         };
         let indexed_by = |what: &str| format!(" INDEXED BY \"{name}_{what}\"");
         Ok(Self {
-            held: format!("SELECT {HELD} FROM {table} WHERE id = ?1").into(),
+            // The columns of `look_up` up to the trace of the first request.
+            held: format!(
+                "SELECT {HELD}, created_at, settled_at, trace_id FROM {table} WHERE id = ?1"
+            )
+            .into(),
             look_up: format!(
                 "SELECT {HELD}, created_at, settled_at, trace_id, endpoint, label
                 FROM {table} WHERE id = ?1"

@@ -1,0 +1,8 @@
+//! Tests what an observer, the metrics and the log report, and that they never contain a secret.
+
+mod exported;
+mod levels;
+mod reports;
+mod service;
+
+use test_support::http as support;

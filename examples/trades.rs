@@ -2,11 +2,12 @@
 //!
 //! ```sh
 //! cargo run --example trades
-//! STORE=sqlite://trades.db cargo run --example trades --features metrics,sqlite
+//! STORE=sqlite://trades.db cargo run --example trades --features console,metrics,sqlite
 //! ```
 //!
 //! prints its address and commands to try. With the file, a retry gets its replay after a restart as well. With the
-//! feature `metrics`, the desk serves its metrics for Prometheus at `/metrics`.
+//! feature `metrics`, the desk serves its metrics for Prometheus at `/metrics`. With the feature `console`, it serves the
+//! page for operators at `/ops/idem`, to everybody who can reach it. Put a login above the console of your service.
 
 mod desk;
 #[path = "common/store.rs"]
@@ -30,7 +31,8 @@ pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
     let (builder, metrics) = observed()?;
     let idem = builder.store(store).build();
     let router = desk::router(idem.clone())
-        .merge(metrics);
+        .merge(metrics)
+        .merge(console(&idem));
     axum::serve(listener, router)
         .with_graceful_shutdown(interrupted())
         .await?;
@@ -66,6 +68,27 @@ fn observed() -> Result<(IdempotencyBuilder, Router), Box<dyn Error>> {
 #[expect(clippy::unnecessary_wraps, reason = "with the feature, it may fail")]
 fn observed() -> Result<(IdempotencyBuilder, Router), Box<dyn Error>> {
     Ok((Idempotency::builder(), Router::new()))
+}
+
+/// The page for operators. `CONSOLE=read_only` and `CONSOLE=denied` show what others may see.
+#[cfg(feature = "console")]
+fn console(idem: &Idempotency) -> Router {
+    use axum_idem::console::{self, Access};
+
+    let access = std::env::var("CONSOLE").ok();
+    let access = match access.as_deref() {
+        None => Access::Full,
+        Some("read_only") => Access::ReadOnly,
+        Some(_) => Access::Denied,
+    };
+    // The closure gets the head of the request, with the operator that a login has put into its extensions.
+    let console = console::router(idem.clone(), move |_| access);
+    Router::new().nest_service("/ops/idem", console)
+}
+
+#[cfg(not(feature = "console"))]
+fn console(_: &Idempotency) -> Router {
+    Router::new()
 }
 
 async fn interrupted() {

@@ -12,6 +12,8 @@ pub use idem_runtime::{
     TraceId, observe, store,
 };
 
+#[cfg(feature = "console")]
+pub use idem_runtime::console;
 #[cfg(feature = "metrics")]
 pub use idem_runtime::metrics;
 

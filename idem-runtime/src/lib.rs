@@ -5,6 +5,8 @@
 
 mod attempt;
 mod claim;
+#[cfg(feature = "console")]
+pub mod console;
 mod handler;
 #[cfg(feature = "metrics")]
 pub mod metrics;

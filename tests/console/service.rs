@@ -32,7 +32,11 @@ async fn pay(State(runs): State<Runs>, body: String) -> Response {
 
 /// The tests' login: a header.
 pub(crate) fn access(parts: &Parts) -> Access {
-    match parts.headers.get("x-operator").map(|name| name.as_bytes()) {
+    match parts
+        .headers
+        .get("x-operator")
+        .map(http::HeaderValue::as_bytes)
+    {
         Some(b"reader") => Access::ReadOnly,
         Some(b"admin") => Access::Full,
         _ => Access::Denied,

@@ -127,15 +127,12 @@ fn decoded(value: &str) -> String {
             .get(at + 1..at + 3)
             .filter(|_| *byte == b'%')
             .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match escaped {
-            Some(escaped) => {
-                out.push(escaped);
-                at += 3;
-            }
-            None => {
-                out.push(if *byte == b'+' { b' ' } else { *byte });
-                at += 1;
-            }
+        if let Some(escaped) = escaped {
+            out.push(escaped);
+            at += 3;
+        } else {
+            out.push(if *byte == b'+' { b' ' } else { *byte });
+            at += 1;
         }
     }
     String::from_utf8_lossy(&out).into_owned()

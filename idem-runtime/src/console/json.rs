@@ -92,14 +92,13 @@ pub(super) fn response(record: &Record, body: &[u8]) -> Value {
         format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))
     };
     let lines: Vec<String> = headers.iter().map(line).collect();
-    let (body, is_text) = match std::str::from_utf8(body) {
-        Ok(text) => (text.to_owned(), true),
-        Err(_) => {
-            let mut digits = String::new();
-            // A string takes everything.
-            let _ = hex::write(&mut digits, body);
-            (digits, false)
-        }
+    let (body, is_text) = if let Ok(text) = std::str::from_utf8(body) {
+        (text.to_owned(), true)
+    } else {
+        let mut digits = String::new();
+        // A string takes everything.
+        let _ = hex::write(&mut digits, body);
+        (digits, false)
     };
     json!({
         "status": record.status().as_u16(),

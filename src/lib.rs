@@ -9,12 +9,16 @@ pub use idem_runtime::{
     Idempotency, IdempotencyBuilder, IdempotencyFuture, IdempotencyKey, IdempotencyService,
     KeyStatus, KeySyntax, NotRecordable, OnStoreError, OutcomeUnknown, ParseRecordIdError,
     ParseScopeIdError, ParseShortIdError, ParseTraceIdError, Prepared, Problem, RecordId, Scope,
-    ScopeId, ShortId, TraceId, store,
+    ScopeId, ShortId, TraceId, observe, store,
 };
 
 #[cfg(any(feature = "aide", feature = "utoipa"))]
 pub use idem_runtime::ApiDocument;
 
+#[cfg(feature = "console")]
+pub use idem_runtime::console;
+#[cfg(feature = "metrics")]
+pub use idem_runtime::metrics;
 /// The version of sqlx whose pools the stores take. A service that imports sqlx from here cannot have another version.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 #[doc(no_inline)]

@@ -12,6 +12,7 @@ mod builder;
 mod claim_function;
 mod commit_function;
 mod connections;
+mod diagnosis;
 mod failure;
 mod listing;
 mod listings;
@@ -40,10 +41,12 @@ use self::session::Session;
 use self::sql::Query;
 use self::statements::{Statements, whole_millis};
 use self::table::Table;
+use super::observer::POSTGRES;
 use super::{
-    Claim, Claimed, CommitState, Entry, Holder, Page, Query as ListQuery, Record, RecordStatement,
-    Settled, Stats, Store, StoreError, StoreFuture, TransactionKind,
+    Claim, Claimed, CommitState, Entry, Finding, Holder, Page, Query as ListQuery, Record,
+    RecordStatement, Settled, Stats, Store, StoreError, StoreFuture, TransactionKind,
 };
+use crate::observe::Observer;
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
 
@@ -565,6 +568,24 @@ impl Store for PostgresStore {
     fn commit_state(&self, holder: Holder) -> StoreFuture<CommitState> {
         let inner = self.0.clone();
         StoreFuture::new(async move { inner.commit_state(holder).await })
+    }
+
+    fn remove_expired(&self) -> StoreFuture<u64> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.remove_expired().await })
+    }
+
+    fn diagnose(&self) -> StoreFuture<Vec<Finding>> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.diagnose().await })
+    }
+
+    fn name(&self) -> &'static str {
+        POSTGRES
+    }
+
+    fn observe(&self, observer: Arc<dyn Observer>) {
+        self.0.connections.observer.set(observer);
     }
 
     fn look_up(&self, id: RecordId) -> StoreFuture<Option<Entry>> {

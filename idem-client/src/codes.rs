@@ -42,6 +42,12 @@ codes! {
     BODY_INCOMPLETE = "idempotency_body_incomplete";
     /// The body did not arrive in time.
     BODY_TIMEOUT = "idempotency_body_timeout";
+    /// Another attempt has taken over, and this request had no effect. A retry gets the response of the other one.
+    OVERTAKEN = "idempotency_overtaken";
+    /// The transaction of the handler could not be committed, and the request had no effect.
+    COMMIT_FAILED = "idempotency_commit_failed";
+    /// The server cannot commit the effect together with its response. The request had no effect.
+    NOT_TRANSACTIONAL = "idempotency_not_transactional";
     /// The server is not configured for keys.
     NOT_INSTALLED = "idempotency_not_installed";
     /// The server failed to render a problem.

@@ -145,7 +145,7 @@ pub(crate) fn depends_on_code(status: StatusCode) -> bool {
 pub(crate) fn is_retried_code(code: &str) -> bool {
     matches!(
         code,
-        codes::KEY_IN_FLIGHT | codes::acp::IN_FLIGHT | codes::BODY_INCOMPLETE
+        codes::KEY_IN_FLIGHT | codes::acp::IN_FLIGHT | codes::BODY_INCOMPLETE | codes::OVERTAKEN
     )
 }
 
@@ -181,7 +181,12 @@ mod tests {
         }
         let retried = codes::ALL.iter().filter(|code| is_retried_code(code));
         let retried: Vec<_> = retried.copied().collect();
-        assert_eq!(retried, [codes::KEY_IN_FLIGHT, codes::BODY_INCOMPLETE]);
+        let expected = [
+            codes::KEY_IN_FLIGHT,
+            codes::BODY_INCOMPLETE,
+            codes::OVERTAKEN,
+        ];
+        assert_eq!(retried, expected);
         assert!(is_retried_code(codes::acp::IN_FLIGHT));
         assert!(!is_retried_code(codes::acp::CONFLICT));
     }

@@ -136,6 +136,7 @@ async fn permanent_errors_are_not_retried() {
         problem("409 Conflict", codes::KEY_IN_FLIGHT),
         problem("423 Locked", codes::KEY_IN_FLIGHT),
         problem("400 Bad Request", codes::BODY_INCOMPLETE),
+        problem("409 Conflict", codes::OVERTAKEN),
         empty("408 Request Timeout"),
         empty("425 Too Early"),
         empty("429 Too Many Requests"),

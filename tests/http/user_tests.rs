@@ -100,3 +100,15 @@ async fn a_closure_that_calls_no_handler_is_reported() {
     )
     .await;
 }
+
+/// A service that imports sqlx from the facade cannot have a pool of another version.
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
+#[tokio::test]
+async fn the_stores_take_pools_of_the_reexported_sqlx() {
+    use axum_idem::sqlx::{PgPool, sqlite::SqliteSynchronous};
+    use axum_idem::store::{PostgresStore, SqliteStore};
+
+    let pool = PgPool::connect_lazy("postgres://127.0.0.1/none").expect("an address");
+    drop(PostgresStore::from_pool(pool));
+    let _ = SqliteStore::builder().synchronous(SqliteSynchronous::Full);
+}

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::Path;
 use axum::http::StatusCode;
-use axum_idem::{IdempotencyKey, idempotent};
+use axum_idem::{Attempt, IdempotencyKey, idempotent};
 use serde::{Deserialize, Serialize};
 use utoipa::{OpenApi, ToResponse, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -61,9 +61,9 @@ pub(crate) async fn replace_order(Path(id): Path<u64>, body: String) -> String {
 }
 
 /// Removes an order.
-#[idempotent(scope = global)]
+#[idempotent(scope = global, transactional)]
 #[utoipa::path(delete, path = "/orders/{id}", params(("id" = u64, Path)))]
-pub(crate) async fn remove_order(Path(_): Path<u64>) -> StatusCode {
+pub(crate) async fn remove_order(_: Attempt, Path(_): Path<u64>) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 

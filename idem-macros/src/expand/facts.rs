@@ -16,6 +16,7 @@ const CLASSES: u32 = 8;
 const CODES: u32 = 16;
 const CODE_BITS: u32 = 11;
 const MAX_CODES: usize = 10;
+const TRANSACTIONAL: u32 = 126;
 const NOT_BY_DEFAULT: [u16; 5] = [401, 403, 408, 425, 429];
 
 /// Returns the number as a literal.
@@ -35,6 +36,7 @@ pub(crate) fn facts(args: &AttributeArgs, plan: &Plan) -> TokenStream {
     for (bit, is_set) in flags.into_iter().enumerate() {
         facts |= u128::from(is_set) << bit;
     }
+    facts |= u128::from(args.transactional.is_some()) << TRANSACTIONAL;
     facts |= recorded(args.record.as_ref(), args.unknown.as_ref());
     let facts = proc_macro2::Literal::u128_unsuffixed(facts).into_token_stream();
     quote!(#facts)

@@ -20,6 +20,8 @@ const CLASSES: u32 = 8;
 /// The first of 10 codes of 11 bits. A code above 1,000 is a status that is not recorded, although its class is.
 const CODES: u32 = 16;
 const CODE_BITS: u32 = 11;
+const MAX_CODES: u32 = 10;
+const TRANSACTIONAL: u32 = 126;
 
 /// The arguments of one attribute.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +62,11 @@ impl Facts {
         self.has(OWN_KEY)
     }
 
+    /// `transactional`.
+    pub(crate) const fn is_transactional(self) -> bool {
+        self.has(TRANSACTIONAL)
+    }
+
     /// `fingerprint = none`: the handler reads the body while it arrives.
     pub(crate) const fn is_streamed(self) -> bool {
         self.has(STREAMED)
@@ -76,12 +83,9 @@ impl Facts {
         let classes: Vec<_> = classes
             .filter_map(|class| u16::try_from(class + 2).ok())
             .collect();
-        let mut codes = Vec::new();
-        let mut rest = self.0 >> CODES;
-        while rest != 0 {
-            codes.extend(u16::try_from(rest & ((1 << CODE_BITS) - 1)));
-            rest >>= CODE_BITS;
-        }
+        let code = |at| self.0 >> (CODES + at * CODE_BITS) & ((1 << CODE_BITS) - 1);
+        let codes = (0..MAX_CODES).map(code).filter(|code| *code != 0);
+        let codes: Vec<_> = codes.filter_map(|code| u16::try_from(code).ok()).collect();
         let has_own = !classes.is_empty() || codes.iter().any(|code| *code < 1_000);
         let statuses = if has_own {
             classes.into_iter().fold(Statuses::NONE, Statuses::class)
@@ -132,6 +136,7 @@ mod tests {
         assert_eq!(only.recorded(), Statuses::NONE.code(201));
         let default_without = Facts(code(1_404, 0));
         assert_eq!(default_without.recorded(), Statuses::DEFAULT.without(404));
+        assert_eq!(Facts(1 << TRANSACTIONAL).recorded(), Statuses::DEFAULT);
         let all = (0..8).fold(0, |all, class| all | 1 << (CLASSES + class));
         assert_eq!(Facts(all).recorded(), Statuses::ALL);
     }

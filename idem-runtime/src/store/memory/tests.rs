@@ -441,15 +441,20 @@ fn the_fence_grows_after_every_kind_of_end() {
         let holder = fresh(&store, &claim("a"));
         assert!(holder.fence > last, "{} after {last}", holder.fence);
         last = holder.fence;
-        let _ = match round % 3 {
-            0 => store.0.abandon(holder),
+        let ended = match round % 4 {
+            0 | 3 => store.0.abandon(holder),
             1 => store.0.release(holder),
-            _ => {
-                assert_eq!(store.0.complete(holder, answer(b"{}"), TTL), Settled::Done);
-                store.0.forget(&holder.id);
-                Settled::Done
-            }
+            _ => store.0.complete(holder, answer(b"{}"), TTL),
         };
+        assert_eq!(ended, Settled::Done);
+        if round % 4 == 3 {
+            let (id, fence) = (holder.id, holder.fence);
+            let resolved = store.0.resolve(id, fence, answer(b"{}"), TTL);
+            assert_eq!(resolved, Settled::Done);
+        }
+        if round % 4 >= 2 {
+            assert!(store.0.forget(&holder.id));
+        }
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! ```sh
 //! cargo run --example trades
-//! STORE=sqlite://trades.db cargo run --example trades --features sqlite
+//! STORE=sqlite://trades.db cargo run --example trades --features console,metrics,sqlite
 //! ```
 //!
-//! prints its address and commands to try. With the file, a retry gets its replay after a restart as well.
+//! prints its address and commands to try. With the file, a retry gets its replay after a restart as well. With the
+//! feature `metrics`, the desk serves its metrics for Prometheus at `/metrics`. With the feature `console`, it serves the
+//! page for operators at `/ops/idem`, to everybody who can reach it. Put a login above the console of your service.
 
 mod desk;
 #[path = "common/store.rs"]
@@ -14,7 +16,8 @@ mod store;
 use std::error::Error;
 use std::time::Duration;
 
-use axum_idem::Idempotency;
+use axum::Router;
+use axum_idem::{Idempotency, IdempotencyBuilder};
 use tokio::net::TcpListener;
 
 #[tokio::main]
@@ -25,13 +28,67 @@ pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
     println!("{}", lines_to_try(&format!("http://{address}")));
 
     let store = store::from_environment().await?;
-    let idem = Idempotency::builder().store(store).build();
-    axum::serve(listener, desk::router(idem.clone()))
+    let (builder, metrics) = observed()?;
+    let idem = builder.store(store).build();
+    let router = desk::router(idem.clone())
+        .merge(metrics)
+        .merge(console(&idem));
+    axum::serve(listener, router)
         .with_graceful_shutdown(interrupted())
         .await?;
     // Handlers continue after a disconnect, but axum does not wait for them.
     idem.drain(Duration::from_secs(30)).await;
     Ok(())
+}
+
+/// Adds the observer that counts, and returns the route for Prometheus.
+#[cfg(feature = "metrics")]
+fn observed() -> Result<(IdempotencyBuilder, Router), Box<dyn Error>> {
+    use axum_idem::metrics::{BUCKETS, Metrics};
+    use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+
+    let mut recorder = PrometheusBuilder::new();
+    for (name, buckets) in BUCKETS {
+        recorder = recorder.set_buckets_for_metric(Matcher::Full(name.to_owned()), buckets)?;
+    }
+    let exported = recorder.install_recorder()?;
+    let upkeep = exported.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            upkeep.run_upkeep();
+        }
+    });
+    let route = axum::routing::get(async move || exported.render());
+    let builder = Idempotency::builder().observer(Metrics::default());
+    Ok((builder, Router::new().route("/metrics", route)))
+}
+
+#[cfg(not(feature = "metrics"))]
+#[expect(clippy::unnecessary_wraps, reason = "with the feature, it may fail")]
+fn observed() -> Result<(IdempotencyBuilder, Router), Box<dyn Error>> {
+    Ok((Idempotency::builder(), Router::new()))
+}
+
+/// The page for operators. `CONSOLE=read_only` and `CONSOLE=denied` show what others may see.
+#[cfg(feature = "console")]
+fn console(idem: &Idempotency) -> Router {
+    use axum_idem::console::{self, Access};
+
+    let access = std::env::var("CONSOLE").ok();
+    let access = match access.as_deref() {
+        None => Access::Full,
+        Some("read_only") => Access::ReadOnly,
+        Some(_) => Access::Denied,
+    };
+    // The closure gets the head of the request, with the operator that a login has put into its extensions.
+    let console = console::router(idem.clone(), move |_| access);
+    Router::new().nest_service("/ops/idem", console)
+}
+
+#[cfg(not(feature = "console"))]
+fn console(_: &Idempotency) -> Router {
+    Router::new()
 }
 
 async fn interrupted() {

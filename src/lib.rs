@@ -9,7 +9,7 @@ pub use idem_runtime::{
     Idempotency, IdempotencyBuilder, IdempotencyFuture, IdempotencyKey, IdempotencyService,
     KeyStatus, KeySyntax, NotRecordable, OnStoreError, OutcomeUnknown, ParseRecordIdError,
     ParseScopeIdError, ParseShortIdError, ParseTraceIdError, Prepared, Problem, RecordId, Scope,
-    ScopeId, ShortId, TraceId, store,
+    ScopeId, ShortId, TraceId, observe, store,
 };
 
 #[cfg(any(feature = "aide", feature = "utoipa"))]
@@ -19,6 +19,10 @@ pub use idem_runtime::ApiDocument;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 #[doc(no_inline)]
 pub use idem_runtime::sqlx;
+#[cfg(feature = "console")]
+pub use idem_runtime::console;
+#[cfg(feature = "metrics")]
+pub use idem_runtime::metrics;
 
 #[cfg(feature = "testing")]
 #[doc = include_str!("testing.md")]

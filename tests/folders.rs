@@ -14,8 +14,8 @@ use syn::{Attribute, File, Item, UseTree, Visibility};
 /// The folders and files directly below `src`, from top to bottom. A file may import from its own
 /// folder and from the folders after it.
 const RUNTIME: &[&str] = &[
-    "lib", "testing", "openapi", "handler", "claim", "attempt", "service", "response", "store",
-    "trace", "request", "settings",
+    "lib", "testing", "metrics", "console", "openapi", "handler", "claim", "attempt", "service",
+    "response", "store", "trace", "observe", "request", "settings",
 ];
 const MACROS: &[&str] = &["lib", "transform", "expand", "check", "parse", "messages"];
 

@@ -1,8 +1,8 @@
 //! Checks that a keyed request without an `Idempotency` layer is refused, and that the log says what to
 //! add.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
 
 use axum::Router;
 use axum::body::Body;
@@ -76,6 +76,16 @@ impl Events {
     }
 }
 
+/// Installs a global subscriber that ignores everything. With only one subscriber of one thread, `tracing` lets a
+/// thread without a subscriber turn an event off for the whole process.
+fn keep_events_on() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let ignores = tracing_subscriber::registry();
+        tracing::subscriber::set_global_default(ignores).expect("no other global subscriber");
+    });
+}
+
 async fn send(router: &Router, method: Method, path: &str, key: Option<&str>) -> Response {
     let mut request = Request::new(Body::empty());
     *request.method_mut() = method;
@@ -99,6 +109,7 @@ async fn code(response: Response) -> String {
 
 #[tokio::test]
 async fn without_a_layer_a_keyed_request_is_refused_and_logged() {
+    keep_events_on();
     let (runs, events) = (Runs::default(), Events::default());
     let router = routes().with_state(runs.clone());
     let check = async {
@@ -117,6 +128,7 @@ async fn without_a_layer_a_keyed_request_is_refused_and_logged() {
 
 #[tokio::test]
 async fn without_a_layer_a_keyless_request_runs_and_nothing_is_logged() {
+    keep_events_on();
     let (runs, events) = (Runs::default(), Events::default());
     let router = routes().with_state(runs.clone());
     let check = async {
@@ -137,6 +149,7 @@ async fn without_a_layer_a_keyless_request_runs_and_nothing_is_logged() {
 /// A layer inserts nothing when there is no key. That is no reason to warn.
 #[tokio::test]
 async fn below_a_layer_a_keyless_request_runs_and_nothing_is_logged() {
+    keep_events_on();
     let (runs, events) = (Runs::default(), Events::default());
     let router = routes().layer(Idempotency::in_memory());
     let router = router.with_state(runs.clone());

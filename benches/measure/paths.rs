@@ -70,6 +70,21 @@ const IN_FLIGHT: u64 = MISMATCHED + 1;
 /// The keys of the handler without a layer, which uses the same store.
 const LAYERLESS: u64 = 1 << 42;
 
+/// The keys of the observed requests.
+#[cfg(feature = "metrics")]
+const OBSERVED: u64 = 1 << 43;
+
+/// The paths of a service with metrics.
+#[cfg(feature = "metrics")]
+fn observed_paths(store: &MemoryStore) -> Vec<Contender> {
+    let observed = || super::contenders::observed(store.clone());
+    vec![
+        Contender::new("no key, metrics", observed(), NO_KEY),
+        Contender::new("first sight, metrics", observed(), |n| Some(OBSERVED + n)),
+        Contender::new("replay, metrics", observed(), SAME_KEY),
+    ]
+}
+
 /// Returns all paths, bare axum first. The paths of the library read and write records in `store`.
 pub(crate) async fn paths(store: &MemoryStore, body: &str) -> Vec<Contender> {
     let ours = || protected(store.clone());
@@ -101,6 +116,8 @@ pub(crate) async fn paths(store: &MemoryStore, body: &str) -> Vec<Contender> {
         Contender::new("mismatch", ours(), |_| Some(MISMATCHED)).answers(StatusCode::CONFLICT),
         Contender::new("in flight", in_flight, |_| Some(IN_FLIGHT)).answers(StatusCode::CONFLICT),
     ];
+    #[cfg(feature = "metrics")]
+    let paths: Vec<_> = paths.into_iter().chain(observed_paths(store)).collect();
     for path in &paths {
         match path.name {
             "mismatch" => {
@@ -113,7 +130,7 @@ pub(crate) async fn paths(store: &MemoryStore, body: &str) -> Vec<Contender> {
                 tokio::spawn(first);
                 tokio::task::yield_now().await;
             }
-            "replay" | "replay, no layer" | "replay, minimum" => {
+            "replay" | "replay, metrics" | "replay, no layer" | "replay, minimum" => {
                 path.serve(path.request(0, body)).await;
             }
             _ => {}

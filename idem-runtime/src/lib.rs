@@ -5,7 +5,12 @@
 
 mod attempt;
 mod claim;
+#[cfg(feature = "console")]
+pub mod console;
 mod handler;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+pub mod observe;
 #[cfg(any(feature = "aide", feature = "utoipa"))]
 mod openapi;
 mod request;

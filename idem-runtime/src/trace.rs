@@ -1,77 +1,79 @@
 //! Logs one event for each decision, and records the decision in the span of the handler.
 
-use std::fmt;
+use std::error::Error;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Span};
 
+use crate::observe::Outcome;
+pub(crate) use crate::observe::TARGET;
 use crate::request::record_id::RecordId;
-
-/// The target of every event.
-pub(crate) const TARGET: &str = "axum_idem";
-
-/// The decision about a request, or the end of its attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// The handler runs: for the first time, or again after an attempt that left no record.
-    Fresh,
-    /// The response was replayed from a record.
-    Replayed,
-    /// The key was used with a different request.
-    Mismatch,
-    /// The first request still runs.
-    InFlight,
-    /// The outcome of the first request is unknown.
-    Unknown,
-    /// The store is full.
-    Full,
-    /// As many attempts run as the service allows.
-    Busy,
-    /// The scope holds its share of the store.
-    OverShare,
-    /// The handler runs without protection.
-    Bypassed,
-    /// The key, the scope or the body was missing or invalid.
-    Refused,
-    /// The store failed or did not reply in time.
-    StoreError,
-    /// The attempt ended without a record, and the key is free.
-    Released,
-    /// The response is in the store.
-    Recorded,
-}
-
-impl Outcome {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Fresh => "fresh",
-            Self::Replayed => "replayed",
-            Self::Mismatch => "mismatch",
-            Self::InFlight => "in_flight",
-            Self::Unknown => "unknown",
-            Self::Full => "full",
-            Self::Busy => "busy",
-            Self::OverShare => "over_share",
-            Self::Bypassed => "bypassed",
-            Self::Refused => "refused",
-            Self::StoreError => "store_error",
-            Self::Released => "released",
-            Self::Recorded => "recorded",
-        }
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+use crate::request::trace_context::TraceId;
 
 /// Logs a decision, and records the field `outcome` in the current span if the span has this field.
+///
+/// The level is DEBUG, except for a decision that an operator should see: a key that is held for an operator
+/// and a full store are a WARN.
 pub(crate) fn decided(endpoint: &'static str, id: Option<&RecordId>, outcome: Outcome) {
+    if !is_anybody_listening() {
+        return;
+    }
+    Span::current().record("outcome", outcome.as_str());
+    match outcome {
+        Outcome::Unknown => {
+            let record = id.map(RecordId::short).map(tracing::field::display);
+            tracing::warn!(
+                target: TARGET, endpoint, outcome = outcome.as_str(), record,
+                "a request was refused, because the outcome of its key is unknown and the key is held for an operator"
+            );
+        }
+        Outcome::Full => {
+            let record = id.map(RecordId::short).map(tracing::field::display);
+            tracing::warn!(
+                target: TARGET, endpoint, outcome = outcome.as_str(), record,
+                "a request was refused, because the store is full"
+            );
+        }
+        _ => report(endpoint, id, outcome),
+    }
+}
+
+/// Logs that the store failed to process a claim, and what the request gets.
+pub(crate) fn store_failed(
+    endpoint: &'static str,
+    id: &RecordId,
+    outcome: Outcome,
+    error: &(dyn Error + 'static),
+) {
     if is_anybody_listening() {
         Span::current().record("outcome", outcome.as_str());
-        report(endpoint, id, outcome);
+        tracing::warn!(
+            target: TARGET,
+            endpoint,
+            outcome = outcome.as_str(),
+            record = %id.short(),
+            error,
+            "a key could not be claimed in the store"
+        );
+    }
+}
+
+/// Logs a replay, and links the current span to the trace that made the response: records the fields `outcome`
+/// and `first_trace_id`, if the span has them.
+pub(crate) fn replayed(endpoint: &'static str, id: &RecordId, first: Option<TraceId>) {
+    if !is_anybody_listening() {
+        return;
+    }
+    let outcome = Outcome::Replayed.as_str();
+    let first_trace_id = first.map(tracing::field::display);
+    let span = Span::current();
+    span.record("outcome", outcome);
+    if let Some(first) = &first_trace_id {
+        span.record("first_trace_id", first);
+    }
+    if tracing::enabled!(target: TARGET, Level::DEBUG) {
+        let record = tracing::field::display(id.short());
+        tracing::debug!(target: TARGET, endpoint, outcome, record, first_trace_id);
     }
 }
 
@@ -89,21 +91,24 @@ fn is_anybody_listening() -> bool {
     LevelFilter::current() != LevelFilter::OFF
 }
 
-/// Logs a decision, or the end of an attempt.
-pub(crate) fn report(endpoint: &'static str, id: Option<&RecordId>, outcome: Outcome) {
-    if tracing::enabled!(target: TARGET, Level::DEBUG) {
-        let record = id.map(RecordId::short).map(tracing::field::display);
-        tracing::debug!(target: TARGET, endpoint, outcome = outcome.as_str(), record);
+/// Logs the end of an attempt. An unknown outcome is an INFO.
+pub(crate) fn ended(endpoint: &'static str, id: &RecordId, outcome: Outcome) {
+    if outcome == Outcome::Unknown {
+        tracing::info!(
+            target: TARGET,
+            endpoint,
+            outcome = outcome.as_str(),
+            record = %id.short(),
+            "an attempt ended, and nobody knows whether its effect happened"
+        );
+    } else {
+        report(endpoint, Some(id), outcome);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_outcome_has_the_same_text_in_messages_and_fields() {
-        assert_eq!(Outcome::Recorded.to_string(), "recorded");
-        assert_eq!(Outcome::InFlight.to_string(), "in_flight");
+fn report(endpoint: &'static str, id: Option<&RecordId>, outcome: Outcome) {
+    if tracing::enabled!(target: TARGET, Level::DEBUG) {
+        let record = id.map(RecordId::short).map(tracing::field::display);
+        tracing::debug!(target: TARGET, endpoint, outcome = outcome.as_str(), record);
     }
 }

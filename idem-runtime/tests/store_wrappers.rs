@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::StatusCode;
+use idem_runtime::observe::Observer;
 use idem_runtime::store::{
-    Claim, Claimed, CommitState, Entry, Holder, NearCache, Owner, Page, Query, Record,
+    Claim, Claimed, CommitState, Entry, Finding, Holder, NearCache, Owner, Page, Query, Record,
     RecordStatement, Settled, Stats, Store, StoreError, StoreFuture, TransactionKind,
 };
 use idem_runtime::testing::FaultStore;
@@ -89,7 +90,28 @@ impl Store for Noting {
     fn commit_state(&self, _: Holder) -> StoreFuture<CommitState> {
         self.note("commit_state")
     }
+
+    fn remove_expired(&self) -> StoreFuture<u64> {
+        self.note("remove_expired")
+    }
+
+    fn diagnose(&self) -> StoreFuture<Vec<Finding>> {
+        self.note("diagnose")
+    }
+
+    fn name(&self) -> &'static str {
+        drop(self.note::<()>("name"));
+        "noting"
+    }
+
+    fn observe(&self, _: Arc<dyn Observer>) {
+        drop(self.note::<()>("observe"));
+    }
 }
+
+struct Nobody;
+
+impl Observer for Nobody {}
 
 /// The methods of the trait, from its source.
 fn methods() -> Vec<&'static str> {
@@ -126,12 +148,16 @@ async fn call_every_method(store: impl Store) {
     let _ = store.transactions();
     let _ = store.record_statement(holder, record, time);
     let _ = store.commit_state(holder).await;
+    let _ = store.remove_expired().await;
+    let _ = store.diagnose().await;
+    assert_eq!(store.name(), "noting");
+    store.observe(Arc::new(Nobody));
 }
 
 #[tokio::test]
 async fn every_wrapper_forwards_every_method() {
     let methods = methods();
-    assert_eq!(methods.len(), 14, "call the new method above: {methods:?}");
+    assert_eq!(methods.len(), 18, "call the new method above: {methods:?}");
     let noting = Noting::default();
     let called = || std::mem::take(&mut *noting.0.lock().expect("no panic"));
     let dynamic: Arc<dyn Store> = Arc::new(noting.clone());

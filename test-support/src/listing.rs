@@ -1,9 +1,14 @@
 //! Compares a full listing with a look-up of each record.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use idem_runtime::RecordId;
-use idem_runtime::store::{Entry, Page, Query, State, StateKind, Store, Summary};
+use http::StatusCode;
+use idem_runtime::store::{
+    Claim, Claimed, Entry, Holder, Origin, Page, Query, Record, Settled, State, StateKind, Store,
+    Summary,
+};
+use idem_runtime::{Fingerprint, RecordId, TraceId};
 
 /// All pages of two records each. No record is on two of them.
 pub async fn listing(store: &(impl Store + ?Sized)) -> BTreeMap<RecordId, Summary> {
@@ -58,4 +63,31 @@ pub async fn only_state(store: &(impl Store + ?Sized)) -> Option<StateKind> {
     let all = listing(store).await;
     assert!(all.len() < 2, "one key has {} records", all.len());
     all.into_values().next().map(|entry| entry.state.kind())
+}
+
+/// A replay names the trace of the first request.
+pub async fn a_replay_has_the_trace(store: &(impl Store + ?Sized)) {
+    const TIME: Duration = Duration::from_secs(60);
+    let (id, fingerprint) = (
+        RecordId::from_bytes([0x7e; 32]),
+        Fingerprint::from_bytes([7; 32]),
+    );
+    for trace in [TraceId::from_bytes([0xab; 16]), None] {
+        let mut claim = Claim::new(id, fingerprint, TIME, TIME);
+        claim.origin = Origin::new("desk::pay").with_trace_id(trace);
+        let owner = claim.owner;
+        let Ok(Claimed::Fresh { fence, .. }) = store.claim(claim).await else {
+            panic!("nobody holds the record");
+        };
+        let record = Record::not_kept(fingerprint, StatusCode::OK);
+        let holder = Holder { id, owner, fence };
+        let settled = store.complete(holder, record, TIME).await;
+        assert!(matches!(settled, Ok(Settled::Done)), "{settled:?}");
+        let again = store.claim(Claim::new(id, fingerprint, TIME, TIME)).await;
+        let Ok(Claimed::Recorded { record, .. }) = again else {
+            panic!("{again:?}");
+        };
+        assert_eq!(record.first_trace_id(), trace);
+        assert!(store.forget(id).await.expect("it forgets"));
+    }
 }

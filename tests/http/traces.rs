@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write as _};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -63,8 +63,19 @@ impl<S: Subscriber> Layer<S> for Log {
     }
 }
 
+/// Installs a global subscriber that ignores everything. With only one subscriber of one thread, `tracing` lets a
+/// thread without a subscriber turn an event off for the whole process.
+fn keep_events_on() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let ignores = tracing_subscriber::registry();
+        tracing::subscriber::set_global_default(ignores).expect("no other global subscriber");
+    });
+}
+
 #[tokio::test]
 async fn each_decision_emits_one_event_and_sets_a_span_field() {
+    keep_events_on();
     let router = Router::new()
         .route("/count", post(count))
         .layer(CatchPanicLayer::new())

@@ -87,6 +87,11 @@ impl Heartbeat {
         }
     }
 
+    /// When the claim was sent.
+    pub(crate) const fn claimed_at(&self) -> Instant {
+        self.claimed_at
+    }
+
     /// Lets the handler run for no longer than `max_run` after the claim.
     pub(crate) fn limit_run(mut self, max_run: Duration) -> Self {
         self.run_until = Some(deadline::after(self.claimed_at, max_run));
@@ -310,10 +315,11 @@ impl Beat {
         if let Some(attempt) = &self.of.attempt
             && self.pulse().is_running
         {
-            tracing::warn!(
+            tracing::info!(
                 target: crate::trace::TARGET,
                 endpoint = self.of.endpoint,
                 record = %self.of.holder.id.short(),
+                outcome = crate::observe::Outcome::Overtaken.as_str(),
                 "the lease was lost while the handler runs; its response is not recorded, and its client gets the response of the attempt that has taken over"
             );
             attempt.overtake();

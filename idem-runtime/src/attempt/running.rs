@@ -25,6 +25,7 @@ use crate::attempt::heartbeat::{Heartbeat, Leaseholder};
 use crate::attempt::overtaken;
 use crate::attempt::settle::{self, FirstTry, Settler};
 use crate::attempt::settlement::{Missing, Settlement};
+use crate::observe::RunningAttempt;
 use crate::request::fingerprint::Fingerprint;
 use crate::response::collect::{self, Collected, Collector, Patience};
 use crate::response::degraded;
@@ -96,6 +97,8 @@ pub(super) struct Work {
     /// failed.
     #[expect(dead_code, reason = "held for its drop")]
     permit: Option<Permit>,
+    /// Reports that the attempt runs, as long as the permit is held.
+    pub(super) observed: Option<Arc<RunningAttempt>>,
     /// Makes `drain` wait for this attempt.
     _tracked: TaskTrackerToken,
 }
@@ -154,6 +157,10 @@ impl Running {
             attempt,
             background: None,
             permit: won.permit,
+            observed: won
+                .idem
+                .observing()
+                .map(|observing| Arc::new(RunningAttempt::start(observing, won.policy.endpoint))),
             _tracked: won.idem.attempts().token(),
             idem: won.idem,
         });
@@ -479,11 +486,14 @@ impl Work {
             // If the claim has a straggler, the settler must look for the straggler after a
             // release.
             Ok(Ok(Settled::Done)) if !self.has_stragglers => {
+                let settled = Settled::Done;
                 settle::report(
                     self.policy.endpoint,
+                    &self.idem,
                     self.holder,
+                    self.heartbeat.claimed_at(),
                     &settlement,
-                    Settled::Done,
+                    settled,
                 );
                 Ok(FirstTry::Over)
             }
@@ -552,6 +562,9 @@ impl Drop for Running {
                 let Some(Background { runtime, span }) = work.background() else {
                     return;
                 };
+                if let Some(observed) = &work.observed {
+                    observed.detach();
+                }
                 let running = Self {
                     work: Some(work),
                     in_background: true,

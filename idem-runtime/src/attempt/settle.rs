@@ -6,6 +6,7 @@ use tracing::Instrument;
 use crate::attempt::heartbeat::{Heartbeat, Leaseholder};
 use crate::attempt::orphans;
 use crate::attempt::settlement::Settlement;
+use crate::observe::{AttemptEnd, Outcome};
 use crate::service::background::Background;
 use crate::service::backoff::Backoff;
 use crate::service::deadline;
@@ -74,7 +75,14 @@ impl Settler {
         if settled == Settled::Lost {
             let _ = self.hold(settlement.clone(), &mut held);
         }
-        report(self.endpoint, self.holder, settlement, settled);
+        report(
+            self.endpoint,
+            &self.idem,
+            self.holder,
+            self.heartbeat.claimed_at(),
+            settlement,
+            settled,
+        );
         if self.has_stragglers
             && settlement.can_release()
             && let Some(background) = &self.background
@@ -120,7 +128,7 @@ impl Settler {
                 "an attempt could not be settled in time; settling is retried",
             ),
         };
-        tracing::error!(
+        tracing::warn!(
             target: crate::trace::TARGET,
             endpoint = self.endpoint,
             record = %self.holder.id.short(),
@@ -128,6 +136,9 @@ impl Settler {
             error = error as &dyn std::error::Error,
             "{message}"
         );
+        if let (FirstTry::Unrecorded, Some(observing)) = (first_try, self.idem.observing()) {
+            observing.report(|observer| observer.unrecorded(self.endpoint));
+        }
         self.keep_trying_in_background(settlement, held);
         first_try
     }
@@ -213,6 +224,12 @@ impl Settler {
             outcome = %settlement.outcome(),
             "{message}"
         );
+        let outcome = match settlement {
+            Settlement::Release => Outcome::Released,
+            _ => Outcome::Unknown,
+        };
+        let claimed_at = self.heartbeat.claimed_at();
+        observe_end(self.endpoint, &self.idem, claimed_at, outcome, None);
     }
 }
 
@@ -243,23 +260,51 @@ pub(crate) fn settle_with(
     settler.keep_trying_in_background(settlement, None);
 }
 
-/// Logs how an attempt ended.
+/// Logs and reports how an attempt ended.
 pub(crate) fn report(
     endpoint: &'static str,
+    idem: &Idempotency,
     holder: Holder,
+    claimed_at: Instant,
     settlement: &Settlement,
     settled: Settled,
 ) {
-    let outcome = settlement.outcome();
     match settled {
-        Settled::Done => trace::report(endpoint, Some(&holder.id), outcome),
-        Settled::Lost => tracing::warn!(
-            target: crate::trace::TARGET,
-            endpoint,
-            record = %holder.id.short(),
-            outcome = %outcome,
-            "the lease was lost before the attempt was settled; its client gets the response of the attempt that has taken over, if the store has that response"
-        ),
+        Settled::Done => {
+            let outcome = settlement.outcome();
+            trace::ended(endpoint, &holder.id, outcome);
+            let bytes = settlement.recorded_bytes();
+            observe_end(endpoint, idem, claimed_at, outcome, bytes);
+        }
+        Settled::Lost => {
+            tracing::info!(
+                target: crate::trace::TARGET,
+                endpoint,
+                record = %holder.id.short(),
+                outcome = Outcome::Overtaken.as_str(),
+                "the lease was lost before the attempt was settled; its client gets the response of the attempt that has taken over, if the store has that response"
+            );
+            observe_end(endpoint, idem, claimed_at, Outcome::Overtaken, None);
+        }
+    }
+}
+
+fn observe_end(
+    endpoint: &'static str,
+    idem: &Idempotency,
+    claimed_at: Instant,
+    outcome: Outcome,
+    recorded_bytes: Option<u64>,
+) {
+    if let Some(observing) = idem.observing() {
+        observing.report(|observer| {
+            observer.attempt_ended(&AttemptEnd {
+                endpoint,
+                outcome,
+                took: claimed_at.elapsed(),
+                recorded_bytes,
+            });
+        });
     }
 }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::observe::Outcome;
 use crate::service::idempotency::Idempotency;
 use crate::store::{CommitState, Holder, Record, Settled, StoreFuture};
-use crate::trace::Outcome;
 
 /// How an attempt is settled.
 #[derive(Clone, Debug)]
@@ -65,6 +65,14 @@ impl Settlement {
                     }
                 })
             }
+        }
+    }
+
+    /// The length of the record in bytes, when the settlement writes one.
+    pub(super) fn recorded_bytes(&self) -> Option<u64> {
+        match self {
+            Self::Complete { record, .. } => Some(record.as_bytes().len() as u64),
+            _ => None,
         }
     }
 

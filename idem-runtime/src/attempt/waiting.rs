@@ -16,6 +16,9 @@ impl Work {
     /// Announces to the layer that the handler begins. Without a free slot, the attempt settles by itself.
     pub(super) fn begin(&mut self) {
         self.slot = self.offered.take().filter(|slot| slot.begin());
+        if let (Some(slot), Some(observed)) = (&self.slot, &self.observed) {
+            slot.observe(observed);
+        }
     }
 
     /// Moves an attempt whose handler has responded into its slot. Gives it back when it has to settle by

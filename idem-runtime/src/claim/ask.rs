@@ -9,6 +9,7 @@ use crate::attempt::orphans;
 use crate::attempt::running::BoxFuture;
 use crate::attempt::settle;
 use crate::claim::decision::Decision;
+use crate::observe::{Outcome, Waited};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
 use crate::service::backoff::jittered;
@@ -147,6 +148,7 @@ impl StoreClaim {
             .reply_in_time(idem, answer, &mut at, &mut stragglers)
             .await;
         let mut look_again = FIRST_LOOK;
+        let mut waits_since = None;
         loop {
             let (give_up_at, lease_left, changed) = match (self.give_up_at, claimed) {
                 (
@@ -163,7 +165,9 @@ impl StoreClaim {
                     (give_up_at, lease_left, changed)
                 }
                 (_, claimed) => {
-                    let mut reply = self.conclude(idem, claimed, at, permit)?;
+                    let reply = self.conclude(idem, claimed, at, permit);
+                    self.observe(idem, waits_since, &reply);
+                    let mut reply = reply?;
                     reply.has_stragglers = stragglers.is_some();
                     if reply.runs_or_replays()
                         && let Some(stragglers) = &mut stragglers
@@ -173,6 +177,7 @@ impl StoreClaim {
                     return Ok(reply);
                 }
             };
+            waits_since.get_or_insert(at);
             // A request that waits for the first one does not run.
             drop(permit.take());
             let until = give_up_at.min(deadline::after(at, lease_left));
@@ -186,13 +191,33 @@ impl StoreClaim {
             permit = idem.permits().take_until(give_up_at).await;
             at = Instant::now();
             if permit.is_none() {
-                return Ok(self.reply(Decision::Busy, at, None));
+                let busy = Ok(self.reply(Decision::Busy, at, None));
+                self.observe(idem, waits_since, &busy);
+                return busy;
             }
             let again = idem.store().claim(self.claim.clone());
             claimed = self
                 .reply_in_time(idem, again, &mut at, &mut stragglers)
                 .await;
         }
+    }
+
+    /// Reports how long the request has waited for another request, if it has.
+    fn observe(&self, idem: &Idempotency, waits_since: Option<Instant>, reply: &Reply) {
+        let (Some(observing), Some(since)) = (idem.observing(), waits_since) else {
+            return;
+        };
+        let outcome = match reply {
+            Ok(reply) => reply.decision.outcome(),
+            Err(_) => Outcome::StoreError,
+        };
+        observing.report(|observer| {
+            observer.waited(&Waited {
+                endpoint: self.endpoint,
+                outcome,
+                waited: since.elapsed(),
+            });
+        });
     }
 
     /// Awaits the reply to a claim that was sent at `asked_at`. Sends the claim again when the

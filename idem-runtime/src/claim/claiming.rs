@@ -17,6 +17,7 @@ use crate::attempt::running::{BoxFuture, Won};
 use crate::claim::ask::{ClaimReply, Reply, StoreClaim};
 use crate::claim::decision::Decision;
 use crate::claim::unprotected::Unprotected;
+use crate::observe::{Decided, Outcome};
 use crate::request::body::BodyReader;
 use crate::request::chosen_key::ChosenKey;
 use crate::request::fingerprint::Fingerprint;
@@ -30,8 +31,8 @@ use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
 use crate::service::slot::{Earlier, Finished, Slot};
 use crate::settings::policy::{FingerprintMode, KeySource, Policy};
-use crate::store::{Claimed, Holder, Origin};
-use crate::trace::{self, Outcome};
+use crate::store::{Claimed, Holder, Origin, Record};
+use crate::trace;
 
 /// The outcome of the claim phase.
 pub(crate) enum ClaimOutcome {
@@ -330,20 +331,19 @@ impl Claiming {
             Err(error) => {
                 // Without a claim, a transaction would be committed without a record.
                 let fails_open = self.idem.fails_open() && !self.policy.transactional;
-                tracing::error!(
-                    target: crate::trace::TARGET,
-                    endpoint = self.policy.endpoint,
-                    record = %identified.id.short(),
-                    error = &error as &dyn std::error::Error,
-                    fails_open,
-                    "a key could not be claimed in the store"
-                );
-                if fails_open {
-                    self.decided(id, Outcome::Bypassed);
+                let outcome = if fails_open {
+                    Outcome::Bypassed
+                } else {
+                    Outcome::StoreError
+                };
+                trace::store_failed(self.policy.endpoint, &identified.id, outcome, &error);
+                self.observe(outcome, None);
+                if outcome == Outcome::Bypassed {
                     identified.give_back_body(intake);
                     return ClaimOutcome::Unprotected(Unprotected::Degraded);
                 }
-                return self.refuse(id, Outcome::StoreError, Problem::store_unavailable());
+                let problem = Problem::store_unavailable().about(id);
+                return ClaimOutcome::Answer(self.idem.refuse(problem));
             }
         };
         let outcome = reply.decision.outcome();
@@ -370,11 +370,11 @@ impl Claiming {
                 });
             }
             Decision::Replay(record) => {
-                self.decided(id, outcome);
+                self.replayed(&identified.id, &record);
                 return ClaimOutcome::Answer(self.idem.replay(identified.id, &record));
             }
             Decision::ReplayUnwritten(record) => {
-                self.decided(id, outcome);
+                self.replayed(&identified.id, &record);
                 let response = self.idem.replay(identified.id, &record);
                 return ClaimOutcome::Answer(degraded::unrecorded(response));
             }
@@ -395,6 +395,24 @@ impl Claiming {
 
     fn decided(&self, id: Option<RecordId>, outcome: Outcome) {
         trace::decided(self.policy.endpoint, id.as_ref(), outcome);
+        self.observe(outcome, None);
+    }
+
+    fn replayed(&self, id: &RecordId, record: &Record) {
+        trace::replayed(self.policy.endpoint, id, record.first_trace_id());
+        self.observe(Outcome::Replayed, Some(record));
+    }
+
+    fn observe(&self, outcome: Outcome, replayed: Option<&Record>) {
+        if let Some(observing) = self.idem.observing() {
+            observing.report(|observer| {
+                observer.decided(&Decided {
+                    endpoint: self.policy.endpoint,
+                    outcome,
+                    replayed_bytes: replayed.map(|record| record.as_bytes().len() as u64),
+                });
+            });
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Decides whether a request runs, is replayed, or is refused. No other code decides this.
 
+use crate::observe::Outcome;
 use crate::request::fingerprint::Fingerprint;
 use crate::store::{Claimed, Record};
-use crate::trace::Outcome;
 
 /// The decision about a request with a key.
 #[derive(Debug)]

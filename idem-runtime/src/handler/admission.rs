@@ -12,12 +12,13 @@ use crate::claim::claiming::{self, Claiming};
 use crate::handler::deferred::{Deferred, DeferredState};
 use crate::handler::own_key::{KeyChosen, KeyPart};
 use crate::handler::run::{Guarded, HandlerOutput, Responding, Run, Way};
+use crate::observe::Outcome;
 use crate::request::intake::{Intake, OwnKey};
 use crate::request::scope::{Scope, ScopeMissing, ScopeValue};
 use crate::service::current;
 use crate::service::idempotency::{AsIdempotency, Idempotency};
 use crate::settings::policy::{KeySource, Policy};
-use crate::trace::{self, Outcome};
+use crate::trace;
 
 impl Policy {
     /// Starts to process a request that came through the [`Idempotency`] layer. A request with a

@@ -7,12 +7,14 @@ use std::time::Duration;
 use axum::extract::Request;
 use axum::response::IntoResponse;
 
+use crate::observe::{Observer, Observing};
 use crate::request::fingerprint::FingerprintDigest;
 use crate::request::namespace::Namespace;
 use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
 use crate::service::settings::{LONGEST, OnStoreError, Settings};
 use crate::settings::dialect::Dialect;
+use crate::store::observed::Observed;
 use crate::store::{MemoryStore, Store};
 
 impl Idempotency {
@@ -214,6 +216,16 @@ impl IdempotencyBuilder {
         self
     }
 
+    /// Reports decisions, ends of attempts, calls of the store and more to `observer`. Nothing is reported by
+    /// default. A later call replaces the observer.
+    ///
+    /// [`Observer`] lists the reports. The feature `metrics` has an observer for the `metrics` facade:
+    /// `metrics::Metrics`.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.settings.observing = Some(Observing::new(Arc::new(observer)));
+        self
+    }
+
     /// Renders problems in the format of the service.
     ///
     /// If a problem needs `Retry-After` or `WWW-Authenticate` and the rendered response does not
@@ -233,6 +245,10 @@ impl IdempotencyBuilder {
         let store = self
             .store
             .unwrap_or_else(|| Arc::new(MemoryStore::default()));
+        let store = match &self.settings.observing {
+            Some(observing) => Arc::new(Observed::new(store, observing.clone())),
+            None => store,
+        };
         Idempotency::new(store, self.settings)
     }
 }

@@ -9,6 +9,7 @@ use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use tokio_util::task::TaskTracker;
 
+use crate::observe::Observing;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::headers;
 use crate::request::record_id::RecordId;
@@ -170,6 +171,11 @@ impl Idempotency {
     /// How many attempts may run at once.
     pub(crate) fn permits(&self) -> &Permits {
         &self.inner.permits
+    }
+
+    /// The observer of the service, if there is one.
+    pub(crate) fn observing(&self) -> Option<&Observing> {
+        self.inner.settings.observing.as_ref()
     }
 
     pub(crate) fn settings(&self) -> &Settings {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::extract::Request;
 use axum::response::Response;
 
+use crate::observe::Observing;
 use crate::request::fingerprint::FingerprintDigest;
 use crate::request::namespace::Namespace;
 use crate::response::problem::Problem;
@@ -37,6 +38,7 @@ pub(crate) struct Settings {
     pub(crate) fingerprint_digest: FingerprintDigest,
     pub(crate) on_store_error: OnStoreError,
     pub(crate) label: Option<Box<Label>>,
+    pub(super) observing: Option<Observing>,
     pub(super) render: Option<Box<Render>>,
 }
 
@@ -65,6 +67,7 @@ impl Default for Settings {
             fingerprint_digest: FingerprintDigest::default(),
             on_store_error: OnStoreError::default(),
             label: None,
+            observing: None,
             render: None,
         }
     }

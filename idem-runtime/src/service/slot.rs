@@ -9,13 +9,14 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::{fmt, mem};
 
 use axum::response::Response;
 use http::HeaderValue;
 
+use crate::observe::RunningAttempt;
 use crate::request::record_id::RecordId;
 use crate::store::Record;
 
@@ -74,6 +75,8 @@ impl Drop for Finished {
 pub(crate) struct Slot {
     state: Mutex<State>,
     has_panicked: AtomicBool,
+    /// The attempt that runs, if it is observed.
+    observed: Mutex<Weak<RunningAttempt>>,
 }
 
 #[derive(Default)]
@@ -111,6 +114,22 @@ impl Slot {
             *state = State::Running;
         }
         is_free
+    }
+
+    /// Lets the slot report when the attempt moves to the background.
+    pub(crate) fn observe(&self, attempt: &Arc<RunningAttempt>) {
+        *self.observed() = Arc::downgrade(attempt);
+    }
+
+    /// The attempt moves to the background together with its layers.
+    pub(crate) fn detach(&self) {
+        if let Some(attempt) = self.observed().upgrade() {
+            attempt.detach();
+        }
+    }
+
+    fn observed(&self) -> MutexGuard<'_, Weak<RunningAttempt>> {
+        self.observed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes an attempt whose handler has responded. Gives it back when the layer no longer waits.

@@ -139,6 +139,7 @@ impl<E: Send + 'static> Drop for Stack<E> {
             self.slot.cut_off();
             return;
         };
+        self.slot.detach();
         let stack = Self {
             stage: mem::replace(&mut self.stage, Stage::Ended),
             slot: self.slot.clone(),

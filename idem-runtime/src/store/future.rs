@@ -42,6 +42,14 @@ impl<T> StoreFuture<T> {
         }
     }
 
+    /// The result, when it is ready and was not taken.
+    pub(crate) fn peek(&self) -> Option<&Result<T, StoreError>> {
+        match &self.0 {
+            State::Ready(answer) => answer.as_ref(),
+            State::Pending(_) => None,
+        }
+    }
+
     /// The result, when it is ready. Otherwise returns the future.
     pub(crate) fn try_now(self) -> Result<Result<T, StoreError>, Self> {
         match self.0 {

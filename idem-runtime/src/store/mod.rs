@@ -5,12 +5,15 @@
 //! of another store. All of them store a [`Record`] in the same frozen form. [`guide`] shows how to
 //! write another store.
 
+mod finding;
 mod future;
 pub mod guide;
 mod listing;
 mod memory;
 mod millis;
 mod near_cache;
+pub(crate) mod observed;
+mod observer;
 mod origin;
 mod pointers;
 #[cfg(feature = "postgres")]
@@ -28,6 +31,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+pub use finding::{Finding, Severity};
 pub use future::StoreFuture;
 pub use listing::{
     Count, Cursor, Page, ParseCursorError, Precision, Query, State, StateKind, Stats, Summary,
@@ -49,6 +53,7 @@ pub(crate) use transaction::{RecordFailure, sealed};
 #[cfg(feature = "postgres")]
 pub use transaction::{TransactionConnection, TransactionDatabase};
 
+use crate::observe::Observer;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
@@ -209,6 +214,47 @@ pub trait Store: Send + Sync + 'static {
     fn commit_state(&self, holder: Holder) -> StoreFuture<CommitState> {
         let _ = holder;
         StoreFuture::ready(Err(StoreError::Unsupported))
+    }
+
+    /// Removes a batch of expired entries, and returns how many entries it removed. Returns 0 when no expired
+    /// entry is left, so call it until then.
+    ///
+    /// Expired entries have no effect on any other method, so this only frees their room. A store whose
+    /// entries expire without help returns 0 at once. A future that is dropped half way has removed the
+    /// batch, a part of it or nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unsupported`] when the store does not override this method.
+    fn remove_expired(&self) -> StoreFuture<u64> {
+        StoreFuture::ready(Err(StoreError::Unsupported))
+    }
+
+    /// Checks whether the engine behind the store is set up in a way that keeps the rules of this trait: its
+    /// version, durability, eviction, rights and clock. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unsupported`] when the store does not override this method, and any other error when the
+    /// engine cannot be asked.
+    fn diagnose(&self) -> StoreFuture<Vec<Finding>> {
+        StoreFuture::ready(Err(StoreError::Unsupported))
+    }
+
+    /// The name of the store in metrics, such as `redis`; `other` by default. It must not depend on
+    /// requests, because each name is a label.
+    fn name(&self) -> &'static str {
+        "other"
+    }
+
+    /// Receives the observer of a service, for events that only the store knows:
+    /// [`evicted`](Observer::evicted), [`swept`](Observer::swept), [`store_filled`](Observer::store_filled) and
+    /// [`connection_awaited`](Observer::connection_awaited). Does nothing by default.
+    ///
+    /// Called when a service with an observer is built. A store that several services share keeps the first
+    /// observer, so that each event is reported once.
+    fn observe(&self, observer: Arc<dyn Observer>) {
+        let _ = observer;
     }
 }
 

@@ -10,9 +10,10 @@ use tokio::time::Instant;
 
 use super::millis::bounded;
 use super::{
-    Claim, Claimed, CommitState, Entry, Holder, Page, Query, Record, RecordStatement, Settled,
-    Stats, Store, StoreError, StoreFuture, TransactionKind,
+    Claim, Claimed, CommitState, Entry, Finding, Holder, Page, Query, Record, RecordStatement,
+    Settled, Stats, Store, StoreError, StoreFuture, TransactionKind,
 };
+use crate::observe::Observer;
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
 
@@ -329,6 +330,24 @@ impl<S: Store> Store for NearCache<S> {
     /// Asks the backing store, which alone knows what was committed.
     fn commit_state(&self, holder: Holder) -> StoreFuture<CommitState> {
         self.0.store.commit_state(holder)
+    }
+
+    /// Removes nothing from the cache, which never returns an expired record.
+    fn remove_expired(&self) -> StoreFuture<u64> {
+        self.0.store.remove_expired()
+    }
+
+    fn diagnose(&self) -> StoreFuture<Vec<Finding>> {
+        self.0.store.diagnose()
+    }
+
+    /// The name of the backing store.
+    fn name(&self) -> &'static str {
+        self.0.store.name()
+    }
+
+    fn observe(&self, observer: Arc<dyn Observer>) {
+        self.0.store.observe(observer);
     }
 }
 

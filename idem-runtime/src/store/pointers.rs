@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Claim, Claimed, CommitState, Entry, Holder, Page, Query, Record, RecordStatement, Settled,
-    Stats, Store, StoreError, StoreFuture, TransactionKind,
+    Claim, Claimed, CommitState, Entry, Finding, Holder, Page, Query, Record, RecordStatement,
+    Settled, Stats, Store, StoreError, StoreFuture, TransactionKind,
 };
+use crate::observe::Observer;
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
 
@@ -83,6 +84,22 @@ macro_rules! forward {
 
             fn commit_state(&self, holder: Holder) -> StoreFuture<CommitState> {
                 (**self).commit_state(holder)
+            }
+
+            fn remove_expired(&self) -> StoreFuture<u64> {
+                (**self).remove_expired()
+            }
+
+            fn diagnose(&self) -> StoreFuture<Vec<Finding>> {
+                (**self).diagnose()
+            }
+
+            fn name(&self) -> &'static str {
+                (**self).name()
+            }
+
+            fn observe(&self, observer: Arc<dyn Observer>) {
+                (**self).observe(observer);
             }
         }
     };

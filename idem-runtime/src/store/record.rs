@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::request::fingerprint::Fingerprint;
+use crate::request::trace_context::TraceId;
 
 /// The result of a finished attempt: a response to replay, or a note that the response was not
 /// stored.
@@ -23,8 +24,14 @@ use crate::request::fingerprint::Fingerprint;
 /// | … | body |
 ///
 /// A record whose response was not stored has no header lines and no body.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Record(Bytes);
+///
+/// A record that a store returns for a claim may also know the trace of its first request. The trace is not
+/// part of the form, and two records are equal when their bytes are.
+#[derive(Clone)]
+pub struct Record {
+    bytes: Bytes,
+    first_trace_id: Option<TraceId>,
+}
 
 const VERSION: u8 = 1;
 const ANSWER: u8 = 0;
@@ -37,6 +44,15 @@ const HEAD: usize = 42;
 const LINE_HEAD: usize = 6;
 /// Well below the limit of a `HeaderMap`.
 const MAX_LINES: u16 = 16_384;
+
+/// The trace is not compared: a cache or an older store may not have it.
+impl PartialEq for Record {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Record {}
 
 /// Why bytes are not a valid record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -95,14 +111,36 @@ impl Record {
             buffer.extend_from_slice(value);
         }
         buffer.extend_from_slice(body);
-        Some(Self(buffer.into()))
+        Some(Self::of(buffer.into()))
     }
 
     /// A record of a finished attempt whose response was not stored.
     #[must_use]
     pub fn not_kept(fingerprint: Fingerprint, status: StatusCode) -> Self {
         let head = head(NOT_KEPT, fingerprint, status, 0, 0);
-        Self(Bytes::copy_from_slice(&head))
+        Self::of(Bytes::copy_from_slice(&head))
+    }
+
+    const fn of(bytes: Bytes) -> Self {
+        Self {
+            bytes,
+            first_trace_id: None,
+        }
+    }
+
+    /// Adds the trace of the first request: see [`Origin::trace_id`](super::Origin::trace_id). A store calls
+    /// this for the record that it returns for a claim, so that the log of a replay leads to the trace that
+    /// made the response.
+    #[must_use]
+    pub fn with_first_trace_id(mut self, trace_id: Option<TraceId>) -> Self {
+        self.first_trace_id = trace_id;
+        self
+    }
+
+    /// The trace of the first request, if the store has added it.
+    #[must_use]
+    pub fn first_trace_id(&self) -> Option<TraceId> {
+        self.first_trace_id
     }
 
     /// Decodes bytes that [`as_bytes`](Self::as_bytes) returned.
@@ -117,9 +155,9 @@ impl Record {
             Some(&version) => return Err(DecodeError::Version(version)),
             None => return Err(DecodeError::Damaged),
         }
-        let record = Self(bytes);
-        if record.0.len() < HEAD
-            || record.0[1] > NOT_KEPT
+        let record = Self::of(bytes);
+        if record.bytes.len() < HEAD
+            || record.bytes[1] > NOT_KEPT
             || record.u16_at(LINES) > MAX_LINES
             || StatusCode::from_u16(record.u16_at(STATUS)).is_err()
         {
@@ -134,8 +172,8 @@ impl Record {
                 return Err(DecodeError::Damaged);
             }
         }
-        let is_whole = record.0.len() - lines.at == record.body_len();
-        let is_consistent = record.is_kept() || record.0.len() == HEAD;
+        let is_whole = record.bytes.len() - lines.at == record.body_len();
+        let is_consistent = record.is_kept() || record.bytes.len() == HEAD;
         if is_whole && is_consistent {
             Ok(record)
         } else {
@@ -160,14 +198,14 @@ impl Record {
     /// The bytes to save.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {
-        &self.0
+        &self.bytes
     }
 
     /// The fingerprint of the request that got this response.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         let mut fingerprint = [0; 32];
-        fingerprint.copy_from_slice(&self.0[FINGERPRINT]);
+        fingerprint.copy_from_slice(&self.bytes[FINGERPRINT]);
         Fingerprint::from_bytes(fingerprint)
     }
 
@@ -181,7 +219,7 @@ impl Record {
     /// not stored.
     #[must_use]
     pub fn is_kept(&self) -> bool {
-        self.0[1] == ANSWER
+        self.bytes[1] == ANSWER
     }
 
     /// The headers of the response. Repeated headers keep their order.
@@ -204,7 +242,7 @@ impl Record {
                 HeaderName::from_bytes(name)
             };
             // The value shares the record's buffer, as the body does.
-            let value = HeaderValue::from_maybe_shared(self.0.slice_ref(value));
+            let value = HeaderValue::from_maybe_shared(self.bytes.slice_ref(value));
             if let (Ok(name), Ok(value)) = (name, value) {
                 headers.append(name, value);
             }
@@ -214,25 +252,25 @@ impl Record {
     /// The body of the response. It shares the record's buffer.
     #[must_use]
     pub fn body(&self) -> Bytes {
-        self.0.slice(self.0.len() - self.body_len()..)
+        self.bytes.slice(self.bytes.len() - self.body_len()..)
     }
 
     fn body_len(&self) -> usize {
         let mut len = [0; 4];
-        len.copy_from_slice(&self.0[BODY_LEN..HEAD]);
+        len.copy_from_slice(&self.bytes[BODY_LEN..HEAD]);
         u32::from_le_bytes(len) as usize
     }
 
     fn lines(&self) -> Lines<'_> {
         Lines {
-            bytes: &self.0,
+            bytes: &self.bytes,
             at: HEAD,
             left: self.u16_at(LINES),
         }
     }
 
     fn u16_at(&self, at: usize) -> u16 {
-        u16::from_le_bytes([self.0[at], self.0[at + 1]])
+        u16::from_le_bytes([self.bytes[at], self.bytes[at + 1]])
     }
 }
 
@@ -292,7 +330,7 @@ impl std::fmt::Debug for Record {
         f.debug_struct("Record")
             .field("status", &self.status())
             .field("kept", &self.is_kept())
-            .field("bytes", &self.0.len())
+            .field("bytes", &self.bytes.len())
             .finish_non_exhaustive()
     }
 }

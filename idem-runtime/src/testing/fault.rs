@@ -1,54 +1,6 @@
-//! The operations of a store, and the faults that can be injected into them.
+//! The faults that can be injected into a store.
 
 use std::time::Duration;
-
-/// A transition of the [`Store`](crate::store::Store) trait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Operation {
-    /// [`Store::claim`](crate::store::Store::claim).
-    Claim,
-    /// [`Store::renew`](crate::store::Store::renew).
-    Renew,
-    /// [`Store::complete`](crate::store::Store::complete).
-    Complete,
-    /// [`Store::release`](crate::store::Store::release).
-    Release,
-    /// [`Store::abandon`](crate::store::Store::abandon).
-    Abandon,
-    /// [`Store::look_up`](crate::store::Store::look_up).
-    LookUp,
-    /// [`Store::forget`](crate::store::Store::forget).
-    Forget,
-    /// [`Store::resolve`](crate::store::Store::resolve).
-    Resolve,
-    /// [`Store::list`](crate::store::Store::list).
-    List,
-    /// [`Store::stats`](crate::store::Store::stats).
-    Stats,
-    /// [`Store::forget_scope`](crate::store::Store::forget_scope).
-    ForgetScope,
-    /// [`Store::commit_state`](crate::store::Store::commit_state).
-    CommitState,
-}
-
-impl Operation {
-    /// Every transition.
-    pub const ALL: [Self; 12] = [
-        Self::Claim,
-        Self::Renew,
-        Self::Complete,
-        Self::Release,
-        Self::Abandon,
-        Self::LookUp,
-        Self::Forget,
-        Self::Resolve,
-        Self::List,
-        Self::Stats,
-        Self::ForgetScope,
-        Self::CommitState,
-    ];
-}
 
 /// What happens to one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

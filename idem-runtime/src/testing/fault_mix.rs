@@ -1,6 +1,7 @@
 //! Random faults that a seed reproduces.
 
-use super::fault::{Fault, Operation};
+use super::fault::Fault;
+use crate::observe::Operation;
 
 /// Draws a fault for each call to a [`FaultStore`](super::FaultStore) at random.
 ///

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::fault::{Fault, Operation};
+use super::fault::Fault;
 use super::fault_mix::FaultMix;
+use crate::observe::{Observer, Operation};
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
 use crate::store::{
-    Claim, Claimed, CommitState, DecodeError, Entry, Holder, Page, Query, Record, RecordStatement,
-    Settled, Stats, Store, StoreError, StoreFuture, TransactionKind,
+    Claim, Claimed, CommitState, DecodeError, Entry, Finding, Holder, Page, Query, Record,
+    RecordStatement, Settled, Stats, Store, StoreError, StoreFuture, TransactionKind,
 };
 
 /// Wraps another store and injects faults, either from a script or at random from a seed.
@@ -264,6 +265,22 @@ impl<S: Store> Store for FaultStore<S> {
         self.pass(Operation::CommitState, move |store| {
             store.commit_state(holder)
         })
+    }
+
+    fn remove_expired(&self) -> StoreFuture<u64> {
+        self.pass(Operation::RemoveExpired, S::remove_expired)
+    }
+
+    fn diagnose(&self) -> StoreFuture<Vec<Finding>> {
+        self.pass(Operation::Diagnose, S::diagnose)
+    }
+
+    fn name(&self) -> &'static str {
+        self.0.store.name()
+    }
+
+    fn observe(&self, observer: Arc<dyn Observer>) {
+        self.0.store.observe(observer);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
 use crate::store::{
-    Claim, Claimed, Entry, Holder, Page, Query, Record, Settled, Stats, Store, StoreFuture,
+    Claim, Claimed, Entry, Finding, Holder, Page, Query, Record, Settled, Stats, Store, StoreFuture,
 };
 
 /// The handles of the store under test: the same handle twice, or two handles.
@@ -115,5 +115,13 @@ impl Store for Either {
 
     fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {
         self.next().forget_scope(scope)
+    }
+
+    fn remove_expired(&self) -> StoreFuture<u64> {
+        self.next().remove_expired()
+    }
+
+    fn diagnose(&self) -> StoreFuture<Vec<Finding>> {
+        self.next().diagnose()
     }
 }

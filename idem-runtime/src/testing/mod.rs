@@ -57,8 +57,9 @@ mod subject;
 mod violation;
 
 pub use self::contract::Contract;
-pub use self::fault::{Fault, Operation};
+pub use self::fault::Fault;
 pub use self::fault_mix::FaultMix;
 pub use self::fault_store::FaultStore;
 pub use self::returned::{LastArgument, returned_by};
 pub use self::violation::Violation;
+pub use crate::observe::Operation;

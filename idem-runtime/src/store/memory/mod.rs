@@ -7,6 +7,8 @@
 mod budget;
 mod claims;
 mod clock;
+mod diagnosis;
+mod fill;
 mod hasher;
 mod listing;
 mod queue;
@@ -28,13 +30,17 @@ use tokio::time::Instant;
 use self::budget::{Budget, NoRoom};
 use self::claims::ClaimEntry;
 use self::clock::Clock;
+use self::fill::Fill;
 use self::queue::Queue;
 use self::records::StoredRecord;
 use self::shards::{Shard, Shards};
 use super::millis::bounded;
+use super::observer::{MEMORY, StoreObserver};
 use super::{
-    Changed, Claim, Claimed, Entry, Holder, Page, Query, Record, Settled, Stats, Store, StoreFuture,
+    Changed, Claim, Claimed, Entry, Finding, Holder, Page, Query, Record, Settled, Stats, Store,
+    StoreFuture,
 };
+use crate::observe::Observer;
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
 use crate::settings::policy::OnUnknown;
@@ -70,6 +76,8 @@ struct Inner {
     budget: Budget,
     on_full: OnFull,
     clock: Clock,
+    observer: StoreObserver,
+    fill: Fill,
 }
 
 /// What a full [`MemoryStore`] does with a new key.
@@ -140,6 +148,8 @@ impl MemoryStoreBuilder {
             budget: Budget::new(self.max_bytes, self.max_share),
             on_full: self.on_full,
             clock: Clock::default(),
+            observer: StoreObserver::default(),
+            fill: Fill::default(),
         }))
     }
 }
@@ -186,11 +196,15 @@ impl Inner {
                 Ok(claimed) => {
                     if matches!(claimed, Claimed::Fresh { .. }) {
                         self.purge(now);
+                        self.fill.report(&self.observer, &self.budget, now);
                     }
                     return claimed;
                 }
                 Err(NoRoom::Store) if self.make_room(now) => {}
-                Err(NoRoom::Store) => return Claimed::Full,
+                Err(NoRoom::Store) => {
+                    self.fill.report(&self.observer, &self.budget, now);
+                    return Claimed::Full;
+                }
                 Err(NoRoom::Share) if self.make_share(claim.id.scope_id(), now) => {}
                 Err(NoRoom::Share) => return Claimed::OverShare,
             }
@@ -231,8 +245,9 @@ impl Inner {
             }
             None => {
                 if let Some(kept) = self.live_record(shard, &claim.id, now) {
+                    let trace_id = kept.origin.trace_id();
                     return Ok(Claimed::Recorded {
-                        record: kept.record.clone(),
+                        record: kept.record.clone().with_first_trace_id(trace_id),
                         expires_in: kept.expires_at - now,
                     });
                 }
@@ -254,13 +269,19 @@ impl Inner {
             self.forget_past(now);
         }
         if self.on_full == OnFull::EvictOldest {
+            let mut evicted = 0;
             while !self.budget.has_room() {
                 let Some(oldest) = self.queue.pop_oldest() else {
                     break;
                 };
                 if self.remove_queued(oldest) {
                     self.budget.count_eviction();
+                    evicted += 1;
                 }
+            }
+            if evicted > 0 {
+                self.observer
+                    .report(|observer| observer.evicted(MEMORY, evicted));
             }
         }
         self.budget.has_room()
@@ -313,6 +334,24 @@ impl Inner {
             self.remove_queued(entry);
         }
         any
+    }
+
+    /// Removes a few expired records, and the claims whose retention has passed. Returns how many records it
+    /// removed.
+    fn remove_expired(&self, now: Instant) -> u64 {
+        self.forget_past(now);
+        loop {
+            let due = self.queue.pop_due(now);
+            if due.is_empty() {
+                return 0;
+            }
+            // A queue entry may belong to a record that was replaced.
+            let removed = due.into_iter().filter(|entry| self.remove_queued(*entry));
+            let removed = removed.count() as u64;
+            if removed > 0 {
+                return removed;
+            }
+        }
     }
 
     /// Removes the record that a queue entry refers to, unless the record is gone or was replaced.
@@ -540,5 +579,21 @@ impl Store for MemoryStore {
 
     fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {
         StoreFuture::ready(Ok(self.0.forget_scope(scope)))
+    }
+
+    fn remove_expired(&self) -> StoreFuture<u64> {
+        StoreFuture::ready(Ok(self.0.remove_expired(Instant::now())))
+    }
+
+    fn diagnose(&self) -> StoreFuture<Vec<Finding>> {
+        StoreFuture::ready(Ok(self.0.diagnose()))
+    }
+
+    fn name(&self) -> &'static str {
+        MEMORY
+    }
+
+    fn observe(&self, observer: Arc<dyn Observer>) {
+        self.0.observer.set(observer);
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use super::failure::{is_transient_at_connect, unavailable};
 use super::session::Session;
 use crate::store::StoreError;
+use crate::store::observer::{POSTGRES, StoreObserver};
 
 /// A connection that was idle for longer is pinged before use.
 const TRUSTED_IDLE: Duration = Duration::from_secs(5);
@@ -52,6 +53,7 @@ pub(super) struct Connections {
     /// Held while the server is asked about an interrupted statement, so that these questions use
     /// only one connection at a time.
     looking: tokio::sync::Mutex<()>,
+    pub(super) observer: StoreObserver,
 }
 
 /// How to open connections.
@@ -97,6 +99,7 @@ impl Connections {
             idle: Mutex::default(),
             outage: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
+            observer: StoreObserver::default(),
         })
     }
 
@@ -104,12 +107,10 @@ impl Connections {
     ///
     /// When every connection is in use, or no connection can be opened, until the deadline.
     pub(super) async fn acquire(self: &Arc<Self>, deadline: Instant) -> Result<Leased, StoreError> {
-        let room = match self.room.clone().try_acquire_owned() {
-            Ok(room) => room,
-            Err(_) => match timeout_at(deadline, self.room.clone().acquire_owned()).await {
-                Ok(Ok(room)) => room,
-                _ => return Err(self.exhausted()),
-            },
+        let room = if let Ok(room) = self.room.clone().try_acquire_owned() {
+            room
+        } else {
+            self.room(deadline).await?
         };
         let lease = |session, is_new| Leased {
             session: Some(session),
@@ -131,6 +132,19 @@ impl Connections {
         }
         let session = self.open(deadline).await?;
         Ok(lease(session, true))
+    }
+
+    /// Waits until another statement has ended.
+    async fn room(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, StoreError> {
+        let began = Instant::now();
+        let room = timeout_at(deadline, self.room.clone().acquire_owned()).await;
+        let waited = began.elapsed();
+        self.observer
+            .report(|observer| observer.connection_awaited(POSTGRES, waited));
+        match room {
+            Ok(Ok(room)) => Ok(room),
+            _ => Err(self.exhausted()),
+        }
     }
 
     /// Opens a connection. While the server restarts, tries again until the deadline.

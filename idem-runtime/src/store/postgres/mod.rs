@@ -12,6 +12,7 @@ mod builder;
 mod claim_function;
 mod commit_function;
 mod connections;
+mod diagnosis;
 mod failure;
 mod listing;
 mod listings;
@@ -40,10 +41,12 @@ use self::session::Session;
 use self::sql::Query;
 use self::statements::{Statements, whole_millis};
 use self::table::Table;
+use super::observer::POSTGRES;
 use super::{
-    Claim, Claimed, CommitState, Entry, Holder, Page, Query as ListQuery, Record, RecordStatement,
-    Settled, Stats, Store, StoreError, StoreFuture, TransactionKind,
+    Claim, Claimed, CommitState, Entry, Finding, Holder, Page, Query as ListQuery, Record,
+    RecordStatement, Settled, Stats, Store, StoreError, StoreFuture, TransactionKind,
 };
+use crate::observe::Observer;
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
 
@@ -188,7 +191,7 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 ///
 /// # Rights
 ///
-/// Claims use a PL/pgSQL function, `idem_records_claim_v3`, and a handler's transaction uses
+/// Claims use a PL/pgSQL function, `idem_records_claim_v4`, and a handler's transaction uses
 /// `idem_records_commit_v1`. Both are named after the table. The first
 /// [`connect`](PostgresStoreBuilder::connect) creates the table, its indexes and the functions,
 /// and needs the right to create objects in the schema. With
@@ -565,6 +568,24 @@ impl Store for PostgresStore {
     fn commit_state(&self, holder: Holder) -> StoreFuture<CommitState> {
         let inner = self.0.clone();
         StoreFuture::new(async move { inner.commit_state(holder).await })
+    }
+
+    fn remove_expired(&self) -> StoreFuture<u64> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.remove_expired().await })
+    }
+
+    fn diagnose(&self) -> StoreFuture<Vec<Finding>> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.diagnose().await })
+    }
+
+    fn name(&self) -> &'static str {
+        POSTGRES
+    }
+
+    fn observe(&self, observer: Arc<dyn Observer>) {
+        self.0.connections.observer.set(observer);
     }
 
     fn look_up(&self, id: RecordId) -> StoreFuture<Option<Entry>> {

@@ -10,6 +10,7 @@ use super::failure::store_error;
 use super::statements::Statements;
 use super::{Inner, PostgresStore};
 use crate::store::StoreError;
+use crate::store::observer::POSTGRES;
 
 /// How many rows one statement removes. The limit keeps its locks short.
 const BATCH: i64 = 1000;
@@ -55,6 +56,17 @@ impl Inner {
         }
     }
 
+    /// Removes a batch of expired rows, after marking every settled claim.
+    pub(super) async fn remove_expired(&self) -> Result<u64, StoreError> {
+        let Statements {
+            sweep,
+            sweep_settled,
+            ..
+        } = &self.statements;
+        while self.sweep_batch(sweep_settled, BATCH).await? >= BATCH.unsigned_abs() {}
+        self.sweep_batch(sweep, BATCH).await
+    }
+
     async fn sweep(&self) -> Result<u64, StoreError> {
         let Statements {
             sweep,
@@ -91,9 +103,14 @@ pub(super) fn start(inner: &Arc<Inner>, pause: Duration) {
 }
 
 async fn sweep_once(store: &Weak<Inner>) -> Option<()> {
-    match store.upgrade()?.sweep().await {
+    let inner = store.upgrade()?;
+    match inner.sweep().await {
         Ok(removed) => {
             tracing::debug!(target: crate::trace::TARGET, removed, "expired rows were removed");
+            if removed > 0 {
+                let observer = &inner.connections.observer;
+                observer.report(|observer| observer.swept(POSTGRES, removed));
+            }
         }
         Err(error) => tracing::warn!(
             target: crate::trace::TARGET,

@@ -51,6 +51,12 @@ pub(super) fn origin(mut bytes: &[u8]) -> Result<Origin, DecodeError> {
         .with_label((!label.is_empty()).then(|| label.into())))
 }
 
+/// The trace in the origin of a record.
+pub(super) fn trace_id_of(value: &[u8]) -> Option<TraceId> {
+    let bytes = value.get(RECORD..RECORD + 16)?;
+    TraceId::from_bytes(bytes.try_into().ok()?)
+}
+
 /// A time from microseconds since 1970.
 pub(super) fn time(micros: u64) -> SystemTime {
     let since = Duration::from_micros(micros);

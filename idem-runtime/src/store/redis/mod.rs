@@ -10,6 +10,7 @@ mod ask_all;
 mod builder;
 mod check;
 mod cluster;
+mod diagnosis;
 mod failure;
 mod form;
 mod listing;
@@ -39,7 +40,7 @@ use self::server::{Replicas, Request, Sent};
 use self::servers::Servers;
 use super::millis::millis;
 use super::{
-    Claim, Claimed, Entry, Holder, Page, Query, Record, Settled, Stats, Store, StoreError,
+    Claim, Claimed, Entry, Finding, Holder, Page, Query, Record, Settled, Stats, Store, StoreError,
     StoreFuture,
 };
 use crate::request::hex;
@@ -489,6 +490,20 @@ impl Store for RedisStore {
     fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {
         let inner = self.0.clone();
         StoreFuture::new(async move { inner.forget_scope(scope).await })
+    }
+
+    /// Removes nothing, because Redis removes expired keys itself.
+    fn remove_expired(&self) -> StoreFuture<u64> {
+        StoreFuture::ready(Ok(0))
+    }
+
+    fn diagnose(&self) -> StoreFuture<Vec<Finding>> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.diagnose().await })
+    }
+
+    fn name(&self) -> &'static str {
+        "redis"
     }
 }
 

@@ -185,7 +185,10 @@ impl Reply {
     fn record(mut self) -> Result<(Record, Duration), StoreError> {
         let left = Duration::from_millis(self.number()?.saturating_sub(1));
         let record = form::record_of(&self.rest).map_err(StoreError::Undecodable)?;
-        Ok((record, left))
+        Ok((
+            record.with_first_trace_id(form::trace_id_of(&self.rest)),
+            left,
+        ))
     }
 
     fn number(&mut self) -> Result<u64, StoreError> {

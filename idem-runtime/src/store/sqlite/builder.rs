@@ -15,6 +15,7 @@ use super::table::Statements;
 use super::writer::{Settings, Writer};
 use super::{Inner, SqliteStore, setup};
 use crate::store::StoreError;
+use crate::store::observer::StoreObserver;
 
 /// One day. Adding durations of many years to an instant would overflow.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -159,7 +160,9 @@ impl SqliteStoreBuilder {
         let instance = Arc::new(Instance::start(&path, &statements.table));
         let clock = Arc::new(ReadClock::default());
         let readers = Readers::new(options.clone(), clock.clone());
+        let observer = Arc::new(StoreObserver::default());
         let settings = Settings {
+            observer: observer.clone(),
             options,
             statements: statements.clone(),
             clock,
@@ -174,6 +177,7 @@ impl SqliteStoreBuilder {
             statements,
             instance,
             max_bytes: self.max_bytes,
+            observer,
         };
         store.end_claims_of_all_dead().await;
         Ok(SqliteStore(Arc::new(store)))

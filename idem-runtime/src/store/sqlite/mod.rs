@@ -7,6 +7,7 @@
 
 mod builder;
 mod clock;
+mod diagnosis;
 mod failure;
 mod instance;
 mod listing;
@@ -30,10 +31,12 @@ use self::row::{Held, Met, entry, meet};
 use self::table::Statements;
 use self::transition::{BATCH, Failed, Outcome, Transition, held, query};
 use self::writer::Writer;
+use super::observer::{SQLITE, StoreObserver};
 use super::{
-    Claim, Claimed, Entry, Holder, Page, Query, Record, Settled, Stats, Store, StoreError,
+    Claim, Claimed, Entry, Finding, Holder, Page, Query, Record, Settled, Stats, Store, StoreError,
     StoreFuture,
 };
+use crate::observe::Observer;
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
 
@@ -166,6 +169,7 @@ struct Inner {
     statements: Arc<Statements>,
     instance: Arc<Instance>,
     max_bytes: Option<u64>,
+    observer: Arc<StoreObserver>,
 }
 
 impl SqliteStore {
@@ -374,6 +378,23 @@ impl Store for SqliteStore {
             let (_, live) = inner.remove(&Transition::ForgetScope(scope)).await?;
             Ok(live)
         })
+    }
+
+    fn remove_expired(&self) -> StoreFuture<u64> {
+        self.run(Transition::Sweep, |outcome| outcome.removed().0)
+    }
+
+    fn diagnose(&self) -> StoreFuture<Vec<Finding>> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.diagnose().await })
+    }
+
+    fn name(&self) -> &'static str {
+        SQLITE
+    }
+
+    fn observe(&self, observer: Arc<dyn Observer>) {
+        self.0.observer.set(observer);
     }
 }
 

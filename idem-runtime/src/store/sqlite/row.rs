@@ -31,6 +31,7 @@ pub(super) struct Held {
     owner: Owner,
     record: Option<Bytes>,
     pub(super) instance: i64,
+    trace_id: Option<TraceId>,
 }
 
 /// What a claim meets.
@@ -62,6 +63,7 @@ impl Held {
             owner: Owner::from_bytes(owner.try_into().map_err(damaged)?),
             record: record.map(Bytes::copy_from_slice),
             instance: column(row, 9)?,
+            trace_id: trace_id(row, 12)?,
         })
     }
 
@@ -137,7 +139,9 @@ pub(super) fn meet(held: Option<Held>, claim: &Claim, now: i64) -> Result<Met, S
     held.check_version()?;
     if let Some(record) = held.record {
         return Ok(Met::Claimed(Claimed::Recorded {
-            record: Record::decode(record).map_err(StoreError::Undecodable)?,
+            record: Record::decode(record)
+                .map_err(StoreError::Undecodable)?
+                .with_first_trace_id(held.trace_id),
             expires_in: left(held.expires_at),
         }));
     }
@@ -260,13 +264,17 @@ fn state(row: &SqliteRow, expires_at: i64, now: i64) -> Result<State, StoreError
 
 /// Trace id, endpoint and label, from this column on.
 fn origin(row: &SqliteRow, first: usize) -> Result<Origin, StoreError> {
-    let trace_id: Option<&[u8]> = column(row, first)?;
-    let trace_id = trace_id.and_then(|bytes| TraceId::from_bytes(bytes.try_into().ok()?));
+    let trace_id = trace_id(row, first)?;
     let endpoint: String = column(row, first + 1)?;
     let label: Option<&str> = column(row, first + 2)?;
     Ok(Origin::new(endpoint)
         .with_trace_id(trace_id)
         .with_label(label.map(Arc::from)))
+}
+
+fn trace_id(row: &SqliteRow, at: usize) -> Result<Option<TraceId>, StoreError> {
+    let bytes: Option<&[u8]> = column(row, at)?;
+    Ok(bytes.and_then(|bytes| TraceId::from_bytes(bytes.try_into().ok()?)))
 }
 
 /// A whole number that is never negative.

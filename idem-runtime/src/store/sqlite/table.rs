@@ -12,8 +12,9 @@ pub(super) const VERSION: i64 = 1;
 /// The SQL of the tables and indexes, for the default name. The package publishes this file.
 const SCHEMA: &str = include_str!("../../../schema/sqlite.sql");
 
-/// The columns that decide a transition, in the order of `Held::read`.
-const HELD: &str = "version, fence, attempt, leased_until, expires_at, retention_us, fingerprint, owner, record, instance";
+/// The columns that decide a transition, in the order of `Held::read`, and those of a replay.
+const HELD: &str = "version, fence, attempt, leased_until, expires_at, retention_us, fingerprint, owner, record, instance,
+    created_at, settled_at, trace_id";
 
 /// Every statement of the store, for one table.
 #[derive(Debug)]
@@ -73,7 +74,7 @@ impl Statements {
         Ok(Self {
             held: format!("SELECT {HELD} FROM {table} WHERE id = ?1").into(),
             look_up: format!(
-                "SELECT {HELD}, created_at, settled_at, trace_id, endpoint, label
+                "SELECT {HELD}, endpoint, label
                 FROM {table} WHERE id = ?1"
             )
             .into(),

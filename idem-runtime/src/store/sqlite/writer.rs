@@ -19,6 +19,7 @@ use super::reserve::Reserve;
 use super::row::{column, number};
 use super::table::Statements;
 use super::transition::{BATCH, Failed, Outcome, RESERVED, Shared, Transition, held, query};
+use crate::store::observer::{SQLITE, StoreObserver};
 use crate::store::{Claimed, Holder, StoreError};
 
 /// How many transitions one transaction has at most.
@@ -47,6 +48,7 @@ pub(super) struct Settings {
     pub(super) instance: Arc<Instance>,
     pub(super) sweep_every: Option<Duration>,
     pub(super) max_bytes: Option<u64>,
+    pub(super) observer: Arc<StoreObserver>,
 }
 
 impl Writer {
@@ -157,6 +159,10 @@ impl Running {
             Ok(outcome) => {
                 let (removed, _) = outcome.removed();
                 tracing::debug!(target: crate::trace::TARGET, removed, "expired rows were removed");
+                if removed > 0 {
+                    let observer = &self.settings.observer;
+                    observer.report(|observer| observer.swept(SQLITE, removed));
+                }
                 removed >= u64::from(BATCH)
             }
             Err(error) => {
@@ -301,7 +307,7 @@ impl Running {
             let row = query(&statements.last_fence).fetch_one(&mut *transaction);
             let last_fence = column(&row.await?, 0)?;
             let room = match self.settings.max_bytes {
-                Some(max_bytes) => Some(room(&mut transaction, statements, max_bytes).await?),
+                Some(max_bytes) => Some(self.room(&mut transaction, max_bytes).await?),
                 None => None,
             };
             let mut shared = Shared {
@@ -337,18 +343,21 @@ impl Running {
         transaction.commit().await?;
         Ok(outcomes)
     }
-}
 
-/// How many bytes claims may still reserve. Every claim that has no record has reserved its part.
-async fn room(
-    connection: &mut SqliteConnection,
-    statements: &Statements,
-    max_bytes: u64,
-) -> Result<u64, Failed> {
-    let used = used_bytes(connection).await?;
-    let row = query(&statements.count_claims).fetch_one(connection);
-    let reserved = number(&row.await?, 0)?.saturating_mul(RESERVED);
-    Ok(max_bytes.saturating_sub(used).saturating_sub(reserved))
+    /// How many bytes claims may still reserve. Every claim that has no record has reserved its part.
+    async fn room(&self, connection: &mut SqliteConnection, max_bytes: u64) -> Result<u64, Failed> {
+        let Settings {
+            statements,
+            observer,
+            ..
+        } = &self.settings;
+        let used = used_bytes(connection).await?;
+        let row = query(&statements.count_claims).fetch_one(connection);
+        let reserved = number(&row.await?, 0)?.saturating_mul(RESERVED);
+        let taken = used.saturating_add(reserved);
+        observer.report(|observer| observer.store_filled(SQLITE, taken, max_bytes));
+        Ok(max_bytes.saturating_sub(taken))
+    }
 }
 
 /// How many bytes of the file hold data.

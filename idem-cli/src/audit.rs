@@ -1,0 +1,57 @@
+//! Writes down who changed what, and why.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::time::SystemTime;
+
+use serde_json::json;
+
+use crate::arguments::Audit;
+use crate::failure::Failure;
+use crate::output::time::timestamp;
+
+/// The audit log. It is opened before anything is changed, so that no change goes unrecorded.
+pub(crate) struct Log<'a> {
+    file: Option<File>,
+    reason: &'a str,
+}
+
+impl<'a> Log<'a> {
+    pub(crate) fn open(audit: &'a Audit) -> Result<Self, Failure> {
+        if audit.reason.trim().is_empty() {
+            return Err(Failure::Usage("`--reason` is empty; say why".into()));
+        }
+        let open = |path| OpenOptions::new().create(true).append(true).open(path);
+        let file = audit.audit_log.as_ref().map(open).transpose();
+        let file = file.map_err(|error| {
+            Failure::Usage(format!(
+                "nothing was changed, because the audit log cannot be opened: {error}"
+            ))
+        })?;
+        Ok(Self {
+            file,
+            reason: &audit.reason,
+        })
+    }
+
+    /// Writes one line of JSON. `subject` is the id of a record or of a scope.
+    pub(crate) fn write(&mut self, action: &str, subject: &str, result: &str) {
+        let user = ["SUDO_USER", "USER", "LOGNAME"];
+        let user = user.iter().find_map(|name| std::env::var(name).ok());
+        let line = json!({
+            "time": timestamp(SystemTime::now()),
+            "user": user,
+            "action": action,
+            "subject": subject,
+            "result": result,
+            "reason": self.reason,
+        });
+        let line = format!("{line}\n");
+        eprint!("{line}");
+        if let Some(file) = &mut self.file
+            && let Err(error) = file.write_all(line.as_bytes())
+        {
+            eprintln!("idem: the line above is not in the audit log: {error}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Commands that change records: resolve, forget and forget-scope.
+
+use std::io::{Read, Write, stdin, stdout};
+
+use axum_idem::Idempotency;
+use axum_idem::store::Entry;
+use bytes::Bytes;
+use http::Response;
+use serde_json::json;
+
+use crate::arguments::{Forget, ForgetScope, Resolve};
+use crate::audit::Log;
+use crate::confirm::confirm;
+use crate::failure::Failure;
+use crate::output::progress::Progress;
+use crate::records::nothing;
+use crate::secrets::input;
+
+pub(crate) async fn resolve(
+    idem: &Idempotency,
+    resolve: &Resolve,
+    json: bool,
+) -> Result<(), Failure> {
+    let mut log = Log::open(&resolve.audit)?;
+    let id = resolve.record.find(idem).await?;
+    let mut response = Response::new(body(resolve)?);
+    *response.status_mut() = resolve.status;
+    for (name, value) in &resolve.headers {
+        response.headers_mut().append(name, value.clone());
+    }
+    let resolved = idem.resolve(id, response, resolve.ttl).await;
+    log.write("resolve", &id.to_string(), outcome(&resolved));
+    if !resolved? {
+        return Err(match idem.look_up(id).await? {
+            None => nothing(&id.to_string()),
+            Some(_) => Failure::Nothing(format!(
+                "{id} was not changed, because its outcome is not unknown; see `idem show {id}`"
+            )),
+        });
+    }
+    let mut out = stdout().lock();
+    if json {
+        writeln!(out, "{}", json!({ "resolved": id.to_string() }))?;
+    } else {
+        writeln!(out, "resolved {id}: retries get {}", resolve.status)?;
+    }
+    Ok(())
+}
+
+fn body(resolve: &Resolve) -> Result<Bytes, Failure> {
+    let Some(path) = &resolve.body_file else {
+        return Ok(Bytes::new());
+    };
+    let read = if path.as_os_str() == "-" {
+        let mut body = Vec::new();
+        stdin().lock().read_to_end(&mut body).map(|_| body)
+    } else {
+        std::fs::read(path)
+    };
+    read.map(Bytes::from)
+        .map_err(|error| Failure::Usage(format!("the body cannot be read: {error}")))
+}
+
+pub(crate) async fn forget(idem: &Idempotency, forget: &Forget, json: bool) -> Result<(), Failure> {
+    let mut log = Log::open(&forget.audit)?;
+    let mut ids = Vec::new();
+    for record in &forget.records {
+        ids.push(record.find(idem).await?);
+    }
+    for id in &ids {
+        let what = match idem.look_up(*id).await {
+            Ok(None) => return Err(nothing(&id.to_string())),
+            Ok(Some(Entry::InFlight { .. })) => {
+                "a handler runs under it, and a retry would run beside it"
+            }
+            Ok(Some(Entry::Unknown { .. })) => {
+                "its outcome is unknown, and a retry would run the handler again"
+            }
+            Ok(Some(_)) => "it has a response, and a retry would run the handler again",
+            // An entry that cannot be read can still be forgotten.
+            Err(axum_idem::store::StoreError::Undecodable(_)) => {
+                "it cannot be read, and a retry would run the handler"
+            }
+            Err(error) => return Err(error.into()),
+        };
+        eprintln!("{id}: {what}");
+    }
+    confirm(&format!("Forget {} records?", ids.len()), forget.yes)?;
+    let mut gone = 0;
+    for id in &ids {
+        let forgotten = idem.forget(*id).await;
+        log.write("forget", &id.to_string(), outcome(&forgotten));
+        gone += u64::from(!forgotten?);
+    }
+    report(ids.len() as u64 - gone, json)?;
+    if gone > 0 {
+        return Err(Failure::Nothing(format!("{gone} records had gone before")));
+    }
+    Ok(())
+}
+
+pub(crate) async fn forget_scope(
+    idem: &Idempotency,
+    forget: &ForgetScope,
+    json: bool,
+) -> Result<(), Failure> {
+    let mut log = Log::open(&forget.audit)?;
+    let scope = input().scope(&forget.scope.parts)?;
+    let id = idem.scope_id(&scope);
+    confirm(
+        &format!(
+            "Forget every record of the scope {id}? A retry of any of them runs its handler again."
+        ),
+        forget.yes,
+    )?;
+    let mut progress = Progress::begin();
+    let forgotten = progress
+        .during("forgetting the scope", idem.forget_scope(&scope))
+        .await;
+    drop(progress);
+    let result = match &forgotten {
+        Ok(count) => format!("{count} records"),
+        Err(_) => "failed, maybe half way".to_owned(),
+    };
+    log.write("forget-scope", &id.to_string(), &result);
+    let forgotten = forgotten?;
+    report(forgotten, json)?;
+    if forgotten == 0 {
+        return Err(Failure::Nothing(format!(
+            "the scope {id} has no records; check its parts and the namespace"
+        )));
+    }
+    Ok(())
+}
+
+fn report(forgotten: u64, json: bool) -> Result<(), Failure> {
+    let mut out = stdout().lock();
+    if json {
+        writeln!(out, "{}", json!({ "forgotten": forgotten }))?;
+    } else {
+        writeln!(out, "{forgotten} records were forgotten")?;
+    }
+    Ok(())
+}
+
+/// What the audit log says about a call.
+fn outcome<E>(result: &Result<bool, E>) -> &'static str {
+    match result {
+        Ok(true) => "done",
+        Ok(false) => "no effect",
+        Err(_) => "failed; it may have taken effect",
+    }
+}

@@ -1,0 +1,112 @@
+//! Commands that change nothing: list, show and find.
+
+use std::io::{Write, stdout};
+
+use axum_idem::Idempotency;
+use axum_idem::store::{Query, StateKind, Summary};
+
+use crate::arguments::{Find, List, Show, StateFilter};
+use crate::failure::Failure;
+use crate::output::entry::{self, summary_json, summary_row, summary_table};
+use crate::output::progress::Progress;
+use crate::records::nothing;
+use crate::secrets::input;
+
+pub(crate) async fn list(idem: &Idempotency, list: &List, json: bool) -> Result<(), Failure> {
+    let most = if list.all { usize::MAX } else { list.limit };
+    let mut query = query(list);
+    let mut found: Vec<Summary> = Vec::new();
+    let mut listed = 0_usize;
+    let mut has_more = false;
+    let mut progress = Progress::begin();
+    let mut out = stdout().lock();
+    while listed < most {
+        let page = idem.list(query.clone().limit(most - listed)).await?;
+        let room = most - listed;
+        has_more = page.entries.len() > room || page.next.is_some();
+        for summary in page.entries.into_iter().take(room) {
+            listed += 1;
+            if json {
+                writeln!(out, "{}", summary_json(&summary))?;
+            } else {
+                found.push(summary);
+            }
+        }
+        progress.show(&format!("{listed} records"));
+        match page.next {
+            Some(next) => query = query.after(next),
+            None => break,
+        }
+    }
+    drop(progress);
+    if !json {
+        // Whoever looks for trouble looks for the oldest first.
+        found.sort_by_key(|summary| summary.created_at);
+        let mut table = summary_table();
+        for summary in &found {
+            summary_row(&mut table, summary);
+        }
+        table.print(&mut out)?;
+    }
+    if has_more {
+        eprintln!("there may be more records; use a filter, `--limit` or `--all`");
+    }
+    Ok(())
+}
+
+fn query(list: &List) -> Query {
+    let mut query = Query::all();
+    if let Some(state) = list.state {
+        query = query.state(match state {
+            StateFilter::InFlight => StateKind::InFlight,
+            StateFilter::Unknown => StateKind::Unknown,
+            StateFilter::Recorded => StateKind::Recorded,
+            StateFilter::Unreadable => StateKind::Unreadable,
+        });
+    }
+    if let Some(endpoint) = &list.endpoint {
+        query = query.endpoint(endpoint.clone());
+    }
+    if let Some(scope) = list.scope_id {
+        query = query.scope(scope);
+    }
+    if let Some(age) = list.older_than {
+        query = query.older_than(age);
+    }
+    query
+}
+
+pub(crate) async fn show(idem: &Idempotency, show: &Show, json: bool) -> Result<(), Failure> {
+    let id = show.record.find(idem).await?;
+    match idem.look_up(id).await? {
+        Some(entry) => entry::print(&mut stdout().lock(), id, &entry, show.body, json),
+        None => Err(nothing(&id.to_string())),
+    }
+}
+
+pub(crate) async fn find(idem: &Idempotency, find: &Find, json: bool) -> Result<(), Failure> {
+    let mut input = input();
+    let scope = input.scope(&find.scope.parts)?;
+    let keys = input.keys()?;
+    let mut missing = 0;
+    let mut out = stdout().lock();
+    for (number, key) in (1..).zip(&keys) {
+        let id = idem.record_id(&scope, key);
+        if let Some(entry) = idem.look_up(id).await? {
+            entry::print(&mut out, id, &entry, find.body, json)?;
+        } else {
+            missing += 1;
+            eprintln!("key {number} has no record; its record would be {id}");
+        }
+        if !json && number < keys.len() {
+            writeln!(out)?;
+        }
+    }
+    if missing > 0 {
+        return Err(Failure::Nothing(format!(
+            "{missing} of {} keys have no record; check the scope, the namespace and the key, which may have expired",
+            keys.len()
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! Commands about the store as a whole: stats, sweep, schema and doctor.
+
+use std::io::{Write, stdout};
+
+use axum_idem::Idempotency;
+use axum_idem::store::{Count, PostgresStore, Precision, Severity, SqliteStore, Store};
+use serde_json::{Value, json};
+
+use crate::arguments::{Database, Shared};
+use crate::failure::Failure;
+use crate::output::progress::Progress;
+use crate::output::table::Table;
+
+pub(crate) async fn stats(idem: &Idempotency, json: bool) -> Result<(), Failure> {
+    let mut progress = Progress::begin();
+    let stats = progress.during("counting", idem.stats()).await?;
+    drop(progress);
+    let mut out = stdout().lock();
+    let counts = [
+        ("in_flight", "in flight", stats.in_flight),
+        ("unknown", "unknown", stats.unknown),
+        ("recorded", "recorded", stats.recorded),
+    ];
+    if json {
+        let mut value = json!({ "bytes": stats.bytes, "max_bytes": stats.max_bytes });
+        for (name, _, count) in counts {
+            value[name] = count_json(count);
+        }
+        writeln!(out, "{value}")?;
+        return Ok(());
+    }
+    let mut table = Table::plain();
+    for (_, name, count) in counts {
+        let text = match count.precision {
+            Precision::Exact => count.value.to_string(),
+            Precision::AtLeast => format!("{} or more", count.value),
+            _ => format!("about {}", count.value),
+        };
+        table.row([name.to_owned(), text]);
+    }
+    if let Some(bytes) = stats.bytes {
+        let of = stats.max_bytes.map(|max_bytes| format!(" of {max_bytes}"));
+        table.row([
+            "bytes".to_owned(),
+            format!("{bytes}{}", of.unwrap_or_default()),
+        ]);
+    }
+    table.print(&mut out)?;
+    Ok(())
+}
+
+fn count_json(count: Count) -> Value {
+    let precision = match count.precision {
+        Precision::Exact => "exact",
+        Precision::AtLeast => "at_least",
+        _ => "estimate",
+    };
+    json!({ "value": count.value, "precision": precision })
+}
+
+pub(crate) async fn sweep(store: &dyn Store, json: bool) -> Result<(), Failure> {
+    let mut removed = 0;
+    let mut progress = Progress::begin();
+    loop {
+        match store.remove_expired().await? {
+            0 => break,
+            batch => removed += batch,
+        }
+        progress.show(&format!("{removed} expired records removed"));
+    }
+    drop(progress);
+    let mut out = stdout().lock();
+    if json {
+        writeln!(out, "{}", json!({ "removed": removed }))?;
+    } else if store.name() == "redis" {
+        writeln!(out, "nothing to do: Redis removes expired records itself")?;
+    } else {
+        writeln!(out, "{removed} expired records were removed")?;
+    }
+    Ok(())
+}
+
+pub(crate) fn schema(database: Database, shared: &Shared) -> Result<(), Failure> {
+    let sql = match database {
+        Database::Postgres => {
+            let mut builder = PostgresStore::builder();
+            if let Some(table) = &shared.table {
+                builder = builder.table(table);
+            }
+            if let Some(schema) = &shared.schema {
+                builder = builder.schema(schema);
+            }
+            builder.schema_sql()
+        }
+        Database::Sqlite => {
+            let mut builder = SqliteStore::builder();
+            if let Some(table) = &shared.table {
+                builder = builder.table(table);
+            }
+            builder.schema_sql()
+        }
+    };
+    let sql = sql.map_err(|error| Failure::Usage(error.to_string()))?;
+    let mut out = stdout().lock();
+    writeln!(out, "{}", sql.trim_end())?;
+    Ok(())
+}
+
+pub(crate) async fn doctor(store: &dyn Store, json: bool) -> Result<(), Failure> {
+    let mut progress = Progress::begin();
+    let findings = progress.during("checking", store.diagnose()).await?;
+    drop(progress);
+    let mut out = stdout().lock();
+    let mut table = Table::plain();
+    let mut all = Vec::new();
+    for finding in &findings {
+        let severity = match finding.severity {
+            Severity::Good => "good",
+            Severity::Warning => "warning",
+            _ => "bad",
+        };
+        all.push(json!({
+            "severity": severity,
+            "subject": finding.subject,
+            "message": finding.message,
+        }));
+        table.row([
+            severity.to_owned(),
+            finding.subject.to_owned(),
+            finding.message.clone().into_owned(),
+        ]);
+    }
+    let worst = findings.iter().map(|finding| finding.severity).max();
+    let is_fit = worst < Some(Severity::Bad);
+    if json {
+        let value = json!({ "store": store.name(), "is_fit": is_fit, "findings": all });
+        writeln!(out, "{value}")?;
+    } else {
+        table.print(&mut out)?;
+    }
+    if is_fit { Ok(()) } else { Err(Failure::Unfit) }
+}

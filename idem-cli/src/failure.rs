@@ -1,0 +1,74 @@
+//! Why a command fails, and its exit code.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use axum_idem::store::StoreError;
+
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The store failed.
+    Store(StoreError),
+    /// The arguments or the input are wrong.
+    Usage(String),
+    /// Nothing was found, or the call had no effect.
+    Nothing(String),
+    /// The store is not fit. The findings are printed already.
+    Unfit,
+    /// The operator did not confirm.
+    Unconfirmed(&'static str),
+    /// The reader of the output has gone, as in `idem list | head`.
+    Output(std::io::Error),
+}
+
+impl Failure {
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
+            Self::Store(_) | Self::Output(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Nothing(_) => 3,
+            Self::Unfit => 4,
+            Self::Unconfirmed(_) => 5,
+        })
+    }
+
+    pub(crate) fn message(&self) -> Option<String> {
+        match self {
+            Self::Store(error) => Some(chain(error)),
+            Self::Usage(message) | Self::Nothing(message) => Some(message.clone()),
+            Self::Unconfirmed(message) => Some((*message).to_owned()),
+            Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => None,
+            Self::Output(error) => Some(format!("the output cannot be written: {error}")),
+            Self::Unfit => None,
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+/// An error with its sources, each of them once.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            // A string takes everything.
+            let _ = write!(text, ": {more}");
+        }
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,34 @@
+//! `idem`, the program for operators of axum-idem.
+//!
+//! `arguments.rs` has the arguments, and `commands/` one file for each group of commands. `stores.rs` opens the
+//! store, `secrets.rs` reads scopes and keys from the standard input, and `output/` prints.
+
+mod arguments;
+mod audit;
+mod commands;
+mod confirm;
+mod failure;
+mod output;
+mod records;
+mod secrets;
+mod stores;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::arguments::Arguments;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match commands::run(arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(message) = failure.message() {
+                eprintln!("idem: {message}");
+            }
+            failure.exit_code()
+        }
+    }
+}

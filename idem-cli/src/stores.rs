@@ -1,0 +1,127 @@
+//! Opens the store that the arguments name.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use axum_idem::Idempotency;
+use axum_idem::store::{PostgresStore, RedisStore, SqliteStore, Store};
+
+use crate::arguments::Shared;
+use crate::failure::Failure;
+
+/// A store, and the operations on it.
+pub(crate) struct Opened {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) idem: Idempotency,
+}
+
+/// Opens the store. Creates nothing in it, and starts no sweeper.
+pub(crate) async fn open(shared: &Shared) -> Result<Opened, Failure> {
+    let url = shared.store.as_deref().ok_or_else(|| {
+        Failure::Usage(
+            "name the store with IDEM_STORE or `--store`, such as `sqlite://orders.db`".into(),
+        )
+    })?;
+    let (scheme, rest) = url.split_once("://").ok_or_else(unknown_scheme)?;
+    let store: Arc<dyn Store> = match scheme {
+        "redis" | "rediss" | "redis+unix" | "redis+cluster" | "redis+sentinel" => {
+            without("--table", shared.table.as_ref(), "Redis")?;
+            without("--schema", shared.schema.as_ref(), "Redis")?;
+            Arc::new(redis(shared, scheme, rest, url).await?)
+        }
+        "postgres" | "postgresql" => {
+            without("--prefix", shared.prefix.as_ref(), "PostgreSQL")?;
+            Arc::new(postgres(shared, url).await?)
+        }
+        "sqlite" => {
+            without("--prefix", shared.prefix.as_ref(), "SQLite")?;
+            without("--schema", shared.schema.as_ref(), "SQLite")?;
+            Arc::new(sqlite(shared, rest).await?)
+        }
+        _ => return Err(unknown_scheme()),
+    };
+    let idem = Idempotency::builder()
+        .store(store.clone())
+        .namespace(shared.namespace.as_str())
+        .store_timeout(shared.timeout)
+        .build();
+    Ok(Opened { store, idem })
+}
+
+/// The address is not repeated, because it may contain a password.
+fn unknown_scheme() -> Failure {
+    Failure::Usage(
+        "the address of the store must begin with `redis://`, `rediss://`, `redis+unix://`, \
+         `redis+cluster://`, `redis+sentinel://`, `postgres://` or `sqlite://`"
+            .into(),
+    )
+}
+
+fn without(argument: &str, given: Option<&String>, store: &str) -> Result<(), Failure> {
+    match given {
+        None => Ok(()),
+        Some(_) => Err(Failure::Usage(format!(
+            "`{argument}` does not apply to {store}"
+        ))),
+    }
+}
+
+async fn redis(
+    shared: &Shared,
+    scheme: &str,
+    rest: &str,
+    url: &str,
+) -> Result<RedisStore, Failure> {
+    let hosts = |hosts: &str| -> Vec<String> {
+        let hosts = hosts.split(',').map(|host| format!("redis://{host}/"));
+        hosts.collect()
+    };
+    let builder = RedisStore::builder().timeout(shared.timeout);
+    let mut builder = match scheme {
+        "redis+cluster" => builder.cluster(hosts(rest.trim_end_matches('/'))),
+        "redis+sentinel" => {
+            let (sentinels, service) = rest.split_once('/').ok_or_else(|| {
+                Failure::Usage("write `redis+sentinel://HOST:PORT,HOST:PORT/SERVICE`".into())
+            })?;
+            builder.sentinel(service, hosts(sentinels))
+        }
+        _ => builder.url(url),
+    };
+    if let Some(prefix) = &shared.prefix {
+        builder = builder.prefix(prefix);
+    }
+    Ok(builder.connect().await?)
+}
+
+async fn postgres(shared: &Shared, url: &str) -> Result<PostgresStore, Failure> {
+    let mut builder = PostgresStore::builder()
+        .url(url)
+        .timeout(shared.timeout)
+        .max_connections(2)
+        .migrate(false)
+        .no_sweeper();
+    if let Some(table) = &shared.table {
+        builder = builder.table(table);
+    }
+    if let Some(schema) = &shared.schema {
+        builder = builder.schema(schema);
+    }
+    Ok(builder.connect().await?)
+}
+
+async fn sqlite(shared: &Shared, path: &str) -> Result<SqliteStore, Failure> {
+    // A wrong path would create an empty file.
+    if !Path::new(path).is_file() {
+        return Err(Failure::Usage(format!(
+            "there is no file `{path}`; write `sqlite://` and the path of the store's file"
+        )));
+    }
+    let mut builder = SqliteStore::builder()
+        .path(path)
+        .busy_timeout(shared.timeout / 2)
+        .no_sweeper();
+    if let Some(table) = &shared.table {
+        builder = builder.table(table);
+    }
+    Ok(builder.open().await?)
+}

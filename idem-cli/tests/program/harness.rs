@@ -1,0 +1,114 @@
+//! Starts the program, and prepares records in a store.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use axum_idem::store::{Claim, Claimed, Holder, Origin, Record, Settled, Store};
+use axum_idem::{Fingerprint, Idempotency, RecordId, Scope};
+use http::{HeaderMap, StatusCode};
+use serde_json::Value;
+
+pub(crate) const HOUR: Duration = Duration::from_hours(1);
+
+/// The result of one run of the program.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    /// The objects in the lines of the output.
+    pub(crate) fn json(&self) -> Vec<Value> {
+        let lines = self.stdout.lines().map(serde_json::from_str);
+        let lines: Result<_, _> = lines.collect();
+        lines.unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// The program with its store.
+pub(crate) struct Program {
+    pub(crate) url: String,
+}
+
+impl Program {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
+        self.run_with(arguments, "")
+    }
+
+    /// Runs the program with this standard input, which is no terminal.
+    pub(crate) fn run_with(&self, arguments: &[&str], input: &str) -> Ran {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_idem"))
+            .args(arguments)
+            .env("IDEM_STORE", &self.url)
+            .env("IDEM_NAMESPACE", "shop")
+            .env_remove("IDEM_AUDIT_LOG")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        // The program may end without reading.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        let output = child.wait_with_output().expect("the program ends");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        Ran {
+            code: output.status.code().expect("an exit code"),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+}
+
+/// The ids of the prepared records.
+pub(crate) struct Prepared {
+    pub(crate) recorded: RecordId,
+    pub(crate) unknown: RecordId,
+    pub(crate) in_flight: RecordId,
+}
+
+pub(crate) fn scope() -> Scope {
+    Scope::new().value("SECRET-user")
+}
+
+/// Prepares one record in each state.
+pub(crate) async fn prepare(store: &dyn Store) -> Prepared {
+    let idem = Idempotency::builder().namespace("shop").build();
+    let id = |key| idem.record_id(&scope(), key);
+    let prepared = Prepared {
+        recorded: id("SECRET-recorded"),
+        unknown: id("SECRET-unknown"),
+        in_flight: id("SECRET-running"),
+    };
+    let holder = claim(store, prepared.recorded, HOUR).await;
+    let mut headers = HeaderMap::new();
+    let value = "SECRET-header".parse().expect("a value");
+    headers.insert("x-customer", value);
+    let body = b"{\"card\":\"SECRET-card\"}";
+    let record = Record::answer(fingerprint(), StatusCode::CREATED, &headers, body);
+    let record = record.expect("a small record");
+    let settled = store.complete(holder, record, HOUR).await;
+    assert!(matches!(settled, Ok(Settled::Done)), "{settled:?}");
+    claim(store, prepared.unknown, Duration::from_millis(1)).await;
+    claim(store, prepared.in_flight, HOUR).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    prepared
+}
+
+fn fingerprint() -> Fingerprint {
+    Fingerprint::from_bytes([7; 32])
+}
+
+async fn claim(store: &dyn Store, id: RecordId, lease: Duration) -> Holder {
+    let mut claim = Claim::new(id, fingerprint(), lease, HOUR);
+    claim.origin = Origin::new("desk::pay").with_label(Some("inv\u{1b}[31m-7".into()));
+    let owner = claim.owner;
+    match store.claim(claim).await {
+        Ok(Claimed::Fresh { fence, .. }) => Holder { id, owner, fence },
+        other => panic!("{other:?}"),
+    }
+}

@@ -1,0 +1,5 @@
+//! Runs the program against real stores.
+
+mod arguments;
+mod harness;
+mod walk;

@@ -1,0 +1,23 @@
+//! What an operator may do.
+
+/// What the sender of a request may do in the console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Access {
+    /// Nothing: every request gets 403.
+    Denied,
+    /// See records and responses.
+    ReadOnly,
+    /// Also resolve and forget keys.
+    Full,
+}
+
+impl Access {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::ReadOnly => "read_only",
+            Self::Full => "full",
+        }
+    }
+}

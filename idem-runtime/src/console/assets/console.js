@@ -1,0 +1,227 @@
+"use strict";
+// Text of the store reaches the page only as `textContent`, so a record that contains markup is shown as text.
+
+// The page may have a trailing slash or not, so URLs begin at the script.
+const BASE = new URL(".", document.currentScript.src);
+
+const byId = (id) => document.getElementById(id);
+const REFRESH = 5000;
+let canChange = false;
+let shown = null;
+
+async function ask(path, body) {
+  const options = body === undefined ? {} : {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+  };
+  const response = await fetch(new URL(path, BASE), options);
+  const value = await response.json().catch(() => ({ error: `status ${response.status}` }));
+  if (!response.ok) throw new Error(value.error);
+  return value;
+}
+
+function element(name, text, className) {
+  const made = document.createElement(name);
+  if (text !== undefined && text !== null) made.textContent = text;
+  if (className) made.className = className;
+  return made;
+}
+
+function alertIn(id, error) {
+  byId(id).hidden = !error;
+  byId(id).textContent = error ? error.message : "";
+}
+
+function duration(ms) {
+  const s = Math.floor(ms / 1000);
+  if (s >= 86400) return `${Math.floor(s / 86400)}d ${Math.floor(s / 3600) % 24}h`;
+  if (s >= 3600) return `${Math.floor(s / 3600)}h ${Math.floor(s / 60) % 60}m`;
+  if (s >= 60) return `${Math.floor(s / 60)}m ${s % 60}s`;
+  return `${s}s`;
+}
+
+const ago = (at) => duration(Math.max(0, Date.now() - at));
+
+function pairs(list, entries) {
+  list.replaceChildren(...entries.flatMap(([name, value]) => [element("dt", name), element("dd", value)]));
+}
+
+async function figures() {
+  const overview = await ask("api/overview");
+  canChange = overview.access === "full";
+  byId("access").textContent = canChange ? "You may resolve and forget." : "Read only.";
+  const entries = [["Running here", overview.running]];
+  if (overview.stats) {
+    entries.push(["Unknown", overview.stats.unknown], ["In flight", overview.stats.in_flight], ["Recorded", overview.stats.recorded]);
+    if (overview.stats.bytes !== null) {
+      const of = overview.stats.max_bytes === null ? "" : ` of ${overview.stats.max_bytes}`;
+      entries.push(["Bytes", `${overview.stats.bytes}${of}`]);
+    }
+  }
+  byId("figures").replaceChildren(...entries.map(([name, value]) => {
+    const pair = element("div");
+    pair.append(element("dt", name), element("dd", value));
+    return pair;
+  }));
+}
+
+function table(records, isWhole) {
+  if (records.length === 0) return [element("p", isWhole ? "None." : "None on this page.", "quiet")];
+  const made = element("table");
+  const head = made.createTHead().insertRow();
+  for (const name of ["Record", "Age", "Ends in", "Endpoint", "Status", "Attempt", "Label"]) {
+    const cell = element("th", name);
+    cell.scope = "col";
+    head.append(cell);
+  }
+  const body = made.createTBody();
+  for (const record of records) {
+    const row = body.insertRow();
+    const open = element("button", record.short);
+    open.type = "button";
+    open.setAttribute("aria-label", `Open record ${record.short}`);
+    open.addEventListener("click", () => show(record.id));
+    row.insertCell().append(open);
+    row.append(
+      element("td", ago(record.created_at)),
+      element("td", record.ends_in === undefined ? "" : duration(record.ends_in)),
+      element("td", record.endpoint, "wide"),
+      element("td", record.status),
+      element("td", record.attempt),
+      element("td", record.label, "wide"),
+    );
+  }
+  const parts = [made];
+  if (!isWhole) parts.push(element("p", "There are more.", "quiet"));
+  return parts;
+}
+
+async function list(state, order) {
+  const endpoint = byId("filter").elements.endpoint.value.trim();
+  const query = new URLSearchParams({ state });
+  if (endpoint) query.set("endpoint", endpoint);
+  const page = await ask(`api/records?${query}`);
+  page.records.sort(order);
+  byId(state).replaceChildren(...table(page.records, page.next === null));
+}
+
+async function refresh() {
+  try {
+    await Promise.all([
+      figures(),
+      list("unknown", (a, b) => a.created_at - b.created_at),
+      list("in_flight", (a, b) => a.created_at - b.created_at),
+      list("recorded", (a, b) => b.created_at - a.created_at),
+    ]);
+    alertIn("problem", null);
+  } catch (error) {
+    alertIn("problem", error);
+  }
+}
+
+function open(record) {
+  shown = record;
+  const entries = [
+    ["Record", record.id],
+    ["In the log", record.short],
+    ["Scope id", record.scope_id],
+    ["State", record.state],
+    ["Endpoint", record.endpoint],
+    ["Created", `${new Date(record.created_at).toISOString()} (${ago(record.created_at)} ago)`],
+    ["A retry gets", record.retry_gets],
+  ];
+  if (record.label !== null) entries.push(["Label", record.label]);
+  if (record.trace_id !== null) entries.push(["First trace", record.trace_id]);
+  if (record.status !== undefined) entries.push(["Status", record.status]);
+  if (record.attempt !== undefined) entries.push(["Attempt", record.attempt]);
+  pairs(byId("facts"), entries);
+  byId("response").hidden = true;
+  byId("response").textContent = "";
+  byId("show-response").hidden = record.state !== "recorded";
+  byId("resolve").hidden = !canChange || record.state !== "unknown";
+  byId("forget").hidden = !canChange;
+  byId("forget").reset();
+  alertIn("detail-problem", null);
+  if (!byId("detail").open) byId("detail").showModal();
+}
+
+async function show(id) {
+  try {
+    open(await ask(`api/records/${id}`));
+  } catch (error) {
+    alertIn("problem", error);
+  }
+}
+
+async function change(path, body) {
+  try {
+    await ask(`api/records/${shown.id}/${path}`, body);
+    byId("detail").close();
+    await refresh();
+  } catch (error) {
+    alertIn("detail-problem", error);
+  }
+}
+
+byId("filter").addEventListener("submit", (event) => {
+  event.preventDefault();
+  refresh();
+});
+
+byId("show-response").addEventListener("click", async () => {
+  try {
+    const response = await ask(`api/records/${shown.id}/response`);
+    const note = response.body_is_text ? "" : "(the body is no text; these are its bytes)\n";
+    byId("response").textContent = `${response.status}\n${response.headers.join("\n")}\n\n${note}${response.body}`;
+    byId("response").hidden = false;
+  } catch (error) {
+    alertIn("detail-problem", error);
+  }
+});
+
+byId("resolve").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const fields = event.target.elements;
+  change("resolve", {
+    status: Number(fields.status.value),
+    headers: fields.headers.value,
+    body: fields.body.value,
+    ttl_seconds: Number(fields.hours.value) * 3600,
+    reason: fields.reason.value,
+  });
+});
+
+byId("forget").addEventListener("submit", (event) => {
+  event.preventDefault();
+  change("forget", { reason: event.target.elements.reason.value });
+});
+
+byId("open-find").addEventListener("click", () => byId("find").showModal());
+byId("close-find").addEventListener("click", () => byId("find").close());
+byId("close-detail").addEventListener("click", () => byId("detail").close());
+
+byId("find-form").elements.kind.addEventListener("change", (event) => {
+  byId("header-name").hidden = event.target.value !== "header";
+  byId("scope-value").hidden = event.target.value === "global";
+});
+
+byId("find-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const { kind, name, value, key } = event.target.elements;
+  const scope = kind.value === "global" ? [] : [{ kind: kind.value, name: name.value, value: value.value }];
+  try {
+    const record = await ask("api/find", { scope, key: key.value });
+    alertIn("find-problem", null);
+    byId("find").close();
+    event.target.reset();
+    open(record);
+  } catch (error) {
+    alertIn("find-problem", error);
+  }
+});
+
+refresh();
+setInterval(() => {
+  if (!document.hidden && !byId("detail").open) refresh();
+}, REFRESH);

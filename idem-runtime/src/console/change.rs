@@ -1,0 +1,136 @@
+//! What the page sends: a search by key, and changes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::access::Access;
+use super::api::{failed, id_of, look_up};
+use super::json::entry;
+use super::refusal::Refusal;
+use super::settings::Console;
+use crate::request::record_id::RecordId;
+use crate::request::scope::Scope;
+
+pub(super) async fn post(
+    console: &Console,
+    access: Access,
+    path: &str,
+    sent: &Value,
+) -> Result<Value, Refusal> {
+    let words: Vec<&str> = path.split('/').collect();
+    match words[..] {
+        ["api", "find"] => find(console, sent).await,
+        ["api", "records", id, change @ ("resolve" | "forget")] => {
+            if access != Access::Full {
+                let why = "you may not change records".to_owned();
+                return Err(Refusal(StatusCode::FORBIDDEN, why));
+            }
+            let (id, reason) = (id_of(id)?, text(sent, "reason")?);
+            if reason.trim().is_empty() {
+                return Err(Refusal::bad("say why"));
+            }
+            if change == "resolve" {
+                resolve(console, id, sent, reason).await
+            } else {
+                forget(console, id, reason).await
+            }
+        }
+        _ => Err(Refusal(
+            StatusCode::NOT_FOUND,
+            "there is no such page".to_owned(),
+        )),
+    }
+}
+
+/// Finds the record of a key. A POST, because an URL ends up in logs.
+async fn find(console: &Console, sent: &Value) -> Result<Value, Refusal> {
+    let parts = sent["scope"].as_array().map(Vec::as_slice);
+    let mut scope = Scope::new();
+    for part in parts.unwrap_or_default() {
+        let value = text(part, "value")?;
+        scope = match text(part, "kind")? {
+            "token" => scope.token(value),
+            "header" => scope.header(text(part, "name")?, value),
+            "value" => scope.value(value),
+            _ => return Err(Refusal::bad("unknown part of a scope")),
+        };
+    }
+    let id = console.idem.record_id(&scope, text(sent, "key")?);
+    Ok(entry(id, &look_up(console, id).await?))
+}
+
+async fn resolve(
+    console: &Console,
+    id: RecordId,
+    sent: &Value,
+    reason: &str,
+) -> Result<Value, Refusal> {
+    let status = sent["status"]
+        .as_u64()
+        .and_then(|status| u16::try_from(status).ok())
+        .filter(|status| (200..600).contains(status))
+        .and_then(|status| StatusCode::from_u16(status).ok())
+        .ok_or_else(|| Refusal::bad("`status` is a number from 200 to 599"))?;
+    let ttl = sent["ttl_seconds"]
+        .as_u64()
+        .filter(|seconds| *seconds > 0)
+        .ok_or_else(|| Refusal::bad("`ttl_seconds` is a number from 1"))?;
+    let body = Bytes::from(text(sent, "body")?.to_owned());
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    for line in text(sent, "headers")?
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+    {
+        let (name, value) = header(line)?;
+        response.headers_mut().append(name, value);
+    }
+    let ttl = Duration::from_secs(ttl);
+    let resolved = console.idem.resolve(id, response, ttl).await;
+    let resolved = resolved.map_err(|error| failed(&error))?;
+    log("resolve", id, reason, resolved);
+    if !resolved {
+        let why = "nothing was changed, because the outcome is not unknown any more".to_owned();
+        return Err(Refusal(StatusCode::CONFLICT, why));
+    }
+    Ok(json!({ "done": true }))
+}
+
+fn header(line: &str) -> Result<(HeaderName, HeaderValue), Refusal> {
+    let wrong = || Refusal::bad("write each header as `name: value`");
+    let (name, value) = line.split_once(':').ok_or_else(wrong)?;
+    let name = name.trim().parse().map_err(|_| wrong())?;
+    let value = value.trim().parse().map_err(|_| wrong())?;
+    Ok((name, value))
+}
+
+async fn forget(console: &Console, id: RecordId, reason: &str) -> Result<Value, Refusal> {
+    let forgotten = console.idem.forget(id).await;
+    let forgotten = forgotten.map_err(|error| failed(&error))?;
+    log("forget", id, reason, forgotten);
+    if !forgotten {
+        let why = "there is no record any more".to_owned();
+        return Err(Refusal(StatusCode::NOT_FOUND, why));
+    }
+    Ok(json!({ "done": true }))
+}
+
+fn log(action: &'static str, id: RecordId, reason: &str, is_done: bool) {
+    tracing::info!(
+        target: crate::trace::TARGET,
+        action,
+        record = %id.short(),
+        reason,
+        is_done,
+        "an operator changed a record in the console"
+    );
+}
+
+fn text<'a>(sent: &'a Value, name: &str) -> Result<&'a str, Refusal> {
+    sent[name]
+        .as_str()
+        .ok_or_else(|| Refusal::bad(format!("`{name}` is missing")))
+}

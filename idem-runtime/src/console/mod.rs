@@ -1,0 +1,82 @@
+//! A page for operators: unknown keys, keys in flight and recent records.
+//!
+//! [`router`] returns a router, to be nested behind the login of the service:
+//!
+//! ```
+//! # extern crate idem_runtime as axum_idem;
+//! use axum::Router;
+//! use axum::http::request::Parts;
+//! use axum_idem::Idempotency;
+//! use axum_idem::console::{self, Access};
+//!
+//! /// The login of the service has put the operator into the extensions of the request.
+//! #[derive(Clone)]
+//! struct Operator {
+//!     may_change: bool,
+//! }
+//!
+//! fn access(parts: &Parts) -> Access {
+//!     match parts.extensions.get::<Operator>() {
+//!         Some(operator) if operator.may_change => Access::Full,
+//!         Some(_) => Access::ReadOnly,
+//!         None => Access::Denied,
+//!     }
+//! }
+//!
+//! let idem = Idempotency::in_memory();
+//! let router: Router = Router::new().nest("/ops/idem", console::router(idem, access));
+//! # let _ = router;
+//! ```
+//!
+//! The console has no login of its own: `access` decides about each request. Put the layer of your login above
+//! the nested router.
+//!
+//! The page shows no key, no token and no scope, because the store has none. It shows the headers and the body of a
+//! response only when the operator asks for them; [`Console::redact`] can remove parts of a body first.
+//! Every URL of the page is relative, so the router can be nested anywhere, also behind a proxy that removes a
+//! prefix. With `nest`, axum serves the page at `/ops/idem` only. With `nest_service`, the page is also at
+//! `/ops/idem/`. The page loads nothing from other hosts and has a strict `Content-Security-Policy`.
+//!
+//! A change needs [`Access::Full`], the content type `application/json` and `Sec-Fetch-Site: same-origin`, so
+//! another site cannot send it. Each change is logged as an INFO, with its reason.
+
+mod access;
+mod api;
+mod assets;
+mod change;
+mod json;
+mod refusal;
+mod requests;
+mod settings;
+
+use axum::Router;
+use axum::routing::any;
+use http::request::Parts;
+
+pub use self::access::Access;
+use self::requests::handle;
+pub use self::settings::Console;
+use crate::service::idempotency::Idempotency;
+
+/// Returns the console as a router, to be nested behind the login of the service. The [module](self) has an
+/// example.
+///
+/// `access` decides about each request. It gets the head of the request, with the extensions that layers above
+/// have added.
+pub fn router<F>(idem: Idempotency, access: F) -> Router
+where
+    F: Fn(&Parts) -> Access + Send + Sync + 'static,
+{
+    Console::new(idem, access).router()
+}
+
+impl Console {
+    /// Returns the console as a router.
+    pub fn router(self) -> Router {
+        let handler = any(handle);
+        Router::new()
+            .route("/", handler.clone())
+            .route("/{*path}", handler)
+            .with_state(self)
+    }
+}

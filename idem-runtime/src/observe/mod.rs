@@ -1,0 +1,19 @@
+//! What a service reports about its requests, its attempts and its store.
+//!
+//! [`Observer`] is the trait that receives the reports. The other types are its reports. [`Outcome`] has the
+//! words that logs and metrics share.
+
+mod events;
+mod observer;
+mod observing;
+mod outcome;
+mod running;
+
+/// The target of every event in the log.
+pub(crate) const TARGET: &str = "axum_idem";
+
+pub use self::events::{AttemptEnd, CallResult, Decided, Operation, Place, StoreCall, Waited};
+pub use self::observer::Observer;
+pub(crate) use self::observing::Observing;
+pub use self::outcome::Outcome;
+pub(crate) use self::running::RunningAttempt;

@@ -1,0 +1,9 @@
+//! The console over HTTP: who may see and change what, and what a browser is told.
+//!
+//! `tests/console/browser` runs the page in a real Chromium, which the gate does not need.
+
+mod pages;
+mod records;
+mod service;
+
+use test_support::http as support;

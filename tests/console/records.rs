@@ -1,0 +1,196 @@
+//! Listing, showing and changing records.
+
+use axum::http::StatusCode;
+use bytes::Bytes;
+use serde_json::json;
+
+use crate::service::Service;
+
+#[tokio::test]
+async fn records_are_listed_by_state_and_endpoint_without_secrets() {
+    let service = Service::new();
+    service.prepare().await;
+    let unknown = service
+        .get("reader", "/ops/idem/api/records?state=unknown")
+        .await;
+    let unknown = unknown.json();
+    assert_eq!(unknown["records"].as_array().map(Vec::len), Some(1));
+    assert_eq!(unknown["records"][0]["id"], service.id("SECRET-unknown"));
+    assert_eq!(unknown["next"], json!(null));
+    let endpoint = "console%3A%3Aservice%3A%3Apay";
+    let of_endpoint = format!("/ops/idem/api/records?state=recorded&endpoint={endpoint}");
+    let recorded = service.get("reader", &of_endpoint).await.json();
+    assert_eq!(recorded["records"][0]["id"], service.id("SECRET-recorded"));
+    let other = service
+        .get("reader", "/ops/idem/api/records?endpoint=other")
+        .await;
+    assert_eq!(other.json()["records"], json!([]));
+    for wrong in ["state=x", "after=x", "short=x", "key=1"] {
+        let path = format!("/ops/idem/api/records?{wrong}");
+        assert_eq!(
+            service.get("reader", &path).await.status,
+            StatusCode::BAD_REQUEST
+        );
+    }
+    let overview = service.get("reader", "/ops/idem/api/overview").await.json();
+    assert_eq!(overview["access"], "read_only");
+    assert_eq!(overview["stats"]["unknown"], "1");
+    for path in [
+        "/ops/idem/api/overview".to_owned(),
+        "/ops/idem/api/records".to_owned(),
+        format!("/ops/idem/api/records/{}", service.id("SECRET-recorded")),
+    ] {
+        let reply = service.get("reader", &path).await;
+        assert_eq!(reply.status, StatusCode::OK, "{reply:?}");
+        assert!(!reply.text.contains("SECRET"), "{path}: {reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_response_is_shown_when_asked_for_and_after_redaction() {
+    let service = Service::with(|console| {
+        console.redact(|endpoint, body| {
+            assert!(endpoint.ends_with("::pay"));
+            let text = String::from_utf8_lossy(&body).replace("SECRET", "…");
+            Bytes::from(text)
+        })
+    });
+    service.prepare().await;
+    let id = service.id("SECRET-recorded");
+    let path = format!("/ops/idem/api/records/{id}/response");
+    let response = service.get("reader", &path).await.json();
+    assert_eq!(response["status"], 201);
+    assert_eq!(response["body"], "…-body of run 1");
+    assert!(response["headers"].to_string().contains("x-customer"));
+    let none = format!(
+        "/ops/idem/api/records/{}/response",
+        service.id("SECRET-unknown")
+    );
+    assert_eq!(
+        service.get("reader", &none).await.status,
+        StatusCode::NOT_FOUND
+    );
+}
+
+#[tokio::test]
+async fn a_key_is_found_by_its_scope() {
+    let service = Service::new();
+    service.prepare().await;
+    let scope = json!([{ "kind": "token", "value": "Bearer alice" }]);
+    let sent = json!({ "scope": scope, "key": "SECRET-unknown" });
+    let found = service.change("reader", "/ops/idem/api/find", &sent).await;
+    assert_eq!(found.json()["id"], service.id("SECRET-unknown"));
+    assert!(!found.text.contains("SECRET"), "{found:?}");
+    for sent in [
+        json!({ "scope": scope, "key": "other" }),
+        json!({ "scope": [], "key": "SECRET-unknown" }),
+        json!({ "scope": [{ "kind": "value", "value": "Bearer alice" }], "key": "SECRET-unknown" }),
+    ] {
+        let missing = service.change("reader", "/ops/idem/api/find", &sent).await;
+        assert_eq!(missing.status, StatusCode::NOT_FOUND, "{sent}");
+    }
+}
+
+fn resolution() -> serde_json::Value {
+    json!({
+        "status": 201,
+        "headers": "content-type: text/plain",
+        "body": "booked",
+        "ttl_seconds": 3600,
+        "reason": "the bank has booked it",
+    })
+}
+
+#[tokio::test]
+async fn resolving_a_key_makes_the_retry_succeed() {
+    let service = Service::new();
+    service.prepare().await;
+    let held = service.pay("SECRET-unknown", "unknown").await;
+    assert_eq!(held, StatusCode::CONFLICT);
+    let path = format!(
+        "/ops/idem/api/records/{}/resolve",
+        service.id("SECRET-unknown")
+    );
+    for (name, value) in [
+        ("status", json!(99)),
+        ("ttl_seconds", json!(0)),
+        ("headers", json!("no colon")),
+        ("reason", json!(" ")),
+        ("reason", json!(null)),
+    ] {
+        let mut wrong = resolution();
+        wrong[name] = value;
+        let refused = service.change("admin", &path, &wrong).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{wrong}");
+    }
+    let resolved = service.change("admin", &path, &resolution()).await;
+    assert_eq!(resolved.status, StatusCode::OK, "{resolved:?}");
+    let retry = service.pay("SECRET-unknown", "unknown").await;
+    assert_eq!(retry, StatusCode::CREATED);
+    let again = service.change("admin", &path, &resolution()).await;
+    assert_eq!(again.status, StatusCode::CONFLICT);
+    assert_eq!(service.runs.count(), 3, "the handler ran twice before");
+}
+
+#[tokio::test]
+async fn a_reader_cannot_change_anything() {
+    let service = Service::new();
+    service.prepare().await;
+    for (operator, expected) in [
+        ("reader", StatusCode::FORBIDDEN),
+        ("nobody", StatusCode::FORBIDDEN),
+        ("admin", StatusCode::OK),
+    ] {
+        let path = format!(
+            "/ops/idem/api/records/{}/resolve",
+            service.id("SECRET-unknown")
+        );
+        let resolved = service.change(operator, &path, &resolution()).await;
+        assert_eq!(resolved.status, expected, "{operator}: {resolved:?}");
+        let path = format!(
+            "/ops/idem/api/records/{}/forget",
+            service.id("SECRET-recorded")
+        );
+        let sent = json!({ "reason": "test" });
+        let forgotten = service.change(operator, &path, &sent).await;
+        assert_eq!(forgotten.status, expected, "{operator}: {forgotten:?}");
+        let id = service.id("SECRET-recorded").parse().expect("an id");
+        let entry = service.idem.look_up(id).await.expect("it is looked up");
+        assert_eq!(entry.is_some(), expected != StatusCode::OK, "{operator}");
+    }
+}
+
+/// A browser adds the login to requests that another site makes it send.
+#[tokio::test]
+async fn another_site_cannot_send_a_change() {
+    let service = Service::new();
+    service.prepare().await;
+    let id = service.id("SECRET-recorded");
+    let path = format!("/ops/idem/api/records/{id}/forget");
+    let body = r#"{"reason": "test"}"#;
+    let json_type = ("content-type", "application/json");
+    let site = |site| ("sec-fetch-site", site);
+    let form_type = ("content-type", "application/x-www-form-urlencoded");
+    for (headers, status) in [
+        (vec![json_type], StatusCode::FORBIDDEN),
+        (vec![json_type, site("cross-site")], StatusCode::FORBIDDEN),
+        (vec![json_type, site("same-site")], StatusCode::FORBIDDEN),
+        (vec![json_type, site("none")], StatusCode::FORBIDDEN),
+        (vec![form_type, site("cross-site")], StatusCode::FORBIDDEN),
+        (
+            vec![site("same-origin")],
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        ),
+        (
+            vec![("content-type", "text/plain"), site("same-origin")],
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        ),
+    ] {
+        let headers = [&headers[..], &[("x-operator", "admin")]].concat();
+        let reply = service.post(&path, &headers, body).await;
+        assert_eq!(reply.status, status, "{headers:?}");
+    }
+    let id = id.parse().expect("an id");
+    let entry = service.idem.look_up(id).await.expect("it is looked up");
+    assert!(entry.is_some(), "another site has forgotten the record");
+}

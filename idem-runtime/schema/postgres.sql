@@ -25,7 +25,7 @@ CREATE INDEX IF NOT EXISTS "idem_records_claims" ON "public"."idem_records" (id)
 
 CREATE INDEX IF NOT EXISTS "idem_records_short" ON "public"."idem_records" (substr(id, 17, 6));
 
-CREATE OR REPLACE FUNCTION "public"."idem_records_claim_v3"(bytea, bytea, bytea, bigint, bigint, boolean, bigint, bytea, text, text, boolean) RETURNS bytea LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION "public"."idem_records_claim_v4"(bytea, bytea, bytea, bigint, bigint, boolean, bigint, bytea, text, text, boolean) RETURNS bytea LANGUAGE plpgsql AS $$
         DECLARE
             now timestamptz := clock_timestamp();
             answer bytea;
@@ -35,7 +35,8 @@ CREATE OR REPLACE FUNCTION "public"."idem_records_claim_v3"(bytea, bytea, bytea,
         BEGIN
             SELECT true, CASE WHEN r.expires_at > now THEN CASE
     WHEN r.version <> 3 THEN int4send(5) || int2send(r.version)
-    WHEN r.record IS NOT NULL THEN int4send(2) || interval_send(r.expires_at - now) || r.record
+    WHEN r.record IS NOT NULL THEN int4send(2) || interval_send(r.expires_at - now)
+        || coalesce(r.trace_id, decode(repeat('00', 16), 'hex')) || r.record
     WHEN r.leased_until > now THEN int4send(3) || interval_send(r.leased_until - now)
         || int8send(r.fence) || int4send(r.attempt) || r.fingerprint
     ELSE int4send(4) || interval_send(r.expires_at - now)
@@ -43,12 +44,14 @@ CREATE OR REPLACE FUNCTION "public"."idem_records_claim_v3"(bytea, bytea, bytea,
 END END INTO is_settled, answer
             FROM "public"."idem_records" r WHERE r.id = ($1 || '\x01'::bytea);
             IF is_settled IS NULL THEN
-                SELECT CASE WHEN r.version = 3 AND r.record <> 'settled'::bytea THEN int4send(2) || interval_send(r.expires_at - now) || r.record END INTO answer
+                SELECT CASE WHEN r.version = 3 AND r.record <> 'settled'::bytea THEN int4send(2) || interval_send(r.expires_at - now)
+        || coalesce(r.trace_id, decode(repeat('00', 16), 'hex')) || r.record END INTO answer
                 FROM "public"."idem_records" r WHERE r.id = $1 AND r.expires_at > now;
                 IF answer IS NULL AND FOUND THEN
                     SELECT CASE
     WHEN r.version <> 3 THEN int4send(5) || int2send(r.version)
-    WHEN r.record IS NOT NULL THEN int4send(2) || interval_send(r.expires_at - now) || r.record
+    WHEN r.record IS NOT NULL THEN int4send(2) || interval_send(r.expires_at - now)
+        || coalesce(r.trace_id, decode(repeat('00', 16), 'hex')) || r.record
     WHEN r.leased_until > now THEN int4send(3) || interval_send(r.leased_until - now)
         || int8send(r.fence) || int4send(r.attempt) || r.fingerprint
     ELSE int4send(4) || interval_send(r.expires_at - now)

@@ -149,6 +149,7 @@ async fn a_redis_server_that_evicts_is_found() {
 async fn a_postgres_server_is_checked_and_its_expired_rows_are_removed() {
     let server = PostgresServer::start();
     let store = postgres(&server).await;
+    a_replay_has_the_trace(&store).await;
     let findings = store.diagnose().await.expect("it is checked");
     for subject in ["version", "replication", "clock", "vacuum", "connections"] {
         assert_eq!(found(&findings, subject), Severity::Good, "{subject}");

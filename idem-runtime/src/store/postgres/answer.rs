@@ -8,14 +8,16 @@ use bytes::{Buf, Bytes};
 
 use super::sql::VERSION;
 use crate::request::fingerprint::Fingerprint;
+use crate::request::trace_context::TraceId;
 use crate::store::millis::from_millis;
 use crate::store::{Claimed, DecodeError, Entry, Origin, Record, StoreError};
 
 /// A claim that the caller won: its kind, fence and attempt.
 pub(super) const WON: &str = "int4send(1) || int8send(r.fence) || int4send(r.attempt)";
 
-/// A record: its kind, the time that is left, and its bytes. `NULL` for a claim.
-pub(super) const RECORDED: &str = "int4send(2) || interval_send(r.expires_at - now) || r.record";
+/// A record: its kind, the time that is left, the trace of its first request, and its bytes. `NULL` for a claim.
+pub(super) const RECORDED: &str = "int4send(2) || interval_send(r.expires_at - now)
+        || coalesce(r.trace_id, decode(repeat('00', 16), 'hex')) || r.record";
 
 /// The entry in the row `r` at the time `now`, of any kind.
 pub(super) fn seen() -> String {
@@ -116,8 +118,12 @@ impl Answer {
             },
             2 => {
                 let expires_in = time(bytes)?;
+                let mut trace_id = [0; 16];
+                bytes.try_copy_to_slice(&mut trace_id).map_err(damaged)?;
                 let record = Record::decode(Bytes::copy_from_slice(bytes));
-                let record = record.map_err(StoreError::Undecodable)?;
+                let record = record
+                    .map_err(StoreError::Undecodable)?
+                    .with_first_trace_id(TraceId::from_bytes(trace_id));
                 Self::Seen(Seen::Recorded { record, expires_in })
             }
             kind @ (3 | 4) => {

@@ -146,14 +146,14 @@ mod tests {
     #[test]
     fn golden() {
         let words = definition(
-            r#""public"."idem_records_claim_v3""#,
+            r#""public"."idem_records_claim_v4""#,
             r#""public"."idem_records""#,
         );
         let words: Vec<_> = words.split_whitespace().collect();
         let digest = Sha256::digest(words.join(" "));
         assert_eq!(
             RecordId::from_bytes(digest.into()).to_string(),
-            "7103c0af11150c06adee51cfe9a8393c0e53b86c4fc1ea16ba6355892ade531e"
+            "8eabff290642e803b549f00c992caf233c1a9151af7405e7efd2cbdef9b54b6f"
         );
     }
 }

@@ -191,7 +191,7 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 ///
 /// # Rights
 ///
-/// Claims use a PL/pgSQL function, `idem_records_claim_v3`, and a handler's transaction uses
+/// Claims use a PL/pgSQL function, `idem_records_claim_v4`, and a handler's transaction uses
 /// `idem_records_commit_v1`. Both are named after the table. The first
 /// [`connect`](PostgresStoreBuilder::connect) creates the table, its indexes and the functions,
 /// and needs the right to create objects in the schema. With

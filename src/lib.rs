@@ -23,10 +23,6 @@ pub use idem_runtime::metrics;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 #[doc(no_inline)]
 pub use idem_runtime::sqlx;
-#[cfg(feature = "console")]
-pub use idem_runtime::console;
-#[cfg(feature = "metrics")]
-pub use idem_runtime::metrics;
 
 #[cfg(feature = "testing")]
 #[doc = include_str!("testing.md")]

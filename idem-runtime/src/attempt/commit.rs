@@ -130,9 +130,9 @@ impl Attempt {
     /// }
     /// # let _ = pay;
     /// ```
-    pub fn commit<'t, DB: TransactionDatabase>(
+    pub fn commit<DB: TransactionDatabase>(
         &self,
-        transaction: sqlx::Transaction<'t, DB>,
+        transaction: sqlx::Transaction<'_, DB>,
         response: impl IntoResponse,
     ) -> impl Future<Output = Result<Response, CommitError>> + Send {
         let (attempt, response) = (self.clone(), response.into_response());

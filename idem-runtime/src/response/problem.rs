@@ -83,6 +83,7 @@ enum Kind {
 
 impl Kind {
     /// Returns the code, the default status and the title.
+    #[expect(clippy::too_many_lines, reason = "a table")]
     const fn facts(self) -> (&'static str, StatusCode, &'static str) {
         match self {
             Self::KeyMissing => (

@@ -157,40 +157,50 @@ impl Statements {
                     AND expires_at > clock_timestamp()
                 RETURNING 1"
             )),
-            // The inner SELECT reads the clock once, so that the index can be used. A record row stays
-            // as long as its claim would be unknown without it, and a settled claim as long as its record row.
-            sweep: format!(
-                "DELETE FROM {table} WHERE id = ANY (ARRAY(
-                    SELECT id FROM {table} r
-                    WHERE expires_at <= (SELECT clock_timestamp()) AND CASE
-                        WHEN octet_length(id) > 32 THEN NOT EXISTS (
-                            SELECT FROM {table} c WHERE c.id = substr(r.id, 1, 32) AND c.record IS NULL)
-                        WHEN record = {SETTLED} THEN NOT EXISTS (
-                            SELECT FROM {table} s WHERE s.id = {settles})
-                        ELSE true END
-                    ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
-                )) AND expires_at <= clock_timestamp()",
-                settles = sql::record_row("r.id"),
-            )
-            .into(),
-            // Claims that a handler's transaction has settled. Listings of claims would otherwise have to read
-            // past them until their retention ends.
-            sweep_settled: format!(
-                "UPDATE {table} c SET record = {SETTLED}, settled_at = s.settled_at,
-                    expires_at = s.expires_at
-                FROM {table} s WHERE s.id = {settled_by} AND c.id = ANY (ARRAY(
-                    SELECT id FROM {table} r
-                    WHERE record IS NULL AND leased_until <= (SELECT clock_timestamp())
-                        AND EXISTS (SELECT FROM {table} s WHERE s.id = {settles})
-                    LIMIT $1 FOR UPDATE SKIP LOCKED
-                )) AND c.record IS NULL AND c.leased_until <= clock_timestamp()",
-                settled_by = sql::record_row("c.id"),
-                settles = sql::record_row("r.id"),
-            )
-            .into(),
+            sweep: sweep(&table),
+            sweep_settled: sweep_settled(&table),
             listings,
         }
     }
+}
+
+/// Removes expired rows.
+///
+/// The inner SELECT reads the clock once, so that the index can be used. A record row stays as long as its claim
+/// would be unknown without it, and a settled claim as long as its record row.
+fn sweep(table: &str) -> Arc<str> {
+    format!(
+        "DELETE FROM {table} WHERE id = ANY (ARRAY(
+            SELECT id FROM {table} r
+            WHERE expires_at <= (SELECT clock_timestamp()) AND CASE
+                WHEN octet_length(id) > 32 THEN NOT EXISTS (
+                    SELECT FROM {table} c WHERE c.id = substr(r.id, 1, 32) AND c.record IS NULL)
+                WHEN record = {SETTLED} THEN NOT EXISTS (
+                    SELECT FROM {table} s WHERE s.id = {settles})
+                ELSE true END
+            ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
+        )) AND expires_at <= clock_timestamp()",
+        settles = sql::record_row("r.id"),
+    )
+    .into()
+}
+
+/// Marks claims that a handler's transaction has settled. Listings of claims would otherwise have to read past
+/// them until their retention ends.
+fn sweep_settled(table: &str) -> Arc<str> {
+    format!(
+        "UPDATE {table} c SET record = {SETTLED}, settled_at = s.settled_at,
+            expires_at = s.expires_at
+        FROM {table} s WHERE s.id = {settled_by} AND c.id = ANY (ARRAY(
+            SELECT id FROM {table} r
+            WHERE record IS NULL AND leased_until <= (SELECT clock_timestamp())
+                AND EXISTS (SELECT FROM {table} s WHERE s.id = {settles})
+            LIMIT $1 FOR UPDATE SKIP LOCKED
+        )) AND c.record IS NULL AND c.leased_until <= clock_timestamp()",
+        settled_by = sql::record_row("c.id"),
+        settles = sql::record_row("r.id"),
+    )
+    .into()
 }
 
 /// Settles a claim with a record row, and reports whether the record row is new.

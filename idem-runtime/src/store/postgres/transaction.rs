@@ -1,5 +1,6 @@
 //! Records a response inside the transaction of a handler, on the handler's own connection.
 
+use std::fmt::Write as _;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -145,7 +146,7 @@ fn literal(statement: &RecordStatement) -> Option<String> {
                 hex::write(&mut call, bytes).ok()?;
                 call.push_str("'::bytea");
             }
-            Bind::Integer(number) => call.push_str(&format!("{number}::bigint")),
+            Bind::Integer(number) => write!(call, "{number}::bigint").ok()?,
         }
     }
     call.push(')');

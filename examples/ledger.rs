@@ -206,7 +206,8 @@ async fn play(url: &str, lasts: Duration, kills: bool) -> Result<(), Failure> {
             let at = killed % 2;
             // Dropping a member kills it with SIGKILL.
             members[at] = Member::start()?;
-            addresses.lock().map_err(|_| "a client panicked")?[at] = members[at].1.clone();
+            let mut addresses = addresses.lock().map_err(|_| "a client panicked")?;
+            addresses[at].clone_from(&members[at].1);
             killed += 1;
         }
     }

@@ -187,7 +187,6 @@ impl State {
             }
             // Waits for the other transaction.
             (Call::Record(held, ..), Entry::Claim(claim)) if claim.is_held_by(held) => None,
-            (Call::Record(..), _) => stays(Answer::Lost),
             (Call::Commit(held), entry) => {
                 let open = self.open.filter(|open| open.by == held)?;
                 // Of two records, the unique key lets one in.
@@ -256,7 +255,7 @@ impl State {
             {
                 stays(Answer::Done).or_else(|| stays(Answer::Lost))
             }
-            (Call::Resolve(..), _) => stays(Answer::Lost),
+            (Call::Record(..) | Call::Resolve(..), _) => stays(Answer::Lost),
         }
     }
 

@@ -132,7 +132,8 @@ async fn postgres_with_transactions_is_linearizable() {
                 };
             }
             if let Err(error) = query.execute(&mut *transaction).await {
-                let code = error.as_database_error().and_then(|error| error.code());
+                let code = error.as_database_error();
+                let code = code.and_then(sqlx::error::DatabaseError::code);
                 let refusals = ["IDM01", "IDM02", "23505"];
                 assert!(
                     code.is_some_and(|code| refusals.contains(&&*code)),

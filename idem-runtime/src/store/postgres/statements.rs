@@ -100,15 +100,7 @@ impl Statements {
             release: durable_write(&format!(
                 "DELETE FROM {table} WHERE {held} AND NOT {is_overtaken} RETURNING 1"
             )),
-            // A takeover increments `attempt`. A claim of a free key starts at 1. The statement
-            // writes, because the removal that it confirms may not have reached a standby.
-            was_taken_over: format!(
-                "SELECT EXISTS (
-                    SELECT FROM {table}
-                    WHERE id IN ($1, {record_row}) AND fence <> $2 AND attempt > 1
-                ) AS done, {WRITES}, {DURABLY}"
-            )
-            .into(),
+            was_taken_over: was_taken_over(&table),
             // `least` keeps a lapsed lease lapsed, even for a claim that read the clock earlier.
             abandon: durable_write(&format!(
                 "UPDATE {table} SET
@@ -162,6 +154,19 @@ impl Statements {
             listings,
         }
     }
+}
+
+/// A takeover increments `attempt`. A claim of a free key starts at 1. The statement writes, because the removal
+/// that it confirms may not have reached a standby.
+fn was_taken_over(table: &str) -> Arc<str> {
+    format!(
+        "SELECT EXISTS (
+            SELECT FROM {table}
+            WHERE id IN ($1, {record_row}) AND fence <> $2 AND attempt > 1
+        ) AS done, {WRITES}, {DURABLY}",
+        record_row = sql::record_row("$1"),
+    )
+    .into()
 }
 
 /// Removes expired rows.

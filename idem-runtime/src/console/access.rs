@@ -3,6 +3,9 @@
 /// What the sender of a request may do in the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+// The module has the same cfg. The attribute is repeated so that the facade's documentation shows
+// it.
+#[cfg(feature = "console")]
 pub enum Access {
     /// Nothing: every request gets 403.
     Denied,

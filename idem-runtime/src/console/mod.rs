@@ -63,6 +63,9 @@ use crate::service::idempotency::Idempotency;
 ///
 /// `access` decides about each request. It gets the head of the request, with the extensions that layers above
 /// have added.
+// The module has the same cfg. The attribute is repeated so that the facade's documentation shows
+// it.
+#[cfg(feature = "console")]
 pub fn router<F>(idem: Idempotency, access: F) -> Router
 where
     F: Fn(&Parts) -> Access + Send + Sync + 'static,

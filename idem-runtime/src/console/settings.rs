@@ -12,6 +12,9 @@ use crate::service::idempotency::Idempotency;
 /// A console with settings that differ from the defaults.
 #[derive(Clone)]
 #[must_use]
+// The module has the same cfg. The attribute is repeated so that the facade's documentation shows
+// it.
+#[cfg(feature = "console")]
 pub struct Console {
     pub(super) idem: Idempotency,
     pub(super) access: Arc<dyn Fn(&Parts) -> Access + Send + Sync>,

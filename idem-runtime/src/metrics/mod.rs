@@ -62,6 +62,9 @@ use crate::observe::{AttemptEnd, Decided, Observer, Place, StoreCall, Waited};
 /// Pass it to [`IdempotencyBuilder::observer`](crate::IdempotencyBuilder::observer). Clones share their
 /// handles. The [module](self) lists the metrics.
 #[derive(Clone, Debug, Default)]
+// The module has the same cfg. The attribute is repeated so that the facade's documentation shows
+// it.
+#[cfg(feature = "metrics")]
 pub struct Metrics(Arc<Inner>);
 
 #[derive(Debug, Default)]

@@ -41,6 +41,9 @@ const ATTEMPT_BUCKETS: &[f64] = &[
 /// }
 /// let handle = builder.install_recorder()?;
 /// ```
+// The module has the same cfg. The attribute is repeated so that the facade's documentation shows
+// it.
+#[cfg(feature = "metrics")]
 pub const BUCKETS: [(&str, &[f64]); 4] = [
     (ATTEMPT_DURATION, ATTEMPT_BUCKETS),
     (WAIT_DURATION, ATTEMPT_BUCKETS),

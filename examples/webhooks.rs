@@ -21,6 +21,7 @@
 mod common;
 
 use std::error::Error;
+use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::{Body, Bytes, to_bytes};
@@ -164,8 +165,12 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
 }
 
 fn hex(mac: Hmac<Sha256>) -> String {
-    let bytes = mac.finalize().into_bytes();
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::new();
+    for byte in mac.finalize().into_bytes() {
+        // A string takes everything.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 /// Signs a delivery as GitHub does.

@@ -131,25 +131,15 @@ pub(crate) fn protected(store: MemoryStore) -> Router {
         .layer(idempotency(store))
 }
 
-/// The same service with metrics, which go to the recorder of an exporter.
+/// The same service with metrics, which go to a recorder.
 #[cfg(feature = "metrics")]
 pub(crate) fn observed(store: MemoryStore) -> Router {
-    use axum_idem::metrics::{BUCKETS, Metrics};
-    use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
-
-    let mut recorder = PrometheusBuilder::new();
-    for (name, buckets) in BUCKETS {
-        let name = Matcher::Full(name.to_owned());
-        recorder = recorder
-            .set_buckets_for_metric(name, buckets)
-            .expect("there are buckets");
-    }
     // Another path has installed it already.
-    let _ = metrics::set_global_recorder(recorder.build_recorder());
+    let _ = metrics::set_global_recorder(super::recorder::Recorder::new());
     let idem = Idempotency::builder()
         .store(store)
         .max_recorded_body(LONGEST_ANSWER)
-        .observer(Metrics::default())
+        .observer(axum_idem::metrics::Metrics::default())
         .build();
     Router::new()
         .route("/trades", post(protected_handler))

@@ -7,6 +7,8 @@ pub(crate) mod memory;
 pub(crate) mod minimum;
 pub(crate) mod paths;
 pub(crate) mod process;
+#[cfg(feature = "metrics")]
+pub(crate) mod recorder;
 pub(crate) mod wire;
 
 use std::env;

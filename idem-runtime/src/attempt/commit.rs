@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use crate::attempt::commit_error::CommitError;
 use crate::attempt::handle::Attempt;
 use crate::store::{Bind, RecordStatement};
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 use crate::store::{TransactionConnection, TransactionDatabase};
 
 /// The statement that records a response in a transaction of any driver: [`Attempt::prepare`].
@@ -83,7 +83,7 @@ impl Attempt {
     }
 }
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 impl Attempt {
     /// Records `response` in the transaction, commits, and returns the response. It replaces
     /// `tx.commit().await?`.

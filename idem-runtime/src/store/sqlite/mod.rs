@@ -2,8 +2,9 @@
 //!
 //! A transition in `transition.rs` reads its row, decides by `row.rs`, and writes the row. `writer.rs` runs all
 //! waiting transitions in one transaction, and `reserve.rs` keeps room for them. `readers.rs` reads beside it.
-//! `instance.rs` finds out which stores of the file have ended. `builder.rs` opens the file: `setup.rs` checks it and
-//! creates the tables in `table.rs`. `failure.rs` classifies errors.
+//! `transaction.rs` records a response in the transaction of a handler. `instance.rs` finds out which stores of the
+//! file have ended. `builder.rs` opens the file: `setup.rs` checks it and creates the tables in `table.rs`.
+//! `failure.rs` classifies errors.
 
 mod builder;
 mod clock;
@@ -16,6 +17,7 @@ mod reserve;
 mod row;
 mod setup;
 mod table;
+mod transaction;
 mod transition;
 mod writer;
 
@@ -23,6 +25,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 pub use self::builder::SqliteStoreBuilder;
 use self::instance::{Dead, Instance};
@@ -33,8 +37,8 @@ use self::transition::{BATCH, Failed, Outcome, Transition, held, query};
 use self::writer::Writer;
 use super::observer::{SQLITE, StoreObserver};
 use super::{
-    Claim, Claimed, Entry, Finding, Holder, Page, Query, Record, Settled, Stats, Store, StoreError,
-    StoreFuture,
+    Claim, Claimed, CommitState, Entry, Finding, Holder, Page, Query, Record, RecordStatement,
+    Settled, Stats, Store, StoreError, StoreFuture, TransactionKind,
 };
 use crate::observe::Observer;
 use crate::request::record_id::RecordId;
@@ -164,6 +168,10 @@ pub struct SqliteStore(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
+    /// The path, as SQLite names it.
+    file: Bytes,
+    /// The number of the level of `PRAGMA synchronous`.
+    synchronous: i64,
     writer: Writer,
     readers: Readers,
     statements: Arc<Statements>,
@@ -378,6 +386,24 @@ impl Store for SqliteStore {
             let (_, live) = inner.remove(&Transition::ForgetScope(scope)).await?;
             Ok(live)
         })
+    }
+
+    fn transactions(&self) -> Option<TransactionKind> {
+        Some(TransactionKind::Sqlite)
+    }
+
+    fn record_statement(
+        &self,
+        holder: Holder,
+        record: Record,
+        ttl: Duration,
+    ) -> Result<RecordStatement, StoreError> {
+        self.0.record_statement(holder, &record, ttl)
+    }
+
+    fn commit_state(&self, holder: Holder) -> StoreFuture<CommitState> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.commit_state(holder).await })
     }
 
     fn remove_expired(&self) -> StoreFuture<u64> {

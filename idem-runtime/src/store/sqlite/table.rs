@@ -28,6 +28,8 @@ pub(super) struct Statements {
     pub(super) renew: Arc<str>,
     pub(super) abandon: Arc<str>,
     pub(super) complete: Arc<str>,
+    pub(super) resolve: Arc<str>,
+    pub(super) record: Arc<str>,
     pub(super) delete: Arc<str>,
     pub(super) end_leases: Arc<str>,
     pub(super) has_claims: Arc<str>,
@@ -101,6 +103,13 @@ impl Statements {
                 "UPDATE {table} SET record = ?2, settled_at = ?3, expires_at = ?4 WHERE id = ?1"
             )
             .into(),
+            // Without an owner, so that no attempt takes the record for its own.
+            resolve: format!(
+                "UPDATE {table} SET record = ?2, settled_at = ?3, expires_at = ?4, owner = zeroblob(16)
+                WHERE id = ?1"
+            )
+            .into(),
+            record: record(name).into(),
             delete: format!("DELETE FROM {table} WHERE id = ?1").into(),
             end_leases: end_leases(&table, &indexed_by("claims")).into(),
             has_claims: has_claims(&table, &indexed_by("claims")).into(),
@@ -156,6 +165,22 @@ impl Statements {
         // The names of the other table and of the indexes begin with the name of the table.
         sql.replace("\"idem_records", self.table.trim_end_matches('"'))
     }
+}
+
+/// Records a response inside the transaction of a handler. Fails unless the attempt holds its claim: see the trigger
+/// in `schema/sqlite.sql`.
+///
+/// The transaction must write no other file. SQLite commits each file of a transaction by itself, so a crash could
+/// keep the record and lose the effect.
+fn record(name: &str) -> String {
+    format!(
+        "INSERT INTO main.\"{name}_commit_v1\"
+            (id, owner, fence, record, settled_at, expires_at, is_alone, is_synced)
+        SELECT ?1, ?2, ?3, ?4, ?5, ?6,
+            NOT EXISTS (SELECT 1 FROM pragma_database_list WHERE
+                CASE name WHEN 'main' THEN CAST(file AS BLOB) <> ?7 WHEN 'temp' THEN 0 ELSE file <> '' END),
+            (SELECT synchronous >= ?8 FROM pragma_synchronous)"
+    )
 }
 
 /// Ends the leases of an instance, also those that it has extended.

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
+use axum::response::Response;
 use axum::routing::post;
 use axum_idem::store::{SqliteStore, Store as _};
-use axum_idem::{Attempt, idempotent};
+use axum_idem::{Attempt, CommitError, idempotent};
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
 
@@ -101,11 +103,30 @@ async fn full(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid 
     Ok(response?)
 }
 
+/// Writes after another connection has written since its first read.
+#[idempotent(scope = token, transactional)]
+async fn stale(
+    State(bank): State<Bank>,
+    attempt: Attempt,
+    body: String,
+) -> Result<Response, CommitError> {
+    let other = bank::pool((*bank.pool.connect_options()).clone()).await;
+    let mut tx = bank.pool.begin().await?;
+    let read = sqlx::query("SELECT count(*) FROM payments");
+    read.fetch_one(&mut *tx).await?;
+    if bank.runs.count() == 1 {
+        let mut other = other.acquire().await?;
+        Bank::pay(&mut other, "by another connection").await?;
+    }
+    attempt.commit(tx, (StatusCode::CREATED, body)).await
+}
+
 async fn start() -> Service {
     let routes = Router::new()
         .route("/elsewhere", post(elsewhere))
         .route("/by_hand", post(by_hand))
-        .route("/full", post(full));
+        .route("/full", post(full))
+        .route("/stale", post(stale));
     Service::start(routes).await
 }
 
@@ -222,4 +243,15 @@ async fn a_record_after_sqlite_has_rolled_back_is_refused() {
     // The only connection can begin a transaction.
     let tx = service.bank.begin().await.expect("begun");
     tx.commit().await.expect("committed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_may_retry_after_a_snapshot_that_cannot_write() {
+    let service = start().await;
+    let first = service.server.post("/stale", "k", "x").await;
+    assert_eq!(first.code(), "idempotency_commit_failed", "{first:?}");
+    assert_eq!(first.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(first.headers.contains_key(RETRY_AFTER), "{first:?}");
+    let second = service.server.post("/stale", "k", "x").await;
+    assert_eq!(second.status, StatusCode::CREATED, "{second:?}");
 }

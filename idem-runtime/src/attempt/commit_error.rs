@@ -63,15 +63,16 @@ pub enum CommitError {
     /// effect. Otherwise the key is unknown and follows the endpoint's `on_unknown`.
     #[error("the outcome of the commit is unknown")]
     OutcomeUnknown,
-    /// The transaction is in another database than the records, its snapshot is older than the claim, or an
-    /// operator has forgotten the key during `record_in`. The transaction was rolled back, or must be rolled
+    /// The transaction is in another database than the records, its snapshot is older than the claim, its SQLite
+    /// connection has attached files, or an operator has forgotten the key during `record_in`. The transaction was rolled back, or must be rolled
     /// back after `record_in`.
     #[error(
-        "the transaction does not see the claim of its attempt; begin the transaction in the handler, in \
-         the database of the store"
+        "the transaction is not alone in the database of the store, or does not see the claim of its attempt; \
+         begin the transaction in the handler, in that database, without attached files"
     )]
     OtherDatabase,
-    /// The connection that was passed to `record_in` has no open transaction. Nothing was recorded.
+    /// The connection that was passed to `record_in` has no open transaction, or SQLite has rolled the transaction
+    /// back after an earlier error such as a full disk. Nothing was recorded.
     #[error(
         "the connection has no open transaction; begin one, and pass `&mut *tx` to `record_in`"
     )]

@@ -98,6 +98,19 @@ use crate::request::scope_id::ScopeId;
 /// The lease of the handler is renewed meanwhile, without a write to the database. The store sets the
 /// modification time of its instance file, which extends the leases of all its claims.
 ///
+/// # Exactly once
+///
+/// When the store uses the database of the service, [`Attempt::commit`](crate::Attempt::commit) commits the response
+/// together with the writes of the handler. SQLite has one writer, so the transaction sees the claim as it is: an
+/// attempt that was overtaken is rolled back.
+///
+/// The commit is refused when a crash could keep the record without the effect, or the effect without the record:
+///
+/// - The connection has another file open than the store, also a copy or a hard link. A symbolic link is fine.
+/// - The connection has attached files, because SQLite commits each file by itself.
+/// - `PRAGMA synchronous` of the connection is lower than that of the store. The response would be sent before it is
+///   on the disk.
+///
 /// # Claims of dead processes
 ///
 /// While a store is open, it locks an instance file beside the database. The name of the file ends with a random
@@ -128,7 +141,8 @@ use crate::request::scope_id::ScopeId;
 /// # Stored data
 ///
 /// The table `idem_records` has one row for each record id, and `idem_records_meta` the version of the tables and
-/// the highest fence. The rows contain no key, no token and no scope. The headers and the body of the
+/// the highest fence. The view `idem_records_commit_v1` has a trigger that records a response in a transaction of a
+/// handler. The rows contain no key, no token and no scope. The headers and the body of the
 /// response, the endpoint and the label are not encrypted. A row that this version cannot read stays unchanged, and
 /// requests with its key get 503. Transitions ignore expired rows, and the writer removes them in batches.
 /// The file does not shrink: SQLite uses the pages of removed rows again. Durations are stored in whole

@@ -104,6 +104,24 @@ use crate::request::scope_id::ScopeId;
 /// together with the writes of the handler. SQLite has one writer, so the transaction sees the claim as it is: an
 /// attempt that was overtaken is rolled back.
 ///
+/// ```no_run
+/// # extern crate idem_runtime as axum_idem;
+/// use axum::extract::State;
+/// use axum::http::StatusCode;
+/// use axum::response::Response;
+/// use axum_idem::{Attempt, CommitError};
+/// use sqlx::SqlitePool;
+///
+/// async fn pay(State(pool): State<SqlitePool>, attempt: Attempt) -> Result<Response, CommitError> {
+///     let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+///     sqlx::query("INSERT INTO payments (amount) VALUES (700)")
+///         .execute(&mut *tx)
+///         .await?;
+///     attempt.commit(tx, (StatusCode::CREATED, "paid")).await
+/// }
+/// # let _ = pay;
+/// ```
+///
 /// The commit is refused when a crash could keep the record without the effect, or the effect without the record:
 ///
 /// - The connection has another file open than the store, also a copy or a hard link. A symbolic link is fine.

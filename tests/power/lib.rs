@@ -40,6 +40,16 @@ enum Event {
 pub struct Disk {
     folder: PathBuf,
     events: Mutex<Vec<Event>>,
+    fault: Mutex<Option<Fault>>,
+}
+
+/// A call of the disk that fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// There is no room for any write.
+    Full,
+    /// No sync succeeds, after writes that do.
+    Sync,
 }
 
 impl Disk {
@@ -54,6 +64,7 @@ impl Disk {
             // SQLite resolves links before it opens a file.
             folder: folder.canonicalize().expect("the folder exists"),
             events: Mutex::default(),
+            fault: Mutex::default(),
         });
         vfs::record(disk.clone());
         disk
@@ -69,6 +80,15 @@ impl Disk {
     #[must_use]
     pub fn after_loss(&self, moment: usize, kept: Kept) -> Files {
         loss::files(&self.lock()[..moment], kept)
+    }
+
+    /// Lets calls fail from now on, or none.
+    pub fn fail(&self, fault: Option<Fault>) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
+    fn fails(&self, fault: Fault) -> bool {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) == Some(fault)
     }
 
     fn add(&self, event: Event) {

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use libsqlite3_sys::{
-    SQLITE_OK, sqlite3_file, sqlite3_filename, sqlite3_int64, sqlite3_io_methods, sqlite3_vfs,
-    sqlite3_vfs_find, sqlite3_vfs_register,
+    SQLITE_FULL, SQLITE_IOERR_FSYNC, SQLITE_OK, sqlite3_file, sqlite3_filename, sqlite3_int64,
+    sqlite3_io_methods, sqlite3_vfs, sqlite3_vfs_find, sqlite3_vfs_register,
 };
 
-use crate::{Disk, Event};
+use crate::{Disk, Event, Fault};
 
 /// The disks of all tests of this process.
 static DISKS: Mutex<Vec<Arc<Disk>>> = Mutex::new(Vec::new());
@@ -123,6 +123,13 @@ fn done(file: *mut sqlite3_file, code: c_int, event: impl FnOnce(String) -> Even
     code
 }
 
+/// Whether the disk of a file has this fault.
+fn fails(file: *mut sqlite3_file, fault: Fault) -> bool {
+    // SAFETY: `open` has set the place.
+    let place = unsafe { (*file.cast::<Recorded>()).place.as_ref() };
+    place.is_some_and(|(disk, _)| disk.fails(fault))
+}
+
 fn position(number: sqlite3_int64) -> usize {
     usize::try_from(number).expect("a position is not negative")
 }
@@ -180,6 +187,9 @@ unsafe extern "C" fn write(
     length: c_int,
     at: sqlite3_int64,
 ) -> c_int {
+    if fails(file, Fault::Full) {
+        return SQLITE_FULL;
+    }
     let code = pass_on!(file, xWrite, bytes, length, at);
     done(file, code, |file| {
         let length = usize::try_from(length).expect("a length is not negative");
@@ -200,6 +210,9 @@ unsafe extern "C" fn truncate(file: *mut sqlite3_file, size: sqlite3_int64) -> c
 }
 
 unsafe extern "C" fn sync(file: *mut sqlite3_file, _: c_int) -> c_int {
+    if fails(file, Fault::Sync) {
+        return SQLITE_IOERR_FSYNC;
+    }
     done(file, SQLITE_OK, |file| Event::Sync { file })
 }
 

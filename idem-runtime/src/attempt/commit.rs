@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use crate::attempt::commit_error::CommitError;
 use crate::attempt::handle::Attempt;
 use crate::store::{Bind, RecordStatement};
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 use crate::store::{TransactionConnection, TransactionDatabase};
 
 /// The statement that records a response in a transaction of any driver: [`Attempt::prepare`].
@@ -17,7 +17,7 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// The SQL, with `$1`, `$2` and so on in place of [`binds`](Self::binds).
+    /// The SQL, with `$1`, `$2` and so on in place of [`binds`](Self::binds), or `?1`, `?2` for SQLite.
     #[must_use]
     pub fn sql(&self) -> &str {
         self.statement
@@ -83,7 +83,7 @@ impl Attempt {
     }
 }
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 impl Attempt {
     /// Records `response` in the transaction, commits, and returns the response. It replaces
     /// `tx.commit().await?`.
@@ -97,6 +97,9 @@ impl Attempt {
     /// the response, because of its status or because of [`DoNotRecord`](crate::DoNotRecord), the transaction
     /// is rolled back and the key is released. A response that is too long to be recorded, or a stream, is
     /// committed as "not kept".
+    ///
+    /// In SQLite, begin the transaction with `pool.begin_with("BEGIN IMMEDIATE")`. The section "Exactly once" of
+    /// `SqliteStore` says which connections are refused.
     ///
     /// A transaction that is a savepoint is recorded and released. The outcome is known when the outer
     /// transaction has been committed: see [`record_in`](Self::record_in).
@@ -119,8 +122,10 @@ impl Attempt {
     /// use axum::http::StatusCode;
     /// use axum::response::Response;
     /// use axum_idem::{Attempt, CommitError};
+    /// # #[cfg(feature = "postgres")]
     /// use sqlx::PgPool;
     ///
+    /// # #[cfg(feature = "postgres")]
     /// async fn pay(State(pool): State<PgPool>, attempt: Attempt) -> Result<Response, CommitError> {
     ///     let mut tx = pool.begin().await?;
     ///     sqlx::query("INSERT INTO payments (amount) VALUES (700)")
@@ -128,6 +133,7 @@ impl Attempt {
     ///         .await?;
     ///     attempt.commit(tx, (StatusCode::CREATED, "paid")).await
     /// }
+    /// # #[cfg(feature = "postgres")]
     /// # let _ = pay;
     /// ```
     pub fn commit<DB: TransactionDatabase>(
@@ -177,10 +183,12 @@ impl Attempt {
     /// use axum::response::Response;
     /// use axum_idem::{Attempt, CommitError};
     ///
+    /// # #[cfg(feature = "postgres")]
     /// async fn pay(tx: &mut sqlx::PgTransaction<'_>, attempt: Attempt) -> Result<Response, CommitError> {
     ///     // …
     ///     attempt.record_in(&mut **tx, "paid").await
     /// }
+    /// # #[cfg(feature = "postgres")]
     /// # let _ = pay;
     /// ```
     pub fn record_in<C: TransactionConnection>(

@@ -63,21 +63,24 @@ pub enum CommitError {
     /// effect. Otherwise the key is unknown and follows the endpoint's `on_unknown`.
     #[error("the outcome of the commit is unknown")]
     OutcomeUnknown,
-    /// The transaction is in another database than the records, its snapshot is older than the claim, or an
-    /// operator has forgotten the key during `record_in`. The transaction was rolled back, or must be rolled
+    /// The transaction is in another database than the records, its snapshot is older than the claim, its SQLite
+    /// connection has attached files, or an operator has forgotten the key during `record_in`. The transaction was rolled back, or must be rolled
     /// back after `record_in`.
     #[error(
-        "the transaction does not see the claim of its attempt; begin the transaction in the handler, in \
-         the database of the store"
+        "the transaction is not alone in the database of the store, or does not see the claim of its attempt; \
+         begin the transaction in the handler, in that database, without attached files"
     )]
     OtherDatabase,
-    /// The connection that was passed to `record_in` has no open transaction. Nothing was recorded.
+    /// The connection that was passed to `record_in` has no open transaction, or SQLite has rolled the transaction
+    /// back after an earlier error such as a full disk. Nothing was recorded.
     #[error(
         "the connection has no open transaction; begin one, and pass `&mut *tx` to `record_in`"
     )]
     NoTransaction,
     /// The store cannot take part in a transaction of a handler. Nothing was committed.
-    #[error("this store cannot record a response in a transaction; use `PostgresStore`")]
+    #[error(
+        "this store cannot record a response in a transaction; use `PostgresStore` or `SqliteStore`"
+    )]
     Unsupported,
     /// The attempt has already recorded a response. The second transaction was rolled back.
     #[error("this attempt has already recorded its response; commit once in a handler")]
@@ -91,7 +94,7 @@ pub enum CommitError {
     Store(#[source] StoreError),
     /// The database reported an error, such as a serialization failure, and the transaction was rolled back.
     /// The handler may run its transaction again. Also the error of any other statement, so that `?` converts it.
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
     #[error("the transaction could not be committed: {0}")]
     Database(#[from] sqlx::Error),
 }
@@ -128,7 +131,7 @@ impl CommitError {
             }
             Self::AlreadyRecorded | Self::NotRecordable(_) => Problem::commit_failed(false),
             Self::Store(_) => Problem::store_unavailable(),
-            #[cfg(feature = "postgres")]
+            #[cfg(any(feature = "postgres", feature = "sqlite"))]
             Self::Database(error) => Problem::commit_failed(is_transient(error)),
         }
     }
@@ -152,13 +155,16 @@ impl IntoResponse for CommitError {
 
 /// Whether a new transaction can succeed: after a serialization failure, a deadlock, a lock timeout, or the
 /// loss of the connection.
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 fn is_transient(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
             let class = code.get(..2).unwrap_or_default();
-            matches!(&*code, "40001" | "40P01" | "55P03" | "5")
-                || matches!(class, "08" | "53" | "57")
+            // SQLite has numbers of up to four digits, with the primary code in the lowest byte. It is busy, locked or full.
+            let of_sqlite = code.parse().ok().filter(|_: &u32| code.len() < 5);
+            matches!(&*code, "40001" | "40P01" | "55P03")
+                || matches!(class, "08" | "53" | "57") && of_sqlite.is_none()
+                || of_sqlite.is_some_and(|code| matches!(code & 0xff, 5 | 6 | 13))
         }),
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
         _ => false,

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 use std::time::Duration;
 
 use axum::response::Response;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 use tokio::time::Instant;
 
 use crate::attempt::commit_error::{CommitError, NotRecordable};
@@ -15,13 +15,13 @@ use crate::attempt::settlement::{Missing, Settlement};
 use crate::request::fingerprint::Fingerprint;
 use crate::response::collect::Patience;
 use crate::response::recordable;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 use crate::service::backoff::jittered;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
 use crate::settings::policy::Policy;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 use crate::store::{
     CommitState, RecordFailure, TransactionConnection, TransactionDatabase, sealed,
 };
@@ -29,15 +29,15 @@ use crate::store::{Holder, RecordStatement, StoreError};
 
 /// How long a commit whose reply was lost is looked for, from the first look that succeeds. The server may
 /// still be working on it.
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 const PATIENCE: Duration = Duration::from_secs(1);
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 /// A commit that takes longer than this, and longer than a quarter of the store's timeout, may have waited for a
 /// standby until somebody canceled the wait. `COMMIT` then succeeds although no standby has the record.
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 const QUICK_COMMIT: Duration = Duration::from_millis(250);
 
 /// The part of an attempt that commits the response of its handler.
@@ -57,7 +57,7 @@ const PENDING: u8 = 1;
 const COMMITTED: u8 = 2;
 /// The database refused the record because of another attempt. The engine asks which one when the handler
 /// has returned.
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 const REFUSED: u8 = 3;
 
 impl Commits {
@@ -137,7 +137,7 @@ impl Commits {
     }
 }
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 impl Commits {
     pub(super) async fn commit<DB: TransactionDatabase>(
         &self,

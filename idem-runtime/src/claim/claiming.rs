@@ -262,7 +262,7 @@ impl Claiming {
                 endpoint = self.policy.endpoint,
                 record = %id.short(),
                 "a request was refused, because its endpoint is `transactional` and the store cannot record a \
-                 response in a transaction; use `PostgresStore`"
+                 response in a transaction; use `PostgresStore` or `SqliteStore`"
             );
             let refused = self.refuse(Some(id), Outcome::Refused, Problem::not_transactional());
             return Some(refused);

@@ -48,9 +48,9 @@ pub use redis::{RedisStore, RedisStoreBuilder};
 pub use sqlite::{SqliteStore, SqliteStoreBuilder};
 use tokio::sync::Notify;
 pub use transaction::{Bind, CommitState, RecordStatement, TransactionKind};
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) use transaction::{RecordFailure, sealed};
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use transaction::{TransactionConnection, TransactionDatabase};
 
 use crate::observe::Observer;

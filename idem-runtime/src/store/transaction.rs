@@ -116,12 +116,12 @@ impl fmt::Debug for Bind {
     }
 }
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) use drivers::{RecordFailure, sealed};
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use drivers::{TransactionConnection, TransactionDatabase};
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod drivers {
     /// A database of sqlx in whose transactions a handler can commit:
     /// [`Attempt::commit`](crate::Attempt::commit).
@@ -160,7 +160,7 @@ mod drivers {
         Duplicate,
         /// The connection has no open transaction. Nothing was recorded.
         NoTransaction,
-        /// The database of the transaction does not have the store's table. Nothing was committed.
+        /// The database of the transaction is not that of the store. Nothing was committed.
         NoTable,
         /// The database reported an error. Nothing was committed.
         Failed(sqlx::Error),

@@ -155,7 +155,8 @@ impl SqliteStoreBuilder {
         let statements = Arc::new(Statements::new(&self.table)?);
         let options = self.options();
         let path = options.get_filename().to_owned();
-        let connection = setup::open(&options, &statements, self.busy_timeout).await?;
+        let mut connection = setup::open(&options, &statements, self.busy_timeout).await?;
+        let file = setup::file(&mut connection).await?.into();
         // The database exists now.
         let instance = Arc::new(Instance::start(&path, &statements.table));
         let clock = Arc::new(ReadClock::default());
@@ -172,6 +173,13 @@ impl SqliteStoreBuilder {
         };
         let store = Inner {
             path,
+            file,
+            synchronous: match self.synchronous {
+                SqliteSynchronous::Off => 0,
+                SqliteSynchronous::Normal => 1,
+                SqliteSynchronous::Full => 2,
+                SqliteSynchronous::Extra => 3,
+            },
             writer: Writer::start(connection, settings)?,
             readers,
             statements,

@@ -13,6 +13,7 @@ const IOERR: u32 = 10;
 const CORRUPT: u32 = 11;
 const FULL: u32 = 13;
 const CANTOPEN: u32 = 14;
+const CONSTRAINT: u32 = 19;
 const NOTADB: u32 = 26;
 
 /// The primary result code of an error.
@@ -30,6 +31,12 @@ pub(super) fn is_wrong_statement(error: &Error) -> bool {
 /// Whether another connection holds the lock.
 pub(super) fn is_busy(error: &Error) -> bool {
     matches!(code(error), Some(BUSY | LOCKED))
+}
+
+/// Whether a `COMMIT` with this error was refused, so that the transaction was rolled back or can be. After other
+/// errors, such as that of a sync, a crash can make the transaction appear.
+pub(super) fn is_refused_commit(error: &Error) -> bool {
+    matches!(code(error), Some(ERROR | BUSY | LOCKED | FULL | CONSTRAINT))
 }
 
 /// Whether there is no room on the disk, or below `max_page_count`.

@@ -2,8 +2,9 @@
 //!
 //! A transition in `transition.rs` reads its row, decides by `row.rs`, and writes the row. `writer.rs` runs all
 //! waiting transitions in one transaction, and `reserve.rs` keeps room for them. `readers.rs` reads beside it.
-//! `instance.rs` finds out which stores of the file have ended. `builder.rs` opens the file: `setup.rs` checks it and
-//! creates the tables in `table.rs`. `failure.rs` classifies errors.
+//! `transaction.rs` records a response in the transaction of a handler. `instance.rs` finds out which stores of the
+//! file have ended. `builder.rs` opens the file: `setup.rs` checks it and creates the tables in `table.rs`.
+//! `failure.rs` classifies errors.
 
 mod builder;
 mod clock;
@@ -16,6 +17,7 @@ mod reserve;
 mod row;
 mod setup;
 mod table;
+mod transaction;
 mod transition;
 mod writer;
 
@@ -23,6 +25,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 pub use self::builder::SqliteStoreBuilder;
 use self::instance::{Dead, Instance};
@@ -33,8 +37,8 @@ use self::transition::{BATCH, Failed, Outcome, Transition, held, query};
 use self::writer::Writer;
 use super::observer::{SQLITE, StoreObserver};
 use super::{
-    Claim, Claimed, Entry, Finding, Holder, Page, Query, Record, Settled, Stats, Store, StoreError,
-    StoreFuture,
+    Claim, Claimed, CommitState, Entry, Finding, Holder, Page, Query, Record, RecordStatement,
+    Settled, Stats, Store, StoreError, StoreFuture, TransactionKind,
 };
 use crate::observe::Observer;
 use crate::request::record_id::RecordId;
@@ -94,6 +98,37 @@ use crate::request::scope_id::ScopeId;
 /// The lease of the handler is renewed meanwhile, without a write to the database. The store sets the
 /// modification time of its instance file, which extends the leases of all its claims.
 ///
+/// # Exactly once
+///
+/// When the store uses the database of the service, [`Attempt::commit`](crate::Attempt::commit) commits the response
+/// together with the writes of the handler. SQLite has one writer, so the transaction sees the claim as it is: an
+/// attempt that was overtaken is rolled back.
+///
+/// ```no_run
+/// # extern crate idem_runtime as axum_idem;
+/// use axum::extract::State;
+/// use axum::http::StatusCode;
+/// use axum::response::Response;
+/// use axum_idem::{Attempt, CommitError};
+/// use sqlx::SqlitePool;
+///
+/// async fn pay(State(pool): State<SqlitePool>, attempt: Attempt) -> Result<Response, CommitError> {
+///     let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+///     sqlx::query("INSERT INTO payments (amount) VALUES (700)")
+///         .execute(&mut *tx)
+///         .await?;
+///     attempt.commit(tx, (StatusCode::CREATED, "paid")).await
+/// }
+/// # let _ = pay;
+/// ```
+///
+/// The commit is refused when a crash could keep the record without the effect, or the effect without the record:
+///
+/// - The connection has another file open than the store, also a copy or a hard link. A symbolic link is fine.
+/// - The connection has attached files, because SQLite commits each file by itself.
+/// - `PRAGMA synchronous` of the connection is lower than that of the store. The response would be sent before it is
+///   on the disk.
+///
 /// # Claims of dead processes
 ///
 /// While a store is open, it locks an instance file beside the database. The name of the file ends with a random
@@ -124,7 +159,8 @@ use crate::request::scope_id::ScopeId;
 /// # Stored data
 ///
 /// The table `idem_records` has one row for each record id, and `idem_records_meta` the version of the tables and
-/// the highest fence. The rows contain no key, no token and no scope. The headers and the body of the
+/// the highest fence. The view `idem_records_commit_v1` has a trigger that records a response in a transaction of a
+/// handler. The rows contain no key, no token and no scope. The headers and the body of the
 /// response, the endpoint and the label are not encrypted. A row that this version cannot read stays unchanged, and
 /// requests with its key get 503. Transitions ignore expired rows, and the writer removes them in batches.
 /// The file does not shrink: SQLite uses the pages of removed rows again. Durations are stored in whole
@@ -164,6 +200,10 @@ pub struct SqliteStore(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
+    /// The path, as SQLite names it.
+    file: Bytes,
+    /// The number of the level of `PRAGMA synchronous`.
+    synchronous: i64,
     writer: Writer,
     readers: Readers,
     statements: Arc<Statements>,
@@ -378,6 +418,24 @@ impl Store for SqliteStore {
             let (_, live) = inner.remove(&Transition::ForgetScope(scope)).await?;
             Ok(live)
         })
+    }
+
+    fn transactions(&self) -> Option<TransactionKind> {
+        Some(TransactionKind::Sqlite)
+    }
+
+    fn record_statement(
+        &self,
+        holder: Holder,
+        record: Record,
+        ttl: Duration,
+    ) -> Result<RecordStatement, StoreError> {
+        self.0.record_statement(holder, &record, ttl)
+    }
+
+    fn commit_state(&self, holder: Holder) -> StoreFuture<CommitState> {
+        let inner = self.0.clone();
+        StoreFuture::new(async move { inner.commit_state(holder).await })
     }
 
     fn remove_expired(&self) -> StoreFuture<u64> {

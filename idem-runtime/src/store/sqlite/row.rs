@@ -15,7 +15,8 @@ use crate::request::record_id::RecordId;
 use crate::request::trace_context::TraceId;
 use crate::settings::policy::OnUnknown;
 use crate::store::{
-    Claim, Claimed, DecodeError, Entry, Holder, Origin, Owner, Record, State, StoreError, Summary,
+    Claim, Claimed, CommitState, DecodeError, Entry, Holder, Origin, Owner, Record, State,
+    StoreError, Summary,
 };
 
 /// The columns that decide a transition.
@@ -112,6 +113,19 @@ impl Held {
     /// Whether the row is the claim with this fence, and its outcome is unknown.
     pub(super) fn is_unknown(&self, fence: u64, now: i64) -> bool {
         self.is_claim(now) && self.leased_until <= now && u64::try_from(self.fence) == Ok(fence)
+    }
+
+    /// What became of the holder's transaction. A lapsed claim is still held until another attempt takes over.
+    pub(super) fn commit_state(&self, holder: &Holder) -> Result<CommitState, StoreError> {
+        self.check_version()?;
+        let is_of_holder =
+            self.owner == holder.owner && u64::try_from(self.fence) == Ok(holder.fence);
+        Ok(match (is_of_holder, &self.record) {
+            (true, Some(_)) => CommitState::Mine,
+            (true, None) => CommitState::Held,
+            (false, Some(_)) => CommitState::Others,
+            (false, None) => CommitState::Gone,
+        })
     }
 
     fn is_claim(&self, now: i64) -> bool {

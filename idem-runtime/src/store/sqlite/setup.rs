@@ -111,6 +111,7 @@ async fn check_columns(
         &statements.look_up,
         &statements.list_claims,
         &statements.list_short,
+        &statements.record,
     ] {
         let explain = format!("EXPLAIN {statement}");
         let explain = sqlx::query(AssertSqlSafe(explain)).persistent(false);
@@ -123,6 +124,13 @@ async fn check_columns(
         }
     }
     Ok(())
+}
+
+/// The file of the database, as SQLite names it to each connection: an absolute path without symbolic links.
+pub(super) async fn file(connection: &mut SqliteConnection) -> Result<Vec<u8>, StoreError> {
+    let file = "SELECT CAST(file AS BLOB) FROM pragma_database_list WHERE name = 'main'";
+    let row = sqlx::query(file).fetch_one(connection).await;
+    row.and_then(|row| row.try_get(0)).map_err(store_error)
 }
 
 fn of_another(error: &sqlx::Error, statements: &Statements, path: &Path) -> StoreError {

@@ -168,7 +168,11 @@ impl Shared<'_> {
                 .bind(held.leased_until.min(now))
                 .bind(now.saturating_add(held.retention)),
             Transition::Complete(_, record, ttl) | Transition::Resolve(_, _, record, ttl) => {
-                by_id(&statements.complete, id)
+                let statement = match transition {
+                    Transition::Resolve(..) => &statements.resolve,
+                    _ => &statements.complete,
+                };
+                by_id(statement, id)
                     .bind(blob(record.as_bytes()))
                     .bind(now)
                     .bind(now.saturating_add(micros(*ttl)))

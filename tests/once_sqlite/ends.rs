@@ -1,0 +1,293 @@
+//! The ways in which a commit and its handler can end.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{Method, StatusCode};
+use axum::response::IntoResponse;
+use axum::routing::post;
+use axum_idem::store::{Bind, Entry, SqliteStore, Store};
+use axum_idem::{Attempt, DoNotRecord, idempotent};
+use sqlx::{Acquire as _, AssertSqlSafe, Connection as _};
+
+use crate::bank::{Bank, BankError, Paid, Service};
+use crate::support;
+
+/// Commits, and then does what the body says.
+#[idempotent(scope = token, transactional)]
+async fn and_then(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid {
+    let mut tx = bank.begin().await?;
+    let run = format!("{body} {}", bank.runs.count());
+    Bank::pay(&mut tx, &run).await?;
+    let response = match body.as_str() {
+        "unavailable" => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        "not recorded" => (DoNotRecord, run).into_response(),
+        _ => (StatusCode::CREATED, run).into_response(),
+    };
+    let response = bank.tell(attempt.commit(tx, response).await)?;
+    match body.as_str() {
+        "panic" => panic!("after the commit"),
+        "fail" => Ok(StatusCode::SERVICE_UNAVAILABLE.into_response()),
+        "again" => {
+            let mut tx = bank.begin().await?;
+            Bank::pay(&mut tx, "a second payment").await?;
+            let second = attempt.commit(tx, StatusCode::OK).await;
+            Ok(bank.tell(second)?)
+        }
+        _ => Ok(response),
+    }
+}
+
+/// Records, and then commits or rolls back.
+#[idempotent(scope = token)]
+async fn recorded(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid {
+    let mut tx = bank.begin().await?;
+    if body.starts_with("savepoint") {
+        let mut undone = tx.begin().await?;
+        Bank::pay(&mut undone, "undone").await?;
+        let record = attempt.record_in(&mut *undone, (StatusCode::ACCEPTED, "undone"));
+        bank.tell(record.await)?;
+        undone.rollback().await?;
+        let mut savepoint = tx.begin().await?;
+        Bank::pay(&mut savepoint, &body).await?;
+        let response = attempt.commit(savepoint, (StatusCode::CREATED, body.clone()));
+        let response = bank.tell(response.await)?;
+        if body.ends_with("undone") {
+            tx.rollback().await?;
+        } else {
+            tx.commit().await?;
+        }
+        return Ok(response);
+    }
+    Bank::pay(&mut tx, &body).await?;
+    let response = attempt.record_in(&mut *tx, (StatusCode::CREATED, body.clone()));
+    let response = bank.tell(response.await)?;
+    if body == "undone" {
+        tx.rollback().await?;
+    } else {
+        tx.commit().await?;
+    }
+    Ok(response)
+}
+
+/// As a driver that the library does not know.
+#[idempotent(scope = token, transactional)]
+async fn prepared(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid {
+    let prepared = attempt.prepare((StatusCode::CREATED, body.clone())).await?;
+    let mut tx = bank.begin().await?;
+    Bank::pay(&mut tx, &body).await?;
+    // The second time, the claim has a record.
+    for _ in 0..body.len() {
+        let mut statement = sqlx::query(AssertSqlSafe(prepared.sql().to_owned()));
+        for bind in prepared.binds() {
+            statement = match bind {
+                Bind::Bytes(bytes) => statement.bind(bytes.to_vec()),
+                Bind::Integer(number) => statement.bind(*number),
+                _ => unreachable!("a bind of SQLite"),
+            };
+        }
+        statement.execute(&mut *tx).await?;
+    }
+    tx.commit().await?;
+    Ok(prepared.into_response())
+}
+
+/// Breaks a constraint that is checked at the commit, in the first run.
+#[idempotent(scope = token, transactional)]
+async fn deferred(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid {
+    let mut tx = bank.begin().await?;
+    Bank::pay(&mut tx, &body).await?;
+    if bank.runs.count() == 1 {
+        let break_it = sqlx::query("UPDATE payments SET account = 700");
+        break_it.execute(&mut *tx).await?;
+    }
+    let response = attempt.commit(tx, (StatusCode::CREATED, body)).await;
+    Ok(bank.tell(response)?)
+}
+
+/// Uses its connection after the commit.
+#[idempotent(scope = token, transactional)]
+async fn kept(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid {
+    let mut connection = bank.pool.acquire().await?;
+    let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
+    Bank::pay(&mut tx, &body).await?;
+    let response = attempt.commit(tx, (StatusCode::CREATED, body)).await;
+    let response = bank.tell(response)?;
+    Bank::pay(&mut connection, "after the commit").await?;
+    let tx = connection.begin_with("BEGIN IMMEDIATE").await?;
+    tx.commit().await?;
+    Ok(response)
+}
+
+/// Drops the commit after as many polls as the body says.
+#[idempotent(scope = token, transactional)]
+async fn dropped(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid {
+    let mut tx = bank.begin().await?;
+    Bank::pay(&mut tx, &body).await?;
+    let commit = attempt.commit(tx, (StatusCode::CREATED, body.clone()));
+    if attempt.number() > 1 || bank.runs.count() > 1 {
+        return Ok(commit.await?);
+    }
+    match after(body.parse().expect("a number"), commit).await {
+        Some(committed) => Ok(bank.tell(committed)?),
+        None => Err(BankError::Database(sqlx::Error::WorkerCrashed)),
+    }
+}
+
+/// Polls a future at most so often.
+async fn after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut left = polls;
+    poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        future.as_mut().poll(cx).map(Some)
+    })
+    .await
+}
+
+async fn start() -> Service {
+    let routes = Router::new()
+        .route("/and_then", post(and_then))
+        .route("/recorded", post(recorded))
+        .route("/prepared", post(prepared))
+        .route("/deferred", post(deferred))
+        .route("/kept", post(kept))
+        .route("/dropped", post(dropped));
+    Service::start(routes).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_committed_is_replayed_whatever_the_handler_returns() {
+    let service = start().await;
+    for (run, body) in ["succeed", "fail", "panic", "again"]
+        .into_iter()
+        .enumerate()
+    {
+        let request = support::post("/and_then", body, body);
+        let first = service.server.try_send(request).await;
+        assert_eq!(first.is_err(), body == "panic", "{first:?}");
+        let replay = service.server.post("/and_then", body, body).await;
+        let expected = format!("{body} {}", run + 1);
+        assert!(
+            replay.is_replay() && replay.text() == expected,
+            "{replay:?}"
+        );
+        assert_eq!(replay.status, StatusCode::CREATED);
+    }
+    let told = service.bank.take_told();
+    assert_eq!(told, ["Ok", "Ok", "Ok", "Ok", "AlreadyRecorded"]);
+    let payments = service.bank.payments().await;
+    assert_eq!(payments, ["succeed 1", "fail 2", "panic 3", "again 4"]);
+}
+
+/// Another store of the file sees the record too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_committed_record_has_the_ttl_of_its_endpoint() {
+    let service = start().await;
+    service.server.post("/and_then", "k", "succeed").await;
+    let other = SqliteStore::open(&service.path).await.expect("it opens");
+    let entry = other.look_up(service.id("k")).await;
+    let Ok(Some(Entry::Recorded { expires_in, .. })) = entry else {
+        panic!("{entry:?}");
+    };
+    let day = Duration::from_secs(24 * 60 * 60);
+    assert!(day - expires_in < Duration::from_secs(60), "{expires_in:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_key_the_transaction_is_committed_and_nothing_is_recorded() {
+    let service = start().await;
+    for path in ["/and_then", "/recorded", "/prepared"] {
+        let unkeyed = support::request(Method::POST, path, [], "x");
+        let response = service.server.send(unkeyed).await;
+        assert_eq!(response.status, StatusCode::CREATED, "{response:?}");
+    }
+    assert_eq!(service.bank.payments().await, ["x 1", "x", "x"]);
+    let rows = sqlx::query_scalar("SELECT count(*) FROM idem_records");
+    let rows: i64 = rows.fetch_one(&service.bank.pool).await.expect("read");
+    assert_eq!(rows, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_that_is_not_recorded_is_rolled_back_and_releases_the_key() {
+    let service = start().await;
+    for body in ["unavailable", "not recorded"] {
+        let first = service.server.post("/and_then", "k", body).await;
+        assert!(!first.is_replay(), "{first:?}");
+        assert!(service.entry("k").await.is_none(), "the key is free");
+    }
+    assert!(service.bank.payments().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_counts_when_the_handler_commits() {
+    let service = start().await;
+    for body in ["x", "savepoint"] {
+        let first = service.server.post("/recorded", body, body).await;
+        assert_eq!((first.status, first.text()), (StatusCode::CREATED, body));
+        let again = service.server.post("/recorded", body, body).await;
+        assert!(again.is_replay() && again.text() == body, "{again:?}");
+    }
+    for body in ["undone", "savepoint undone"] {
+        let key = body.replace(' ', "-");
+        service.server.post("/recorded", &key, body).await;
+        let entry = service.entry(&key).await;
+        assert!(matches!(entry, Some(Entry::Unknown { .. })), "{entry:?}");
+    }
+    assert_eq!(service.bank.payments().await, ["x", "savepoint"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_driver_executes_the_prepared_statement() {
+    let service = start().await;
+    let first = service.server.post("/prepared", "k", "x").await;
+    assert_eq!((first.status, first.text()), (StatusCode::CREATED, "x"));
+    assert!(service.server.post("/prepared", "k", "x").await.is_replay());
+    // A statement that records nothing must fail.
+    let twice = service.server.post("/prepared", "t", "xx").await;
+    assert!(twice.text().contains("has taken over"), "{twice:?}");
+    assert_eq!(service.bank.payments().await, ["x"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_breaks_a_deferred_constraint_releases_the_key() {
+    let service = start().await;
+    let first = service.server.post("/deferred", "k", "x").await;
+    assert_eq!(first.code(), "idempotency_commit_failed", "{first:?}");
+    assert_eq!(service.bank.take_told(), ["Database"]);
+    assert!(service.entry("k").await.is_none(), "the key is free");
+    let second = service.server.post("/deferred", "k", "x").await;
+    assert_eq!(second.status, StatusCode::CREATED, "{second:?}");
+    assert_eq!(service.bank.payments().await, ["x"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_leaves_no_transaction_on_a_connection_that_the_handler_keeps() {
+    let service = start().await;
+    let first = service.server.post("/kept", "k", "x").await;
+    assert_eq!(first.status, StatusCode::CREATED, "{first:?}");
+    assert_eq!(service.bank.payments().await, ["x", "after the commit"]);
+}
+
+/// How far a commit is after so many polls depends on the thread of the connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_is_dropped_half_way_has_one_effect() {
+    let mut dropped = 0;
+    for polls in (0..8).chain(0..8) {
+        let service = start().await;
+        let body = polls.to_string();
+        service.server.post("/dropped", "k", &body).await;
+        dropped += usize::from(service.bank.take_told().is_empty());
+        let again = service.server.post("/dropped", "k", &body).await;
+        assert_eq!(again.status, StatusCode::CREATED, "{polls}: {again:?}");
+        assert_eq!(service.bank.payments().await, [body], "after {polls} polls");
+    }
+    assert!(dropped > 2, "{dropped} commits were dropped");
+}

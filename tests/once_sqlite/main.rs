@@ -1,0 +1,9 @@
+//! A response that commits in the transaction of its handler, in a real SQLite file.
+
+mod bank;
+mod chaos;
+mod ends;
+mod overtaken;
+mod refusals;
+
+use test_support::{http as support, servers};

@@ -82,6 +82,7 @@ pub enum OnStoreError {
     FailClosed,
     /// The handler runs without protection, so a retry may run the handler again. The response
     /// carries `Idempotency-Degraded: true`, and the log contains an error with the id of the
-    /// record. A `transactional` endpoint never runs in this way.
+    /// record. A `transactional` endpoint never runs in this way. Nor does a key whose entry the store cannot
+    /// decode, because the entry shows that the key was used before.
     FailOpen,
 }

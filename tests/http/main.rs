@@ -22,6 +22,8 @@ mod outcomes;
 mod own_key;
 mod retries;
 mod scopes;
+#[cfg(feature = "seal")]
+mod sealed;
 mod status;
 #[cfg(feature = "testing")]
 mod store_faults;

@@ -2,7 +2,8 @@
 //!
 //! [`Store`] is a trait whose methods are atomic transitions on one record id. This module has
 //! four stores: in memory, in an SQLite file, in Redis and in PostgreSQL. It also has [`NearCache`], a cache in front
-//! of another store, and with the feature `seal` `Sealed`, which encrypts the responses in another store. All of them store a [`Record`] in the same frozen form. [`guide`] shows how to
+//! of another store. The feature `seal` adds `Sealed`, which encrypts the responses in another store. All stores keep a
+//! [`Record`] in the same frozen form. [`guide`] shows how to
 //! write another store.
 
 mod finding;

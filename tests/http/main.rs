@@ -20,6 +20,7 @@ mod max_running;
 mod operators;
 mod outcomes;
 mod own_key;
+mod receipts;
 mod retries;
 mod scopes;
 #[cfg(feature = "seal")]

@@ -14,7 +14,7 @@ use crate::attempt::ending::Ending;
 use crate::attempt::settlement::{Missing, Settlement};
 use crate::request::fingerprint::Fingerprint;
 use crate::response::collect::Patience;
-use crate::response::recordable;
+use crate::response::{receipt, recordable};
 #[cfg(feature = "postgres")]
 use crate::service::backoff::jittered;
 #[cfg(feature = "postgres")]
@@ -123,8 +123,12 @@ impl Commits {
             known: settings.response_timeout,
             unknown: settings.response_timeout,
         };
-        let (record, response) =
-            recordable::record(response, self.fingerprint, limit, patience, cookies).await;
+        let (record, response) = if self.policy.records_body {
+            recordable::record(response, self.fingerprint, limit, patience, cookies).await
+        } else {
+            let record = receipt::record(&response, self.fingerprint, cookies);
+            (record, response)
+        };
         let statement = self
             .idem
             .store()

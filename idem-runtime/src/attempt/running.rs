@@ -32,6 +32,7 @@ use crate::response::degraded;
 use crate::response::kept_headers::KeptHeaders;
 use crate::response::outcome_unknown::OutcomeUnknown;
 use crate::response::problem::Problem;
+use crate::response::receipt;
 use crate::service::background::Background;
 use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
@@ -338,6 +339,12 @@ impl Work {
             Ending::Recorded => self.answered = Some(response.status()),
         }
         let settings = self.idem.settings();
+        if !self.policy.records_body {
+            let record = receipt::record(&response, self.fingerprint, settings.record_set_cookie);
+            let settlement = self.complete(record);
+            let response = response.map(|body| self.watched(body));
+            return self.settling(settlement, response);
+        }
         let limit = settings.max_recorded_body;
         let announced = collect::announced_len(&response);
         if collect::cannot_be_kept(&response, announced, limit) {

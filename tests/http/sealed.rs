@@ -4,8 +4,8 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
-use axum_idem::store::{Keys, MemoryStore, Sealed, Store};
-use axum_idem::{Idempotency, OnStoreError, idempotent};
+use axum_idem::store::{Entry, Keys, MemoryStore, Query, Sealed, Store};
+use axum_idem::{Idempotency, OnStoreError, Scope, idempotent};
 
 use crate::support::{Runs, Server};
 
@@ -86,4 +86,56 @@ async fn a_record_that_does_not_open_is_refused_and_never_runs_again() {
         right.post("/issue", "k", "").await.is_replay(),
         "the record stays"
     );
+}
+
+/// Neither the record id, nor the scope id, nor the fingerprint of the stored entry is the digest without the secret.
+#[tokio::test]
+async fn a_service_with_an_id_secret_stores_no_digest_that_can_be_guessed() {
+    let runs = Runs::default();
+    let start = async |secret: Option<[u8; 32]>, memory: &MemoryStore| {
+        let mut idem = Idempotency::builder().store(memory.clone());
+        if let Some(secret) = secret {
+            idem = idem.id_secret(secret);
+        }
+        // The order of the two settings does not matter.
+        let idem = idem.namespace("shop").build();
+        let router = Router::new()
+            .route("/issue", post(issue))
+            .layer(idem.clone())
+            .with_state(runs.clone());
+        (Server::start(router).await, idem)
+    };
+    let entry = async |secret| {
+        let memory = MemoryStore::default();
+        let (server, idem) = start(secret, &memory).await;
+        assert_eq!(server.post("/issue", "k", "1").await.status, 201);
+        assert!(server.post("/issue", "k", "1").await.is_replay());
+        assert_eq!(server.post("/issue", "k", "2").await.status, 409);
+        let page = memory.list(Query::all()).await.expect("a page");
+        let id = page.entries[0].id;
+        assert_eq!(id, idem.record_id(&Scope::new(), "k"));
+        assert_eq!(id.scope_id(), idem.scope_id(&Scope::new()));
+        match memory.look_up(id).await {
+            Ok(Some(Entry::Recorded { record, .. })) => (id, record.fingerprint()),
+            other => panic!("there is no record: {other:?}"),
+        }
+    };
+    let all = [
+        entry(None).await,
+        entry(Some(FIRST)).await,
+        entry(Some(SECOND)).await,
+    ];
+    for (one, other) in [(0, 1), (0, 2), (1, 2)] {
+        let (one, other) = (all[one], all[other]);
+        assert_ne!(one.0.scope_id(), other.0.scope_id());
+        assert_ne!(one.0.as_bytes()[16..], other.0.as_bytes()[16..]);
+        assert_ne!(one.1, other.1);
+    }
+    assert_eq!(all[1], entry(Some(FIRST)).await);
+}
+
+#[test]
+#[should_panic(expected = "an id secret has at least 16 bytes")]
+fn a_short_id_secret_is_refused() {
+    let _ = Idempotency::builder().id_secret("short");
 }

@@ -124,3 +124,70 @@ async fn a_recorded_rejection_has_a_receipt_too() {
     assert_eq!(recorded(&idem, "k").await.2.len(), 0);
     assert_eq!(runs.started(), 0);
 }
+
+#[idempotent(scope = global)]
+async fn card(State(runs): State<Runs>) -> impl IntoResponse {
+    let body = format!("card {} {SECRET}", runs.count());
+    (StatusCode::CREATED, [("x-token", SECRET)], body)
+}
+
+async fn redacting<F>(redact: F) -> (Server, Runs, Idempotency)
+where
+    F: Fn(&str, axum::http::Response<Bytes>) -> axum::http::Response<Bytes> + Send + Sync + 'static,
+{
+    let runs = Runs::default();
+    let idem = Idempotency::builder().redact(redact).build();
+    let router = Router::new()
+        .route("/card", post(card))
+        .route("/issue", post(issue))
+        .layer(idem.clone())
+        .with_state(runs.clone());
+    (Server::start(router).await, runs, idem)
+}
+
+#[tokio::test]
+async fn a_redacted_response_is_recorded_and_the_first_client_gets_the_whole() {
+    let (server, runs, idem) = redacting(|endpoint, mut response| {
+        assert!(endpoint.ends_with("receipts::card") || endpoint.ends_with("receipts::issue"));
+        response.headers_mut().remove("x-token");
+        *response.status_mut() = StatusCode::OK;
+        let body = String::from_utf8_lossy(response.body()).replace(SECRET, "***");
+        *response.body_mut() = body.into();
+        response
+    })
+    .await;
+    let first = server.post("/card", "k", "").await;
+    assert_eq!(first.text(), format!("card 1 {SECRET}"));
+    assert_eq!(first.headers["x-token"], SECRET);
+    let (status, headers, body) = recorded(&idem, "k").await;
+    assert_eq!(
+        (status, &body[..]),
+        (StatusCode::CREATED, &b"card 1 ***"[..])
+    );
+    assert!(!headers.contains_key("x-token"));
+    let again = server.post("/card", "k", "").await;
+    assert!(again.is_replay());
+    assert_eq!(
+        (again.status, again.text()),
+        (StatusCode::CREATED, "card 1 ***")
+    );
+    assert_eq!(server.post("/issue", "i", "").await.text(), SECRET);
+    assert_eq!(
+        server.post("/issue", "i", "").await.headers["idempotency-receipt"],
+        "true"
+    );
+    assert_eq!(runs.started(), 2);
+}
+
+#[tokio::test]
+async fn a_response_is_not_recorded_when_redact_panics() {
+    let (server, runs, _) = redacting(|_, _| panic!("a mistake in redact")).await;
+    let first = server.post("/card", "k", "").await;
+    assert_eq!(
+        (first.status, first.text()),
+        (StatusCode::CREATED, &*format!("card 1 {SECRET}"))
+    );
+    let again = server.post("/card", "k", "").await;
+    assert_eq!(again.code(), "idempotency_response_not_kept");
+    assert_eq!(runs.started(), 1);
+}

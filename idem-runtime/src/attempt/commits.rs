@@ -14,7 +14,7 @@ use crate::attempt::ending::Ending;
 use crate::attempt::settlement::{Missing, Settlement};
 use crate::request::fingerprint::Fingerprint;
 use crate::response::collect::Patience;
-use crate::response::{receipt, recordable};
+use crate::response::recordable;
 #[cfg(feature = "postgres")]
 use crate::service::backoff::jittered;
 #[cfg(feature = "postgres")]
@@ -118,17 +118,14 @@ impl Commits {
             return Err(CommitError::NotRecordable(NotRecordable::new(response)));
         }
         let settings = self.idem.settings();
-        let (limit, cookies) = (settings.max_recorded_body, settings.record_set_cookie);
+        let limit = settings.max_recorded_body;
         let patience = Patience {
             known: settings.response_timeout,
             unknown: settings.response_timeout,
         };
-        let (record, response) = if self.policy.records_body {
-            recordable::record(response, self.fingerprint, limit, patience, cookies).await
-        } else {
-            let record = receipt::record(&response, self.fingerprint, cookies);
-            (record, response)
-        };
+        let recording = settings.recording(self.policy);
+        let (record, response) =
+            recordable::record(response, self.fingerprint, limit, patience, recording).await;
         let statement = self
             .idem
             .store()

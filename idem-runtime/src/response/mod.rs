@@ -11,4 +11,5 @@ pub(crate) mod outcome_unknown;
 pub(crate) mod problem;
 pub(crate) mod receipt;
 pub(crate) mod recordable;
+pub(crate) mod recording;
 pub(crate) mod replay;

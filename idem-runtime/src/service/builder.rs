@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use axum::response::IntoResponse;
+use bytes::Bytes;
 
 use crate::observe::{Observer, Observing};
 use crate::request::fingerprint::FingerprintDigest;
@@ -252,6 +253,38 @@ impl IdempotencyBuilder {
         F: Fn(&Request, &str) -> Option<String> + Send + Sync + 'static,
     {
         self.settings.label = Some(Box::new(label));
+        self
+    }
+
+    /// Changes each response before it is recorded, for example to remove a secret from its body. Nothing is changed
+    /// by default.
+    ///
+    /// `redact` gets the endpoint, which is the path of the handler such as `desk::place_trade`, and a copy of the
+    /// response. Its result is recorded. The first client gets the whole response, and every retry gets the redacted one.
+    /// The status that `redact` returns has no effect. With `record_body = none`, the body is empty. Headers that are
+    /// never recorded, such as `Set-Cookie`, are removed after `redact`. A response of
+    /// [`resolve`](Idempotency::resolve) is not redacted.
+    ///
+    /// If `redact` panics, the response is not recorded, and a retry gets 409 `idempotency_response_not_kept`.
+    ///
+    /// ```
+    /// use idem_runtime::Idempotency;
+    ///
+    /// let idem = Idempotency::builder()
+    ///     .redact(|endpoint, mut response| {
+    ///         if endpoint.ends_with("::issue_key") {
+    ///             *response.body_mut() = "the key was shown once".into();
+    ///         }
+    ///         response
+    ///     })
+    ///     .build();
+    /// # let _ = idem;
+    /// ```
+    pub fn redact<F>(mut self, redact: F) -> Self
+    where
+        F: Fn(&str, http::Response<Bytes>) -> http::Response<Bytes> + Send + Sync + 'static,
+    {
+        self.settings.redact = Some(Box::new(redact));
         self
     }
 

@@ -1,4 +1,4 @@
-//! Checks that the tests named in `docs/reliability.md` exist and run.
+//! Checks that the tests named in `docs/reliability.md` and `docs/security.md` exist and run.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,8 @@ use std::path::Path;
 #[test]
 fn every_named_test_exists_and_runs() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let text = fs::read_to_string(root.join("docs/reliability.md")).expect("a readable document");
+    let read = |path| fs::read_to_string(root.join(path)).expect("a readable document");
+    let text = [read("docs/reliability.md"), read("docs/security.md")].concat();
     let named: Vec<_> = text
         .split('`')
         .skip(1)

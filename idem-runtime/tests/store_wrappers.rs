@@ -170,6 +170,13 @@ async fn every_wrapper_forwards_every_method() {
     assert_eq!(called(), methods, "Arc");
     call_every_method(NearCache::new(noting.clone())).await;
     assert_eq!(called(), methods, "NearCache");
+    #[cfg(feature = "seal")]
+    {
+        use idem_runtime::store::{Keys, Sealed};
+        let keys = Keys::new().primary(1, [1; 32]);
+        call_every_method(Sealed::around(noting.clone(), keys)).await;
+        assert_eq!(called(), methods, "Sealed");
+    }
     call_every_method(FaultStore::new(noting.clone())).await;
     assert_eq!(called(), methods, "FaultStore");
 }

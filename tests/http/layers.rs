@@ -394,7 +394,7 @@ async fn a_page_of_another_origin_can_send_a_key_and_read_the_replay_header() {
     assert_eq!(answer.headers[KEY], "k");
     assert_eq!(
         answer.headers["access-control-expose-headers"],
-        "idempotency-replayed,retry-after,idempotency-degraded,idempotency-key"
+        "idempotency-replayed,retry-after,idempotency-degraded,idempotency-receipt,idempotency-key"
     );
     assert_eq!(runs.started(), 1);
 }

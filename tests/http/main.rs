@@ -20,8 +20,11 @@ mod max_running;
 mod operators;
 mod outcomes;
 mod own_key;
+mod receipts;
 mod retries;
 mod scopes;
+#[cfg(feature = "seal")]
+mod sealed;
 mod status;
 #[cfg(feature = "testing")]
 mod store_faults;

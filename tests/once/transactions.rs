@@ -137,6 +137,55 @@ async fn a_near_cache_passes_the_commit_through() {
     assert_eq!(service.bank.payments().await, ["x 1", "x 2"]);
 }
 
+#[idempotent(scope = token, record_body = none)]
+async fn pay_for_a_receipt(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid {
+    let mut tx = bank.begin().await?;
+    let run = format!("{body} {}", bank.runs.count());
+    Bank::pay(&mut tx, &run).await?;
+    let response = attempt.commit(tx, (StatusCode::CREATED, run)).await;
+    Ok(bank.tell(response)?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_committed_receipt_has_no_body() {
+    let postgres = PostgresServer::start();
+    let bank = Bank::open(&postgres.url()).await;
+    let settings = Idempotency::builder().store(store(&postgres.url()).await);
+    let route = Router::new().route("/receipt", post(pay_for_a_receipt));
+    let service = Service::with(bank, settings.lease(LEASE), route).await;
+    let first = service.server.post("/receipt", "k", "x").await;
+    assert_eq!((first.status, first.text()), (StatusCode::CREATED, "x 1"));
+    let again = service.server.post("/receipt", "k", "x").await;
+    assert!(again.is_replay());
+    assert_eq!((again.status, again.text()), (StatusCode::CREATED, ""));
+    assert_eq!(again.headers["idempotency-receipt"], "true");
+    assert_eq!(service.bank.payments().await, ["x 1"]);
+}
+
+#[cfg(feature = "seal")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_store_commits_a_sealed_response() {
+    use axum_idem::store::{DecodeError, Keys, Sealed, Store, StoreError};
+
+    let postgres = PostgresServer::start();
+    let bank = Bank::open(&postgres.url()).await;
+    let plain = store(&postgres.url()).await;
+    let sealed = Sealed::around(plain.clone(), Keys::new().primary(1, [1; 32]));
+    let service = Service::start(bank, sealed).await;
+    let first = service.server.post("/pay", "k", "x").await;
+    assert_eq!(first.status, StatusCode::CREATED);
+    assert!(service.server.post("/pay", "k", "x").await.is_replay());
+    assert_eq!(service.bank.payments().await, ["x 1"]);
+    // Another key finds the record, and it is sealed.
+    let other = Sealed::around(plain, Keys::new().primary(2, [2; 32]));
+    let found = other.look_up(service.id("k")).await;
+    let missing = StoreError::Undecodable(DecodeError::MissingKey(1));
+    assert_eq!(
+        format!("{:?}", found.expect_err("no key")),
+        format!("{missing:?}")
+    );
+}
+
 /// With a table of the same name and without one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_in_another_database_is_refused() {

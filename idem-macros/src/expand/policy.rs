@@ -43,6 +43,9 @@ pub(crate) fn policy(
     if args.record_rejections {
         set(quote!(.record_rejections()));
     }
+    if args.records_no_body {
+        set(quote!(.record_no_body()));
+    }
     if let Some(millis) = args.wait_millis.map(number) {
         set(quote!(.wait_millis(#millis)));
     }

@@ -113,6 +113,7 @@ pub(crate) fn example(argument: &str) -> &'static str {
         "required" => "required",
         "record" => "record = [2xx, 4xx]",
         "record_rejections" => "record_rejections",
+        "record_body" => "record_body = none",
         "in_flight" => "in_flight = wait(\"5s\")",
         "on_unknown" => "on_unknown = hold",
         "transactional" => "transactional",

@@ -13,13 +13,14 @@ use crate::parse::duration;
 use crate::parse::fingerprint::Fingerprint;
 use crate::parse::statuses::{Of, Statuses};
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "scope",
     "key",
     "ttl",
     "required",
     "record",
     "record_rejections",
+    "record_body",
     "in_flight",
     "on_unknown",
     "unknown",
@@ -40,6 +41,7 @@ pub(crate) struct AttributeArgs {
     pub(crate) required: bool,
     pub(crate) record: Option<Statuses>,
     pub(crate) record_rejections: bool,
+    pub(crate) records_no_body: bool,
     pub(crate) wait_millis: Option<u64>,
     pub(crate) hold_unknown: bool,
     pub(crate) unknown: Option<Statuses>,
@@ -153,6 +155,7 @@ impl AttributeArgs {
             "key" => self.key = Some(value),
             "ttl" => self.ttl_millis = mistakes.take(duration::from_expr("ttl", "24h", &value)),
             "record" => self.record = Statuses::from_expr(Of::Record, &value, mistakes),
+            "record_body" => self.records_no_body = mistakes.take(no_body(&value)).is_some(),
             "in_flight" => self.wait_millis = mistakes.take(in_flight(&value)).flatten(),
             "on_unknown" => {
                 let hold = mistakes.take(choice("on_unknown", ["rerun", "hold"], &value));
@@ -366,6 +369,20 @@ fn choice(argument: &str, words: [&'static str; 2], value: &Expr) -> syn::Result
         None => String::new(),
     };
     let message = format!("{hint}`{argument}` must be {}", one_of(words));
+    Err(syn::Error::new_spanned(value, message))
+}
+
+/// Checks the value of `record_body`, which has one word.
+fn no_body(value: &Expr) -> syn::Result<()> {
+    if is_word(value, "none") {
+        return Ok(());
+    }
+    let message = match value {
+        Expr::Lit(literal) if matches!(&literal.lit, Lit::Str(text) if text.value() == "none") => {
+            "unexpected quotes around the value of `record_body`; write `record_body = none`"
+        }
+        _ => "`record_body` must be `none`; remove the argument to record the whole body",
+    };
     Err(syn::Error::new_spanned(value, message))
 }
 

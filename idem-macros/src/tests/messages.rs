@@ -74,13 +74,13 @@ fn mistakes_in_the_argument_list_are_explained() {
                 `scope` is missing, so two callers with equal keys would share a record; write `scope = …` with `token` (the `Authorization` header), `header("x-workspace-id")`, `global` (all callers share keys), or an expression that uses the handler's arguments, such as `user.id`
             #[idempotent(scope = token, tll = "1h")]
             tll
-                unknown argument `tll`; did you mean `ttl`? the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
+                unknown argument `tll`; did you mean `ttl`? the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `record_body`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(scope = token, frobnicate)]
             frobnicate
-                unknown argument `frobnicate`; the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
+                unknown argument `frobnicate`; the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `record_body`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(scope = token, expires = "1h")]
             expires
-                unknown argument `expires`; did you mean `ttl`? the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
+                unknown argument `expires`; did you mean `ttl`? the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `record_body`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(token)]
             token
                 `token` is a value of `scope`; write `scope = token`
@@ -89,7 +89,7 @@ fn mistakes_in_the_argument_list_are_explained() {
                 `header` is a value of `scope`; write `scope = header("x-workspace-id")`
             #[idempotent(scop = token)]
             scop
-                unknown argument `scop`; did you mean `scope`? the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
+                unknown argument `scop`; did you mean `scope`? the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `record_body`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(scope = token, ttl = "1h", required, ttl = "2h")]
             ttl
                 `ttl` is given twice; keep one of them
@@ -97,9 +97,9 @@ fn mistakes_in_the_argument_list_are_explained() {
                 `ttl` is first given here
             #[idempotent(scope = token, "1h", tll)]
             "1h"
-                expected an argument: `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` or `crate`
+                expected an argument: `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `record_body`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` or `crate`
             tll
-                unknown argument `tll`; did you mean `ttl`? the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
+                unknown argument `tll`; did you mean `ttl`? the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `record_body`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(scope = token ttl = "x")]
             ttl
                 expected a comma before the next argument
@@ -133,10 +133,10 @@ fn mistakes_in_the_argument_list_are_explained() {
             in
                 the name of this argument has underscores; write `in_flight`
             on
-                unknown argument `on_unkown`; did you mean `on_unknown`? the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
+                unknown argument `on_unkown`; did you mean `on_unknown`? the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `record_body`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(scope = token, store = redis)]
             store
-                unknown argument `store`; did you mean `runtime`? the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
+                unknown argument `store`; did you mean `runtime`? the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `record_body`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
         "##]],
     );
 }
@@ -162,6 +162,9 @@ fn mistakes_in_argument_values_are_explained() {
             "scope = token, record = []",
             "scope = token, record = 2xx",
             "scope = token, record = success",
+            "scope = token, record_body = all",
+            "scope = token, record_body = \"none\"",
+            "scope = token, record_body",
             "scope = token, in_flight = queue",
             "scope = token, in_flight = \"reject\"",
             "scope = token, in_flight = wait",
@@ -249,6 +252,15 @@ fn mistakes_in_argument_values_are_explained() {
             #[idempotent(scope = token, record = success)]
             success
                 `record` takes status classes and codes, such as `[2xx, 4xx, 503]`, or `all`
+            #[idempotent(scope = token, record_body = all)]
+            all
+                `record_body` must be `none`; remove the argument to record the whole body
+            #[idempotent(scope = token, record_body = "none")]
+            "none"
+                unexpected quotes around the value of `record_body`; write `record_body = none`
+            #[idempotent(scope = token, record_body)]
+            record_body
+                `record_body` needs `=` and a value; write `record_body = none`
             #[idempotent(scope = token, in_flight = queue)]
             queue
                 `in_flight` must be `reject` or `wait("5s")`
@@ -553,10 +565,10 @@ fn common_slips_are_explained() {
                 unexpected quotes around an argument; write `scope = token`
             #[idempotent(options(scope = token))]
             options
-                unknown argument `options`; the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
+                unknown argument `options`; the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `record_body`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(axum_idem::scope = token)]
             axum_idem
-                unknown argument `axum_idem`; the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
+                unknown argument `axum_idem`; the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `record_body`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(scope = user.id, user.name)]
             user
                 a scope with several parts is a tuple; write `scope = (user.account, user.id)`
@@ -1000,7 +1012,7 @@ fn statuses_whose_outcome_is_unknown() {
                 `unknown` needs `=` and a value; write `unknown = [502, 504]`
             #[idempotent(scope = token, timeout = "1m")]
             timeout
-                unknown argument `timeout`; did you mean `max_run`? the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
+                unknown argument `timeout`; did you mean `max_run`? the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `record_body`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(scope = token, max_running = 3, response_timeout = "1s", max_request_body = 1)]
             max_running
                 `max_running` is a setting of the whole service, not of one endpoint; write `Idempotency::builder().max_running(…)`

@@ -118,13 +118,14 @@ impl Commits {
             return Err(CommitError::NotRecordable(NotRecordable::new(response)));
         }
         let settings = self.idem.settings();
-        let (limit, cookies) = (settings.max_recorded_body, settings.record_set_cookie);
+        let limit = settings.max_recorded_body;
         let patience = Patience {
             known: settings.response_timeout,
             unknown: settings.response_timeout,
         };
+        let recording = settings.recording(self.policy);
         let (record, response) =
-            recordable::record(response, self.fingerprint, limit, patience, cookies).await;
+            recordable::record(response, self.fingerprint, limit, patience, recording).await;
         let statement = self
             .idem
             .store()

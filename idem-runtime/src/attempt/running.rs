@@ -11,8 +11,9 @@ use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use axum::response::Response;
+use bytes::Bytes;
 use http::response::Parts;
-use http::{Extensions, StatusCode};
+use http::{Extensions, HeaderMap, StatusCode};
 use http_body_util::Full;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -29,7 +30,6 @@ use crate::observe::RunningAttempt;
 use crate::request::fingerprint::Fingerprint;
 use crate::response::collect::{self, Collected, Collector, Patience};
 use crate::response::degraded;
-use crate::response::kept_headers::KeptHeaders;
 use crate::response::outcome_unknown::OutcomeUnknown;
 use crate::response::problem::Problem;
 use crate::service::background::Background;
@@ -338,6 +338,11 @@ impl Work {
             Ending::Recorded => self.answered = Some(response.status()),
         }
         let settings = self.idem.settings();
+        if !self.policy.records_body {
+            let settlement = self.record(response.status(), response.headers(), &Bytes::new());
+            let response = response.map(|body| self.watched(body));
+            return self.settling(settlement, response);
+        }
         let limit = settings.max_recorded_body;
         let announced = collect::announced_len(&response);
         if collect::cannot_be_kept(&response, announced, limit) {
@@ -375,14 +380,7 @@ impl Work {
     fn collected(&mut self, parts: Parts, collected: Collected) -> Stage {
         match collected {
             Collected::Whole(body) => {
-                let headers =
-                    KeptHeaders::new(&parts.headers, self.idem.settings().record_set_cookie);
-                let record =
-                    Record::answer_with(self.fingerprint, parts.status, || headers.iter(), &body);
-                let settlement = record.map_or_else(
-                    || self.not_kept(parts.status),
-                    |record| self.complete(record),
-                );
+                let settlement = self.record(parts.status, &parts.headers, &body);
                 let body = self.watched(Full::from(body));
                 self.settling(settlement, Response::from_parts(parts, body))
             }
@@ -413,6 +411,11 @@ impl Work {
 
     fn give_back(&self) -> Settlement {
         Settlement::give_back(self.attempt.number())
+    }
+
+    fn record(&self, status: StatusCode, headers: &HeaderMap, body: &Bytes) -> Settlement {
+        let recording = self.idem.settings().recording(self.policy);
+        self.complete(recording.record(self.fingerprint, status, headers, body))
     }
 
     fn complete(&self, record: Record) -> Settlement {

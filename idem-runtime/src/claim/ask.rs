@@ -17,7 +17,9 @@ use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
 use crate::service::permits::Permit;
 use crate::settings::policy::{InFlight, Policy};
-use crate::store::{Claim, Claimed, Holder, Origin, Owner, Settled, StoreError, StoreFuture};
+use crate::store::{
+    Claim, Claimed, DecodeError, Holder, Origin, Owner, Settled, StoreError, StoreFuture,
+};
 
 /// How often a claim is tried while the store returns transient errors.
 const TRIES: u32 = 3;
@@ -298,6 +300,10 @@ impl StoreClaim {
         permit: Option<Permit>,
     ) -> Reply {
         let unwritten = match claimed {
+            // Only `Sealed` can open the record.
+            Ok(Claimed::Recorded { record, .. }) if record.is_sealed() => {
+                return Err(StoreError::Undecodable(DecodeError::Sealed));
+            }
             Ok(Claimed::Recorded { .. }) => None,
             Ok(Claimed::Fresh { fence, attempt }) => {
                 self.settle_instead(idem, fence, attempt, asked_at)

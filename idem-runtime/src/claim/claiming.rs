@@ -31,7 +31,7 @@ use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
 use crate::service::slot::{Earlier, Finished, Slot};
 use crate::settings::policy::{FingerprintMode, KeySource, Policy};
-use crate::store::{Claimed, Holder, Origin, Record};
+use crate::store::{Claimed, Holder, Origin, Record, StoreError};
 use crate::trace;
 
 /// The outcome of the claim phase.
@@ -329,8 +329,11 @@ impl Claiming {
         let reply = match reply {
             Ok(reply) => reply,
             Err(error) => {
-                // Without a claim, a transaction would be committed without a record.
-                let fails_open = self.idem.fails_open() && !self.policy.transactional;
+                // An entry that cannot be decoded shows that the key was used before. Without a claim, a
+                // transaction would be committed without a record.
+                let fails_open = self.idem.fails_open()
+                    && !self.policy.transactional
+                    && !matches!(error, StoreError::Undecodable(_));
                 let outcome = if fails_open {
                     Outcome::Bypassed
                 } else {

@@ -9,6 +9,7 @@ use subtle::ConstantTimeEq;
 
 use crate::request::canonical_json::Document;
 use crate::request::digest::{Absorber, Digest};
+use crate::request::id_secret::{IdSecret, Purpose};
 use crate::settings::policy::FingerprintMode;
 
 /// Digest that distinguishes a retry of the first request from a different request with the same
@@ -117,6 +118,11 @@ impl Fingerprint {
             #[cfg(feature = "blake3")]
             FingerprintDigest::Blake3 => input.digest::<blake3::Hasher>(),
         })
+    }
+
+    /// Returns the fingerprint of a service with an id secret.
+    pub(crate) fn keyed(self, secret: &IdSecret) -> Self {
+        Self(secret.apply(Purpose::Fingerprint, &self.0))
     }
 
     /// Returns the 32 bytes of the digest.

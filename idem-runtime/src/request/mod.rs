@@ -9,6 +9,7 @@ pub(crate) mod digest;
 pub(crate) mod fingerprint;
 pub(crate) mod headers;
 pub(crate) mod hex;
+pub(crate) mod id_secret;
 pub(crate) mod intake;
 pub(crate) mod key;
 pub(crate) mod namespace;

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use sha2::Sha256;
 
 use crate::request::digest::{Absorber, Digest as _};
+use crate::request::id_secret::{IdSecret, Purpose};
 use crate::request::record_id::RecordId;
 use crate::request::scope::Scope;
 use crate::request::scope_id::ScopeId;
@@ -28,20 +29,42 @@ pub(crate) struct Namespace {
     name: Box<str>,
     /// The digest of a scope after its domain tag and the namespace.
     scopes: Sha256,
+    secret: Option<IdSecret>,
 }
 
 impl Namespace {
     pub(crate) fn new(name: impl Into<Box<str>>) -> Self {
         let name = name.into();
         let scopes = filled(SCOPE_DOMAIN, name.as_bytes());
-        Self { name, scopes }
+        Self {
+            name,
+            scopes,
+            secret: None,
+        }
+    }
+
+    /// The same namespace, whose ids only holders of the secret can compute.
+    pub(crate) fn with_secret(self, secret: Option<IdSecret>) -> Self {
+        Self { secret, ..self }
+    }
+
+    pub(crate) fn secret(&self) -> Option<&IdSecret> {
+        self.secret.as_ref()
+    }
+
+    /// The digest, or its HMAC when there is a secret.
+    fn keyed(&self, purpose: Purpose, digest: [u8; 32]) -> [u8; 32] {
+        match &self.secret {
+            None => digest,
+            Some(secret) => secret.apply(purpose, &digest),
+        }
     }
 
     /// The id of a scope.
     pub(crate) fn scope_id(&self, scope: &Scope) -> ScopeId {
         let mut digest = Absorber::resume(self.scopes.clone());
         digest.absorb_counted(scope.as_bytes());
-        ScopeId::from_bytes(first_half(digest.finish()))
+        ScopeId::from_bytes(first_half(self.keyed(Purpose::Scope, digest.finish())))
     }
 
     /// The id of the record for `key`, as unescaped from its header, in `scope`.
@@ -50,7 +73,7 @@ impl Namespace {
         let mut digest = Absorber::resume(KEYS.clone());
         digest.absorb(scope.as_bytes());
         digest.absorb_counted(key.as_bytes());
-        RecordId::from_halves(scope, first_half(digest.finish()))
+        RecordId::from_halves(scope, first_half(self.keyed(Purpose::Key, digest.finish())))
     }
 }
 
@@ -111,6 +134,22 @@ mod tests {
             id.to_string(),
             "132761e86e43274d2b18344caa6c8ddf35a3e50d352ff009d6231c532d89d987"
         );
+    }
+
+    /// A change here forgets every record of services with a secret. Python's `hmac` computed the id.
+    #[test]
+    fn the_format_of_record_ids_with_a_secret_never_changes() {
+        let scope = Scope::new().token("Bearer a").value(7);
+        let with = |secret: &[u8]| {
+            let namespace = Namespace::new("production").with_secret(IdSecret::new(secret));
+            namespace.record_id(&scope, "k-1")
+        };
+        assert_eq!(
+            with(&[7; 32]).to_string(),
+            "de7cdc14287c7c47a5eccbc06e73b156d3e67b5188e5680c6760962927ed2329"
+        );
+        assert_ne!(with(&[7; 32]).scope_id(), with(&[8; 32]).scope_id());
+        assert!(IdSecret::new(&[7; 15]).is_none(), "too short");
     }
 
     #[test]

@@ -7,8 +7,8 @@ use crate::request::headers;
 /// The headers that a replay may carry. Repeated headers keep their order.
 ///
 /// Headers that belong to one connection (RFC 9110, section 7.6.1), one moment, or one exchange of
-/// credentials are left out. `Idempotency-Degraded` describes one response of one service. So a
-/// handler that forwards the response of another service does not record that header either.
+/// credentials are left out. `Idempotency-Degraded` and `Idempotency-Receipt` describe one response of one
+/// service. So a handler that forwards the response of another service does not record these headers either.
 #[derive(Clone, Copy)]
 pub(crate) struct KeptHeaders<'a> {
     headers: &'a HeaderMap,
@@ -67,6 +67,7 @@ fn is_never_kept(name: &HeaderName) -> bool {
             | "authentication-info"
             | "proxy-authentication-info"
             | "idempotency-degraded"
+            | "idempotency-receipt"
     )
 }
 
@@ -92,6 +93,7 @@ mod tests {
             "authentication-info",
             "proxy-authentication-info",
             "idempotency-degraded",
+            "idempotency-receipt",
             "set-cookie",
         ] {
             let name = HeaderName::from_static(name);

@@ -9,5 +9,7 @@ pub(crate) mod kept_headers;
 pub(crate) mod key_status;
 pub(crate) mod outcome_unknown;
 pub(crate) mod problem;
+pub(crate) mod receipt;
 pub(crate) mod recordable;
+pub(crate) mod recording;
 pub(crate) mod replay;

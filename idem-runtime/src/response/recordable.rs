@@ -4,10 +4,11 @@ use std::future::poll_fn;
 
 use axum::body::Body;
 use axum::response::Response;
+use bytes::Bytes;
 
 use crate::request::fingerprint::Fingerprint;
 use crate::response::collect::{self, Collected, Collector, Patience};
-use crate::response::kept_headers::KeptHeaders;
+use crate::response::recording::Recording;
 use crate::store::Record;
 
 /// Reads the body of a response, and returns its record and the response to send.
@@ -18,9 +19,14 @@ pub(crate) async fn record(
     fingerprint: Fingerprint,
     limit: usize,
     patience: Patience,
-    keeps_set_cookie: bool,
+    recording: Recording<'_>,
 ) -> (Record, Response) {
     let not_kept = Record::not_kept(fingerprint, response.status());
+    if !recording.records_body {
+        let headers = response.headers();
+        let record = recording.record(fingerprint, response.status(), headers, &Bytes::new());
+        return (record, response);
+    }
     let announced = collect::announced_len(&response);
     if collect::cannot_be_kept(&response, announced, limit) {
         return (not_kept, response);
@@ -29,10 +35,8 @@ pub(crate) async fn record(
     let mut collector = Collector::new(announced, limit, patience);
     match poll_fn(|cx| collector.poll(&mut body, cx)).await {
         Collected::Whole(body) => {
-            let headers = KeptHeaders::new(&parts.headers, keeps_set_cookie);
-            let record = Record::answer_with(fingerprint, parts.status, || headers.iter(), &body);
-            let response = Response::from_parts(parts, Body::from(body));
-            (record.unwrap_or(not_kept), response)
+            let record = recording.record(fingerprint, parts.status, &parts.headers, &body);
+            (record, Response::from_parts(parts, Body::from(body)))
         }
         Collected::NotKept(body) => (not_kept, Response::from_parts(parts, body)),
     }

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use axum::response::IntoResponse;
+use bytes::Bytes;
 
 use crate::observe::{Observer, Observing};
 use crate::request::fingerprint::FingerprintDigest;
+use crate::request::id_secret::IdSecret;
 use crate::request::namespace::Namespace;
 use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
@@ -50,7 +52,45 @@ impl IdempotencyBuilder {
     /// Separates the keys of several services or environments that share one store. Empty by
     /// default.
     pub fn namespace(mut self, namespace: impl Into<Box<str>>) -> Self {
-        self.settings.namespace = Namespace::new(namespace);
+        let secret = self.settings.namespace.secret().cloned();
+        self.settings.namespace = Namespace::new(namespace).with_secret(secret);
+        self
+    }
+
+    /// Computes record ids, scope ids and fingerprints with a secret, so that nobody can check a guess of a key, a
+    /// scope or a request against a dump of the store. No secret by default.
+    ///
+    /// Use at least 32 bytes from a random generator for cryptography, and the same secret in each process of the
+    /// service. The ids and fingerprints are HMAC-SHA-256 of those without a secret.
+    ///
+    /// **A new secret makes every key new.** A retry of a request from before the change runs the handler again, so
+    /// set the secret before the first record is stored, or when no record is needed any more. Keys that
+    /// [`Attempt::derive_key`](crate::Attempt::derive_key) derives change as well. Programs that look records
+    /// up by key, such as `idem find`, need the same secret.
+    ///
+    /// # Panics
+    ///
+    /// When the secret is shorter than 16 bytes.
+    ///
+    /// ```
+    /// # extern crate idem_runtime as axum_idem;
+    /// use axum_idem::{Idempotency, Scope};
+    ///
+    /// # let secret = [7; 32];
+    /// let idem = Idempotency::builder().id_secret(secret).build();
+    /// let without = Idempotency::in_memory();
+    /// let scope = Scope::new().value("user-7");
+    /// assert_ne!(idem.record_id(&scope, "k"), without.record_id(&scope, "k"));
+    /// ```
+    pub fn id_secret(mut self, secret: impl AsRef<[u8]>) -> Self {
+        let secret = IdSecret::new(secret.as_ref());
+        assert!(
+            secret.is_some(),
+            "an id secret has at least {} bytes",
+            IdSecret::MIN_LEN
+        );
+        let namespace = std::mem::replace(&mut self.settings.namespace, Namespace::new(""));
+        self.settings.namespace = namespace.with_secret(secret);
         self
     }
 
@@ -213,6 +253,38 @@ impl IdempotencyBuilder {
         F: Fn(&Request, &str) -> Option<String> + Send + Sync + 'static,
     {
         self.settings.label = Some(Box::new(label));
+        self
+    }
+
+    /// Changes each response before it is recorded, for example to remove a secret from its body. Nothing is changed
+    /// by default.
+    ///
+    /// `redact` gets the endpoint, which is the path of the handler such as `desk::place_trade`, and a copy of the
+    /// response. Its result is recorded. The first client gets the whole response, and every retry gets the redacted one.
+    /// The status that `redact` returns has no effect. With `record_body = none`, the body is empty. Headers that are
+    /// never recorded, such as `Set-Cookie`, are removed after `redact`. A response of
+    /// [`resolve`](Idempotency::resolve) is not redacted.
+    ///
+    /// If `redact` panics, the response is not recorded, and a retry gets 409 `idempotency_response_not_kept`.
+    ///
+    /// ```
+    /// use idem_runtime::Idempotency;
+    ///
+    /// let idem = Idempotency::builder()
+    ///     .redact(|endpoint, mut response| {
+    ///         if endpoint.ends_with("::issue_key") {
+    ///             *response.body_mut() = "the key was shown once".into();
+    ///         }
+    ///         response
+    ///     })
+    ///     .build();
+    /// # let _ = idem;
+    /// ```
+    pub fn redact<F>(mut self, redact: F) -> Self
+    where
+        F: Fn(&str, http::Response<Bytes>) -> http::Response<Bytes> + Send + Sync + 'static,
+    {
+        self.settings.redact = Some(Box::new(redact));
         self
     }
 

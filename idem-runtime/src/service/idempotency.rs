@@ -266,7 +266,12 @@ impl Idempotency {
         let counts = settings.dialect.counts_content_type();
         let content_type = counts.then(|| headers::find(request.headers(), &header::CONTENT_TYPE));
         let digest = settings.fingerprint_digest;
-        Fingerprint::with_content_type(request, content_type.flatten(), body, mode, digest)
+        let fingerprint =
+            Fingerprint::with_content_type(request, content_type.flatten(), body, mode, digest);
+        match settings.namespace.secret() {
+            None => fingerprint,
+            Some(secret) => fingerprint.keyed(secret),
+        }
     }
 
     pub(crate) fn fails_open(&self) -> bool {

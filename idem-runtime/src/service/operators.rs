@@ -7,7 +7,7 @@ use crate::request::scope::Scope;
 use crate::response::kept_headers::KeptHeaders;
 use crate::service::idempotency::Idempotency;
 use crate::service::settings::LONGEST;
-use crate::store::{Entry, Record, Settled, StoreError};
+use crate::store::{DecodeError, Entry, Record, Settled, StoreError};
 
 impl Idempotency {
     /// Returns the id of the record for `key` in `scope`, in the namespace of this service.
@@ -36,7 +36,12 @@ impl Idempotency {
     ///
     /// If the store fails, does not reply in time, or holds an entry that cannot be decoded.
     pub async fn look_up(&self, id: RecordId) -> Result<Option<Entry>, StoreError> {
-        self.in_time(self.inner.store.look_up(id)).await
+        match self.in_time(self.inner.store.look_up(id)).await? {
+            Some(Entry::Recorded { record, .. }) if record.is_sealed() => {
+                Err(StoreError::Undecodable(DecodeError::Sealed))
+            }
+            entry => Ok(entry),
+        }
     }
 
     /// Removes the entry that the store holds under `id`, and returns whether there was an entry.

@@ -9,8 +9,10 @@ use crate::observe::Observing;
 use crate::request::fingerprint::FingerprintDigest;
 use crate::request::namespace::Namespace;
 use crate::response::problem::Problem;
+use crate::response::recording::{Recording, Redact};
 use crate::service::permits::Permits;
 use crate::settings::dialect::Dialect;
+use crate::settings::policy::Policy;
 
 /// 100 years, the longest time for which a store keeps an entry. An `Instant` that far in the
 /// future does not overflow, unlike an `Instant` at `Duration::MAX`.
@@ -38,11 +40,22 @@ pub(crate) struct Settings {
     pub(crate) fingerprint_digest: FingerprintDigest,
     pub(crate) on_store_error: OnStoreError,
     pub(crate) label: Option<Box<Label>>,
+    pub(super) redact: Option<Box<Redact>>,
     pub(super) observing: Option<Observing>,
     pub(super) render: Option<Box<Render>>,
 }
 
 impl Settings {
+    /// How the responses of an endpoint are recorded.
+    pub(crate) fn recording(&self, policy: &Policy) -> Recording<'_> {
+        Recording {
+            endpoint: policy.endpoint,
+            redact: self.redact.as_deref(),
+            keeps_set_cookie: self.record_set_cookie,
+            records_body: policy.records_body,
+        }
+    }
+
     /// Whether the service renders refusals itself.
     #[cfg(any(feature = "aide", feature = "utoipa"))]
     pub(crate) fn has_own_rendering(&self) -> bool {
@@ -67,6 +80,7 @@ impl Default for Settings {
             fingerprint_digest: FingerprintDigest::default(),
             on_store_error: OnStoreError::default(),
             label: None,
+            redact: None,
             observing: None,
             render: None,
         }
@@ -82,6 +96,7 @@ pub enum OnStoreError {
     FailClosed,
     /// The handler runs without protection, so a retry may run the handler again. The response
     /// carries `Idempotency-Degraded: true`, and the log contains an error with the id of the
-    /// record. A `transactional` endpoint never runs in this way.
+    /// record. A `transactional` endpoint never runs in this way. Nor does a key whose entry the store cannot
+    /// decode, because the entry shows that the key was used before.
     FailOpen,
 }

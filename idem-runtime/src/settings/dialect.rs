@@ -115,6 +115,9 @@ impl Dialect {
     /// The header that marks a response with reduced protection.
     pub(crate) const DEGRADED_HEADER: HeaderName = HeaderName::from_static("idempotency-degraded");
 
+    /// The header that marks the replay of a response whose body was not recorded: `record_body = none`.
+    pub(crate) const RECEIPT_HEADER: HeaderName = HeaderName::from_static("idempotency-receipt");
+
     /// Returns a profile of `draft-ietf-httpapi-idempotency-key-header-07`.
     ///
     /// Only quoted keys are accepted (section 2.1). A key that is used again with a different
@@ -338,14 +341,18 @@ impl Dialect {
     /// `CorsLayer::expose_headers`. Without them, the page cannot read when to retry, and cannot recognize a
     /// replay.
     ///
-    /// The headers are the replay header, `Retry-After`, `Idempotency-Degraded`, `Link` if the dialect has a
+    /// The headers are the replay header, `Retry-After`, `Idempotency-Degraded`, `Idempotency-Receipt`, `Link` if the dialect has a
     /// [documentation](Self::documentation) page, and the key header if the dialect [echoes](Self::echo_key) it.
     #[must_use]
     pub fn response_headers(&self) -> Vec<HeaderName> {
         let replay = self.replay_header.clone();
         let link = self.documentation.as_ref().map(|_| header::LINK);
         let key = self.echoes_key.then(|| self.key_header.clone());
-        let always = [header::RETRY_AFTER, Self::DEGRADED_HEADER];
+        let always = [
+            header::RETRY_AFTER,
+            Self::DEGRADED_HEADER,
+            Self::RECEIPT_HEADER,
+        ];
         replay
             .into_iter()
             .chain(always)
@@ -488,7 +495,8 @@ mod tests {
             [
                 "idempotency-replayed",
                 "retry-after",
-                "idempotency-degraded"
+                "idempotency-degraded",
+                "idempotency-receipt"
             ]
         );
         let dialect = Dialect::ietf()
@@ -499,7 +507,13 @@ mod tests {
         assert_eq!(request, ["x-key"]);
         assert_eq!(
             response,
-            ["retry-after", "idempotency-degraded", "link", "x-key"]
+            [
+                "retry-after",
+                "idempotency-degraded",
+                "idempotency-receipt",
+                "link",
+                "x-key"
+            ]
         );
     }
 

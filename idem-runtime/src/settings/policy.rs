@@ -15,6 +15,7 @@ pub struct Policy {
     pub(crate) key_source: KeySource,
     pub(crate) record: Statuses,
     pub(crate) record_rejections: bool,
+    pub(crate) records_body: bool,
     pub(crate) in_flight: InFlight,
     pub(crate) on_unknown: OnUnknown,
     pub(crate) unknown: Statuses,
@@ -77,6 +78,7 @@ impl Policy {
             key_source: KeySource::Service,
             record: Statuses::DEFAULT,
             record_rejections: false,
+            records_body: true,
             in_flight: InFlight::Reject,
             on_unknown: OnUnknown::Rerun,
             unknown: Statuses::NONE,
@@ -126,6 +128,13 @@ impl Policy {
     #[must_use]
     pub const fn record_rejections(mut self) -> Self {
         self.record_rejections = true;
+        self
+    }
+
+    /// Implements `record_body = none`.
+    #[must_use]
+    pub const fn record_no_body(mut self) -> Self {
+        self.records_body = false;
         self
     }
 

@@ -305,6 +305,9 @@ impl State {
     /// The state of a record that the store has read.
     #[must_use]
     pub fn recorded(record: &Record, settled_at: SystemTime, expires_in: Duration) -> Self {
+        if record.is_sealed() {
+            return Self::Unreadable(DecodeError::Sealed);
+        }
         Self::Recorded {
             status: record.status(),
             is_kept: record.is_kept(),
@@ -314,13 +317,13 @@ impl State {
         }
     }
 
-    /// Which state it is.
+    /// Which state it is. A record that is sealed counts as recorded.
     #[must_use]
     pub fn kind(&self) -> StateKind {
         match self {
             Self::InFlight { .. } => StateKind::InFlight,
             Self::Unknown { .. } => StateKind::Unknown,
-            Self::Recorded { .. } => StateKind::Recorded,
+            Self::Recorded { .. } | Self::Unreadable(DecodeError::Sealed) => StateKind::Recorded,
             Self::Unreadable(_) => StateKind::Unreadable,
         }
     }

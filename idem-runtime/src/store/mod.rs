@@ -2,7 +2,8 @@
 //!
 //! [`Store`] is a trait whose methods are atomic transitions on one record id. This module has
 //! four stores: in memory, in an SQLite file, in Redis and in PostgreSQL. It also has [`NearCache`], a cache in front
-//! of another store. All of them store a [`Record`] in the same frozen form. [`guide`] shows how to
+//! of another store. The feature `seal` adds `Sealed`, which encrypts the responses in another store. All stores keep a
+//! [`Record`] in the same frozen form. [`guide`] shows how to
 //! write another store.
 
 mod finding;
@@ -21,6 +22,8 @@ mod postgres;
 mod record;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "seal")]
+mod seal;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -44,6 +47,10 @@ pub use postgres::{PostgresStore, PostgresStoreBuilder};
 pub use record::{DecodeError, Record};
 #[cfg(feature = "redis")]
 pub use redis::{RedisStore, RedisStoreBuilder};
+#[cfg(feature = "seal")]
+pub use seal::Sealed;
+#[cfg(feature = "seal")]
+pub use seal::keys::{Keys, SealingKey, SealingKeyError};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteStore, SqliteStoreBuilder};
 use tokio::sync::Notify;

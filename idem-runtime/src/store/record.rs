@@ -15,7 +15,7 @@ use crate::request::trace_context::TraceId;
 /// | bytes | meaning |
 /// |---|---|
 /// | 1 | version, now 1 |
-/// | 1 | 0: the response follows · 1: the response was not stored |
+/// | 1 | 0: the response follows · 1: the response was not stored · 2: sealed, see below |
 /// | 32 | fingerprint of the request |
 /// | 2 | status |
 /// | 2 | number of header lines |
@@ -25,6 +25,10 @@ use crate::request::trace_context::TraceId;
 ///
 /// A record whose response was not stored has no header lines and no body.
 ///
+/// `store::Sealed` (feature `seal`) passes *sealed* records to the store below it. The status and the number of
+/// header lines of a sealed record are 0, and its body is encrypted. Only `Sealed` can replay it. Without the
+/// feature, a sealed record does not decode.
+///
 /// A record that a store returns for a claim may also know the trace of its first request. The trace is not
 /// part of the form, and two records are equal when their bytes are.
 #[derive(Clone)]
@@ -33,14 +37,15 @@ pub struct Record {
     first_trace_id: Option<TraceId>,
 }
 
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 const ANSWER: u8 = 0;
 const NOT_KEPT: u8 = 1;
+pub(super) const SEALED: u8 = 2;
 const FINGERPRINT: std::ops::Range<usize> = 2..34;
-const STATUS: usize = 34;
+pub(super) const STATUS: usize = 34;
 const LINES: usize = 36;
 const BODY_LEN: usize = 38;
-const HEAD: usize = 42;
+pub(super) const HEAD: usize = 42;
 const LINE_HEAD: usize = 6;
 /// Well below the limit of a `HeaderMap`.
 const MAX_LINES: u16 = 16_384;
@@ -64,6 +69,21 @@ pub enum DecodeError {
     /// The record ends too early, or contains something that no response can contain.
     #[error("the record is damaged")]
     Damaged,
+    /// The record is sealed, and the service has no `Sealed` around its store.
+    #[error("the record is sealed; put `store::Sealed` with its key around the store")]
+    Sealed,
+    /// The record is not sealed, and the service accepts only sealed records.
+    #[error("the record is not sealed, and this service accepts only sealed records")]
+    NotSealed,
+    /// The record is sealed with a key that the service does not have.
+    #[error("the record is sealed with key {0}, which is not among the keys of this service")]
+    MissingKey(u32),
+    /// The record does not open. It was changed, it was moved from another record id, or the service has another
+    /// key under the same key id.
+    #[error(
+        "the sealed record does not open: it was changed or moved, or this service has another key of that id"
+    )]
+    NotAuthentic,
 }
 
 impl Record {
@@ -121,6 +141,12 @@ impl Record {
         Self::of(Bytes::copy_from_slice(&head))
     }
 
+    /// A sealed record: bytes that begin with a [`sealed_head`].
+    #[cfg(feature = "seal")]
+    pub(super) const fn of_sealed(bytes: Bytes) -> Self {
+        Self::of(bytes)
+    }
+
     const fn of(bytes: Bytes) -> Self {
         Self {
             bytes,
@@ -156,6 +182,9 @@ impl Record {
             None => return Err(DecodeError::Damaged),
         }
         let record = Self::of(bytes);
+        if record.bytes.get(1) == Some(&SEALED) {
+            return record.decode_sealed();
+        }
         if record.bytes.len() < HEAD
             || record.bytes[1] > NOT_KEPT
             || record.u16_at(LINES) > MAX_LINES
@@ -181,6 +210,21 @@ impl Record {
         }
     }
 
+    /// Checks the parts of a sealed record that are not encrypted.
+    fn decode_sealed(self) -> Result<Self, DecodeError> {
+        let is_whole = self.bytes.len() >= HEAD
+            && self.u16_at(STATUS) == 0
+            && self.u16_at(LINES) == 0
+            && self.bytes.len() - HEAD == self.body_len();
+        if !is_whole {
+            Err(DecodeError::Damaged)
+        } else if cfg!(feature = "seal") {
+            Ok(self)
+        } else {
+            Err(DecodeError::Sealed)
+        }
+    }
+
     /// The status, and whether the response is there, from the first bytes of a record.
     #[cfg(any(feature = "redis", feature = "postgres", feature = "sqlite"))]
     pub(super) fn read_head(bytes: &[u8]) -> Result<(StatusCode, bool), DecodeError> {
@@ -190,6 +234,9 @@ impl Record {
             None => return Err(DecodeError::Damaged),
         }
         let head = bytes.get(..HEAD).ok_or(DecodeError::Damaged)?;
+        if head[1] == SEALED {
+            return Err(DecodeError::Sealed);
+        }
         let status = u16::from_le_bytes([head[STATUS], head[STATUS + 1]]);
         let status = StatusCode::from_u16(status).map_err(|_| DecodeError::Damaged)?;
         Ok((status, head[1] == ANSWER))
@@ -220,6 +267,11 @@ impl Record {
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.bytes[1] == ANSWER
+    }
+
+    /// Whether the record is sealed, so that only `store::Sealed` can replay it.
+    pub(crate) fn is_sealed(&self) -> bool {
+        cfg!(feature = "seal") && self.bytes[1] == SEALED
     }
 
     /// The headers of the response. Repeated headers keep their order.
@@ -288,6 +340,17 @@ fn head(
     head[STATUS..LINES].copy_from_slice(&status.as_u16().to_le_bytes());
     head[LINES..BODY_LEN].copy_from_slice(&lines.to_le_bytes());
     head[BODY_LEN..].copy_from_slice(&body_len.to_le_bytes());
+    head
+}
+
+/// The first bytes of a sealed record, whose encrypted part follows.
+#[cfg(feature = "seal")]
+pub(super) fn sealed_head(fingerprint: Fingerprint, len: u32) -> [u8; HEAD] {
+    let mut head = [0; HEAD];
+    head[0] = VERSION;
+    head[1] = SEALED;
+    head[FINGERPRINT].copy_from_slice(fingerprint.as_bytes());
+    head[BODY_LEN..].copy_from_slice(&len.to_le_bytes());
     head
 }
 
@@ -414,7 +477,8 @@ mod tests {
         const NAME: usize = HEAD + LINE_HEAD;
         assert!(changed(NAME, b"nama").is_ok());
         for (what, at, bytes) in [
-            ("unknown kind", 1, &[2][..]),
+            ("unknown kind", 1, &[3][..]),
+            ("a status in a sealed record", 1, &[SEALED]),
             ("a response in a record without a response", 1, &[NOT_KEPT]),
             ("a status below 100", STATUS, &[99, 0]),
             ("a status above 999", STATUS, &[0xe8, 3]),

@@ -1,0 +1,124 @@
+//! Decides what of a response is recorded: all of it, what the service redacted, or a receipt.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode};
+
+use crate::request::fingerprint::Fingerprint;
+use crate::response::kept_headers::KeptHeaders;
+use crate::response::receipt;
+use crate::store::Record;
+
+/// Changes a response of an endpoint before it is recorded.
+pub(crate) type Redact = dyn Fn(&str, Response<Bytes>) -> Response<Bytes> + Send + Sync;
+
+/// How the responses of one endpoint are recorded.
+#[derive(Clone, Copy)]
+pub(crate) struct Recording<'a> {
+    pub(crate) endpoint: &'static str,
+    pub(crate) redact: Option<&'a Redact>,
+    pub(crate) keeps_set_cookie: bool,
+    pub(crate) records_body: bool,
+}
+
+impl Recording<'_> {
+    /// Returns the record of a response. It says only that there was a response when the response does not fit the
+    /// form of a record, or when the function of the service panics.
+    ///
+    /// `body` is not read for an endpoint with `record_body = none`.
+    pub(crate) fn record(
+        self,
+        fingerprint: Fingerprint,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Record {
+        let Some(redact) = self.redact else {
+            return self.plain(fingerprint, status, headers, body);
+        };
+        let mut response = Response::new(if self.records_body {
+            body.clone()
+        } else {
+            Bytes::new()
+        });
+        *response.status_mut() = status;
+        *response.headers_mut() = headers.clone();
+        match catch_unwind(AssertUnwindSafe(|| redact(self.endpoint, response))) {
+            Ok(redacted) => self.plain(fingerprint, status, redacted.headers(), redacted.body()),
+            Err(_) => {
+                tracing::error!(
+                    target: crate::trace::TARGET,
+                    endpoint = self.endpoint,
+                    "the redact function panicked; the response is not recorded, and retries get 409"
+                );
+                Record::not_kept(fingerprint, status)
+            }
+        }
+    }
+
+    fn plain(
+        self,
+        fingerprint: Fingerprint,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Record {
+        let kept = KeptHeaders::new(headers, self.keeps_set_cookie);
+        let record = if self.records_body {
+            Record::answer_with(fingerprint, status, || kept.iter(), body)
+        } else {
+            Record::answer_with(fingerprint, status, || receipt::headers(kept.iter()), b"")
+        };
+        record.unwrap_or_else(|| Record::not_kept(fingerprint, status))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, header};
+
+    use super::*;
+
+    #[test]
+    fn a_receipt_has_the_status_and_no_header_of_the_body() {
+        let mut headers = HeaderMap::new();
+        for name in [
+            "content-type",
+            "content-length",
+            "content-encoding",
+            "content-disposition",
+            "content-digest",
+            "etag",
+            "digest",
+            "repr-digest",
+            "set-cookie",
+            "idempotency-receipt",
+        ] {
+            headers.append(name, HeaderValue::from_static("secret"));
+        }
+        headers.insert(header::LOCATION, HeaderValue::from_static("/cards/1"));
+        let recording = Recording {
+            endpoint: "issue",
+            redact: None,
+            keeps_set_cookie: false,
+            records_body: false,
+        };
+        let fingerprint = Fingerprint::from_bytes([1; 32]);
+        let body = Bytes::from_static(b"secret");
+        let record = recording.record(fingerprint, StatusCode::CREATED, &headers, &body);
+        assert!(record.is_kept() && record.body().is_empty());
+        assert_eq!(record.status(), 201);
+        let headers = record.headers();
+        let mut lines: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .collect();
+        lines.sort_unstable();
+        let expected = [
+            ("idempotency-receipt", &b"true"[..]),
+            ("location", b"/cards/1"),
+        ];
+        assert_eq!(lines, expected);
+    }
+}

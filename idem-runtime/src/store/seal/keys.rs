@@ -1,0 +1,193 @@
+//! The keys that seal and open records.
+
+use std::fmt;
+use std::str::FromStr;
+
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::request::hex;
+
+/// A key of 256 bits. It is erased from memory when it is dropped, and `Debug` does not show it.
+///
+/// Use bytes from a random generator for cryptography, not a password. `openssl rand -hex 32` prints a key that
+/// [`from_env`](Self::from_env) and `FromStr` read. A copy that the caller keeps is not erased.
+pub struct SealingKey(Box<Zeroizing<[u8; 32]>>);
+
+/// Why a key cannot be read. The error does not contain the key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SealingKeyError {
+    /// The environment variable is not set, or is not text.
+    #[error("the environment variable `{0}` is not set; set it to 64 hexadecimal digits")]
+    NotSet(String),
+    /// The text is not a key.
+    #[error("a key is 64 hexadecimal digits; `openssl rand -hex 32` prints one")]
+    Malformed,
+}
+
+impl SealingKey {
+    /// Reads a key of 64 hexadecimal digits from an environment variable.
+    ///
+    /// # Errors
+    ///
+    /// [`SealingKeyError`] when the variable is not set or contains something else.
+    pub fn from_env(name: &str) -> Result<Self, SealingKeyError> {
+        let text = std::env::var(name).map_err(|_| SealingKeyError::NotSet(name.to_owned()))?;
+        Zeroizing::new(text).trim().parse()
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl From<[u8; 32]> for SealingKey {
+    fn from(mut bytes: [u8; 32]) -> Self {
+        let key = Self(Box::new(Zeroizing::new(bytes)));
+        bytes.zeroize();
+        key
+    }
+}
+
+/// Reads 64 hexadecimal digits of either case.
+impl FromStr for SealingKey {
+    type Err = SealingKeyError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        hex::read::<32>(text.as_bytes())
+            .map(Self::from)
+            .ok_or(SealingKeyError::Malformed)
+    }
+}
+
+impl fmt::Debug for SealingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SealingKey(hidden)")
+    }
+}
+
+/// The keys of a [`Sealed`](super::Sealed) store: one *primary* key that seals new records, and other keys that
+/// only open records.
+///
+/// Each key has an id, which is stored in the clear with each record. Never use an id again for another key.
+///
+/// # Rotation without downtime
+///
+/// 1. Create a key with a new id, and add it to every process with [`also`](Self::also). Deploy.
+/// 2. Make the new key the primary key, and keep the old key with [`also`](Self::also). Deploy.
+/// 3. Remove the old key when the longest `ttl` has passed since step 2.
+///
+/// A process without the key of a record refuses its retries with 503, and the handler does not run. So a
+/// wrong order interrupts retries, but it runs nothing twice.
+///
+/// ```
+/// use idem_runtime::store::Keys;
+///
+/// # let (first, second) = ([1; 32], [2; 32]);
+/// let step_1 = Keys::new().primary(1, first).also(2, second);
+/// let step_2 = Keys::new().primary(2, second).also(1, first);
+/// let step_3 = Keys::new().primary(2, second);
+/// # let _ = (step_1, step_2, step_3);
+/// ```
+#[must_use]
+pub struct Keys {
+    /// Sorted by use: the primary key is the first when `has_primary`.
+    keys: Vec<(u32, SealingKey)>,
+    has_primary: bool,
+}
+
+impl Keys {
+    /// No key yet. [`primary`](Self::primary) must follow.
+    #[expect(
+        clippy::new_without_default,
+        reason = "keys without a primary key are of no use"
+    )]
+    pub fn new() -> Self {
+        Self {
+            keys: Vec::new(),
+            has_primary: false,
+        }
+    }
+
+    /// Adds the key that seals new records. It opens records too.
+    ///
+    /// # Panics
+    ///
+    /// When there is a primary key already, or another key with this id.
+    pub fn primary(mut self, id: u32, key: impl Into<SealingKey>) -> Self {
+        assert!(!self.has_primary, "there is a primary sealing key already");
+        self = self.also(id, key);
+        let last = self.keys.len() - 1;
+        self.keys.swap(0, last);
+        self.has_primary = true;
+        self
+    }
+
+    /// Adds a key that only opens records.
+    ///
+    /// # Panics
+    ///
+    /// When there is another key with this id.
+    pub fn also(mut self, id: u32, key: impl Into<SealingKey>) -> Self {
+        assert!(self.get(id).is_none(), "two sealing keys have the id {id}");
+        self.keys.push((id, key.into()));
+        self
+    }
+
+    /// The primary key, if there is one.
+    pub(super) fn first(&self) -> Option<(u32, &SealingKey)> {
+        let (id, key) = self.keys.first().filter(|_| self.has_primary)?;
+        Some((*id, key))
+    }
+
+    pub(super) fn get(&self, id: u32) -> Option<&SealingKey> {
+        self.keys.iter().find(|key| key.0 == id).map(|key| &key.1)
+    }
+}
+
+/// Shows the ids of the keys, with the primary key first.
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids: Vec<_> = self.keys.iter().map(|key| key.0).collect();
+        f.debug_struct("Keys")
+            .field("ids", &ids)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_read_from_hexadecimal_digits() {
+        let key: SealingKey = "0a".repeat(32).parse().expect("a key");
+        assert_eq!(key.as_bytes(), &[10; 32]);
+        for text in [String::new(), "0a".repeat(31), "0g".repeat(32)] {
+            let refused = text.parse::<SealingKey>();
+            assert_eq!(refused.err(), Some(SealingKeyError::Malformed));
+        }
+        let refused = SealingKey::from_env("IDEM_TEST_NO_SUCH_KEY").err();
+        let expected = SealingKeyError::NotSet("IDEM_TEST_NO_SUCH_KEY".into());
+        assert_eq!(refused, Some(expected));
+    }
+
+    #[test]
+    fn debug_output_contains_ids_but_no_key() {
+        let keys = Keys::new().also(1, [77; 32]).primary(2, [78; 32]);
+        assert_eq!(format!("{keys:?}"), "Keys { ids: [2, 1], .. }");
+        assert_eq!(format!("{:?}", keys.keys[0].1), "SealingKey(hidden)");
+    }
+
+    #[test]
+    #[should_panic(expected = "two sealing keys have the id 1")]
+    fn an_id_has_one_key() {
+        let _ = Keys::new().primary(1, [1; 32]).also(1, [2; 32]);
+    }
+
+    #[test]
+    #[should_panic(expected = "there is a primary sealing key already")]
+    fn there_is_one_primary_key() {
+        let _ = Keys::new().primary(1, [1; 32]).primary(2, [2; 32]);
+    }
+}

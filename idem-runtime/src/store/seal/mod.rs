@@ -1,0 +1,310 @@
+//! A store that encrypts the responses in another store.
+
+mod form;
+pub(super) mod keys;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{
+    Claim, Claimed, CommitState, DecodeError, Entry, Finding, Holder, Page, Query, Record,
+    RecordStatement, Settled, State, Stats, Store, StoreError, StoreFuture, TransactionKind,
+};
+use crate::observe::Observer;
+use crate::request::record_id::RecordId;
+use crate::request::scope_id::ScopeId;
+use keys::Keys;
+
+/// Encrypts the responses in another store, so that a dump, a replica or a backup of that store shows none of them.
+///
+/// The status, the headers and the body of each response are encrypted and authenticated with XChaCha20-Poly1305 and
+/// a random nonce of 192 bits. The record id, the id of the key and the fingerprint are authenticated too: a record
+/// that was changed, or moved to another record id, is an error. The error refuses the request with 503; it
+/// never replays a response and never runs the handler. The entry stays in the store.
+///
+/// The store below still sees the record id, the fingerprint, the [`Origin`](super::Origin) with its label, the
+/// times, and the length of a response, to which sealing adds 54 bytes. It can remove a record, or put back an
+/// earlier record of the same id. `docs/security.md` in the repository says what sealing defends and what not.
+///
+/// ```
+/// # extern crate idem_runtime as axum_idem;
+/// use axum_idem::Idempotency;
+/// use axum_idem::store::{Keys, MemoryStore, Sealed};
+///
+/// # let key = [7; 32];
+/// // In production: `SealingKey::from_env("IDEM_SEALING_KEY")?` and a `RedisStore`, for example.
+/// let keys = Keys::new().primary(1, key);
+/// let idem = Idempotency::builder()
+///     .store(Sealed::around(MemoryStore::default(), keys))
+///     .build();
+/// # let _ = idem;
+/// ```
+///
+/// [`Keys`] says how to change the key without downtime.
+///
+/// # With a near cache
+///
+/// `NearCache::new(Sealed::around(store, keys))` keeps opened responses in the memory of the process.
+/// `Sealed::around(NearCache::new(store), keys)` keeps sealed responses there, and opens the record for each replay.
+///
+/// # Records of other services
+///
+/// Without the key, the program `idem` and services without `Sealed` list a sealed record as unreadable, and replay
+/// nothing. A record that was stored without `Sealed` is an error too, unless the service
+/// [reads unsealed records](Self::read_unsealed).
+///
+/// # Transactions
+///
+/// [`Attempt::commit`](crate::Attempt::commit) records the sealed response in the transaction of the handler.
+///
+/// # Cancellation
+///
+/// As safe as the store below.
+pub struct Sealed<S> {
+    store: Arc<S>,
+    keys: Arc<Keys>,
+    reads_unsealed: bool,
+}
+
+impl<S: Store> Sealed<S> {
+    /// Encrypts what `store` stores.
+    ///
+    /// # Panics
+    ///
+    /// When `keys` has no primary key.
+    #[must_use]
+    pub fn around(store: S, keys: Keys) -> Self {
+        assert!(
+            keys.first().is_some(),
+            "a sealed store needs a primary key: `Keys::new().primary(1, key)`"
+        );
+        Self {
+            store: Arc::new(store),
+            keys: Arc::new(keys),
+            reads_unsealed: false,
+        }
+    }
+
+    /// Replays also records that were stored without `Sealed`. Such a record is an error by default.
+    ///
+    /// Use this when sealing is turned on for a store with records, and remove it when the longest `ttl` has passed.
+    /// Meanwhile, somebody who can write to the store can insert a response.
+    #[must_use]
+    pub fn read_unsealed(mut self) -> Self {
+        self.reads_unsealed = true;
+        self
+    }
+
+    fn seal(&self, id: RecordId, record: &Record) -> Result<Record, StoreError> {
+        let mut nonce = [0; 24];
+        getrandom::fill(&mut nonce).map_err(|error| StoreError::Unavailable(Box::new(error)))?;
+        let key = self.keys.first().ok_or(StoreError::Unsupported)?;
+        let is_sealed = form::seal(record, id, key, nonce);
+        // Sealing makes the record too long.
+        let not_kept = || {
+            let not_kept = Record::not_kept(record.fingerprint(), record.status());
+            form::seal(&not_kept, id, key, nonce)
+        };
+        is_sealed
+            .or_else(not_kept)
+            .ok_or(StoreError::Undecodable(DecodeError::Damaged))
+    }
+
+    fn opener(&self) -> Opener {
+        Opener {
+            keys: self.keys.clone(),
+            reads_unsealed: self.reads_unsealed,
+        }
+    }
+}
+
+/// Opens records after the store has replied.
+struct Opener {
+    keys: Arc<Keys>,
+    reads_unsealed: bool,
+}
+
+impl Opener {
+    fn open(&self, id: RecordId, record: Record) -> Result<Record, StoreError> {
+        if self.reads_unsealed && !record.is_sealed() {
+            return Ok(record);
+        }
+        form::open(&record, id, &self.keys).map_err(StoreError::Undecodable)
+    }
+
+    fn open_entry(&self, id: RecordId, entry: Option<Entry>) -> Result<Option<Entry>, StoreError> {
+        match entry {
+            Some(Entry::Recorded {
+                record,
+                expires_in,
+                origin,
+                created_at,
+                settled_at,
+            }) => Ok(Some(Entry::Recorded {
+                record: self.open(id, record)?,
+                expires_in,
+                origin,
+                created_at,
+                settled_at,
+            })),
+            entry => Ok(entry),
+        }
+    }
+}
+
+impl<S: Store> Store for Sealed<S> {
+    fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
+        let (id, opener) = (claim.id, self.opener());
+        self.store
+            .claim(claim)
+            .and_then(move |claimed| match claimed {
+                Claimed::Recorded { record, expires_in } => Ok(Claimed::Recorded {
+                    record: opener.open(id, record)?,
+                    expires_in,
+                }),
+                claimed => Ok(claimed),
+            })
+    }
+
+    fn renew(&self, holder: Holder, lease: Duration) -> StoreFuture<Settled> {
+        self.store.renew(holder, lease)
+    }
+
+    fn complete(&self, holder: Holder, record: Record, ttl: Duration) -> StoreFuture<Settled> {
+        match self.seal(holder.id, &record) {
+            Ok(sealed) => self.store.complete(holder, sealed, ttl),
+            Err(error) => StoreFuture::ready(Err(error)),
+        }
+    }
+
+    fn release(&self, holder: Holder) -> StoreFuture<Settled> {
+        self.store.release(holder)
+    }
+
+    fn abandon(&self, holder: Holder) -> StoreFuture<Settled> {
+        self.store.abandon(holder)
+    }
+
+    fn look_up(&self, id: RecordId) -> StoreFuture<Option<Entry>> {
+        let opener = self.opener();
+        let entry = self.store.look_up(id);
+        entry.and_then(move |entry| opener.open_entry(id, entry))
+    }
+
+    fn forget(&self, id: RecordId) -> StoreFuture<bool> {
+        self.store.forget(id)
+    }
+
+    fn resolve(
+        &self,
+        id: RecordId,
+        fence: u64,
+        record: Record,
+        ttl: Duration,
+    ) -> StoreFuture<Settled> {
+        match self.seal(id, &record) {
+            Ok(sealed) => self.store.resolve(id, fence, sealed, ttl),
+            Err(error) => StoreFuture::ready(Err(error)),
+        }
+    }
+
+    /// Looks each sealed record of the page up, because the status of a record is sealed too. A record that does
+    /// not open is listed as [`State::Unreadable`].
+    fn list(&self, query: Query) -> StoreFuture<Page> {
+        let (store, opener, state) = (self.store.clone(), self.opener(), query.state);
+        let page = self.store.list(query);
+        StoreFuture::new(async move {
+            let mut page = page.await?;
+            let mut entries = Vec::with_capacity(page.entries.len());
+            for mut listed in page.entries {
+                if listed.state != State::Unreadable(DecodeError::Sealed) {
+                    entries.push(listed);
+                    continue;
+                }
+                let id = listed.id;
+                let found = store.look_up(id).await;
+                match found.and_then(|entry| opener.open_entry(id, entry)) {
+                    Ok(Some(entry)) => {
+                        let found = entry.summary(id);
+                        // Another entry may have replaced the record since it was listed.
+                        if state.is_none_or(|state| state == found.state.kind()) {
+                            entries.push(found);
+                        }
+                    }
+                    Ok(None) => {}
+                    Err(StoreError::Undecodable(error)) => {
+                        listed.state = State::Unreadable(error);
+                        entries.push(listed);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            page.entries = entries;
+            Ok(page)
+        })
+    }
+
+    fn stats(&self) -> StoreFuture<Stats> {
+        self.store.stats()
+    }
+
+    fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {
+        self.store.forget_scope(scope)
+    }
+
+    fn transactions(&self) -> Option<TransactionKind> {
+        self.store.transactions()
+    }
+
+    fn record_statement(
+        &self,
+        holder: Holder,
+        record: Record,
+        ttl: Duration,
+    ) -> Result<RecordStatement, StoreError> {
+        let sealed = self.seal(holder.id, &record)?;
+        self.store.record_statement(holder, sealed, ttl)
+    }
+
+    fn commit_state(&self, holder: Holder) -> StoreFuture<CommitState> {
+        self.store.commit_state(holder)
+    }
+
+    fn remove_expired(&self) -> StoreFuture<u64> {
+        self.store.remove_expired()
+    }
+
+    fn diagnose(&self) -> StoreFuture<Vec<Finding>> {
+        self.store.diagnose()
+    }
+
+    /// The name of the store below.
+    fn name(&self) -> &'static str {
+        self.store.name()
+    }
+
+    fn observe(&self, observer: Arc<dyn Observer>) {
+        self.store.observe(observer);
+    }
+}
+
+impl<S> Clone for Sealed<S> {
+    fn clone(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            keys: self.keys.clone(),
+            reads_unsealed: self.reads_unsealed,
+        }
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Sealed<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealed")
+            .field("store", &self.store)
+            .field("keys", &self.keys)
+            .field("reads_unsealed", &self.reads_unsealed)
+            .finish()
+    }
+}

@@ -134,12 +134,12 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    pub(crate) async fn start(routes: Router<Bank>) -> Self {
-        Self::with(routes, LEASE, Duration::from_secs(2)).await
+    pub(crate) async fn start(handlers: Router<Bank>) -> Self {
+        Self::with(handlers, LEASE, Duration::from_secs(2)).await
     }
 
     pub(crate) async fn with(
-        routes: Router<Bank>,
+        handlers: Router<Bank>,
         lease: Duration,
         busy_timeout: Duration,
     ) -> Self {
@@ -153,7 +153,7 @@ impl Service {
             .expect("the file opens");
         let idem = Idempotency::builder().store(store).lease(lease).build();
         let bank = Bank::open(&path).await;
-        let router = routes.layer(idem.clone()).with_state(bank.clone());
+        let router = handlers.layer(idem.clone()).with_state(bank.clone());
         Self {
             server: Server::start(router).await,
             bank,

@@ -54,7 +54,7 @@ async fn transfer(bank: &Bank, attempt: &Attempt, key: &str) -> Paid {
     update.bind(account).execute(&mut *tx).await?;
     let number = bank.runs.started();
     // A later attempt may be rejected although an earlier attempt is still committing.
-    if number % 16 == 1 || attempt.number() > 1 && number % 2 == 0 {
+    if number % 16 == 1 || attempt.number() > 1 && number.is_multiple_of(2) {
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, format!("{REJECTED}{run}")).into_response());
     }
     let status = if number % 16 == 9 {

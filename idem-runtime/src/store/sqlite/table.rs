@@ -99,16 +99,9 @@ impl Statements {
                 "UPDATE {table} SET leased_until = ?2, expires_at = ?3, instance = {UNLOCKED} WHERE id = ?1"
             )
             .into(),
-            complete: format!(
-                "UPDATE {table} SET record = ?2, settled_at = ?3, expires_at = ?4 WHERE id = ?1"
-            )
-            .into(),
+            complete: complete(&table, "owner").into(),
             // Without an owner, so that no attempt takes the record for its own.
-            resolve: format!(
-                "UPDATE {table} SET record = ?2, settled_at = ?3, expires_at = ?4, owner = zeroblob(16)
-                WHERE id = ?1"
-            )
-            .into(),
+            resolve: complete(&table, "zeroblob(16)").into(),
             record: record(name).into(),
             delete: format!("DELETE FROM {table} WHERE id = ?1").into(),
             end_leases: end_leases(&table, &indexed_by("claims")).into(),
@@ -165,6 +158,12 @@ impl Statements {
         // The names of the other table and of the indexes begin with the name of the table.
         sql.replace("\"idem_records", self.table.trim_end_matches('"'))
     }
+}
+
+fn complete(table: &str, owner: &str) -> String {
+    format!(
+        "UPDATE {table} SET record = ?2, settled_at = ?3, expires_at = ?4, owner = {owner} WHERE id = ?1"
+    )
 }
 
 /// Records a response inside the transaction of a handler. Fails unless the attempt holds its claim: see the trigger

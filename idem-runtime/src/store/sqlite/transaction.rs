@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use sqlx::error::DatabaseError;
 use sqlx::sqlite::{SqliteConnection, SqliteTransactionManager};
 use sqlx::{AssertSqlSafe, Error, Sqlite, Transaction};
 use sqlx_core::transaction::TransactionManager as _;
@@ -145,7 +146,7 @@ fn query(statement: &RecordStatement) -> Query {
 
 /// Classifies an error before the `COMMIT`.
 fn failed(error: Error) -> RecordFailure {
-    let message = error.as_database_error().map(|error| error.message());
+    let message = error.as_database_error().map(DatabaseError::message);
     match message {
         Some(NOT_HELD) => RecordFailure::NotHeld,
         Some(NOT_SEEN) => RecordFailure::NotSeen,

@@ -130,7 +130,8 @@ use crate::transform::transform;
 /// key. An argument of the type `IdempotencyKey` or `Option<IdempotencyKey>` is this key. The attribute
 /// recognizes the two types by these names, and the handler never runs without the first. A unit test passes such an argument with `.into()`.
 ///
-/// The endpoint finds its `Idempotency` through a layer or through `runtime = …`. Its record is written when the
+/// The endpoint finds its `Idempotency` through a layer or through `runtime = …`. Without both, every write gets 500.
+/// A middleware between the layer and the endpoint must not move the request to another task: use `runtime = …` there. Its record is written when the
 /// handler has responded, and not when the response leaves the layer. If a layer commits the work of the handler,
 /// give the service a dialect with the header of the sender instead.
 ///

@@ -3,6 +3,8 @@
 use axum::response::{IntoResponse, Response};
 
 use crate::attempt::commit_error::CommitError;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use crate::attempt::commits::commit_alone;
 use crate::attempt::handle::Attempt;
 use crate::store::{Bind, RecordStatement};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -68,7 +70,7 @@ impl Attempt {
     ) -> impl Future<Output = Result<Prepared, CommitError>> + Send {
         let (attempt, response) = (self.clone(), response.into_response());
         async move {
-            let Some(commits) = attempt.commits() else {
+            let Some(commits) = attempt.commits()? else {
                 return Ok(Prepared {
                     statement: None,
                     response,
@@ -143,12 +145,9 @@ impl Attempt {
     ) -> impl Future<Output = Result<Response, CommitError>> + Send {
         let (attempt, response) = (self.clone(), response.into_response());
         async move {
-            match attempt.commits() {
+            match attempt.commits()? {
                 Some(commits) => commits.commit(transaction, response).await,
-                None => match transaction.commit().await {
-                    Ok(()) => Ok(response),
-                    Err(error) => Err(CommitError::Database(error)),
-                },
+                None => commit_alone(transaction).await.map(|()| response),
             }
         }
     }
@@ -198,7 +197,7 @@ impl Attempt {
     ) -> impl Future<Output = Result<Response, CommitError>> + Send {
         let (attempt, response) = (self.clone(), response.into_response());
         async move {
-            match attempt.commits() {
+            match attempt.commits()? {
                 Some(commits) => commits.record_in(connection, response).await,
                 None => Ok(response),
             }

@@ -82,6 +82,13 @@ pub enum CommitError {
         "this store cannot record a response in a transaction; use `PostgresStore` or `SqliteStore`"
     )]
     Unsupported,
+    /// The [`Attempt`](crate::Attempt) belongs to the request of an outer handler, which has passed its request on
+    /// without a key, or it was extracted again inside a handler. Nothing was committed.
+    #[error(
+        "this attempt belongs to the request of another handler; forward requests with a key of their own, or \
+         without the extensions of the outer request"
+    )]
+    NotOwn,
     /// The attempt has already recorded a response. The second transaction was rolled back.
     #[error("this attempt has already recorded its response; commit once in a handler")]
     AlreadyRecorded,
@@ -126,7 +133,7 @@ impl CommitError {
         match self {
             Self::Overtaken => Problem::overtaken(),
             Self::OutcomeUnknown => Problem::commit_unknown(),
-            Self::OtherDatabase | Self::NoTransaction | Self::Unsupported => {
+            Self::OtherDatabase | Self::NoTransaction | Self::NotOwn | Self::Unsupported => {
                 Problem::not_transactional()
             }
             Self::AlreadyRecorded | Self::NotRecordable(_) => Problem::commit_failed(false),

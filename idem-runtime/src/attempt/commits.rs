@@ -138,6 +138,25 @@ impl Commits {
     }
 }
 
+/// Commits without a record.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(super) async fn commit_alone<DB: TransactionDatabase>(
+    transaction: sqlx::Transaction<'_, DB>,
+) -> Result<(), CommitError> {
+    let is_nested = sealed::is_nested::<DB>(&transaction);
+    let Err(error) = transaction.commit().await else {
+        return Ok(());
+    };
+    if is_nested {
+        return Err(CommitError::Database(error));
+    }
+    // The reply may be lost although the transaction was committed.
+    Err(match DB::failed_commit(error) {
+        RecordFailure::Failed(error) => CommitError::Database(error),
+        _ => CommitError::OutcomeUnknown,
+    })
+}
+
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 impl Commits {
     pub(super) async fn commit<DB: TransactionDatabase>(
@@ -255,6 +274,7 @@ impl Commits {
                 false
             }
         };
+        let is_duplicate = matches!(failure, RecordFailure::Duplicate);
         let error = self.not_recorded(failure, earlier);
         if !looks {
             return Err(error);
@@ -264,6 +284,8 @@ impl Commits {
                 self.set(OPEN);
                 CommitError::OtherDatabase
             }
+            // `record_in` has recorded in this transaction before.
+            Ok(CommitState::Held) if is_duplicate => CommitError::AlreadyRecorded,
             Ok(CommitState::Held) => CommitError::OtherDatabase,
             Ok(CommitState::Mine) => {
                 self.set(COMMITTED);

@@ -11,6 +11,7 @@ use http::request::Parts;
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
+use crate::attempt::commit_error::CommitError;
 use crate::attempt::commits::Commits;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
@@ -234,8 +235,14 @@ impl Attempt {
     }
 
     /// Returns how the handler can commit its response. `None` without a claim.
-    pub(super) fn commits(&self) -> Option<&Commits> {
-        self.effective().0.commits.get()
+    ///
+    /// An unclaimed attempt within a claimed one is refused: its handler may be an inner handler without a key,
+    /// whose response is not the response of the outer request.
+    pub(super) fn commits(&self) -> Result<Option<&Commits>, CommitError> {
+        if self.0.claimed.get().is_none() && self.claimed().is_some() {
+            return Err(CommitError::NotOwn);
+        }
+        Ok(self.0.commits.get())
     }
 
     /// Lets the handler commit its response.

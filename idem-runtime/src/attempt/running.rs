@@ -394,7 +394,7 @@ impl Work {
 
     /// Returns how the attempt is settled when its handler may have recorded the response itself.
     fn settled_by_handler(&self) -> Option<Settlement> {
-        let settlement = self.attempt.commits()?.settlement()?;
+        let settlement = self.attempt.commits().ok()??.settlement()?;
         Some(match settlement {
             Settlement::Confirm(found, Missing::IsFree) if self.may_commit_late() => {
                 Settlement::Confirm(found, Missing::IsUnknown)

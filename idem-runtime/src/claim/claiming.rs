@@ -216,6 +216,10 @@ impl Claiming {
         own: &'a OwnKey,
         request: &'a Request,
     ) -> Result<Option<Cow<'a, str>>, &'static str> {
+        let is_safe = request.method().is_safe();
+        if is_safe && self.policy.key_source == KeySource::Endpoint {
+            return Ok(None);
+        }
         let dialect = &self.idem.settings().dialect;
         let key = match own {
             OwnKey::Header(name) => key::parse_own(request.headers(), name, dialect)?,
@@ -228,7 +232,7 @@ impl Claiming {
         if let (Some(key), Some(chosen)) = (&key, request.extensions().get::<ChosenKey>()) {
             chosen.set(key);
         }
-        Ok(key.filter(|_| !request.method().is_safe()))
+        Ok(key.filter(|_| !is_safe))
     }
 
     /// Returns the label that the service chooses for the record.

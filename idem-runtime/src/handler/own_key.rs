@@ -116,6 +116,10 @@ impl<T, S: Sync> FromRequestParts<S> for KeyArgument<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         let chosen = parts.extensions.get_or_insert_default::<ChosenKey>();
+        // The key of an outer handler, which has passed its request on.
+        if chosen.get().is_some() {
+            *chosen = ChosenKey::default();
+        }
         Ok(Self(State::Chosen(chosen.clone(), PhantomData)))
     }
 }

@@ -197,6 +197,9 @@ mod drivers {
                 transaction: sqlx::Transaction<'c, Self>,
                 statement: &'c RecordStatement,
             ) -> Written<'c>;
+
+            /// Classifies an error of a `COMMIT` without a statement.
+            fn failed_commit(error: sqlx::Error) -> RecordFailure;
         }
 
         /// Whether the innermost transaction of a connection is a savepoint.

@@ -98,6 +98,10 @@ impl sealed::Database for Postgres {
             transaction.commit().await.map_err(not_committed)
         })
     }
+
+    fn failed_commit(error: Error) -> RecordFailure {
+        not_committed(error)
+    }
 }
 
 /// Outside of a transaction, the record would be committed alone. sqlx does not know about a transaction that a

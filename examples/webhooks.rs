@@ -6,7 +6,12 @@
 //! | Stripe | in the body, as the `id` of the event | a middleware verifies the signature over the whole body, and passes the event on as an extension: `key = event.id` |
 //!
 //! Neither sender knows `Idempotency-Key`. Each request is signed with a secret that both sides know. The
-//! middleware verifies the signature first, so nobody else can use up a key.
+//! middleware verifies the signature first, so a request without a valid signature cannot use up a key.
+//!
+//! Stripe signs the id and the time. While a secret is rotated, it sends several signatures, and one valid signature is
+//! enough. GitHub signs only the body, not the header with the id: whoever holds a signed delivery can send it again
+//! under a new id, and it takes effect again. So receive deliveries over TLS only, with certificate verification
+//! enabled at GitHub, and keep signatures out of logs.
 //!
 //! ```sh
 //! cargo run --example webhooks     # prints the lines below with valid signatures
@@ -114,10 +119,14 @@ async fn verify_github(request: Request, next: Next) -> Result<Response, Refusal
 
 async fn verify_stripe(request: Request, next: Next) -> Result<Response, Refusal> {
     let (mut head, body) = read(request).await?;
-    let signature = text(head.headers(), "stripe-signature").unwrap_or_default();
-    let part = |name| signature.split(',').find_map(|it| it.strip_prefix(name));
-    let time = part("t=").unwrap_or_default();
-    verify(part("v1="), &[time.as_bytes(), b".", &body])?;
+    let header = text(head.headers(), "stripe-signature").unwrap_or_default();
+    let parts = |name| {
+        header
+            .split(',')
+            .filter_map(move |it| it.strip_prefix(name))
+    };
+    let time = parts("t=").next().unwrap_or_default();
+    verify(parts("v1="), &[time.as_bytes(), b".", &body])?;
     let is_recent = time
         .parse()
         .is_ok_and(|time: u64| now().abs_diff(time) <= TOLERANCE.as_secs());
@@ -142,11 +151,16 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Checks a signature in constant time.
-fn verify(signature: Option<&str>, parts: &[&[u8]]) -> Result<(), Refusal> {
+/// Checks that one of the signatures is valid, each in constant time.
+fn verify<'a>(
+    signatures: impl IntoIterator<Item = &'a str>,
+    parts: &[&[u8]],
+) -> Result<(), Refusal> {
+    let mac = mac(parts);
+    let is_valid = |signature: Vec<u8>| mac.clone().verify_slice(&signature).is_ok();
+    let mut signatures = signatures.into_iter().filter_map(from_hex);
     let refusal = (StatusCode::UNAUTHORIZED, "the signature is wrong");
-    let signature = signature.and_then(from_hex).ok_or(refusal)?;
-    mac(parts).verify_slice(&signature).map_err(|_| refusal)
+    signatures.any(is_valid).then_some(()).ok_or(refusal)
 }
 
 fn mac(parts: &[&[u8]]) -> Hmac<Sha256> {

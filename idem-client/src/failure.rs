@@ -8,7 +8,8 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// Why an operation has no response. Its text contains the key, so that a log leads to the operation.
 ///
 /// When the reason is [`Reason::Transport`] or [`Reason::TimedOut`], nobody knows whether the operation happened.
-/// Repeat it with the same key, which [`key`](Self::key) returns.
+/// Repeat it with the same key, which [`key`](Self::key) returns. The client has sent
+/// the write only with this key.
 #[derive(Debug)]
 pub struct Failure {
     reason: Reason,
@@ -34,7 +35,9 @@ pub enum Reason {
     Transport,
     /// The last try took too long, and the deadline does not permit another try.
     TimedOut,
-    /// The redirects lead nowhere: there are more than 10, or a target is not a URL.
+    /// The redirects are not followed: there are more than 10, a target is not a web address, or a request with a key is
+    /// redirected to another origin (scheme, host or port). Nothing was sent to the other origin. The first origin got the
+    /// request and the key, and may have run the operation before it redirected.
     Redirect,
     /// Another middleware of the client failed.
     Middleware,
@@ -104,7 +107,9 @@ impl fmt::Display for Failure {
             Reason::InvalidKey => "the idempotency key cannot be the value of a header",
             Reason::Transport => "no response was received",
             Reason::TimedOut => "no response was received in time",
-            Reason::Redirect => "the redirects of the response cannot be followed",
+            Reason::Redirect => {
+                "the redirects cannot be followed: too many, to another origin, or to no web address"
+            }
             Reason::Middleware => "a middleware of the client failed",
         })?;
         if self.tries > 0 {

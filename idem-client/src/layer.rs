@@ -30,8 +30,12 @@ pub type ReplyBody<B> = Either<Full<Bytes>, B>;
 /// Layer that gives each write a key and retries, for a client that is a tower service.
 ///
 /// The body of the request must be `Clone`, such as `Full<Bytes>`, so a body that cannot be sent twice does not compile. Each
-/// try calls a clone of the inner service. Put a layer that follows redirects *outside* this layer: each redirect is then an
-/// operation with its own key, and no key reaches another origin.
+/// try calls a clone of the inner service. The deadline also limits the time until the service is ready for another try.
+///
+/// Put a layer that follows redirects *outside* this layer: each redirected request is then an operation with its own key,
+/// unless the caller set one. Let that layer follow redirects only at the same origin, as `FollowRedirect` of tower-http
+/// does with its policy `SameOrigin`. Otherwise it sends a key that the caller set to the other origin. If it also copies
+/// the [`Operation`], the kept key reaches the other origin too.
 ///
 /// The future of a call is not cancel-safe: when it is dropped, nobody knows whether the operation happened.
 ///
@@ -165,12 +169,15 @@ impl RetryLayer {
                 Err(_) => (true, None),
             };
             if is_temporary && is_repeatable && schedule.wait(asked_for).await {
-                match poll_fn(|cx| ready.poll_ready(cx)).await {
-                    Ok(()) => continue,
-                    Err(error) => {
+                let is_ready = poll_fn(|cx| ready.poll_ready(cx));
+                match tokio::time::timeout(schedule.left(), is_ready).await {
+                    Ok(Ok(())) => continue,
+                    Ok(Err(error)) => {
                         let failure = Failure::new(Reason::Transport).caused_by(error);
                         return Err(failure.of_operation(key.as_deref(), schedule.tries));
                     }
+                    // The operation ends at its deadline with what the last try got.
+                    Err(_) => {}
                 }
             }
             return match outcome {

@@ -25,7 +25,8 @@ impl<'a> Schedule<'a> {
         }
     }
 
-    fn left(&self) -> Duration {
+    /// Returns the time until the deadline.
+    pub(crate) fn left(&self) -> Duration {
         self.policy.deadline.saturating_sub(self.started.elapsed())
     }
 

@@ -220,31 +220,60 @@ fn redirect(status: &str, location: &str) -> String {
     format!("HTTP/1.1 {status}\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n")
 }
 
-#[tokio::test]
-async fn a_redirect_to_another_origin_gets_no_key_and_no_retry() {
-    let other = Scripted::start([UNAVAILABLE, CREATED]).await;
-    let first = redirect("307 Temporary Redirect", &other.url());
-    let server = Scripted::start([first.clone(), first]).await;
-    let request = client().post(server.url()).bearer_auth("secret");
-    let response = request.body("once").send().await.expect("a response");
-    // Without a key, a second request could run the operation again.
-    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(response.url().as_str(), other.url());
-    assert_eq!((server.keys().len(), other.keys()), (1, vec![None]));
-    assert!(server.keys()[0].is_some());
-    assert_eq!(
-        server.values("authorization"),
-        [Some("Bearer secret".to_owned())]
-    );
-    assert_eq!(other.values("authorization"), [None]);
-    assert_eq!(other.values("content-length"), [Some("4".to_owned())]);
+/// A client that sends a credential with each request, also with a request that lacks it.
+fn client_with_credential() -> ClientWithMiddleware {
+    let credential = http::HeaderValue::from_static("Bearer secret");
+    let headers = [(http::header::AUTHORIZATION, credential)];
+    let http = reqwest::Client::builder().default_headers(headers.into_iter().collect());
+    let client = ClientBuilder::new(http).policy(eager()).build();
+    client.expect("a client")
+}
 
-    let closed = Scripted::start([LOST, CREATED]).await;
-    let first = redirect("308 Permanent Redirect", &closed.url());
-    let server = Scripted::start([first.clone(), first]).await;
-    let lost = client().post(server.url()).send().await;
-    assert!(lost.is_err());
-    assert_eq!((server.keys().len(), closed.keys().len()), (1, 1));
+#[tokio::test]
+async fn a_write_with_a_key_that_is_redirected_to_another_origin_fails() {
+    for status in [
+        "301 Moved Permanently",
+        "302 Found",
+        "303 See Other",
+        "307 Temporary Redirect",
+        "308 Permanent Redirect",
+    ] {
+        let other = Scripted::start([CREATED]).await;
+        let away = redirect(status, &other.url());
+        let server = Scripted::start([redirect("307 Same Origin", "/v2"), away]).await;
+        let request = client_with_credential().post(server.url()).body("once");
+        let error = request.send().await.expect_err("no response to the write");
+        let failure = failure_of(&error);
+        assert_eq!(failure.reason(), Reason::Redirect, "{status}");
+        assert_eq!(other.lines(), Vec::<String>::new(), "{status}");
+        assert_eq!(server.lines(), ["POST /", "POST /v2"], "{status}");
+        // The failure tells the key that the first origin has received.
+        let keys = server.keys();
+        assert!(failure.key().is_some() && failure.tries() == 1);
+        assert_eq!(keys, vec![failure.key().map(str::to_owned); 2]);
+    }
+}
+
+#[tokio::test]
+async fn other_requests_get_the_redirect_to_another_origin_as_their_response() {
+    for method in ["GET", "HEAD", "MKCOL"] {
+        let other = Scripted::start([CREATED]).await;
+        let away = redirect("307 Temporary Redirect", &other.url());
+        let server = Scripted::start([redirect("308 Same Origin", "/v2"), away]).await;
+        let method = Method::from_bytes(method.as_bytes()).expect("a method");
+        let request = client_with_credential().request(method.clone(), server.url());
+        let response = request.send().await.expect("a response");
+        assert_eq!(response.status(), StatusCode::TEMPORARY_REDIRECT);
+        assert_eq!(response.headers()["location"], other.url());
+        assert_eq!(response.url().path(), "/v2");
+        assert_eq!((response.idempotency_key(), response.tries()), (None, 1));
+        assert_eq!(other.lines(), Vec::<String>::new(), "{method}");
+        let credential = Some("Bearer secret".to_owned());
+        assert_eq!(
+            server.values("authorization"),
+            [credential.clone(), credential]
+        );
+    }
 }
 
 #[tokio::test]

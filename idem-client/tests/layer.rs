@@ -181,3 +181,46 @@ async fn a_response_to_a_write_that_breaks_off_is_lost() {
     assert_eq!(response.tries(), 1);
     assert!(response.into_body().collect().await.is_err());
 }
+
+/// Responds with 503, and is not ready for a second request.
+#[derive(Clone)]
+struct BusyAfterOne {
+    is_ready: bool,
+}
+
+impl Service<Request<Full<Bytes>>> for BusyAfterOne {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        if self.is_ready {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
+        }
+    }
+
+    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+        self.is_ready = false;
+        let unavailable = answer(503).body(Full::from("busy"));
+        std::future::ready(Ok(unavailable.expect("a response")))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_whose_service_is_not_ready_again_ends_at_its_deadline() {
+    let layer = RetryLayer::new(Policy::default().deadline(Duration::from_secs(5)));
+    let client = ServiceBuilder::new().layer(layer);
+    let client = client.service(BusyAfterOne { is_ready: true });
+    let request = Request::post("/").body(Full::from("once"));
+    let before = Instant::now();
+    let sent = client.oneshot(request.expect("a request"));
+    let ended = tokio::time::timeout(Duration::from_secs(60), sent).await;
+    let response = ended.expect("an end").expect("the last response");
+    assert!(before.elapsed() <= Duration::from_millis(5_010));
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(response.idempotency_key().is_some() && response.tries() == 1);
+    let whole = response.into_body().collect().await.expect("a body");
+    assert_eq!(whole.to_bytes(), "busy");
+}

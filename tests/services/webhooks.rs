@@ -45,11 +45,7 @@ async fn a_delivery_of_github_takes_effect_once() {
         assert_eq!(answer.status, StatusCode::NO_CONTENT, "{answer:?}");
         assert_eq!(answer.is_replay(), is_replay);
     }
-    github(server, "d-2", &signature).await;
-    assert_eq!(
-        effects(server).await,
-        r#"["GitHub: opened","GitHub: opened"]"#
-    );
+    assert_eq!(effects(server).await, r#"["GitHub: opened"]"#);
 }
 
 #[tokio::test]
@@ -64,6 +60,46 @@ async fn an_event_of_stripe_takes_effect_once() {
         assert_eq!(answer.is_replay(), age == 0);
     }
     assert_eq!(effects(server).await, r#"["Stripe: charge.succeeded"]"#);
+}
+
+/// While a secret is rotated, Stripe signs with the old and the new secret.
+#[tokio::test]
+async fn an_event_of_stripe_needs_one_valid_signature_of_several() {
+    let server = start().await;
+    let time = now();
+    let good = sign_event(time, CHARGE.as_bytes());
+    let other = sign_event(time, PUSH.as_bytes());
+    for (signatures, status) in [
+        (format!("v1={other}"), StatusCode::UNAUTHORIZED),
+        (format!("v1={other},v1=zz"), StatusCode::UNAUTHORIZED),
+        // A signature of another scheme, with the right digits.
+        (format!("v1={other},v0={good}"), StatusCode::UNAUTHORIZED),
+        (format!("v1={other},v1={good}"), StatusCode::NO_CONTENT),
+        (
+            format!("v1=zz,v0={other},v1={good}"),
+            StatusCode::NO_CONTENT,
+        ),
+        (format!("v1={good},v1={other}"), StatusCode::NO_CONTENT),
+    ] {
+        let answer = stripe(server, &format!("t={time},{signatures}"), CHARGE).await;
+        assert_eq!(answer.status, status, "{signatures}");
+    }
+    assert_eq!(effects(server).await, r#"["Stripe: charge.succeeded"]"#);
+}
+
+/// GitHub signs the body only. So a signed delivery under a new id is a new delivery.
+#[tokio::test]
+async fn a_signed_delivery_of_github_under_a_new_id_takes_effect_again() {
+    let server = start().await;
+    let signature = format!("sha256={}", sign(PUSH.as_bytes()));
+    for id in ["d-1", "d-2"] {
+        let answer = github(server, id, &signature).await;
+        assert!(answer.status.is_success() && !answer.is_replay(), "{id}");
+    }
+    assert_eq!(
+        effects(server).await,
+        r#"["GitHub: opened","GitHub: opened"]"#
+    );
 }
 
 /// A replay needs a valid signature too.

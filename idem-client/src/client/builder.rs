@@ -37,7 +37,12 @@ pub struct ClientBuilder {
 
 impl ClientBuilder {
     /// Starts with the settings of a `reqwest` client: TLS, proxies, headers and so on. Its timeout applies to each
-    /// try. Its redirect policy is replaced, because `reqwest` sends the key to other origins.
+    /// try.
+    ///
+    /// Its redirect policy is replaced, because `reqwest` sends the key to other origins. The client follows at most 10
+    /// redirects, and only at the origin (scheme, host and port) of the request. A redirect to another origin is not
+    /// followed, and nothing is sent there: neither the key nor a default header. A write with a key then fails with
+    /// [`Reason::Redirect`](crate::Reason::Redirect), and any other request gets the redirect as its response.
     #[must_use]
     pub fn new(http: reqwest::ClientBuilder) -> Self {
         Self {

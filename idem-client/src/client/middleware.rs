@@ -35,34 +35,26 @@ impl Retries {
         Self { policy, keys }
     }
 
-    /// Sends the request once, and follows its redirects.
-    ///
-    /// Sets `is_repeatable` to `false` before it sends a write without a key to another origin. Such a write could run
-    /// again when the operation is repeated.
+    /// Sends the request once, and follows its redirects at the same origin.
     async fn try_once(
         &self,
         mut request: Request,
         extensions: &mut Extensions,
         next: &Next<'_>,
-        is_repeatable: &mut bool,
+        has_key: bool,
     ) -> Result<Reply> {
         let is_write = !request.method().is_safe();
         for _ in 0..=MAX_REDIRECTS {
             let copy = request.try_clone();
             let response = next.clone().run(request, extensions).await?;
             let redirected = match copy {
-                Some(copy) => {
-                    redirect::next(&response, copy, &self.policy).map_err(Error::middleware)?
-                }
+                Some(copy) => redirect::next(&response, copy, &self.policy, has_key)
+                    .map_err(Error::middleware)?,
                 None => None,
             };
             let Some(redirected) = redirected else {
                 return whole(response, is_write).await;
             };
-            let has_key = redirected.headers().contains_key(&self.policy.key_header);
-            if !redirected.method().is_safe() && !has_key {
-                *is_repeatable = false;
-            }
             request = redirected;
         }
         Err(Error::middleware(Failure::new(Reason::Redirect)))
@@ -104,7 +96,7 @@ impl Middleware for Retries {
                 unreachable!("a request without a copy is sent once");
             };
             let limit = schedule.next_try();
-            let sending = self.try_once(this, extensions, &next, &mut is_repeatable);
+            let sending = self.try_once(this, extensions, &next, key.is_some());
             let (outcome, asked_for) = match tokio::time::timeout(limit, sending).await {
                 Ok(Ok(reply)) => {
                     let asked_for = retry_after(reply.response.headers(), SystemTime::now());

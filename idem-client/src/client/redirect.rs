@@ -1,4 +1,4 @@
-//! Follows redirects. `reqwest` would send the key to any origin.
+//! Follows redirects at one origin. `reqwest` would send the key to any origin.
 
 use http::header::{self, HeaderName};
 use http::{Method, StatusCode};
@@ -10,13 +10,6 @@ use crate::policy::Policy;
 /// How many redirects one try follows.
 pub(crate) const MAX_REDIRECTS: usize = 10;
 
-/// The headers that only the origin of the request may see.
-const CREDENTIALS: [HeaderName; 3] = [
-    header::AUTHORIZATION,
-    header::COOKIE,
-    header::PROXY_AUTHORIZATION,
-];
-
 /// The headers that describe a body.
 const OF_THE_BODY: [HeaderName; 4] = [
     header::CONTENT_TYPE,
@@ -25,13 +18,18 @@ const OF_THE_BODY: [HeaderName; 4] = [
     header::TRANSFER_ENCODING,
 ];
 
-/// Returns the request to which the response redirects, or `None` when the response is no redirect.
+/// Returns the request to which the response redirects, or `None` when the response is the result.
 ///
-/// `sent` is a copy of the request that got the response.
+/// `sent` is a copy of the request that got the response. `has_key` tells whether its operation has a key.
+///
+/// Nothing is sent to another origin: each request gets the default headers of the `reqwest` client, which can be
+/// credentials. A caller could take the redirect for the response to its write, so an operation with a key fails. Any
+/// other operation gets the redirect.
 pub(crate) fn next(
     response: &Response,
     mut sent: Request,
     policy: &Policy,
+    has_key: bool,
 ) -> Result<Option<Request>, Failure> {
     let status = response.status();
     let keeps_method = match status {
@@ -48,6 +46,13 @@ pub(crate) fn next(
     let Some(target) = target.filter(|url| matches!(url.scheme(), "http" | "https")) else {
         return Err(Failure::new(Reason::Redirect));
     };
+    if !is_same_origin(&from, &target) {
+        return if has_key {
+            Err(Failure::new(Reason::Redirect))
+        } else {
+            Ok(None)
+        };
+    }
     if !keeps_method {
         *sent.method_mut() = Method::GET;
         *sent.body_mut() = None;
@@ -56,12 +61,6 @@ pub(crate) fn next(
         }
         // The key belongs to the write.
         sent.headers_mut().remove(&policy.key_header);
-    }
-    if !is_same_origin(&from, &target) {
-        sent.headers_mut().remove(&policy.key_header);
-        for name in CREDENTIALS {
-            sent.headers_mut().remove(name);
-        }
     }
     *sent.url_mut() = target;
     Ok(Some(sent))
@@ -78,6 +77,15 @@ mod tests {
     use super::*;
 
     fn redirected(method: Method, status: u16, location: &str) -> Option<Request> {
+        next_of(method, status, location, true).expect("a target")
+    }
+
+    fn next_of(
+        method: Method,
+        status: u16,
+        location: &str,
+        has_key: bool,
+    ) -> Result<Option<Request>, Failure> {
         let url = "https://a.example/orders".parse().expect("a URL");
         let mut request = Request::new(method, url);
         *request.body_mut() = Some("tea".into());
@@ -90,7 +98,7 @@ mod tests {
             .header("location", location)
             .body("")
             .expect("a response");
-        next(&response.into(), request, &Policy::default()).expect("a target")
+        next(&response.into(), request, &Policy::default(), has_key)
     }
 
     fn names(request: &Request) -> Vec<&str> {
@@ -100,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_stays_at_its_origin() {
+    fn nothing_is_sent_to_another_origin() {
         let all = ["authorization", "content-type", "idempotency-key", "x-own"];
         for location in ["/v2", "https://a.example/v2", "https://a.example:443/v2"] {
             let request = redirected(Method::POST, 307, location).expect("a redirect");
@@ -115,8 +123,13 @@ mod tests {
             "https://b.example/v2",
             "//b.example/v2",
         ] {
-            let request = redirected(Method::POST, 308, location).expect("a redirect");
-            assert_eq!(names(&request), ["content-type", "x-own"], "{location}");
+            for status in [301, 302, 303, 307, 308] {
+                let failed = next_of(Method::POST, status, location, true);
+                let failure = failed.expect_err("another origin");
+                assert_eq!(failure.reason(), Reason::Redirect, "{location}");
+                let unkeyed = next_of(Method::POST, status, location, false);
+                assert!(unkeyed.expect("a result").is_none(), "{location}");
+            }
         }
     }
 
@@ -154,7 +167,7 @@ mod tests {
             let response = http::Response::builder().status(302);
             let response = response.header("location", location).body("");
             let response = response.expect("a response").into();
-            let failed = next(&response, request(), &Policy::default());
+            let failed = next(&response, request(), &Policy::default(), false);
             let failure = failed.expect_err("no target");
             assert_eq!(failure.reason(), Reason::Redirect, "{location}");
         }

@@ -1,12 +1,13 @@
 //! Tests endpoints with `key = …`, such as receivers of webhooks.
 
-use axum::extract::{Extension, FromRequestParts, Query};
+use axum::extract::{Extension, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::routing::post;
 use axum::{Json, Router};
 use axum_idem::{Dialect, Idempotency, IdempotencyKey, idempotent};
 use serde_json::Value;
+use tower::ServiceExt;
 
 use crate::support::{Answer, KEY, Runs, Server, request};
 
@@ -81,11 +82,25 @@ async fn on_runtime(service: Service, Extension(runs): Extension<Runs>) -> Strin
     runs.count().to_string()
 }
 
+/// Passes its request on, with the key of the item.
+#[idempotent(scope = global, key = header("x-github-delivery"))]
+async fn batch(_: IdempotencyKey, Extension(runs): Extension<Runs>, request: Request) -> String {
+    let (parts, _) = request.into_parts();
+    let mut inner = Request::from_parts(parts, axum::body::Body::empty());
+    *inner.uri_mut() = "/last".parse().expect("a path");
+    let id = "item-1".parse().expect("a value");
+    inner.headers_mut().insert(DELIVERY, id);
+    let response = routes(&runs).oneshot(inner).await.expect("infallible");
+    let body = axum::body::to_bytes(response.into_body(), 100).await;
+    String::from_utf8(body.expect("short").into()).expect("UTF-8")
+}
+
 fn routes(runs: &Runs) -> Router {
     Router::new()
         .route("/delivered", post(delivered).get(delivered))
         .route("/required", post(required))
-        .route("/last", post(last))
+        .route("/last", post(last).get(last))
+        .route("/batch", post(batch))
         .route("/taken", post(taken).get(taken))
         .route("/by_value", post(by_value))
         .route("/by_option", post(by_option))
@@ -237,6 +252,21 @@ async fn the_key_is_an_argument_of_the_handler() {
     assert_eq!(deliver(server, "/last", None).await.text(), "none");
     let taken = deliver(server, "/taken", Some("\"d-2\"")).await;
     assert_eq!(taken.text(), "1 d-2 {\"action\": \"opened\"}");
+}
+
+#[tokio::test]
+async fn an_inner_handler_gets_its_own_key() {
+    let (server, _) = start().await;
+    let answer = deliver(server, "/batch", Some("batch-1")).await;
+    assert_eq!(answer.text(), "item-1", "{answer:?}");
+}
+
+#[tokio::test]
+async fn the_key_of_a_get_is_not_checked() {
+    let (server, _) = start().await;
+    let get = request(Method::GET, "/last", [(DELIVERY, "a,b")], "");
+    let answer = server.send(get).await;
+    assert_eq!((answer.status, answer.text()), (StatusCode::OK, "none"));
 }
 
 /// A safe method is not protected, but the handler still gets its key.

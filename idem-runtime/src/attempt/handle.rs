@@ -340,6 +340,15 @@ mod tests {
         Attempt::claim(&mut Extensions::new(), claimed(id, fingerprint, number))
     }
 
+    /// An inner handler without a key must not record its response as that of the outer request.
+    #[test]
+    fn an_unclaimed_attempt_within_a_claimed_one_commits_nothing() {
+        let inner = Attempt::within(Some(attempt(1, 2, 1)));
+        assert!(matches!(inner.commits(), Err(CommitError::NotOwn)));
+        let unprotected = Attempt::within(None);
+        assert!(matches!(unprotected.commits(), Ok(None)));
+    }
+
     #[test]
     fn a_derived_key_depends_on_record_request_and_label() {
         let key = attempt(1, 2, 1).derive_key("charge");

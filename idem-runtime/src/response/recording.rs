@@ -44,17 +44,16 @@ impl Recording<'_> {
         });
         *response.status_mut() = status;
         *response.headers_mut() = headers.clone();
-        match catch_unwind(AssertUnwindSafe(|| redact(self.endpoint, response))) {
-            Ok(redacted) => self.plain(fingerprint, status, redacted.headers(), redacted.body()),
-            Err(_) => {
-                tracing::error!(
-                    target: crate::trace::TARGET,
-                    endpoint = self.endpoint,
-                    "the redact function panicked; the response is not recorded, and retries get 409"
-                );
-                Record::not_kept(fingerprint, status)
-            }
-        }
+        let redacted = catch_unwind(AssertUnwindSafe(|| redact(self.endpoint, response)));
+        let Ok(redacted) = redacted else {
+            tracing::error!(
+                target: crate::trace::TARGET,
+                endpoint = self.endpoint,
+                "the redact function panicked; the response is not recorded, and retries get 409"
+            );
+            return Record::not_kept(fingerprint, status);
+        };
+        self.plain(fingerprint, status, redacted.headers(), redacted.body())
     }
 
     fn plain(

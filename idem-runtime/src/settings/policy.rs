@@ -8,6 +8,7 @@ use http::StatusCode;
 ///
 /// The attribute builds one policy as a `static` for each handler. Nothing is computed at run time.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each flag")]
 pub struct Policy {
     pub(crate) endpoint: &'static str,
     pub(crate) ttl: Duration,

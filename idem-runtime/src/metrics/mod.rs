@@ -37,8 +37,9 @@
 //! [`Outcome::as_str`](crate::observe::Outcome::as_str) has the values of `outcome` and `end`. No label contains
 //! a key, a scope or a record id. An `endpoint` is the path of a handler, so there are as many as handlers.
 //!
-//! All counters of an endpoint are registered with its first request. So a first unknown outcome is an
-//! increase from 0, which an alert on `increase(…)` sees.
+//! All counters of an endpoint are registered with its first request. When the first unknown outcome comes before the
+//! next scrape, its series begins at 1, and `increase(…)` returns 0. The published alerts also find series that begin
+//! above 0.
 //!
 //! With the OpenTelemetry rules, the names are `idempotency.requests`, `idempotency.attempt.duration` in
 //! seconds and so on: dots, no `_total`, and the unit as metadata.

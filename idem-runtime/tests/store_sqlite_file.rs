@@ -744,3 +744,32 @@ async fn every_prefix_of_the_log_has_what_was_acknowledged() {
         }
     }
 }
+
+/// Without the extension, a short retention would end before the process has died, and the claim would be gone.
+#[tokio::test]
+async fn an_extended_claim_of_a_dead_store_is_unknown_for_its_retention() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.expect("the file opens");
+    win(&store, claim("k")).await;
+    give_to(&path, "k", 0xdead).await;
+    // The row knows of a lease that has lapsed two minutes ago, and the retention is one minute.
+    let lapse =
+        "UPDATE idem_records SET leased_until = leased_until - 3720000000, retention_us = 60000000,
+        expires_at = leased_until - 3660000000";
+    execute(&mut connect(&path).await, lapse).await;
+    // The file of the store has extended it until an hour from now, and then the process has died.
+    let file = std::fs::File::create(file_of(&path, 0xdead)).expect("it is writable");
+    file.set_modified(std::time::SystemTime::now() + HOUR)
+        .expect("it is writable");
+    drop(file);
+
+    let mut retry = claim("k");
+    retry.on_unknown = OnUnknown::Hold;
+    let met = store.claim(retry).await;
+    assert!(matches!(met, Ok(Claimed::Unknown { .. })), "{met:?}");
+    let entry = store.look_up(id("k")).await.expect("the store works");
+    assert!(
+        matches!(&entry, Some(Entry::Unknown { retained_for, .. }) if *retained_for <= Duration::from_secs(60)),
+        "the lease ends with the process: {entry:?}"
+    );
+}

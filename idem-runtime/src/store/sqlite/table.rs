@@ -182,11 +182,11 @@ fn record(name: &str) -> String {
     )
 }
 
-/// Ends the leases of an instance, also those that it has extended.
+/// Ends the leases of an instance. It has extended them until ?3, and they end now (?2) at the latest.
 fn end_leases(table: &str, claims: &str) -> String {
     format!(
-        "UPDATE {table} SET leased_until = min(leased_until, ?2),
-            expires_at = min(leased_until, ?2) + retention_us, instance = {UNLOCKED}
+        "UPDATE {table} SET leased_until = min(max(leased_until, ?3), ?2),
+            expires_at = min(max(leased_until, ?3), ?2) + retention_us, instance = {UNLOCKED}
         WHERE rowid IN (SELECT rowid FROM {table}{claims}
             WHERE record IS NULL AND instance = ?1)
         AND version = {VERSION}"

@@ -126,7 +126,10 @@ impl Shared<'_> {
             Transition::Claim(claim) => return self.claim(connection, claim).await,
             Transition::ForgetScope(scope) => return self.forget_scope(connection, *scope).await,
             Transition::EndLeases(instance) => {
-                let end = query(&statements.end_leases).bind(*instance).bind(now());
+                let end = query(&statements.end_leases)
+                    .bind(*instance)
+                    .bind(now())
+                    .bind(self.instance.held_until(*instance));
                 let ended = end.execute(connection).await?.rows_affected();
                 return Ok(Outcome::Done(ended > 0));
             }

@@ -119,6 +119,7 @@ async fn sqlite(shared: &Shared, path: &str) -> Result<SqliteStore, Failure> {
     let mut builder = SqliteStore::builder()
         .path(path)
         .busy_timeout(shared.timeout / 2)
+        .migrate(false)
         .no_sweeper();
     if let Some(table) = &shared.table {
         builder = builder.table(table);

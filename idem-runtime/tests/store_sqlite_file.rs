@@ -773,3 +773,35 @@ async fn an_extended_claim_of_a_dead_store_is_unknown_for_its_retention() {
         "the lease ends with the process: {entry:?}"
     );
 }
+
+#[tokio::test]
+async fn without_migration_a_store_opens_its_tables_and_changes_nothing_else() {
+    let (folder, path) = folder();
+    let open = async |table: &str| {
+        let builder = SqliteStore::builder().path(&path).table(table);
+        builder.migrate(false).open().await
+    };
+    let missing = open("keys").await;
+    assert!(matches!(missing, Err(StoreError::Unfit(_))), "{missing:?}");
+    assert!(!path.exists(), "the file was created");
+
+    let mut other = connect(&path).await;
+    execute(&mut other, "CREATE TABLE trades (id INTEGER)").await;
+    let before = std::fs::read(&path).expect("it is readable");
+    let refused = open("keys").await.expect_err("no tables").to_string();
+    assert!(refused.contains("has no tables \"keys\""), "{refused}");
+    let sql = SqliteStore::builder().table("keys").schema_sql();
+    assert_eq!(std::fs::read(&path).expect("it is readable"), before);
+    execute(&mut other, &sql.expect("a name")).await;
+    let refused = open("keys").await.expect_err("no WAL").to_string();
+    assert!(refused.contains("journal mode is \"delete\""), "{refused}");
+    let files = std::fs::read_dir(folder.path()).expect("it is readable");
+    assert_eq!(files.count(), 1, "a file was created");
+
+    execute(&mut other, "PRAGMA journal_mode = WAL").await;
+    let store = open("Keys").await.expect("the tables are there");
+    win(&store, claim("k")).await;
+    execute(&mut other, "UPDATE keys_meta SET version = 2").await;
+    let refused = open("keys").await.expect_err("another version").to_string();
+    assert!(refused.contains("has version 2"), "{refused}");
+}

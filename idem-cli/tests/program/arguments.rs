@@ -84,3 +84,25 @@ fn the_help_documents_the_exit_codes() {
         assert!(help.contains(&format!("\n  {code}  ")), "{code}: {help}");
     }
 }
+
+#[tokio::test]
+async fn a_mistyped_table_is_not_created_in_a_file_of_sqlite() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("shop.db");
+    let store = axum_idem::store::SqliteStore::open(&path).await;
+    drop(store.expect("the file opens"));
+    let url = format!("sqlite://{}", path.display());
+    for command in ["list", "stats", "sweep", "doctor"] {
+        let ran = run(&url, &[command, "--table", "idem_recrods"]);
+        assert_eq!(ran.code, 1, "{command}: {ran:?}");
+        assert!(ran.stderr.contains("has no tables"), "{command}: {ran:?}");
+    }
+    assert_eq!(run(&url, &["list"]).code, 0, "the store's own table");
+
+    // A file that is no store keeps its journal mode.
+    let other = folder.path().join("other.db");
+    std::fs::write(&other, "").expect("it is writable");
+    let ran = run(&format!("sqlite://{}", other.display()), &["list"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert_eq!(std::fs::read(&other).expect("it is readable"), b"");
+}

@@ -29,6 +29,7 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct SqliteStoreBuilder {
     file: File,
     table: String,
+    migrate: bool,
     synchronous: SqliteSynchronous,
     busy_timeout: Duration,
     sweep_every: Option<Duration>,
@@ -46,6 +47,7 @@ impl SqliteStoreBuilder {
         Self {
             file: File::Path("idem.db".into()),
             table: "idem_records".to_owned(),
+            migrate: true,
             synchronous: SqliteSynchronous::Full,
             busy_timeout: Duration::from_secs(2),
             sweep_every: Some(Duration::from_secs(60)),
@@ -73,6 +75,14 @@ impl SqliteStoreBuilder {
     /// The name of the table; `idem_records` by default. At most 50 letters, digits and underscores.
     pub fn table(mut self, table: impl Into<String>) -> Self {
         self.table = table.into();
+        self
+    }
+
+    /// Whether [`open`](Self::open) creates the file and the tables when they are missing, and changes the journal mode
+    /// of the file to WAL; `true` by default. With `false` it changes none of them, and says what is missing. Create them
+    /// with [`schema_sql`](Self::schema_sql) and `PRAGMA journal_mode = WAL`.
+    pub fn migrate(mut self, migrate: bool) -> Self {
+        self.migrate = migrate;
         self
     }
 
@@ -137,13 +147,13 @@ impl SqliteStoreBuilder {
         Ok(Statements::new(&self.table)?.definition())
     }
 
-    /// Opens the file, and creates the file and the tables when they are missing. Any number of processes may do so
-    /// at once. Starts the thread that writes.
+    /// Opens the file, and creates the file and the tables when they are missing, unless [`migrate`](Self::migrate) is
+    /// `false`. Any number of processes may do so at once. Starts the thread that writes.
     ///
     /// # Errors
     ///
     /// [`StoreError::Unfit`] for a directory, a missing folder, a file that is no SQLite database or cannot be written,
-    /// tables of another version, a table that is not of this store, an in-memory database,
+    /// tables of another version, missing tables with `migrate(false)`, a table that is not of this store, an in-memory database,
     /// `synchronous = OFF`, an invalid name, and an SQLite older than 3.51.3. The message says what to do.
     /// [`StoreError::TimedOut`] when another connection locks the file for longer than
     /// [`busy_timeout`](Self::busy_timeout).
@@ -155,7 +165,8 @@ impl SqliteStoreBuilder {
         let statements = Arc::new(Statements::new(&self.table)?);
         let options = self.options();
         let path = options.get_filename().to_owned();
-        let mut connection = setup::open(&options, &statements, self.busy_timeout).await?;
+        let mut connection =
+            setup::open(&options, &statements, self.migrate, self.busy_timeout).await?;
         let file = setup::file(&mut connection).await?.into();
         // The database exists now.
         let instance = Arc::new(Instance::start(&path, &statements.table));
@@ -197,10 +208,14 @@ impl SqliteStoreBuilder {
             File::Path(path) => SqliteConnectOptions::new().filename(path),
             File::OfPool(pool) => (*pool.connect_options()).clone(),
         };
+        let options = if self.migrate {
+            options.journal_mode(SqliteJournalMode::Wal)
+        } else {
+            options
+        };
         options
             .create_if_missing(false)
             .locking_mode(SqliteLockingMode::Normal)
-            .journal_mode(SqliteJournalMode::Wal)
             .synchronous(self.synchronous)
             // Only macOS has this: a sync that reaches the disk.
             .pragma("fullfsync", "ON")
@@ -213,6 +228,7 @@ impl fmt::Debug for SqliteStoreBuilder {
         f.debug_struct("SqliteStoreBuilder")
             .field("path", &self.options().get_filename())
             .field("table", &self.table)
+            .field("migrate", &self.migrate)
             .field("busy_timeout", &self.busy_timeout)
             .field("sweep_every", &self.sweep_every)
             .field("max_bytes", &self.max_bytes)

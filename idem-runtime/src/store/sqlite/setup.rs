@@ -14,10 +14,11 @@ use crate::store::StoreError;
 /// SQLite 3.7.0 to 3.51.2 can corrupt a file whose log several connections reset at once.
 const OLDEST: [u32; 3] = [3, 51, 3];
 
-/// Opens the first connection, and creates what is missing.
+/// Opens the first connection, and creates what is missing if `migrate` is set.
 pub(super) async fn open(
     options: &SqliteConnectOptions,
     statements: &Statements,
+    migrate: bool,
     patience: Duration,
 ) -> Result<SqliteConnection, StoreError> {
     let path = options.get_filename();
@@ -29,7 +30,7 @@ pub(super) async fn open(
     }
     let deadline = Instant::now() + patience;
     let mut connection = loop {
-        match prepare(options, statements, path).await {
+        match prepare(options, statements, migrate, path).await {
             // The change to WAL does not wait for other connections.
             Err(Failed::Sqlite(error)) if is_busy(&error) && Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -57,11 +58,16 @@ impl From<sqlx::Error> for Failed {
 async fn prepare(
     options: &SqliteConnectOptions,
     statements: &Statements,
+    migrate: bool,
     path: &Path,
 ) -> Result<SqliteConnection, Failed> {
-    let mut connection = options.clone().create_if_missing(true).connect().await?;
+    let options = options.clone().create_if_missing(migrate);
+    let mut connection = options.connect().await?;
     let version: String = text(&mut connection, "SELECT sqlite_version()").await?;
     check_engine(&version).map_err(Failed::Unfit)?;
+    if !migrate {
+        check_tables(&mut connection, statements, path).await?;
+    }
     let mode = text(&mut connection, "PRAGMA journal_mode").await?;
     if mode != "wal" {
         return Err(Failed::Unfit(unfit(format!(
@@ -70,23 +76,22 @@ async fn prepare(
             path.display()
         ))));
     }
+    if migrate {
+        create(&mut connection, statements, path).await?;
+    }
+    Ok(connection)
+}
+
+/// Creates the tables, unless they have another version.
+async fn create(
+    connection: &mut SqliteConnection,
+    statements: &Statements,
+    path: &Path,
+) -> Result<(), Failed> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let find = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
-    let find = sqlx::query(find).bind(statements.meta.trim_matches('"').to_owned());
-    let exists: i64 = find.fetch_one(&mut *transaction).await?.try_get(0)?;
-    if exists > 0 {
-        let read = format!("SELECT max(version) FROM {}", statements.meta);
-        let row = sqlx::query(AssertSqlSafe(read)).fetch_one(&mut *transaction);
-        let version: Option<i64> = row.await?.try_get(0)?;
-        if version != Some(VERSION) {
-            let version = version.map_or("none".to_owned(), |version| version.to_string());
-            return Err(Failed::Unfit(unfit(format!(
-                "the table {} in {} has version {version}, and this library writes version {VERSION}; \
-                 use the library that wrote the table, or choose another table or file",
-                statements.table,
-                path.display()
-            ))));
-        }
+    let found = found(&mut transaction, &[&statements.meta]).await?;
+    if found > 0 {
+        check_version(&mut transaction, statements, path).await?;
     }
     let create = sqlx::raw_sql(AssertSqlSafe(statements.definition()));
     if let Err(error) = create.execute(&mut *transaction).await {
@@ -98,7 +103,60 @@ async fn prepare(
         });
     }
     transaction.commit().await?;
-    Ok(connection)
+    Ok(())
+}
+
+/// Checks that the tables are there, and changes nothing.
+async fn check_tables(
+    connection: &mut SqliteConnection,
+    statements: &Statements,
+    path: &Path,
+) -> Result<(), Failed> {
+    let tables = [&*statements.table, &*statements.meta];
+    if found(connection, &tables).await? < 2 {
+        return Err(Failed::Unfit(unfit(format!(
+            "{} has no tables {} and {}; check the name of the table, or create them with the SQL of `schema_sql`",
+            path.display(),
+            statements.table,
+            statements.meta,
+        ))));
+    }
+    check_version(connection, statements, path).await
+}
+
+/// How many of these tables exist. SQLite ignores the case of names.
+async fn found(connection: &mut SqliteConnection, tables: &[&str]) -> Result<i64, sqlx::Error> {
+    let mut all = 0;
+    for table in tables {
+        let find =
+            "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
+        let find = sqlx::query(find).bind(table.trim_matches('"').to_owned());
+        all += find
+            .fetch_one(&mut *connection)
+            .await?
+            .try_get::<i64, _>(0)?;
+    }
+    Ok(all)
+}
+
+async fn check_version(
+    connection: &mut SqliteConnection,
+    statements: &Statements,
+    path: &Path,
+) -> Result<(), Failed> {
+    let read = format!("SELECT max(version) FROM {}", statements.meta);
+    let row = sqlx::query(AssertSqlSafe(read)).fetch_one(connection);
+    let version: Option<i64> = row.await?.try_get(0)?;
+    if version == Some(VERSION) {
+        return Ok(());
+    }
+    let version = version.map_or("none".to_owned(), |version| version.to_string());
+    Err(Failed::Unfit(unfit(format!(
+        "the table {} in {} has version {version}, and this library writes version {VERSION}; \
+         use the library that wrote the table, or choose another table or file",
+        statements.table,
+        path.display()
+    ))))
 }
 
 /// Every statement names the columns, so a table of somebody else is noticed before the first request.

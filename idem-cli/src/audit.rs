@@ -1,7 +1,7 @@
 //! Writes down who changed what, and why.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Write, stderr};
 use std::time::SystemTime;
 
 use serde_json::json;
@@ -34,8 +34,15 @@ impl<'a> Log<'a> {
         })
     }
 
-    /// Writes one line of JSON. `subject` is the id of a record or of a scope.
-    pub(crate) fn write(&mut self, action: &str, subject: &str, result: &str) {
+    /// Writes one line of JSON. `subject` is the id of a record or of a scope. The file comes first, because the reader
+    /// of the standard error may have gone.
+    #[must_use = "the line may be missing in the file"]
+    pub(crate) fn write(
+        &mut self,
+        action: &str,
+        subject: &str,
+        result: &str,
+    ) -> Result<(), Failure> {
         let user = ["SUDO_USER", "USER", "LOGNAME"];
         let user = user.iter().find_map(|name| std::env::var(name).ok());
         let line = json!({
@@ -47,11 +54,11 @@ impl<'a> Log<'a> {
             "reason": self.reason,
         });
         let line = format!("{line}\n");
-        eprint!("{line}");
-        if let Some(file) = &mut self.file
-            && let Err(error) = file.write_all(line.as_bytes())
-        {
-            eprintln!("idem: the line above is not in the audit log: {error}");
-        }
+        let written = match &mut self.file {
+            Some(file) => file.write_all(line.as_bytes()),
+            None => Ok(()),
+        };
+        let _ = stderr().write_all(line.as_bytes());
+        written.map_err(Failure::Audit)
     }
 }

@@ -18,6 +18,8 @@ pub(crate) enum Failure {
     Unfit,
     /// The operator did not confirm.
     Unconfirmed(&'static str),
+    /// The audit log could not be written. The line of the change is on the standard error.
+    Audit(std::io::Error),
     /// The reader of the output has gone, as in `idem list | head`.
     Output(std::io::Error),
 }
@@ -26,7 +28,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
-            Self::Store(_) | Self::Output(_) => 1,
+            Self::Store(_) | Self::Audit(_) | Self::Output(_) => 1,
             Self::Usage(_) => 2,
             Self::Nothing(_) => 3,
             Self::Unfit => 4,
@@ -38,6 +40,9 @@ impl Failure {
         match self {
             Self::Store(error) => Some(chain(error)),
             Self::Usage(message) | Self::Nothing(message) => Some(message.clone()),
+            Self::Audit(error) => Some(format!(
+                "the line of the change, which is above, is not in the audit log: {error}"
+            )),
             Self::Unconfirmed(message) => Some((*message).to_owned()),
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => None,
             Self::Output(error) => Some(format!("the output cannot be written: {error}")),

@@ -13,6 +13,7 @@ mod records;
 mod secrets;
 mod stores;
 
+use std::io::{Write, stderr};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -26,7 +27,8 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(message) = failure.message() {
-                eprintln!("idem: {message}");
+                // Its reader may have gone.
+                let _ = writeln!(stderr(), "idem: {message}");
             }
             failure.exit_code()
         }

@@ -2,6 +2,8 @@
 //!
 //! `tests/console/browser` runs the page in a real Chromium, which the gate does not need.
 
+#[cfg(feature = "testing")]
+mod logged;
 mod pages;
 mod records;
 mod service;

@@ -1,6 +1,6 @@
 //! Commands that change records: resolve, forget and forget-scope.
 
-use std::io::{Read, Write, stdin, stdout};
+use std::io::{Read, Write, stderr, stdin, stdout};
 
 use axum_idem::Idempotency;
 use axum_idem::store::Entry;
@@ -29,8 +29,10 @@ pub(crate) async fn resolve(
         response.headers_mut().append(name, value.clone());
     }
     let resolved = idem.resolve(id, response, resolve.ttl).await;
-    log.write("resolve", &id.to_string(), outcome(&resolved));
-    if !resolved? {
+    let logged = log.write("resolve", &id.to_string(), outcome(&resolved));
+    let is_done = resolved?;
+    logged?;
+    if !is_done {
         return Err(match idem.look_up(id).await? {
             None => nothing(&id.to_string()),
             Some(_) => Failure::Nothing(format!(
@@ -83,14 +85,15 @@ pub(crate) async fn forget(idem: &Idempotency, forget: &Forget, json: bool) -> R
             }
             Err(error) => return Err(error.into()),
         };
-        eprintln!("{id}: {what}");
+        let _ = writeln!(stderr(), "{id}: {what}");
     }
     confirm(&format!("Forget {} records?", ids.len()), forget.yes)?;
     let mut gone = 0;
     for id in &ids {
         let forgotten = idem.forget(*id).await;
-        log.write("forget", &id.to_string(), outcome(&forgotten));
+        let logged = log.write("forget", &id.to_string(), outcome(&forgotten));
         gone += u64::from(!forgotten?);
+        logged?;
     }
     report(ids.len() as u64 - gone, json)?;
     if gone > 0 {
@@ -122,8 +125,9 @@ pub(crate) async fn forget_scope(
         Ok(count) => format!("{count} records"),
         Err(_) => "failed, maybe half way".to_owned(),
     };
-    log.write("forget-scope", &id.to_string(), &result);
+    let logged = log.write("forget-scope", &id.to_string(), &result);
     let forgotten = forgotten?;
+    logged?;
     report(forgotten, json)?;
     if forgotten == 0 {
         return Err(Failure::Nothing(format!(

@@ -1,6 +1,6 @@
 //! Commands that change nothing: list, show and find.
 
-use std::io::{Write, stdout};
+use std::io::{Write, stderr, stdout};
 
 use axum_idem::Idempotency;
 use axum_idem::store::{Query, StateKind, Summary};
@@ -49,7 +49,10 @@ pub(crate) async fn list(idem: &Idempotency, list: &List, json: bool) -> Result<
         table.print(&mut out)?;
     }
     if has_more {
-        eprintln!("there may be more records; use a filter, `--limit` or `--all`");
+        let _ = writeln!(
+            stderr(),
+            "there may be more records; use a filter, `--limit` or `--all`"
+        );
     }
     Ok(())
 }
@@ -96,7 +99,10 @@ pub(crate) async fn find(idem: &Idempotency, find: &Find, json: bool) -> Result<
             entry::print(&mut out, id, &entry, find.body, json)?;
         } else {
             missing += 1;
-            eprintln!("key {number} has no record; its record would be {id}");
+            let _ = writeln!(
+                stderr(),
+                "key {number} has no record; its record would be {id}"
+            );
         }
         if !json && number < keys.len() {
             writeln!(out)?;

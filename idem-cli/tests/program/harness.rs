@@ -40,6 +40,11 @@ impl Program {
 
     /// Runs the program with this standard input, which is no terminal.
     pub(crate) fn run_with(&self, arguments: &[&str], input: &str) -> Ran {
+        self.run_to(arguments, input, Stdio::piped())
+    }
+
+    /// Runs the program with this standard error.
+    pub(crate) fn run_to(&self, arguments: &[&str], input: &str, stderr: Stdio) -> Ran {
         let mut child = Command::new(env!("CARGO_BIN_EXE_idem"))
             .args(arguments)
             .env("IDEM_STORE", &self.url)
@@ -47,7 +52,7 @@ impl Program {
             .env_remove("IDEM_AUDIT_LOG")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .expect("the program starts");
         let mut stdin = child.stdin.take().expect("a pipe");
@@ -103,7 +108,7 @@ fn fingerprint() -> Fingerprint {
     Fingerprint::from_bytes([7; 32])
 }
 
-async fn claim(store: &dyn Store, id: RecordId, lease: Duration) -> Holder {
+pub(crate) async fn claim(store: &dyn Store, id: RecordId, lease: Duration) -> Holder {
     let mut claim = Claim::new(id, fingerprint(), lease, HOUR);
     claim.origin = Origin::new("desk::pay").with_label(Some("inv\u{1b}[31m-7".into()));
     let owner = claim.owner;

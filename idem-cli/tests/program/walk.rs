@@ -7,7 +7,7 @@ use serde_json::Value;
 use test_support::servers::postgres::PostgresServer;
 use test_support::servers::redis::RedisServer;
 
-use crate::harness::{Prepared, Program, Ran, prepare, scope};
+use crate::harness::{HOUR, Prepared, Program, Ran, claim, prepare, scope};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -221,6 +221,18 @@ async fn forgets(run: &Run<'_>, store: &dyn Store, prepared: &Prepared) {
     let no_log = [&forget[..], &["--audit-log", "/nowhere/audit.log"]].concat();
     run(2, &no_log, "");
     assert!(is_there().await, "the audit log cannot be opened");
+    // A device that is always full, where there is one.
+    if std::path::Path::new("/dev/full").exists() {
+        let full = [&forget[..], &["--audit-log", "/dev/full"]].concat();
+        let ran = run(1, &full, "");
+        let printed = ran.stderr.contains("\"action\":\"forget\"");
+        assert!(
+            printed && ran.stderr.contains("is not in the audit log"),
+            "{ran:?}"
+        );
+        assert!(!is_there().await);
+        claim(store, prepared.recorded, HOUR).await;
+    }
     let forgotten = run(0, &forget, "");
     assert!(forgotten.stderr.contains("\"reason\":\"test\""));
     assert!(!is_there().await);
@@ -242,4 +254,39 @@ async fn forgets(run: &Run<'_>, store: &dyn Store, prepared: &Prepared) {
         .list(axum_idem::store::Query::all().scope(scope))
         .await;
     assert!(left.expect("it lists").entries.is_empty());
+}
+
+/// `idem forget … 2>&1 | head` closes the standard error early.
+#[tokio::test]
+async fn a_change_is_in_the_audit_log_also_when_nobody_reads_the_standard_error() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("idem.db");
+    let store = SqliteStore::open(&path).await.expect("the file opens");
+    let prepared = prepare(&store).await;
+    let program = Program {
+        url: format!("sqlite://{}", path.display()),
+    };
+    let log = folder.path().join("audit.log");
+    let (id, log_path) = (prepared.recorded.to_string(), log.to_str().expect("UTF-8"));
+    let forget = [
+        "forget",
+        &id,
+        "--reason",
+        "test",
+        "--yes",
+        "--audit-log",
+        log_path,
+    ];
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let ran = program.run_to(&forget, "", writer.into());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let entry = store.look_up(prepared.recorded).await;
+    assert!(entry.expect("it is looked up").is_none());
+    let line = std::fs::read_to_string(&log).expect("the audit log");
+    let line: Value = serde_json::from_str(&line).expect("one line of JSON");
+    assert_eq!(
+        (&line["subject"], &line["result"]),
+        (&id.into(), &"done".into())
+    );
 }

@@ -13,6 +13,7 @@ use super::refusal::Refusal;
 use super::settings::Console;
 use crate::request::record_id::RecordId;
 use crate::request::scope::Scope;
+use crate::store::StoreError;
 
 pub(super) async fn post(
     console: &Console,
@@ -90,9 +91,8 @@ async fn resolve(
     }
     let ttl = Duration::from_secs(ttl);
     let resolved = console.idem.resolve(id, response, ttl).await;
-    let resolved = resolved.map_err(|error| failed(&error))?;
-    log("resolve", id, reason, resolved);
-    if !resolved {
+    log("resolve", id, reason, &resolved);
+    if !resolved.map_err(|error| failed(&error))? {
         let why = "nothing was changed, because the outcome is not unknown any more".to_owned();
         return Err(Refusal(StatusCode::CONFLICT, why));
     }
@@ -109,24 +109,34 @@ fn header(line: &str) -> Result<(HeaderName, HeaderValue), Refusal> {
 
 async fn forget(console: &Console, id: RecordId, reason: &str) -> Result<Value, Refusal> {
     let forgotten = console.idem.forget(id).await;
-    let forgotten = forgotten.map_err(|error| failed(&error))?;
-    log("forget", id, reason, forgotten);
-    if !forgotten {
+    log("forget", id, reason, &forgotten);
+    if !forgotten.map_err(|error| failed(&error))? {
         let why = "there is no record any more".to_owned();
         return Err(Refusal(StatusCode::NOT_FOUND, why));
     }
     Ok(json!({ "done": true }))
 }
 
-fn log(action: &'static str, id: RecordId, reason: &str, is_done: bool) {
-    tracing::info!(
-        target: crate::trace::TARGET,
-        action,
-        record = %id.short(),
-        reason,
-        is_done,
-        "an operator changed a record in the console"
-    );
+/// A change whose call failed may have taken effect, so it is logged too.
+fn log(action: &'static str, id: RecordId, reason: &str, result: &Result<bool, StoreError>) {
+    match result {
+        Ok(is_done) => tracing::info!(
+            target: crate::trace::TARGET,
+            action,
+            record = %id.short(),
+            reason,
+            is_done,
+            "an operator changed a record in the console"
+        ),
+        Err(error) => tracing::info!(
+            target: crate::trace::TARGET,
+            action,
+            record = %id.short(),
+            reason,
+            error = error as &dyn std::error::Error,
+            "an operator's change in the console failed; it may have taken effect"
+        ),
+    }
 }
 
 fn text<'a>(sent: &'a Value, name: &str) -> Result<&'a str, Refusal> {

@@ -38,7 +38,8 @@
 //! `/ops/idem/`. The page loads nothing from other hosts and has a strict `Content-Security-Policy`.
 //!
 //! A change needs [`Access::Full`], the content type `application/json` and `Sec-Fetch-Site: same-origin`, so
-//! another site cannot send it. Each change is logged as an INFO, with its reason.
+//! another site cannot send it. Each change is logged as an INFO, with its reason, also when the
+//! store failed and the change may have taken effect.
 
 mod access;
 mod api;

@@ -56,11 +56,15 @@ fn journal(mode: &str) -> Finding {
     Finding::bad("journal", message)
 }
 
+/// The file does not store the setting, so each process has its own.
 fn durability(synchronous: i64) -> Finding {
     if synchronous >= 2 {
-        Finding::good("durability", "each commit waits for the disk")
+        Finding::good(
+            "durability",
+            "each commit of this process waits for the disk",
+        )
     } else {
-        let message = "commits do not wait for the disk, so a loss of power may undo them; \
+        let message = "commits of this process do not wait for the disk, so a loss of power may undo them; \
              use `synchronous(SqliteSynchronous::Full)`";
         Finding::warning("durability", message)
     }
@@ -98,6 +102,10 @@ mod tests {
         assert_eq!(journal("delete").severity, Severity::Bad);
         assert_eq!(durability(2).severity, Severity::Good);
         assert_eq!(durability(1).severity, Severity::Warning);
+        for level in [1, 2] {
+            let message = durability(level).message;
+            assert!(message.contains("of this process"), "{message}");
+        }
         assert_eq!(integrity("ok").severity, Severity::Good);
         assert_eq!(integrity("row 7 missing").severity, Severity::Bad);
         assert_eq!(clock(7_000_000, 2_000_000).severity, Severity::Good);

@@ -141,6 +141,8 @@ function open(record) {
   byId("show-response").hidden = record.state !== "recorded";
   byId("resolve").hidden = !canChange || record.state !== "unknown";
   byId("forget").hidden = !canChange;
+  // What was entered for another record must not be sent for this one.
+  byId("resolve").reset();
   byId("forget").reset();
   alertIn("detail-problem", null);
   if (!byId("detail").open) byId("detail").showModal();
@@ -155,12 +157,13 @@ async function show(id) {
 }
 
 async function change(path, body) {
+  const record = shown;
   try {
-    await ask(`api/records/${shown.id}/${path}`, body);
-    byId("detail").close();
+    await ask(`api/records/${record.id}/${path}`, body);
+    if (shown === record) byId("detail").close();
     await refresh();
   } catch (error) {
-    alertIn("detail-problem", error);
+    alertIn(shown === record ? "detail-problem" : "problem", error);
   }
 }
 
@@ -170,13 +173,16 @@ byId("filter").addEventListener("submit", (event) => {
 });
 
 byId("show-response").addEventListener("click", async () => {
+  const record = shown;
   try {
-    const response = await ask(`api/records/${shown.id}/response`);
+    const response = await ask(`api/records/${record.id}/response`);
+    // The operator may have opened another record meanwhile.
+    if (shown !== record) return;
     const note = response.body_is_text ? "" : "(the body is no text; these are its bytes)\n";
     byId("response").textContent = `${response.status}\n${response.headers.join("\n")}\n\n${note}${response.body}`;
     byId("response").hidden = false;
   } catch (error) {
-    alertIn("detail-problem", error);
+    if (shown === record) alertIn("detail-problem", error);
   }
 });
 

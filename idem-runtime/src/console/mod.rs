@@ -1,4 +1,4 @@
-//! A page for operators: unknown keys, keys in flight and recent records.
+//! A page for operators: unknown keys, keys in flight and records.
 //!
 //! [`router`] returns a router, to be nested behind the login of the service:
 //!
@@ -30,6 +30,9 @@
 //!
 //! The console has no login of its own: `access` decides about each request. Put the layer of your login above
 //! the nested router.
+//!
+//! Each list shows its first 100 records in the order of their ids, and "More" shows the next 100. The records that are
+//! shown are sorted: the oldest unknown and running ones first, and the newest recorded ones.
 //!
 //! The page shows no key, no token and no scope, because the store has none. It shows the headers and the body of a
 //! response only when the operator asks for them; [`Console::redact`] can remove parts of a body first.

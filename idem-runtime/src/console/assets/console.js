@@ -9,6 +9,12 @@ const REFRESH = 5000;
 let canChange = false;
 let shown = null;
 
+const oldest = (a, b) => a.created_at - b.created_at;
+const newest = (a, b) => b.created_at - a.created_at;
+const ORDER = { unknown: oldest, in_flight: oldest, recorded: newest };
+// How many pages of each list are shown. The store returns records in the order of their ids.
+const pages = { unknown: 1, in_flight: 1, recorded: 1 };
+
 async function ask(path, body) {
   const options = body === undefined ? {} : {
     method: "POST",
@@ -66,8 +72,7 @@ async function figures() {
   }));
 }
 
-function table(records, isWhole) {
-  if (records.length === 0) return [element("p", isWhole ? "None." : "None on this page.", "quiet")];
+function table(records) {
   const made = element("table");
   const head = made.createTHead().insertRow();
   for (const name of ["Record", "Age", "Ends in", "Endpoint", "Status", "Attempt", "Label"]) {
@@ -92,28 +97,42 @@ function table(records, isWhole) {
       element("td", record.label, "wide"),
     );
   }
-  const parts = [made];
-  if (!isWhole) parts.push(element("p", "There are more.", "quiet"));
-  return parts;
+  return made;
 }
 
-async function list(state, order) {
+async function list(state) {
   const endpoint = byId("filter").elements.endpoint.value.trim();
   const query = new URLSearchParams({ state });
   if (endpoint) query.set("endpoint", endpoint);
-  const page = await ask(`api/records?${query}`);
-  page.records.sort(order);
-  byId(state).replaceChildren(...table(page.records, page.next === null));
+  const records = [];
+  let next = null;
+  for (let read = 0; read < pages[state]; read += 1) {
+    const page = await ask(`api/records?${query}`);
+    records.push(...page.records);
+    next = page.next;
+    if (next === null) break;
+    query.set("after", next);
+  }
+  const parts = [];
+  if (records.length > 0) parts.push(table(records.sort(ORDER[state])));
+  if (next === null) {
+    if (records.length === 0) parts.push(element("p", "None.", "quiet"));
+  } else {
+    const first = records.length === 0 ? "None so far" : `The first ${records.length} by record id, so older and newer ones may be missing`;
+    const more = element("button", "More", "more");
+    more.type = "button";
+    more.addEventListener("click", () => {
+      pages[state] += 1;
+      refresh();
+    });
+    parts.push(element("p", `${first}.`, "quiet"), more);
+  }
+  byId(state).replaceChildren(...parts);
 }
 
 async function refresh() {
   try {
-    await Promise.all([
-      figures(),
-      list("unknown", (a, b) => a.created_at - b.created_at),
-      list("in_flight", (a, b) => a.created_at - b.created_at),
-      list("recorded", (a, b) => b.created_at - a.created_at),
-    ]);
+    await Promise.all([figures(), ...Object.keys(ORDER).map(list)]);
     alertIn("problem", null);
   } catch (error) {
     alertIn("problem", error);
@@ -169,6 +188,7 @@ async function change(path, body) {
 
 byId("filter").addEventListener("submit", (event) => {
   event.preventDefault();
+  for (const state of Object.keys(pages)) pages[state] = 1;
   refresh();
 });
 

@@ -1,4 +1,4 @@
-//! Metrics of a service, for the [`metrics`](::metrics) facade.
+//! Metrics of a service, for the [`metrics`] facade.
 //!
 //! [`Metrics`] is an observer. It needs a recorder, such as the one of `metrics-exporter-prometheus`:
 //!
@@ -58,7 +58,7 @@ pub use self::names::BUCKETS;
 use self::stores::StoreMetrics;
 use crate::observe::{AttemptEnd, Decided, Observer, Place, StoreCall, Waited};
 
-/// Observer that counts and times with the [`metrics`](::metrics) facade.
+/// Observer that counts and times with the [`metrics`] facade.
 ///
 /// Pass it to [`IdempotencyBuilder::observer`](crate::IdempotencyBuilder::observer). Clones share their
 /// handles. The [module](self) lists the metrics.

@@ -11,11 +11,13 @@ use crate::request::hex;
 ///
 /// Use bytes from a random generator for cryptography, not a password. `openssl rand -hex 32` prints a key that
 /// [`from_env`](Self::from_env) and `FromStr` read. A copy that the caller keeps is not erased.
+#[cfg(feature = "seal")]
 pub struct SealingKey(Box<Zeroizing<[u8; 32]>>);
 
 /// Why a key cannot be read. The error does not contain the key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[cfg(feature = "seal")]
 pub enum SealingKeyError {
     /// The environment variable is not set, or is not text.
     #[error("the environment variable `{0}` is not set; set it to 64 hexadecimal digits")]
@@ -90,6 +92,7 @@ impl fmt::Debug for SealingKey {
 /// # let _ = (step_1, step_2, step_3);
 /// ```
 #[must_use]
+#[cfg(feature = "seal")]
 pub struct Keys {
     /// Sorted by use: the primary key is the first when `has_primary`.
     keys: Vec<(u32, SealingKey)>,

@@ -61,6 +61,8 @@ use keys::Keys;
 /// # Cancellation
 ///
 /// As safe as the store below.
+// The module has the same cfg. The attribute is repeated so that the documentation of the facade shows it.
+#[cfg(feature = "seal")]
 pub struct Sealed<S> {
     store: Arc<S>,
     keys: Arc<Keys>,

@@ -263,7 +263,15 @@ impl Inner {
             Some(held) => Some(self.extended(held, now).await),
             None => None,
         };
-        match meet(held, &claim, now)? {
+        // While a transaction runs, the clock of reads stands still. Only the writer knows whether that
+        // transaction has renewed a lease that has lapsed since.
+        let is_unsure = |held: &Held| held.ends_between(now, clock::now());
+        let met = if held.as_ref().is_some_and(is_unsure) {
+            Met::Nothing
+        } else {
+            meet(held, &claim, now)?
+        };
+        match met {
             Met::Claimed(claimed) => return Ok(claimed),
             Met::InFlight(claimed, number) => {
                 if number == self.instance.number() || !self.end_claims_if_dead(number).await {
@@ -321,16 +329,22 @@ impl Inner {
     }
 
     async fn look_up(&self, id: RecordId) -> Result<Option<Entry>, StoreError> {
-        let read = async |connection: &mut _, now| -> Result<_, Failed> {
-            let look = query(&self.statements.look_up).bind(id.as_bytes().to_vec());
-            Ok((look.fetch_optional(connection).await?, now))
-        };
-        let (row, now) = self.readers.read(read).await?;
-        let Some(row) = row else {
-            return Ok(None);
-        };
-        let held = self.extended(Held::read(&row)?, now).await;
-        entry(&row, held, now)
+        loop {
+            let read = async |connection: &mut _, now| -> Result<_, Failed> {
+                let look = query(&self.statements.look_up).bind(id.as_bytes().to_vec());
+                Ok((look.fetch_optional(connection).await?, now))
+            };
+            let (row, now) = self.readers.read(read).await?;
+            let Some(row) = row else {
+                return Ok(None);
+            };
+            let held = self.extended(Held::read(&row)?, now).await;
+            // A transaction that runs may have renewed the lease. It ends soon.
+            if !held.ends_between(now, clock::now()) {
+                return entry(&row, held, now);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     async fn list(&self, wanted: Query) -> Result<Page, StoreError> {

@@ -103,6 +103,12 @@ impl Held {
         self.expires_at > now
     }
 
+    /// Whether the row changes its meaning after `from` and until `to`: its lease lapses, or the row expires.
+    pub(super) fn ends_between(&self, from: i64, to: i64) -> bool {
+        let is_between = |time| from < time && time <= to;
+        is_between(self.expires_at) || self.record.is_none() && is_between(self.leased_until)
+    }
+
     /// Whether the holder may settle or renew the claim.
     pub(super) fn is_held_by(&self, holder: &Holder, now: i64) -> bool {
         self.is_claim(now)

@@ -70,9 +70,9 @@ pub type KeyFuture<'a> =
 ///         let linked = fs::hard_link(&draft, &path);
 ///         fs::remove_file(&draft)?;
 ///         match linked {
-///             Ok(()) => File::open(&self.0)?.sync_all()?,
-///             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-///             Err(error) => return Err(error),
+///             // The call that has linked the file may not have synced the folder yet.
+///             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+///             _ => File::open(&self.0)?.sync_all()?,
 ///         }
 ///         fs::read_to_string(path)
 ///     }

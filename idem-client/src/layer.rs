@@ -18,7 +18,6 @@ use crate::exchange::Exchange;
 use crate::failure::{Failure, Reason};
 use crate::key::{KeyStore, Keys, Operation};
 use crate::policy::{self, Policy};
-use crate::problem::Problem;
 use crate::retry_after::retry_after;
 use crate::schedule::Schedule;
 
@@ -154,7 +153,7 @@ impl RetryLayer {
             let copy = request.clone();
             let sending = async {
                 let response = ready.call(copy).await.map_err(Into::into)?;
-                whole(response, !method.is_safe()).await
+                whole(policy, response, !method.is_safe()).await
             };
             let outcome = match tokio::time::timeout(limit, sending).await {
                 Ok(Ok(reply)) => Ok(reply),
@@ -198,6 +197,7 @@ impl RetryLayer {
 
 /// Reads the whole response to a write or with a client error, and tells whether a retry can get another response.
 async fn whole<R>(
+    policy: &Policy,
     response: Response<R>,
     is_write: bool,
 ) -> Result<(Response<ReplyBody<R>>, bool), BoxError>
@@ -207,15 +207,12 @@ where
 {
     let status = response.status();
     if !is_write && !policy::depends_on_code(status) {
-        return Ok((response.map(Either::Right), policy::is_retried(status)));
+        let is_temporary = policy.is_temporary(status, response.headers(), &[]);
+        return Ok((response.map(Either::Right), is_temporary));
     }
     let (parts, body) = response.into_parts();
     let body = body.collect().await.map_err(Into::into)?.to_bytes();
-    let is_temporary = if policy::depends_on_code(status) {
-        Problem::code_in(&body).is_some_and(|code| policy::is_retried_code(&code))
-    } else {
-        policy::is_retried(status)
-    };
+    let is_temporary = policy.is_temporary(status, &parts.headers, &body);
     let body = Either::Left(Full::new(body));
     Ok((Response::from_parts(parts, body), is_temporary))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use crate::{codes, headers};
+use crate::{Problem, codes, headers};
 
 /// When the client retries, how long it waits, and the names of the headers.
 ///
@@ -66,8 +66,8 @@ impl Policy {
 
     /// Sets how long one try may take. 30 seconds by default.
     ///
-    /// The time includes the body of a response to a write. The body of a response to a read is passed on
-    /// while it arrives, so its time is not limited.
+    /// The time includes the body of a response to a write, which is read into memory as a whole. The body of a
+    /// response to a read is passed on while it arrives, so its time is not limited.
     #[must_use]
     pub fn try_timeout(mut self, timeout: Duration) -> Self {
         self.try_timeout = timeout;
@@ -104,6 +104,25 @@ impl Policy {
         )
     }
 
+    /// Whether a retry can get another response. For a write, `body` is the whole body. For a read it is empty, unless
+    /// the status [asks for it](depends_on_code).
+    pub(crate) fn is_temporary(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> bool {
+        // The server has recorded a response that it replays.
+        if self.is_replay(headers) {
+            return false;
+        }
+        if depends_on_code(status) {
+            return Problem::code_in(body).is_some_and(|code| is_retried_code(&code));
+        }
+        let is_permanent = || Problem::code_in(body).is_some_and(|code| is_permanent_code(&code));
+        is_retried(status) && !(status == StatusCode::INTERNAL_SERVER_ERROR && is_permanent())
+    }
+
     pub(crate) fn is_replay(&self, headers: &HeaderMap) -> bool {
         headers
             .get(&self.replay_header)
@@ -128,7 +147,7 @@ impl Policy {
 }
 
 /// Whether the status alone asks for a retry.
-pub(crate) fn is_retried(status: StatusCode) -> bool {
+fn is_retried(status: StatusCode) -> bool {
     status.is_server_error()
         || matches!(
             status,
@@ -142,10 +161,18 @@ pub(crate) fn depends_on_code(status: StatusCode) -> bool {
 }
 
 /// Whether the code asks for a retry. Other responses with the same status are mistakes of the caller.
-pub(crate) fn is_retried_code(code: &str) -> bool {
+fn is_retried_code(code: &str) -> bool {
     matches!(
         code,
         codes::KEY_IN_FLIGHT | codes::acp::IN_FLIGHT | codes::BODY_INCOMPLETE | codes::OVERTAKEN
+    )
+}
+
+/// Whether the code reports a mistake in the server's program, which a retry meets again.
+fn is_permanent_code(code: &str) -> bool {
+    matches!(
+        code,
+        codes::NOT_INSTALLED | codes::NOT_TRANSACTIONAL | codes::RENDER_FAILED
     )
 }
 
@@ -189,6 +216,34 @@ mod tests {
         assert_eq!(retried, expected);
         assert!(is_retried_code(codes::acp::IN_FLIGHT));
         assert!(!is_retried_code(codes::acp::CONFLICT));
+    }
+
+    #[test]
+    fn a_response_that_cannot_change_is_not_retried() {
+        let policy = Policy::default();
+        let none = HeaderMap::new();
+        let mut replay = HeaderMap::new();
+        replay.insert(
+            headers::IDEMPOTENCY_REPLAYED,
+            HeaderValue::from_static("true"),
+        );
+        for status in [
+            StatusCode::INTERNAL_SERVER_ERROR,
+            StatusCode::TOO_MANY_REQUESTS,
+        ] {
+            assert!(policy.is_temporary(status, &none, b"out of order"));
+            assert!(!policy.is_temporary(status, &replay, b"out of order"));
+        }
+        for (code, is_temporary) in [
+            (codes::NOT_INSTALLED, false),
+            (codes::NOT_TRANSACTIONAL, false),
+            (codes::COMMIT_FAILED, true),
+        ] {
+            let body = format!(r#"{{"code":"{code}"}}"#);
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            let is = policy.is_temporary(status, &none, body.as_bytes());
+            assert_eq!(is, is_temporary, "{code}");
+        }
     }
 
     #[test]

@@ -12,7 +12,6 @@ use crate::exchange::Exchange;
 use crate::failure::{Failure, Reason};
 use crate::key::{Keys, Operation};
 use crate::policy::{self, Policy};
-use crate::problem::Problem;
 use crate::retry_after::retry_after;
 use crate::schedule::Schedule;
 
@@ -53,7 +52,7 @@ impl Retries {
                 None => None,
             };
             let Some(redirected) = redirected else {
-                return whole(response, is_write).await;
+                return whole(&self.policy, response, is_write).await;
             };
             request = redirected;
         }
@@ -149,15 +148,14 @@ fn failure(error: Error) -> (Failure, bool) {
     }
 }
 
-/// Reads the whole response to a write, so that a response that breaks off counts as lost. The body also decides whether
-/// a client error is temporary.
-async fn whole(response: Response, is_write: bool) -> Result<Reply> {
+/// Reads the whole response to a write, so that a response that breaks off counts as lost. The code in the body may decide
+/// whether an error is temporary.
+async fn whole(policy: &Policy, response: Response, is_write: bool) -> Result<Reply> {
     let status = response.status();
-    let mut is_temporary = policy::is_retried(status);
     if !is_write && !policy::depends_on_code(status) {
         return Ok(Reply {
+            is_temporary: policy.is_temporary(status, response.headers(), &[]),
             response,
-            is_temporary,
         });
     }
     let mut whole = http::Response::builder()
@@ -168,13 +166,9 @@ async fn whole(response: Response, is_write: bool) -> Result<Reply> {
         headers.clone_from(response.headers());
     }
     let body = response.bytes().await?;
-    if policy::depends_on_code(status) {
-        let code = Problem::code_in(&body);
-        is_temporary = code.is_some_and(|code| policy::is_retried_code(&code));
-    }
-    let response = whole.body(body).map_err(Error::middleware)?.into();
+    let whole = whole.body(body.clone()).map_err(Error::middleware)?;
     Ok(Reply {
-        response,
-        is_temporary,
+        is_temporary: policy.is_temporary(status, whole.headers(), &body),
+        response: whole.into(),
     })
 }

@@ -423,6 +423,28 @@ async fn a_full_store_refuses_claims_and_records_the_responses_of_admitted_claim
     win(&store, claim("another")).await;
 }
 
+/// A caller whose handlers panic must not fill the store with claims that will never have a record.
+#[tokio::test]
+async fn an_abandoned_claim_has_no_room_until_it_is_taken_over() {
+    let (_folder, path) = folder();
+    let builder = SqliteStore::builder().path(&path).max_bytes(256 * 1024);
+    let store = builder.no_sweeper().open().await.expect("the file opens");
+    for at in 0..64 {
+        let holder = win(&store, claim(&format!("abandoned-{at}"))).await;
+        let done = store.abandon(holder).await.expect("the store works");
+        assert_eq!(done, Settled::Done);
+    }
+    let mut admitted = 0;
+    while !is_full(&store, &format!("key-{admitted}")).await {
+        admitted += 1;
+    }
+    assert!(admitted > 4, "{admitted}");
+    assert!(
+        is_full(&store, "abandoned-0").await,
+        "a takeover needs room"
+    );
+}
+
 /// SQLite reports the same error when the disk has no room.
 #[tokio::test]
 async fn a_claim_that_finds_no_room_in_the_file_gets_full() {

@@ -62,10 +62,12 @@ impl Reserve {
             .create(true)
             .truncate(true)
             .open(&self.file)?;
-        let zeros = vec![0; 64 * 1024];
+        let mut bytes = vec![0; 64 * 1024];
         let mut left = SIZE;
-        while let Some(rest) = left.checked_sub(zeros.len() as u64) {
-            file.write_all(&zeros)?;
+        while let Some(rest) = left.checked_sub(bytes.len() as u64) {
+            // Zeros would use no room in a file system with compression.
+            getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+            file.write_all(&bytes)?;
             left = rest;
         }
         // Some file systems look for room only now.

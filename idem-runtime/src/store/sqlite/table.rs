@@ -109,7 +109,8 @@ impl Statements {
             last_fence: format!("SELECT fence FROM {meta}").into(),
             set_last_fence: format!("UPDATE {meta} SET fence = ?1").into(),
             count_claims: format!(
-                "SELECT count(*) FROM {table}{} WHERE record IS NULL",
+                "SELECT count(*) FROM {table}{} WHERE record IS NULL
+                    AND (leased_until > ?1 OR instance <> {UNLOCKED})",
                 indexed_by("claims")
             )
             .into(),

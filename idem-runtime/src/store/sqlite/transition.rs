@@ -204,7 +204,7 @@ impl Shared<'_> {
             }
             Met::Lapsed(held) => Some(held),
         };
-        if lapsed.is_none()
+        if !lapsed.as_ref().is_some_and(|held| held.has_room(now))
             && let Some(room) = self.room
         {
             let Some(room) = room.checked_sub(RESERVED) else {

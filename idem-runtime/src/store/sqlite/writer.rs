@@ -115,16 +115,17 @@ impl Running {
                 Some(at) => timeout_at(at, jobs.recv()).await,
                 None => Ok(jobs.recv().await),
             };
-            match job {
+            let is_busy = match job {
                 Ok(Some(first)) => self.group(first, &mut jobs).await,
                 Ok(None) => break,
-                Err(_) => {}
-            }
+                Err(_) => false,
+            };
             // Requests do not keep the sweeper waiting for ever.
             if let (Some(at), Some(pause)) = (sweep_at, pause)
                 && Instant::now() >= at
             {
-                let is_rest = self.sweep().await;
+                // A sweep that waits for the lock too would delay the next group a second time.
+                let is_rest = !is_busy && self.sweep().await;
                 sweep_at = Some(Instant::now() + if is_rest { Duration::ZERO } else { pause });
             }
         }
@@ -176,8 +177,8 @@ impl Running {
         }
     }
 
-    /// Runs a job, together with all jobs that wait.
-    async fn group(&mut self, first: Job, jobs: &mut mpsc::Receiver<Job>) {
+    /// Runs a job, together with all jobs that wait. Returns whether another connection held the write lock for too long.
+    async fn group(&mut self, first: Job, jobs: &mut mpsc::Receiver<Job>) -> bool {
         let mut replies = Vec::new();
         let mut transitions = Vec::new();
         let waiting = std::iter::once(first).chain(std::iter::from_fn(|| jobs.try_recv().ok()));
@@ -198,7 +199,7 @@ impl Running {
             (replies, transitions) = others.into_iter().unzip();
         }
         if transitions.is_empty() {
-            return;
+            return false;
         }
         let outcomes = self.transact(&transitions).await;
         match outcomes {
@@ -216,6 +217,7 @@ impl Running {
                     };
                     let _ = reply.send(outcome);
                 }
+                return true;
             }
             // One of them may be the cause. The transaction was rolled back, so each can run alone.
             Err(error) => {
@@ -230,6 +232,7 @@ impl Running {
                 }
             }
         }
+        false
     }
 
     /// Renews a lease of this store without a write to the database. The lease must hold until this is done.
@@ -344,7 +347,7 @@ impl Running {
         Ok(outcomes)
     }
 
-    /// How many bytes claims may still reserve. Every claim that has no record has reserved its part.
+    /// How many bytes claims may still reserve. A claim has reserved its part until it is settled or given up.
     async fn room(&self, connection: &mut SqliteConnection, max_bytes: u64) -> Result<u64, Failed> {
         let Settings {
             statements,
@@ -352,7 +355,8 @@ impl Running {
             ..
         } = &self.settings;
         let used = used_bytes(connection).await?;
-        let row = query(&statements.count_claims).fetch_one(connection);
+        let row = query(&statements.count_claims).bind(now());
+        let row = row.fetch_one(connection);
         let reserved = number(&row.await?, 0)?.saturating_mul(RESERVED);
         let taken = used.saturating_add(reserved);
         observer.report(|observer| observer.store_filled(SQLITE, taken, max_bytes));

@@ -11,6 +11,7 @@ use axum_idem::{Attempt, idempotent};
 
 use crate::bank::{Bank, Paid, Service};
 
+const SHORT_LEASE: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// The first attempt waits for the test before its transaction.
@@ -71,6 +72,23 @@ async fn locked(State(bank): State<Bank>, attempt: Attempt, body: String) -> Pai
     Ok(bank.tell(response)?)
 }
 
+/// Commits, and then works on for longer than its lease.
+#[idempotent(scope = token, transactional)]
+async fn works_on(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid {
+    let mut tx = bank.begin().await?;
+    Bank::pay(&mut tx, &body).await?;
+    let response = if body == "recorded" {
+        let response = attempt.record_in(&mut *tx, body).await?;
+        tx.commit().await?;
+        response
+    } else {
+        attempt.commit(tx, body).await?
+    };
+    let is_lost = tokio::time::timeout(2 * SHORT_LEASE, attempt.lost()).await;
+    assert!(is_lost.is_err(), "no other attempt has taken over");
+    Ok(response)
+}
+
 async fn start() -> Service {
     let busy_timeout = Duration::from_secs(2);
     with(crate::bank::LEASE, busy_timeout).await
@@ -81,7 +99,8 @@ async fn with(lease: Duration, busy_timeout: Duration) -> Service {
         .route("/late", post(late))
         .route("/late_record", post(late_record))
         .route("/stale", post(stale))
-        .route("/locked", post(locked));
+        .route("/locked", post(locked))
+        .route("/works_on", post(works_on));
     Service::with(routes, lease, busy_timeout).await
 }
 
@@ -112,6 +131,25 @@ async fn an_attempt_that_is_overtaken_before_its_commit_has_no_effect() {
         assert_eq!(service.bank.payments().await, ["x 2"], "{path}");
         assert!(server.post(path, "k", "x").await.is_replay());
     }
+}
+
+/// The row of the claim becomes the row of the record, so the lease ends with the commit.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_has_committed_is_not_reported_as_lost() {
+    let service = with(SHORT_LEASE, Duration::from_secs(2)).await;
+    for body in ["committed", "recorded"] {
+        let first = service.server.post("/works_on", body, body).await;
+        assert_eq!((first.status, first.text()), (StatusCode::OK, body));
+        assert!(!first.is_replay(), "{first:?}");
+        assert!(
+            service
+                .server
+                .post("/works_on", body, body)
+                .await
+                .is_replay()
+        );
+    }
+    assert_eq!(service.bank.payments().await, ["committed", "recorded"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,11 +21,9 @@ use crate::service::backoff::jittered;
 use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
 use crate::settings::policy::Policy;
+use crate::store::{CommitState, Holder, RecordStatement, StoreError};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-use crate::store::{
-    CommitState, RecordFailure, TransactionConnection, TransactionDatabase, sealed,
-};
-use crate::store::{Holder, RecordStatement, StoreError};
+use crate::store::{RecordFailure, TransactionConnection, TransactionDatabase, sealed};
 
 /// How long a commit whose reply was lost is looked for, from the first look that succeeds. The server may
 /// still be working on it.
@@ -84,6 +82,20 @@ impl Commits {
             COMMITTED => Some(Settlement::Committed),
             _ => Some(Settlement::Confirm(Arc::default(), Missing::IsFree)),
         }
+    }
+
+    /// Returns whether the record of this attempt is committed. `false` when the store does not know in time.
+    pub(super) async fn has_recorded(&self) -> bool {
+        match self.state.load(Ordering::Acquire) {
+            COMMITTED => true,
+            PENDING => matches!(self.look().await, Ok(CommitState::Mine)),
+            _ => false,
+        }
+    }
+
+    async fn look(&self) -> Result<CommitState, StoreError> {
+        let look = self.idem.store().commit_state(self.holder);
+        self.idem.in_time(look).await
     }
 
     /// Returns the statement that records the response, for a transaction that this crate does not see.
@@ -295,11 +307,6 @@ impl Commits {
             // The engine asks again when the handler has returned.
             Err(error) => CommitError::Store(error),
         })
-    }
-
-    async fn look(&self) -> Result<CommitState, StoreError> {
-        let look = self.idem.store().commit_state(self.holder);
-        self.idem.in_time(look).await
     }
 
     /// Notes that another attempt keeps the record out. An earlier transaction of this attempt may have its

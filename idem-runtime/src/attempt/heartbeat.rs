@@ -295,7 +295,7 @@ impl Beat {
                     self.pulse().held_until = deadline::after(asked_at, lease);
                     due = deadline::after(asked_at, lease / 3);
                 }
-                Ok(Settled::Lost) => return self.lost(),
+                Ok(Settled::Lost) => return self.lost().await,
                 Err(error) => {
                     tracing::warn!(
                         target: crate::trace::TARGET,
@@ -311,10 +311,17 @@ impl Beat {
         }
     }
 
-    fn lost(&self) {
-        if let Some(attempt) = &self.of.attempt
-            && self.pulse().is_running
+    async fn lost(&self) {
+        let Some(attempt) = &self.of.attempt else {
+            return;
+        };
+        // The lease also ends when the handler has committed its response and does more work.
+        if let Ok(Some(commits)) = attempt.commits()
+            && commits.has_recorded().await
         {
+            return;
+        }
+        if self.pulse().is_running {
             tracing::info!(
                 target: crate::trace::TARGET,
                 endpoint = self.of.endpoint,

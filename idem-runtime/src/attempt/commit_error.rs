@@ -18,7 +18,7 @@ use crate::store::StoreError;
 /// |---|---|---|---|
 /// | `Overtaken` | no | 409 with `Retry-After` | `idempotency_overtaken` |
 /// | `OutcomeUnknown` | unknown | 503 with `Retry-After` | `idempotency_outcome_unknown` |
-/// | `OtherDatabase`, `NoTransaction`, `Unsupported` | no | 500 | `idempotency_not_transactional` |
+/// | `OtherDatabase`, `NotOwn`, `NoTransaction`, `Unsupported` | no | 500 | `idempotency_not_transactional` |
 /// | `AlreadyRecorded` | no | 500 | `idempotency_commit_failed` |
 /// | `NotRecordable` | no | that of the response | – |
 /// | `Store` | no | 503 with `Retry-After` | `idempotency_store_unavailable` |

@@ -152,17 +152,28 @@ enum Found {
 /// Instead, the fence is looked up. Fence and owner together settle this claim or no claim.
 async fn give_back(idem: &Idempotency, orphan: &Orphan) -> Result<Found, StoreError> {
     let id = orphan.id;
-    let (fence, attempt) = match idem.in_time(idem.store().look_up(id)).await {
+    let (fence, attempt, fingerprint) = match idem.in_time(idem.store().look_up(id)).await {
         Ok(Some(
-            Entry::InFlight { fence, attempt, .. } | Entry::Unknown { fence, attempt, .. },
-        )) => (fence, attempt),
+            Entry::InFlight {
+                fence,
+                attempt,
+                fingerprint,
+                ..
+            }
+            | Entry::Unknown {
+                fence,
+                attempt,
+                fingerprint,
+                ..
+            },
+        )) => (fence, attempt, fingerprint),
         Ok(Some(Entry::Recorded { expires_in, .. })) => return Ok(Found::Recorded(expires_in)),
         Ok(_) | Err(StoreError::Undecodable(_)) => return Ok(Found::Nothing),
         Err(error) => return Err(error),
     };
     let owner = orphan.owner;
     let holder = Holder { id, owner, fence };
-    let late = idem.unwritten().look_for(&id, attempt);
+    let late = idem.unwritten().look_for(&id, attempt, fingerprint);
     let settlement = match &late {
         // The claim has overtaken an attempt of this process whose handler has returned a response.
         Some(late) => Settlement::Complete {
@@ -176,7 +187,7 @@ async fn give_back(idem: &Idempotency, orphan: &Orphan) -> Result<Found, StoreEr
         return Ok(Found::Nothing);
     }
     if late.is_some() {
-        idem.unwritten().take(&id, attempt);
+        idem.unwritten().take(&id, attempt, fingerprint);
     }
     Ok(Found::GivenBack)
 }

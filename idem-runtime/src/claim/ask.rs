@@ -287,7 +287,10 @@ impl StoreClaim {
     /// process holds a record, the record replaces the run, and the lease does not matter.
     fn has_lapsed(&self, idem: &Idempotency, attempt: u32, asked_at: Instant) -> bool {
         Instant::now() >= deadline::after(asked_at, self.claim.lease)
-            && idem.unwritten().look_for(&self.claim.id, attempt).is_none()
+            && idem
+                .unwritten()
+                .look_for(&self.claim.id, attempt, self.claim.fingerprint)
+                .is_none()
     }
 
     /// Decides from the reply of the store. A record that only this process holds takes precedence,
@@ -333,9 +336,14 @@ impl StoreClaim {
         attempt: u32,
         asked_at: Instant,
     ) -> Option<Decision> {
-        let Claim { id, owner, .. } = self.claim;
-        let late = idem.unwritten().take(&id, attempt)?;
-        let decision = Decision::of_unwritten(late.record.clone(), self.claim.fingerprint);
+        let Claim {
+            id,
+            owner,
+            fingerprint,
+            ..
+        } = self.claim;
+        let late = idem.unwritten().take(&id, attempt, fingerprint)?;
+        let decision = Decision::of_unwritten(late.record.clone(), fingerprint);
         let holder = Holder { id, owner, fence };
         settle::settle_with(late, attempt, self.endpoint, idem, holder, asked_at);
         Some(decision)

@@ -7,8 +7,9 @@ use crate::request::headers;
 /// The headers that a replay may carry. Repeated headers keep their order.
 ///
 /// Headers that belong to one connection (RFC 9110, section 7.6.1), one moment, or one exchange of
-/// credentials are left out. `Idempotency-Degraded` and `Idempotency-Receipt` describe one response of one
-/// service. So a handler that forwards the response of another service does not record these headers either.
+/// credentials are left out. `Idempotency-Degraded`, `Idempotency-Receipt` and the marks of a replay describe one
+/// response of one service. So a handler that forwards the response of another service does not record these
+/// headers either.
 #[derive(Clone, Copy)]
 pub(crate) struct KeptHeaders<'a> {
     headers: &'a HeaderMap,
@@ -68,6 +69,8 @@ fn is_never_kept(name: &HeaderName) -> bool {
             | "proxy-authentication-info"
             | "idempotency-degraded"
             | "idempotency-receipt"
+            | "idempotency-replayed"
+            | "idempotent-replayed"
     )
 }
 
@@ -94,6 +97,8 @@ mod tests {
             "proxy-authentication-info",
             "idempotency-degraded",
             "idempotency-receipt",
+            "idempotency-replayed",
+            "idempotent-replayed",
             "set-cookie",
         ] {
             let name = HeaderName::from_static(name);

@@ -47,8 +47,11 @@ impl Idempotency {
     /// Removes the entry that the store holds under `id`, and returns whether there was an entry.
     ///
     /// The next request with this key runs the handler. This also applies to a claim in flight: its
-    /// handler continues, but its response is no longer recorded. If this process holds a record
-    /// that the store did not accept in time, that record is removed too.
+    /// handler continues, but its response is no longer recorded. There is one exception: when an equal
+    /// request runs after this call, its outcome is unknown, and a retry of it reaches the process of the
+    /// first handler within a lease after that handler has responded, the retry gets the response of the
+    /// first handler instead of another run. If this process holds a record that the store did not accept in
+    /// time, that record is removed too.
     ///
     /// # Errors
     ///

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
+use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
 use crate::store::Record;
@@ -89,27 +90,40 @@ impl Unwritten {
         entry.is_replayed().then(|| entry.record.clone())
     }
 
-    /// Returns the record that replaces a run, when the store has granted this process the claim
-    /// for an attempt. Removes the entry: the holder of the claim settles the claim with the
-    /// record.
-    pub(crate) fn take(&self, id: &RecordId, attempt: u32) -> Option<Late> {
+    /// Returns the record that replaces a run, when the store has granted this process a claim with
+    /// this attempt number and fingerprint. Removes the entry: the holder of the claim settles the
+    /// claim with the record.
+    pub(crate) fn take(
+        &self,
+        id: &RecordId,
+        attempt: u32,
+        fingerprint: Fingerprint,
+    ) -> Option<Late> {
         if self.is_empty() {
             return None;
         }
         let mut table = self.lock();
         self.sweep(&mut table);
-        let late = table.entries.get(id)?.instead_of(attempt)?;
+        let late = table.entries.get(id)?.instead_of(attempt, fingerprint)?;
         self.remove(&mut table, id);
         Some(late)
     }
 
     /// Like [`take`](Self::take), but for a claim that may belong to another process. Keeps the
     /// entry.
-    pub(crate) fn look_for(&self, id: &RecordId, attempt: u32) -> Option<Late> {
+    pub(crate) fn look_for(
+        &self,
+        id: &RecordId,
+        attempt: u32,
+        fingerprint: Fingerprint,
+    ) -> Option<Late> {
         if self.is_empty() {
             return None;
         }
-        self.lock().entries.get(id)?.instead_of(attempt)
+        self.lock()
+            .entries
+            .get(id)?
+            .instead_of(attempt, fingerprint)
     }
 
     /// The ids of all records of a scope.
@@ -215,10 +229,17 @@ impl Entry {
     }
 
     /// Returns the record, unless another process may have run this attempt or an earlier one.
-    fn instead_of(&self, attempt: u32) -> Option<Late> {
+    ///
+    /// The key of an overtaken attempt may have been released and used for another request since. The
+    /// attempts of that request count from 1 again, so the fingerprint has to be the same too.
+    fn instead_of(&self, attempt: u32, fingerprint: Fingerprint) -> Option<Late> {
         let is_next = match self.overtaken_until {
             None => true,
-            Some(until) => until > Instant::now() && attempt == self.attempt.saturating_add(1),
+            Some(until) => {
+                until > Instant::now()
+                    && attempt == self.attempt.saturating_add(1)
+                    && fingerprint == self.record.fingerprint()
+            }
         };
         (is_next && self.is_there()).then(|| Late {
             record: self.record.clone(),
@@ -333,15 +354,15 @@ mod tests {
     use http::{HeaderMap, StatusCode};
 
     use super::*;
-    use crate::request::fingerprint::Fingerprint;
 
     const ID: RecordId = RecordId::from_bytes([1; 32]);
+    /// The fingerprint of the request.
+    const BODY: Fingerprint = Fingerprint::from_bytes([7; 32]);
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn late(body: &str) -> Late {
-        let fingerprint = Fingerprint::from_bytes([7; 32]);
         let headers = HeaderMap::new();
-        let record = Record::answer(fingerprint, StatusCode::OK, &headers, body.as_bytes());
+        let record = Record::answer(BODY, StatusCode::OK, &headers, body.as_bytes());
         Late {
             record: record.expect("the record fits"),
             attempt: 1,
@@ -366,7 +387,7 @@ mod tests {
         let _held = Held::new(unwritten, ID, late("first"));
         tokio::time::advance(HOUR).await;
         assert!(unwritten.find(&ID).is_none());
-        assert!(unwritten.take(&ID, 2).is_none());
+        assert!(unwritten.take(&ID, 2, BODY).is_none());
     }
 
     #[test]
@@ -378,7 +399,7 @@ mod tests {
         assert_eq!(kept, [true, false, false]);
         assert!(ids.iter().all(|id| unwritten.find(id).is_some()));
         // A removed entry makes room.
-        unwritten.take(&ids[0], 2).expect("the entry exists");
+        unwritten.take(&ids[0], 2, BODY).expect("the entry exists");
         assert!(unwritten.hold(ids[0], late("y")).1.is_kept());
     }
 
@@ -438,7 +459,7 @@ mod tests {
         assert_eq!(unwritten.find(&ID), Some(record));
     }
 
-    /// Only the next attempt can be an attempt that the store granted this process without a reply.
+    /// Only the next attempt of the same request can be one that the store granted this process without a reply.
     #[tokio::test(start_paused = true)]
     async fn an_overtaken_record_replaces_only_the_next_attempt() {
         let unwritten = &Arc::<Unwritten>::default();
@@ -446,14 +467,17 @@ mod tests {
         let overtaken = || Held::new(unwritten, ID, late("first")).0.overtaken(until);
         overtaken();
         assert!(unwritten.find(&ID).is_none());
-        assert!(unwritten.take(&ID, 1).is_none());
-        assert!(unwritten.take(&ID, 3).is_none());
-        assert!(unwritten.look_for(&ID, 2).is_some());
-        assert!(unwritten.take(&ID, 2).is_some());
+        assert!(unwritten.take(&ID, 1, BODY).is_none());
+        assert!(unwritten.take(&ID, 3, BODY).is_none());
+        let other = Fingerprint::from_bytes([8; 32]);
+        assert!(unwritten.look_for(&ID, 2, other).is_none());
+        assert!(unwritten.take(&ID, 2, other).is_none());
+        assert!(unwritten.look_for(&ID, 2, BODY).is_some());
+        assert!(unwritten.take(&ID, 2, BODY).is_some());
         assert!(unwritten.is_empty());
         overtaken();
         tokio::time::advance(Duration::from_secs(35)).await;
-        assert!(unwritten.take(&ID, 2).is_none());
+        assert!(unwritten.take(&ID, 2, BODY).is_none());
         assert!(unwritten.is_empty(), "the entry was swept");
     }
 }

@@ -45,6 +45,9 @@ use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
 use crate::settings::policy::OnUnknown;
 
+/// How many times a claim of a scope that holds its share may purge expired records. Each time removes a few.
+const MAX_PURGES: usize = 256;
+
 /// Store that keeps claims and records in the memory of this process.
 ///
 /// Claims and finished records live in sharded maps that never evict. They share one byte budget, which
@@ -291,7 +294,9 @@ impl Inner {
     /// shard lock.
     fn make_share(&self, scope: ScopeId, now: Instant) -> bool {
         let has_share = || self.budget.has_share(scope);
-        while !has_share() && self.purge(now) {}
+        // The rest of a long backlog is left to later claims, so that one claim does not block its thread.
+        let mut rounds = 0..MAX_PURGES;
+        while !has_share() && rounds.next().is_some() && self.purge(now) {}
         if !has_share() {
             self.forget_past(now);
         }

@@ -150,13 +150,16 @@ impl Shown {
             }
             Some(b'R') => {
                 let head = RecordHead::read(value)?;
-                let (status, is_kept) = Record::read_head(&value[head.len..])?;
-                let state = State::Recorded {
-                    status,
-                    is_kept,
-                    bytes: length.saturating_sub(head.len as u64),
-                    settled_at: head.settled_at,
-                    expires_in: Duration::from_millis(left.saturating_sub(1)),
+                // The origin and the times of a record are shown also when it is sealed.
+                let state = match Record::read_head(&value[head.len..]) {
+                    Ok((status, is_kept)) => State::Recorded {
+                        status,
+                        is_kept,
+                        bytes: length.saturating_sub(head.len as u64),
+                        settled_at: head.settled_at,
+                        expires_in: Duration::from_millis(left.saturating_sub(1)),
+                    },
+                    Err(error) => State::Unreadable(error),
                 };
                 Ok(Self {
                     origin: head.origin,

@@ -23,7 +23,7 @@ use super::server::{Request, Server};
 use crate::request::hex;
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
-use crate::store::{Count, Cursor, Page, Query, State, Stats, StoreError, Summary};
+use crate::store::{Count, Cursor, Page, Query, StateKind, Stats, StoreError, Summary};
 
 /// How many keys one `SCAN` looks at, at most.
 const SCANNED: usize = 1_000;
@@ -402,11 +402,11 @@ impl Inner {
                     .await?;
                 let ids = keys.iter().filter_map(|key| self.id_of(key)).collect();
                 for (_, shown) in self.shown(ids, deadline).await? {
-                    match shown.state {
-                        State::InFlight { .. } => in_flight += 1,
-                        State::Unknown { .. } => unknown += 1,
-                        State::Recorded { .. } => recorded += 1,
-                        State::Unreadable(_) => {}
+                    match shown.state.kind() {
+                        StateKind::InFlight => in_flight += 1,
+                        StateKind::Unknown => unknown += 1,
+                        StateKind::Recorded => recorded += 1,
+                        StateKind::Unreadable => {}
                     }
                 }
                 scan = next;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 use idem_runtime::store::{
-    Claim, Claimed, DecodeError, Entry, Holder, Keys, MemoryStore, NearCache, OnUnknown, Query,
-    Record, Sealed, Settled, State, StateKind, Store, StoreError, StoreFuture,
+    Claim, Claimed, DecodeError, Entry, Holder, Keys, MemoryStore, NearCache, OnUnknown, Page,
+    Query, Record, Sealed, Settled, State, StateKind, Store, StoreError, StoreFuture,
 };
 use idem_runtime::testing::Contract;
 use idem_runtime::{Idempotency, RecordId};
@@ -140,9 +140,15 @@ async fn a_plain_record_in_the_store_is_an_error_and_stays() {
     complete(&memory, "k").await;
     assert_eq!(refused(&sealed, "k").await, DecodeError::NotSealed);
     assert_eq!(replay(&memory, "k").await, record(b"{}"));
+    let listed = |page: Page| page.entries[0].state.clone();
+    let recorded = || Query::all().state(StateKind::Recorded);
+    let page = sealed.list(recorded()).await.expect("a page");
+    assert_eq!(listed(page), State::Unreadable(DecodeError::NotSealed));
     // A service that turns sealing on may accept them for a while.
     let reading = sealed.clone().read_unsealed();
     assert_eq!(replay(&reading, "k").await, record(b"{}"));
+    let page = reading.list(recorded()).await.expect("a page");
+    assert!(matches!(listed(page), State::Recorded { .. }));
     complete(&reading, "new").await;
     assert_eq!(replay(&sealed, "new").await, record(b"{}"));
 }
@@ -268,7 +274,9 @@ async fn a_listing_shows_the_status_and_the_length_of_sealed_records() {
             let query = query.clone();
             async move {
                 let page = store.list(query).await.expect("a page");
-                assert_eq!(page.entries[0].state, State::Unreadable(error));
+                let state = &page.entries[0].state;
+                assert_eq!(*state, State::Unreadable(error));
+                assert_eq!(state.kind(), StateKind::Recorded);
             }
         };
         unreadable(Box::new(memory.clone()), DecodeError::Sealed).await;

@@ -317,13 +317,20 @@ impl State {
         }
     }
 
-    /// Which state it is. A record that is sealed counts as recorded.
+    /// Which state it is. A record counts as recorded also when only its seal is wrong: it is sealed for a service
+    /// without `Sealed`, not sealed for a service with `Sealed`, or does not open.
     #[must_use]
     pub fn kind(&self) -> StateKind {
         match self {
             Self::InFlight { .. } => StateKind::InFlight,
             Self::Unknown { .. } => StateKind::Unknown,
-            Self::Recorded { .. } | Self::Unreadable(DecodeError::Sealed) => StateKind::Recorded,
+            Self::Recorded { .. }
+            | Self::Unreadable(
+                DecodeError::Sealed
+                | DecodeError::NotSealed
+                | DecodeError::MissingKey(_)
+                | DecodeError::NotAuthentic,
+            ) => StateKind::Recorded,
             Self::Unreadable(_) => StateKind::Unreadable,
         }
     }

@@ -212,7 +212,7 @@ impl<S: Store> Store for Sealed<S> {
     }
 
     /// Looks each sealed record of the page up, because the status of a record is sealed too. A record that does
-    /// not open is listed as [`State::Unreadable`].
+    /// not open, or is not sealed although it must be, is listed as [`State::Unreadable`].
     fn list(&self, query: Query) -> StoreFuture<Page> {
         let (store, opener, state) = (self.store.clone(), self.opener(), query.state);
         let page = self.store.list(query);
@@ -221,6 +221,9 @@ impl<S: Store> Store for Sealed<S> {
             let mut entries = Vec::with_capacity(page.entries.len());
             for mut listed in page.entries {
                 if listed.state != State::Unreadable(DecodeError::Sealed) {
+                    if matches!(listed.state, State::Recorded { .. }) && !opener.reads_unsealed {
+                        listed.state = State::Unreadable(DecodeError::NotSealed);
+                    }
                     entries.push(listed);
                     continue;
                 }

@@ -14,17 +14,26 @@ use crate::request::hex;
 #[cfg(feature = "seal")]
 pub struct SealingKey(Box<Zeroizing<[u8; 32]>>);
 
-/// Why a key cannot be read. The error does not contain the key.
+/// Why a key or a list of keys cannot be read. The error does not contain a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[cfg(feature = "seal")]
 pub enum SealingKeyError {
     /// The environment variable is not set, or is not text.
-    #[error("the environment variable `{0}` is not set; set it to 64 hexadecimal digits")]
+    #[error("the environment variable `{0}` is not set, or is not text")]
     NotSet(String),
     /// The text is not a key.
     #[error("a key is 64 hexadecimal digits; `openssl rand -hex 32` prints one")]
     Malformed,
+    /// The list has no key.
+    #[error("there is no sealing key; write `ID:KEY`, a number and 64 hexadecimal digits")]
+    NoKeys,
+    /// The entry of the list with this number, counted from 1, is not a key with its id.
+    #[error("sealing key number {0} is not `ID:KEY`, a number and 64 hexadecimal digits")]
+    MalformedEntry(usize),
+    /// Two keys of the list have the same id.
+    #[error("two sealing keys have the id {0}")]
+    SameId(u32),
 }
 
 impl SealingKey {
@@ -91,6 +100,22 @@ impl fmt::Debug for SealingKey {
 /// let step_3 = Keys::new().primary(2, second);
 /// # let _ = (step_1, step_2, step_3);
 /// ```
+///
+/// # From the environment
+///
+/// `FromStr` and [`from_env`](Self::from_env) read a list of `ID:KEY`, a decimal number and 64 hexadecimal digits, with
+/// white space between the entries. The first key is the primary key. The program `idem` reads the same list, so a
+/// rotation changes only the configuration:
+///
+/// ```
+/// use idem_runtime::store::Keys;
+///
+/// # let (first, second) = ("01".repeat(32), "02".repeat(32));
+/// // The second step of the rotation above.
+/// let keys: Keys = format!("2:{second} 1:{first}").parse()?;
+/// assert_eq!(format!("{keys:?}"), "Keys { ids: [2, 1], .. }");
+/// # Ok::<(), idem_runtime::store::SealingKeyError>(())
+/// ```
 #[must_use]
 #[cfg(feature = "seal")]
 pub struct Keys {
@@ -137,6 +162,17 @@ impl Keys {
         self
     }
 
+    /// Reads a list of keys from an environment variable, such as `2:KEY 1:KEY` with 64 hexadecimal digits for each
+    /// `KEY`. The first key is the primary key.
+    ///
+    /// # Errors
+    ///
+    /// [`SealingKeyError`] when the variable is not set or contains something else.
+    pub fn from_env(name: &str) -> Result<Self, SealingKeyError> {
+        let text = std::env::var(name).map_err(|_| SealingKeyError::NotSet(name.to_owned()))?;
+        Zeroizing::new(text).parse()
+    }
+
     /// The primary key, if there is one.
     pub(super) fn first(&self) -> Option<(u32, &SealingKey)> {
         let (id, key) = self.keys.first().filter(|_| self.has_primary)?;
@@ -145,6 +181,33 @@ impl Keys {
 
     pub(super) fn get(&self, id: u32) -> Option<&SealingKey> {
         self.keys.iter().find(|key| key.0 == id).map(|key| &key.1)
+    }
+}
+
+/// Reads a list of `ID:KEY` with white space between the entries, such as one entry in each line.
+impl FromStr for Keys {
+    type Err = SealingKeyError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut keys = Self::new();
+        for (number, entry) in (1..).zip(text.split_whitespace()) {
+            let wrong = SealingKeyError::MalformedEntry(number);
+            let (id, key) = entry.split_once(':').ok_or(wrong.clone())?;
+            let id = id.parse().map_err(|_| wrong.clone())?;
+            let key: SealingKey = key.parse().map_err(|_| wrong)?;
+            if keys.get(id).is_some() {
+                return Err(SealingKeyError::SameId(id));
+            }
+            keys = if number == 1 {
+                keys.primary(id, key)
+            } else {
+                keys.also(id, key)
+            };
+        }
+        match keys.first() {
+            Some(_) => Ok(keys),
+            None => Err(SealingKeyError::NoKeys),
+        }
     }
 }
 
@@ -172,6 +235,36 @@ mod tests {
         }
         let refused = SealingKey::from_env("IDEM_TEST_NO_SUCH_KEY").err();
         let expected = SealingKeyError::NotSet("IDEM_TEST_NO_SUCH_KEY".into());
+        assert_eq!(refused, Some(expected));
+    }
+
+    #[test]
+    fn a_list_of_keys_begins_with_the_primary_key() {
+        let (one, two) = ("0a".repeat(32), "0B".repeat(32));
+        for text in [
+            format!("2:{two} 1:{one}"),
+            format!("\n2:{two}\r\n\t1:{one}\n"),
+        ] {
+            let keys: Keys = text.parse().expect("two keys");
+            assert_eq!(format!("{keys:?}"), "Keys { ids: [2, 1], .. }");
+            assert_eq!(keys.first().map(|(id, _)| id), Some(2));
+            assert_eq!(keys.get(1).expect("the other key").as_bytes(), &[10; 32]);
+        }
+        for (text, error) in [
+            (" \n".to_owned(), SealingKeyError::NoKeys),
+            (one.clone(), SealingKeyError::MalformedEntry(1)),
+            (format!("1:{one} 2:"), SealingKeyError::MalformedEntry(2)),
+            (format!("-1:{one}"), SealingKeyError::MalformedEntry(1)),
+            (
+                format!("4294967296:{one}"),
+                SealingKeyError::MalformedEntry(1),
+            ),
+            (format!("1:{one} 1:{two}"), SealingKeyError::SameId(1)),
+        ] {
+            assert_eq!(text.parse::<Keys>().err(), Some(error));
+        }
+        let refused = Keys::from_env("IDEM_TEST_NO_SUCH_KEYS").err();
+        let expected = SealingKeyError::NotSet("IDEM_TEST_NO_SUCH_KEYS".into());
         assert_eq!(refused, Some(expected));
     }
 

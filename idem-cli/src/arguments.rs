@@ -18,9 +18,11 @@ Exit codes:
   3  nothing was found, or the call had no effect
   4  `doctor`: the store is not fit
   5  not confirmed
+  6  a record cannot be read: its sealing key is missing, it was changed, or another version wrote it
 
 Keys and scopes are read from the standard input, never from arguments, because other users of the machine
-can see arguments. Responses may contain personal data: headers and bodies are shown only with `--body`.";
+can see arguments. For the same reason, sealing keys and the id secret are read from IDEM_SEAL_KEYS and
+IDEM_ID_SECRET, or from files. Responses may contain personal data: headers and bodies are shown only with `--body`.";
 
 /// Finds, inspects, resolves and forgets the idempotency keys of services that use axum-idem.
 #[derive(Debug, Parser)]
@@ -62,6 +64,17 @@ pub(crate) struct Shared {
     /// The prefix of the keys in Redis; `idem:` by default.
     #[arg(long, global = true)]
     pub(crate) prefix: Option<String>,
+    /// The file with the sealing keys of the service: one `ID:KEY` in each line, a number and 64 hexadecimal digits,
+    /// with the primary key first. `IDEM_SEAL_KEYS` can have the same list instead, with spaces in place of the lines.
+    #[arg(long, value_name = "PATH", global = true)]
+    pub(crate) seal_keys_file: Option<PathBuf>,
+    /// Reads also records that are not sealed, as `Sealed::read_unsealed` of the service does.
+    #[arg(long, global = true)]
+    pub(crate) read_unsealed: bool,
+    /// The file with the secret that the service passes to `id_secret`, for `find` and `forget-scope`. A line break at
+    /// its end is left out. `IDEM_ID_SECRET` can have the secret instead.
+    #[arg(long, value_name = "PATH", global = true)]
+    pub(crate) id_secret_file: Option<PathBuf>,
     /// How long one call of the store may take, such as `30s`.
     #[arg(long, default_value = "30s", value_parser = duration, global = true)]
     pub(crate) timeout: Duration,

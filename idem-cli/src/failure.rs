@@ -4,7 +4,9 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use axum_idem::store::StoreError;
+use axum_idem::store::{DecodeError, StoreError};
+
+use crate::sealing::KEYS;
 
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -28,6 +30,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
+            Self::Store(StoreError::Undecodable(_)) => 6,
             Self::Store(_) | Self::Audit(_) | Self::Output(_) => 1,
             Self::Usage(_) => 2,
             Self::Nothing(_) => 3,
@@ -38,7 +41,7 @@ impl Failure {
 
     pub(crate) fn message(&self) -> Option<String> {
         match self {
-            Self::Store(error) => Some(chain(error)),
+            Self::Store(error) => Some(chain(error) + &what_to_do(error)),
             Self::Usage(message) | Self::Nothing(message) => Some(message.clone()),
             Self::Audit(error) => Some(format!(
                 "the line of the change, which is above, is not in the audit log: {error}"
@@ -60,6 +63,21 @@ impl From<StoreError> for Failure {
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::Output(error)
+    }
+}
+
+/// What the operator can do about a seal.
+fn what_to_do(error: &StoreError) -> String {
+    let StoreError::Undecodable(why) = error else {
+        return String::new();
+    };
+    match why {
+        DecodeError::Sealed => format!("; set {KEYS}, or use `--seal-keys-file`"),
+        DecodeError::MissingKey(id) => {
+            format!("; add key {id} to {KEYS} or to the file of `--seal-keys-file`")
+        }
+        DecodeError::NotSealed => "; `--read-unsealed` accepts it".to_owned(),
+        _ => String::new(),
     }
 }
 

@@ -4,15 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum_idem::Idempotency;
-use axum_idem::store::{PostgresStore, RedisStore, SqliteStore, Store};
+use axum_idem::store::{Keys, PostgresStore, RedisStore, Sealed, SqliteStore, Store};
 
 use crate::arguments::Shared;
 use crate::failure::Failure;
+use crate::sealing;
 
 /// A store, and the operations on it.
 pub(crate) struct Opened {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) idem: Idempotency,
+    /// Whether the operator gave sealing keys.
+    pub(crate) has_keys: bool,
 }
 
 /// Opens the store. Creates nothing in it, and starts no sweeper.
@@ -22,6 +25,14 @@ pub(crate) async fn open(shared: &Shared) -> Result<Opened, Failure> {
             "name the store with IDEM_STORE or `--store`, such as `sqlite://orders.db`".into(),
         )
     })?;
+    // A mistake in a secret is reported before the store is opened.
+    let keys = sealing::keys(shared)?;
+    let id_secret = sealing::id_secret(shared)?;
+    if shared.read_unsealed && keys.is_none() {
+        return Err(Failure::Usage(
+            "`--read-unsealed` needs the sealing keys".into(),
+        ));
+    }
     let (scheme, rest) = url.split_once("://").ok_or_else(unknown_scheme)?;
     let store: Arc<dyn Store> = match scheme {
         "redis" | "rediss" | "redis+unix" | "redis+cluster" | "redis+sentinel" => {
@@ -40,12 +51,32 @@ pub(crate) async fn open(shared: &Shared) -> Result<Opened, Failure> {
         }
         _ => return Err(unknown_scheme()),
     };
-    let idem = Idempotency::builder()
+    let has_keys = keys.is_some();
+    let store = match keys {
+        Some(keys) => sealed(store, keys, shared.read_unsealed),
+        None => store,
+    };
+    let mut builder = Idempotency::builder()
         .store(store.clone())
         .namespace(shared.namespace.as_str())
-        .store_timeout(shared.timeout)
-        .build();
-    Ok(Opened { store, idem })
+        .store_timeout(shared.timeout);
+    if let Some(secret) = id_secret {
+        builder = builder.id_secret(&*secret);
+    }
+    Ok(Opened {
+        store,
+        idem: builder.build(),
+        has_keys,
+    })
+}
+
+fn sealed(store: Arc<dyn Store>, keys: Keys, reads_unsealed: bool) -> Arc<dyn Store> {
+    let sealed = Sealed::around(store, keys);
+    Arc::new(if reads_unsealed {
+        sealed.read_unsealed()
+    } else {
+        sealed
+    })
 }
 
 /// The address is not repeated, because it may contain a password.

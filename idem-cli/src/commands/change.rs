@@ -3,7 +3,7 @@
 use std::io::{Read, Write, stderr, stdin, stdout};
 
 use axum_idem::Idempotency;
-use axum_idem::store::Entry;
+use axum_idem::store::{DecodeError, Entry, Query, State, StateKind, Summary};
 use bytes::Bytes;
 use http::Response;
 use serde_json::json;
@@ -14,14 +14,14 @@ use crate::confirm::confirm;
 use crate::failure::Failure;
 use crate::output::progress::Progress;
 use crate::records::nothing;
+use crate::sealing::KEYS;
 use crate::secrets::input;
+use crate::stores::Opened;
 
-pub(crate) async fn resolve(
-    idem: &Idempotency,
-    resolve: &Resolve,
-    json: bool,
-) -> Result<(), Failure> {
+pub(crate) async fn resolve(opened: &Opened, resolve: &Resolve, json: bool) -> Result<(), Failure> {
+    let idem = &opened.idem;
     let mut log = Log::open(&resolve.audit)?;
+    refuse_the_wrong_seal(opened).await?;
     let id = resolve.record.find(idem).await?;
     let mut response = Response::new(body(resolve)?);
     *response.status_mut() = resolve.status;
@@ -47,6 +47,32 @@ pub(crate) async fn resolve(
         writeln!(out, "resolved {id}: retries get {}", resolve.status)?;
     }
     Ok(())
+}
+
+/// The service refuses a response that is not sealed when the others are, and one that is sealed when the others are not.
+/// Looks at one page, because a store may have many records.
+async fn refuse_the_wrong_seal(opened: &Opened) -> Result<(), Failure> {
+    let wrong = if opened.has_keys {
+        DecodeError::NotSealed
+    } else {
+        DecodeError::Sealed
+    };
+    let recorded = Query::all().state(StateKind::Recorded);
+    let page = opened.idem.list(recorded).await?;
+    let is_wrong = |entry: &Summary| entry.state == State::Unreadable(wrong);
+    if !page.entries.iter().any(is_wrong) {
+        return Ok(());
+    }
+    Err(Failure::Usage(if opened.has_keys {
+        "nothing was changed, because the store has records that are not sealed: leave the sealing keys out when the service \
+         has no `Sealed` store, and add `--read-unsealed` when it reads unsealed records"
+            .into()
+    } else {
+        format!(
+            "nothing was changed, because the store has sealed records, and the service could not replay an unsealed one; \
+             set {KEYS}, or use `--seal-keys-file`"
+        )
+    }))
 }
 
 fn body(resolve: &Resolve) -> Result<Bytes, Failure> {

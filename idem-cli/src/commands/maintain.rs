@@ -3,13 +3,18 @@
 use std::io::{Write, stdout};
 
 use axum_idem::Idempotency;
-use axum_idem::store::{Count, PostgresStore, Precision, Severity, SqliteStore, Store};
+use axum_idem::store::{
+    Count, DecodeError, Finding, PostgresStore, Precision, Query, Severity, SqliteStore, State,
+    StateKind, Store,
+};
 use serde_json::{Value, json};
 
 use crate::arguments::{Database, Shared};
 use crate::failure::Failure;
 use crate::output::progress::Progress;
 use crate::output::table::Table;
+use crate::sealing::KEYS;
+use crate::stores::Opened;
 
 pub(crate) async fn stats(idem: &Idempotency, json: bool) -> Result<(), Failure> {
     let mut progress = Progress::begin();
@@ -106,9 +111,11 @@ pub(crate) fn schema(database: Database, shared: &Shared) -> Result<(), Failure>
     Ok(())
 }
 
-pub(crate) async fn doctor(store: &dyn Store, json: bool) -> Result<(), Failure> {
+pub(crate) async fn doctor(opened: &Opened, json: bool) -> Result<(), Failure> {
+    let store = &opened.store;
     let mut progress = Progress::begin();
-    let findings = progress.during("checking", store.diagnose()).await?;
+    let mut findings = progress.during("checking", store.diagnose()).await?;
+    findings.extend(seal(opened).await?);
     drop(progress);
     let mut out = stdout().lock();
     let mut table = Table::plain();
@@ -139,4 +146,33 @@ pub(crate) async fn doctor(store: &dyn Store, json: bool) -> Result<(), Failure>
         table.print(&mut out)?;
     }
     if is_fit { Ok(()) } else { Err(Failure::Unfit) }
+}
+
+/// Whether the records of one page open. `None` when nothing is sealed and there are no keys.
+async fn seal(opened: &Opened) -> Result<Option<Finding>, Failure> {
+    let recorded = Query::all().state(StateKind::Recorded);
+    let page = opened.idem.list(recorded).await?;
+    let unreadable = page.entries.iter().filter_map(|entry| match entry.state {
+        State::Unreadable(error) => Some(error),
+        _ => None,
+    });
+    let unreadable: Vec<_> = unreadable.collect();
+    let (count, all) = (unreadable.len(), page.entries.len());
+    Ok(match unreadable.first() {
+        Some(DecodeError::Sealed) => Some(Finding::warning(
+            "seal",
+            format!(
+                "records are sealed; with {KEYS} or `--seal-keys-file`, `doctor` opens some of them"
+            ),
+        )),
+        Some(error) => Some(Finding::bad(
+            "seal",
+            format!("{count} of {all} records cannot be replayed: {error}"),
+        )),
+        None if opened.has_keys => Some(Finding::good(
+            "seal",
+            format!("each of {all} records opens"),
+        )),
+        None => None,
+    })
 }

@@ -19,12 +19,12 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::List(list) => look::list(idem, list, json).await,
         Command::Show(show) => look::show(idem, show, json).await,
         Command::Find(find) => look::find(idem, find, json).await,
-        Command::Resolve(resolve) => change::resolve(idem, resolve, json).await,
+        Command::Resolve(resolve) => change::resolve(&opened, resolve, json).await,
         Command::Forget(forget) => change::forget(idem, forget, json).await,
         Command::ForgetScope(forget) => change::forget_scope(idem, forget, json).await,
         Command::Stats => maintain::stats(idem, json).await,
         Command::Sweep => maintain::sweep(&*opened.store, json).await,
-        Command::Doctor => maintain::doctor(&*opened.store, json).await,
+        Command::Doctor => maintain::doctor(&opened, json).await,
         Command::Schema(_) => Ok(()),
     }
 }

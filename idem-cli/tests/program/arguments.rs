@@ -3,10 +3,7 @@
 use crate::harness::Program;
 
 fn run(url: &str, arguments: &[&str]) -> crate::harness::Ran {
-    let program = Program {
-        url: url.to_owned(),
-    };
-    program.run(arguments)
+    Program::new(url.to_owned()).run(arguments)
 }
 
 #[test]
@@ -80,7 +77,7 @@ fn the_schema_is_printed_without_a_store() {
 #[test]
 fn the_help_documents_the_exit_codes() {
     let help = run("none", &["--help"]).stdout;
-    for code in 0..=5 {
+    for code in 0..=6 {
         assert!(help.contains(&format!("\n  {code}  ")), "{code}: {help}");
     }
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use axum_idem::store::{Claim, Claimed, Holder, Origin, Record, Settled, Store};
+use axum_idem::store::{Claim, Claimed, Holder, Keys, Origin, Record, Sealed, Settled, Store};
 use axum_idem::{Fingerprint, Idempotency, RecordId, Scope};
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
@@ -28,12 +28,47 @@ impl Ran {
     }
 }
 
-/// The program with its store.
+/// The digits of the sealing key of the service, without the number.
+pub(crate) const SEAL_KEY: &str =
+    "5ec2e7000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c";
+const ID_SECRET: &str = "SECRET of the ids of the service";
+
+/// The program with its store, and with the secrets of the service.
 pub(crate) struct Program {
     pub(crate) url: String,
+    pub(crate) secrets: Vec<(&'static str, String)>,
 }
 
 impl Program {
+    /// Of a service without secrets.
+    pub(crate) fn new(url: String) -> Self {
+        Self {
+            url,
+            secrets: Vec::new(),
+        }
+    }
+
+    /// Of a service with a sealed store and an id secret.
+    pub(crate) fn sealed(url: String) -> Self {
+        Self {
+            url,
+            secrets: vec![
+                ("IDEM_SEAL_KEYS", format!("2:{SEAL_KEY}")),
+                ("IDEM_ID_SECRET", ID_SECRET.to_owned()),
+            ],
+        }
+    }
+
+    /// The service.
+    pub(crate) fn service(&self) -> Idempotency {
+        let builder = Idempotency::builder().namespace("shop");
+        let secret = self.secrets.iter().find(|it| it.0 == "IDEM_ID_SECRET");
+        match secret {
+            Some((_, secret)) => builder.id_secret(secret).build(),
+            None => builder.build(),
+        }
+    }
+
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         self.run_with(arguments, "")
     }
@@ -50,6 +85,9 @@ impl Program {
             .env("IDEM_STORE", &self.url)
             .env("IDEM_NAMESPACE", "shop")
             .env_remove("IDEM_AUDIT_LOG")
+            .env_remove("IDEM_SEAL_KEYS")
+            .env_remove("IDEM_ID_SECRET")
+            .envs(self.secrets.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(stderr)
@@ -69,6 +107,12 @@ impl Program {
     }
 }
 
+/// The sealed store of the service.
+pub(crate) fn seal<S: Store>(store: S) -> Sealed<S> {
+    let keys = format!("2:{SEAL_KEY}").parse::<Keys>();
+    Sealed::around(store, keys.expect("a list of keys"))
+}
+
 /// The ids of the prepared records.
 pub(crate) struct Prepared {
     pub(crate) recorded: RecordId,
@@ -81,8 +125,8 @@ pub(crate) fn scope() -> Scope {
 }
 
 /// Prepares one record in each state.
-pub(crate) async fn prepare(store: &dyn Store) -> Prepared {
-    let idem = Idempotency::builder().namespace("shop").build();
+pub(crate) async fn prepare(program: &Program, store: &dyn Store) -> Prepared {
+    let idem = program.service();
     let id = |key| idem.record_id(&scope(), key);
     let prepared = Prepared {
         recorded: id("SECRET-recorded"),

@@ -2,4 +2,5 @@
 
 mod arguments;
 mod harness;
+mod sealing;
 mod walk;

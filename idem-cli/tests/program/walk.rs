@@ -7,7 +7,7 @@ use serde_json::Value;
 use test_support::servers::postgres::PostgresServer;
 use test_support::servers::redis::RedisServer;
 
-use crate::harness::{HOUR, Prepared, Program, Ran, claim, prepare, scope};
+use crate::harness::{HOUR, Prepared, Program, Ran, SEAL_KEY, claim, prepare, scope, seal};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -18,10 +18,10 @@ async fn every_command_works_on_sqlite() {
     let builder = SqliteStore::builder().path(&path).no_sweeper();
     let store = builder.busy_timeout(PATIENCE).open().await;
     let store = store.expect("the file opens");
-    let program = Program {
-        url: format!("sqlite://{}", path.display()),
-    };
+    let url = format!("sqlite://{}", path.display());
+    let program = Program::new(url.clone());
     walk(&program, &store, &["good"]).await;
+    walk(&Program::sealed(url), &seal(store), &["good"]).await;
     assert_eq!(program.run(&["schema", "sqlite"]).code, 0);
 }
 
@@ -30,8 +30,10 @@ async fn every_command_works_on_redis() {
     let server = RedisServer::start();
     let builder = RedisStore::builder().url(server.url()).timeout(PATIENCE);
     let store = builder.connect().await.expect("redis is there");
-    let program = Program { url: server.url() };
-    walk(&program, &store, &["good", "warning"]).await;
+    let program = Program::new(server.url());
+    let severities = ["good", "warning"];
+    walk(&program, &store, &severities).await;
+    walk(&Program::sealed(server.url()), &seal(store), &severities).await;
     server.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     let unfit = program.run(&["doctor"]);
     // The program connects anew, and the store refuses to connect.
@@ -45,25 +47,29 @@ async fn every_command_works_on_postgres() {
     let builder = PostgresStore::builder().url(server.url()).no_sweeper();
     let store = builder.timeout(PATIENCE).connect().await;
     let store = store.expect("postgres is there");
-    let program = Program { url: server.url() };
-    walk(&program, &store, &["good", "warning", "bad"]).await;
+    let program = Program::new(server.url());
+    let severities = ["good", "warning", "bad"];
+    walk(&program, &store, &severities).await;
+    walk(&Program::sealed(server.url()), &seal(store), &severities).await;
     let other = program.run(&["stats", "--table", "other"]);
     assert_eq!(other.code, 1, "the program creates no table: {other:?}");
     assert!(other.stderr.contains("CREATE TABLE"), "{other:?}");
 }
 
-/// Runs a command, and checks its exit code. Nothing that it writes contains a key, a scope, a header or a body.
+/// Runs a command, and checks its exit code. Nothing that it writes contains a key, a scope, a header, a body or a secret
+/// of the service.
 fn run(program: &Program, code: i32, arguments: &[&str], input: &str) -> Ran {
     let ran = program.run_with(arguments, input);
     assert_eq!(ran.code, code, "{arguments:?}: {ran:?}");
     let all = [&ran.stdout[..], &ran.stderr[..]].concat();
     assert!(!all.contains("SECRET"), "{arguments:?}: {all}");
+    assert!(!all.contains(SEAL_KEY), "{arguments:?}: {all}");
     assert!(!all.contains('\u{1b}'), "{arguments:?}: {all}");
     ran
 }
 
 async fn walk(program: &Program, store: &dyn Store, severities: &[&str]) {
-    let prepared = prepare(store).await;
+    let prepared = prepare(program, store).await;
     let run = |code: i32, arguments: &[&str], input: &str| run(program, code, arguments, input);
     lists(&run, &prepared);
     shows(program, &run, &prepared);
@@ -84,7 +90,7 @@ async fn walk(program: &Program, store: &dyn Store, severities: &[&str]) {
     assert!(findings.iter().all(known), "{doctor}");
 
     resolves(&run, store, &prepared).await;
-    forgets(&run, store, &prepared).await;
+    forgets(program, &run, store, &prepared).await;
 }
 
 type Run<'a> = dyn Fn(i32, &[&str], &str) -> Ran + 'a;
@@ -207,7 +213,7 @@ async fn resolves(run: &Run<'_>, store: &dyn Store, prepared: &Prepared) {
     assert_eq!(lines[0]["reason"], "the bank has booked it");
 }
 
-async fn forgets(run: &Run<'_>, store: &dyn Store, prepared: &Prepared) {
+async fn forgets(program: &Program, run: &Run<'_>, store: &dyn Store, prepared: &Prepared) {
     let id = prepared.recorded.to_string();
     let is_there = async || {
         let entry = store.look_up(prepared.recorded).await;
@@ -248,8 +254,7 @@ async fn forgets(run: &Run<'_>, store: &dyn Store, prepared: &Prepared) {
         "it is in the audit log: {forgotten:?}"
     );
     run(3, &forget_scope, "SECRET-user\n");
-    let idem = axum_idem::Idempotency::builder().namespace("shop").build();
-    let scope = idem.scope_id(&scope());
+    let scope = program.service().scope_id(&scope());
     let left = store
         .list(axum_idem::store::Query::all().scope(scope))
         .await;
@@ -262,10 +267,8 @@ async fn a_change_is_in_the_audit_log_also_when_nobody_reads_the_standard_error(
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("idem.db");
     let store = SqliteStore::open(&path).await.expect("the file opens");
-    let prepared = prepare(&store).await;
-    let program = Program {
-        url: format!("sqlite://{}", path.display()),
-    };
+    let program = Program::new(format!("sqlite://{}", path.display()));
+    let prepared = prepare(&program, &store).await;
     let log = folder.path().join("audit.log");
     let (id, log_path) = (prepared.recorded.to_string(), log.to_str().expect("UTF-8"));
     let forget = [

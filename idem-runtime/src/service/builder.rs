@@ -66,7 +66,8 @@ impl IdempotencyBuilder {
     /// **A new secret makes every key new.** A retry of a request from before the change runs the handler again, so
     /// set the secret before the first record is stored, or when no record is needed any more. Keys that
     /// [`Attempt::derive_key`](crate::Attempt::derive_key) derives change as well. Programs that look records
-    /// up by key, such as `idem find`, need the same secret.
+    /// up by key, such as `idem find`, need the same secret. `idem` uses the bytes of its variable or file as they are, so a
+    /// secret that is text is the simplest.
     ///
     /// # Panics
     ///

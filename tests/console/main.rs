@@ -6,6 +6,8 @@
 mod logged;
 mod pages;
 mod records;
+#[cfg(feature = "seal")]
+mod sealed;
 mod service;
 
 use test_support::http as support;

@@ -91,7 +91,7 @@ async fn a_key_is_found_by_its_scope() {
     }
 }
 
-fn resolution() -> serde_json::Value {
+pub(crate) fn resolution() -> serde_json::Value {
     json!({
         "status": 201,
         "headers": "content-type: text/plain",

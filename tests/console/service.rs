@@ -8,7 +8,7 @@ use axum::http::{Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum_idem::console::{Access, Console};
-use axum_idem::{Idempotency, OutcomeUnknown, Scope, idempotent};
+use axum_idem::{Idempotency, IdempotencyBuilder, OutcomeUnknown, Scope, idempotent};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
@@ -69,8 +69,15 @@ impl Service {
     }
 
     pub(crate) fn with(settings: impl FnOnce(Console) -> Console) -> Self {
+        Self::of(Idempotency::builder(), settings)
+    }
+
+    pub(crate) fn of(
+        builder: IdempotencyBuilder,
+        settings: impl FnOnce(Console) -> Console,
+    ) -> Self {
         let (idem, runs) = (
-            Idempotency::builder()
+            builder
                 .label(|_, _| Some("<img src=x onerror=alert(1)>".to_owned()))
                 .build(),
             Runs::default(),

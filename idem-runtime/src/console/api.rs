@@ -114,7 +114,12 @@ pub(super) fn failed(error: &StoreError) -> Refusal {
         StoreError::InvalidCursor => StatusCode::BAD_REQUEST,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
-    Refusal(status, error.to_string())
+    let why = match error {
+        // Names the missing sealing key, for example.
+        StoreError::Undecodable(why) => format!("{error}: {why}"),
+        _ => error.to_string(),
+    };
+    Refusal(status, why)
 }
 
 /// Decodes `%` and `+` of a query. Bytes that are no text become a replacement character.

@@ -92,7 +92,7 @@ function table(records) {
       element("td", ago(record.created_at)),
       element("td", record.ends_in === undefined ? "" : duration(record.ends_in)),
       element("td", record.endpoint, "wide"),
-      element("td", record.status),
+      element("td", record.state === "unreadable" ? record.state : record.status),
       element("td", record.attempt),
       element("td", record.label, "wide"),
     );

@@ -44,6 +44,19 @@ async fn a_near_cache_over_postgres_keeps_every_rule() {
     damaged(contract, &server).assert().await;
 }
 
+/// Two versions of a service, in the second step of a rotation of its sealing keys.
+#[cfg(feature = "seal")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_store_in_postgres_keeps_every_rule() {
+    use idem_runtime::store::{Keys, Sealed};
+    let server = Arc::new(PostgresServer::start());
+    let (before, after) = (connect(&server).await, connect(&server).await);
+    let before = Sealed::around(before, Keys::new().primary(1, [1; 32]).also(2, [2; 32]));
+    let after = Sealed::around(after, Keys::new().primary(2, [2; 32]).also(1, [1; 32]));
+    let contract = Contract::of_two(before, after);
+    damaged(contract.rounds(5), &server).assert().await;
+}
+
 /// When a session loses a race, the server reports an error, and the store runs the transition
 /// again.
 #[tokio::test(flavor = "multi_thread")]

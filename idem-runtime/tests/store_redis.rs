@@ -41,3 +41,16 @@ async fn a_near_cache_over_redis_keeps_every_rule() {
     let contract = Contract::of(NearCache::new(connect(&server).await)).rounds(10);
     damaged(contract, &server).assert().await;
 }
+
+/// Two versions of a service, in the second step of a rotation of its sealing keys.
+#[cfg(feature = "seal")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_store_in_redis_keeps_every_rule() {
+    use idem_runtime::store::{Keys, Sealed};
+    let server = Arc::new(RedisServer::start());
+    let (before, after) = (connect(&server).await, connect(&server).await);
+    let before = Sealed::around(before, Keys::new().primary(1, [1; 32]).also(2, [2; 32]));
+    let after = Sealed::around(after, Keys::new().primary(2, [2; 32]).also(1, [1; 32]));
+    let contract = Contract::of_two(before, after);
+    damaged(contract.rounds(10), &server).assert().await;
+}

@@ -49,3 +49,17 @@ async fn a_near_cache_over_sqlite_keeps_every_rule() {
     let contract = Contract::of(NearCache::new(open(&path).await)).rounds(5);
     damaged(contract, path).assert().await;
 }
+
+/// Two versions of a service, in the second step of a rotation of its sealing keys.
+#[cfg(feature = "seal")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_store_in_sqlite_keeps_every_rule() {
+    use idem_runtime::store::{Keys, Sealed};
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("idem.db");
+    let (before, after) = (open(&path).await, open(&path).await);
+    let before = Sealed::around(before, Keys::new().primary(1, [1; 32]).also(2, [2; 32]));
+    let after = Sealed::around(after, Keys::new().primary(2, [2; 32]).also(1, [1; 32]));
+    let contract = Contract::of_two(before, after);
+    damaged(contract.rounds(5), path).assert().await;
+}

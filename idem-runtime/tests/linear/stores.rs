@@ -63,6 +63,18 @@ async fn a_near_cache_over_memory_is_linearizable() {
     linearizable("near memory", store, Short::HardlyAnything, 60_000).await;
 }
 
+/// With a near cache on either side.
+#[cfg(feature = "seal")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 6)]
+async fn a_sealed_store_over_memory_is_linearizable() {
+    use idem_runtime::store::{Keys, Sealed};
+    let keys = || Keys::new().primary(1, [1; 32]);
+    let inside = Sealed::around(NearCache::new(MemoryStore::default()), keys());
+    linearizable("sealed near memory", inside, Short::HardlyAnything, 20_000).await;
+    let outside = NearCache::new(Sealed::around(MemoryStore::default(), keys()));
+    linearizable("near sealed memory", outside, Short::HardlyAnything, 20_000).await;
+}
+
 #[cfg(feature = "redis")]
 mod redis {
     use idem_runtime::store::RedisStore;
@@ -88,6 +100,16 @@ mod redis {
         let server = RedisServer::start();
         let store = NearCache::new(connect(&server).await);
         linearizable("near redis", store, Short::OneMillisecond, 6_000).await;
+    }
+
+    #[cfg(feature = "seal")]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 6)]
+    async fn a_sealed_store_in_redis_is_linearizable() {
+        use idem_runtime::store::{Keys, Sealed};
+        let server = RedisServer::start();
+        let keys = Keys::new().primary(1, [1; 32]);
+        let store = Sealed::around(connect(&server).await, keys);
+        linearizable("sealed redis", store, Short::OneMillisecond, 6_000).await;
     }
 }
 

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "seal")]
+use axum_idem::store::{Keys, Sealed};
 use axum_idem::store::{MemoryStore, StateKind, Store};
 use axum_idem::testing::FaultStore;
 use test_support::listing::only_state;
@@ -20,15 +22,32 @@ const WHILE: Duration = Duration::from_secs(2);
 const MOST_WAITS: usize = 500;
 
 /// The store that a scene uses.
-trait Stage: Store + Clone + Default {
+trait Stage: Store + Clone {
+    fn open() -> Self;
+
     fn fail(&self, _way: &Way) {}
 
     fn heal(&self) {}
 }
 
-impl Stage for MemoryStore {}
+impl Stage for MemoryStore {
+    fn open() -> Self {
+        Self::default()
+    }
+}
 
-impl Stage for FaultStore<MemoryStore> {
+#[cfg(feature = "seal")]
+impl Stage for Sealed<MemoryStore> {
+    fn open() -> Self {
+        Self::around(MemoryStore::default(), Keys::new().primary(1, [1; 32]))
+    }
+}
+
+impl<S: Stage> Stage for FaultStore<S> {
+    fn open() -> Self {
+        Self::new(S::open())
+    }
+
     fn fail(&self, way: &Way) {
         for (operation, fault) in way.faults {
             self.script(*operation, [*fault]);
@@ -53,6 +72,16 @@ fn promises_hold_when_a_request_is_cut_off_at_any_store_call() {
     println!("{} ways, {cuts} cuts", WAYS.len() + FAULTY_WAYS.len());
 }
 
+#[cfg(feature = "seal")]
+#[test]
+fn promises_hold_with_a_sealed_store_when_a_request_is_cut_off_at_any_store_call() {
+    let ways = WAYS.into_iter().chain(FAULTY_WAYS);
+    let cuts: usize = ways
+        .map(cut_everywhere::<FaultStore<Sealed<MemoryStore>>>)
+        .sum();
+    println!("{} ways, {cuts} cuts", WAYS.len() + FAULTY_WAYS.len());
+}
+
 /// Cuts a request off at its first wait, at its second wait, and so on, until the request finishes
 /// first. Returns the number of cuts.
 fn cut_everywhere<S: Stage>(way: Way) -> usize {
@@ -63,7 +92,7 @@ fn cut_everywhere<S: Stage>(way: Way) -> usize {
                 way,
                 cut,
                 waits: *waits,
-                store: S::default(),
+                store: S::open(),
                 effects: Effects::default(),
             };
             scene.play()

@@ -23,30 +23,24 @@ const MOST_WAITS: usize = 50;
 fn promises_hold_on_redis_when_a_request_is_cut_off() {
     let server = RedisServer::start();
     let connect = || RedisStore::connect(server.url());
-    for scene in SCENES {
-        cut_everywhere(
-            scene,
-            async || connect().await.expect("Redis accepts connections"),
-            || {
-                server.command(&["FLUSHALL"]);
-            },
-        );
-    }
+    cut_every_scene(
+        async || connect().await.expect("Redis accepts connections"),
+        || {
+            server.command(&["FLUSHALL"]);
+        },
+    );
 }
 
 #[test]
 fn promises_hold_on_postgres_when_a_request_is_cut_off() {
     let server = PostgresServer::start();
     let connect = || PostgresStore::connect(server.url());
-    for scene in SCENES {
-        cut_everywhere(
-            scene,
-            async || connect().await.expect("PostgreSQL accepts connections"),
-            || {
-                server.command("TRUNCATE idem_records");
-            },
-        );
-    }
+    cut_every_scene(
+        async || connect().await.expect("PostgreSQL accepts connections"),
+        || {
+            server.command("TRUNCATE idem_records");
+        },
+    );
 }
 
 #[test]
@@ -54,19 +48,16 @@ fn promises_hold_on_sqlite_when_a_request_is_cut_off() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("idem.db");
     let options = SqliteConnectOptions::new().filename(&path);
-    for scene in SCENES {
-        cut_everywhere(
-            scene,
-            async || SqliteStore::open(&path).await.expect("the file opens"),
-            || {
-                process().block_on(async {
-                    let mut connection = options.connect().await.expect("the file opens");
-                    let clear = sqlx::query("DELETE FROM idem_records").execute(&mut connection);
-                    clear.await.expect("it can be written");
-                });
-            },
-        );
-    }
+    cut_every_scene(
+        async || SqliteStore::open(&path).await.expect("the file opens"),
+        || {
+            process().block_on(async {
+                let mut connection = options.connect().await.expect("the file opens");
+                let clear = sqlx::query("DELETE FROM idem_records").execute(&mut connection);
+                clear.await.expect("it can be written");
+            });
+        },
+    );
 }
 
 /// One endpoint.
@@ -95,6 +86,20 @@ const SCENES: [Scene; 3] = [
 fn process() -> Runtime {
     let mut builder = Builder::new_current_thread();
     builder.enable_all().build().expect("a tokio runtime")
+}
+
+/// The request that is recorded is also cut off with a sealed store.
+fn cut_every_scene<S: Store>(connect: impl AsyncFn() -> S, clear: impl Fn()) {
+    for scene in SCENES {
+        cut_everywhere(scene, &connect, &clear);
+    }
+    #[cfg(feature = "seal")]
+    {
+        use axum_idem::store::{Keys, Sealed};
+        let keys = || Keys::new().primary(1, [1; 32]);
+        let connect = async || Sealed::around(connect().await, keys());
+        cut_everywhere(SCENES[0], connect, &clear);
+    }
 }
 
 /// Each process makes new connections. `clear` deletes all records between two cuts.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::member::{Fleet, Member};
+use crate::member::{Fleet, Member, SEALED};
 use crate::support::{self, Answer, Server};
 use crate::{Backend, LEASE};
 
@@ -83,12 +83,24 @@ impl Town {
 async fn only_runs_of_killed_or_stopped_processes_are_repeated() {
     let (seed, kills) = (number("IDEM_SEED", 1), number("IDEM_KILLS", 4));
     println!("IDEM_SEED={seed} IDEM_KILLS={kills}");
-    for (backend, name) in Backend::all()
-        .into_iter()
-        .zip(["redis", "postgres", "sqlite"])
-    {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let sealed = [Backend::redis(), Backend::Sqlite(folder)];
+    let names = [
+        "redis",
+        "postgres",
+        "sqlite",
+        "sealed redis",
+        "sealed sqlite",
+    ];
+    for (backend, name) in Backend::all().into_iter().chain(sealed).zip(names) {
+        let seal = if name.starts_with("sealed") {
+            SEALED
+        } else {
+            ""
+        };
+        let url = format!("{seal}{}", backend.url());
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut fleet = Fleet::start(&backend.url(), LEASE).await;
+        let mut fleet = Fleet::start(&url, LEASE).await;
         let town = Arc::new(Town::default());
         *town.servers.lock().expect("no panic") = vec![fleet.one.server, fleet.other.server];
         let clients: Vec<_> = (0..CLIENTS)
@@ -110,7 +122,7 @@ async fn only_runs_of_killed_or_stopped_processes_are_repeated() {
                 member.go_on();
             } else {
                 member.kill();
-                *member = Member::start(&backend.url(), LEASE, &fleet.folder).await;
+                *member = Member::start(&url, LEASE, &fleet.folder).await;
                 town.servers.lock().expect("no panic")[at] = member.server;
             }
         }

@@ -11,7 +11,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::routing::post;
-use axum_idem::store::{PostgresStore, RedisStore, SqliteStore};
+use axum_idem::store::{Keys, PostgresStore, RedisStore, Sealed, SqliteStore, Store};
 use axum_idem::{Attempt, Idempotency, IdempotencyKey, idempotent};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -20,6 +20,8 @@ use crate::servers;
 use crate::support::Server;
 
 const STORE: &str = "AXUM_IDEM_TEST_STORE";
+/// Before the URL of a store that the service seals.
+pub(crate) const SEALED: &str = "sealed+";
 const LEASE_MILLIS: &str = "AXUM_IDEM_TEST_LEASE_MILLIS";
 const FOLDER: &str = "AXUM_IDEM_TEST_FOLDER";
 const ADDRESS: &str = "serves at ";
@@ -99,6 +101,29 @@ async fn effect(
     folder.effect(&key, &attempt, &body).await
 }
 
+async fn open(store: &str) -> Box<dyn Store> {
+    if store.starts_with("redis") {
+        let store = RedisStore::connect(store).await;
+        Box::new(store.expect("Redis accepts connections"))
+    } else if let Some(path) = store.strip_prefix("sqlite://") {
+        let store = SqliteStore::open(path).await;
+        Box::new(store.expect("the file opens"))
+    } else {
+        let store = PostgresStore::connect(store).await;
+        Box::new(store.expect("PostgreSQL accepts connections"))
+    }
+}
+
+/// Two versions of the service, in the second step of a rotation. The id of the process decides which one it is.
+fn keys() -> Keys {
+    let (first, second) = ([1; 32], [2; 32]);
+    if std::process::id().is_multiple_of(2) {
+        Keys::new().primary(1, first).also(2, second)
+    } else {
+        Keys::new().primary(2, second).also(1, first)
+    }
+}
+
 /// Serves until the process is killed, when the environment names a store.
 pub(crate) async fn serve_if_asked() {
     let Ok(store) = std::env::var(STORE) else {
@@ -107,20 +132,9 @@ pub(crate) async fn serve_if_asked() {
     let variable = |name| std::env::var(name).expect("the variable is set");
     let lease = variable(LEASE_MILLIS).parse().expect("a number");
     let settings = Idempotency::builder().lease(Duration::from_millis(lease));
-    let settings = if store.starts_with("redis") {
-        settings.store(
-            RedisStore::connect(store)
-                .await
-                .expect("Redis accepts connections"),
-        )
-    } else if let Some(path) = store.strip_prefix("sqlite://") {
-        settings.store(SqliteStore::open(path).await.expect("the file opens"))
-    } else {
-        settings.store(
-            PostgresStore::connect(store)
-                .await
-                .expect("PostgreSQL accepts connections"),
-        )
+    let settings = match store.strip_prefix(SEALED) {
+        Some(store) => settings.store(Sealed::around(open(store).await, keys())),
+        None => settings.store(open(&store).await),
     };
     let router = Router::new()
         .route("/work", post(work))

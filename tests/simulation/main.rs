@@ -58,15 +58,20 @@ fn simulate(seed: u64, with_faults: bool) -> Tally {
         .tcp_capacity(4096)
         .build();
     let oracle = Oracle::default();
-    let vault = Vault::new(oracle.clone());
+    // Every other simulation has a sealed store, and its two services are in the middle of a rotation.
+    let is_sealed = seed % 2 == 1;
+    let vault = Vault::new(oracle.clone(), is_sealed);
     let mut chaos = Chaos::new(seed);
     {
         let (vault, skew) = (vault.clone(), chaos.skew(STORE));
         sim.host(STORE, move || store_host::run(vault.clone(), skew.clone()));
     }
-    for name in SERVICES {
+    for (name, is_new) in SERVICES.into_iter().zip([false, true]) {
         let (oracle, skew) = (oracle.clone(), chaos.skew(name));
-        sim.host(name, move || service::run(oracle.clone(), skew.clone()));
+        let keys = move || is_sealed.then(|| store_host::keys(is_new));
+        sim.host(name, move || {
+            service::run(oracle.clone(), skew.clone(), keys())
+        });
     }
     for (number, name) in CLIENTS.into_iter().enumerate() {
         sim.client(name, client::run(seed, number, oracle.clone()));

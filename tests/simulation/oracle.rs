@@ -183,7 +183,7 @@ impl Oracle {
             let scope = Scope::new().token(format!("Bearer {client}"));
             let id = names.record_id(&scope, &key.to_string());
             let entry = vault
-                .store
+                .shown
                 .look_up(id)
                 .now_or_never()
                 .expect("the memory store is ready at once");

@@ -11,6 +11,7 @@ use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::post;
+use axum_idem::store::{Keys, Sealed};
 use axum_idem::{Attempt, Idempotency, OutcomeUnknown, idempotent};
 use tokio::time::sleep;
 use turmoil::net::{TcpListener, TcpStream};
@@ -113,10 +114,17 @@ impl axum::serve::Listener for Listener {
 }
 
 /// Serves until the host crashes.
-pub(crate) async fn run(oracle: Oracle, skew: Skew) -> Result<(), Box<dyn Error>> {
+pub(crate) async fn run(
+    oracle: Oracle,
+    skew: Skew,
+    keys: Option<Keys>,
+) -> Result<(), Box<dyn Error>> {
     tokio::spawn(skew.follow());
-    let idem = Idempotency::builder()
-        .store(RemoteStore)
+    let builder = match keys {
+        Some(keys) => Idempotency::builder().store(Sealed::around(RemoteStore, keys)),
+        None => Idempotency::builder().store(RemoteStore),
+    };
+    let idem = builder
         .lease(LEASE)
         .store_timeout(Duration::from_secs(1))
         .max_running(MAX_RUNNING)

@@ -7,8 +7,8 @@ use std::time::Duration;
 use axum_idem::Fingerprint;
 use axum_idem::RecordId;
 use axum_idem::store::{
-    Claim, Claimed, Entry, Holder, MemoryStore, OnUnknown, Owner, Record, Settled, Store,
-    StoreError, StoreFuture,
+    Claim, Claimed, Entry, Holder, Keys, MemoryStore, OnUnknown, Owner, Record, Sealed, Settled,
+    Store, StoreError, StoreFuture,
 };
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -24,19 +24,38 @@ use crate::wire::{Answer, Question};
 
 const PORT: u16 = 6379;
 
+/// The sealing keys of two versions of the service, in the second step of a rotation.
+pub(crate) fn keys(is_new: bool) -> Keys {
+    let (first, second) = ([1; 32], [2; 32]);
+    if is_new {
+        Keys::new().primary(2, second).also(1, first)
+    } else {
+        Keys::new().primary(1, first).also(2, second)
+    }
+}
+
 /// The state of the store's host that survives crashes.
 #[derive(Clone)]
 pub(crate) struct Vault {
-    pub(crate) store: MemoryStore,
+    store: MemoryStore,
+    /// The same store as an operator of the service sees it.
+    pub(crate) shown: Arc<dyn Store>,
     oracle: Oracle,
     /// The start of the simulation by the host's clock.
     began_at: Arc<OnceLock<Instant>>,
 }
 
 impl Vault {
-    pub(crate) fn new(oracle: Oracle) -> Self {
+    pub(crate) fn new(oracle: Oracle, is_sealed: bool) -> Self {
+        let store = MemoryStore::default();
+        let shown: Arc<dyn Store> = if is_sealed {
+            Arc::new(Sealed::around(store.clone(), keys(false)))
+        } else {
+            Arc::new(store.clone())
+        };
         Self {
-            store: MemoryStore::default(),
+            store,
+            shown,
             oracle,
             began_at: Arc::default(),
         }
@@ -44,7 +63,7 @@ impl Vault {
 
     async fn answer(&self, question: Question) -> Result<Answer, StoreError> {
         // An operator who looks between any two transitions sees each record once, in the state that it has.
-        listing_is_true(&self.store).await;
+        listing_is_true(&*self.shown).await;
         let store = &self.store;
         Ok(match question {
             Question::Claim {

@@ -56,6 +56,21 @@ pub fn is_in(folder: &Path, text: &str) -> bool {
     found.success()
 }
 
+/// The bytes of all files of a folder and its folders.
+pub fn files_in(folder: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // Files may disappear meanwhile.
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            bytes.extend(files_in(&path));
+        } else if path.is_file() {
+            bytes.extend(std::fs::read(&path).unwrap_or_default());
+        }
+    }
+    bytes
+}
+
 /// Sends a signal to a process that this test started.
 pub fn signal(child: &Child, signal: &str) {
     let status = Command::new("kill")

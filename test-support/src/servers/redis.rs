@@ -1,7 +1,7 @@
 //! Redis servers: alone, with a replica, behind a Sentinel, and as a cluster.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
@@ -112,6 +112,11 @@ impl RedisServer {
             counts.then(|| calls.parse::<u64>().expect("a number"))
         };
         stats.lines().filter_map(calls).sum()
+    }
+
+    /// The folder of the server's files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Whether any file of the server contains a text.

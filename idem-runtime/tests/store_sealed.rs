@@ -132,6 +132,26 @@ async fn a_near_cache_on_either_side_keeps_every_rule() {
     Contract::of(outside).rounds(10).assert().await;
 }
 
+/// What lies in the memory of the process, as `Sealed` documents it.
+#[tokio::test]
+async fn a_near_cache_keeps_what_the_store_below_it_returns() {
+    let below = NearCache::new(MemoryStore::default());
+    let sealed = Sealed::around(below.clone(), keys());
+    let outside = NearCache::new(sealed.clone());
+    let holder = win(&outside, claim("k")).await;
+    let completed = outside.complete(holder, secret(FINGERPRINT), HOUR).await;
+    assert_eq!(completed.expect("the store works"), Settled::Done);
+    for _ in 0..2 {
+        assert_eq!(replay(&sealed, "k").await, secret(FINGERPRINT));
+        assert!(!shows(replay(&below, "k").await.as_bytes()));
+        assert_eq!(replay(&outside, "k").await, secret(FINGERPRINT));
+    }
+    // The opened record stays in the outer cache, and the sealed one in the inner cache.
+    let other = Sealed::around(below, Keys::new().primary(2, NEW));
+    assert_eq!(refused(&other, "k").await, DecodeError::MissingKey(1));
+    assert!(shows(replay(&outside, "k").await.as_bytes()));
+}
+
 /// Rule 6, with an entry that the key does not open.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plain_record_in_the_store_is_an_error_and_stays() {

@@ -248,6 +248,12 @@ impl Record {
         &self.bytes
     }
 
+    /// The bytes. They have no other owner unless a clone of the record, or a store, has them too.
+    #[cfg(feature = "seal")]
+    pub(super) fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
     /// The fingerprint of the request that got this response.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {

@@ -12,7 +12,7 @@
 //! The associated data is `axum-idem sealed v1`, the record id, the id of the key, and the fingerprint. So a record
 //! that was moved to another record id does not open.
 
-use bytes::Bytes;
+use bytes::{Buf, BytesMut};
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
 
@@ -27,6 +27,8 @@ const NONCE: usize = 24;
 const TAG: usize = 16;
 /// The version and the fingerprint of a plain record, which are not encrypted.
 const NOT_ENCRYPTED: usize = 33;
+/// Where the encrypted text of a sealed record begins.
+const TEXT: usize = record::HEAD + KEY_ID + NONCE;
 
 /// Seals a record. Returns `None` when the sealed record would have 4 GiB or more.
 pub(super) fn seal(
@@ -56,12 +58,15 @@ pub(super) fn seal(
     Some(Record::of_sealed(buffer.into()).with_first_trace_id(plain.first_trace_id()))
 }
 
-/// Opens a sealed record. Allocates no more than the record has bytes.
-pub(super) fn open(sealed: &Record, id: RecordId, keys: &Keys) -> Result<Record, DecodeError> {
+/// Opens a sealed record. Decrypts it in place when nobody else has its bytes, and copies them once otherwise. Allocates
+/// no more than the record has bytes.
+pub(super) fn open(sealed: Record, id: RecordId, keys: &Keys) -> Result<Record, DecodeError> {
     if !sealed.is_sealed() {
         return Err(DecodeError::NotSealed);
     }
-    let body = sealed.body();
+    let (fingerprint, first_trace_id) = (sealed.fingerprint(), sealed.first_trace_id());
+    let bytes = sealed.into_bytes();
+    let body = &bytes[record::HEAD..];
     let (key_id, rest) = body.split_first_chunk().ok_or(DecodeError::Damaged)?;
     let key_id = u32::from_le_bytes(*key_id);
     let (nonce, rest) = rest
@@ -72,26 +77,33 @@ pub(super) fn open(sealed: &Record, id: RecordId, keys: &Keys) -> Result<Record,
         return Err(DecodeError::Damaged);
     }
     let key = keys.get(key_id).ok_or(DecodeError::MissingKey(key_id))?;
-    let fingerprint = sealed.fingerprint();
-    // The plain record begins with a version, its kind and the fingerprint. The kind is the first byte of the text.
-    let mut plain = vec![0; NOT_ENCRYPTED + text.len()];
-    plain[NOT_ENCRYPTED..].copy_from_slice(text);
+    let (nonce, tag) = ((*nonce).into(), (*tag).into());
+    // The plain record ends with the text, and begins in the fields before the text.
+    let plain = TEXT - NOT_ENCRYPTED..bytes.len() - TAG;
+    let mut plain = match bytes.try_into_mut() {
+        Ok(mut own) => {
+            own.truncate(plain.end);
+            own.advance(plain.start);
+            own
+        }
+        Err(shared) => BytesMut::from(&shared[plain]),
+    };
     XChaCha20Poly1305::new(key.as_bytes().into())
         .decrypt_inout_detached(
-            &(*nonce).into(),
+            &nonce,
             &associated_data(id, key_id, fingerprint),
             (&mut plain[NOT_ENCRYPTED..]).into(),
-            &(*tag).into(),
+            &tag,
         )
         .map_err(|_| DecodeError::NotAuthentic)?;
+    // The plain record begins with a version, its kind and the fingerprint. The kind is the first byte of the text.
     plain[0] = record::VERSION;
     plain[1] = plain[NOT_ENCRYPTED];
     plain[2..record::STATUS].copy_from_slice(fingerprint.as_bytes());
     if plain[1] == record::SEALED {
         return Err(DecodeError::Damaged);
     }
-    let plain = Record::decode(Bytes::from(plain))?;
-    Ok(plain.with_first_trace_id(sealed.first_trace_id()))
+    Ok(Record::decode(plain.freeze())?.with_first_trace_id(first_trace_id))
 }
 
 fn associated_data(id: RecordId, key_id: u32, fingerprint: Fingerprint) -> [u8; 87] {
@@ -168,11 +180,15 @@ mod tests {
         for plain in [plain(), Record::not_kept(FINGERPRINT, StatusCode::OK)] {
             let sealed = sealed(&plain);
             let stored = Record::decode(sealed.as_bytes().clone()).expect("a store reads it");
-            assert_eq!(open(&stored, ID, &keys()), Ok(plain));
             assert_eq!(
                 (stored.fingerprint(), stored.is_kept()),
                 (FINGERPRINT, false)
             );
+            // While others have the bytes, and then in place.
+            let shared = stored.clone();
+            assert_eq!(open(shared, ID, &keys()), Ok(plain.clone()));
+            drop(sealed);
+            assert_eq!(open(stored, ID, &keys()), Ok(plain));
         }
     }
 
@@ -182,7 +198,7 @@ mod tests {
         for bit in 0..sealed.as_bytes().len() * 8 {
             let mut bytes = sealed.as_bytes().to_vec();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            let opened = Record::decode(bytes.into()).and_then(|it| open(&it, ID, &keys()));
+            let opened = Record::decode(bytes.into()).and_then(|it| open(it, ID, &keys()));
             assert!(opened.is_err(), "bit {bit} gave {opened:?}");
         }
     }
@@ -199,7 +215,7 @@ mod tests {
             };
             let body = u32::try_from(body).expect("short").to_le_bytes();
             bytes[record::HEAD - 4..record::HEAD].copy_from_slice(&body);
-            let opened = Record::decode(bytes.into()).and_then(|it| open(&it, ID, &keys()));
+            let opened = Record::decode(bytes.into()).and_then(|it| open(it, ID, &keys()));
             assert!(opened.is_err(), "cut to {len} gave {opened:?}");
         }
     }
@@ -207,12 +223,12 @@ mod tests {
     #[test]
     fn a_record_opens_only_under_its_id_and_with_its_key() {
         let sealed = sealed(&plain());
-        let moved = open(&sealed, RecordId::from_bytes([4; 32]), &keys());
+        let moved = open(sealed.clone(), RecordId::from_bytes([4; 32]), &keys());
         assert_eq!(moved, Err(DecodeError::NotAuthentic));
-        let wrong = open(&sealed, ID, &Keys::new().primary(9, [1; 32]));
+        let wrong = open(sealed.clone(), ID, &Keys::new().primary(9, [1; 32]));
         assert_eq!(wrong, Err(DecodeError::NotAuthentic));
-        let missing = open(&sealed, ID, &Keys::new().primary(8, [1; 32]));
+        let missing = open(sealed, ID, &Keys::new().primary(8, [1; 32]));
         assert_eq!(missing, Err(DecodeError::MissingKey(9)));
-        assert_eq!(open(&plain(), ID, &keys()), Err(DecodeError::NotSealed));
+        assert_eq!(open(plain(), ID, &keys()), Err(DecodeError::NotSealed));
     }
 }

@@ -33,7 +33,7 @@ use keys::Keys;
 /// use axum_idem::store::{Keys, MemoryStore, Sealed};
 ///
 /// # let key = [7; 32];
-/// // In production: `SealingKey::from_env("IDEM_SEALING_KEY")?` and a `RedisStore`, for example.
+/// // In production: `Keys::from_env("IDEM_SEAL_KEYS")?` and a `RedisStore`, for example.
 /// let keys = Keys::new().primary(1, key);
 /// let idem = Idempotency::builder()
 ///     .store(Sealed::around(MemoryStore::default(), keys))
@@ -51,8 +51,8 @@ use keys::Keys;
 /// # Records of other services
 ///
 /// Without the key, the program `idem` and services without `Sealed` list a sealed record as unreadable, and replay
-/// nothing. A record that was stored without `Sealed` is an error too, unless the service
-/// [reads unsealed records](Self::read_unsealed).
+/// nothing. The program reads its keys from `IDEM_SEAL_KEYS` or from a file. A record that was stored without `Sealed` is
+/// an error too, unless the service [reads unsealed records](Self::read_unsealed).
 ///
 /// # Transactions
 ///
@@ -132,7 +132,7 @@ impl Opener {
         if self.reads_unsealed && !record.is_sealed() {
             return Ok(record);
         }
-        form::open(&record, id, &self.keys).map_err(StoreError::Undecodable)
+        form::open(record, id, &self.keys).map_err(StoreError::Undecodable)
     }
 
     fn open_entry(&self, id: RecordId, entry: Option<Entry>) -> Result<Option<Entry>, StoreError> {

@@ -1,6 +1,9 @@
 //! What the client knows about an operation when it has the response.
 
-use http::Extensions;
+use http::{Extensions, HeaderMap};
+
+use crate::headers;
+use crate::policy::Policy;
 
 /// The facts about one operation, in the extensions of its response.
 #[derive(Clone, Debug)]
@@ -8,15 +11,38 @@ pub(crate) struct Exchange {
     pub(crate) key: Option<String>,
     pub(crate) tries: u32,
     pub(crate) is_replay: bool,
+    pub(crate) is_receipt: bool,
+}
+
+impl Exchange {
+    pub(crate) fn new(
+        policy: &Policy,
+        key: Option<String>,
+        tries: u32,
+        headers: &HeaderMap,
+    ) -> Self {
+        Self {
+            key,
+            tries,
+            is_replay: policy.is_replay(headers),
+            is_receipt: headers::is_true(headers, &headers::IDEMPOTENCY_RECEIPT),
+        }
+    }
 }
 
 /// What a response of this client tells about its operation.
 ///
-/// Responses of other clients have no key, no tries, and are no replays.
+/// Responses of other clients have no key, no tries, and are neither replays nor receipts.
 pub trait ResponseExt: sealed::HasExtensions {
     /// Returns whether the response is the recorded response of an earlier request with the same key.
     fn replayed(&self) -> bool {
         of(self).is_some_and(|exchange| exchange.is_replay)
+    }
+
+    /// Returns whether the response is a replay without its body, because the service does not record the body. The
+    /// status and the other headers are those of the first response.
+    fn is_receipt(&self) -> bool {
+        of(self).is_some_and(|exchange| exchange.is_receipt)
     }
 
     /// Returns the key of the operation, as the client sent it. `None` for a read.

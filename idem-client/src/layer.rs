@@ -181,12 +181,8 @@ impl RetryLayer {
             }
             return match outcome {
                 Ok((mut response, _)) => {
-                    let is_replay = policy.is_replay(response.headers());
-                    response.extensions_mut().insert(Exchange {
-                        key,
-                        tries: schedule.tries,
-                        is_replay,
-                    });
+                    let exchange = Exchange::new(policy, key, schedule.tries, response.headers());
+                    response.extensions_mut().insert(exchange);
                     Ok(response)
                 }
                 Err(failure) => Err(failure.of_operation(key.as_deref(), schedule.tries)),

@@ -124,9 +124,7 @@ impl Policy {
     }
 
     pub(crate) fn is_replay(&self, headers: &HeaderMap) -> bool {
-        headers
-            .get(&self.replay_header)
-            .is_some_and(|value| value.as_bytes() == b"true")
+        headers::is_true(headers, &self.replay_header)
     }
 
     /// The value of the key header for a generated key.

@@ -153,11 +153,21 @@ async fn permanent_errors_are_not_retried() {
 }
 
 #[tokio::test]
-async fn a_replay_is_recognized() {
-    let replay = "HTTP/1.1 201 Created\r\nidempotency-replayed: true\r\ncontent-length: 0\r\n\r\n";
-    let server = Scripted::start([replay]).await;
-    let sent = client().post(server.url()).send().await;
-    assert!(sent.expect("a response").replayed());
+async fn replays_and_receipts_are_recognized() {
+    let marked = |marks: &str| format!("HTTP/1.1 201 Created\r\n{marks}content-length: 0\r\n\r\n");
+    let replay = "idempotency-replayed: true\r\n";
+    let receipt = "idempotency-replayed: true\r\nidempotency-receipt: true\r\n";
+    for (marks, expected) in [
+        ("", (false, false)),
+        ("idempotency-replayed: false\r\n", (false, false)),
+        (replay, (true, false)),
+        (receipt, (true, true)),
+    ] {
+        let server = Scripted::start([marked(marks)]).await;
+        let sent = client().post(server.url()).send().await;
+        let response = sent.expect("a response");
+        assert_eq!((response.replayed(), response.is_receipt()), expected);
+    }
 }
 
 #[tokio::test]

@@ -113,12 +113,10 @@ impl Middleware for Retries {
             }
             return match outcome {
                 Ok(Reply { mut response, .. }) => {
-                    let is_replay = self.policy.is_replay(response.headers());
-                    response.extensions_mut().insert(Exchange {
-                        key: key.map(str::to_owned),
-                        tries: schedule.tries,
-                        is_replay,
-                    });
+                    let key = key.map(str::to_owned);
+                    let exchange =
+                        Exchange::new(&self.policy, key, schedule.tries, response.headers());
+                    response.extensions_mut().insert(exchange);
                     Ok(response)
                 }
                 Err((failure, _)) => {

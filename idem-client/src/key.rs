@@ -57,13 +57,14 @@ pub type KeyFuture<'a> =
 ///
 /// use idem_client::{KeyFuture, KeyStore};
 ///
-/// struct KeyFiles(PathBuf);
+/// pub struct KeyFiles(pub PathBuf);
 ///
 /// impl KeyFiles {
 ///     /// Writes the key to a second file and links it, so that a crash leaves no half-written key.
 ///     fn keep(&self, operation: &str, fresh: &str) -> std::io::Result<String> {
-///         let name: String = operation.bytes().map(|byte| format!("{byte:02x}")).collect();
-///         let (path, draft) = (self.0.join(&name), self.0.join(format!("{fresh}.draft")));
+///         let name = operation.bytes().map(|byte| format!("{byte:02x}"));
+///         let path = self.0.join(name.collect::<String>());
+///         let draft = self.0.join(format!("{fresh}.draft"));
 ///         let mut file = File::create_new(&draft)?;
 ///         file.write_all(fresh.as_bytes())?;
 ///         file.sync_all()?;

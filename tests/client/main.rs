@@ -11,6 +11,7 @@ mod desk;
 mod example;
 #[path = "../../examples/fault_proxy/mod.rs"]
 mod fault_proxy;
+mod killed;
 mod names;
 
 use std::sync::Arc;

@@ -67,6 +67,8 @@ pub mod __private {
 
     #[cfg(feature = "aide")]
     pub use crate::openapi::described::{Declared, Described, Undeclared};
+    #[cfg(any(feature = "aide", feature = "utoipa"))]
+    pub use crate::openapi::facts::{Chars, KeyName};
     #[cfg(feature = "utoipa")]
     pub use crate::openapi::utoipa::KeyParameter;
 

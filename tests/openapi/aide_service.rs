@@ -1,12 +1,12 @@
 //! A service with annotated and plain operations in the router of `aide`.
 
-use aide::OperationOutput;
 use aide::axum::ApiRouter;
-use aide::axum::routing::{get, post, put_with};
+use aide::axum::routing::{get, post, put, put_with};
 use aide::generate::GenContext;
 use aide::openapi::{OpenApi, Operation, Response};
+use aide::{OperationOutput, UseApi};
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum_idem::{Attempt, IdempotencyKey, idempotent};
@@ -21,6 +21,11 @@ struct Order {
 #[derive(Deserialize, JsonSchema)]
 struct Page {
     after: Option<u64>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Parcel {
+    number: String,
 }
 
 struct SoldOut;
@@ -56,18 +61,39 @@ async fn place_order(
     Ok(Json(order))
 }
 
+/// The router says what the response is.
 #[idempotent(scope = page.after.unwrap_or_default(), record = [2xx])]
 async fn replace_orders(Query(page): Query<Page>) -> impl IntoResponse {
     page.after
         .map_or(StatusCode::OK, |_| StatusCode::NO_CONTENT)
 }
 
+/// The return type says what the error is.
+#[idempotent(scope = global)]
+async fn cancel_order(Json(order): Json<Order>) -> Result<impl IntoResponse, SoldOut> {
+    if order.quantity == 0 {
+        return Err(SoldOut);
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The return type says what the response is.
+#[idempotent(scope = global, record_body = none)]
+async fn issue_card(Json(order): Json<Order>) -> UseApi<impl IntoResponse, Json<Order>> {
+    Json(order).into()
+}
+
 #[idempotent(scope = global)]
 async fn reset() {}
 
-#[idempotent(scope = global, key = header("x-delivery"))]
+#[idempotent(scope = global, key = header("x-github-delivery"))]
 async fn receive(_: IdempotencyKey) -> StatusCode {
     StatusCode::NO_CONTENT
+}
+
+#[idempotent(scope = global, key = parcel.number)]
+async fn receive_parcel(Path(parcel): Path<Parcel>) -> String {
+    parcel.number
 }
 
 #[idempotent(scope = global)]
@@ -89,11 +115,18 @@ pub(crate) fn service() -> (axum::Router, OpenApi) {
         .api_route(
             "/all",
             put_with(replace_orders, |operation| {
-                operation.summary("Replaces all orders.")
+                let replaced = operation.summary("Replaces all orders.");
+                let replaced = replaced.response_with::<200, String, _>(|response| {
+                    response.description("All orders were replaced.")
+                });
+                replaced.response::<204, ()>()
             }),
         )
+        .api_route("/cancelled", put(cancel_order))
+        .api_route("/cards", post(issue_card))
         .api_route("/reset", post(reset))
         .api_route("/events", post(receive))
+        .api_route("/parcels/{number}", put(receive_parcel))
         .api_route("/plain", get(async || "plain").post(plain))
         .finish_api(&mut api)
         .with_state(9);

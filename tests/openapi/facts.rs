@@ -73,12 +73,15 @@ async fn a_handler_in_the_router_of_aide_replays() {
         request
             .header("idempotency-key", "k")
             .header("authorization", "a")
+            .header("x-github-delivery", "d")
     };
     let order = r#"{"quantity":1}"#;
     for (method, path, status) in [
         ("POST", "/orders", 200),
         ("PUT", "/all?after=1", 204),
         ("POST", "/reset", 200),
+        ("POST", "/events", 204),
+        ("PUT", "/parcels/7", 200),
     ] {
         for is_replay in [false, true] {
             let request = keyed(method, path);

@@ -72,10 +72,34 @@ pub(crate) async fn remove_order(_: Attempt, Path(_): Path<u64>) -> StatusCode {
 #[utoipa::path(
     post,
     path = "/events",
-    params(("X-Delivery" = String, Header, description = "The event.")),
     responses((status = 204, description = "The event was received."))
 )]
-pub(crate) async fn receive(_: Option<IdempotencyKey>, _: String) -> StatusCode {
+pub(crate) async fn receive(_: IdempotencyKey, _: String) -> StatusCode {
+    StatusCode::NO_CONTENT
+}
+
+/// Receives a payment, and records no body. The service describes the header of its sender itself.
+#[idempotent(scope = global, key = header("x-payment"), record_body = none)]
+#[utoipa::path(
+    post,
+    path = "/payments",
+    params(("X-Payment" = String, Header, description = "The payment.")),
+    responses((status = 200, description = "The card that paid."))
+)]
+pub(crate) async fn receive_payment(_: Option<IdempotencyKey>, _: String) -> &'static str {
+    "4242"
+}
+
+/// Receives a parcel, whose key is in its path.
+#[idempotent(scope = global, key = parcel)]
+#[utoipa::path(
+    put,
+    path = "/parcels/{parcel}",
+    params(("parcel" = String, Path)),
+    responses((status = 204, description = "The parcel was received."))
+)]
+pub(crate) async fn receive_parcel(Path(parcel): Path<String>) -> StatusCode {
+    assert!(!parcel.is_empty());
     StatusCode::NO_CONTENT
 }
 
@@ -113,6 +137,8 @@ pub(crate) fn router() -> OpenApiRouter {
         .routes(routes!(place_order, list_orders))
         .routes(routes!(replace_order, remove_order))
         .routes(routes!(receive))
+        .routes(routes!(receive_payment))
+        .routes(routes!(receive_parcel))
         .routes(routes!(plain))
         .routes(routes!(other_order))
 }

@@ -1,15 +1,18 @@
-//! Writes the facts about an endpoint that its documentation needs, as one number.
+//! Writes the facts about an endpoint that its documentation needs: a number, and the name of a key header.
 //!
-//! The number is a `const` parameter of a type, because a library that documents a handler sees only its types.
-//! `idem-runtime/src/openapi/facts.rs` reads it and explains the bits.
+//! Both are parameters of a type, because a library that documents a handler sees only its types.
+//! `idem-runtime/src/openapi/facts.rs` reads them and explains the bits.
 
-use proc_macro2::TokenStream;
-use quote::{ToTokens as _, quote};
+use proc_macro2::{Literal, TokenStream};
+use quote::quote;
 
+use crate::check::key::Key;
 use crate::check::plan::Plan;
 use crate::check::scope::Part;
 use crate::parse::attribute_args::AttributeArgs;
 use crate::parse::fingerprint::Fingerprint;
+use crate::parse::handler::{Handler, Parameter};
+use crate::parse::key_type::{KeyType, key_type};
 use crate::parse::statuses::{Listed, Status, Statuses};
 
 const CLASSES: u32 = 8;
@@ -17,13 +20,42 @@ const CODES: u32 = 16;
 const CODE_BITS: u32 = 11;
 const MAX_CODES: usize = 10;
 const TRANSACTIONAL: u32 = 126;
+const NO_BODY: u32 = 127;
 const NOT_BY_DEFAULT: [u16; 5] = [401, 403, 408, 425, 429];
 
-/// Returns the number as a literal.
-pub(crate) fn facts(args: &AttributeArgs, plan: &Plan) -> TokenStream {
+/// Returns the type parameters: the number, and the name of the header of `key = header("…")`.
+pub(crate) fn facts(
+    args: &AttributeArgs,
+    plan: &Plan,
+    handler: &Handler,
+    private: &TokenStream,
+) -> TokenStream {
+    let facts = Literal::u128_unsuffixed(number(args, plan, handler));
+    match &plan.key {
+        Some(Key::Header(name)) => {
+            let name = chars(&name.value(), private);
+            quote!(#facts, #name)
+        }
+        Some(Key::Value(_)) | None => quote!(#facts),
+    }
+}
+
+/// Returns the name as a list of numbers, because a type cannot contain a string.
+fn chars(name: &str, private: &TokenStream) -> TokenStream {
+    let chunks = name.as_bytes().chunks(16).rev();
+    chunks.fold(TokenStream::new(), |rest, chunk| {
+        let bytes = chunk.iter().map(|byte| u128::from(*byte));
+        let number = Literal::u128_unsuffixed(bytes.fold(0, |number, byte| number << 8 | byte));
+        let rest = (!rest.is_empty()).then(|| quote!(, #rest));
+        quote!(#private::Chars<#number #rest>)
+    })
+}
+
+fn number(args: &AttributeArgs, plan: &Plan, handler: &Handler) -> u128 {
     let has = |is_it: fn(&Part) -> bool| plan.parts.iter().any(is_it);
+    let takes_key = |it: &Parameter| key_type(&it.ty) == Some(KeyType::Always);
     let flags = [
-        args.required,
+        args.required || handler.parameters.iter().any(takes_key),
         args.hold_unknown,
         has(|part| matches!(part, Part::Token)),
         has(|part| matches!(part, Part::Header(_))),
@@ -37,9 +69,8 @@ pub(crate) fn facts(args: &AttributeArgs, plan: &Plan) -> TokenStream {
         facts |= u128::from(is_set) << bit;
     }
     facts |= u128::from(args.transactional.is_some()) << TRANSACTIONAL;
-    facts |= recorded(args.record.as_ref(), args.unknown.as_ref());
-    let facts = proc_macro2::Literal::u128_unsuffixed(facts).into_token_stream();
-    quote!(#facts)
+    facts |= u128::from(args.records_no_body) << NO_BODY;
+    facts | recorded(args.record.as_ref(), args.unknown.as_ref())
 }
 
 /// Which responses can be replays. A response in `unknown` is never recorded, unless `record` lists its code.
@@ -94,6 +125,20 @@ mod tests {
             span: Span::call_site(),
         };
         Statuses::These(statuses.iter().map(listed).collect())
+    }
+
+    #[test]
+    fn the_name_of_a_header_becomes_numbers() {
+        let check = |name: &str, expected: &str| {
+            let written = chars(name, &quote!(p)).to_string();
+            assert_eq!(written.replace(' ', ""), expected);
+        };
+        check("a", "p::Chars<97>");
+        check("x-id", "p::Chars<2016242020>");
+        // The first 16 bytes, and the last one.
+        let first = u128::from_be_bytes(*b"x-github-deliver");
+        let expected = format!("p::Chars<{first},p::Chars<121>>");
+        check("x-github-delivery", &expected);
     }
 
     #[test]

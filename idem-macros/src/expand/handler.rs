@@ -45,7 +45,7 @@ pub(crate) fn expand(
     let generics = outliving(&sig.generics);
     let (type_parameters, _, bounds) = generics.split_for_impl();
 
-    let facts = facts(args, plan);
+    let facts = facts(args, plan, handler, &private);
     let with_key = |attr: &Attribute| {
         if documenters.utoipa {
             openapi::with_key(attr, &private, &facts)

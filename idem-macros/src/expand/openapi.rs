@@ -4,22 +4,48 @@
 //! The key header also marks the operation, so that `Idempotency::document` finds it.
 
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
-use quote::quote;
-use syn::{Attribute, Meta, ReturnType};
+use quote::{ToTokens as _, quote};
+use syn::{Attribute, GenericArgument, Meta, PathArguments, ReturnType, Type};
 
 use crate::expand::returns;
 
-/// Returns the type that tells `aide` the declared return type. An `impl Trait` cannot be named there.
+/// Returns the type that tells `aide` the declared return type.
 pub(crate) fn declared(
     output: &ReturnType,
     private: &TokenStream,
     facts: &TokenStream,
 ) -> TokenStream {
-    match output {
-        ReturnType::Default => quote!(#private::Declared<(), #facts>),
-        ReturnType::Type(_, ty) if returns::has_opaque(ty) => quote!(#private::Undeclared<#facts>),
-        ReturnType::Type(_, ty) => quote!(#private::Declared<#ty, #facts>),
+    let declared = match output {
+        ReturnType::Default => quote!(()),
+        ReturnType::Type(_, ty) => named(ty, private).into_token_stream(),
+    };
+    quote!(#private::Declared<#declared, #facts>)
+}
+
+/// Returns the type with `Undeclared` in the place of each `impl Trait`, which cannot be named in an argument.
+///
+/// `aide` documents the rest of these types without their `impl Trait`. Of any other type with an `impl Trait`, it either
+/// documents nothing, such as of a tuple, or needs to know the type, such as of `Json<impl Serialize>`.
+fn named(ty: &Type, private: &TokenStream) -> Type {
+    const DOCUMENTED_IN_PART: [&str; 4] = ["Result", "Option", "UseApi", "NoApi"];
+    if !returns::has_opaque(ty) {
+        return ty.clone();
     }
+    let mut ty = ty.clone();
+    if let Type::Path(path) = &mut ty
+        && path.qself.is_none()
+        && let Some(last) = path.path.segments.last_mut()
+        && DOCUMENTED_IN_PART.iter().any(|name| last.ident == name)
+        && let PathArguments::AngleBracketed(arguments) = &mut last.arguments
+    {
+        for argument in &mut arguments.args {
+            if let GenericArgument::Type(ty) = argument {
+                *ty = named(ty, private);
+            }
+        }
+        return ty;
+    }
+    syn::parse_quote!(#private::Undeclared)
 }
 
 /// Returns the attribute with one more element in its `params`. Returns other attributes as they are.
@@ -105,6 +131,36 @@ mod tests {
             &parse_quote!(#[utoipa::path(params())]),
             &parse_quote!(#[utoipa::path(params(p::KeyParameter<5>))]),
         );
+    }
+
+    #[test]
+    fn the_rest_of_a_type_with_an_opaque_type_is_declared() {
+        let check = |output: ReturnType, expected: Type| {
+            let declared = declared(&output, &quote!(p), &quote!(5));
+            let expected = quote!(p::Declared<#expected, 5>);
+            assert_eq!(declared.to_string(), expected.to_string());
+        };
+        check(parse_quote!(), parse_quote!(()));
+        check(parse_quote!(-> Json<Order>), parse_quote!(Json<Order>));
+        check(
+            parse_quote!(-> Result<impl IntoResponse, api::Error>),
+            parse_quote!(Result<p::Undeclared, api::Error>),
+        );
+        check(
+            parse_quote!(-> axum::response::Result<Option<(StatusCode, impl IntoResponse)>>),
+            parse_quote!(axum::response::Result<Option<p::Undeclared>>),
+        );
+        check(
+            parse_quote!(-> UseApi<impl IntoResponse, Json<Order>>),
+            parse_quote!(UseApi<p::Undeclared, Json<Order>>),
+        );
+        for opaque in [
+            parse_quote!(-> impl IntoResponse),
+            parse_quote!(-> Json<impl Serialize>),
+            parse_quote!(-> <Order as Answered>::Result<impl IntoResponse>),
+        ] {
+            check(opaque, parse_quote!(p::Undeclared));
+        }
     }
 
     #[test]

@@ -434,7 +434,7 @@ fn documented_handlers_expand() {
         fn cancel(
             id: ::axum_idem::__private::Described<
                 ::axum_idem::__private::Headed<Path<u64>>,
-                ::axum_idem::__private::Undeclared<0>,
+                ::axum_idem::__private::Declared<::axum_idem::__private::Undeclared, 0>,
             >,
         ) -> impl ::core::future::Future<Output = ::axum_idem::__private::Response> {
             static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(

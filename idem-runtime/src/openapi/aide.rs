@@ -14,16 +14,20 @@ use serde_json::{Value, json};
 
 use crate::openapi::document::ApiDocument;
 use crate::openapi::document::sealed::Complete;
-use crate::openapi::facts::Facts;
+use crate::openapi::facts::{Facts, KeyName};
 use crate::openapi::operation::{
-    ECHOED, KeyHeader, MARK, ProblemBody, REPLAYED, Refusals, SCHEMA, canonical, refusals,
+    ECHOED, KeyHeader, MARK, ProblemBody, Refusals, SCHEMA, canonical, refusals, replay_headers,
 };
 use crate::service::idempotency::Idempotency;
 use crate::settings::dialect::Dialect;
 
 /// Adds the marked key header, which the attribute declares by the type of the last argument.
-pub(crate) fn add_key_parameter(ctx: &mut GenContext, operation: &mut Operation, facts: Facts) {
-    let mut data = key_parameter(KeyHeader::marked(facts));
+pub(crate) fn add_key_parameter<Name: KeyName>(
+    ctx: &mut GenContext,
+    operation: &mut Operation,
+    facts: Facts,
+) {
+    let mut data = key_parameter(KeyHeader::marked::<Name>(facts));
     let mark = Value::from(format!("{:x}", facts.0));
     data.extensions.insert(MARK.to_owned(), mark);
     add_parameters(ctx, operation, [in_header(data)]);
@@ -118,7 +122,8 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (&mut Operation, bool
     writes.chain(reads.into_iter().flatten().map(|read| (read, true)))
 }
 
-/// Replaces the marked parameter by the key header of the service, and returns the facts of the mark.
+/// Replaces the marked parameter by the key header in the dialect of the service, unless the operation declares this
+/// header itself. Returns the facts of the mark.
 fn take_mark(operation: &mut Operation, dialect: &Dialect, is_read: bool) -> Option<Facts> {
     let mark = |parameter: &ReferenceOr<Parameter>| match parameter {
         ReferenceOr::Item(parameter) => {
@@ -132,13 +137,21 @@ fn take_mark(operation: &mut Operation, dialect: &Dialect, is_read: bool) -> Opt
         .iter()
         .enumerate()
         .find_map(|(at, parameter)| Some((at, Facts(mark(parameter)?))))?;
-    if is_read || facts.has_own_key() {
-        parameters.remove(at);
-    } else {
-        parameters[at] =
-            ReferenceOr::Item(in_header(key_parameter(KeyHeader::new(facts, dialect))));
+    if let ReferenceOr::Item(marked) = parameters.remove(at)
+        && let Some(header) = KeyHeader::new(&marked.parameter_data_ref().name, facts, dialect)
+        && !is_read
+        && !parameters.iter().any(|own| is_header(own, &header.name))
+    {
+        parameters.insert(at, ReferenceOr::Item(in_header(key_parameter(header))));
     }
     Some(facts)
+}
+
+fn is_header(parameter: &ReferenceOr<Parameter>, name: &str) -> bool {
+    let ReferenceOr::Item(Parameter::Header { parameter_data, .. }) = parameter else {
+        return false;
+    };
+    parameter_data.name.eq_ignore_ascii_case(name)
 }
 
 /// Returns whether a response has a problem as its body.
@@ -149,7 +162,7 @@ fn document_responses(
     components: &Components,
 ) -> bool {
     let responses = operation.responses.get_or_insert_default();
-    let replay_header = idem.settings().dialect.replay_header_name();
+    let dialect = &idem.settings().dialect;
     let own = responses
         .responses
         .iter_mut()
@@ -157,10 +170,12 @@ fn document_responses(
     let default = responses.default.iter_mut();
     let own = own.chain(default.map(|response| ("default".to_owned(), response)));
     for (status, response) in own {
-        if let Some(name) = replay_header.filter(|_| facts.replays(&status))
+        if facts.replays(&status)
             && let Some(response) = inline(response, components)
         {
-            add_header(response, name.as_str(), "boolean", REPLAYED);
+            for (name, description) in replay_headers(facts, dialect) {
+                add_header(response, name.as_str(), "boolean", description);
+            }
         }
     }
     let mut has_schema = false;
@@ -174,7 +189,6 @@ fn document_responses(
             add_refusals(response, &refusals);
         }
     }
-    let dialect = &idem.settings().dialect;
     if dialect.echoes_key() && !facts.has_own_key() {
         let default = responses.default.iter_mut();
         for response in responses.responses.values_mut().chain(default) {

@@ -18,18 +18,22 @@ use crate::handler::headed::Headed;
 use crate::handler::key::IdempotencyKey;
 use crate::handler::own_key::KeyArgument;
 use crate::openapi::aide::add_key_parameter;
-use crate::openapi::facts::Facts;
+use crate::openapi::facts::{Facts, KeyName};
 
 /// The last argument of an annotated handler: a [`Deferred`] or a [`Headed`] with a type that documents the handler.
 pub struct Described<W, D>(W, PhantomData<fn() -> D>);
 
-/// The declared return type of a handler, and its facts.
+/// The declared return type of a handler, its facts, and the name of the header of `key = header("…")`.
 #[derive(Debug)]
-pub struct Declared<R, const FACTS: u128>(PhantomData<fn() -> R>);
+pub struct Declared<R, const FACTS: u128, Name = ()>(PhantomData<fn() -> (R, Name)>);
 
-/// The facts of a handler whose return type contains an `impl Trait`.
+/// Stands for an `impl Trait` in the declared return type. It documents nothing.
 #[derive(Debug)]
-pub struct Undeclared<const FACTS: u128>;
+pub struct Undeclared;
+
+impl OperationOutput for Undeclared {
+    type Inner = Self;
+}
 
 impl<W, D> Described<W, D> {
     pub(crate) fn new(wrapped: W) -> Self {
@@ -88,14 +92,15 @@ impl<T, const LAZY: bool> Wrapper for Headed<T, LAZY> {
     type Argument = T;
 }
 
-impl<W, R, const FACTS: u128> OperationInput for Described<W, Declared<R, FACTS>>
+impl<W, R, Name, const FACTS: u128> OperationInput for Described<W, Declared<R, FACTS, Name>>
 where
     W: Wrapper<Argument: OperationInput>,
     R: OperationOutput,
+    Name: KeyName,
 {
     fn operation_input(ctx: &mut GenContext, operation: &mut Operation) {
         W::Argument::operation_input(ctx, operation);
-        add_key_parameter(ctx, operation, Facts(FACTS));
+        add_key_parameter::<Name>(ctx, operation, Facts(FACTS));
     }
 
     /// The responses of the handler are early ones too, because `aide` takes nothing from a `Response`.
@@ -106,23 +111,6 @@ where
         let mut responses = R::inferred_responses(ctx, operation);
         responses.extend(W::Argument::inferred_early_responses(ctx, operation));
         responses
-    }
-}
-
-impl<W, const FACTS: u128> OperationInput for Described<W, Undeclared<FACTS>>
-where
-    W: Wrapper<Argument: OperationInput>,
-{
-    fn operation_input(ctx: &mut GenContext, operation: &mut Operation) {
-        W::Argument::operation_input(ctx, operation);
-        add_key_parameter(ctx, operation, Facts(FACTS));
-    }
-
-    fn inferred_early_responses(
-        ctx: &mut GenContext,
-        operation: &mut Operation,
-    ) -> Vec<(Option<u16>, Response)> {
-        W::Argument::inferred_early_responses(ctx, operation)
     }
 }
 

@@ -1,7 +1,10 @@
 //! The facts about an endpoint that its documentation needs, in the type of a parameter.
 //!
 //! A library that documents a handler sees only its types. So the attribute writes the facts as one number, which is a
-//! `const` parameter of a type. `idem-macros/src/expand/facts.rs` writes the number.
+//! `const` parameter of a type, and the name of the header of `key = header("…")` as a list of such numbers.
+//! `idem-macros/src/expand/facts.rs` writes both.
+
+use std::marker::PhantomData;
 
 use http::StatusCode;
 
@@ -22,6 +25,29 @@ const CODES: u32 = 16;
 const CODE_BITS: u32 = 11;
 const MAX_CODES: u32 = 10;
 const TRANSACTIONAL: u32 = 126;
+const NO_BODY: u32 = 127;
+
+/// The name of the header of `key = header("…")`. `()` is the end of the name, and no name.
+pub trait KeyName {
+    /// Appends the name.
+    fn append_to(name: &mut String);
+}
+
+/// Up to 16 bytes of a name, of which the last is the lowest byte of the number, and the rest of the name.
+#[derive(Debug)]
+pub struct Chars<const CHARS: u128, Rest = ()>(PhantomData<fn() -> Rest>);
+
+impl KeyName for () {
+    fn append_to(_: &mut String) {}
+}
+
+impl<const CHARS: u128, Rest: KeyName> KeyName for Chars<CHARS, Rest> {
+    fn append_to(name: &mut String) {
+        let bytes = CHARS.to_be_bytes().into_iter();
+        name.extend(bytes.skip_while(|byte| *byte == 0).map(char::from));
+        Rest::append_to(name);
+    }
+}
 
 /// The arguments of one attribute.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +58,7 @@ impl Facts {
         self.0 >> bit & 1 == 1
     }
 
-    /// `required`.
+    /// A request without a key is refused: `required`, or the handler has an argument `IdempotencyKey`.
     pub(crate) const fn requires_key(self) -> bool {
         self.has(REQUIRED)
     }
@@ -65,6 +91,11 @@ impl Facts {
     /// `transactional`.
     pub(crate) const fn is_transactional(self) -> bool {
         self.has(TRANSACTIONAL)
+    }
+
+    /// `record_body = none`.
+    pub(crate) const fn records_no_body(self) -> bool {
+        self.has(NO_BODY)
     }
 
     /// `fingerprint = none`: the handler reads the body while it arrives.
@@ -137,8 +168,22 @@ mod tests {
         let default_without = Facts(code(1_404, 0));
         assert_eq!(default_without.recorded(), Statuses::DEFAULT.without(404));
         assert_eq!(Facts(1 << TRANSACTIONAL).recorded(), Statuses::DEFAULT);
+        assert_eq!(Facts(1 << NO_BODY).recorded(), Statuses::DEFAULT);
         let all = (0..8).fold(0, |all, class| all | 1 << (CLASSES + class));
         assert_eq!(Facts(all).recorded(), Statuses::ALL);
+    }
+
+    #[test]
+    fn a_type_contains_the_name_of_a_header() {
+        fn name<N: KeyName>() -> String {
+            let mut name = String::new();
+            N::append_to(&mut name);
+            name
+        }
+        const FIRST: u128 = u128::from_be_bytes(*b"x-github-deliver");
+        assert_eq!(name::<()>(), "");
+        assert_eq!(name::<Chars<{ b'a' as u128 }>>(), "a");
+        assert_eq!(name::<Chars<FIRST, Chars<121>>>(), "x-github-delivery");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use http::{HeaderName, StatusCode, header};
 
-use crate::openapi::facts::Facts;
+use crate::openapi::facts::{Facts, KeyName};
 use crate::request::scope::ScopeMissing;
 use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
@@ -18,8 +18,10 @@ pub(crate) const MARK: &str = "x-axum-idem";
 /// The name of the schema of a problem.
 pub(crate) const SCHEMA: &str = "IdempotencyProblem";
 
-pub(crate) const REPLAYED: &str =
+const REPLAYED: &str =
     "`true` when this is the recorded response of an earlier request with the same key.";
+
+const RECEIPT: &str = "`true` when this is a recorded response without its body, because the service does not record the body.";
 
 pub(crate) const ECHOED: &str = "The key of the request.";
 
@@ -95,6 +97,19 @@ static AGENTIC_COMMERCE: ProblemBody = ProblemBody {
     ],
 };
 
+/// The headers of a response that can be a replay, with their descriptions. Their values are booleans.
+pub(crate) fn replay_headers(
+    facts: Facts,
+    dialect: &Dialect,
+) -> impl Iterator<Item = (HeaderName, &'static str)> {
+    let replayed = dialect.replay_header_name().cloned();
+    let receipt = facts.records_no_body().then_some(Dialect::RECEIPT_HEADER);
+    let replayed = replayed.map(|name| (name, REPLAYED));
+    replayed
+        .into_iter()
+        .chain(receipt.map(|name| (name, RECEIPT)))
+}
+
 /// The key header of an operation.
 #[derive(Debug)]
 pub(crate) struct KeyHeader {
@@ -107,22 +122,56 @@ pub(crate) struct KeyHeader {
 }
 
 impl KeyHeader {
-    /// Returns what carries the mark until the document is complete: the key header of the default dialect. An endpoint with
-    /// `key = …` has another one, which the attribute does not document.
-    pub(crate) fn marked(facts: Facts) -> Self {
-        let header = Self::new(facts, &Dialect::default());
+    /// Returns what carries the mark until the document is complete: the key header in the default dialect. An operation whose
+    /// key is not in a header has a placeholder instead.
+    pub(crate) fn marked<Name: KeyName>(facts: Facts) -> Self {
+        let mut own = String::new();
+        Name::append_to(&mut own);
         if !facts.has_own_key() {
-            return header;
+            return Self::of_the_service(facts, &Dialect::default());
+        }
+        if !own.is_empty() {
+            return Self::of_the_endpoint(&own, facts, &Dialect::default());
         }
         Self {
             name: MARK.to_owned(),
             description: "A mark that `Idempotency::document` removes.".to_owned(),
             is_required: false,
-            ..header
+            len: (0, 0),
+            pattern: None,
         }
     }
 
-    pub(crate) fn new(facts: Facts, dialect: &Dialect) -> Self {
+    /// Returns the key header of an operation in this dialect, or `None` when its key is not in a header. `marked` is the name
+    /// of the parameter with the mark.
+    pub(crate) fn new(marked: &str, facts: Facts, dialect: &Dialect) -> Option<Self> {
+        match marked {
+            MARK => None,
+            own if facts.has_own_key() => Some(Self::of_the_endpoint(own, facts, dialect)),
+            _ => Some(Self::of_the_service(facts, dialect)),
+        }
+    }
+
+    /// The header of `key = header("…")`. Its sender knows nothing of the service, so quotes are never required.
+    fn of_the_endpoint(name: &str, facts: Facts, dialect: &Dialect) -> Self {
+        let without = if facts.requires_key() {
+            "A request without this header is refused."
+        } else {
+            "A request without this header is not safe to retry."
+        };
+        Self {
+            name: canonical(name),
+            description: format!(
+                "Identifies the operation. A repeated request with the same value does not run the operation again and \
+                 gets the first response. {without}"
+            ),
+            is_required: facts.requires_key(),
+            len: (dialect.min_key_bytes().max(1), dialect.max_key_bytes()),
+            pattern: None,
+        }
+    }
+
+    fn of_the_service(facts: Facts, dialect: &Dialect) -> Self {
         let quotes = match dialect.syntax() {
             KeySyntax::StructuredString => 2,
             KeySyntax::Lenient | KeySyntax::Raw => 0,

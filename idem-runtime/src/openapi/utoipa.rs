@@ -1,5 +1,7 @@
 //! Writes the documentation into an OpenAPI document of `utoipa`.
 
+use std::marker::PhantomData;
+
 use utoipa::IntoParams;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
@@ -11,20 +13,20 @@ use utoipa::openapi::{Components, ContentBuilder, Header, OpenApi, Ref, RefOr, R
 
 use crate::openapi::document::ApiDocument;
 use crate::openapi::document::sealed::Complete;
-use crate::openapi::facts::Facts;
+use crate::openapi::facts::{Facts, KeyName};
 use crate::openapi::operation::{
-    ECHOED, KeyHeader, MARK, ProblemBody, REPLAYED, Refusals, SCHEMA, canonical, refusals,
+    ECHOED, KeyHeader, MARK, ProblemBody, Refusals, SCHEMA, canonical, refusals, replay_headers,
 };
 use crate::service::idempotency::Idempotency;
 use crate::settings::dialect::Dialect;
 
 /// The key header, which the attribute adds to the `params` of a `#[utoipa::path]` below it.
-#[derive(Clone, Copy, Debug)]
-pub struct KeyParameter<const FACTS: u128>;
+#[derive(Debug)]
+pub struct KeyParameter<const FACTS: u128, Name = ()>(PhantomData<fn() -> Name>);
 
-impl<const FACTS: u128> IntoParams for KeyParameter<FACTS> {
+impl<const FACTS: u128, Name: KeyName> IntoParams for KeyParameter<FACTS, Name> {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let mut parameter = key_parameter(KeyHeader::marked(Facts(FACTS)));
+        let mut parameter = key_parameter(KeyHeader::marked::<Name>(Facts(FACTS)));
         let mark = (MARK, format!("{FACTS:x}"));
         parameter.extensions = Some([mark].into_iter().collect());
         vec![parameter]
@@ -87,13 +89,15 @@ fn document_responses(
     components: &Components,
 ) -> bool {
     let responses = &mut operation.responses.responses;
-    let replay_header = idem.settings().dialect.replay_header_name();
+    let dialect = &idem.settings().dialect;
     for (status, response) in responses.iter_mut() {
-        if let Some(name) = replay_header.filter(|_| facts.replays(status))
+        if facts.replays(status)
             && let Some(response) = inline(response, components)
         {
-            let header = described(Type::Boolean, REPLAYED);
-            add_header(response, name.as_str(), header);
+            for (name, description) in replay_headers(facts, dialect) {
+                let header = described(Type::Boolean, description);
+                add_header(response, name.as_str(), header);
+            }
         }
     }
     let mut has_schema = false;
@@ -106,7 +110,6 @@ fn document_responses(
             add_refusals(response, &refusals);
         }
     }
-    let dialect = &idem.settings().dialect;
     if dialect.echoes_key() && !facts.has_own_key() {
         for response in responses.values_mut() {
             if let Some(response) = inline(response, components) {
@@ -136,7 +139,8 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (&mut Operation, bool
     writes.chain(reads.into_iter().flatten().map(|read| (read, true)))
 }
 
-/// Replaces the marked parameter by the key header of the service, and returns the facts of the mark.
+/// Replaces the marked parameter by the key header in the dialect of the service, unless the operation declares this
+/// header itself. Returns the facts of the mark.
 fn take_mark(operation: &mut Operation, dialect: &Dialect, is_read: bool) -> Option<Facts> {
     let parameters = operation.parameters.as_mut()?;
     let mark = |parameter: &RefOr<Parameter>| match parameter {
@@ -150,15 +154,25 @@ fn take_mark(operation: &mut Operation, dialect: &Dialect, is_read: bool) -> Opt
         .iter()
         .enumerate()
         .find_map(|(at, parameter)| Some((at, Facts(mark(parameter)?))))?;
-    if is_read || facts.has_own_key() {
-        parameters.remove(at);
-        if parameters.is_empty() {
-            operation.parameters = None;
-        }
-    } else {
-        parameters[at] = RefOr::T(key_parameter(KeyHeader::new(facts, dialect)));
+    if let RefOr::T(marked) = parameters.remove(at)
+        && let Some(header) = KeyHeader::new(&marked.name, facts, dialect)
+        && !is_read
+        && !parameters.iter().any(|own| is_header(own, &header.name))
+    {
+        parameters.insert(at, RefOr::T(key_parameter(header)));
+    }
+    if parameters.is_empty() {
+        operation.parameters = None;
     }
     Some(facts)
+}
+
+fn is_header(parameter: &RefOr<Parameter>, name: &str) -> bool {
+    let RefOr::T(parameter) = parameter else {
+        return false;
+    };
+    matches!(parameter.parameter_in, ParameterIn::Header)
+        && parameter.name.eq_ignore_ascii_case(name)
 }
 
 /// Returns the response itself. A response that refers to a component is copied, because the component may belong to

@@ -125,10 +125,14 @@ use crate::transform::transform;
 /// }
 /// ```
 ///
-/// The key header of the service means nothing at such an endpoint. The length and the rule of the dialect
-/// apply to the key, but never require quotes. A value of `None`, or a missing header, is a request without a
-/// key. An argument of the type `IdempotencyKey` or `Option<IdempotencyKey>` is this key. The attribute
-/// recognizes the two types by these names, and the handler never runs without the first. A unit test passes such an argument with `.into()`.
+/// The key header of the service means nothing at such an endpoint. The rules of the dialect for the length and the
+/// characters of a key apply, and so does its `key_rule`; quotes are never required. The value of an expression may
+/// have printable ASCII characters, and with `KeySyntax::Raw` all characters of a header value. Another value is
+/// refused with 400.
+///
+/// A value of `None`, or a missing header, is a request without a key. An argument of the type `IdempotencyKey` or
+/// `Option<IdempotencyKey>` is this key. The attribute recognizes the two types by these names, and the handler never
+/// runs without the first. A unit test passes such an argument with `.into()`.
 ///
 /// The endpoint finds its `Idempotency` through a layer or through `runtime = …`. Without both, every write gets 500.
 /// A middleware between the layer and the endpoint must not move the request to another task: use `runtime = …` there. Its record is written when the

@@ -1,6 +1,6 @@
 //! Tests endpoints with `key = …`, such as receivers of webhooks.
 
-use axum::extract::{Extension, FromRequestParts, Query, Request};
+use axum::extract::{Extension, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::routing::post;
@@ -61,6 +61,11 @@ async fn by_expression(Query(event): Query<Event>, Extension(runs): Extension<Ru
     format!("{} {}", runs.count(), event.id)
 }
 
+#[idempotent(scope = global, key = id)]
+async fn by_path(Path(id): Path<String>, Extension(runs): Extension<Runs>) -> String {
+    format!("{} {id:?}", runs.count())
+}
+
 struct Service(Idempotency);
 
 impl<S: Send + Sync> FromRequestParts<S> for Service {
@@ -103,6 +108,7 @@ fn routes(runs: &Runs) -> Router {
         .route("/batch", post(batch))
         .route("/taken", post(taken).get(taken))
         .route("/by_value", post(by_value))
+        .route("/by_path/{id}", post(by_path))
         .route("/by_option", post(by_option))
         .route("/by_expression", post(by_expression))
         .route("/on_runtime", post(on_runtime))
@@ -223,6 +229,34 @@ async fn the_rules_of_the_dialect_apply() {
     // A sender does not know that the clients of this service quote their keys.
     let answer = deliver(server, "/delivered", Some("d-1")).await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+}
+
+/// A path is decoded, so the expression can have any character. The key of a header cannot.
+#[tokio::test]
+async fn the_characters_of_the_dialect_apply_to_an_expression() {
+    for (dialect, is_raw) in [
+        (Dialect::default(), false),
+        (Dialect::ietf(), false),
+        (Dialect::stripe(), true),
+    ] {
+        let (server, runs) = start_with(dialect).await;
+        for (path, allowed) in [
+            ("/by_path/a%20b,%22c", true),
+            ("/by_path/gr%C3%B6%C3%9Fe", is_raw),
+            ("/by_path/a%0Ab", false),
+            ("/by_path/a%0D%0Aidempotency-key:%20b", false),
+            ("/by_path/a%00", false),
+        ] {
+            let answer = deliver(server, path, None).await;
+            if allowed {
+                assert_eq!(answer.status, StatusCode::OK, "{path}: {answer:?}");
+                assert_eq!(deliver(server, path, None).await.body, answer.body);
+            } else {
+                assert_eq!(answer.code(), "idempotency_key_invalid", "{path}");
+            }
+        }
+        assert_eq!(runs.started(), 1 + usize::from(is_raw));
+    }
 }
 
 #[tokio::test]

@@ -225,7 +225,7 @@ impl Claiming {
             OwnKey::Header(name) => key::parse_own(request.headers(), name, dialect)?,
             OwnKey::Value(None) => None,
             OwnKey::Value(Some(key)) => {
-                key::check(key, dialect)?;
+                key::check_chosen(key, dialect)?;
                 Some(Cow::Borrowed(&**key))
             }
         };

@@ -68,8 +68,21 @@ fn parse_lines<'a>(
     Ok(Some(key))
 }
 
+/// Checks a key that an expression of the endpoint returned. It may have the characters that a key in a header of
+/// the dialect can have: with [`KeySyntax::Raw`] those of a header value, otherwise those of a quoted string.
+pub(crate) fn check_chosen(key: &str, dialect: &Dialect) -> Result<(), &'static str> {
+    let fits = |byte: u8| match dialect.syntax() {
+        KeySyntax::Raw => byte == b'\t' || !byte.is_ascii_control(),
+        KeySyntax::Lenient | KeySyntax::StructuredString => matches!(byte, b' '..=b'~'),
+    };
+    if !key.bytes().all(fits) {
+        return Err("the key contains a character that a key in a header cannot contain");
+    }
+    check(key, dialect)
+}
+
 /// Checks a key by the rules of the dialect. The error does not contain the key.
-pub(crate) fn check(key: &str, dialect: &Dialect) -> Result<(), &'static str> {
+fn check(key: &str, dialect: &Dialect) -> Result<(), &'static str> {
     if key.is_empty() {
         return Err("the key is empty");
     }
@@ -205,6 +218,26 @@ mod tests {
         assert_eq!(read(&["k"], &dialect), Ok(Some("k".to_owned())));
         let refused = Err("this service does not allow the key");
         assert_eq!(read(&["\"test\""], &dialect), refused);
+    }
+
+    #[test]
+    fn a_chosen_key_has_the_characters_of_a_key_in_a_header() {
+        let quoted = [Dialect::default(), Dialect::ietf()];
+        let raw = Dialect::stripe();
+        for (key, fits_quoted, fits_raw) in [
+            ("a b,\"c\\~", true, true),
+            ("größe", false, true),
+            ("a\tb", false, true),
+            ("a\nb", false, false),
+            ("a\0", false, false),
+            ("\u{7f}", false, false),
+            ("", false, false),
+        ] {
+            for dialect in &quoted {
+                assert_eq!(check_chosen(key, dialect).is_ok(), fits_quoted, "{key:?}");
+            }
+            assert_eq!(check_chosen(key, &raw).is_ok(), fits_raw, "{key:?}");
+        }
     }
 
     /// The parameters could be arbitrarily long.

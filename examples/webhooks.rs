@@ -15,6 +15,7 @@
 //!
 //! ```sh
 //! cargo run --example webhooks     # prints the lines below with valid signatures
+//! GITHUB_SECRET=… STRIPE_SECRET=… cargo run --example webhooks     # for real deliveries
 //! # A delivery of GitHub. Run the command twice. The signature is that of this body.
 //! curl -i localhost:3008/github -H 'X-GitHub-Delivery: 72d3162e-cc78-11e3-81ab-4c9367dc0958' -H 'X-Hub-Signature-256: sha256=GITHUB_SIGNATURE' -H 'Content-Type: application/json' -d '{"action": "opened"}'
 //! # An event of Stripe. Run the command twice.
@@ -27,12 +28,13 @@ mod common;
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -43,34 +45,59 @@ use sha2::Sha256;
 
 use common::Books;
 
-/// A real service reads its secrets from its environment.
-pub(crate) const SECRET: &[u8] = b"whsec_example";
-
 const MAX_BODY: usize = 1 << 20;
 
 /// Stripe's own libraries refuse older events, so that nobody can send a recorded event again.
 const TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
     let store = common::store::from_environment().await?;
     let idem = Idempotency::builder().store(store).build();
+    let secrets = Secrets::from_environment();
     let time = now();
     let source = include_str!("webhooks.rs")
-        .replace("GITHUB_SIGNATURE", &sign(br#"{"action": "opened"}"#))
+        .replace(
+            "GITHUB_SIGNATURE",
+            &sign(&secrets.github, br#"{"action": "opened"}"#),
+        )
         .replace("STRIPE_TIME", &time.to_string())
         .replace(
             "STRIPE_SIGNATURE",
-            &sign_event(time, br#"{"id": "evt_1", "type": "charge.succeeded"}"#),
+            &sign_event(
+                &secrets.stripe,
+                time,
+                br#"{"id": "evt_1", "type": "charge.succeeded"}"#,
+            ),
         );
-    common::serve(&source, 3008, router(&idem), &[&idem]).await?;
+    common::serve(&source, 3008, router(&idem, &secrets), &[&idem]).await?;
     Ok(())
 }
 
-pub(crate) fn router(idem: &Idempotency) -> Router {
+/// The secrets that GitHub and Stripe share with this service, one for each of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Secrets {
+    pub(crate) github: Arc<str>,
+    pub(crate) stripe: Arc<str>,
+}
+
+impl Secrets {
+    /// A real service does not start without its secrets.
+    fn from_environment() -> Self {
+        let of = |name| std::env::var(name).unwrap_or_else(|_| "whsec_example".into());
+        Self {
+            github: of("GITHUB_SECRET").into(),
+            stripe: of("STRIPE_SECRET").into(),
+        }
+    }
+}
+
+pub(crate) fn router(idem: &Idempotency, secrets: &Secrets) -> Router {
+    let verify_github = from_fn_with_state(secrets.github.clone(), verify_github);
+    let verify_stripe = from_fn_with_state(secrets.stripe.clone(), verify_stripe);
     Router::new()
-        .route("/github", post(github).layer(from_fn(verify_github)))
-        .route("/stripe", post(stripe).layer(from_fn(verify_stripe)))
+        .route("/github", post(github).layer(verify_github))
+        .route("/stripe", post(stripe).layer(verify_stripe))
         .route("/effects", get(effects))
         .layer(idem.clone())
         .with_state(Books::<Vec<String>>::default())
@@ -109,15 +136,23 @@ async fn effects(State(effects): State<Books<Vec<String>>>) -> Json<Vec<String>>
 
 type Refusal = (StatusCode, &'static str);
 
-async fn verify_github(request: Request, next: Next) -> Result<Response, Refusal> {
+async fn verify_github(
+    State(secret): State<Arc<str>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Refusal> {
     let (head, body) = read(request).await?;
     let signature = text(head.headers(), "x-hub-signature-256");
     let signature = signature.and_then(|it| it.strip_prefix("sha256="));
-    verify(signature, &[&body])?;
+    verify(&secret, signature, &[&body])?;
     Ok(next.run(head.map(|()| Body::from(body))).await)
 }
 
-async fn verify_stripe(request: Request, next: Next) -> Result<Response, Refusal> {
+async fn verify_stripe(
+    State(secret): State<Arc<str>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Refusal> {
     let (mut head, body) = read(request).await?;
     let header = text(head.headers(), "stripe-signature").unwrap_or_default();
     let parts = |name| {
@@ -126,7 +161,7 @@ async fn verify_stripe(request: Request, next: Next) -> Result<Response, Refusal
             .filter_map(move |it| it.strip_prefix(name))
     };
     let time = parts("t=").next().unwrap_or_default();
-    verify(parts("v1="), &[time.as_bytes(), b".", &body])?;
+    verify(&secret, parts("v1="), &[time.as_bytes(), b".", &body])?;
     let is_recent = time
         .parse()
         .is_ok_and(|time: u64| now().abs_diff(time) <= TOLERANCE.as_secs());
@@ -153,18 +188,19 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 /// Checks that one of the signatures is valid, each in constant time.
 fn verify<'a>(
+    secret: &str,
     signatures: impl IntoIterator<Item = &'a str>,
     parts: &[&[u8]],
 ) -> Result<(), Refusal> {
-    let mac = mac(parts);
+    let mac = mac(secret, parts);
     let is_valid = |signature: Vec<u8>| mac.clone().verify_slice(&signature).is_ok();
     let mut signatures = signatures.into_iter().filter_map(from_hex);
     let refusal = (StatusCode::UNAUTHORIZED, "the signature is wrong");
     signatures.any(is_valid).then_some(()).ok_or(refusal)
 }
 
-fn mac(parts: &[&[u8]]) -> Hmac<Sha256> {
-    let mac = Hmac::<Sha256>::new_from_slice(SECRET);
+fn mac(secret: &str, parts: &[&[u8]]) -> Hmac<Sha256> {
+    let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes());
     let mut mac = mac.expect("a secret may have any length");
     for part in parts {
         mac.update(part);
@@ -188,13 +224,13 @@ fn hex(mac: Hmac<Sha256>) -> String {
 }
 
 /// Signs a delivery as GitHub does.
-pub(crate) fn sign(body: &[u8]) -> String {
-    hex(mac(&[body]))
+pub(crate) fn sign(secret: &str, body: &[u8]) -> String {
+    hex(mac(secret, &[body]))
 }
 
 /// Signs an event as Stripe does.
-pub(crate) fn sign_event(time: u64, body: &[u8]) -> String {
-    hex(mac(&[time.to_string().as_bytes(), b".", body]))
+pub(crate) fn sign_event(secret: &str, time: u64, body: &[u8]) -> String {
+    hex(mac(secret, &[time.to_string().as_bytes(), b".", body]))
 }
 
 pub(crate) fn now() -> u64 {

@@ -3,14 +3,33 @@
 use axum_idem::Idempotency;
 use http::{Method, StatusCode};
 
-use crate::examples::webhooks::{self, now, sign, sign_event};
+use crate::examples::webhooks::{self, Secrets, now};
 use crate::support::{Answer, Server, request};
 
 const PUSH: &str = r#"{"action": "opened"}"#;
 const CHARGE: &str = r#"{"id": "evt_1", "type": "charge.succeeded"}"#;
 
+const GITHUB_SECRET: &str = "of GitHub";
+const STRIPE_SECRET: &str = "of Stripe";
+
 async fn start() -> Server {
-    Server::start(webhooks::router(&Idempotency::in_memory())).await
+    start_with(GITHUB_SECRET, STRIPE_SECRET).await
+}
+
+async fn start_with(github: &str, stripe: &str) -> Server {
+    let secrets = Secrets {
+        github: github.into(),
+        stripe: stripe.into(),
+    };
+    Server::start(webhooks::router(&Idempotency::in_memory(), &secrets)).await
+}
+
+fn sign(body: &[u8]) -> String {
+    webhooks::sign(GITHUB_SECRET, body)
+}
+
+fn sign_event(time: u64, body: &[u8]) -> String {
+    webhooks::sign_event(STRIPE_SECRET, time, body)
 }
 
 async fn github(server: Server, id: &str, signature: &str) -> Answer {
@@ -123,4 +142,40 @@ async fn a_wrong_signature_is_refused_before_the_key_is_read() {
     let answer = stripe(server, &signature, CHARGE).await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{answer:?}");
     assert_eq!(effects(server).await, r#"["GitHub: opened"]"#);
+}
+
+/// The example of GitHub's documentation, "Validating webhook deliveries". Its body is not JSON, so a request
+/// with a valid signature reaches the handler and is rejected there.
+#[tokio::test]
+async fn the_signature_that_github_documents_is_valid() {
+    let server = start_with("It's a Secret to Everybody", STRIPE_SECRET).await;
+    let documented = "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
+    let send = async |body: &str| {
+        let signature = format!("sha256={documented}");
+        let headers = [
+            ("x-github-delivery", "d-1"),
+            ("x-hub-signature-256", &*signature),
+            ("content-type", "application/json"),
+        ];
+        let delivery = request(Method::POST, "/github", headers, body);
+        server.send(delivery).await.status
+    };
+    assert_eq!(send("Hello, World!").await, StatusCode::BAD_REQUEST);
+    assert_eq!(send("Hello, World?").await, StatusCode::UNAUTHORIZED);
+}
+
+/// `printf '1700000000.BODY' | openssl dgst -sha256 -hmac whsec_published` printed this signature. The event is
+/// refused only because of its age.
+#[tokio::test]
+async fn a_signature_that_another_program_made_by_the_rules_of_stripe_is_valid() {
+    let server = start_with(GITHUB_SECRET, "whsec_published").await;
+    let digits = "f80247372fda50dc22676532b741bf074a15ec1c5bd5beb0c23a93c6a83ee1d5";
+    for (time, status) in [
+        ("1700000000", StatusCode::BAD_REQUEST),
+        ("1700000001", StatusCode::UNAUTHORIZED),
+    ] {
+        let answer = stripe(server, &format!("t={time},v1={digits}"), CHARGE).await;
+        assert_eq!(answer.status, status, "{answer:?}");
+    }
+    assert_eq!(effects(server).await, "[]");
 }

@@ -43,7 +43,7 @@ use serde_json::json;
 use common::{Bearer, Books, add};
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
     let idem = keys(common::store::from_environment().await?);
     common::serve(include_str!("acp.rs"), 3006, router(&idem), &[&idem]).await?;
     Ok(())

@@ -48,7 +48,7 @@ async fn pay(State(payments): State<PaymentService>, attempt: Attempt) -> String
 }
 
 #[tokio::main]
-async fn main() {
+pub(crate) async fn main() {
     let payments = PaymentService::default();
     let router = Router::new()
         .route("/payments", post(pay))

@@ -44,7 +44,7 @@ use common::{Books, add};
 const VERSION: &str = "2026-01-11";
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
     let idem = keys(common::store::from_environment().await?);
     common::serve(include_str!("ucp.rs"), 3007, router(&idem), &[&idem]).await?;
     Ok(())

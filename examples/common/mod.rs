@@ -1,4 +1,4 @@
-//! Code that the four services share: the server, the bearer token and the data.
+//! Code that the services share: the server, the bearer token and the data.
 
 mod books;
 pub(crate) mod store;
@@ -17,16 +17,33 @@ pub(crate) use books::Books;
 
 /// Serves on the port that `PORT` names, or on `default_port`, until it is interrupted. Prints the
 /// `curl` lines from the header of `source` with the address of this server.
+#[allow(dead_code, reason = "one example opens its own listener")]
 pub(crate) async fn serve(
     source: &str,
     default_port: u16,
     router: Router,
     keys: &[&Idempotency],
 ) -> std::io::Result<()> {
-    let port = std::env::var("PORT").ok();
+    let listener = listen("PORT", default_port).await?;
+    serve_on(listener, source, default_port, router, keys).await
+}
+
+/// Listens on the loopback interface, on the port that `variable` names, or on `default_port`.
+pub(crate) async fn listen(variable: &str, default_port: u16) -> std::io::Result<TcpListener> {
+    let port = std::env::var(variable).ok();
     let port = port.map_or(Ok(default_port), |port| port.parse());
     let port = port.map_err(std::io::Error::other)?;
-    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    TcpListener::bind(("127.0.0.1", port)).await
+}
+
+/// Like [`serve`], on a listener.
+pub(crate) async fn serve_on(
+    listener: TcpListener,
+    source: &str,
+    default_port: u16,
+    router: Router,
+    keys: &[&Idempotency],
+) -> std::io::Result<()> {
     let address = listener.local_addr()?;
 
     println!("listening on http://{address}\n");

@@ -5,10 +5,14 @@
 pub(crate) mod acp;
 #[path = "../../examples/aleta.rs"]
 pub(crate) mod aleta;
+#[path = "../../examples/browser.rs"]
+pub(crate) mod browser;
 #[path = "../../examples/gateway.rs"]
 pub(crate) mod gateway;
 #[path = "../../examples/iex.rs"]
 pub(crate) mod iex;
+#[path = "../../examples/payments.rs"]
+pub(crate) mod payments;
 #[path = "../../examples/phantom.rs"]
 pub(crate) mod phantom;
 #[path = "../../examples/quickstart.rs"]

@@ -30,11 +30,14 @@
 
 mod acp;
 mod aleta;
+mod browser;
+mod curl_lines;
 mod dialects;
 mod examples;
 mod gateway;
 mod iex;
 mod phantom;
+mod process;
 mod readme;
 #[cfg(feature = "sqlite")]
 mod restarts;

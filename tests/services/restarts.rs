@@ -1,83 +1,20 @@
 //! Each example with `STORE=sqlite://…` replays after its process was killed.
 
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-
 use http::Method;
 
-use crate::examples::{aleta, iex, phantom, trades, yoshi};
-use crate::support::{Answer, Server, request};
+use crate::process::Process;
+use crate::support::{Answer, request};
 
-const EXAMPLE: &str = "AXUM_IDEM_TEST_EXAMPLE";
-
-/// Not a test. The test below starts this function as a process that it can kill.
-#[test]
-fn example_in_a_process() {
-    let Ok(example) = std::env::var(EXAMPLE) else {
-        return;
-    };
-    let ended = match example.as_str() {
-        "aleta" => aleta::main(),
-        "iex" => iex::main(),
-        "phantom" => phantom::main(),
-        "trades" => trades::main(),
-        "yoshi" => yoshi::main(),
-        other => panic!("no example {other}"),
-    };
-    ended.expect("it serves until it is killed");
-}
-
-/// The process of an example. Ends with the test.
-struct Process {
-    child: Child,
-    server: Server,
-}
-
-impl Process {
-    fn start(example: &str, file: &Path) -> Self {
-        let mut child = Command::new(std::env::current_exe().expect("the path of this binary"))
-            .args(["restarts::example_in_a_process", "--exact", "--nocapture"])
-            .env(EXAMPLE, example)
-            .env("STORE", format!("sqlite://{}", file.display()))
-            .env("PORT", "0")
-            .env("ADDRESS", "127.0.0.1:0")
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the process starts");
-        let output = BufReader::new(child.stdout.take().expect("stdout is piped"));
-        let mut lines = output.lines().map_while(Result::ok);
-        let address = lines.find_map(|line| {
-            let (before, address) = line.split_once(" on http://")?;
-            before.contains("listen").then(|| address.parse().ok())?
-        });
-        // Reads on, so that the process never writes to a closed pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self {
-            server: Server(address.expect("the example serves")),
-            child,
-        }
-    }
-
-    /// Sends a request, also before the example has opened its store.
-    async fn post(&self, of: &Write, key: &str) -> Answer {
-        let authorization = format!("Bearer {}", of.token);
-        let headers = [
-            ("authorization", authorization.as_str()),
-            ("idempotency-key", key),
-            ("content-type", "application/json"),
-        ];
-        let request = request(Method::POST, of.path, headers, of.body);
-        self.server.send(request).await
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // The process may already have ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Sends a request, also before the example has opened its store.
+async fn post(process: &Process, of: &Write, key: &str) -> Answer {
+    let authorization = format!("Bearer {}", of.token);
+    let headers = [
+        ("authorization", authorization.as_str()),
+        ("idempotency-key", key),
+        ("content-type", "application/json"),
+    ];
+    let request = request(Method::POST, of.path, headers, of.body);
+    process.server.send(request).await
 }
 
 struct Write {
@@ -129,18 +66,18 @@ async fn an_example_with_a_file_replays_after_it_was_killed() {
     let folder = tempfile::tempdir().expect("a folder");
     for write in &WRITES {
         let file = folder.path().join(write.example);
-        let process = Process::start(write.example, &file);
-        let first = process.post(write, "create-a").await;
+        let process = Process::start(write.example, Some(&file)).ignore_output();
+        let first = post(&process, write, "create-a").await;
         assert_eq!(first.status, 201, "{}: {first:?}", write.example);
-        let second = process.post(write, "create-b").await;
+        let second = post(&process, write, "create-b").await;
         assert_ne!(second.body, first.body, "{}", write.example);
         drop(process);
 
-        let process = Process::start(write.example, &file);
-        let retry = process.post(write, "create-b").await;
+        let process = Process::start(write.example, Some(&file)).ignore_output();
+        let retry = post(&process, write, "create-b").await;
         assert_eq!(retry.status, 201, "{}: {retry:?}", write.example);
         assert_eq!(retry.body, second.body, "{}", write.example);
-        let new = process.post(write, "create-c").await;
+        let new = post(&process, write, "create-c").await;
         assert_eq!(new.body, first.body, "{} did not restart", write.example);
     }
 }

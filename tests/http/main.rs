@@ -17,9 +17,11 @@ mod listing;
 mod max_run;
 #[cfg(feature = "testing")]
 mod max_running;
+mod numbers;
 mod operators;
 mod outcomes;
 mod own_key;
+mod rate_limits;
 mod receipts;
 mod retries;
 mod scopes;
@@ -34,5 +36,6 @@ mod unknown;
 mod uploads;
 #[cfg(feature = "testing")]
 mod user_tests;
+mod wait_timeouts;
 
 use test_support::http as support;

@@ -75,8 +75,9 @@ pub(crate) fn api(idem: &Idempotency, dialect: &Dialect, origin: HeaderValue) ->
         .with_state(Books::<Vec<Order>>::default())
 }
 
-/// A real service verifies the token, and uses the id of the customer as the scope.
-#[idempotent(scope = customer.0, required)]
+/// A real service verifies the token, and uses the id of the customer as the scope. The page stops its retries
+/// before the `ttl` has passed.
+#[idempotent(scope = customer.0, ttl = "24h", required)]
 async fn order(
     customer: Bearer,
     State(orders): State<Books<Vec<Order>>>,

@@ -13,9 +13,11 @@ const RETRIED_CODES = ["idempotency_key_in_flight", "idempotency_overtaken", "id
 // Longer than the service takes for any order. A retry during the first try gets `idempotency_key_in_flight`.
 const TRY_MILLIS = 30_000;
 const MAX_PAUSE_SECONDS = 30;
+// The service forgets a key after 24 hours. Then the same request would be a new order.
+const MAX_AGE_MILLIS = 23 * 60 * 60 * 1000;
 
-// The order that is being sent, as `{key, body}`. It is stored before the first try and removed when its outcome is
-// known. The session storage survives a reload, and belongs to one tab. To survive the end of the tab, use IndexedDB.
+// The order that is being sent, as `{key, body, since}`. It is stored before the first try and removed when its outcome
+// is known. The session storage survives a reload, and belongs to one tab. To survive the end of the tab, use IndexedDB.
 const pending = {
   load: () => JSON.parse(sessionStorage.getItem("order")),
   store: (order) => sessionStorage.setItem("order", JSON.stringify(order)),
@@ -26,7 +28,8 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   const { tea, grams } = Object.fromEntries(new FormData(form));
   // A browser provides `randomUUID` only to pages that it loaded over HTTPS or from this machine.
-  pending.store({ key: crypto.randomUUID(), body: JSON.stringify({ tea, grams: Number(grams) }) });
+  const body = JSON.stringify({ tea, grams: Number(grams) });
+  pending.store({ key: crypto.randomUUID(), body, since: Date.now() });
   send();
 });
 
@@ -40,6 +43,12 @@ async function send() {
   button.disabled = true;
   statusLine.textContent = "Sending the order.";
   for (let tries = 1; ; tries += 1) {
+    // A browser may restore a tab after days.
+    if (Date.now() - order.since > MAX_AGE_MILLIS) {
+      pending.remove();
+      statusLine.textContent = "It is not known whether an earlier order was booked, and its key has expired. Ask the shop first.";
+      break;
+    }
     const result = await attempt(order);
     if (result.outcome) {
       pending.remove();
@@ -50,7 +59,7 @@ async function send() {
     const backoff = Math.random() * Math.min(MAX_PAUSE_SECONDS, 2 ** tries);
     const seconds = Math.max(result.retryAfter ?? 0, backoff);
     statusLine.textContent = `${result.reason} The order is kept. Try ${tries + 1} is in ${Math.ceil(seconds)} s.`;
-    await pause(seconds * 1000);
+    await pause(seconds * 1000, result.retryAfter === undefined);
   }
   button.disabled = false;
 }
@@ -100,8 +109,8 @@ function parse(text) {
   }
 }
 
-// Ends early when the browser is online again.
-function pause(millis) {
+// Ends early when the browser is online again, unless the service has said when to retry.
+function pause(millis, endsOnline) {
   return new Promise((resolve) => {
     const done = () => {
       clearTimeout(timer);
@@ -109,7 +118,9 @@ function pause(millis) {
       resolve();
     };
     const timer = setTimeout(done, millis);
-    addEventListener("online", done);
+    if (endsOnline) {
+      addEventListener("online", done);
+    }
   });
 }
 

@@ -78,6 +78,25 @@ async fn a_timeout_shorter_than_the_wait_ends_the_wait_and_not_the_run() {
     }
 }
 
+/// Otherwise the handler would run although no client waits for it.
+#[tokio::test]
+async fn a_duplicate_whose_wait_has_ended_does_not_run_later() {
+    for is_above in [true, false] {
+        let ([timed, plain], runs, idem) = start(SHORT, is_above).await;
+        let first = tokio::spawn(async move { plain.post("/fail-once", "k", "").await });
+        runs.until_started(1).await;
+        let duplicate = timed.post("/fail-once", "k", "").await;
+        assert_eq!(duplicate.status, StatusCode::REQUEST_TIMEOUT);
+        // The first run releases the key, and a second run could pass the gate.
+        runs.open(2);
+        assert_eq!(first.await.expect("no panic").status, 503);
+        assert_eq!(idem.drain(LONG).await, 0);
+        assert_eq!(runs.started(), 1);
+        let retry = plain.post("/fail-once", "k", "").await;
+        assert!(!retry.is_replay() && retry.text() == "2", "{retry:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_wait_shorter_than_the_timeout_ends_with_409_and_a_time_to_retry() {
     for is_above in [true, false] {

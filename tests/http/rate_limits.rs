@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::{FromRef, FromRequest, Request, State};
 use axum::http::StatusCode;
-use axum::http::header::RETRY_AFTER;
+use axum::http::header::{HeaderName, RETRY_AFTER};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -25,16 +25,18 @@ impl Limit {
         Self(Arc::new(RateLimiter::direct(Quota::per_hour(requests))))
     }
 
-    fn check(&self) -> Result<(), Response> {
+    fn check(&self) -> Result<(), Exceeded> {
         let exceeded = (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, "60")]);
-        self.0.check().map_err(|_| exceeded.into_response())
+        self.0.check().map_err(|_| exceeded)
     }
 }
+
+type Exceeded = (StatusCode, [(HeaderName, &'static str); 1]);
 
 async fn limit(State(limit): State<Limit>, request: Request, next: Next) -> Response {
     match limit.check() {
         Ok(()) => next.run(request).await,
-        Err(exceeded) => exceeded,
+        Err(exceeded) => exceeded.into_response(),
     }
 }
 
@@ -51,7 +53,7 @@ impl<T: FromRequest<App>> FromRequest<App> for Limited<T> {
     type Rejection = Response;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Response> {
-        app.limit.check()?;
+        app.limit.check().map_err(IntoResponse::into_response)?;
         let inner = T::from_request(request, app).await;
         inner.map(Self).map_err(IntoResponse::into_response)
     }
@@ -80,13 +82,13 @@ async fn limited_handler(
     State(runs): State<Runs>,
     State(limit): State<Limit>,
     Json(_): Json<u32>,
-) -> Result<String, Response> {
+) -> Result<String, Exceeded> {
     limit.check()?;
     Ok(runs.count().to_string())
 }
 
 #[idempotent(scope = global, record = [2xx, 4xx])]
-async fn recorded(State(limit): State<Limit>) -> Result<String, Response> {
+async fn recorded(State(limit): State<Limit>) -> Result<String, Exceeded> {
     limit.check().map(|()| "paid".to_owned())
 }
 

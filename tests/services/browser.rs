@@ -152,7 +152,7 @@ fn the_page_uses_the_names_of_the_server() {
 
     let script = include_str!("../../examples/browser/page.js").to_lowercase();
     let dialect = Dialect::default();
-    for name in dialect.request_headers().iter().map(|name| name.as_str()) {
+    for name in dialect.request_headers() {
         assert!(script.contains(&format!("\"{name}\"")), "{name}");
     }
     for name in ["idempotency-replayed", "retry-after"] {

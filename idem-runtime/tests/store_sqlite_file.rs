@@ -279,9 +279,9 @@ async fn a_lease_is_renewed_while_another_connection_holds_the_write_lock() {
     let mut handler = connect(&path).await;
     execute(&mut handler, "BEGIN IMMEDIATE").await;
     let late = store.renew(lapsed, HOUR).await;
-    assert!(matches!(late, Err(StoreError::TimedOut)), "{late:?}");
+    assert!(matches!(late, Err(StoreError::Busy)), "{late:?}");
     let foreign = other.renew(held, HOUR).await;
-    assert!(matches!(foreign, Err(StoreError::TimedOut)), "{foreign:?}");
+    assert!(matches!(foreign, Err(StoreError::Busy)), "{foreign:?}");
     for holder in [held, abandoned] {
         let renewed = store.renew(holder, HOUR).await;
         assert_eq!(renewed.expect("the file can be written"), Settled::Done);
@@ -363,9 +363,9 @@ async fn while_another_connection_writes_replays_are_served_and_claims_get_an_er
         2
     );
     let refused = store.claim(claim("new")).await;
-    assert!(matches!(refused, Err(StoreError::TimedOut)), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::Busy)), "{refused:?}");
     let refused = store.complete(held, record(b"{}"), HOUR).await;
-    assert!(matches!(refused, Err(StoreError::TimedOut)), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::Busy)), "{refused:?}");
 
     execute(&mut handler, "COMMIT").await;
     let done = store.complete(held, record(b"{}"), HOUR).await;

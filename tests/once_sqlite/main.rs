@@ -1,6 +1,7 @@
 //! A response that commits in the transaction of its handler, in a real SQLite file.
 
 mod bank;
+mod busy;
 mod chaos;
 mod ends;
 mod overtaken;

@@ -375,7 +375,10 @@ async fn reply_to(
     let deadline = deadline::after(Instant::now(), idem.settings().store_timeout);
     let mut answer = half_until(deadline, first).await;
     for retry in 1..TRIES {
-        if matches!(answer, Ok(_) | Err(StoreError::Undecodable(_))) {
+        if matches!(
+            answer,
+            Ok(_) | Err(StoreError::Undecodable(_) | StoreError::Busy)
+        ) {
             break;
         }
         tokio::time::sleep_until(deadline.min(Instant::now() + jittered(FIRST_BACKOFF * retry)))

@@ -161,7 +161,8 @@ pub enum CallResult {
     Done,
     /// [`StoreError::Unavailable`](crate::store::StoreError::Unavailable).
     Unavailable,
-    /// [`StoreError::TimedOut`](crate::store::StoreError::TimedOut): the store gave up.
+    /// [`StoreError::TimedOut`](crate::store::StoreError::TimedOut) or
+    /// [`StoreError::Busy`](crate::store::StoreError::Busy): the store gave up.
     TimedOut,
     /// The caller gave up: `store_timeout` or a part of it has passed, the client has disconnected, or a
     /// renewal is no longer needed.

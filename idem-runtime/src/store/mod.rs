@@ -275,6 +275,10 @@ pub enum StoreError {
     /// The store did not respond in time.
     #[error("the store did not respond in time")]
     TimedOut,
+    /// Another connection has held the lock of the database for too long. The store has waited, so the engine does
+    /// not repeat a claim.
+    #[error("another connection holds the lock of the database")]
+    Busy,
     /// The engine behind the store is configured in a way that would break the rules of [`Store`].
     #[error("the store is not usable as it is set up: {0}")]
     Unfit(Box<str>),

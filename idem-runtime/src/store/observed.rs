@@ -95,7 +95,7 @@ fn result<T>(reply: &Result<T, StoreError>) -> CallResult {
     match reply {
         Ok(_) => CallResult::Done,
         Err(StoreError::Unavailable(_)) => CallResult::Unavailable,
-        Err(StoreError::TimedOut) => CallResult::TimedOut,
+        Err(StoreError::TimedOut | StoreError::Busy) => CallResult::TimedOut,
         Err(StoreError::Unfit(_)) => CallResult::Unfit,
         Err(StoreError::Undecodable(_)) => CallResult::Undecodable,
         Err(StoreError::Unsupported | StoreError::InvalidCursor) => CallResult::Other,

@@ -55,7 +55,7 @@ struct Failure {
 /// Converts an error of a statement or of a connection.
 pub(super) fn store_error(error: Error) -> StoreError {
     let advice = match code(&error) {
-        Some(BUSY | LOCKED) => return StoreError::TimedOut,
+        Some(BUSY | LOCKED) => return StoreError::Busy,
         Some(FULL) => "the disk is full, or the database has reached its `max_page_count`",
         Some(READONLY) => "the database cannot be written",
         Some(IOERR) => "the disk reported an error",

@@ -36,8 +36,8 @@ pub(crate) struct Arguments {
 
 #[derive(Args, Debug)]
 pub(crate) struct Shared {
-    /// The store: `redis://…`, `rediss://…`, `redis+cluster://HOST,HOST`, `redis+sentinel://HOST,HOST/SERVICE`,
-    /// `postgres://…` or `sqlite://PATH`. Prefer the variable when the address has a password.
+    /// The store: `redis://…`, `rediss://…`, `redis+unix:///PATH`, `redis+cluster://HOST,HOST`,
+    /// `redis+sentinel://HOST,HOST/SERVICE` (both without TLS), `postgres://…` or `sqlite://PATH`. Prefer the variable when the address has a password.
     #[arg(
         long,
         env = "IDEM_STORE",

@@ -44,7 +44,7 @@ impl Failure {
             Self::Store(error) => Some(chain(error) + &what_to_do(error)),
             Self::Usage(message) | Self::Nothing(message) => Some(message.clone()),
             Self::Audit(error) => Some(format!(
-                "the line of the change, which is above, is not in the audit log: {error}"
+                "the change is not in the audit log; its line is printed above: {error}"
             )),
             Self::Unconfirmed(message) => Some((*message).to_owned()),
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => None,

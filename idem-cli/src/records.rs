@@ -1,4 +1,4 @@
-//! Finds a record by what an operator has: its id, its URN, or the digits of the log.
+//! Finds a record by its id, its URN, or the digits of the log.
 
 use std::str::FromStr;
 
@@ -7,7 +7,7 @@ use axum_idem::{Idempotency, RecordId, ShortId};
 
 use crate::failure::Failure;
 
-/// What an operator has of a record.
+/// How an operator names a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reference {
     Id(RecordId),

@@ -1,4 +1,4 @@
-//! What the client knows about an operation when it has the response.
+//! The facts about an operation, which the client adds to its response.
 
 use http::{Extensions, HeaderMap};
 
@@ -30,7 +30,7 @@ impl Exchange {
     }
 }
 
-/// What a response of this client tells about its operation.
+/// The facts about the operation of a response: its key, its tries, and whether the response is a replay or a receipt.
 ///
 /// Responses of other clients have no key, no tries, and are neither replays nor receipts.
 pub trait ResponseExt: sealed::HasExtensions {

@@ -7,9 +7,9 @@ type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Why an operation has no response. Its text contains the key, so that a log leads to the operation.
 ///
-/// When the reason is [`Reason::Transport`] or [`Reason::TimedOut`], nobody knows whether the operation happened.
-/// Repeat it with the same key, which [`key`](Self::key) returns. The client has sent
-/// the write only with this key.
+/// When the reason is [`Reason::Transport`], [`Reason::TimedOut`], [`Reason::Redirect`] or [`Reason::Middleware`], nobody
+/// knows whether the operation happened. Repeat the operation with the key that [`key`](Self::key) returns. The client
+/// has sent the write with no other key.
 #[derive(Debug)]
 pub struct Failure {
     reason: Reason,

@@ -43,8 +43,8 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Sets the limit of the wait before the second try, and the limit that no wait exceeds. 500 milliseconds
-    /// and 30 seconds by default.
+    /// Sets the limit of the wait before the second try, and the limit of every wait. 500 milliseconds and
+    /// 30 seconds by default.
     ///
     /// The limit doubles with each try. Each wait is a random time below its limit, so that clients that failed
     /// together do not retry together. A wait that `Retry-After` asks for is added.
@@ -166,7 +166,7 @@ fn is_retried_code(code: &str) -> bool {
     )
 }
 
-/// Whether the code reports a mistake in the server's program, which a retry meets again.
+/// Whether the code reports a mistake in the server's program. A retry would get the same response.
 fn is_permanent_code(code: &str) -> bool {
     matches!(
         code,

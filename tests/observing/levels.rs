@@ -77,7 +77,7 @@ async fn logged(service: &Service, path: &str, key: &str, body: &str) -> Vec<Str
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operator_sees_at_info_and_warn_what_needs_a_look() {
+async fn events_that_need_an_operator_are_at_info_or_warn() {
     let service = Service::new(|builder| builder);
     assert_eq!(
         logged(&service, "/pay", "k", "1").await,

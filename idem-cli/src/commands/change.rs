@@ -99,7 +99,7 @@ pub(crate) async fn forget(idem: &Idempotency, forget: &Forget, json: bool) -> R
         let what = match idem.look_up(*id).await {
             Ok(None) => return Err(nothing(&id.to_string())),
             Ok(Some(Entry::InFlight { .. })) => {
-                "a handler runs under it, and a retry would run beside it"
+                "its handler still runs, and a retry would start a second run"
             }
             Ok(Some(Entry::Unknown { .. })) => {
                 "its outcome is unknown, and a retry would run the handler again"
@@ -123,7 +123,9 @@ pub(crate) async fn forget(idem: &Idempotency, forget: &Forget, json: bool) -> R
     }
     report(ids.len() as u64 - gone, json)?;
     if gone > 0 {
-        return Err(Failure::Nothing(format!("{gone} records had gone before")));
+        return Err(Failure::Nothing(format!(
+            "{gone} records were already gone"
+        )));
     }
     Ok(())
 }
@@ -149,7 +151,7 @@ pub(crate) async fn forget_scope(
     drop(progress);
     let result = match &forgotten {
         Ok(count) => format!("{count} records"),
-        Err(_) => "failed, maybe half way".to_owned(),
+        Err(_) => "failed; some records may have been removed".to_owned(),
     };
     let logged = log.write("forget-scope", &id.to_string(), &result);
     let forgotten = forgotten?;

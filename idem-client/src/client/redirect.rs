@@ -20,7 +20,7 @@ const OF_THE_BODY: [HeaderName; 4] = [
 
 /// Returns the request to which the response redirects, or `None` when the response is the result.
 ///
-/// `sent` is a copy of the request that got the response. `has_key` tells whether its operation has a key.
+/// `sent` is a copy of the request that got the response. `has_key` is `true` when its operation has a key.
 ///
 /// Nothing is sent to another origin: each request gets the default headers of the `reqwest` client, which can be
 /// credentials. A caller could take the redirect for the response to its write, so an operation with a key fails. Any

@@ -20,7 +20,7 @@ use crate::store::{Holder, Owner};
 /// Extractor that tells a handler which attempt it is.
 ///
 /// A handler may run again under one key: after a crash, after a panic, or because its response
-/// asked for a retry. When the handler calls other services, they must recognize the repeated call.
+/// was not recorded. When the handler calls other services, they must recognize the repeated call.
 /// [`derive_key`](Self::derive_key) derives the keys for these calls:
 ///
 /// ```

@@ -1,4 +1,4 @@
-//! What the page reads: figures, listings, and one record.
+//! Handles the GET requests of the page: figures, listings, and one record.
 
 use std::str::FromStr;
 

@@ -1,4 +1,4 @@
-//! What the page sends: a search by key, and changes.
+//! Handles the POST requests of the page: a search by key, and changes.
 
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ async fn resolve(
     let resolved = console.idem.resolve(id, response, ttl).await;
     log("resolve", id, reason, &resolved);
     if !resolved.map_err(|error| failed(&error))? {
-        let why = "nothing was changed, because the outcome is not unknown any more".to_owned();
+        let why = "nothing was changed, because the outcome is known by now".to_owned();
         return Err(Refusal(StatusCode::CONFLICT, why));
     }
     Ok(json!({ "done": true }))

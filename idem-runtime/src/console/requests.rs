@@ -72,7 +72,8 @@ async fn respond(console: &Console, access: Access, parts: &Parts, body: Body) -
     answer.map_or_else(IntoResponse::into_response, |value| as_json(&value))
 }
 
-/// Reads a POST. Another site cannot send one: its browser says so, and a form cannot send JSON.
+/// Reads a POST. Another site cannot send one: the browser names the site in `Sec-Fetch-Site`, and a form cannot send
+/// JSON.
 async fn posted(parts: &Parts, body: Body) -> Result<Value, Refusal> {
     let site = parts.headers.get("sec-fetch-site");
     if site.is_none_or(|site| site != "same-origin") {

@@ -1,4 +1,4 @@
-//! Tells whether a request runs under a lease, and why it does not.
+//! The lease of a request, or the reason why the request has none.
 
 use std::fmt;
 use std::task::Context;

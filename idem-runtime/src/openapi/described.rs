@@ -103,7 +103,8 @@ where
         add_key_parameter::<Name>(ctx, operation, Facts(FACTS));
     }
 
-    /// The responses of the handler are early ones too, because `aide` takes nothing from a `Response`.
+    /// Returns the responses of the handler together with those of the argument, because `aide` finds no response in the
+    /// return type `Response`.
     fn inferred_early_responses(
         ctx: &mut GenContext,
         operation: &mut Operation,

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_the_document_tells_whether_its_responses_are_replayed() {
+    fn a_status_key_of_the_document_decides_whether_its_responses_can_be_replays() {
         let facts = Facts(0);
         for key in ["200", "201", "404", "2XX", "4XX", "default"] {
             assert!(facts.replays(key), "{key}");

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn long_namespaces_scopes_and_keys_are_told_apart() {
+    fn long_namespaces_scopes_and_keys_have_different_ids() {
         let long = "x".repeat(200);
         let longer = "x".repeat(201);
         let scope = |text: &str| Scope::new().value(text);

@@ -23,7 +23,7 @@ use crate::settings::dialect::{Dialect, ProblemFormat};
 /// | code | status | when |
 /// |---|---|---|
 /// | `idempotency_key_missing` | 400, or the status of the dialect | the endpoint has `required`, and the request has no key |
-/// | `idempotency_key_invalid` | 400 | the key is malformed, too long, or repeated |
+/// | `idempotency_key_invalid` | 400 | the key is empty, malformed, too short, too long, sent twice, or refused by the [`key_rule`](Dialect::key_rule) |
 /// | `idempotency_key_reused` | 409, or the status of the dialect | the key was used with a different request |
 /// | `idempotency_key_in_flight` | 409, or the status of the dialect | the first request with the key still runs |
 /// | `idempotency_scope_missing` | 401 for `token`, 400 for `header(…)` | the request has no owner for its key: the header of the scope is missing, empty or repeated |

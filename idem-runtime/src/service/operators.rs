@@ -47,10 +47,10 @@ impl Idempotency {
     /// Removes the entry that the store holds under `id`, and returns whether there was an entry.
     ///
     /// The next request with this key runs the handler. This also applies to a claim in flight: its
-    /// handler continues, but its response is no longer recorded. There is one exception: when an equal
-    /// request runs after this call, its outcome is unknown, and a retry of it reaches the process of the
-    /// first handler within a lease after that handler has responded, the retry gets the response of the
-    /// first handler instead of another run. If this process holds a record that the store did not accept in
+    /// handler continues, but its response is no longer recorded. There is one exception. An equal request may run
+    /// after this call and end with an unknown outcome. A retry of it may then reach the process of the first
+    /// handler, within a lease after the first handler has responded. That retry gets the response of the first
+    /// handler, and nothing runs again. If this process holds a record that the store did not accept in
     /// time, that record is removed too.
     ///
     /// # Errors

@@ -95,8 +95,8 @@ pub enum OnStoreError {
     #[default]
     FailClosed,
     /// The handler runs without protection, so a retry may run the handler again. The response
-    /// carries `Idempotency-Degraded: true`, and the log contains an error with the id of the
-    /// record. A `transactional` endpoint never runs in this way. Nor does a key whose entry the store cannot
-    /// decode, because the entry shows that the key was used before.
+    /// carries `Idempotency-Degraded: true`, and a WARN in the log names the record. A `transactional`
+    /// endpoint never runs in this way. A request whose key has an entry that the store cannot decode is refused too,
+    /// because the entry shows that the key was used before.
     FailOpen,
 }

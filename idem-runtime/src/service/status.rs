@@ -1,4 +1,4 @@
-//! Tells a caller what is known about its key.
+//! Returns the state of a key to its caller.
 
 use crate::request::scope::Scope;
 use crate::response::key_status::KeyStatus;
@@ -10,7 +10,7 @@ impl Idempotency {
     /// of a request without sending the request again. Changes nothing.
     ///
     /// Pass the key without the quotes of the header. Use the scope of the caller that asks: with the scope of
-    /// another caller, the response would tell a stranger about its requests. The result is a response:
+    /// another caller, the response would reveal the requests of that caller. The result is a response:
     ///
     /// ```
     /// # extern crate idem_runtime as axum_idem;

@@ -4,7 +4,6 @@
 //!
 //! ```
 //! # extern crate idem_runtime as axum_idem;
-//! use std::time::Duration;
 //! use axum_idem::store::MemoryStore;
 //! use axum_idem::testing::Contract;
 //!

@@ -150,7 +150,7 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// Whether [`connect`](Self::connect) may create the table, its indexes and its function; `true` by
+    /// Whether [`connect`](Self::connect) may create the table, its indexes and its functions; `true` by
     /// default. With `false`, `connect` executes no DDL, and its error names what is missing and contains the
     /// SQL of [`schema_sql`](Self::schema_sql).
     pub fn migrate(mut self, migrate: bool) -> Self {
@@ -158,7 +158,7 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// The SQL that creates the table, its indexes and its function, for a migration tool or an owner of the
+    /// The SQL that creates the table, its indexes and its functions, for a migration tool or an owner of the
     /// database. It is safe to run again. The schema has to exist; without [`schema`](Self::schema) it is
     /// `public`.
     ///
@@ -180,8 +180,8 @@ impl PostgresStoreBuilder {
         Ok(Table::named(name).script())
     }
 
-    /// Connects to the server and checks whether it accepts writes. Creates the table and its
-    /// function if one is missing; any number of processes may do so at once. Then tries every
+    /// Connects to the server and checks whether it accepts writes. Creates the table, its
+    /// indexes and its functions if one is missing; any number of processes may do so at once. Then tries every
     /// statement of the store in a transaction, and rolls that transaction back. [`PostgresStore`]
     /// lists the rights that this needs.
     ///

@@ -24,7 +24,7 @@ use keys::Keys;
 /// never replays a response and never runs the handler. The entry stays in the store.
 ///
 /// The store below still sees the record id, the fingerprint, the [`Origin`](super::Origin) with its label, the
-/// times, and the length of a response, to which sealing adds 54 bytes. It can remove a record, or put back an
+/// times, and the length of a response, to which sealing adds 53 bytes. It can remove a record, or put back an
 /// earlier record of the same id. `docs/security.md` in the repository says what sealing defends and what not.
 ///
 /// ```
@@ -102,13 +102,13 @@ impl<S: Store> Sealed<S> {
         let mut nonce = [0; 24];
         getrandom::fill(&mut nonce).map_err(|error| StoreError::Unavailable(Box::new(error)))?;
         let key = self.keys.first().ok_or(StoreError::Unsupported)?;
-        let is_sealed = form::seal(record, id, key, nonce);
+        let sealed = form::seal(record, id, key, nonce);
         // Sealing makes the record too long.
         let not_kept = || {
             let not_kept = Record::not_kept(record.fingerprint(), record.status());
             form::seal(&not_kept, id, key, nonce)
         };
-        is_sealed
+        sealed
             .or_else(not_kept)
             .ok_or(StoreError::Undecodable(DecodeError::Damaged))
     }

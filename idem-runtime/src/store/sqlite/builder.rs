@@ -155,7 +155,7 @@ impl SqliteStoreBuilder {
     /// [`StoreError::Unfit`] for a directory, a missing folder, a file that is no SQLite database or cannot be written,
     /// tables of another version, missing tables with `migrate(false)`, a table that is not of this store, an in-memory database,
     /// `synchronous = OFF`, an invalid name, and an SQLite older than 3.51.3. The message says what to do.
-    /// [`StoreError::TimedOut`] when another connection locks the file for longer than
+    /// [`StoreError::Busy`] when another connection locks the file for longer than
     /// [`busy_timeout`](Self::busy_timeout).
     pub async fn open(self) -> Result<SqliteStore, StoreError> {
         if matches!(self.synchronous, SqliteSynchronous::Off) {

@@ -15,7 +15,7 @@ pub(super) fn micros_since_1970(time: SystemTime) -> i64 {
     micros(since.unwrap_or_default())
 }
 
-/// The time for reads beside the writer. It stands still while a transaction runs.
+/// The clock of reads on connections other than the writer's. It stops while a transaction runs.
 ///
 /// A transaction decides by the time at its start, and a read sees the result only after the commit. With a
 /// later time, a read in between could report a lease as lapsed that the transaction has renewed. Another
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_of_reads_stands_still_during_a_transaction() {
+    fn the_clock_of_reads_stops_during_a_transaction() {
         let clock = ReadClock::default();
         let stopped = clock.stop();
         let at = clock.now();

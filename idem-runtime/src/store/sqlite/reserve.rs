@@ -1,6 +1,6 @@
 //! Room on the disk for the responses of admitted claims.
 //!
-//! A file of zeros lies beside the database. When a settling transition finds the disk full, the file is
+//! A file of random bytes is in the folder of the database. When a settling transition finds the disk full, the file is
 //! emptied, and the transition gets its room. Until the file is full again, claims are refused.
 
 use std::fs::{self, OpenOptions};

@@ -96,7 +96,7 @@ impl Held {
         claim.on_unknown == OnUnknown::Rerun && self.fingerprint == claim.fingerprint
     }
 
-    /// The result of a claimer that may not.
+    /// The result for a claimer that must not run the claim again.
     pub(super) fn unknown(self) -> Claimed {
         Claimed::Unknown {
             fingerprint: self.fingerprint,

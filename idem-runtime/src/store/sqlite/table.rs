@@ -94,7 +94,7 @@ impl Statements {
             .into(),
             renew: format!("UPDATE {table} SET leased_until = ?2, expires_at = ?3 WHERE id = ?1")
                 .into(),
-            // Without its store, a claim has no lease that the store has extended.
+            // Without an instance, only `leased_until` counts, so no instance file can extend the lease.
             abandon: format!(
                 "UPDATE {table} SET leased_until = ?2, expires_at = ?3, instance = {UNLOCKED} WHERE id = ?1"
             )

@@ -115,7 +115,7 @@ impl sealed::Database for Sqlite {
 /// `BEGIN` of the handler has opened, nor that SQLite has rolled back after an error such as a full disk. So SQLite
 /// decides: it refuses a `BEGIN` inside of a transaction.
 async fn must_be_in_transaction(connection: &mut SqliteConnection) -> Result<(), RecordFailure> {
-    // The transaction that sqlx knows stays open, so that its rollback finds one.
+    // When sqlx counts a transaction, leave one open: the later rollback of sqlx needs it.
     let begin = match SqliteTransactionManager::get_transaction_depth(connection) {
         1 => "BEGIN",
         _ => "BEGIN; ROLLBACK",
@@ -130,8 +130,8 @@ async fn must_be_in_transaction(connection: &mut SqliteConnection) -> Result<(),
 /// Rolls back after a failed `COMMIT`.
 ///
 /// After some errors, such as a full disk, SQLite has rolled back already. A `ROLLBACK` would fail, and sqlx would
-/// count a transaction for ever, so that the connection could begin none in the pool. The `BEGIN` gives it one to roll
-/// back. Inside of a transaction, the `BEGIN` has no effect.
+/// keep counting the transaction. The connection would return to the pool and could begin no other transaction. The
+/// `BEGIN` opens a transaction for the rollback. Inside of a transaction, the `BEGIN` only fails.
 async fn roll_back(mut transaction: Transaction<'_, Sqlite>) {
     let _ = sqlx::raw_sql("BEGIN").execute(&mut *transaction).await;
     let _ = transaction.rollback().await;

@@ -208,12 +208,12 @@ impl Running {
                     let _ = reply.send(outcome);
                 }
             }
-            // Whoever holds the lock holds it against each of them.
+            // Another connection holds the lock, so each transition would also fail alone.
             Err(error) if is_busy(&error) => {
                 for (reply, transition) in replies.into_iter().zip(transitions) {
                     let outcome = match transition {
                         Transition::Renew(holder, lease) => self.extend(&holder, lease).await,
-                        _ => Err(StoreError::TimedOut),
+                        _ => Err(StoreError::Busy),
                     };
                     let _ = reply.send(outcome);
                 }
@@ -253,7 +253,7 @@ impl Running {
         if is_extended {
             Ok(Outcome::Done(true))
         } else {
-            Err(StoreError::TimedOut)
+            Err(StoreError::Busy)
         }
     }
 

@@ -98,7 +98,7 @@ pub(super) struct Work {
     #[expect(dead_code, reason = "held for its drop")]
     permit: Option<Permit>,
     /// Reports that the attempt runs, as long as the permit is held.
-    pub(super) observed: Option<Arc<RunningAttempt>>,
+    pub(super) observed: Option<RunningAttempt>,
     /// Makes `drain` wait for this attempt.
     _tracked: TaskTrackerToken,
 }
@@ -160,7 +160,7 @@ impl Running {
             observed: won
                 .idem
                 .observing()
-                .map(|observing| Arc::new(RunningAttempt::start(observing, won.policy.endpoint))),
+                .map(|observing| RunningAttempt::start(observing, won.policy.endpoint)),
             _tracked: won.idem.attempts().token(),
             idem: won.idem,
         });
@@ -247,6 +247,7 @@ impl Future for Running {
 
 impl Work {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response> {
+        self.follow_layers();
         while let Poll::Ready(next) = self.poll_stage(cx) {
             match next {
                 Stage::Settled(response) => {
@@ -565,7 +566,7 @@ impl Drop for Running {
                 let Some(Background { runtime, span }) = work.background() else {
                     return;
                 };
-                if let Some(observed) = &work.observed {
+                if let Some(observed) = &mut work.observed {
                     observed.detach();
                 }
                 let running = Self {

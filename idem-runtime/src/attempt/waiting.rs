@@ -16,9 +16,6 @@ impl Work {
     /// Announces to the layer that the handler begins. Without a free slot, the attempt settles by itself.
     pub(super) fn begin(&mut self) {
         self.slot = self.offered.take().filter(|slot| slot.begin());
-        if let (Some(slot), Some(observed)) = (&self.slot, &self.observed) {
-            slot.observe(observed);
-        }
     }
 
     /// Moves an attempt whose handler has responded into its slot. Gives it back when it has to settle by
@@ -38,6 +35,15 @@ impl Work {
     pub(super) fn withdraw(&mut self) {
         if let Some(slot) = self.slot.take() {
             slot.withdraw();
+        }
+    }
+
+    /// Reports that the layers have moved to the background, and this attempt with them.
+    pub(super) fn follow_layers(&mut self) {
+        if let (Some(observed), Some(slot)) = (&mut self.observed, &self.slot)
+            && slot.is_in_background()
+        {
+            observed.detach();
         }
     }
 
@@ -97,6 +103,12 @@ impl Unsettled for Work {
 
     fn keep(&mut self) {
         Self::keep(self);
+    }
+
+    fn detach(&mut self) {
+        if let Some(observed) = &mut self.observed {
+            observed.detach();
+        }
     }
 
     fn leave(&mut self, mut response: Response, has_panicked: bool) {

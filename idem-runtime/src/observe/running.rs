@@ -1,7 +1,5 @@
 //! Counts an attempt as running.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use super::{Observing, Place};
 
 /// A running attempt. Reports the start of the attempt, and its stop when it is dropped.
@@ -9,7 +7,7 @@ use super::{Observing, Place};
 pub(crate) struct RunningAttempt {
     observing: Observing,
     endpoint: &'static str,
-    is_detached: AtomicBool,
+    place: Place,
 }
 
 impl RunningAttempt {
@@ -18,13 +16,14 @@ impl RunningAttempt {
         Self {
             observing: observing.clone(),
             endpoint,
-            is_detached: AtomicBool::new(false),
+            place: Place::Request,
         }
     }
 
-    /// The attempt moves to the background. Reported once.
-    pub(crate) fn detach(&self) {
-        if !self.is_detached.swap(true, Ordering::Relaxed) {
+    /// The attempt runs in the background from now on. Reported once.
+    pub(crate) fn detach(&mut self) {
+        if self.place == Place::Request {
+            self.place = Place::Background;
             let endpoint = self.endpoint;
             self.observing
                 .report(|observer| observer.attempt_detached(endpoint));
@@ -34,12 +33,7 @@ impl RunningAttempt {
 
 impl Drop for RunningAttempt {
     fn drop(&mut self) {
-        let place = if *self.is_detached.get_mut() {
-            Place::Background
-        } else {
-            Place::Request
-        };
-        let endpoint = self.endpoint;
+        let (endpoint, place) = (self.endpoint, self.place);
         self.observing
             .report(|observer| observer.attempt_stopped(endpoint, place));
     }

@@ -9,14 +9,13 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::{fmt, mem};
 
 use axum::response::Response;
 use http::HeaderValue;
 
-use crate::observe::RunningAttempt;
 use crate::request::record_id::RecordId;
 use crate::store::Record;
 
@@ -30,6 +29,9 @@ pub(crate) trait Unsettled: Send {
 
     /// Renews the lease from now on.
     fn keep(&mut self);
+
+    /// Reports that the attempt runs in the background from now on.
+    fn detach(&mut self);
 
     /// Begins to settle the attempt, now that `response` leaves the layer.
     fn leave(&mut self, response: Response, has_panicked: bool);
@@ -47,6 +49,10 @@ pub(crate) struct Finished(Box<dyn Unsettled>);
 impl Finished {
     pub(crate) fn keep(&mut self) {
         self.0.keep();
+    }
+
+    pub(crate) fn detach(&mut self) {
+        self.0.detach();
     }
 
     /// Begins to settle the attempt. Completes with `response`, or with the response that takes its place.
@@ -75,8 +81,8 @@ impl Drop for Finished {
 pub(crate) struct Slot {
     state: Mutex<State>,
     has_panicked: AtomicBool,
-    /// The attempt that runs, if it is observed.
-    observed: Mutex<Weak<RunningAttempt>>,
+    /// Whether the layers run in the background. A handler that runs reads it when it is polled.
+    in_background: AtomicBool,
 }
 
 #[derive(Default)]
@@ -116,20 +122,17 @@ impl Slot {
         is_free
     }
 
-    /// Lets the slot report when the attempt moves to the background.
-    pub(crate) fn observe(&self, attempt: &Arc<RunningAttempt>) {
-        *self.observed() = Arc::downgrade(attempt);
-    }
-
-    /// The attempt moves to the background together with its layers.
+    /// The layers move to the background, and with them the attempt.
     pub(crate) fn detach(&self) {
-        if let Some(attempt) = self.observed().upgrade() {
-            attempt.detach();
+        let mut state = self.lock();
+        self.in_background.store(true, Ordering::Release);
+        if let State::Finished(finished) = &mut *state {
+            finished.detach();
         }
     }
 
-    fn observed(&self) -> MutexGuard<'_, Weak<RunningAttempt>> {
-        self.observed.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn is_in_background(&self) -> bool {
+        self.in_background.load(Ordering::Acquire)
     }
 
     /// Takes an attempt whose handler has responded. Gives it back when the layer no longer waits.

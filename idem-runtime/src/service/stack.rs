@@ -140,6 +140,9 @@ impl<E: Send + 'static> Drop for Stack<E> {
             return;
         };
         self.slot.detach();
+        if let Stage::Settling(finished, _) = &mut self.stage {
+            finished.detach();
+        }
         let stack = Self {
             stage: mem::replace(&mut self.stage, Stage::Ended),
             slot: self.slot.clone(),

@@ -187,7 +187,7 @@ impl Observer for Sums {
     }
 
     fn connection_awaited(&self, store: &'static str, waited: Duration) {
-        assert_eq!(store, "postgres");
+        assert!(["postgres", "sqlite"].contains(&store), "{store}");
         self.waits.lock().expect("no panic").push(waited);
     }
 
@@ -238,4 +238,57 @@ async fn postgres_reports_waits_for_a_connection_and_what_its_sweeper_removes() 
         (sums.swept.load(Ordering::Relaxed) == 3).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_reports_waits_for_a_connection_that_reads() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = sqlite(&folder).await;
+    let sums = Arc::new(Sums::default());
+    store.observe(sums.clone());
+    let looks = (0..20).map(|n| store.look_up(RecordId::from_bytes([n; 32])));
+    for look in futures_util::future::join_all(looks).await {
+        look.expect("it looks");
+    }
+    let waits = sums.waits.lock().expect("no panic").clone();
+    assert!(waits.len() >= 10, "{waits:?}");
+    assert!(waits.iter().any(|wait| !wait.is_zero()));
+}
+
+/// How often the server was asked for `INFO`. This look counts as well.
+fn infos(server: &RedisServer) -> u64 {
+    let stats = server.info("cmdstat_info").expect("the server counts");
+    let calls = stats
+        .strip_prefix("calls=")
+        .and_then(|it| it.split(',').next());
+    calls.expect("calls").parse().expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_reports_how_full_it_is_if_it_has_a_limit() {
+    let limited = RedisServer::with(&["--maxmemory", "64mb"]);
+    let store = redis(&limited).await;
+    let sums = Arc::new(Sums::default());
+    store.observe(sums.clone());
+    expired(&store, 1).await;
+    let (used, max) =
+        eventually_async("a report", async || *sums.full.lock().expect("no panic")).await;
+    assert!(used > 0 && used < max && max == 64 << 20, "{used} {max}");
+    let asked = infos(&limited);
+    expired(&store, 20).await;
+    assert_eq!(infos(&limited), asked + 1, "once in ten seconds");
+
+    let unlimited = RedisServer::start();
+    let store = redis(&unlimited).await;
+    let sums = Arc::new(Sums::default());
+    store.observe(sums.clone());
+    let mut asked = infos(&unlimited);
+    expired(&store, 1).await;
+    eventually_async("the server is asked", async || {
+        asked += 1;
+        (infos(&unlimited) > asked).then_some(())
+    })
+    .await;
+    expired(&store, 1).await;
+    assert!(sums.full.lock().expect("no panic").is_none());
 }

@@ -30,7 +30,7 @@
 //! | `idempotency_store_duration_seconds` | histogram | `store`, `operation` | the duration of a call of the store |
 //! | `idempotency_store_errors_total` | counter | `store`, `operation`, `kind` | failed calls. The kind `dropped` is a call whose caller gave up, which is often no error: the client disconnected |
 //! | `idempotency_store_connection_wait_seconds` | histogram | `store` | waits for a connection of the store, when all were in use |
-//! | `idempotency_store_bytes`, `idempotency_store_limit_bytes` | gauge | `store` | how full a store with a limit is |
+//! | `idempotency_store_bytes`, `idempotency_store_limit_bytes` | gauge | `store` | how full a store with a limit is; of Redis, the memory of the fullest primary |
 //! | `idempotency_evicted_records_total` | counter | `store` | records that a full store has evicted |
 //! | `idempotency_swept_records_total` | counter | `store` | expired records that the sweeper has removed |
 //!

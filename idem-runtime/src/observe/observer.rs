@@ -73,7 +73,9 @@ pub trait Observer: Send + Sync + 'static {
     fn store_called(&self, call: &StoreCall) {}
 
     /// How many bytes a store with a limit uses now. [`MemoryStore`](crate::store::MemoryStore) reports it at
-    /// most once a second, when it grants or refuses a claim.
+    /// most once a second, when it grants or refuses a claim. `RedisStore` reports the memory of its fullest
+    /// primary at most every ten seconds, after a claim, if the server has a `maxmemory`. `SqliteStore` reports it
+    /// if it has a `max_bytes`.
     fn store_filled(&self, store: &'static str, bytes: u64, max_bytes: u64) {}
 
     /// A store has evicted finished records that have not expired. Their retries run again.
@@ -83,6 +85,7 @@ pub trait Observer: Send + Sync + 'static {
     fn swept(&self, store: &'static str, records: u64) {}
 
     /// A transition has waited for a connection of the store, because all were in use.
-    /// `PostgresStore` reports it, also when the transition got no connection in time.
+    /// `PostgresStore` reports it, and `SqliteStore` for its connections that read, also when the transition got
+    /// no connection in time.
     fn connection_awaited(&self, store: &'static str, waited: Duration) {}
 }

@@ -8,6 +8,8 @@ use crate::observe::{Observer, Observing};
 pub(super) const MEMORY: &str = "memory";
 #[cfg(feature = "postgres")]
 pub(super) const POSTGRES: &str = "postgres";
+#[cfg(feature = "redis")]
+pub(super) const REDIS: &str = "redis";
 #[cfg(feature = "sqlite")]
 pub(super) const SQLITE: &str = "sqlite";
 

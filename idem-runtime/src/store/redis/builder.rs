@@ -196,6 +196,7 @@ impl RedisStoreBuilder {
             prefix: self.prefix,
             timeout: bounded(self.timeout.saturating_add(for_replicas)),
             replicas: self.replicas,
+            fill: Arc::default(),
         })))
     }
 

@@ -3,7 +3,8 @@
 //! A transition is a script in `script.rs`, and `reply.rs` reads its result. `servers.rs` sends the
 //! script to the primary of the key, over a connection in `server.rs`. `locator.rs` finds the
 //! primaries, through `sentinel.rs` or `cluster.rs`. `check.rs` checks each new connection, and
-//! `probe.rs` tries every command when the store connects. `failure.rs` classifies errors.
+//! `probe.rs` tries every command when the store connects. `failure.rs` classifies errors. `fill.rs` reports how full the
+//! servers are.
 
 mod access;
 mod ask_all;
@@ -12,6 +13,7 @@ mod check;
 mod cluster;
 mod diagnosis;
 mod failure;
+mod fill;
 mod form;
 mod listing;
 mod located;
@@ -34,15 +36,18 @@ use redis::Value;
 use tokio::time::Instant;
 
 pub use self::builder::RedisStoreBuilder;
+use self::fill::Fill;
 use self::reply::Reply;
 use self::script::Transition;
 use self::server::{Replicas, Request, Sent};
 use self::servers::Servers;
 use super::millis::millis;
+use super::observer::REDIS;
 use super::{
     Claim, Claimed, Entry, Finding, Holder, Page, Query, Record, Settled, Stats, Store, StoreError,
     StoreFuture,
 };
+use crate::observe::Observer;
 use crate::request::hex;
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
@@ -192,6 +197,7 @@ struct Inner {
     prefix: String,
     timeout: Duration,
     replicas: Option<Replicas>,
+    fill: Arc<Fill>,
 }
 
 impl RedisStore {
@@ -414,7 +420,10 @@ fn holder_bytes(holder: Holder) -> [u8; 24] {
 impl Store for RedisStore {
     fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
         let inner = self.0.clone();
-        StoreFuture::new(async move { inner.claim(claim).await })
+        StoreFuture::new(async move {
+            inner.fill.report(&inner.servers, inner.timeout);
+            inner.claim(claim).await
+        })
     }
 
     fn renew(&self, holder: Holder, lease: Duration) -> StoreFuture<Settled> {
@@ -503,7 +512,11 @@ impl Store for RedisStore {
     }
 
     fn name(&self) -> &'static str {
-        "redis"
+        REDIS
+    }
+
+    fn observe(&self, observer: Arc<dyn Observer>) {
+        self.0.fill.observe(observer);
     }
 }
 

@@ -171,8 +171,8 @@ impl SqliteStoreBuilder {
         // The database exists now.
         let instance = Arc::new(Instance::start(&path, &statements.table));
         let clock = Arc::new(ReadClock::default());
-        let readers = Readers::new(options.clone(), clock.clone());
         let observer = Arc::new(StoreObserver::default());
+        let readers = Readers::new(options.clone(), clock.clone(), observer.clone());
         let settings = Settings {
             observer: observer.clone(),
             options,

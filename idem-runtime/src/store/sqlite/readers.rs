@@ -1,12 +1,14 @@
 //! Connections that read beside the writer. In WAL mode no reader waits for a writer.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use sqlx::ConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::clock::ReadClock;
+use crate::store::observer::{SQLITE, StoreObserver};
 
 /// How many connections read at once. Each has a thread.
 const READERS: usize = 4;
@@ -16,15 +18,35 @@ pub(super) struct Readers {
     idle: Mutex<Vec<SqliteConnection>>,
     permits: Semaphore,
     clock: Arc<ReadClock>,
+    observer: Arc<StoreObserver>,
+}
+
+/// The wait for a connection. Reports its duration when it ends, also when its caller gives up.
+struct Wait<'a> {
+    observer: &'a StoreObserver,
+    began: Instant,
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        let waited = self.began.elapsed();
+        self.observer
+            .report(|observer| observer.connection_awaited(SQLITE, waited));
+    }
 }
 
 impl Readers {
-    pub(super) fn new(options: SqliteConnectOptions, clock: Arc<ReadClock>) -> Self {
+    pub(super) fn new(
+        options: SqliteConnectOptions,
+        clock: Arc<ReadClock>,
+        observer: Arc<StoreObserver>,
+    ) -> Self {
         Self {
             options: options.pragma("query_only", "ON"),
             idle: Mutex::default(),
             permits: Semaphore::new(READERS),
             clock,
+            observer,
         }
     }
 
@@ -35,8 +57,7 @@ impl Readers {
         &self,
         read: impl AsyncFnOnce(&mut SqliteConnection, i64) -> Result<T, E>,
     ) -> Result<T, E> {
-        // The semaphore is never closed.
-        let _permit = self.permits.acquire().await;
+        let _permit = self.permit().await;
         let idle = self.lock().pop();
         let mut connection = match idle {
             Some(connection) => connection,
@@ -45,6 +66,18 @@ impl Readers {
         let result = read(&mut connection, self.clock.now()).await?;
         self.lock().push(connection);
         Ok(result)
+    }
+
+    /// A permit to read, or `None` if the semaphore is closed, which it never is.
+    async fn permit(&self) -> Option<SemaphorePermit<'_>> {
+        if let Ok(permit) = self.permits.try_acquire() {
+            return Some(permit);
+        }
+        let _wait = Wait {
+            observer: &self.observer,
+            began: Instant::now(),
+        };
+        self.permits.acquire().await.ok()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<SqliteConnection>> {

@@ -7,9 +7,9 @@
 //! When the network does not respond in time, the gateway does not know whether the card was charged. It
 //! says so with [`OutcomeUnknown`] or with `unknown = [504]`, and there are two ways to go on:
 //!
-//! - `/payments` holds the key (`on_unknown = hold`). Retries get 409 until the reconciler has asked the
-//!   network about the derived key of the charge. The reconciler resolves the key with the response that
-//!   the client should have got.
+//! - `/payments` holds the key (`on_unknown = hold`). Retries get 409 until the reconciler has listed the key
+//!   and asked the network about its payment. The reconciler resolves the key with the response that the
+//!   client should have got. A real gateway runs the reconciler every minute.
 //! - `/instant-payments` runs again (`on_unknown = rerun`). The retry charges under the same derived key, so
 //!   the network returns the receipt of the first charge.
 //!
@@ -18,7 +18,7 @@
 #[path = "common/books.rs"]
 mod books;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -26,7 +26,7 @@ use axum::extract::State;
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum_idem::store::StoreError;
+use axum_idem::store::{Query, StateKind, StoreError};
 use axum_idem::{Attempt, Idempotency, OutcomeUnknown, RecordId, idempotent};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
@@ -34,6 +34,9 @@ use tower::ServiceExt;
 use books::Books;
 
 const TTL: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
+
+/// The endpoint whose keys are held, as the store knows it.
+const PAY: &str = concat!(module_path!(), "::pay");
 
 #[tokio::main]
 async fn main() -> Result<(), StoreError> {
@@ -48,7 +51,6 @@ pub(crate) async fn story() -> Result<Vec<String>, StoreError> {
     let gateway = Gateway {
         idem: Idempotency::in_memory(),
         network: Network::default(),
-        open: Books::default(),
     };
     let client = Client(gateway.router());
     let mut lines = Vec::new();
@@ -78,9 +80,6 @@ pub(crate) async fn story() -> Result<Vec<String>, StoreError> {
 struct Gateway {
     idem: Idempotency,
     network: Network,
-    /// The key of the charge for each payment without a known outcome. A real gateway keeps these in its
-    /// database, so that a payment is found whose process died.
-    open: Books<HashMap<RecordId, String>>,
 }
 
 impl Gateway {
@@ -92,47 +91,45 @@ impl Gateway {
             .with_state(self.clone())
     }
 
-    /// Resolves each payment whose outcome is unknown. Returns how many there were.
+    /// Resolves each payment whose outcome is unknown, also those of processes that have died. Returns how many
+    /// there were.
     async fn reconcile(&self) -> Result<usize, StoreError> {
-        let open = self.open.open(|open| open.clone());
+        let mut query = Query::all().state(StateKind::Unknown).endpoint(PAY);
         let mut resolved = 0;
-        for (payment, charge_key) in open {
-            let outcome = match self.network.find_or_cancel(&charge_key) {
-                Some(receipt) => paid(receipt),
-                None => not_charged(),
-            };
-            // `false` for a payment that still runs: its handler knows more.
-            if self.idem.resolve(payment, outcome, TTL).await? {
-                self.open.open(|open| open.remove(&payment));
-                resolved += 1;
+        loop {
+            let page = self.idem.list(query.clone()).await?;
+            for payment in page.entries {
+                let outcome = match self.network.find_or_cancel(payment.id) {
+                    Some(receipt) => paid(receipt),
+                    None => not_charged(),
+                };
+                // `false` for a payment that was settled in the meantime.
+                resolved += usize::from(self.idem.resolve(payment.id, outcome, TTL).await?);
+            }
+            match page.next {
+                Some(next) => query = query.after(next),
+                None => return Ok(resolved),
             }
         }
-        Ok(resolved)
     }
 }
 
 #[idempotent(scope = header("x-merchant"), on_unknown = hold, max_run = "30s")]
 async fn pay(State(gateway): State<Gateway>, attempt: Attempt) -> Response {
+    // The reconciler finds the charge by the id of the record.
     let charge_key = attempt.derive_key("charge");
-    let payment = attempt.record_id();
-    // Stored before the call: if the process dies after the call, the reconciler still finds the payment.
-    gateway.open.open(|open| {
-        open.extend(payment.map(|payment| (payment, charge_key.clone())));
-    });
-    let Ok(receipt) = gateway.network.charge(&charge_key) else {
+    let Ok(receipt) = gateway.network.charge(&charge_key, attempt.record_id()) else {
         let reason = "the card network did not respond in time";
         return (StatusCode::GATEWAY_TIMEOUT, OutcomeUnknown, reason).into_response();
     };
-    gateway
-        .open
-        .open(|open| payment.map(|payment| open.remove(&payment)));
     paid(receipt).map(Body::from)
 }
 
 #[idempotent(scope = header("x-merchant"), unknown = [504], on_unknown = rerun, max_run = "30s")]
 async fn pay_instantly(State(gateway): State<Gateway>, attempt: Attempt) -> Response {
     // The same key in every attempt at this payment.
-    match gateway.network.charge(&attempt.derive_key("charge")) {
+    let charge_key = attempt.derive_key("charge");
+    match gateway.network.charge(&charge_key, attempt.record_id()) {
         Ok(receipt) => paid(receipt).map(Body::from),
         Err(TimedOut) => StatusCode::GATEWAY_TIMEOUT.into_response(),
     }
@@ -158,8 +155,10 @@ struct Network(Books<Cards>);
 
 #[derive(Default)]
 struct Cards {
-    /// `None` for a charge that was canceled before it arrived.
-    charges: HashMap<String, Option<Receipt>>,
+    charges: HashMap<String, Receipt>,
+    /// The charges by the reference that the merchant has sent.
+    references: HashMap<RecordId, Receipt>,
+    canceled: HashSet<RecordId>,
     lost: Option<Lost>,
 }
 
@@ -178,27 +177,31 @@ enum Lost {
 struct TimedOut;
 
 impl Network {
-    fn charge(&self, key: &str) -> Result<Receipt, TimedOut> {
+    fn charge(&self, key: &str, reference: Option<RecordId>) -> Result<Receipt, TimedOut> {
         self.0.open(|cards| {
             let lost = cards.lost.take();
-            if lost == Some(Lost::Request) {
+            let is_canceled = reference.is_some_and(|it| cards.canceled.contains(&it));
+            if lost == Some(Lost::Request) || is_canceled {
                 return Err(TimedOut);
             }
             let number = cards.charges.len() + 1;
             let charge = cards.charges.entry(key.to_owned());
-            let receipt = *charge.or_insert(Some(Receipt { number }));
-            match (receipt, lost) {
-                (Some(receipt), None) => Ok(receipt),
-                _ => Err(TimedOut),
-            }
+            let receipt = *charge.or_insert(Receipt { number });
+            cards.references.extend(reference.map(|it| (it, receipt)));
+            lost.map_or(Ok(receipt), |_| Err(TimedOut))
         })
     }
 
-    /// The receipt of the charge under this key. Without a charge, none is made under this key from now on,
-    /// even if a call is still under way.
-    fn find_or_cancel(&self, key: &str) -> Option<Receipt> {
-        self.0
-            .open(|cards| *cards.charges.entry(key.to_owned()).or_insert(None))
+    /// The receipt of the charge with this reference. Without a charge, none is made with this reference from now
+    /// on, even if a call is still under way.
+    fn find_or_cancel(&self, reference: RecordId) -> Option<Receipt> {
+        self.0.open(|cards| {
+            let found = cards.references.get(&reference).copied();
+            if found.is_none() {
+                cards.canceled.insert(reference);
+            }
+            found
+        })
     }
 
     fn lose_next(&self, lost: Lost) {
@@ -206,8 +209,7 @@ impl Network {
     }
 
     fn charges(&self) -> usize {
-        self.0
-            .open(|cards| cards.charges.values().flatten().count())
+        self.0.open(|cards| cards.charges.len())
     }
 }
 

@@ -13,8 +13,8 @@ async fn each_payment_is_at_most_one_charge_and_its_retries_learn_its_outcome() 
         "/payments charged: 201 paid, receipt 1 (replay)",
         "/payments not-charged: 402 not charged; pay again under a new key (replay)",
         "/instant-payments instant: 504 ",
-        "/instant-payments instant: 201 paid, receipt 3",
-        "/instant-payments instant: 201 paid, receipt 3 (replay)",
+        "/instant-payments instant: 201 paid, receipt 2",
+        "/instant-payments instant: 201 paid, receipt 2 (replay)",
         "2 charges",
     ];
     assert_eq!(story, expected);

@@ -36,6 +36,8 @@ mod dialects;
 mod examples;
 mod gateway;
 mod iex;
+#[cfg(all(feature = "console", feature = "sqlite"))]
+mod operators;
 mod phantom;
 mod process;
 mod readme;

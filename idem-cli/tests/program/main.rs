@@ -2,5 +2,6 @@
 
 mod arguments;
 mod harness;
+mod killed;
 mod sealing;
 mod walk;

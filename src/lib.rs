@@ -12,6 +12,9 @@ pub use idem_runtime::{
     ScopeId, ShortId, TraceId, observe, store,
 };
 
+#[doc(no_inline)]
+pub use idem_runtime::observe::Observer;
+
 #[cfg(any(feature = "aide", feature = "utoipa"))]
 pub use idem_runtime::ApiDocument;
 
@@ -30,6 +33,9 @@ pub use idem_runtime::testing;
 
 #[doc = include_str!("../docs/guide.md")]
 pub mod guide {}
+
+#[doc = include_str!("../docs/production.md")]
+pub mod production {}
 
 #[doc = include_str!("compile_errors.md")]
 pub mod compile_errors {}

@@ -3,5 +3,6 @@
 mod arguments;
 mod harness;
 mod killed;
+mod rights;
 mod sealing;
 mod walk;

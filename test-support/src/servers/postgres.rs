@@ -159,6 +159,33 @@ impl PostgresServer {
         output.status.success().then_some(text)
     }
 
+    /// A backup, made by `pg_dump`.
+    pub fn dump(&self) -> String {
+        let output = program("pg_dump", self.folder.path())
+            .args(["--username=desk", "--clean", "--if-exists", "--host"])
+            .arg(self.folder.path())
+            .arg("postgres")
+            .output()
+            .expect(HOW_TO_GET);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// Restores a backup of [`dump`](Self::dump).
+    pub fn restore(&self, dump: &str) {
+        let path = self.folder.path().join("dump.sql");
+        std::fs::write(&path, dump).expect("a writable folder");
+        let output = program("psql", self.folder.path())
+            .args(["--username=desk", "--dbname=postgres", "--no-psqlrc"])
+            .args(["--quiet", "--set=ON_ERROR_STOP=1", "--host"])
+            .arg(self.folder.path())
+            .arg("--file")
+            .arg(path)
+            .output()
+            .expect(HOW_TO_GET);
+        assert!(output.status.success(), "{output:?}");
+    }
+
     /// Whether any file of the server contains a text.
     pub fn has_on_disk(&self, text: &str) -> bool {
         self.command("CHECKPOINT");

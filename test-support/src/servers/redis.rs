@@ -68,6 +68,19 @@ impl RedisServer {
         assert!(self.is_up(), "redis-server did not restart");
     }
 
+    /// A backup: the file that `SAVE` writes.
+    pub fn dump(&self) -> Vec<u8> {
+        self.command(&["SAVE"]);
+        std::fs::read(self.folder.path().join("dump.rdb")).expect("SAVE has written a file")
+    }
+
+    /// Starts the server again with the data of a backup.
+    pub fn restore(&mut self, dump: &[u8]) {
+        self.kill();
+        std::fs::write(self.folder.path().join("dump.rdb"), dump).expect("a writable folder");
+        self.start_again();
+    }
+
     pub fn stall(&self) {
         signal(&self.child, "-STOP");
     }

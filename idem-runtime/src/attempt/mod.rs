@@ -8,6 +8,7 @@ pub(crate) mod commits;
 pub(crate) mod ending;
 pub(crate) mod handle;
 pub(crate) mod heartbeat;
+mod observed;
 pub(crate) mod orphans;
 pub(crate) mod overtaken;
 pub(crate) mod running;

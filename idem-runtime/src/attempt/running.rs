@@ -26,7 +26,7 @@ use crate::attempt::heartbeat::{Heartbeat, Leaseholder};
 use crate::attempt::overtaken;
 use crate::attempt::settle::{self, FirstTry, Settler};
 use crate::attempt::settlement::{Missing, Settlement};
-use crate::observe::RunningAttempt;
+use crate::observe::Place;
 use crate::request::fingerprint::Fingerprint;
 use crate::response::collect::{self, Collected, Collector, Patience};
 use crate::response::degraded;
@@ -97,8 +97,8 @@ pub(super) struct Work {
     /// failed.
     #[expect(dead_code, reason = "held for its drop")]
     permit: Option<Permit>,
-    /// Reports that the attempt runs, as long as the permit is held.
-    pub(super) observed: Option<RunningAttempt>,
+    /// Where the attempt runs, as far as the observer was told.
+    pub(super) place: Place,
     /// Makes `drain` wait for this attempt.
     _tracked: TaskTrackerToken,
 }
@@ -157,13 +157,11 @@ impl Running {
             attempt,
             background: None,
             permit: won.permit,
-            observed: won
-                .idem
-                .observing()
-                .map(|observing| RunningAttempt::start(observing, won.policy.endpoint)),
+            place: Place::Request,
             _tracked: won.idem.attempts().token(),
             idem: won.idem,
         });
+        work.started();
         Self {
             work: Some(work),
             in_background: false,
@@ -566,9 +564,7 @@ impl Drop for Running {
                 let Some(Background { runtime, span }) = work.background() else {
                     return;
                 };
-                if let Some(observed) = &mut work.observed {
-                    observed.detach();
-                }
+                work.detached();
                 let running = Self {
                     work: Some(work),
                     in_background: true,

@@ -38,15 +38,6 @@ impl Work {
         }
     }
 
-    /// Reports that the layers have moved to the background, and this attempt with them.
-    pub(super) fn follow_layers(&mut self) {
-        if let (Some(observed), Some(slot)) = (&mut self.observed, &self.slot)
-            && slot.is_in_background()
-        {
-            observed.detach();
-        }
-    }
-
     /// Whether the layers above the handler are cut off, and the handler with them.
     ///
     /// While a panic unwinds, a layer drops its handler before it is dropped itself.
@@ -106,9 +97,7 @@ impl Unsettled for Work {
     }
 
     fn detach(&mut self) {
-        if let Some(observed) = &mut self.observed {
-            observed.detach();
-        }
+        self.detached();
     }
 
     fn leave(&mut self, mut response: Response, has_panicked: bool) {

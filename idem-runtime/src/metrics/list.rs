@@ -21,7 +21,17 @@ impl<V> Default for List<V> {
 
 impl<V> List<V> {
     /// The value of a name. `make` makes the value when the name is new.
+    #[inline]
     pub(super) fn get(&self, name: &'static str, make: impl Fn(&'static str) -> V) -> &V {
+        match self.0.get() {
+            Some(node) if std::ptr::eq(node.name, name) => &node.value,
+            _ => self.search(name, make),
+        }
+    }
+
+    /// Not inlined, because most services have one store, and its calls find it at once.
+    #[inline(never)]
+    fn search(&self, name: &'static str, make: impl Fn(&'static str) -> V) -> &V {
         let mut list = self;
         loop {
             let node = list.0.get_or_init(|| {

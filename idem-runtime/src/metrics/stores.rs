@@ -34,6 +34,16 @@ struct OperationMetrics {
     errors: [Counter; ERRORS.len()],
 }
 
+impl OperationMetrics {
+    #[cold]
+    fn failed(&self, result: CallResult) {
+        let error = ERRORS.iter().position(|kind| *kind == result);
+        if let Some(counter) = error.and_then(|at| self.errors.get(at)) {
+            counter.increment(1);
+        }
+    }
+}
+
 impl StoreMetrics {
     pub(super) fn register(store: &'static str) -> Self {
         names::describe();
@@ -47,19 +57,21 @@ impl StoreMetrics {
         }
     }
 
+    #[inline]
     pub(super) fn called(&self, call: &StoreCall) {
-        let operation = self.operation(call.operation);
+        let operation = &self.operations[call.operation as usize];
+        let operation = match operation.get() {
+            Some(operation) => operation,
+            None => self.register_operation(call.operation),
+        };
         operation.duration.record(call.took);
-        if call.result == CallResult::Done {
-            return;
-        }
-        let error = ERRORS.iter().position(|kind| *kind == call.result);
-        if let Some(counter) = error.and_then(|at| operation.errors.get(at)) {
-            counter.increment(1);
+        if call.result != CallResult::Done {
+            operation.failed(call.result);
         }
     }
 
-    fn operation(&self, operation: Operation) -> &OperationMetrics {
+    #[cold]
+    fn register_operation(&self, operation: Operation) -> &OperationMetrics {
         self.operations[operation as usize].get_or_init(|| {
             let (store, operation) = (self.store, operation.as_str());
             OperationMetrics {

@@ -7,7 +7,6 @@ mod events;
 mod observer;
 mod observing;
 mod outcome;
-mod running;
 
 /// The target of every event in the log.
 pub(crate) const TARGET: &str = "axum_idem";
@@ -16,4 +15,3 @@ pub use self::events::{AttemptEnd, CallResult, Decided, Operation, Place, StoreC
 pub use self::observer::Observer;
 pub(crate) use self::observing::Observing;
 pub use self::outcome::Outcome;
-pub(crate) use self::running::RunningAttempt;

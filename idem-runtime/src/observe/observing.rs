@@ -21,14 +21,20 @@ impl Observing {
     }
 
     /// Delivers a report. A panic of the observer must not change the outcome of a request.
+    #[inline]
     pub(crate) fn report(&self, report: impl FnOnce(&dyn Observer)) {
         if catch_unwind(AssertUnwindSafe(|| report(&*self.0))).is_err() {
-            tracing::error!(
-                target: super::TARGET,
-                "the observer panicked; its report is lost"
-            );
+            has_panicked();
         }
     }
+}
+
+#[cold]
+fn has_panicked() {
+    tracing::error!(
+        target: super::TARGET,
+        "the observer panicked; its report is lost"
+    );
 }
 
 impl fmt::Debug for Observing {

@@ -37,19 +37,34 @@ impl Observed {
         }
     }
 
-    fn call<T: Send + 'static>(
+    /// Reports the call that began at `began` when its reply is there.
+    #[expect(
+        clippy::inline_always,
+        reason = "measured: a call copies the reply, which is large"
+    )]
+    #[inline(always)]
+    fn called<T: Send + 'static>(
         &self,
         operation: Operation,
-        call: impl FnOnce(&dyn Store) -> StoreFuture<T>,
+        began: Instant,
+        reply: StoreFuture<T>,
     ) -> StoreFuture<T> {
-        let began = Instant::now();
-        let reply = call(&*self.store);
-        if let Some(ready) = reply.peek() {
-            // Not moved, because a reply is large.
-            let result = result(ready);
-            self.report(operation, result, began.elapsed());
-            return reply;
+        match reply.peek() {
+            Some(ready) => {
+                self.report(operation, result(ready), began.elapsed());
+                reply
+            }
+            None => self.await_reply(operation, began, reply),
         }
+    }
+
+    #[inline(never)]
+    fn await_reply<T: Send + 'static>(
+        &self,
+        operation: Operation,
+        began: Instant,
+        reply: StoreFuture<T>,
+    ) -> StoreFuture<T> {
         let mut call = Call {
             observed: self.clone(),
             operation,
@@ -104,33 +119,42 @@ fn result<T>(reply: &Result<T, StoreError>) -> CallResult {
 
 impl Store for Observed {
     fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
-        self.call(Operation::Claim, |store| store.claim(claim))
+        let began = Instant::now();
+        self.called(Operation::Claim, began, self.store.claim(claim))
     }
 
     fn renew(&self, holder: Holder, lease: Duration) -> StoreFuture<Settled> {
-        self.call(Operation::Renew, |store| store.renew(holder, lease))
+        let began = Instant::now();
+        self.called(Operation::Renew, began, self.store.renew(holder, lease))
     }
 
     fn complete(&self, holder: Holder, record: Record, ttl: Duration) -> StoreFuture<Settled> {
-        self.call(Operation::Complete, |store| {
-            store.complete(holder, record, ttl)
-        })
+        let began = Instant::now();
+        self.called(
+            Operation::Complete,
+            began,
+            self.store.complete(holder, record, ttl),
+        )
     }
 
     fn release(&self, holder: Holder) -> StoreFuture<Settled> {
-        self.call(Operation::Release, |store| store.release(holder))
+        let began = Instant::now();
+        self.called(Operation::Release, began, self.store.release(holder))
     }
 
     fn abandon(&self, holder: Holder) -> StoreFuture<Settled> {
-        self.call(Operation::Abandon, |store| store.abandon(holder))
+        let began = Instant::now();
+        self.called(Operation::Abandon, began, self.store.abandon(holder))
     }
 
     fn look_up(&self, id: RecordId) -> StoreFuture<Option<Entry>> {
-        self.call(Operation::LookUp, |store| store.look_up(id))
+        let began = Instant::now();
+        self.called(Operation::LookUp, began, self.store.look_up(id))
     }
 
     fn forget(&self, id: RecordId) -> StoreFuture<bool> {
-        self.call(Operation::Forget, |store| store.forget(id))
+        let began = Instant::now();
+        self.called(Operation::Forget, began, self.store.forget(id))
     }
 
     fn resolve(
@@ -140,21 +164,31 @@ impl Store for Observed {
         record: Record,
         ttl: Duration,
     ) -> StoreFuture<Settled> {
-        self.call(Operation::Resolve, |store| {
-            store.resolve(id, fence, record, ttl)
-        })
+        let began = Instant::now();
+        self.called(
+            Operation::Resolve,
+            began,
+            self.store.resolve(id, fence, record, ttl),
+        )
     }
 
     fn list(&self, query: Query) -> StoreFuture<Page> {
-        self.call(Operation::List, |store| store.list(query))
+        let began = Instant::now();
+        self.called(Operation::List, began, self.store.list(query))
     }
 
     fn stats(&self) -> StoreFuture<Stats> {
-        self.call(Operation::Stats, Store::stats)
+        let began = Instant::now();
+        self.called(Operation::Stats, began, self.store.stats())
     }
 
     fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {
-        self.call(Operation::ForgetScope, |store| store.forget_scope(scope))
+        let began = Instant::now();
+        self.called(
+            Operation::ForgetScope,
+            began,
+            self.store.forget_scope(scope),
+        )
     }
 
     fn transactions(&self) -> Option<TransactionKind> {
@@ -172,15 +206,22 @@ impl Store for Observed {
     }
 
     fn commit_state(&self, holder: Holder) -> StoreFuture<CommitState> {
-        self.call(Operation::CommitState, |store| store.commit_state(holder))
+        let began = Instant::now();
+        self.called(
+            Operation::CommitState,
+            began,
+            self.store.commit_state(holder),
+        )
     }
 
     fn remove_expired(&self) -> StoreFuture<u64> {
-        self.call(Operation::RemoveExpired, Store::remove_expired)
+        let began = Instant::now();
+        self.called(Operation::RemoveExpired, began, self.store.remove_expired())
     }
 
     fn diagnose(&self) -> StoreFuture<Vec<Finding>> {
-        self.call(Operation::Diagnose, Store::diagnose)
+        let began = Instant::now();
+        self.called(Operation::Diagnose, began, self.store.diagnose())
     }
 
     fn name(&self) -> &'static str {

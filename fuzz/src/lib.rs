@@ -9,6 +9,7 @@ mod canonical_json;
 mod json;
 mod key;
 mod record;
+mod sealed;
 #[cfg(test)]
 mod tests;
 
@@ -16,3 +17,4 @@ pub use attribute::attribute;
 pub use json::json;
 pub use key::key;
 pub use record::record;
+pub use sealed::sealed;

@@ -65,6 +65,11 @@ fn stored_bytes_never_panic_or_allocate_too_much() {
 }
 
 #[test]
+fn sealed_records_never_panic_or_allocate_too_much_and_only_genuine_ones_open() {
+    drive("sealed", 20_000, crate::sealed);
+}
+
+#[test]
 fn json_bodies_never_panic_or_allocate_too_much() {
     drive("json", 50_000, crate::json);
 }

@@ -7,11 +7,12 @@ use http::header::{self, HeaderMap, HeaderName};
 /// Returns how long the server asks the client to wait.
 ///
 /// A date is compared with the `Date` of the same response, because the clocks of server and client may differ.
-/// Without `Date`, it is compared with `now`. A date in the past is no wait.
+/// Without `Date`, it is compared with `now`. A date in the past is no wait. A number of seconds that is too large is the
+/// longest wait.
 pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(text.parse().map_or(Duration::MAX, Duration::from_secs));
     }
     let until = httpdate::parse_http_date(text).ok()?;
     let from = date(headers, header::DATE).unwrap_or(now);
@@ -41,9 +42,11 @@ mod tests {
         assert_eq!(after(" 0 "), Some(0));
         assert_eq!(after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(37));
         assert_eq!(after("Sun, 06 Nov 1994 08:48:00 GMT"), Some(0));
-        for text in ["soon", "-1", "1.5"] {
+        for text in ["", "soon", "-1", "+1", "1.5"] {
             assert_eq!(after(text), None, "{text}");
         }
+        let longest = Some(Duration::MAX.as_secs());
+        assert_eq!(after("99999999999999999999"), longest);
         assert_eq!(wait(&[]), None);
         // The clock of the server is an hour ahead.
         let ahead = [

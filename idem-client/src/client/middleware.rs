@@ -1,5 +1,6 @@
 //! Sends one operation: with one key, until it has a final response or its deadline has passed.
 
+use std::mem;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -148,7 +149,7 @@ fn failure(error: Error) -> (Failure, bool) {
 
 /// Reads the whole response to a write, so that a response that breaks off counts as lost. The code in the body may decide
 /// whether an error is temporary.
-async fn whole(policy: &Policy, response: Response, is_write: bool) -> Result<Reply> {
+async fn whole(policy: &Policy, mut response: Response, is_write: bool) -> Result<Reply> {
     let status = response.status();
     if !is_write && !policy::depends_on_code(status) {
         return Ok(Reply {
@@ -158,11 +159,14 @@ async fn whole(policy: &Policy, response: Response, is_write: bool) -> Result<Re
     }
     let mut whole = http::Response::builder()
         .status(status)
-        .version(response.version())
-        .url(response.url().clone());
+        .version(response.version());
     if let Some(headers) = whole.headers_mut() {
-        headers.clone_from(response.headers());
+        *headers = mem::take(response.headers_mut());
     }
+    if let Some(extensions) = whole.extensions_mut() {
+        *extensions = mem::take(response.extensions_mut());
+    }
+    let whole = whole.url(response.url().clone());
     let body = response.bytes().await?;
     let whole = whole.body(body.clone()).map_err(Error::middleware)?;
     Ok(Reply {

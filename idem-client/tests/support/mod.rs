@@ -1,28 +1,57 @@
-//! A server that sends scripted responses and notes the head of each request.
+//! A server that sends scripted responses and notes each request.
+#![allow(dead_code, reason = "no suite uses everything")]
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+/// What the server sends after it has read a request.
+pub(crate) enum Answer {
+    /// Closes the connection afterwards. A text that is shorter than its `Content-Length` is cut off.
+    Closed(String),
+    /// Resets the connection afterwards.
+    Reset(String),
+    /// Sends one more byte every few milliseconds, for ever.
+    Drip(String),
+}
+
+impl From<String> for Answer {
+    fn from(text: String) -> Self {
+        Self::Closed(text)
+    }
+}
+
+impl From<&str> for Answer {
+    fn from(text: &str) -> Self {
+        Self::Closed(text.to_owned())
+    }
+}
+
 #[derive(Clone)]
 pub(crate) struct Scripted {
     address: SocketAddr,
-    heads: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<Received>>>,
+}
+
+#[derive(Clone)]
+struct Received {
+    head: String,
+    body: Vec<u8>,
 }
 
 impl Scripted {
-    /// Sends one of `answers` on each connection and closes the connection. An answer that is shorter than its
-    /// `Content-Length` is cut off. An empty answer closes the connection without a response. After the last answer,
-    /// connections are refused.
-    pub(crate) async fn start<A: Into<String>>(answers: impl IntoIterator<Item = A>) -> Self {
+    /// Sends one of `answers` on each connection. An empty answer closes the connection without a response. After the
+    /// last answer, connections are refused.
+    pub(crate) async fn start<A: Into<Answer>>(answers: impl IntoIterator<Item = A>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let server = Self {
             address: listener.local_addr().expect("a bound address"),
-            heads: Arc::default(),
+            requests: Arc::default(),
         };
-        let answers: Vec<String> = answers.into_iter().map(Into::into).collect();
+        let answers: Vec<Answer> = answers.into_iter().map(Into::into).collect();
         tokio::spawn(server.clone().serve(listener, answers));
         server
     }
@@ -33,23 +62,34 @@ impl Scripted {
 
     /// The method and the path of each request so far.
     pub(crate) fn lines(&self) -> Vec<String> {
-        let heads = self.heads.lock().expect("no panic");
-        let line = |head: &String| head.split(" HTTP/").next().expect("a line").to_owned();
-        heads.iter().map(line).collect()
+        let line = |request: &Received| {
+            let line = request.head.split(" HTTP/").next();
+            line.expect("a line").to_owned()
+        };
+        self.received().iter().map(line).collect()
+    }
+
+    /// The body of each request so far.
+    pub(crate) fn bodies(&self) -> Vec<Vec<u8>> {
+        let received = self.received().into_iter();
+        received.map(|request| request.body).collect()
+    }
+
+    fn received(&self) -> Vec<Received> {
+        self.requests.lock().expect("no panic").clone()
     }
 
     /// The values of one header in each request so far.
     pub(crate) fn values(&self, name: &str) -> Vec<Option<String>> {
-        let heads = self.heads.lock().expect("no panic");
-        let value = |head: &String| {
+        let value = |request: &Received| {
             let value = |line: &str| {
                 line.strip_prefix(name)?
                     .strip_prefix(": ")
                     .map(str::to_owned)
             };
-            head.lines().find_map(value)
+            request.head.lines().find_map(value)
         };
-        heads.iter().map(value).collect()
+        self.received().iter().map(value).collect()
     }
 
     /// The key of each request so far.
@@ -57,35 +97,49 @@ impl Scripted {
         self.values("idempotency-key")
     }
 
-    async fn serve(self, listener: TcpListener, answers: Vec<String>) {
+    async fn serve(self, listener: TcpListener, answers: Vec<Answer>) {
         for answer in answers {
             let (mut stream, _) = listener.accept().await.expect("a client");
-            let head = read_request(&mut stream).await;
-            self.heads.lock().expect("no panic").push(head);
-            stream
-                .write_all(answer.as_bytes())
-                .await
-                .expect("the client reads the response");
+            let request = read_request(&mut stream).await;
+            self.requests.lock().expect("no panic").push(request);
+            let (Answer::Closed(text) | Answer::Reset(text) | Answer::Drip(text)) = &answer;
+            let sent = stream.write_all(text.as_bytes()).await;
+            sent.expect("the client reads the response");
+            match answer {
+                Answer::Closed(_) => {}
+                Answer::Reset(_) => stream.set_zero_linger().expect("an open connection"),
+                Answer::Drip(_) => {
+                    tokio::spawn(async move {
+                        while stream.write_all(b"x").await.is_ok() {
+                            tokio::time::sleep(Duration::from_millis(5)).await;
+                        }
+                    });
+                }
+            }
         }
     }
 }
 
-/// Reads a whole request and returns its head. Closing a connection with unread bytes would reset the connection,
+/// Reads a whole request. Closing a connection with unread bytes would reset the connection,
 /// and the client would lose the response.
-async fn read_request(stream: &mut TcpStream) -> String {
+async fn read_request(stream: &mut TcpStream) -> Received {
     let mut request = Vec::new();
     loop {
         let read = stream.read_buf(&mut request).await;
         assert_ne!(read.expect("the read succeeds"), 0, "a whole request");
-        let text = String::from_utf8_lossy(&request);
-        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") else {
             continue;
         };
+        let (head, body) = (&request[..end], &request[end + 4..]);
+        let head = String::from_utf8_lossy(head);
         let announced = head
             .lines()
             .find_map(|line| line.strip_prefix("content-length: "));
         if body.len() >= announced.map_or(0, |length| length.parse().expect("a number")) {
-            return head.to_owned();
+            return Received {
+                head: head.into_owned(),
+                body: body.to_vec(),
+            };
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Measures the time of a request in process as a ratio to bare axum: `cargo bench --bench in_process`.
 //!
 //! The paths are measured in turn, in many short rounds of one run, so that other work on the machine
-//! affects all paths equally. The output is the median of the ratios of all rounds, with its quartiles.
+//! affects all paths equally. The output is the median of the ratios of all rounds, with its quartiles. The
+//! last lines of each size compare with what is possible: see `measure/compact.rs`.
 //! `ROUNDS` (300) sets the number of rounds, and `RECORDS` (none) the number of records in the store.
 //! `FULL=1` uses a full store that evicts its oldest record for each new record.
 
@@ -27,12 +28,30 @@ async fn round(path: &Contender, round: u64, body: &str) -> f64 {
     begun.elapsed().as_secs_f64()
 }
 
+/// The paths that are compared with what is possible: a path, and the path beside it.
+const POSSIBLE: [[&str; 2]; 9] = [
+    ["no key", "bare, identity layer"],
+    ["first sight", "first sight, compact"],
+    ["first sight", "first sight, layer"],
+    ["first sight", "first sight, maps"],
+    ["first sight, no layer", "first sight, compact"],
+    ["replay", "replay, compact"],
+    ["replay", "replay, layer"],
+    ["replay", "replay, maps"],
+    ["replay, no layer", "replay, compact"],
+];
+
 /// Keys that no path of the bench uses.
 const FILLERS: u64 = 1 << 40;
 
 /// The number of records that a full store can hold. One run evicts fewer records, so the replayed
 /// records stay.
 const ROOM: usize = 80_000;
+
+fn shown(own: &[f64], other: &[f64]) -> String {
+    let [low, median, high] = ratios(own, other);
+    format!("{median:.2}  ({low:.2} to {high:.2})")
+}
 
 async fn store_with(records: u64, size: Option<usize>) -> MemoryStore {
     let store = MemoryStore::builder()
@@ -74,8 +93,15 @@ async fn main() {
             Duration::from_secs_f64(bare)
         );
         for (path, own) in paths.iter().zip(&times).skip(1) {
-            let [low, median, high] = ratios(own, &times[0]);
-            println!("  {:<22} {median:.2}  ({low:.2} to {high:.2})", path.name);
+            println!("  {:<22} {}", path.name, shown(own, &times[0]));
+        }
+        for [name, other] in POSSIBLE {
+            let of = |name| {
+                let at = paths.iter().position(|path| path.name == name);
+                &times[at.expect("a path")]
+            };
+            let names = format!("{name} / {other}");
+            println!("  {names:<44} {}", shown(of(name), of(other)));
         }
     }
 }

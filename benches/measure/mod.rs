@@ -1,6 +1,7 @@
 //! Code that the benches share: contenders, measurement in turn, and statistics.
 #![allow(dead_code, reason = "each bench uses a part of this module")]
 
+pub(crate) mod compact;
 pub(crate) mod contenders;
 pub(crate) mod loopback;
 pub(crate) mod memory;

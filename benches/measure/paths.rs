@@ -11,6 +11,7 @@ use axum_idem::store::MemoryStore;
 use axum_idem::{Idempotency, idempotent};
 use tower::{Layer, Service, ServiceExt};
 
+use super::compact::{self, Maps, Moka};
 use super::contenders::{Contender, NO_KEY, Order, SAME_KEY, bare, layerless, minimum, protected};
 
 /// The cheapest response to a whole request, which is the lower bound of a replay.
@@ -109,9 +110,15 @@ pub(crate) async fn paths(store: &MemoryStore, body: &str) -> Vec<Contender> {
             Some(LAYERLESS + n)
         }),
         Contender::new("first sight, minimum", minimum(), Some),
+        Contender::new("first sight, compact", compact::router::<Moka>(), Some),
+        Contender::new("first sight, layer", compact::layered::<Moka>(), Some),
+        Contender::new("first sight, maps", compact::router::<Maps>(), Some),
         Contender::new("replay", ours(), SAME_KEY),
         Contender::new("replay, no layer", layerless(), SAME_KEY),
         Contender::new("replay, minimum", minimum(), SAME_KEY),
+        Contender::new("replay, compact", compact::router::<Moka>(), SAME_KEY),
+        Contender::new("replay, layer", compact::layered::<Moka>(), SAME_KEY),
+        Contender::new("replay, maps", compact::router::<Maps>(), SAME_KEY),
         Contender::new("a constant answer", constant, Some),
         Contender::new("mismatch", ours(), |_| Some(MISMATCHED)).answers(StatusCode::CONFLICT),
         Contender::new("in flight", in_flight, |_| Some(IN_FLIGHT)).answers(StatusCode::CONFLICT),
@@ -130,7 +137,7 @@ pub(crate) async fn paths(store: &MemoryStore, body: &str) -> Vec<Contender> {
                 tokio::spawn(first);
                 tokio::task::yield_now().await;
             }
-            "replay" | "replay, metrics" | "replay, no layer" | "replay, minimum" => {
+            name if name.starts_with("replay") => {
                 path.serve(path.request(0, body)).await;
             }
             _ => {}

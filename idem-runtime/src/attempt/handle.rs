@@ -47,11 +47,8 @@ use crate::store::{Holder, Owner};
 #[derive(Clone)]
 pub struct Attempt(Arc<Shared>);
 
-#[derive(Default)]
 struct Shared {
-    claimed: OnceLock<ClaimFacts>,
-    /// Set together with `claimed`.
-    commits: OnceLock<Commits>,
+    claimed: OnceLock<Claimed>,
     /// The attempt of the handler that passed the request to this handler.
     outer: Option<Attempt>,
     /// Replaces the record id in a request without a record.
@@ -60,6 +57,12 @@ struct Shared {
     /// Whether another attempt has taken over.
     is_overtaken: AtomicBool,
     lost: Notify,
+}
+
+struct Claimed {
+    facts: ClaimFacts,
+    /// How the handler can commit its response. `None` in unit tests of handlers.
+    commits: Option<Commits>,
 }
 
 /// The attempt in the extensions of a request.
@@ -187,14 +190,28 @@ impl Attempt {
 
     /// Creates an attempt whose key is not claimed yet.
     fn within(outer: Option<Self>) -> Self {
+        Self::with(OnceLock::new(), outer)
+    }
+
+    fn with(claimed: OnceLock<Claimed>, outer: Option<Self>) -> Self {
         Self(Arc::new(Shared {
+            claimed,
             outer,
-            ..Shared::default()
+            unkeyed: OnceLock::new(),
+            is_lost: AtomicBool::new(false),
+            is_overtaken: AtomicBool::new(false),
+            lost: Notify::new(),
         }))
     }
 
-    /// Fills in the attempt of a request whose key was claimed.
-    pub(crate) fn claim(extensions: &mut Extensions, claimed: ClaimFacts) -> Self {
+    /// Fills in the attempt of a request whose key was claimed. With `commits`, the handler can commit its
+    /// response.
+    pub(crate) fn claim(
+        extensions: &mut Extensions,
+        facts: ClaimFacts,
+        commits: Option<Commits>,
+    ) -> Self {
+        let claimed = Claimed { facts, commits };
         let outer = match extensions.get::<Slot>() {
             Some(Slot(attempt)) if attempt.0.claimed.get().is_none() => {
                 // Cannot fail: nobody else has these extensions.
@@ -203,11 +220,7 @@ impl Attempt {
             }
             outer => outer.map(|Slot(outer)| outer.clone()),
         };
-        let attempt = Self(Arc::new(Shared {
-            claimed: OnceLock::from(claimed),
-            outer,
-            ..Shared::default()
-        }));
+        let attempt = Self::with(OnceLock::from(claimed), outer);
         extensions.insert(Slot(attempt.clone()));
         attempt
     }
@@ -221,7 +234,8 @@ impl Attempt {
     }
 
     fn claimed(&self) -> Option<&ClaimFacts> {
-        self.effective().0.claimed.get()
+        let claimed = self.effective().0.claimed.get();
+        claimed.map(|claimed| &claimed.facts)
     }
 
     /// Another attempt has taken over.
@@ -239,16 +253,11 @@ impl Attempt {
     /// An unclaimed attempt within a claimed one is refused: its handler may be an inner handler without a key,
     /// whose response is not the response of the outer request.
     pub(super) fn commits(&self) -> Result<Option<&Commits>, CommitError> {
-        if self.0.claimed.get().is_none() && self.claimed().is_some() {
-            return Err(CommitError::NotOwn);
+        match self.0.claimed.get() {
+            Some(claimed) => Ok(claimed.commits.as_ref()),
+            None if self.claimed().is_some() => Err(CommitError::NotOwn),
+            None => Ok(None),
         }
-        Ok(self.0.commits.get())
-    }
-
-    /// Lets the handler commit its response.
-    pub(super) fn allow_commits(&self, commits: Commits) {
-        // Fails only when it was called before.
-        let _ = self.0.commits.set(commits);
     }
 
     /// From now on, another attempt may run.
@@ -286,12 +295,12 @@ impl Attempt {
             owner: Owner::unique(),
             fence: number.into(),
         };
-        let claimed = ClaimFacts {
+        let facts = ClaimFacts {
             holder,
             fingerprint: Fingerprint::from_bytes([0; 32]),
             number,
         };
-        Self::claim(&mut Extensions::new(), claimed)
+        Self::claim(&mut Extensions::new(), facts, None)
     }
 }
 
@@ -337,7 +346,11 @@ mod tests {
     }
 
     fn attempt(id: u8, fingerprint: u8, number: u32) -> Attempt {
-        Attempt::claim(&mut Extensions::new(), claimed(id, fingerprint, number))
+        Attempt::claim(
+            &mut Extensions::new(),
+            claimed(id, fingerprint, number),
+            None,
+        )
     }
 
     /// An inner handler without a key must not record its response as that of the outer request.
@@ -377,7 +390,7 @@ mod tests {
         assert_eq!((early.number(), early.fence()), (1, None));
         let unkeyed = early.derive_key("charge");
         assert_eq!(Attempt::of(&mut extensions).derive_key("charge"), unkeyed);
-        Attempt::claim(&mut extensions, claimed(1, 2, 3));
+        Attempt::claim(&mut extensions, claimed(1, 2, 3), None);
         assert_eq!((early.number(), early.fence()), (3, Some(7)));
         let late = Attempt::of(&mut extensions);
         assert_eq!(late.derive_key("charge"), early.derive_key("charge"));
@@ -401,10 +414,10 @@ mod tests {
     #[test]
     fn a_nested_attempt_shares_the_outer_one_until_it_is_claimed() {
         let mut extensions = Extensions::new();
-        let outer = Attempt::claim(&mut extensions, claimed(1, 2, 3));
+        let outer = Attempt::claim(&mut extensions, claimed(1, 2, 3), None);
         let nested = Attempt::of(&mut extensions);
         assert_eq!(nested.record_id(), outer.record_id());
-        Attempt::claim(&mut extensions, claimed(4, 5, 6));
+        Attempt::claim(&mut extensions, claimed(4, 5, 6), None);
         assert_eq!((nested.number(), outer.number()), (6, 3));
         assert_ne!(nested.derive_key("charge"), outer.derive_key("charge"));
         nested.lose();
@@ -418,13 +431,13 @@ mod tests {
         let batch = Attempt::of(&mut of_batch);
         let (mut one, mut other) = (of_batch.clone(), of_batch.clone());
         let early = [&mut one, &mut other].map(Attempt::of);
-        Attempt::claim(&mut one, claimed(1, 2, 3));
+        Attempt::claim(&mut one, claimed(1, 2, 3), None);
         assert_eq!(
             early[1].record_id(),
             None,
             "the attempt of the other request"
         );
-        Attempt::claim(&mut other, claimed(4, 5, 6));
+        Attempt::claim(&mut other, claimed(4, 5, 6), None);
         let numbers = [&early[0], &early[1], &batch].map(Attempt::number);
         assert_eq!(numbers, [3, 6, 1]);
         assert_eq!(early[1].record_id(), Some(RecordId::from_bytes([4; 32])));

@@ -135,13 +135,8 @@ impl Running {
             fingerprint: won.fingerprint,
             number: won.number,
         };
-        let attempt = Attempt::claim(request, facts);
-        attempt.allow_commits(Commits::new(
-            won.policy,
-            won.idem.clone(),
-            won.holder,
-            won.fingerprint,
-        ));
+        let commits = Commits::new(won.policy, won.idem.clone(), won.holder, won.fingerprint);
+        let attempt = Attempt::claim(request, facts, Some(commits));
         let work = Box::new(Work {
             policy: won.policy,
             holder: won.holder,

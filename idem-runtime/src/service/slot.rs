@@ -268,15 +268,13 @@ impl SlotOf {
 fn digest(key: &HeaderValue) -> u64 {
     const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
     let (words, rest) = key.as_bytes().as_chunks();
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    let mut digest = rest.len() as u64;
-    for word in words.iter().chain([&last]) {
-        digest = (digest ^ u64::from_le_bytes(*word))
-            .wrapping_mul(ODD)
-            .rotate_left(29);
-    }
-    digest
+    let last = rest
+        .iter()
+        .fold(0, |word, byte| word << 8 | u64::from(*byte));
+    let words = words.iter().map(|word| u64::from_le_bytes(*word));
+    words.chain([last]).fold(rest.len() as u64, |digest, word| {
+        (digest ^ word).wrapping_mul(ODD).rotate_left(29)
+    })
 }
 
 #[cfg(test)]

@@ -199,8 +199,8 @@ async fn churner_of(store: &MemoryStore, sizes: &Sizes, churner: usize) {
             settled.expect("the memory store does not fail"),
             Settled::Done
         );
-        // The store adds 400 bytes for each record.
-        written += length + 400;
+        // The store adds 245 bytes for each record.
+        written += length + 245;
     }
 }
 

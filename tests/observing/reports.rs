@@ -174,7 +174,7 @@ async fn a_run_without_protection_is_reported_as_bypassed() {
 
 #[tokio::test]
 async fn a_full_store_and_its_evictions_are_reported() {
-    let store = |on_full| MemoryStore::builder().max_bytes(2_000).on_full(on_full);
+    let store = |on_full| MemoryStore::builder().max_bytes(1_000).on_full(on_full);
     let notes = Notes::default();
     let observe = |builder: axum_idem::IdempotencyBuilder| builder.observer(notes.clone());
     let service = Service::with_store(store(OnFull::Refuse).max_share(1.0).build(), observe);

@@ -9,6 +9,9 @@ use crate::request::trace_context::TraceId;
 /// Longer endpoints and labels are cut, so that a store can keep a length in one byte.
 const LONGEST: usize = 255;
 
+/// The counters of an `Arc`.
+const COUNTERS: usize = 16;
+
 /// Where a record comes from: the facts about its first request that an operator sees.
 ///
 /// A store keeps it with a claim and with the record that follows. When a claim is taken over, the
@@ -70,14 +73,74 @@ impl Origin {
 
     /// The bytes of its texts that are not part of the program.
     pub(crate) fn heap_bytes(&self) -> usize {
-        /// The counters of an `Arc`.
-        const COUNTERS: usize = 16;
         let endpoint = match &self.endpoint {
             Cow::Borrowed(_) => 0,
             Cow::Owned(endpoint) => endpoint.len(),
         };
         let label = self.label.as_ref().map(|label| label.len() + COUNTERS);
         endpoint + label.unwrap_or_default()
+    }
+}
+
+/// An [`Origin`] without its trace, in 24 bytes, for a store that keeps many.
+pub(super) struct CompactOrigin {
+    /// Empty when `rest` has the endpoint.
+    endpoint: &'static str,
+    /// `None` for the endpoints of the attribute, whose names are part of the program, without a label.
+    rest: Option<Box<Rest>>,
+}
+
+struct Rest {
+    endpoint: Option<String>,
+    label: Option<Arc<str>>,
+}
+
+impl CompactOrigin {
+    /// The origin, without its trace.
+    pub(super) fn origin(&self) -> Origin {
+        let rest = self.rest.as_deref();
+        let owned = rest.and_then(|rest| rest.endpoint.clone());
+        Origin {
+            endpoint: owned.map_or(Cow::Borrowed(self.endpoint), Cow::Owned),
+            trace_id: None,
+            label: rest.and_then(|rest| rest.label.clone()),
+        }
+    }
+
+    /// As [`Origin::heap_bytes`].
+    pub(super) fn heap_bytes(&self) -> usize {
+        let Some(rest) = &self.rest else {
+            return 0;
+        };
+        let endpoint = rest.endpoint.as_ref().map_or(0, String::len);
+        let label = rest
+            .label
+            .as_ref()
+            .map_or(0, |label| label.len() + COUNTERS);
+        size_of::<Rest>() + endpoint + label
+    }
+}
+
+impl From<Origin> for CompactOrigin {
+    fn from(origin: Origin) -> Self {
+        let (endpoint, owned) = match origin.endpoint {
+            Cow::Borrowed(endpoint) => (endpoint, None),
+            Cow::Owned(endpoint) => ("", Some(endpoint)),
+        };
+        let rest = (owned.is_some() || origin.label.is_some()).then(|| {
+            Box::new(Rest {
+                endpoint: owned,
+                label: origin.label,
+            })
+        });
+        Self { endpoint, rest }
+    }
+}
+
+/// The label is left out, as in [`Origin`].
+impl fmt::Debug for CompactOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.origin().fmt(f)
     }
 }
 

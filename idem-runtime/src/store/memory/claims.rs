@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 use super::budget::Cost;
+use super::clock::Moment;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
 use crate::store::millis::bounded;
@@ -22,23 +22,23 @@ pub(super) struct ClaimEntry {
     pub(super) fence: u64,
     pub(super) attempt: u32,
     pub(super) fingerprint: Fingerprint,
-    pub(super) leased_until: Instant,
+    pub(super) leased_until: Moment,
     retention: Duration,
     changed: Option<Arc<Notify>>,
-    pub(super) created_at: Instant,
+    pub(super) created_at: Moment,
     pub(super) origin: Origin,
     /// Whether the scope pays for the entry out of its share.
     pub(super) is_limited: bool,
 }
 
 impl ClaimEntry {
-    pub(super) fn new(claim: &Claim, fence: u64, attempt: u32, now: Instant) -> Self {
+    pub(super) fn new(claim: &Claim, fence: u64, attempt: u32, now: Moment) -> Self {
         Self {
             owner: claim.owner,
             fence,
             attempt,
             fingerprint: claim.fingerprint,
-            leased_until: now + bounded(claim.lease),
+            leased_until: now.after(bounded(claim.lease)),
             retention: bounded(claim.retention),
             changed: None,
             created_at: now,
@@ -64,13 +64,13 @@ impl ClaimEntry {
 
     /// Whether the holder owns this claim. A claim past its retention has no holder, even while it
     /// is in the map.
-    pub(super) fn is_held_by(&self, holder: Holder, now: Instant) -> bool {
+    pub(super) fn is_held_by(&self, holder: Holder, now: Moment) -> bool {
         self.owner == holder.owner && self.fence == holder.fence && self.retained_until() > now
     }
 
     /// When the store may forget the claim: the end of its lease, and then the retention.
-    pub(super) fn retained_until(&self) -> Instant {
-        self.leased_until + self.retention
+    pub(super) fn retained_until(&self) -> Moment {
+        self.leased_until.after(self.retention)
     }
 
     /// The handle that wakes callers that wait for this claim to end.

@@ -6,10 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use tokio::time::Instant;
-
 use super::Inner;
 use super::claims::ClaimEntry;
+use super::clock::Moment;
 use super::records::StoredRecord;
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
@@ -76,7 +75,7 @@ impl Inner {
             Some(_) => (true, false),
         };
         self.shards.for_each(|shard| {
-            let now = Instant::now();
+            let now = self.clock.now();
             if lists_claims {
                 for (id, held) in &shard.claims {
                     if listing.may_list(id)
@@ -87,9 +86,9 @@ impl Inner {
                 }
             }
             if lists_records {
-                for (id, kept) in &shard.records {
-                    if listing.may_list(id)
-                        && let Some(entry) = self.recorded(*id, kept, now)
+                for kept in shard.records.iter() {
+                    if listing.may_list(&kept.id)
+                        && let Some(entry) = self.recorded(kept, now)
                     {
                         listing.add(entry, self.clock.time(now));
                     }
@@ -99,13 +98,13 @@ impl Inner {
         Ok(listing.page())
     }
 
-    fn claimed(&self, id: RecordId, held: &ClaimEntry, now: Instant) -> Option<Summary> {
+    fn claimed(&self, id: RecordId, held: &ClaimEntry, now: Moment) -> Option<Summary> {
         let state = held.state(now)?;
         let created_at = self.clock.time(held.created_at);
         Some(Summary::new(id, held.origin.clone(), created_at, state))
     }
 
-    fn recorded(&self, id: RecordId, kept: &StoredRecord, now: Instant) -> Option<Summary> {
+    fn recorded(&self, kept: &StoredRecord, now: Moment) -> Option<Summary> {
         if kept.expires_at <= now {
             return None;
         }
@@ -113,14 +112,14 @@ impl Inner {
             self.clock.time(kept.created_at),
             self.clock.time(kept.settled_at),
         );
-        let state = State::recorded(&kept.record, settled_at, kept.expires_at - now);
-        Some(Summary::new(id, kept.origin.clone(), created_at, state))
+        let state = State::recorded(&kept.record, settled_at, kept.expires_at.since(now));
+        Some(Summary::new(kept.id, kept.origin(), created_at, state))
     }
 
     pub(super) fn stats(&self) -> Stats {
         let (mut in_flight, mut unknown, mut recorded) = (0, 0, 0);
         self.shards.for_each(|shard| {
-            let now = Instant::now();
+            let now = self.clock.now();
             for held in shard.claims.values() {
                 match held.state(now) {
                     Some(State::InFlight { .. }) => in_flight += 1,
@@ -128,7 +127,7 @@ impl Inner {
                     None => {}
                 }
             }
-            let live = shard.records.values().filter(|kept| kept.expires_at > now);
+            let live = shard.records.iter().filter(|kept| kept.expires_at > now);
             recorded += live.count() as u64;
         });
         Stats {
@@ -143,7 +142,8 @@ impl Inner {
     pub(super) fn forget_scope(&self, scope: ScopeId) -> u64 {
         let mut ids = Vec::new();
         self.shards.for_each(|shard| {
-            let all = shard.claims.keys().chain(shard.records.keys());
+            let recorded = shard.records.iter().map(|kept| &kept.id);
+            let all = shard.claims.keys().chain(recorded);
             ids.extend(all.filter(|id| id.scope_id() == scope));
         });
         ids.iter().map(|id| u64::from(self.forget(id))).sum()
@@ -152,19 +152,19 @@ impl Inner {
 
 impl ClaimEntry {
     /// What a listing shows of the claim. `None` when its retention has passed.
-    fn state(&self, now: Instant) -> Option<State> {
+    fn state(&self, now: Moment) -> Option<State> {
         let (fence, attempt) = (self.fence, self.attempt);
         if self.leased_until > now {
             Some(State::InFlight {
                 fence,
                 attempt,
-                lease_left: self.leased_until - now,
+                lease_left: self.leased_until.since(now),
             })
         } else if self.retained_until() > now {
             Some(State::Unknown {
                 fence,
                 attempt,
-                retained_for: self.retained_until() - now,
+                retained_for: self.retained_until().since(now),
             })
         } else {
             None

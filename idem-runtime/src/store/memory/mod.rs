@@ -25,14 +25,12 @@ use std::collections::hash_map;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use self::budget::{Budget, NoRoom};
 use self::claims::ClaimEntry;
-use self::clock::Clock;
+use self::clock::{Clock, Moment};
 use self::fill::Fill;
-use self::queue::Queue;
-use self::records::StoredRecord;
+use self::queue::{Due, Place, Queue};
+use self::records::{Records, Slot, StoredRecord};
 use self::shards::{Shard, Shards};
 use super::millis::bounded;
 use super::observer::{MEMORY, StoreObserver};
@@ -124,7 +122,7 @@ impl MemoryStoreBuilder {
     /// scope has already are replayed as before. `scope = global` is exempt, because everybody shares it.
     ///
     /// With the defaults, a scope may hold 128 MiB. That is 127 responses of the largest recorded body
-    /// (1 MiB), or about 170,000 responses of 300 bytes, within one `ttl`. Divide by the number of callers that
+    /// (1 MiB), or about 210,000 responses of 300 bytes, within one `ttl`. Divide by the number of callers that
     /// are to have room at the same time: with 0.1, at least ten callers have to fill their shares before the
     /// store is full. A service whose callers are few, or of which one makes most requests, needs a larger
     /// share.
@@ -192,7 +190,7 @@ impl Inner {
             let mut shard = self.shards.of(&claim.id);
             // Every transition reads the clock under the lock. With an earlier reading, a lease
             // that had already lapsed could look alive after its holder abandoned it.
-            let now = Instant::now();
+            let now = self.clock.now();
             let claimed = self.try_claim(&mut shard, claim, now);
             drop(shard);
             match claimed {
@@ -215,7 +213,7 @@ impl Inner {
     }
 
     /// Claims the id.
-    fn try_claim(&self, shard: &mut Shard, claim: &Claim, now: Instant) -> Result<Claimed, NoRoom> {
+    fn try_claim(&self, shard: &mut Shard, claim: &Claim, now: Moment) -> Result<Claimed, NoRoom> {
         let entry = |fence, attempt| ClaimEntry::new(claim, fence, attempt, now);
         let entry = match shard.claims.get_mut(&claim.id) {
             Some(held) if held.leased_until > now && held.owner == claim.owner => {
@@ -227,7 +225,7 @@ impl Inner {
             Some(held) if held.leased_until > now => {
                 return Ok(Claimed::InFlight {
                     fingerprint: held.fingerprint,
-                    lease_left: held.leased_until - now,
+                    lease_left: held.leased_until.since(now),
                     changed: claim.wait.then(|| Changed::new(held.changed())),
                 });
             }
@@ -247,11 +245,10 @@ impl Inner {
                 entry
             }
             None => {
-                if let Some(kept) = self.live_record(shard, &claim.id, now) {
-                    let trace_id = kept.origin.trace_id();
+                if let Some(kept) = self.live_record(&mut shard.records, &claim.id, now) {
                     return Ok(Claimed::Recorded {
-                        record: kept.record.clone().with_first_trace_id(trace_id),
-                        expires_in: kept.expires_at - now,
+                        record: kept.record.clone(),
+                        expires_in: kept.expires_at.since(now),
                     });
                 }
                 let entry = entry(self.shards.next_fence(), 1);
@@ -266,7 +263,7 @@ impl Inner {
 
     /// Purges expired entries and then, with `OnFull::EvictOldest`, evicts the oldest records.
     /// Returns whether there is room for one more claim. Must be called without a shard lock.
-    fn make_room(&self, now: Instant) -> bool {
+    fn make_room(&self, now: Moment) -> bool {
         while !self.budget.has_room() && self.purge(now) {}
         if !self.budget.has_room() {
             self.forget_past(now);
@@ -292,7 +289,7 @@ impl Inner {
 
     /// Purges expired entries. Returns whether the scope may have one more claim. Must be called without a
     /// shard lock.
-    fn make_share(&self, scope: ScopeId, now: Instant) -> bool {
+    fn make_share(&self, scope: ScopeId, now: Moment) -> bool {
         let has_share = || self.budget.has_share(scope);
         // The rest of a long backlog is left to later claims, so that one claim does not block its thread.
         let mut rounds = 0..MAX_PURGES;
@@ -304,7 +301,7 @@ impl Inner {
     }
 
     /// Removes the claims whose retention has passed.
-    fn forget_past(&self, now: Instant) {
+    fn forget_past(&self, now: Moment) {
         self.shards
             .forget_past(now, |cost| self.budget.subtract(cost));
     }
@@ -312,27 +309,26 @@ impl Inner {
     /// Returns the record under an id. Removes the record if it has expired.
     fn live_record<'s>(
         &self,
-        shard: &'s mut Shard,
+        records: &'s mut Records,
         id: &RecordId,
-        now: Instant,
+        now: Moment,
     ) -> Option<&'s StoredRecord> {
-        if shard.records.get(id)?.expires_at <= now {
-            self.remove_record(shard, id);
+        let slot = records.slot(id)?;
+        if records.at(slot)?.expires_at <= now {
+            self.remove_record(records, slot);
         }
-        shard.records.get(id).map(Box::as_ref)
+        records.at(slot)
     }
 
-    fn remove_record(&self, shard: &mut Shard, id: &RecordId) -> bool {
-        let removed = shard.records.remove(id);
-        if let Some(removed) = &removed {
-            self.budget.subtract(removed.cost(id));
+    fn remove_record(&self, records: &mut Records, slot: Slot) {
+        if let Some(removed) = records.remove(slot) {
+            self.budget.subtract(removed.cost());
         }
-        removed.is_some()
     }
 
     /// Purges a few expired records, so that each claim pays for the record it adds. Returns
     /// whether there were any. Must be called without a shard lock.
-    fn purge(&self, now: Instant) -> bool {
+    fn purge(&self, now: Moment) -> bool {
         let due = self.queue.pop_due(now);
         let any = !due.is_empty();
         for entry in due {
@@ -343,7 +339,8 @@ impl Inner {
 
     /// Removes a few expired records, and the claims whose retention has passed. Returns how many records it
     /// removed.
-    fn remove_expired(&self, now: Instant) -> u64 {
+    fn remove_expired(&self) -> u64 {
+        let now = self.clock.now();
         self.forget_past(now);
         loop {
             let due = self.queue.pop_due(now);
@@ -360,17 +357,22 @@ impl Inner {
     }
 
     /// Removes the record that a queue entry refers to, unless the record is gone or was replaced.
-    fn remove_queued(&self, (expires_at, id): (Instant, RecordId)) -> bool {
+    fn remove_queued(&self, due: Due) -> bool {
         // Without the lock, this could remove a new record that is being stored instead of the
         // expired record.
-        let mut shard = self.shards.of(&id);
-        let kept = shard.records.get(&id);
-        let is_the_same = kept.is_some_and(|kept| kept.expires_at == expires_at);
-        is_the_same && self.remove_record(&mut shard, &id)
+        let mut shard = self.shards.at(due.place.shard);
+        let kept = shard.records.at(due.place.slot);
+        let is_the_same = kept.is_some_and(|kept| {
+            kept.expires_at == due.expires_at && kept.settled_at == due.settled_at
+        });
+        if is_the_same {
+            self.remove_record(&mut shard.records, due.place.slot);
+        }
+        is_the_same
     }
 
     /// Removes and returns the holder's claim, if the holder still owns it. The caller frees its bytes.
-    fn take(&self, shard: &mut Shard, holder: Holder, now: Instant) -> Option<ClaimEntry> {
+    fn take(&self, shard: &mut Shard, holder: Holder, now: Moment) -> Option<ClaimEntry> {
         let hash_map::Entry::Occupied(held) = shard.claims.entry(holder.id) else {
             return None;
         };
@@ -384,7 +386,7 @@ impl Inner {
 
     fn complete(&self, holder: Holder, record: Record, ttl: Duration) -> Settled {
         let mut shard = self.shards.of(&holder.id);
-        let now = Instant::now();
+        let now = self.clock.now();
         let Some(mut held) = self.take(&mut shard, holder, now) else {
             return Settled::Lost;
         };
@@ -406,34 +408,43 @@ impl Inner {
         record: Record,
         held: ClaimEntry,
         ttl: Duration,
-        now: Instant,
+        now: Moment,
     ) {
         let ttl = bounded(ttl);
-        let weight = records::weight(&record, &held.origin);
-        let record = if self.budget.can_ever_hold(weight) {
-            record
-        } else {
+        let old = held.cost(&id);
+        let mut stored = StoredRecord::new(
+            id,
+            record,
+            ttl,
+            now,
+            held.created_at,
+            held.origin,
+            held.is_limited,
+        );
+        if !self.budget.can_ever_hold(stored.cost().bytes) {
             tracing::warn!(
                 target: crate::trace::TARGET,
                 record = %id.short(),
-                bytes = record.as_bytes().len(),
+                bytes = stored.record.as_bytes().len(),
                 "a response is larger than the whole memory store and is not stored"
             );
-            Record::not_kept(record.fingerprint(), record.status())
+            stored.forget_response();
+        }
+        self.budget.replace(old, stored.cost());
+        let expires_at = stored.expires_at;
+        let place = Place {
+            shard: Shards::number(&id),
+            slot: shard.records.insert(stored),
         };
-        let old = held.cost(&id);
-        let stored = Box::new(StoredRecord::new(record, held, ttl, now));
-        self.budget.replace(old, stored.cost(&id));
-        self.queue.push(id, stored.expires_at, ttl);
-        shard.records.insert(id, stored);
+        self.queue.push(place, expires_at, ttl);
     }
 
     fn renew(&self, holder: Holder, lease: Duration) -> Settled {
         let mut shard = self.shards.of(&holder.id);
-        let now = Instant::now();
+        let now = self.clock.now();
         match shard.claims.get_mut(&holder.id) {
             Some(held) if held.is_held_by(holder, now) => {
-                held.leased_until = now + bounded(lease);
+                held.leased_until = now.after(bounded(lease));
                 Settled::Done
             }
             _ => Settled::Lost,
@@ -442,7 +453,7 @@ impl Inner {
 
     fn release(&self, holder: Holder) -> Settled {
         let mut shard = self.shards.of(&holder.id);
-        let Some(held) = self.take(&mut shard, holder, Instant::now()) else {
+        let Some(held) = self.take(&mut shard, holder, self.clock.now()) else {
             return Settled::Lost;
         };
         self.budget.subtract(held.cost(&holder.id));
@@ -453,7 +464,7 @@ impl Inner {
 
     fn abandon(&self, holder: Holder) -> Settled {
         let mut shard = self.shards.of(&holder.id);
-        let now = Instant::now();
+        let now = self.clock.now();
         match shard.claims.get_mut(&holder.id) {
             Some(held) if held.is_held_by(holder, now) => {
                 held.leased_until = now;
@@ -466,13 +477,13 @@ impl Inner {
 
     fn look_up(&self, id: &RecordId) -> Option<Entry> {
         let shard = self.shards.of(id);
-        let now = Instant::now();
+        let now = self.clock.now();
         match shard.claims.get(id) {
             Some(held) if held.leased_until > now => Some(Entry::InFlight {
                 fingerprint: held.fingerprint,
                 fence: held.fence,
                 attempt: held.attempt,
-                lease_left: held.leased_until - now,
+                lease_left: held.leased_until.since(now),
                 origin: held.origin.clone(),
                 created_at: self.clock.time(held.created_at),
             }),
@@ -480,7 +491,7 @@ impl Inner {
                 fingerprint: held.fingerprint,
                 fence: held.fence,
                 attempt: held.attempt,
-                retained_for: held.retained_until() - now,
+                retained_for: held.retained_until().since(now),
                 origin: held.origin.clone(),
                 created_at: self.clock.time(held.created_at),
             }),
@@ -489,8 +500,8 @@ impl Inner {
                 let kept = shard.records.get(id).filter(|it| it.expires_at > now)?;
                 Some(Entry::Recorded {
                     record: kept.record.clone(),
-                    expires_in: kept.expires_at - now,
-                    origin: kept.origin.clone(),
+                    expires_in: kept.expires_at.since(now),
+                    origin: kept.origin(),
                     created_at: self.clock.time(kept.created_at),
                     settled_at: self.clock.time(kept.settled_at),
                 })
@@ -500,19 +511,21 @@ impl Inner {
 
     fn forget(&self, id: &RecordId) -> bool {
         let mut shard = self.shards.of(id);
-        let is_live = shard.is_live(id, Instant::now());
+        let is_live = shard.is_live(id, self.clock.now());
         if let Some(held) = shard.claims.remove(id) {
             self.budget.subtract(held.cost(id));
             self.shards.retire(held.fence);
             held.wake();
         }
-        self.remove_record(&mut shard, id);
+        if let Some(slot) = shard.records.slot(id) {
+            self.remove_record(&mut shard.records, slot);
+        }
         is_live
     }
 
     fn resolve(&self, id: RecordId, fence: u64, record: Record, ttl: Duration) -> Settled {
         let mut shard = self.shards.of(&id);
-        let now = Instant::now();
+        let now = self.clock.now();
         let holder = match shard.claims.get(&id) {
             Some(held)
                 if held.fence == fence
@@ -587,7 +600,7 @@ impl Store for MemoryStore {
     }
 
     fn remove_expired(&self) -> StoreFuture<u64> {
-        StoreFuture::ready(Ok(self.0.remove_expired(Instant::now())))
+        StoreFuture::ready(Ok(self.0.remove_expired()))
     }
 
     fn diagnose(&self) -> StoreFuture<Vec<Finding>> {

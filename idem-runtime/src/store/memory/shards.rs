@@ -5,16 +5,15 @@ use std::hash::BuildHasherDefault;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::budget::Cost;
 use super::claims::ClaimEntry;
+use super::clock::Moment;
 use super::hasher::DigestHasher;
-use super::records::StoredRecord;
+use super::records::Records;
 use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::request::record_id::RecordId;
 
-const SHARDS: usize = 64;
+const SHARDS: u8 = 64;
 
 /// The shortest time between two scans of all claims by a full store. A scan of one million claims
 /// took 24 ms. A store that scanned at each refusal would keep a processor busy with 40 refusals a
@@ -28,13 +27,12 @@ type Map<T> = HashMap<RecordId, T, BuildHasherDefault<DigestHasher>>;
 pub(super) struct Shard {
     /// Claims that are in flight or lapsed.
     pub(super) claims: Map<ClaimEntry>,
-    /// In boxes, so that a growing map moves few bytes.
-    pub(super) records: Map<Box<StoredRecord>>,
+    pub(super) records: Records,
 }
 
 impl Shard {
     /// Whether there is an entry that has not expired.
-    pub(super) fn is_live(&self, id: &RecordId, now: Instant) -> bool {
+    pub(super) fn is_live(&self, id: &RecordId, now: Moment) -> bool {
         match self.claims.get(id) {
             Some(held) => held.leased_until.max(held.retained_until()) > now,
             None => self.records.get(id).is_some_and(|it| it.expires_at > now),
@@ -50,14 +48,14 @@ pub(super) struct Shards {
     /// The highest fence that has left the map.
     retired: AtomicU64,
     /// When a thread last scanned all claims.
-    walked_at: Mutex<Option<Instant>>,
+    walked_at: Mutex<Option<Moment>>,
 }
 
 impl Default for Shards {
     fn default() -> Self {
         Self {
             all: std::iter::repeat_with(Mutex::default)
-                .take(SHARDS)
+                .take(SHARDS.into())
                 .collect(),
             retired: AtomicU64::new(0),
             walked_at: Mutex::default(),
@@ -68,8 +66,17 @@ impl Default for Shards {
 impl Shards {
     /// Locks the shard of an id.
     pub(super) fn of(&self, id: &RecordId) -> MutexGuard<'_, Shard> {
-        // The maps take their hash from other bytes of the digest.
-        lock(&self.all[usize::from(id.as_bytes()[31]) % SHARDS])
+        self.at(Self::number(id))
+    }
+
+    /// Locks the shard with this number.
+    pub(super) fn at(&self, number: u8) -> MutexGuard<'_, Shard> {
+        lock(&self.all[usize::from(number)])
+    }
+
+    /// The number of the shard of an id. The maps take their hash from other bytes of the digest.
+    pub(super) fn number(id: &RecordId) -> u8 {
+        id.as_bytes()[31] % SHARDS
     }
 
     /// The fence for a new claim on an id without a claim. It is higher than the fence of every
@@ -85,7 +92,7 @@ impl Shards {
 
     /// Removes the claims whose retention has passed, and calls `free` for the cost of each. Does nothing
     /// when the last scan was less than a second ago.
-    pub(super) fn forget_past(&self, now: Instant, free: impl Fn(Cost)) {
+    pub(super) fn forget_past(&self, now: Moment, free: impl Fn(Cost)) {
         if !self.may_walk(now) {
             return;
         }
@@ -108,14 +115,14 @@ impl Shards {
         }
     }
 
-    fn may_walk(&self, now: Instant) -> bool {
+    fn may_walk(&self, now: Moment) -> bool {
         let mut walked_at = self
             .walked_at
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         // `now` may be older than `walked_at`, because threads read the clock before they take this
         // lock.
-        if walked_at.is_some_and(|at| now.saturating_duration_since(at) < BETWEEN_WALKS) {
+        if walked_at.is_some_and(|at| now.since(at) < BETWEEN_WALKS) {
             return false;
         }
         *walked_at = Some(now);

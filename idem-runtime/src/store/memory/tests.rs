@@ -117,8 +117,10 @@ async fn the_oldest_record_is_the_first_completed_one() {
         assert_eq!(store.0.complete(holder, answer(b"{}"), ttl), Settled::Done);
         tokio::time::advance(Duration::from_millis(1)).await;
     }
-    let (_, oldest) = store.0.queue.pop_oldest().expect("there are two");
-    assert_eq!(oldest, claim("first").id);
+    let oldest = store.0.queue.pop_oldest().expect("there are two");
+    let shard = store.0.shards.at(oldest.place.shard);
+    let oldest = shard.records.at(oldest.place.slot).expect("it is there");
+    assert_eq!(oldest.id, claim("first").id);
 }
 
 #[test]
@@ -242,6 +244,23 @@ async fn a_record_outlives_the_queue_entry_of_its_predecessor() {
     assert!(replays(&store, "a"));
 }
 
+/// Both records expire at the same moment, but the new record is not the oldest of the store.
+#[tokio::test(start_paused = true)]
+async fn a_record_is_not_evicted_in_place_of_a_predecessor_with_a_longer_ttl() {
+    let store = MemoryStore::default();
+    let holder = fresh(&store, &claim("a"));
+    assert_eq!(
+        store.0.complete(holder, answer(b"first"), 2 * TTL),
+        Settled::Done
+    );
+    store.0.forget(&claim("a").id);
+    tokio::time::advance(TTL).await;
+    record(&store, "a", b"second");
+    let oldest = store.0.queue.pop_oldest().expect("the first record");
+    assert!(!store.0.remove_queued(oldest));
+    assert!(replays(&store, "a"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn expired_entries_free_their_bytes() {
     let store = MemoryStore::builder().max_bytes(50_000).build();
@@ -256,7 +275,7 @@ async fn expired_entries_free_their_bytes() {
     }
     assert_eq!(store.0.budget.used(), 100 * claims::WEIGHT);
     tokio::time::advance(LEASE + TTL).await;
-    assert!(store.0.make_room(Instant::now()));
+    assert!(store.0.make_room(store.0.clock.now()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -335,7 +354,7 @@ async fn the_queue_of_an_unused_ttl_is_removed() {
     }
     assert_eq!(store.0.queue.queues(), 20);
     tokio::time::advance(ttl(10)).await;
-    while store.0.purge(Instant::now()) {}
+    while store.0.purge(store.0.clock.now()) {}
     assert_eq!(store.0.queue.queues(), 10);
     while store.0.queue.pop_oldest().is_some() {}
     assert_eq!(store.0.queue.queues(), 0);

@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tracing::Instrument;
 
 use crate::attempt::handle::Attempt;
-use crate::service::background::Background;
+use crate::service::background::{self, Background};
 use crate::service::deadline;
 use crate::service::idempotency::{Idempotency, within};
 use crate::store::{Holder, Settled};
@@ -220,7 +220,7 @@ impl Wake for Beat {
         if matches!(pulse.task, Task::NotStarted) {
             let Background { runtime, span } = &self.background;
             let renewing = self.clone().run().instrument(span.clone());
-            pulse.task = Task::Started(runtime.spawn(renewing).abort_handle());
+            pulse.task = Task::Started(background::spawn(runtime, renewing).abort_handle());
         }
     }
 }

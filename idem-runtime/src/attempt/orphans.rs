@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::attempt::settlement::Settlement;
 use crate::request::record_id::RecordId;
+use crate::service::background;
 use crate::service::backoff::Backoff;
 use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
@@ -44,12 +45,12 @@ pub(crate) fn look_for(
     match added {
         Ok(NeedsWorker(false)) => {}
         Ok(NeedsWorker(true)) => {
-            let attempts = idem.attempts().clone();
             let worker = Worker {
                 idem: idem.clone(),
                 has_ended: false,
             };
-            attempts.spawn_on(work(worker), runtime);
+            let tracked = idem.attempts().track_future(work(worker));
+            background::spawn(runtime, tracked);
         }
         Err(_) => tracing::error!(
             target: TARGET,

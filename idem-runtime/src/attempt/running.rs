@@ -32,7 +32,7 @@ use crate::response::collect::{self, Collected, Collector, Patience};
 use crate::response::degraded;
 use crate::response::outcome_unknown::OutcomeUnknown;
 use crate::response::problem::Problem;
-use crate::service::background::Background;
+use crate::service::background::{self, Background};
 use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
 use crate::service::permits::Permit;
@@ -463,8 +463,8 @@ impl Work {
         if let Err(pending) = self.settle(settlement)
             && let Some(Background { runtime, span }) = self.background()
         {
-            let pending = pending.instrument(span);
-            self.idem.attempts().spawn_on(pending, &runtime);
+            let pending = async { drop(pending.await) }.instrument(span);
+            background::spawn(&runtime, self.idem.attempts().track_future(pending));
         }
     }
 
@@ -565,7 +565,7 @@ impl Drop for Running {
                     in_background: true,
                 };
                 // Nobody is left to receive the response.
-                runtime.spawn(async { drop(running.await) }.instrument(span));
+                background::spawn(&runtime, async { drop(running.await) }.instrument(span));
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::attempt::heartbeat::{Heartbeat, Leaseholder};
 use crate::attempt::orphans;
 use crate::attempt::settlement::Settlement;
 use crate::observe::{AttemptEnd, Outcome};
-use crate::service::background::Background;
+use crate::service::background::{self, Background};
 use crate::service::backoff::Backoff;
 use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
@@ -149,7 +149,7 @@ impl Settler {
         if let Some(Background { runtime, span }) = self.background.clone() {
             let attempts = self.idem.attempts().clone();
             let trying = self.keep_trying(settlement, held).instrument(span);
-            attempts.spawn_on(trying, &runtime);
+            background::spawn(&runtime, attempts.track_future(trying));
         }
     }
 

@@ -28,6 +28,7 @@ use crate::request::scope::Scope;
 use crate::request::trace_context::TraceId;
 use crate::response::degraded;
 use crate::response::problem::Problem;
+use crate::service::background;
 use crate::service::idempotency::Idempotency;
 use crate::service::slot::{Earlier, Finished, Slot};
 use crate::settings::policy::{FingerprintMode, KeySource, Policy};
@@ -428,7 +429,10 @@ async fn settle_earlier(finished: Finished, has_panicked: bool) {
     let settling = finished.leave(Response::default(), has_panicked);
     match Handle::try_current() {
         // Fails only when the runtime shuts down.
-        Ok(runtime) => drop(runtime.spawn(settling).await),
+        Ok(runtime) => {
+            let settling = async { drop(settling.await) };
+            drop(background::spawn(&runtime, settling).await);
+        }
         Err(_) => drop(settling.await),
     }
 }

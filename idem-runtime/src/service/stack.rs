@@ -12,7 +12,7 @@ use tokio::time::{Sleep, sleep};
 use tracing::Instrument;
 
 use crate::response::problem::Problem;
-use crate::service::background::Background;
+use crate::service::background::{self, Background};
 use crate::service::idempotency::Idempotency;
 use crate::service::slot::{Finished, Slot};
 
@@ -154,6 +154,6 @@ impl<E: Send + 'static> Drop for Stack<E> {
         };
         // Nothing waits for the response, so it is dropped. `drain` waits for the attempt, even before
         // the task starts.
-        runtime.spawn(async { drop(stack.await) }.instrument(span));
+        background::spawn(&runtime, async { drop(stack.await) }.instrument(span));
     }
 }

@@ -19,7 +19,8 @@ def figures(text):
     found = {}
     for line in text.splitlines():
         match = LINE.match(line)
-        if match:
+        # Lines that compare two paths have a slash.
+        if match and " / " not in match.group(1):
             name, *numbers = match.groups()
             found.setdefault(name, [float(number) for number in numbers])
     return found

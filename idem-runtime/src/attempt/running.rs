@@ -463,7 +463,7 @@ impl Work {
         if let Err(pending) = self.settle(settlement)
             && let Some(Background { runtime, span }) = self.background()
         {
-            let pending = async { drop(pending.await) }.instrument(span);
+            let pending = async { _ = pending.await }.instrument(span);
             background::spawn(&runtime, self.idem.attempts().track_future(pending));
         }
     }

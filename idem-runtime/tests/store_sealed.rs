@@ -341,6 +341,24 @@ fn a_sealed_store_needs_a_primary_key() {
     let _ = Sealed::around(MemoryStore::default(), Keys::new().also(1, OLD));
 }
 
+/// A sealed record has other bytes each time, and the store recognizes a repeated record by its bytes.
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_record_that_is_sent_again_is_recognized() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("records.db");
+    let store = idem_runtime::store::SqliteStore::open(&path).await;
+    let store = Sealed::around(store.expect("a file"), keys());
+    let holder = win(&store, claim("k")).await;
+    let mut done = Vec::new();
+    for record in [secret(FINGERPRINT), secret(FINGERPRINT), record(b"other")] {
+        let settled = store.complete(holder, record, HOUR).await;
+        done.push(settled.expect("the store works"));
+    }
+    assert_eq!(done, [Settled::Done, Settled::Done, Settled::Lost]);
+    assert_eq!(replay(&store, "k").await, secret(FINGERPRINT));
+}
+
 /// Reads every byte of the file and its log, before and after the log is merged into the file.
 #[cfg(feature = "sqlite")]
 #[tokio::test]

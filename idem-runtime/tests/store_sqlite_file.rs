@@ -445,6 +445,21 @@ async fn an_abandoned_claim_has_no_room_until_it_is_taken_over() {
     );
 }
 
+/// The engine sends a record again when the first reply comes too late.
+#[tokio::test]
+async fn a_holder_that_sends_its_record_again_has_recorded_it() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.expect("the file opens");
+    let holder = win(&store, claim("k")).await;
+    let mut done = Vec::new();
+    for body in [b"first", b"first", b"other"] {
+        let settled = store.complete(holder, record(body), HOUR).await;
+        done.push(settled.expect("the store works"));
+    }
+    assert_eq!(done, [Settled::Done, Settled::Done, Settled::Lost]);
+    assert_eq!(replay(&store, "k").await, record(b"first"));
+}
+
 /// SQLite reports the same error when the disk has no room.
 #[tokio::test]
 async fn a_claim_that_finds_no_room_in_the_file_gets_full() {

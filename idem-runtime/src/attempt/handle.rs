@@ -316,7 +316,8 @@ impl fmt::Debug for Attempt {
         f.debug_struct("Attempt")
             .field("number", &self.number())
             .field("fence", &self.fence())
-            .field("record_id", &self.record_id())
+            // The whole id contains the digest of the scope.
+            .field("record", &self.record_id().map(|id| id.short()))
             .finish_non_exhaustive()
     }
 }

@@ -24,7 +24,8 @@ pub(super) enum Remedy {
 
 pub(super) fn remedy(error: &Error) -> Remedy {
     match error {
-        Error::Io(_) | Error::WorkerCrashed => Remedy::Elsewhere,
+        // After a message that sqlx does not understand, the position in the stream is unknown.
+        Error::Io(_) | Error::WorkerCrashed | Error::Protocol(_) => Remedy::Elsewhere,
         Error::Database(error) => match error.code().as_deref() {
             // Serialization failure, deadlock, and a race on a unique index.
             Some("40001" | "40P01" | "23505") => Remedy::Again,

@@ -113,6 +113,47 @@ impl<S: Store> Sealed<S> {
             .ok_or(StoreError::Undecodable(DecodeError::Damaged))
     }
 
+    /// Seals a record, and sends it to the store.
+    ///
+    /// When a reply is lost, the engine sends the record again. Stores recognize the record by its bytes, and sealed
+    /// bytes differ each time. So when the store reports the claim as lost, the bytes that it has are sent again, if
+    /// they open to the same record.
+    fn settle(
+        &self,
+        id: RecordId,
+        record: Record,
+        send: impl Fn(&S, Record) -> StoreFuture<Settled> + Send + 'static,
+    ) -> StoreFuture<Settled> {
+        let sealed = match self.seal(id, &record) {
+            Ok(sealed) => sealed,
+            Err(error) => return StoreFuture::ready(Err(error)),
+        };
+        let pending = match send(&self.store, sealed).try_now() {
+            Ok(Ok(Settled::Lost)) => StoreFuture::ready(Ok(Settled::Lost)),
+            Ok(reply) => return StoreFuture::ready(reply),
+            Err(pending) => pending,
+        };
+        let (store, opener) = (self.store.clone(), self.opener());
+        StoreFuture::new(async move {
+            let settled = pending.await?;
+            if settled == Settled::Done {
+                return Ok(settled);
+            }
+            match store.look_up(id).await {
+                Ok(Some(Entry::Recorded { record: stored, .. })) => {
+                    match opener.open(id, stored.clone()) {
+                        Ok(opened) if opened.as_bytes() == record.as_bytes() => {
+                            send(&store, stored).await
+                        }
+                        _ => Ok(Settled::Lost),
+                    }
+                }
+                Ok(_) | Err(StoreError::Undecodable(_)) => Ok(Settled::Lost),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
     fn opener(&self) -> Opener {
         Opener {
             keys: self.keys.clone(),
@@ -174,10 +215,9 @@ impl<S: Store> Store for Sealed<S> {
     }
 
     fn complete(&self, holder: Holder, record: Record, ttl: Duration) -> StoreFuture<Settled> {
-        match self.seal(holder.id, &record) {
-            Ok(sealed) => self.store.complete(holder, sealed, ttl),
-            Err(error) => StoreFuture::ready(Err(error)),
-        }
+        self.settle(holder.id, record, move |store, sealed| {
+            store.complete(holder, sealed, ttl)
+        })
     }
 
     fn release(&self, holder: Holder) -> StoreFuture<Settled> {
@@ -205,10 +245,9 @@ impl<S: Store> Store for Sealed<S> {
         record: Record,
         ttl: Duration,
     ) -> StoreFuture<Settled> {
-        match self.seal(id, &record) {
-            Ok(sealed) => self.store.resolve(id, fence, sealed, ttl),
-            Err(error) => StoreFuture::ready(Err(error)),
-        }
+        self.settle(id, record, move |store, sealed| {
+            store.resolve(id, fence, sealed, ttl)
+        })
     }
 
     /// Looks each sealed record of the page up, because the status of a record is sealed too. A record that does

@@ -116,9 +116,19 @@ impl Held {
 
     /// Whether the holder may settle or renew the claim.
     pub(super) fn is_held_by(&self, holder: &Holder, now: i64) -> bool {
-        self.is_claim(now)
-            && self.owner == holder.owner
-            && u64::try_from(self.fence) == Ok(holder.fence)
+        self.is_claim(now) && self.is_of(holder)
+    }
+
+    /// Whether the holder has already completed the claim with this record.
+    pub(super) fn has_recorded(&self, holder: &Holder, record: &Record, now: i64) -> bool {
+        self.is_alive(now)
+            && self.is_of(holder)
+            && self.record.as_deref() == Some(record.as_bytes())
+    }
+
+    /// Whether the holder won the row, be it a claim or a record.
+    fn is_of(&self, holder: &Holder) -> bool {
+        self.owner == holder.owner && u64::try_from(self.fence) == Ok(holder.fence)
     }
 
     /// Whether the row is the claim with this fence, and its outcome is unknown.
@@ -129,9 +139,7 @@ impl Held {
     /// What became of the holder's transaction. A lapsed claim is still held until another attempt takes over.
     pub(super) fn commit_state(&self, holder: &Holder) -> Result<CommitState, StoreError> {
         self.check_version()?;
-        let is_of_holder =
-            self.owner == holder.owner && u64::try_from(self.fence) == Ok(holder.fence);
-        Ok(match (is_of_holder, &self.record) {
+        Ok(match (self.is_of(holder), &self.record) {
             (true, Some(_)) => CommitState::Mine,
             (true, None) => CommitState::Held,
             (false, Some(_)) => CommitState::Others,

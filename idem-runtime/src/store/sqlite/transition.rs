@@ -148,6 +148,12 @@ impl Shared<'_> {
             return Ok(Outcome::Done(true));
         }
         let held = held?.map(|held| held.extended(self.instance, now));
+        // A holder whose first reply was lost sends the same record again.
+        if let (Transition::Complete(holder, record, _), Some(held)) = (transition, &held)
+            && held.has_recorded(holder, record, now)
+        {
+            return Ok(Outcome::Done(true));
+        }
         let Some(held) = held.filter(|held| match transition {
             Transition::Forget(_) => held.is_alive(now),
             Transition::Resolve(_, fence, ..) => held.is_unknown(*fence, now),

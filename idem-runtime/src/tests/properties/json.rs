@@ -149,6 +149,31 @@ fn spell_text(text: &str, choices: &mut impl Iterator<Item = u8>, out: &mut Stri
     out.push('"');
 }
 
+/// The text of a number. The few digits and exponents make equal values likely.
+fn number_text() -> impl Strategy<Value = String> {
+    let exponent = prop_oneof!["", "[eE][+-]?0{0,2}[0-3]", "[eE][+-]?[0-9]{1,2}"];
+    ("-?(0|[19][01]{0,3})(\\.[01]{1,4})?", exponent)
+        .prop_map(|(digits, exponent)| digits + &exponent)
+}
+
+/// The value of a number times 10 to the power of 110, as an integer. Found in another way than by the library:
+/// by shifting the point instead of moving zeros into the exponent.
+fn shifted(text: &str) -> String {
+    let (sign, text) = text
+        .strip_prefix('-')
+        .map_or(("", text), |text| ("-", text));
+    let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let exponent: i32 = exponent.parse().expect("a small exponent");
+    let places = i32::try_from(fraction.len()).expect("a short fraction");
+    let zeros = usize::try_from(110 + exponent - places).expect("the value is not too small");
+    let all = format!("{whole}{fraction}{}", "0".repeat(zeros));
+    match all.trim_start_matches('0') {
+        "" => "0".to_owned(),
+        digits => format!("{sign}{digits}"),
+    }
+}
+
 fn spelled(json: &Json, choices: Vec<u8>) -> String {
     let mut text = String::new();
     spell(
@@ -185,6 +210,14 @@ proptest! {
         let bare = spelled(&one, Vec::new());
         let array = spelled(&Json::Array(vec![one]), Vec::new());
         prop_assert_ne!(value(bare.as_bytes()), value(array.as_bytes()));
+    }
+
+    #[test]
+    fn two_numbers_have_the_same_form_if_and_only_if_they_are_equal(one in number_text(), other in number_text()) {
+        let is_equal = shifted(&one) == shifted(&other);
+        let [first, second] = [&one, &other].map(|text| value(text.as_bytes()));
+        prop_assert!(first.is_some() && second.is_some(), "{} and {}", one, other);
+        prop_assert_eq!(first == second, is_equal, "{} and {}", one, other);
     }
 
     /// A truncated text has no form. The value is in an array, because a truncated number is a

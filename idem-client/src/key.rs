@@ -93,6 +93,8 @@ pub type KeyFuture<'a> =
 pub trait KeyStore: Send + Sync + 'static {
     /// Returns the key of an operation. When the store has no key for it, the store keeps `fresh` and returns it.
     ///
+    /// The deadline of the policy begins when the future completes, so the store limits its own time.
+    ///
     /// The key must survive a crash when the future completes, because the client sends the request then. Of two
     /// calls at the same time, both must return the same key. The client never removes a key: remove it after the
     /// outcome of the operation is stored, because a repeated operation without its key would run again.

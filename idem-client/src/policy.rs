@@ -54,7 +54,7 @@ impl Policy {
         self
     }
 
-    /// Sets how long an operation may take with all its tries and waits. 2 minutes by default.
+    /// Sets how long an operation may take with all its tries and waits, once it has its key. 2 minutes by default.
     ///
     /// A wait that would end later does not begin. The `ttl` of the server must be longer than this time and
     /// the time for which the caller itself retries.

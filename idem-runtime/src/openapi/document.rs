@@ -23,7 +23,12 @@ impl Idempotency {
     /// The attribute marks an operation for `aide`, and for `utoipa` when it is *above* `#[utoipa::path]`. Each marked
     /// operation gets the key header, the replay header on each response that can be a replay, and each refusal with its
     /// status, codes, `Retry-After` and the schema `IdempotencyProblem`. A response that the service declares for the same
-    /// status is kept. Other operations are not changed. Call it once, after all paths are in the document:
+    /// status is kept, and so is a key header that the service declares. Other operations are not changed.
+    ///
+    /// With `key = header("…")`, the key header is the one that the attribute names. With `key = expression`, there is no key
+    /// header. With `record_body = none`, a response that can be a replay also has the header `Idempotency-Receipt`.
+    ///
+    /// Call it once, after all paths are in the document:
     ///
     #[cfg_attr(feature = "utoipa", doc = "```")]
     #[cfg_attr(not(feature = "utoipa"), doc = "```ignore")]

@@ -142,7 +142,7 @@ impl<S: Store> Sealed<S> {
             match store.look_up(id).await {
                 Ok(Some(Entry::Recorded { record: stored, .. })) => {
                     match opener.open(id, stored.clone()) {
-                        Ok(opened) if opened.as_bytes() == record.as_bytes() => {
+                        Ok(known) if known.as_bytes() == record.as_bytes() => {
                             send(&store, stored).await
                         }
                         _ => Ok(Settled::Lost),

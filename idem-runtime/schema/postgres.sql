@@ -150,3 +150,14 @@ BEGIN
         PERFORM set_config('synchronous_commit', 'on', true);
     END IF;
 END $$;
+
+CREATE OR REPLACE FUNCTION "public"."idem_records_complete_v1"(bytea, bytea, bigint, bytea, bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE "public"."idem_records" SET record = $4, settled_at = clock_timestamp(),
+        expires_at = clock_timestamp() + $5::bigint * interval '1 millisecond'
+    WHERE id = $1 AND owner = $2 AND fence = $3 AND version = 3
+        AND record IS NULL AND expires_at > clock_timestamp()
+        AND attempt = 1
+        AND NOT EXISTS (SELECT FROM "public"."idem_records" s WHERE s.id = ($1 || '\x01'::bytea));
+    RETURN FOUND;
+END $$;

@@ -6,6 +6,8 @@
 //! [`Record`] in the same frozen form. [`guide`] shows how to
 //! write another store.
 
+#[cfg(feature = "postgres")]
+mod batch;
 mod finding;
 mod future;
 pub mod guide;

@@ -124,6 +124,20 @@ async fn postgres_is_linearizable() {
     linearizable("postgres", store, Short::OneMillisecond, 4_500).await;
 }
 
+/// With one connection, callers who meet share a transaction.
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 6)]
+async fn postgres_in_batches_is_linearizable() {
+    use idem_runtime::store::PostgresStore;
+    let server = test_support::servers::postgres::PostgresServer::start();
+    let builder = PostgresStore::builder()
+        .url(server.url())
+        .max_connections(1);
+    let store = builder.timeout(Duration::from_secs(30)).connect().await;
+    let store = store.expect("postgres is there");
+    linearizable("postgres in batches", store, Short::OneMillisecond, 4_500).await;
+}
+
 /// Handlers record in transactions of their own, beside attempts that complete.
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 6)]

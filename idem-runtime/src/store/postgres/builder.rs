@@ -14,9 +14,17 @@ use super::statements::Statements;
 use super::table::{Name, Table};
 use super::{Inner, PostgresStore, patience, setup, sweeper};
 use crate::store::StoreError;
+use crate::store::batch::Batcher;
 
 /// One day. Adding durations of many years to an instant would overflow.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How many callers or batches of one kind of transition run at once, at most. With more lanes, fewer callers wait for
+/// others, and batches are shorter.
+const LANES: usize = 8;
+
+/// How many transitions a batch has at most. Each claim holds a lock of the server until its batch is committed.
+const LONGEST_BATCH: usize = 32;
 
 /// Settings of a [`PostgresStore`].
 #[derive(Clone)]
@@ -214,11 +222,17 @@ impl PostgresStoreBuilder {
         let statements = Statements::new(&table);
         within(limit, probe(session, &statements, &table, limit)).await?;
         leased.keep();
+        let lanes = usize::try_from(self.max_connections / 2)
+            .unwrap_or(LANES)
+            .clamp(1, LANES);
         let inner = Arc::new(Inner {
             connections,
             statements,
             table,
             timeout,
+            replays: Batcher::new(1, LONGEST_BATCH),
+            claims: Batcher::new(lanes, LONGEST_BATCH),
+            completions: Batcher::new(lanes, LONGEST_BATCH),
         });
         if let Some(pause) = self.sweep_every {
             sweeper::start(&inner, pause);

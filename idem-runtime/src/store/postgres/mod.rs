@@ -2,15 +2,18 @@
 //!
 //! A transition sends one of the statements in `statements.rs`, or calls the function in
 //! `claim_function.rs`. `transaction.rs` records a response inside the transaction of a handler, with the
-//! function in `commit_function.rs`. The transition runs on one of the connections in `connections.rs`; a
+//! function in `commit_function.rs`. Under load, `together.rs` sends the transitions of several callers in one of the
+//! statements in `batches.rs`. The transition runs on one of the connections in `connections.rs`; a
 //! connection is a `session.rs`. `row.rs` and `answer.rs` read the result, and `failure.rs`
 //! classifies errors. `builder.rs` connects: `setup.rs` creates the table described in `table.rs`,
 //! and `probe.rs` tries every statement. `sweeper.rs` removes expired rows.
 
 mod answer;
+mod batches;
 mod builder;
 mod claim_function;
 mod commit_function;
+mod complete_function;
 mod connections;
 mod diagnosis;
 mod failure;
@@ -24,6 +27,7 @@ mod sql;
 mod statements;
 mod sweeper;
 mod table;
+mod together;
 mod transaction;
 
 use std::fmt;
@@ -34,6 +38,7 @@ use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgRow;
 use tokio::time::{Instant, timeout_at};
 
+use self::batches::Completion;
 pub use self::builder::PostgresStoreBuilder;
 use self::connections::Connections;
 use self::failure::{Remedy, remedy, store_error};
@@ -41,6 +46,7 @@ use self::session::Session;
 use self::sql::Query;
 use self::statements::{Statements, whole_millis};
 use self::table::Table;
+use super::batch::Batcher;
 use super::observer::POSTGRES;
 use super::{
     Claim, Claimed, CommitState, Entry, Finding, Holder, Page, Query as ListQuery, Record,
@@ -58,12 +64,17 @@ const TRIES: usize = 12;
 /// always slow.
 const QUICK_COMMIT: Duration = Duration::from_millis(250);
 
+/// Longer records are stored alone, so that a batch stays small.
+const LONGEST_RECORD: usize = 16 * 1024;
+
 /// Stores claims and records in a table in PostgreSQL (12 or later).
 ///
 /// A first request costs two round trips: one to claim, and one to settle the claim. A replay costs
 /// one round trip, and only reads. Every transition is a transaction of its own. A claim is never
 /// part of a handler's transaction, because duplicates would then wait for that transaction. All
 /// times come from the server's clock.
+///
+/// Under load, callers share transactions: see [Load](#load).
 ///
 /// The feature `postgres` needs Rust 1.94, because sqlx 0.9 does.
 ///
@@ -135,6 +146,17 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 /// The store does not check reads in this way. When a primary restarts while its standby is gone, a
 /// replay may return a record that no standby has.
 ///
+/// # Load
+///
+/// Half of [`max_connections`](PostgresStoreBuilder::max_connections), at least one and at most eight, claims go
+/// alone at the same time, and as many completions. Callers who come in the meantime wait until one of these ends. Then one
+/// statement runs the transitions of up to 32 callers, and they share its round trip and its commit. A replay does not wait
+/// for the commit, because the records of these callers are read first.
+///
+/// A caller waits at most 100 ms for the statement to begin, and then goes alone. When the statement fails, when its reply is
+/// lost or late, or when it waits for a lock for 50 ms, each of the callers sends its own transition. Records of more than
+/// 16 KiB are stored alone.
+///
 /// # Two primaries
 ///
 /// A primary that was replaced but still runs grants claims to every process that still reaches it.
@@ -149,7 +171,7 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 /// takeover adds one. So a fence is higher than every earlier fence of the same id, even after the
 /// row was removed, as long as the server's clock does not go back. To ensure this, a claim that
 /// may win takes an advisory lock for its transaction. The number of the lock is the last eight
-/// bytes of the record id.
+/// bytes of the record id. Callers who share a transaction hold up to 32 such locks.
 ///
 /// # Stored data
 ///
@@ -191,8 +213,9 @@ const QUICK_COMMIT: Duration = Duration::from_millis(250);
 ///
 /// # Rights
 ///
-/// Claims use a PL/pgSQL function, `idem_records_claim_v4`, and a handler's transaction uses
-/// `idem_records_commit_v1`. Both are named after the table. The first
+/// Claims use a PL/pgSQL function, `idem_records_claim_v4`, completions of several callers use
+/// `idem_records_complete_v1`, and a handler's transaction uses `idem_records_commit_v1`. All are named after the table. The
+/// first
 /// [`connect`](PostgresStoreBuilder::connect) creates the table, its indexes and the functions,
 /// and needs the right to create objects in the schema. With
 /// [`migrate(false)`](PostgresStoreBuilder::migrate) it creates nothing, and the SQL of
@@ -220,6 +243,9 @@ struct Inner {
     statements: Statements,
     table: Table,
     timeout: Duration,
+    replays: Arc<Batcher<RecordId, Result<Claimed, StoreError>>>,
+    claims: Arc<Batcher<Claim, Result<Claimed, StoreError>>>,
+    completions: Arc<Batcher<Completion, ()>>,
 }
 
 /// Whether an earlier try may have taken effect before the try that returned the rows.
@@ -269,7 +295,7 @@ impl Inner {
             };
             let error = match rows {
                 Ok(rows) => {
-                    let is_slow = asked_at.elapsed() > QUICK_COMMIT.max(self.timeout / 4);
+                    let is_slow = self.is_slow(asked_at);
                     let result = read(&rows, tries);
                     let may_wait = is_slow && matches!(&result, Ok(Some(result)) if wrote(result));
                     let is_unsure = may_wait && self.waits_for_standbys(deadline, session).await?;
@@ -327,6 +353,11 @@ impl Inner {
         row::done(only(&rows)?)
     }
 
+    /// Whether a commit that began then may have waited for a standby, see [`QUICK_COMMIT`].
+    fn is_slow(&self, asked_at: Instant) -> bool {
+        asked_at.elapsed() > QUICK_COMMIT.max(self.timeout / 4)
+    }
+
     fn deadline(&self) -> Instant {
         Instant::now() + self.timeout
     }
@@ -336,12 +367,21 @@ impl Inner {
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
-        let bind = |query| statements::claiming(query, &claim, &self.table);
+        let deadline = self.deadline();
+        if let Some(_lane) = self.claims.lane() {
+            return self.claim_alone(&claim, deadline).await;
+        }
+        // Boxed because it is long. Unboxed, it would enlarge the future of every claim.
+        Box::pin(self.claim_together(claim, deadline)).await
+    }
+
+    async fn claim_alone(&self, claim: &Claim, deadline: Instant) -> Result<Claimed, StoreError> {
+        let bind = |query| statements::claiming(query, claim, &self.table);
         let read = |rows: &[PgRow], _| row::claimed(only(rows)?);
         // All other results only read.
         let wrote = |claimed: &Claimed| matches!(claimed, Claimed::Fresh { .. });
-        let (deadline, claim) = (self.deadline(), &self.statements.claim);
-        self.send_and_confirm(deadline, claim, bind, read, wrote)
+        let statement = &self.statements.claim;
+        self.send_and_confirm(deadline, statement, bind, read, wrote)
             .await
     }
 
@@ -369,13 +409,26 @@ impl Inner {
         let Ok(fence) = i64::try_from(holder.fence) else {
             return Ok(Settled::Lost);
         };
+        let deadline = self.deadline();
+        let lane = self.completions.lane();
+        if lane.is_none() && record.as_bytes().len() <= LONGEST_RECORD {
+            let completion = Completion {
+                holder,
+                fence,
+                record: record.clone(),
+                ttl: whole_millis(ttl),
+            };
+            let together = Box::pin(self.complete_together(completion, deadline));
+            if together.await? {
+                return Ok(Settled::Done);
+            }
+        }
         let Statements {
             complete,
             complete_later,
             is_complete,
             ..
         } = &self.statements;
-        let deadline = self.deadline();
         let keep = |query| {
             let query = statements::held(query, holder, fence);
             query.bind(record.as_bytes().to_vec())
@@ -387,6 +440,7 @@ impl Inner {
             // A holder whose first reply was lost sends the same record again. The record is
             // already stored, and its ttl continues.
             || self.send(deadline, is_complete, keep, is_done).await?;
+        drop(lane);
         Ok(row::settled(done))
     }
 

@@ -6,18 +6,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Error, Postgres, Transaction};
 
+use super::batches::Completion;
 use super::session::Session;
 use super::setup::probe_error;
 use super::sql::Query as Statement;
 use super::statements::{self, Statements};
 use super::table::Table;
-use super::{listings, row};
+use super::{batches, listings, row};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
-use crate::store::{Claim, Claimed, CommitState, Holder, Owner, Query, StoreError};
+use crate::store::{Claim, Claimed, CommitState, Holder, Owner, Query, Record, StoreError};
 
 /// Any bytes that do not mark a settled claim.
 const RECORD: [u8; 1] = [0];
@@ -65,7 +67,8 @@ async fn run(
         && probe.resolves().await?
         && probe.releases().await?
         && probe.commits().await?
-        && probe.lists().await?;
+        && probe.lists().await?
+        && probe.batches().await?;
     for sweep in [&statements.sweep, &statements.sweep_settled] {
         probe.send(sweep, |query| query.bind(0_i64)).await?;
     }
@@ -141,6 +144,44 @@ impl Probe<'_> {
         };
         Ok(self.does(&statements.complete_later, complete).await?
             && self.does(&statements.forget, held).await?)
+    }
+
+    /// The batches set a limit for locks, so they come last.
+    async fn batches(&mut self) -> Result<bool, Error> {
+        let (statements, table) = (self.statements, self.table);
+        let claim = Claim::new(self.id, Fingerprint::from_bytes([0; 32]), MINUTE, MINUTE);
+        let claims = [claim];
+        let claiming = |query| batches::claiming(query, &claims, table);
+        let rows = self.send(&statements.batches.claims, claiming).await?;
+        let Some(Ok(Some(Claimed::Fresh { fence, .. }))) = rows.first().map(row::claimed) else {
+            return Ok(false);
+        };
+        let [claim] = claims;
+        let Ok(fence_number) = i64::try_from(fence) else {
+            return Ok(false);
+        };
+        let record = Record::not_kept(claim.fingerprint, StatusCode::OK);
+        let completions = [Completion {
+            holder: Holder {
+                id: claim.id,
+                owner: claim.owner,
+                fence,
+            },
+            fence: fence_number,
+            record,
+            ttl: statements::whole_millis(MINUTE),
+        }];
+        let completing = |query| batches::completing(query, &completions);
+        let replaying = |query| batches::replaying(query, &[claim.id]);
+        if !self
+            .does(&statements.batches.completions, completing)
+            .await?
+        {
+            return Ok(false);
+        }
+        let rows = self.send(&statements.batches.replays, replaying).await?;
+        let replay = rows.first().map(row::claimed);
+        Ok(matches!(replay, Some(Ok(Some(Claimed::Recorded { .. })))))
     }
 
     async fn releases(&mut self) -> Result<bool, Error> {

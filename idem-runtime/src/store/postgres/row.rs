@@ -137,6 +137,12 @@ pub(super) fn commit_state(row: &PgRow) -> Result<CommitState, StoreError> {
     })
 }
 
+/// The place in its batch to which a row belongs, from 0 on.
+pub(super) fn place(row: &PgRow) -> Option<usize> {
+    let place: i64 = column(row, 1).ok()?;
+    usize::try_from(place).ok()?.checked_sub(1)
+}
+
 /// The owner and the fence of a row.
 pub(super) fn identity(row: &PgRow) -> Result<(Vec<u8>, i64), StoreError> {
     let fence = column(row, 1)?;

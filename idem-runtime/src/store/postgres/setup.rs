@@ -18,7 +18,7 @@ use crate::store::StoreError;
 struct Found {
     schema: bool,
     table: bool,
-    functions: [bool; 2],
+    missing_functions: Vec<String>,
     missing_columns: Vec<String>,
     missing_indexes: Vec<String>,
     /// `None` when there is no table.
@@ -203,10 +203,10 @@ async fn missing_rights(
         FROM pg_catalog.pg_namespace n
         JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid
         JOIN pg_catalog.pg_proc p ON p.pronamespace = n.oid
-        WHERE n.nspname = $1 AND c.relname = $2 AND p.proname IN ($3, $4)
+        WHERE n.nspname = $1 AND c.relname = $2 AND p.proname = ANY ($3)
         GROUP BY n.oid, c.oid",
     );
-    let query = of_table(query, table).bind(table.commit_name());
+    let query = of_table(query, table);
     let row = one_row(session, query, limit).await?;
     let rights = [
         "use the schema",
@@ -229,7 +229,11 @@ impl Found {
     fn query(table: &Table) -> Query {
         // `pg_partition_tree` returns rows only for a partitioned table.
         let query = query(
-            "SELECT n.oid IS NOT NULL, c.oid IS NOT NULL, p.oid IS NOT NULL,
+            "SELECT n.oid IS NOT NULL, c.oid IS NOT NULL,
+                ARRAY(SELECT name FROM unnest($3::text[]) AS name WHERE NOT EXISTS (
+                    SELECT FROM pg_catalog.pg_proc p
+                    WHERE p.pronamespace = n.oid AND p.proname = name
+                )),
                 ARRAY(SELECT name FROM unnest($4::text[]) AS name WHERE NOT EXISTS (
                     SELECT FROM pg_catalog.pg_attribute a
                     WHERE a.attrelid = c.oid AND a.attname = name AND NOT a.attisdropped
@@ -242,25 +246,18 @@ impl Found {
                     SELECT FROM pg_partition_tree(c.oid) t
                     JOIN pg_catalog.pg_class part ON part.oid = t.relid
                     WHERE part.relpersistence <> 'p'
-                ),
-                EXISTS (
-                    SELECT FROM pg_catalog.pg_proc commit
-                    WHERE commit.pronamespace = n.oid AND commit.proname = $6
                 )
             FROM (SELECT) AS one
             LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = $1
-            LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = $2
-            LEFT JOIN pg_catalog.pg_proc p ON p.pronamespace = n.oid AND p.proname = $3
-            LIMIT 1",
+            LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = $2",
         );
         of_table(query, table)
             .bind(COLUMNS.map(str::to_owned).to_vec())
             .bind(table.indexes().to_vec())
-            .bind(table.commit_name())
     }
 
     fn is_complete(&self) -> bool {
-        self.table && self.functions == [true; 2] && self.missing_indexes.is_empty()
+        self.table && self.missing_functions.is_empty() && self.missing_indexes.is_empty()
     }
 
     /// What is missing, for a message.
@@ -272,15 +269,8 @@ impl Found {
         if !self.table {
             missing.push(format!("the table {}", table.quoted()));
         }
-        for (exists, function) in self
-            .functions
-            .into_iter()
-            .zip([table.claim(), table.commit()])
-        {
-            if !exists {
-                missing.push(format!("the function {function}"));
-            }
-        }
+        let functions = self.missing_functions.iter();
+        missing.extend(functions.map(|name| format!("the function {}", table.function(name))));
         let indexes = self.missing_indexes.iter();
         missing.extend(indexes.map(|index| format!("the index {index}")));
         let verb = if missing.len() == 1 { "is" } else { "are" };
@@ -295,7 +285,7 @@ impl Found {
         Ok(Self {
             schema: row.try_get(0)?,
             table: row.try_get(1)?,
-            functions: [row.try_get(2)?, row.try_get(6)?],
+            missing_functions: row.try_get(2)?,
             missing_columns: row.try_get(3)?,
             missing_indexes: row.try_get(4)?,
             is_logged: row.try_get(5)?,
@@ -311,7 +301,8 @@ fn query(statement: &'static str) -> Query {
 /// Binds `$1` to `$3`.
 fn of_table(query: Query, table: &Table) -> Query {
     let query = query.bind(table.schema.clone());
-    query.bind(table.name.clone()).bind(table.claim_name())
+    let query = query.bind(table.name.clone());
+    query.bind(table.functions().to_vec())
 }
 
 async fn one_row(session: &mut Session, query: Query, limit: Duration) -> Result<PgRow, Error> {

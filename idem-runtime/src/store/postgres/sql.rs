@@ -3,6 +3,8 @@
 use sqlx::Postgres;
 use sqlx::postgres::PgArguments;
 
+use crate::request::record_id::RecordId;
+
 pub(super) type Query = sqlx::query::Query<'static, Postgres, PgArguments>;
 
 /// The version of a row. Rows with another version are left unchanged.
@@ -18,9 +20,21 @@ pub(super) fn millis(parameter: &str) -> String {
     format!("{parameter}::bigint * interval '1 millisecond'")
 }
 
+/// Selects the claim that the holder owns. The parameters `$1` to `$3` are those of a holder.
+pub(super) fn held_claim() -> String {
+    format!(
+        "id = $1 AND owner = $2 AND fence = $3 AND version = {VERSION}
+                AND record IS NULL AND expires_at > clock_timestamp()"
+    )
+}
+
 /// Makes a statement write to the log. The commit of a write waits for the disk and for synchronous
 /// standbys. The commit of a read does not.
 pub(super) const WRITES: &str = "pg_logical_emit_message(true, 'axum-idem', '') IS NOT NULL";
+
+/// Makes the commit of this statement wait for the disk in a session that would not wait.
+pub(super) const DURABLY: &str = "CASE current_setting('synchronous_commit')
+    WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END";
 
 /// The time of a read, as the clause `clock` of `WITH`. The transaction begins before the server takes the snapshot of
 /// the rows. A later time would show a state that never was: a claim that was renewed in between would look lapsed.
@@ -52,4 +66,11 @@ pub(super) fn is_shown(table: &str, row: &str, record: &str) -> String {
             OR {row}.{record} IS DISTINCT FROM {SETTLED} AND NOT EXISTS (SELECT FROM {table} s WHERE s.id = {key}))",
         key = record_row(&format!("{row}.id"))
     )
+}
+
+/// The number of the lock of an id. It is in the second half of the id, because the first half is the same for a
+/// whole scope.
+pub(super) fn number(id: RecordId) -> i64 {
+    let (_, number) = id.as_bytes().split_last_chunk().expect("32 bytes");
+    i64::from_be_bytes(*number)
 }

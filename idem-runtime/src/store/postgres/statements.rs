@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use super::answer::seen;
+use super::batches::Batches;
+use super::complete_function;
 use super::listings::Listings;
 use super::sql::{
-    self, COPIED, NOW, Query, SETTLED, VERSION, WRITES, is_shown, micros_since_1970, millis,
+    self, COPIED, DURABLY, NOW, Query, SETTLED, VERSION, WRITES, is_shown, micros_since_1970,
+    millis,
 };
 use super::table::Table;
 use crate::request::record_id::RecordId;
@@ -35,30 +38,19 @@ pub(super) struct Statements {
     pub(super) is_resolved: Arc<str>,
     pub(super) sweep: Arc<str>,
     pub(super) sweep_settled: Arc<str>,
+    pub(super) batches: Batches,
     pub(super) listings: Listings,
-}
-
-/// Makes the commit of this statement wait for the disk in a session that would not wait.
-const DURABLY: &str = "CASE current_setting('synchronous_commit')
-    WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END";
-
-/// Selects the claim that the holder owns.
-fn held_claim() -> String {
-    format!(
-        "id = $1 AND owner = $2 AND fence = $3 AND version = {VERSION}
-        AND record IS NULL AND expires_at > clock_timestamp()"
-    )
 }
 
 impl Statements {
     pub(super) fn new(table: &Table) -> Self {
-        let (claim, listings) = (table.claim(), Listings::new(table));
+        let (claim, listings, batches) = (table.claim(), Listings::new(table), Batches::new(table));
         let record = format!("SELECT {}($1, $2, $3, $4, $5)", table.commit());
         let table = table.quoted();
         let record_row = sql::record_row("$1");
         let is_unsettled = format!("NOT EXISTS (SELECT FROM {table} s WHERE s.id = {record_row})");
         let shown = is_shown(&table, "r", "record");
-        let held = held_claim();
+        let held = sql::held_claim();
         // The record of another attempt has settled the claim.
         let is_overtaken = format!(
             "EXISTS (SELECT FROM {table} s WHERE s.id = {record_row}
@@ -77,10 +69,8 @@ impl Statements {
                 retention = millis("retention_ms"),
             )),
             complete: format!(
-                "UPDATE {table} SET record = $4, settled_at = clock_timestamp(),
-                    expires_at = clock_timestamp() + {ttl}
-                WHERE {held} AND attempt = 1 AND {is_unsettled} RETURNING {DURABLY}",
-                ttl = millis("$5"),
+                "{} RETURNING {DURABLY}",
+                complete_function::complete(&table)
             )
             .into(),
             complete_later: settle_by_record_row(
@@ -151,6 +141,7 @@ impl Statements {
             )),
             sweep: sweep(&table),
             sweep_settled: sweep_settled(&table),
+            batches,
             listings,
         }
     }
@@ -266,10 +257,8 @@ fn durable_write(write: &str) -> Arc<str> {
     format!("WITH done AS ({write}) SELECT EXISTS (SELECT FROM done) AS done, {DURABLY}").into()
 }
 
-/// Binds `$1` to `$11` of a claim. The number is in the second half of the id, because the first half is
-/// the same for a whole scope.
+/// Binds `$1` to `$11` of a claim.
 pub(super) fn claiming(query: Query, claim: &Claim, table: &Table) -> Query {
-    let (_, number) = claim.id.as_bytes().split_last_chunk().expect("32 bytes");
     let Claim { origin, .. } = claim;
     query
         .bind(claim.id.as_bytes().to_vec())
@@ -278,7 +267,7 @@ pub(super) fn claiming(query: Query, claim: &Claim, table: &Table) -> Query {
         .bind(whole_millis(claim.lease))
         .bind(whole_millis(claim.retention))
         .bind(claim.on_unknown == OnUnknown::Rerun)
-        .bind(i64::from_be_bytes(*number))
+        .bind(sql::number(claim.id))
         .bind(origin.trace_id().map(|id| id.as_bytes().to_vec()))
         .bind(table.text(origin.endpoint()))
         .bind(origin.label().map(|label| table.text(label)))

@@ -1,6 +1,6 @@
-//! The store's table and its claim function, as quoted identifiers with their schema.
+//! The store's table and its functions, as quoted identifiers with their schema.
 
-use super::{claim_function, commit_function};
+use super::{claim_function, commit_function, complete_function};
 use crate::store::StoreError;
 use crate::store::table_name::{self, LONGEST};
 
@@ -82,24 +82,45 @@ impl Table {
     }
 
     /// The name of the claim function. Its number changes when the body of the function changes.
-    pub(super) fn claim_name(&self) -> String {
+    fn claim_name(&self) -> String {
         format!("{}_claim_v4", self.name)
     }
 
     /// The name of the function that records a response inside a transaction. Its number changes when the
     /// body of the function changes.
-    pub(super) fn commit_name(&self) -> String {
+    fn commit_name(&self) -> String {
         format!("{}{}", self.name, commit_function::NAME)
+    }
+
+    /// The name of the function that records a response. Its number changes when the body of the function
+    /// changes.
+    fn complete_name(&self) -> String {
+        format!("{}{}", self.name, complete_function::NAME)
+    }
+
+    /// The names of all functions.
+    pub(super) fn functions(&self) -> [String; 3] {
+        [self.claim_name(), self.commit_name(), self.complete_name()]
+    }
+
+    /// A function with this name, for use in a statement.
+    pub(super) fn function(&self, name: &str) -> String {
+        format!("{}.{}", quote(&self.schema), quote(name))
+    }
+
+    /// The function that records a response, for use in a statement.
+    pub(super) fn complete(&self) -> String {
+        self.function(&self.complete_name())
     }
 
     /// The function that records a response inside a transaction, for use in a statement.
     pub(super) fn commit(&self) -> String {
-        format!("{}.{}", quote(&self.schema), quote(&self.commit_name()))
+        self.function(&self.commit_name())
     }
 
     /// The claim function, for use in a statement.
     pub(super) fn claim(&self) -> String {
-        format!("{}.{}", quote(&self.schema), quote(&self.claim_name()))
+        self.function(&self.claim_name())
     }
 
     /// A text that the database takes. In a database that is not UTF-8, other characters than ASCII become
@@ -124,7 +145,7 @@ impl Table {
     }
 
     /// Statements that create the table and its functions in an existing schema. Safe to run again.
-    pub(super) fn definition(&self) -> [String; 6] {
+    pub(super) fn definition(&self) -> [String; 7] {
         let table = self.quoted();
         let [expires_at, claims, short] = self.indexes().map(|index| quote(&index));
         [
@@ -155,6 +176,7 @@ impl Table {
             format!("CREATE INDEX IF NOT EXISTS {short} ON {table} (substr(id, 17, 6))"),
             claim_function::definition(&self.claim(), &table),
             commit_function::definition(&self.commit(), &table),
+            complete_function::definition(&self.complete(), &table),
         ]
     }
 
@@ -181,13 +203,16 @@ impl Table {
             "GRANT USAGE ON SCHEMA {schema} TO {role};\n\
              GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE {table} TO {role};\n\
              GRANT EXECUTE ON FUNCTION {claim}{claim_takes} TO {role};\n\
-             GRANT EXECUTE ON FUNCTION {commit}{commit_takes} TO {role};",
+             GRANT EXECUTE ON FUNCTION {commit}{commit_takes} TO {role};\n\
+             GRANT EXECUTE ON FUNCTION {complete}{complete_takes} TO {role};",
             schema = quote(&self.schema),
             table = self.quoted(),
             claim = self.claim(),
             claim_takes = claim_function::TAKES,
             commit = self.commit(),
             commit_takes = commit_function::TAKES,
+            complete = self.complete(),
+            complete_takes = complete_function::TAKES,
             role = self.quoted_role(),
         )
     }

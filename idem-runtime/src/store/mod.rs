@@ -6,7 +6,7 @@
 //! [`Record`] in the same frozen form. [`guide`] shows how to
 //! write another store.
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod batch;
 mod finding;
 mod future;

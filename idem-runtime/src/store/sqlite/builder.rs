@@ -10,15 +10,19 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, S
 
 use super::clock::ReadClock;
 use super::instance::Instance;
-use super::readers::Readers;
+use super::readers::{READERS, Readers};
 use super::table::Statements;
 use super::writer::{Settings, Writer};
 use super::{Inner, SqliteStore, setup};
 use crate::store::StoreError;
+use crate::store::batch::Batcher;
 use crate::store::observer::StoreObserver;
 
 /// One day. Adding durations of many years to an instant would overflow.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How many rows callers read together, at most.
+const LONGEST_LOOK: usize = 64;
 
 /// Settings of a [`SqliteStore`].
 #[derive(Clone)]
@@ -193,6 +197,7 @@ impl SqliteStoreBuilder {
             },
             writer: Writer::start(connection, settings)?,
             readers,
+            looks: Batcher::new(READERS, LONGEST_LOOK),
             statements,
             instance,
             max_bytes: self.max_bytes,

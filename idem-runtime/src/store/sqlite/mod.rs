@@ -1,7 +1,8 @@
 //! The SQLite store: one row for each record id, in one file.
 //!
 //! A transition in `transition.rs` reads its row, decides by `row.rs`, and writes the row. `writer.rs` runs all
-//! waiting transitions in one transaction, and `reserve.rs` keeps room for them. `readers.rs` reads beside it.
+//! waiting transitions in one transaction, and `reserve.rs` keeps room for them. `group.rs` writes the usual ones
+//! among them together. `readers.rs` reads beside it, and `looks.rs` reads for several claims together.
 //! `transaction.rs` records a response in the transaction of a handler. `instance.rs` finds out which stores of the
 //! file have ended. `builder.rs` opens the file: `setup.rs` checks it and creates the tables in `table.rs`.
 //! `failure.rs` classifies errors.
@@ -10,8 +11,10 @@ mod builder;
 mod clock;
 mod diagnosis;
 mod failure;
+mod group;
 mod instance;
 mod listing;
+mod looks;
 mod readers;
 mod reserve;
 mod row;
@@ -31,10 +34,11 @@ use bytes::Bytes;
 pub use self::builder::SqliteStoreBuilder;
 use self::instance::{Dead, Instance};
 use self::readers::Readers;
-use self::row::{Held, Met, entry, meet};
+use self::row::{Held, Look, Met, entry, meet};
 use self::table::Statements;
-use self::transition::{BATCH, Failed, Outcome, Transition, held, query};
+use self::transition::{BATCH, Failed, Outcome, Transition, query};
 use self::writer::Writer;
+use super::batch::Batcher;
 use super::observer::{SQLITE, StoreObserver};
 use super::{
     Claim, Claimed, CommitState, Entry, Finding, Holder, Page, Query, Record, RecordStatement,
@@ -206,6 +210,8 @@ struct Inner {
     synchronous: i64,
     writer: Writer,
     readers: Readers,
+    /// The claims that read their rows.
+    looks: Arc<Batcher<RecordId, Look>>,
     statements: Arc<Statements>,
     instance: Arc<Instance>,
     max_bytes: Option<u64>,
@@ -255,10 +261,7 @@ impl SqliteStore {
 impl Inner {
     /// Replays and refusals are read beside the writer. Only a claim that may win goes to the writer.
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
-        let read = async |connection: &mut _, now| -> Result<_, Failed> {
-            Ok((held(connection, &self.statements, claim.id).await?, now))
-        };
-        let (held, now) = self.readers.read(read).await?;
+        let (held, now) = self.held(claim.id).await?;
         let held = match held {
             Some(held) => Some(self.extended(held, now).await),
             None => None,

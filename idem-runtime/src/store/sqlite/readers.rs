@@ -11,7 +11,7 @@ use super::clock::ReadClock;
 use crate::store::observer::{SQLITE, StoreObserver};
 
 /// How many connections read at once. Each has a thread.
-const READERS: usize = 4;
+pub(super) const READERS: usize = 4;
 
 pub(super) struct Readers {
     options: SqliteConnectOptions,

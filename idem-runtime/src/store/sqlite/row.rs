@@ -35,6 +35,9 @@ pub(super) struct Held {
     trace_id: Option<TraceId>,
 }
 
+/// The row under an id, and the time of the read.
+pub(super) type Look = Result<(Option<Held>, i64), StoreError>;
+
 /// What a claim meets.
 pub(super) enum Met {
     /// The claim has its result without a write.
@@ -48,6 +51,9 @@ pub(super) enum Met {
 }
 
 impl Held {
+    /// How many columns [`read`](Self::read) and the columns of a replay are.
+    pub(super) const COLUMNS: usize = 13;
+
     /// Reads a row of `Statements::held` or `Statements::look_up`.
     pub(super) fn read(row: &SqliteRow) -> Result<Self, StoreError> {
         let fingerprint: &[u8] = column(row, 6)?;

@@ -16,6 +16,30 @@ const SCHEMA: &str = include_str!("../../../schema/sqlite.sql");
 const HELD: &str = "version, fence, attempt, leased_until, expires_at, retention_us, fingerprint, owner, record, instance,
     created_at, settled_at, trace_id";
 
+/// The columns of a new claim.
+const CLAIM: &str =
+    "(id, version, fence, attempt, leased_until, expires_at, retention_us, fingerprint,
+    owner, instance, created_at, trace_id, endpoint, label)";
+
+/// How many rows a statement for many rows has. SQLite prepares each of them once.
+pub(super) const ROWS: [usize; 4] = [1, 4, 16, 64];
+
+/// A statement for each number of rows in [`ROWS`].
+#[derive(Debug)]
+pub(super) struct ForRows([Arc<str>; ROWS.len()]);
+
+impl ForRows {
+    fn new(statement: impl Fn(&str) -> String, row: &str) -> Self {
+        Self(ROWS.map(|rows| statement(&vec![row; rows].join(", ")).into()))
+    }
+
+    /// The statement for this number of rows, which is one of [`ROWS`].
+    pub(super) fn of(&self, rows: usize) -> &Arc<str> {
+        let at = ROWS.iter().position(|of| *of == rows);
+        &self.0[at.expect("a number of rows that has a statement")]
+    }
+}
+
 /// Every statement of the store, for one table.
 #[derive(Debug)]
 pub(super) struct Statements {
@@ -24,6 +48,10 @@ pub(super) struct Statements {
     pub(super) held: Arc<str>,
     pub(super) look_up: Arc<str>,
     pub(super) insert: Arc<str>,
+    /// The rows under several ids.
+    pub(super) looks: ForRows,
+    pub(super) inserts: ForRows,
+    pub(super) updates: ForRows,
     pub(super) take_over: Arc<str>,
     pub(super) renew: Arc<str>,
     pub(super) abandon: Arc<str>,
@@ -80,13 +108,13 @@ impl Statements {
                 FROM {table} WHERE id = ?1"
             )
             .into(),
-            insert: format!(
-                "INSERT OR REPLACE INTO {table} (id, version, fence, attempt, leased_until,
-                    expires_at, retention_us, fingerprint, owner, instance, created_at, trace_id,
-                    endpoint, label)
-                VALUES (?1, {VERSION}, ?2, 1, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
-            )
-            .into(),
+            insert: format!("INSERT OR REPLACE INTO {table} {CLAIM} VALUES {}", new_row()).into(),
+            looks: ForRows::new(
+                |ids| format!("SELECT {HELD}, id FROM {table} WHERE id IN ({ids})"),
+                "?",
+            ),
+            inserts: ForRows::new(|rows| inserts(&table, rows), &new_row()),
+            updates: ForRows::new(|rows| updates(&table, rows), "(?, ?, ?, ?, ?)"),
             take_over: format!(
                 "UPDATE {table} SET fence = ?2, attempt = attempt + 1, leased_until = ?3,
                     expires_at = ?4, retention_us = ?5, owner = ?6, instance = ?7 WHERE id = ?1"
@@ -159,6 +187,31 @@ impl Statements {
         // The names of the other table and of the indexes begin with the name of the table.
         sql.replace("\"idem_records", self.table.trim_end_matches('"'))
     }
+}
+
+/// The row of a new claim. Its 12 parameters are the columns of [`CLAIM`] without the version and the attempt.
+fn new_row() -> String {
+    format!("(?, {VERSION}, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+}
+
+/// Inserts the claims whose ids have no row, and returns their fences.
+fn inserts(table: &str, rows: &str) -> String {
+    format!("INSERT INTO {table} {CLAIM} VALUES {rows} ON CONFLICT (id) DO NOTHING RETURNING fence")
+}
+
+/// Completes the claims that their holders hold, and returns the ids. The last two parameters are the time.
+fn updates(table: &str, rows: &str) -> String {
+    format!(
+        "WITH done (id, owner, fence, record, expires_at) AS (VALUES {rows})
+        UPDATE {table} AS held SET record = done.record, settled_at = ?, expires_at = done.expires_at
+        FROM done WHERE held.id = done.id
+            AND held.owner = done.owner
+            AND held.fence = done.fence
+            AND held.version = {VERSION}
+            AND held.record IS NULL
+            AND held.expires_at > ?
+        RETURNING id"
+    )
 }
 
 fn complete(table: &str, owner: &str) -> String {

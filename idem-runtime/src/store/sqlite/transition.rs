@@ -10,7 +10,7 @@ use super::clock::{micros, now};
 use super::failure::store_error;
 use super::instance::Instance;
 use super::row::{Held, Met, meet, number};
-use super::table::Statements;
+use super::table::{ROWS, Statements};
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
 use crate::store::{Claim, Claimed, Holder, Record, Settled, StoreError};
@@ -100,7 +100,19 @@ pub(super) fn query(statement: &Arc<str>) -> Query {
     sqlx::query(AssertSqlSafe(statement.clone()))
 }
 
-fn blob(bytes: &[u8]) -> Vec<u8> {
+/// Cuts jobs into pieces for which there is a statement. Returns each with the place of its first job.
+pub(super) fn chunks<T>(jobs: &[T]) -> impl Iterator<Item = (usize, &[T])> {
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        let rest = &jobs[from..];
+        let rows = ROWS.into_iter().rev().find(|rows| *rows <= rest.len())?;
+        let chunk = (from, &rest[..rows]);
+        from += rows;
+        Some(chunk)
+    })
+}
+
+pub(super) fn blob(bytes: &[u8]) -> Vec<u8> {
     bytes.to_vec()
 }
 
@@ -222,8 +234,7 @@ impl Shared<'_> {
         let leased_until = now.saturating_add(micros(claim.lease));
         let expires_at = leased_until.saturating_add(retention);
         let taken = lapsed.as_ref().map_or(0, |held| held.fence);
-        // A clock that was set back, or a file that was removed, does not bring back a fence.
-        self.last_fence = self.last_fence.max(taken).saturating_add(1).max(now);
+        let fence = self.next_fence(taken, now);
         let owner = blob(claim.owner.as_bytes());
         let statement = match lapsed {
             Some(_) => &self.statements.take_over,
@@ -231,7 +242,7 @@ impl Shared<'_> {
         };
         let write = query(statement)
             .bind(blob(claim.id.as_bytes()))
-            .bind(self.last_fence)
+            .bind(fence)
             .bind(leased_until)
             .bind(expires_at)
             .bind(retention);
@@ -249,9 +260,16 @@ impl Shared<'_> {
         };
         write.execute(connection).await?;
         Ok(Outcome::Claimed(Claimed::Fresh {
-            fence: self.last_fence.unsigned_abs(),
+            fence: fence.unsigned_abs(),
             attempt: lapsed.map_or(1, |held| held.attempt.saturating_add(1)),
         }))
+    }
+
+    /// The fence of the next claim, which takes over from the fence `taken`.
+    pub(super) fn next_fence(&mut self, taken: i64, now: i64) -> i64 {
+        // A clock that was set back, or a file that was removed, does not bring back a fence.
+        self.last_fence = self.last_fence.max(taken).saturating_add(1).max(now);
+        self.last_fence
     }
 
     async fn forget_scope(
@@ -309,5 +327,33 @@ impl Outcome {
             Self::Removed { rows, live } => (rows, live),
             _ => (0, 0),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_are_cut_into_pieces_with_a_statement() {
+        let jobs: Vec<_> = (0..151).collect();
+        let pieces: Vec<_> = chunks(&jobs)
+            .map(|(from, jobs)| (from, jobs.len()))
+            .collect();
+        assert_eq!(
+            pieces,
+            [
+                (0, 64),
+                (64, 64),
+                (128, 16),
+                (144, 4),
+                (148, 1),
+                (149, 1),
+                (150, 1)
+            ]
+        );
+        let again: Vec<_> = chunks(&jobs).flat_map(|(_, jobs)| jobs).copied().collect();
+        assert_eq!(again, jobs);
+        assert_eq!(chunks(&[(); 0]).count(), 0);
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::clock::{ReadClock, micros, now};
 use super::failure::{is_busy, is_full, store_error};
+use super::group::Outcomes;
 use super::instance::Instance;
 use super::reserve::Reserve;
 use super::row::{column, number};
@@ -319,9 +320,22 @@ impl Running {
                 instance: &self.settings.instance,
                 room,
             };
+            // Transitions that wait at the same time may run in any order.
+            let mut decided: Outcomes = transitions.iter().map(|_| None).collect();
+            let connection = &mut *transaction;
+            shared
+                .insert_claims(connection, transitions, &mut decided)
+                .await?;
+            shared
+                .complete_claims(connection, transitions, &mut decided)
+                .await?;
             let mut outcomes = Vec::with_capacity(transitions.len());
-            for transition in transitions {
-                match shared.apply(&mut transaction, transition).await {
+            for (transition, decided) in transitions.iter().zip(decided) {
+                let outcome = match decided {
+                    Some(outcome) => Ok(outcome),
+                    None => shared.apply(connection, transition).await,
+                };
+                match outcome {
                     Ok(outcome) => outcomes.push(Ok(outcome)),
                     Err(Failed::Row(error)) => outcomes.push(Err(error)),
                     Err(failed @ Failed::Database(_)) => return Err(failed),
@@ -373,113 +387,4 @@ pub(super) async fn used_bytes(connection: &mut SqliteConnection) -> Result<u64,
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use futures_util::future::{join_all, poll_immediate};
-    use sqlx::sqlite::SqliteSynchronous;
-
-    use super::*;
-    use crate::request::fingerprint::Fingerprint;
-    use crate::request::record_id::RecordId;
-    use crate::store::{Claim, SqliteStore};
-
-    /// How many transactions the log has: the frames that end one. A frame has a page of 4 KiB.
-    fn commits(log: &Path) -> usize {
-        const FRAME: usize = 24 + 4096;
-        let log = std::fs::read(log).expect("the log is readable");
-        let frames = log[32..].chunks_exact(FRAME);
-        frames.filter(|frame| frame[4..8] != [0; 4]).count()
-    }
-
-    fn claims(from: u8, to: u8) -> impl Iterator<Item = Transition> {
-        (from..to).map(|n| {
-            let (id, second) = (RecordId::from_bytes([n; 32]), Duration::from_secs(1));
-            let fingerprint = Fingerprint::from_bytes([7; 32]);
-            Transition::Claim(Box::new(Claim::new(id, fingerprint, second, second)))
-        })
-    }
-
-    /// The writer of a new store, and another connection that has locked the file.
-    async fn locked(folder: &Path) -> (Writer, SqliteConnection) {
-        let path = folder.join("idem.db");
-        let builder = SqliteStore::builder().path(&path).no_sweeper();
-        let store = builder.busy_timeout(Duration::from_secs(60)).open().await;
-        let writer = store.expect("the file opens").0.writer.clone();
-        let options = SqliteConnectOptions::new().filename(&path);
-        let mut other = options.connect().await.expect("the file opens");
-        let begin = sqlx::query("BEGIN IMMEDIATE").execute(&mut other);
-        begin.await.expect("it locks");
-        (writer, other)
-    }
-
-    /// The first claim waits for the lock of another connection. All others wait behind it.
-    #[tokio::test]
-    async fn waiting_transitions_share_one_transaction() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (writer, mut other) = locked(folder.path()).await;
-        let before = commits(&folder.path().join("idem.db-wal"));
-
-        let mut waiting: Vec<_> = claims(0, 100)
-            .map(|claim| Box::pin(writer.run(claim)))
-            .collect();
-        for run in &mut waiting {
-            assert!(poll_immediate(run).await.is_none());
-        }
-        let end = sqlx::query("ROLLBACK").execute(&mut other);
-        end.await.expect("it unlocks");
-        for outcome in join_all(waiting).await {
-            let claimed = outcome.expect("the store works").claimed();
-            assert!(matches!(claimed, Claimed::Fresh { .. }), "{claimed:?}");
-        }
-        let transactions = commits(&folder.path().join("idem.db-wal")) - before;
-        assert!(transactions <= 2, "{transactions} transactions");
-    }
-
-    /// A claim whose caller has gone would hold the key for a lease, and no handler would run.
-    #[tokio::test]
-    async fn a_claim_whose_caller_has_gone_is_not_made() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (writer, mut other) = locked(folder.path()).await;
-        // The first one may be in the transaction that waits.
-        let mut runs: Vec<_> = claims(0, 2)
-            .map(|claim| Box::pin(writer.run(claim)))
-            .collect();
-        for run in &mut runs {
-            assert!(poll_immediate(&mut *run).await.is_none());
-        }
-        let gone = runs.pop().expect("two claims");
-        drop(gone);
-        let end = sqlx::query("ROLLBACK").execute(&mut other);
-        end.await.expect("it unlocks");
-        join_all(runs).await;
-        let again = claims(1, 2).map(|claim| writer.run(claim));
-        let again = join_all(again).await.pop().expect("one claim");
-        let claimed = again.expect("the store works").claimed();
-        assert!(
-            matches!(claimed, Claimed::Fresh { attempt: 1, .. }),
-            "{claimed:?}"
-        );
-    }
-
-    #[tokio::test]
-    async fn every_connection_syncs_each_commit() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("idem.db");
-        for (synchronous, number) in [
-            (None, 2),
-            (Some(SqliteSynchronous::Extra), 3),
-            (Some(SqliteSynchronous::Normal), 1),
-        ] {
-            let mut builder = SqliteStore::builder().path(&path);
-            if let Some(synchronous) = synchronous {
-                builder = builder.synchronous(synchronous);
-            }
-            let options = builder.options().create_if_missing(true);
-            let mut connection = options.connect().await.expect("the file opens");
-            let row = sqlx::query("PRAGMA synchronous").fetch_one(&mut connection);
-            let level: i64 = column(&row.await.expect("a row"), 0).expect("a number");
-            assert_eq!(level, number);
-        }
-    }
-}
+mod tests;

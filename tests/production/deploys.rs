@@ -138,14 +138,11 @@ fn retry(answer: &Answer, at: &Version) -> Retry {
     }
 }
 
+type Start = fn(&MemoryStore) -> Version;
+
 /// Sends the first request to the version before the deploy, and a retry to the version after it. Then the same the
 /// other way round, as when the deploy is rolled back.
-async fn crosses(
-    what: &str,
-    expected: Retry,
-    before: fn(&MemoryStore) -> Version,
-    after: fn(&MemoryStore) -> Version,
-) {
+async fn crosses(what: &str, expected: Retry, before: Start, after: Start) {
     for (from, to) in [(before, after), (after, before)] {
         let store = MemoryStore::default();
         let (from, to) = (from(&store), to(&store));
@@ -162,7 +159,7 @@ fn before(store: &MemoryStore) -> Version {
 
 #[tokio::test]
 async fn a_change_of_policy_or_handler_replays() {
-    let changes: [(&str, fn(&MemoryStore) -> Version); 9] = [
+    let changes: [(&str, Start); 9] = [
         ("the text of the scope stays", |store| {
             of(store, post(same_text))
         }),
@@ -192,7 +189,7 @@ async fn a_change_of_policy_or_handler_replays() {
 
 #[tokio::test]
 async fn a_change_of_scope_namespace_or_secret_runs_again() {
-    let changes: [(&str, fn(&MemoryStore) -> Version); 4] = [
+    let changes: [(&str, Start); 4] = [
         ("scope", |store| of(store, post(by_tenant))),
         ("scope to token", |store| of(store, post(by_token))),
         ("namespace", |store| {
@@ -226,7 +223,7 @@ async fn a_change_of_the_key_header_runs_again() {
 
 #[tokio::test]
 async fn a_change_of_the_fingerprint_refuses_the_retry() {
-    let changes: [(&str, fn(&MemoryStore) -> Version); 4] = [
+    let changes: [(&str, Start); 4] = [
         ("fingerprint = json", |store| of(store, post(json))),
         ("fingerprint = none", |store| of(store, post(no_body))),
         ("the digest", |store| {

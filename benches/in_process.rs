@@ -56,6 +56,7 @@ fn shown(own: &[f64], other: &[f64]) -> String {
 async fn store_with(records: u64, size: Option<usize>) -> MemoryStore {
     let store = MemoryStore::builder()
         .max_bytes(size.map_or(16 << 30, |size| ROOM * (size + 600)))
+        .max_share(1.0)
         .on_full(OnFull::EvictOldest)
         .build();
     let path = Contender::new("fill", protected(store.clone()), Some);

@@ -329,7 +329,12 @@ impl Claiming {
     }
 
     /// Converts the reply of the store into an outcome.
-    fn conclude(&self, identified: Identified, reply: Reply, intake: &mut Intake) -> ClaimOutcome {
+    fn conclude(
+        &mut self,
+        identified: Identified,
+        reply: Reply,
+        intake: &mut Intake,
+    ) -> ClaimOutcome {
         let id = Some(identified.id);
         let reply = match reply {
             Ok(reply) => reply,
@@ -373,7 +378,7 @@ impl Claiming {
                     number: attempt,
                     asked_at: reply.asked_at,
                     has_stragglers: reply.has_stragglers,
-                    slot: self.slot.clone(),
+                    slot: self.slot.take(),
                     permit: reply.permit,
                 });
             }

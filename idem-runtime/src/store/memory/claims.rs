@@ -55,6 +55,14 @@ impl ClaimEntry {
         self
     }
 
+    /// The cost of the entry of a new claim.
+    pub(super) fn cost_of(claim: &Claim) -> Cost {
+        Cost {
+            bytes: WEIGHT + claim.origin.heap_bytes(),
+            scope: (!claim.is_global).then(|| claim.id.scope_id()),
+        }
+    }
+
     pub(super) fn cost(&self, id: &RecordId) -> Cost {
         Cost {
             bytes: WEIGHT + self.origin.heap_bytes(),

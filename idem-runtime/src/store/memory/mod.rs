@@ -251,9 +251,8 @@ impl Inner {
                         expires_in: kept.expires_at.since(now),
                     });
                 }
-                let entry = entry(self.shards.next_fence(), 1);
-                self.budget.take(entry.cost(&claim.id))?;
-                entry
+                self.budget.take(ClaimEntry::cost_of(claim))?;
+                entry(self.shards.next_fence(), 1)
             }
         };
         let (fence, attempt) = (entry.fence, entry.attempt);

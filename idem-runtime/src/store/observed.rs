@@ -37,27 +37,30 @@ impl Observed {
         }
     }
 
-    /// Reports the call that began at `began` when its reply is there.
-    #[expect(
-        clippy::inline_always,
-        reason = "measured: a call copies the reply, which is large"
-    )]
-    #[inline(always)]
-    fn called<T: Send + 'static>(
-        &self,
-        operation: Operation,
-        began: Instant,
-        reply: StoreFuture<T>,
-    ) -> StoreFuture<T> {
-        match reply.peek() {
-            Some(ready) => {
-                self.report(operation, result(ready), began.elapsed());
-                reply
-            }
-            None => self.await_reply(operation, began, reply),
-        }
+    /// Reports the call that began at `began`, if its reply is there.
+    #[inline]
+    fn is_reported<T>(&self, operation: Operation, began: Instant, reply: &StoreFuture<T>) -> bool {
+        let Some(ready) = reply.peek() else {
+            return false;
+        };
+        self.report(operation, result(ready), began.elapsed());
+        true
     }
 
+    fn call<T: Send + 'static>(
+        &self,
+        operation: Operation,
+        call: impl FnOnce(&dyn Store) -> StoreFuture<T>,
+    ) -> StoreFuture<T> {
+        let began = Instant::now();
+        let mut reply = call(&*self.store);
+        if !self.is_reported(operation, began, &reply) {
+            reply = self.await_reply(operation, began, reply);
+        }
+        reply
+    }
+
+    /// Reports the call when its reply arrives. Not inlined, because a store in memory replies at once.
     #[inline(never)]
     fn await_reply<T: Send + 'static>(
         &self,
@@ -119,42 +122,43 @@ fn result<T>(reply: &Result<T, StoreError>) -> CallResult {
 
 impl Store for Observed {
     fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
+        // Without a closure, which would copy the arguments: measured.
         let began = Instant::now();
-        self.called(Operation::Claim, began, self.store.claim(claim))
+        let mut reply = self.store.claim(claim);
+        if !self.is_reported(Operation::Claim, began, &reply) {
+            reply = self.await_reply(Operation::Claim, began, reply);
+        }
+        reply
     }
 
     fn renew(&self, holder: Holder, lease: Duration) -> StoreFuture<Settled> {
-        let began = Instant::now();
-        self.called(Operation::Renew, began, self.store.renew(holder, lease))
+        self.call(Operation::Renew, |store| store.renew(holder, lease))
     }
 
     fn complete(&self, holder: Holder, record: Record, ttl: Duration) -> StoreFuture<Settled> {
+        // Without a closure, which would copy the arguments: measured.
         let began = Instant::now();
-        self.called(
-            Operation::Complete,
-            began,
-            self.store.complete(holder, record, ttl),
-        )
+        let mut reply = self.store.complete(holder, record, ttl);
+        if !self.is_reported(Operation::Complete, began, &reply) {
+            reply = self.await_reply(Operation::Complete, began, reply);
+        }
+        reply
     }
 
     fn release(&self, holder: Holder) -> StoreFuture<Settled> {
-        let began = Instant::now();
-        self.called(Operation::Release, began, self.store.release(holder))
+        self.call(Operation::Release, |store| store.release(holder))
     }
 
     fn abandon(&self, holder: Holder) -> StoreFuture<Settled> {
-        let began = Instant::now();
-        self.called(Operation::Abandon, began, self.store.abandon(holder))
+        self.call(Operation::Abandon, |store| store.abandon(holder))
     }
 
     fn look_up(&self, id: RecordId) -> StoreFuture<Option<Entry>> {
-        let began = Instant::now();
-        self.called(Operation::LookUp, began, self.store.look_up(id))
+        self.call(Operation::LookUp, |store| store.look_up(id))
     }
 
     fn forget(&self, id: RecordId) -> StoreFuture<bool> {
-        let began = Instant::now();
-        self.called(Operation::Forget, began, self.store.forget(id))
+        self.call(Operation::Forget, |store| store.forget(id))
     }
 
     fn resolve(
@@ -164,31 +168,21 @@ impl Store for Observed {
         record: Record,
         ttl: Duration,
     ) -> StoreFuture<Settled> {
-        let began = Instant::now();
-        self.called(
-            Operation::Resolve,
-            began,
-            self.store.resolve(id, fence, record, ttl),
-        )
+        self.call(Operation::Resolve, |store| {
+            store.resolve(id, fence, record, ttl)
+        })
     }
 
     fn list(&self, query: Query) -> StoreFuture<Page> {
-        let began = Instant::now();
-        self.called(Operation::List, began, self.store.list(query))
+        self.call(Operation::List, |store| store.list(query))
     }
 
     fn stats(&self) -> StoreFuture<Stats> {
-        let began = Instant::now();
-        self.called(Operation::Stats, began, self.store.stats())
+        self.call(Operation::Stats, Store::stats)
     }
 
     fn forget_scope(&self, scope: ScopeId) -> StoreFuture<u64> {
-        let began = Instant::now();
-        self.called(
-            Operation::ForgetScope,
-            began,
-            self.store.forget_scope(scope),
-        )
+        self.call(Operation::ForgetScope, |store| store.forget_scope(scope))
     }
 
     fn transactions(&self) -> Option<TransactionKind> {
@@ -206,22 +200,15 @@ impl Store for Observed {
     }
 
     fn commit_state(&self, holder: Holder) -> StoreFuture<CommitState> {
-        let began = Instant::now();
-        self.called(
-            Operation::CommitState,
-            began,
-            self.store.commit_state(holder),
-        )
+        self.call(Operation::CommitState, |store| store.commit_state(holder))
     }
 
     fn remove_expired(&self) -> StoreFuture<u64> {
-        let began = Instant::now();
-        self.called(Operation::RemoveExpired, began, self.store.remove_expired())
+        self.call(Operation::RemoveExpired, Store::remove_expired)
     }
 
     fn diagnose(&self) -> StoreFuture<Vec<Finding>> {
-        let began = Instant::now();
-        self.called(Operation::Diagnose, began, self.store.diagnose())
+        self.call(Operation::Diagnose, Store::diagnose)
     }
 
     fn name(&self) -> &'static str {

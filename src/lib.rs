@@ -5,7 +5,7 @@ pub use idem_macros::idempotent;
 #[doc(hidden)]
 pub use idem_runtime::__private;
 pub use idem_runtime::{
-    Attempt, CommitError, Deferred, Dialect, DoNotRecord, Fingerprint, FingerprintDigest,
+    Attempt, CommitError, Deferred, Dialect, DoNotRecord, Fingerprint, FingerprintDigest, Headed,
     Idempotency, IdempotencyBuilder, IdempotencyFuture, IdempotencyKey, IdempotencyService,
     KeyStatus, KeySyntax, NotRecordable, OnStoreError, OutcomeUnknown, ParseRecordIdError,
     ParseScopeIdError, ParseShortIdError, ParseTraceIdError, Prepared, Problem, RecordId, Scope,

@@ -28,6 +28,7 @@ pub use attempt::commit::Prepared;
 pub use attempt::commit_error::{CommitError, NotRecordable};
 pub use attempt::handle::Attempt;
 pub use handler::deferred::Deferred;
+pub use handler::headed::Headed;
 pub use handler::key::IdempotencyKey;
 #[cfg(any(feature = "aide", feature = "utoipa"))]
 pub use openapi::document::ApiDocument;

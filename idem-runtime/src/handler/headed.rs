@@ -7,8 +7,25 @@ use axum::response::{IntoResponse, Response};
 
 use crate::handler::deferred::{Deferred, Head, Via};
 
-/// The last argument of an annotated handler, when the scope uses that argument. It is extracted
-/// immediately, like the arguments before it.
+/// The last argument of an annotated handler, when the scope, the key or the runtime uses that argument. It
+/// is extracted immediately, like the arguments before it. Any other last argument is a [`Deferred`].
+///
+/// A unit test calls the handler with `.into()` on the last argument. The handler then runs without
+/// protection:
+///
+/// ```
+/// # extern crate idem_runtime as axum_idem;
+/// use axum::extract::Path;
+/// use axum_idem::Headed;
+///
+/// async fn annotated(id: Headed<Path<u64>>) {
+/// # let _ = id;
+/// }
+///
+/// # fn test() -> impl Future<Output = ()> {
+/// annotated(Path(7).into())
+/// # }
+/// ```
 pub struct Headed<T, const LAZY: bool = false> {
     pub(crate) argument: T,
     pub(crate) body: Deferred<(), LAZY>,
@@ -42,6 +59,7 @@ where
     T: FromRequest<AnyState>,
 {
     /// Never compiles, because `T` reads the body.
+    #[doc(hidden)]
     pub fn split(self) -> (T, Deferred<(), LAZY>)
     where
         T: ReadsNoBody,

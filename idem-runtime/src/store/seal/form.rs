@@ -13,8 +13,9 @@
 //! that was moved to another record id does not open.
 
 use bytes::{Buf, BytesMut};
-use chacha20poly1305::aead::AeadInOut;
-use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
+use chacha20::{R20, hchacha};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey};
+use zeroize::Zeroizing;
 
 use super::keys::{Keys, SealingKey};
 use crate::request::fingerprint::Fingerprint;
@@ -47,14 +48,10 @@ pub(super) fn seal(
     let at = buffer.len();
     buffer.push(plain.as_bytes()[1]);
     buffer.extend_from_slice(&plain.as_bytes()[record::STATUS..]);
-    let tag = XChaCha20Poly1305::new(key.as_bytes().into())
-        .encrypt_inout_detached(
-            &nonce.into(),
-            &associated_data(id, key_id, plain.fingerprint()),
-            (&mut buffer[at..]).into(),
-        )
-        .ok()?;
-    buffer.extend_from_slice(&tag);
+    let (cipher, nonce) = cipher(key, &nonce)?;
+    let data = associated_data(id, key_id, plain.fingerprint());
+    let tag = cipher.seal_in_place_separate_tag(nonce, Aad::from(data), &mut buffer[at..]);
+    buffer.extend_from_slice(tag.ok()?.as_ref());
     Some(Record::of_sealed(buffer.into()).with_first_trace_id(plain.first_trace_id()))
 }
 
@@ -77,7 +74,8 @@ pub(super) fn open(sealed: Record, id: RecordId, keys: &Keys) -> Result<Record, 
         return Err(DecodeError::Damaged);
     }
     let key = keys.get(key_id).ok_or(DecodeError::MissingKey(key_id))?;
-    let (nonce, tag) = ((*nonce).into(), (*tag).into());
+    let (cipher, nonce) = cipher(key, nonce).ok_or(DecodeError::NotAuthentic)?;
+    let tag = Tag::from(*tag);
     // The plain record ends with the text, and begins in the fields before the text.
     let plain = TEXT - NOT_ENCRYPTED..bytes.len() - TAG;
     let mut plain = match bytes.try_into_mut() {
@@ -88,13 +86,10 @@ pub(super) fn open(sealed: Record, id: RecordId, keys: &Keys) -> Result<Record, 
         }
         Err(shared) => BytesMut::from(&shared[plain]),
     };
-    XChaCha20Poly1305::new(key.as_bytes().into())
-        .decrypt_inout_detached(
-            &nonce,
-            &associated_data(id, key_id, fingerprint),
-            (&mut plain[NOT_ENCRYPTED..]).into(),
-            &tag,
-        )
+    let data = Aad::from(associated_data(id, key_id, fingerprint));
+    let text = &mut plain[NOT_ENCRYPTED..];
+    cipher
+        .open_in_place_separate_tag(nonce, data, tag, text, 0..)
         .map_err(|_| DecodeError::NotAuthentic)?;
     // The plain record begins with a version, its kind and the fingerprint. The kind is the first byte of the text.
     plain[0] = record::VERSION;
@@ -104,6 +99,19 @@ pub(super) fn open(sealed: Record, id: RecordId, keys: &Keys) -> Result<Record, 
         return Err(DecodeError::Damaged);
     }
     Ok(Record::decode(plain.freeze())?.with_first_trace_id(first_trace_id))
+}
+
+/// `XChaCha20-Poly1305` is `ChaCha20-Poly1305` with a key that `HChaCha20` computes from the first 16 bytes of the nonce. The
+/// other 8 bytes are the end of the shorter nonce. `ring` has none of its own.
+fn cipher(key: &SealingKey, nonce: &[u8; NONCE]) -> Option<(LessSafeKey, Nonce)> {
+    let (begin, end) = nonce.split_first_chunk::<16>()?;
+    let of_record = hchacha::<R20>(key.as_bytes().into(), begin.into());
+    let of_record: Zeroizing<[u8; 32]> = Zeroizing::new(of_record.into());
+    let of_record = UnboundKey::new(&CHACHA20_POLY1305, &*of_record).ok()?;
+    let mut short = [0; 12];
+    short[4..].copy_from_slice(end);
+    let short = Nonce::assume_unique_for_key(short);
+    Some((LessSafeKey::new(of_record), short))
 }
 
 fn associated_data(id: RecordId, key_id: u32, fingerprint: Fingerprint) -> [u8; 87] {

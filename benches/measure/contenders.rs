@@ -5,7 +5,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
-use axum_idem::store::MemoryStore;
+use axum_idem::store::{MemoryStore, Store};
 use axum_idem::{Idempotency, idempotent};
 use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
@@ -118,14 +118,14 @@ pub(crate) fn bare() -> Router {
     Router::new().route("/trades", post(bare_handler))
 }
 
-fn idempotency(store: MemoryStore) -> Idempotency {
+fn idempotency(store: impl Store) -> Idempotency {
     Idempotency::builder()
         .store(store)
         .max_recorded_body(LONGEST_ANSWER)
         .build()
 }
 
-pub(crate) fn protected(store: MemoryStore) -> Router {
+pub(crate) fn protected(store: impl Store) -> Router {
     Router::new()
         .route("/trades", post(protected_handler))
         .layer(idempotency(store))

@@ -86,6 +86,24 @@ fn observed_paths(store: &MemoryStore) -> Vec<Contender> {
     ]
 }
 
+/// The keys of the sealed responses. The store would refuse the other ones, which are not sealed.
+#[cfg(feature = "seal")]
+const SEALED: u64 = 1 << 44;
+
+/// The paths of a service with a sealed store.
+#[cfg(feature = "seal")]
+fn sealed_paths(store: &MemoryStore) -> Vec<Contender> {
+    use axum_idem::store::{Keys, Sealed};
+    let sealed = || {
+        let keys = Keys::new().primary(1, [1; 32]);
+        super::contenders::protected(Sealed::around(store.clone(), keys))
+    };
+    vec![
+        Contender::new("first sight, sealed", sealed(), |n| Some(SEALED + n)),
+        Contender::new("replay, sealed", sealed(), |_| Some(SEALED - 1)),
+    ]
+}
+
 /// Returns all paths, bare axum first. The paths of the library read and write records in `store`.
 pub(crate) async fn paths(store: &MemoryStore, body: &str) -> Vec<Contender> {
     let ours = || protected(store.clone());
@@ -125,6 +143,8 @@ pub(crate) async fn paths(store: &MemoryStore, body: &str) -> Vec<Contender> {
     ];
     #[cfg(feature = "metrics")]
     let paths: Vec<_> = paths.into_iter().chain(observed_paths(store)).collect();
+    #[cfg(feature = "seal")]
+    let paths: Vec<_> = paths.into_iter().chain(sealed_paths(store)).collect();
     for path in &paths {
         match path.name {
             "mismatch" => {

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{Response, StatusCode};
 use axum::routing::post;
 use axum_idem::store::Entry;
-use axum_idem::{Attempt, Idempotency, Scope, idempotent};
+use axum_idem::{Attempt, Idempotency, OutcomeUnknown, Scope, idempotent};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::support::{Runs, Server, post_bytes};
@@ -232,6 +232,41 @@ async fn an_unknown_outcome_can_be_resolved_with_a_response() {
         "idempotency_key_reused"
     );
     assert_eq!(runs.started(), 1);
+}
+
+/// An operator has looked at the first attempt. A retry has run a second one, whose outcome is unknown too.
+#[tokio::test]
+async fn a_decision_about_an_earlier_attempt_has_no_effect() {
+    #[idempotent(scope = token, on_unknown = rerun)]
+    async fn always_unknown(State(runs): State<Runs>) -> (OutcomeUnknown, &'static str) {
+        runs.count();
+        (OutcomeUnknown, "nobody knows")
+    }
+    let (runs, idem) = (Runs::default(), Idempotency::in_memory());
+    let router = Router::new()
+        .route("/", post(always_unknown))
+        .layer(idem.clone())
+        .with_state(runs.clone());
+    let server = Server::start(router).await;
+    let id = idem.record_id(&alice(), "k");
+    let fence = async || match idem.look_up(id).await {
+        Ok(Some(Entry::Unknown { fence, .. })) => fence,
+        other => panic!("{other:?}"),
+    };
+    server.post("/", "k", "").await;
+    let seen = fence().await;
+    server.post("/", "k", "").await;
+    let resolve = |fence| {
+        let answer = Response::new("not booked".into());
+        idem.resolve_attempt(id, fence, answer, Duration::from_secs(60))
+    };
+    assert!(!resolve(seen).await.expect("the store works"));
+    let now = fence().await;
+    assert!(now > seen);
+    assert!(resolve(now).await.expect("the store works"));
+    let retry = server.post("/", "k", "").await;
+    assert_eq!((retry.text(), retry.is_replay()), ("not booked", true));
+    assert_eq!(runs.started(), 2);
 }
 
 #[tokio::test]

@@ -66,6 +66,10 @@ impl Idempotency {
     /// Records `answer` for a key whose outcome is unknown. Retries get this response for `ttl`
     /// from now. Returns whether the call took effect.
     ///
+    /// The call resolves the attempt that is unknown now. With `on_unknown = rerun`, that may be a later
+    /// attempt than the one that somebody has looked at. A person who has seen a record, or a reconciler that has
+    /// listed one, uses [`resolve_attempt`](Self::resolve_attempt) instead.
+    ///
     /// The call has no effect on a key whose outcome is not unknown. It also has no effect if this
     /// process holds a record of the key that is not written yet.
     ///
@@ -81,12 +85,75 @@ impl Idempotency {
         answer: http::Response<bytes::Bytes>,
         ttl: Duration,
     ) -> Result<bool, StoreError> {
+        self.resolve_unknown(id, None, answer, ttl).await
+    }
+
+    /// Records `answer` as [`resolve`](Self::resolve) does, but only for the attempt with this fence. Returns whether
+    /// the call took effect.
+    ///
+    /// `fence` comes from the [`Entry::Unknown`] or the [`State::Unknown`](crate::store::State::Unknown) on which the
+    /// decision is based. A retry may have run the handler again meanwhile, and ended with an unknown outcome too. The
+    /// decision says nothing about that attempt, so the call then has no effect, and the outcome stays unknown.
+    ///
+    /// ```
+    /// # extern crate idem_runtime as axum_idem;
+    /// use std::time::Duration;
+    ///
+    /// use axum::body::Bytes;
+    /// use axum::http::Response;
+    /// use axum_idem::store::{Query, State, StateKind, StoreError};
+    /// use axum_idem::{Idempotency, RecordId};
+    ///
+    /// /// What the other service says about a payment.
+    /// async fn outcome_of(_payment: RecordId) -> Response<Bytes> {
+    ///     Response::new("paid".into())
+    /// }
+    ///
+    /// async fn reconcile(idem: &Idempotency) -> Result<(), StoreError> {
+    ///     let page = idem.list(Query::all().state(StateKind::Unknown)).await?;
+    ///     for payment in page.entries {
+    ///         if let State::Unknown { fence, .. } = payment.state {
+    ///             let outcome = outcome_of(payment.id).await;
+    ///             let ttl = Duration::from_secs(24 * 60 * 60);
+    ///             idem.resolve_attempt(payment.id, fence, outcome, ttl).await?;
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # let idem = Idempotency::in_memory();
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(reconcile(&idem)).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the store fails, does not reply in time, or holds an entry that cannot be decoded.
+    pub async fn resolve_attempt(
+        &self,
+        id: RecordId,
+        fence: u64,
+        answer: http::Response<bytes::Bytes>,
+        ttl: Duration,
+    ) -> Result<bool, StoreError> {
+        self.resolve_unknown(id, Some(fence), answer, ttl).await
+    }
+
+    async fn resolve_unknown(
+        &self,
+        id: RecordId,
+        seen: Option<u64>,
+        answer: http::Response<bytes::Bytes>,
+        ttl: Duration,
+    ) -> Result<bool, StoreError> {
         let Some(Entry::Unknown {
             fingerprint, fence, ..
         }) = self.look_up(id).await?
         else {
             return Ok(false);
         };
+        if seen.is_some_and(|seen| seen != fence) {
+            // The decision is about an earlier attempt.
+            return Ok(false);
+        }
         if self.inner.unwritten.find(&id).is_some() {
             // This process knows the outcome, and writes the record as soon as possible.
             return Ok(false);

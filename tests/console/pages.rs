@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use axum::http::StatusCode;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
 
 use crate::service::Service;
 
@@ -60,6 +61,67 @@ async fn a_denied_request_gets_nothing_and_each_response_has_the_policy() {
                 assert!(!reply.text.contains("desk"), "{path}: {reply:?}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn the_page_of_another_site_reads_nothing() {
+    let service = Service::new();
+    for (site, status) in [
+        ("cross-site", StatusCode::FORBIDDEN),
+        ("same-site", StatusCode::FORBIDDEN),
+        ("same-origin", StatusCode::OK),
+        // An address that a person has typed.
+        ("none", StatusCode::OK),
+    ] {
+        for path in ["/ops/idem/api/overview", "/ops/idem/api/records"] {
+            let request = Request::get(path)
+                .header("x-operator", "admin")
+                .header("sec-fetch-site", site)
+                .body(Body::empty());
+            let reply = service.send(request.expect("a request")).await;
+            assert_eq!(reply.status, status, "{site} {path}: {reply:?}");
+        }
+    }
+}
+
+/// A site that points its own name at the address of the console is the console's own origin to the browser.
+#[tokio::test]
+async fn another_host_name_gets_nothing() {
+    let service = Service::with(|console| console.hosts(["ops.internal", "[::1]"]));
+    for (host, status) in [
+        (Some("ops.internal"), StatusCode::OK),
+        (Some("OPS.internal:8443"), StatusCode::OK),
+        (Some("[::1]:3000"), StatusCode::OK),
+        (Some("evil.example"), StatusCode::MISDIRECTED_REQUEST),
+        (
+            Some("ops.internal.evil.example"),
+            StatusCode::MISDIRECTED_REQUEST,
+        ),
+        (Some("not a host"), StatusCode::MISDIRECTED_REQUEST),
+        (None, StatusCode::MISDIRECTED_REQUEST),
+    ] {
+        for path in PATHS {
+            let mut request = Request::get(path)
+                .header("x-operator", "admin")
+                .header("sec-fetch-site", "same-origin");
+            if let Some(host) = host {
+                request = request.header("host", host);
+            }
+            let reply = service.send(request.body(Body::empty()).expect("a request"));
+            assert_eq!(reply.await.status, status, "{host:?} {path}");
+        }
+    }
+    // HTTP/2 has the host in the URI.
+    for (host, status) in [
+        ("ops.internal", StatusCode::OK),
+        ("evil.example", StatusCode::MISDIRECTED_REQUEST),
+    ] {
+        let request = Request::get(format!("https://{host}/ops/idem"))
+            .header("host", "ops.internal")
+            .header("x-operator", "admin");
+        let reply = service.send(request.body(Body::empty()).expect("a request"));
+        assert_eq!(reply.await.status, status, "{host}");
     }
 }
 

@@ -1,6 +1,8 @@
 //! Listing, showing and changing records.
 
 use axum::http::StatusCode;
+use axum_idem::Idempotency;
+use axum_idem::store::Entry;
 use bytes::Bytes;
 use serde_json::json;
 
@@ -72,6 +74,19 @@ async fn a_response_is_shown_when_asked_for_and_after_redaction() {
     );
 }
 
+/// Whoever has the cookie is the customer.
+#[tokio::test]
+async fn the_value_of_a_recorded_cookie_is_not_shown() {
+    let builder = Idempotency::builder().record_set_cookie();
+    let service = Service::of(builder, |console| console);
+    service.prepare().await;
+    let id = service.id("SECRET-recorded");
+    let path = format!("/ops/idem/api/records/{id}/response");
+    let shown = service.get("admin", &path).await;
+    assert!(shown.text.contains("set-cookie: (hidden)"), "{shown:?}");
+    assert!(!shown.text.contains("SECRET-cookie"), "{shown:?}");
+}
+
 #[tokio::test]
 async fn a_key_is_found_by_its_scope() {
     let service = Service::new();
@@ -91,8 +106,9 @@ async fn a_key_is_found_by_its_scope() {
     }
 }
 
-pub(crate) fn resolution() -> serde_json::Value {
+pub(crate) fn resolution(fence: &str) -> serde_json::Value {
     json!({
+        "fence": fence,
         "status": 201,
         "headers": "content-type: text/plain",
         "body": "booked",
@@ -111,31 +127,56 @@ async fn resolving_a_key_makes_the_retry_succeed() {
         "/ops/idem/api/records/{}/resolve",
         service.id("SECRET-unknown")
     );
+    let fence = service.fence("SECRET-unknown").await;
     for (name, value) in [
+        ("fence", json!(null)),
+        ("fence", json!("x")),
         ("status", json!(99)),
         ("ttl_seconds", json!(0)),
         ("headers", json!("no colon")),
         ("reason", json!(" ")),
         ("reason", json!(null)),
     ] {
-        let mut wrong = resolution();
+        let mut wrong = resolution(&fence);
         wrong[name] = value;
         let refused = service.change("admin", &path, &wrong).await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{wrong}");
     }
-    let resolved = service.change("admin", &path, &resolution()).await;
+    let resolved = service.change("admin", &path, &resolution(&fence)).await;
     assert_eq!(resolved.status, StatusCode::OK, "{resolved:?}");
     let retry = service.pay("SECRET-unknown", "unknown").await;
     assert_eq!(retry, StatusCode::CREATED);
-    let again = service.change("admin", &path, &resolution()).await;
+    let again = service.change("admin", &path, &resolution(&fence)).await;
     assert_eq!(again.status, StatusCode::CONFLICT);
     assert_eq!(service.runs.count(), 3, "the handler ran twice before");
+}
+
+/// The operator has looked at the first attempt, and knows nothing about the second one.
+#[tokio::test]
+async fn a_decision_about_an_earlier_attempt_changes_nothing() {
+    let service = Service::new();
+    service.prepare().await;
+    let fence = service.fence("SECRET-unknown").await;
+    let id = service.id("SECRET-unknown");
+    let record_id = id.parse().expect("an id");
+    let forgotten = service.idem.forget(record_id).await;
+    assert!(forgotten.expect("the store works"));
+    let again = service.pay("SECRET-unknown", "unknown").await;
+    assert_eq!(again, StatusCode::OK);
+    let path = format!("/ops/idem/api/records/{id}/resolve");
+    let refused = service.change("admin", &path, &resolution(&fence)).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT, "{refused:?}");
+    assert!(refused.text.contains("another attempt"), "{refused:?}");
+    let entry = service.idem.look_up(record_id).await;
+    let is_unknown = matches!(entry, Ok(Some(Entry::Unknown { .. })));
+    assert!(is_unknown, "{entry:?}");
 }
 
 #[tokio::test]
 async fn a_reader_cannot_change_anything() {
     let service = Service::new();
     service.prepare().await;
+    let fence = service.fence("SECRET-unknown").await;
     for (operator, expected) in [
         ("reader", StatusCode::FORBIDDEN),
         ("nobody", StatusCode::FORBIDDEN),
@@ -145,7 +186,8 @@ async fn a_reader_cannot_change_anything() {
             "/ops/idem/api/records/{}/resolve",
             service.id("SECRET-unknown")
         );
-        let resolved = service.change(operator, &path, &resolution()).await;
+        let resolution = resolution(&fence);
+        let resolved = service.change(operator, &path, &resolution).await;
         assert_eq!(resolved.status, expected, "{operator}: {resolved:?}");
         let path = format!(
             "/ops/idem/api/records/{}/forget",

@@ -64,7 +64,8 @@ async fn a_resolved_response_is_sealed() {
     service.prepare().await;
     let id = service.id("SECRET-unknown");
     let path = format!("/ops/idem/api/records/{id}/resolve");
-    let resolved = service.change("admin", &path, &resolution()).await;
+    let resolution = resolution(&service.fence("SECRET-unknown").await);
+    let resolved = service.change("admin", &path, &resolution).await;
     assert_eq!(resolved.status, StatusCode::OK, "{resolved:?}");
     assert!(!shows(&memory, &id).await);
     let retry = service.pay("SECRET-unknown", "unknown").await;

@@ -21,7 +21,10 @@ async fn pay(State(runs): State<Runs>, body: String) -> Response {
     if body == "unknown" {
         return (OutcomeUnknown, ()).into_response();
     }
-    let headers = [("x-customer", "SECRET-header")];
+    let headers = [
+        ("x-customer", "SECRET-header"),
+        ("set-cookie", "session=SECRET-cookie"),
+    ];
     (
         StatusCode::CREATED,
         headers,
@@ -108,6 +111,13 @@ impl Service {
     pub(crate) fn id(&self, key: &str) -> String {
         let scope = Scope::new().token("Bearer alice");
         self.idem.record_id(&scope, key).to_string()
+    }
+
+    /// The fence that the console shows for an unknown key.
+    pub(crate) async fn fence(&self, key: &str) -> String {
+        let path = format!("/ops/idem/api/records/{}", self.id(key));
+        let shown = self.get("reader", &path).await.json();
+        shown["fence"].as_str().expect("a fence").to_owned()
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Reply {

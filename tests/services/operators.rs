@@ -83,6 +83,7 @@ async fn the_key_of_a_killed_process_is_found_and_resolved_on_the_page() {
         ("sec-fetch-site", "same-origin"),
     ];
     let resolution = json!({
+        "fence": shown["fence"],
         "status": 201,
         "headers": "content-type: text/plain",
         "body": "booked by hand",

@@ -13,7 +13,7 @@ use super::refusal::Refusal;
 use super::settings::Console;
 use crate::request::record_id::RecordId;
 use crate::request::scope::Scope;
-use crate::store::StoreError;
+use crate::store::{Entry, StoreError};
 
 pub(super) async fn post(
     console: &Console,
@@ -89,14 +89,30 @@ async fn resolve(
         let (name, value) = header(line)?;
         response.headers_mut().append(name, value);
     }
+    // A string, because the numbers of a browser lose digits.
+    let fence = text(sent, "fence")?
+        .parse()
+        .map_err(|_| Refusal::bad("`fence` is the fence of the record"))?;
     let ttl = Duration::from_secs(ttl);
-    let resolved = console.idem.resolve(id, response, ttl).await;
+    let resolved = console.idem.resolve_attempt(id, fence, response, ttl).await;
     log("resolve", id, reason, &resolved);
     if !resolved.map_err(|error| failed(&error))? {
-        let why = "nothing was changed, because the outcome is known by now".to_owned();
-        return Err(Refusal(StatusCode::CONFLICT, why));
+        return Err(Refusal(StatusCode::CONFLICT, unresolved(console, id).await));
     }
     Ok(json!({ "done": true }))
+}
+
+/// Says why a decision had no effect.
+async fn unresolved(console: &Console, id: RecordId) -> String {
+    let why = match console.idem.look_up(id).await {
+        Ok(Some(Entry::Unknown { .. })) => {
+            "another attempt has run since the record was shown, and its outcome is unknown too; open the record again"
+        }
+        Ok(Some(Entry::InFlight { .. })) => "the handler runs again",
+        Ok(None) => "there is no record any more",
+        Ok(Some(Entry::Recorded { .. })) | Err(_) => "the outcome is known by now",
+    };
+    format!("nothing was changed, because {why}")
 }
 
 fn header(line: &str) -> Result<(HeaderName, HeaderValue), Refusal> {

@@ -51,12 +51,17 @@ fn summary(summary: &Summary) -> Value {
             json!({ "attempt": attempt, "ends_in": millis(*lease_left) }),
         ),
         State::Unknown {
+            fence,
             attempt,
             retained_for,
-            ..
         } => (
             "unknown",
-            json!({ "attempt": attempt, "ends_in": millis(*retained_for) }),
+            json!({
+                "attempt": attempt,
+                // A string, because the numbers of a browser lose digits.
+                "fence": fence.to_string(),
+                "ends_in": millis(*retained_for),
+            }),
         ),
         State::Recorded {
             status,
@@ -85,11 +90,17 @@ fn summary(summary: &Summary) -> Value {
     value
 }
 
-/// The headers of a response, and its body, from which the service may have removed parts.
+/// The headers of a response without the values of cookies, and its body, from which the service may have removed parts.
 pub(super) fn response(record: &Record, body: &[u8]) -> Value {
     let headers = record.headers();
     let line = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
-        format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))
+        // With the cookie, an operator could act as the customer.
+        let value = if *name == http::header::SET_COOKIE {
+            "(hidden)".into()
+        } else {
+            String::from_utf8_lossy(value.as_bytes())
+        };
+        format!("{name}: {value}")
     };
     let lines: Vec<String> = headers.iter().map(line).collect();
     let (body, is_text) = if let Ok(text) = std::str::from_utf8(body) {

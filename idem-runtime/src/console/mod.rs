@@ -35,14 +35,23 @@
 //! shown are sorted: the oldest unknown and running ones first, and the newest recorded ones.
 //!
 //! The page shows no key, no token and no scope, because the store has none. It shows the headers and the body of a
-//! response only when the operator asks for them; [`Console::redact`] can remove parts of a body first.
+//! response only when the operator asks for them; [`Console::redact`] can remove parts of a body first, and the values of
+//! `Set-Cookie` are always hidden.
 //! Every URL of the page is relative, so the router can be nested anywhere, also behind a proxy that removes a
 //! prefix. With `nest`, axum serves the page at `/ops/idem` only. With `nest_service`, the page is also at
 //! `/ops/idem/`. The page loads nothing from other hosts and has a strict `Content-Security-Policy`.
 //!
 //! A change needs [`Access::Full`], the content type `application/json` and `Sec-Fetch-Site: same-origin`, so
-//! another site cannot send it. Each change is logged as an INFO, with its reason, also when the
-//! store failed and the change may have taken effect.
+//! another site cannot send it. A browser that sends `Sec-Fetch-Site: cross-site` or `same-site` gets no record either. Each
+//! change is logged as an INFO, with its reason, also when the store failed and the change may have taken effect.
+//!
+//! A decision about an unknown key applies to the attempt that the page shows. When a later attempt has run meanwhile,
+//! nothing changes, and the page says so.
+//!
+//! **`access` should read a credential**, such as the cookie of a login. A browser sends a cookie only to the host that has
+//! set it. When `access` depends on the network alone, name the hosts of the console with [`Console::hosts`]. Without
+//! them, any site that an operator visits could read and change records by DNS rebinding: it points its own name at the
+//! address of the console, and is the console's own origin to the browser.
 
 mod access;
 mod api;

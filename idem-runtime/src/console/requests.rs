@@ -28,6 +28,11 @@ const LONGEST_BODY: usize = 2 << 20;
 pub(super) async fn handle(State(console): State<Console>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let mut response = match (console.access)(&parts) {
+        _ if !console.serves(&parts) => {
+            let why =
+                "this console is not served under this host name (`Console::hosts`)".to_owned();
+            Refusal(StatusCode::MISDIRECTED_REQUEST, why).into_response()
+        }
         Access::Denied => {
             let why = "you may not see this console".to_owned();
             Refusal(StatusCode::FORBIDDEN, why).into_response()
@@ -58,6 +63,10 @@ async fn respond(console: &Console, access: Access, parts: &Parts, body: Body) -
             if let Some(asset) = assets::asset(path) {
                 return asset;
             }
+            if is_of_another_site(parts) {
+                let why = "only the console's own page may read this (`Sec-Fetch-Site`)".to_owned();
+                return Refusal(StatusCode::FORBIDDEN, why).into_response();
+            }
             api::get(console, access, path, parts.uri.query().unwrap_or_default()).await
         }
         Method::POST => match posted(parts, body).await {
@@ -70,6 +79,13 @@ async fn respond(console: &Console, access: Access, parts: &Parts, body: Body) -
         }
     };
     answer.map_or_else(IntoResponse::into_response, |value| as_json(&value))
+}
+
+/// Whether the page of another site sends this request. A program sends no `Sec-Fetch-Site`, and a person who types the
+/// address sends `none`.
+fn is_of_another_site(parts: &Parts) -> bool {
+    let site = parts.headers.get("sec-fetch-site");
+    site.is_some_and(|site| site != "same-origin" && site != "none")
 }
 
 /// Reads a POST. Another site cannot send one: the browser names the site in `Sec-Fetch-Site`, and a form cannot send

@@ -210,6 +210,7 @@ byId("resolve").addEventListener("submit", (event) => {
   event.preventDefault();
   const fields = event.target.elements;
   change("resolve", {
+    fence: shown.fence,
     status: Number(fields.status.value),
     headers: fields.headers.value,
     body: fields.body.value,

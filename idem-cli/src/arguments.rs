@@ -185,6 +185,10 @@ pub(crate) struct Resolve {
     /// How long retries get the response, such as `24h`. Use the `ttl` of the endpoint.
     #[arg(long, value_parser = duration)]
     pub(crate) ttl: Duration,
+    /// The fence of the attempt that the decision is about, which `show` prints. When a later attempt has run, nothing
+    /// is changed. Without it, the program shows the attempt and asks for confirmation at the terminal.
+    #[arg(long)]
+    pub(crate) fence: Option<u64>,
     #[command(flatten)]
     pub(crate) audit: Audit,
 }

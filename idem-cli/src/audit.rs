@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::arguments::Audit;
 use crate::failure::Failure;
+use crate::output::text::json_line;
 use crate::output::time::timestamp;
 
 /// The audit log. It is opened before anything is changed, so that no change goes unrecorded.
@@ -53,7 +54,7 @@ impl<'a> Log<'a> {
             "result": result,
             "reason": self.reason,
         });
-        let line = format!("{line}\n");
+        let line = format!("{}\n", json_line(&line));
         let written = match &mut self.file {
             Some(file) => file.write_all(line.as_bytes()),
             None => Ok(()),

@@ -19,7 +19,7 @@ pub(crate) enum Failure {
     /// The store is not fit. The findings are printed already.
     Unfit,
     /// The operator did not confirm.
-    Unconfirmed(&'static str),
+    Unconfirmed(String),
     /// The audit log could not be written. The line of the change is on the standard error.
     Audit(std::io::Error),
     /// The reader of the output has gone, as in `idem list | head`.
@@ -42,11 +42,12 @@ impl Failure {
     pub(crate) fn message(&self) -> Option<String> {
         match self {
             Self::Store(error) => Some(chain(error) + &what_to_do(error)),
-            Self::Usage(message) | Self::Nothing(message) => Some(message.clone()),
+            Self::Usage(message) | Self::Nothing(message) | Self::Unconfirmed(message) => {
+                Some(message.clone())
+            }
             Self::Audit(error) => Some(format!(
                 "the change is not in the audit log; its line is printed above: {error}"
             )),
-            Self::Unconfirmed(message) => Some((*message).to_owned()),
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => None,
             Self::Output(error) => Some(format!("the output cannot be written: {error}")),
             Self::Unfit => None,

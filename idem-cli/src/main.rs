@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::arguments::Arguments;
+use crate::output::text::safe_lines;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -30,7 +31,7 @@ async fn main() -> ExitCode {
         Err(failure) => {
             if let Some(message) = failure.message() {
                 // Its reader may have gone.
-                let _ = writeln!(stderr(), "idem: {message}");
+                let _ = writeln!(stderr(), "idem: {}", safe_lines(&message));
             }
             failure.exit_code()
         }

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use axum_idem::store::Query;
+use axum_idem::store::{Query, StateKind, StoreError, Summary};
 use axum_idem::{Idempotency, RecordId, ShortId};
 
 use crate::failure::Failure;
@@ -55,6 +55,18 @@ impl Reference {
                     ids.join(" ")
                 )))
             }
+        }
+    }
+}
+
+/// The recorded entries of the first page that has some. A page of Redis may be empty although more follow.
+pub(crate) async fn recorded_sample(idem: &Idempotency) -> Result<Vec<Summary>, StoreError> {
+    let mut query = Query::all().state(StateKind::Recorded);
+    loop {
+        let page = idem.list(query.clone()).await?;
+        match page.next {
+            Some(next) if page.entries.is_empty() => query = query.after(next),
+            _ => return Ok(page.entries),
         }
     }
 }

@@ -15,17 +15,28 @@ const ID_SECRET: &str = "IDEM_ID_SECRET";
 /// The library refuses a shorter secret too.
 const SHORTEST_SECRET: usize = 16;
 
+/// The keys of the service's `Sealed` store.
+pub(crate) struct SealingKeys {
+    pub(crate) all: Keys,
+    /// The first of them alone, which seals what the program writes.
+    pub(crate) primary: Keys,
+}
+
 /// Reads the keys of the service's `Sealed` store. `None` when there are none.
-pub(crate) fn keys(shared: &Shared) -> Result<Option<Keys>, Failure> {
+pub(crate) fn keys(shared: &Shared) -> Result<Option<SealingKeys>, Failure> {
     let source = "the sealing keys";
     let Some(bytes) = read(source, KEYS, shared.seal_keys_file.as_deref())? else {
         return Ok(None);
     };
     let text = std::str::from_utf8(&bytes)
         .map_err(|_| Failure::Usage(format!("{source} are not text")))?;
-    let keys = text.parse();
-    keys.map(Some)
-        .map_err(|error| Failure::Usage(format!("{source} cannot be read: {error}")))
+    let parsed = |text: &str| {
+        text.parse::<Keys>()
+            .map_err(|error| Failure::Usage(format!("{source} cannot be read: {error}")))
+    };
+    let all = parsed(text)?;
+    let primary = parsed(text.split_whitespace().next().unwrap_or_default())?;
+    Ok(Some(SealingKeys { all, primary }))
 }
 
 /// Reads the bytes that the service passes to `id_secret`. `None` when there are none.

@@ -14,8 +14,10 @@ use crate::sealing;
 pub(crate) struct Opened {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) idem: Idempotency,
-    /// Whether the operator gave sealing keys.
-    pub(crate) has_keys: bool,
+    /// The operations with the primary sealing key alone. `None` without sealing keys.
+    pub(crate) primary: Option<Idempotency>,
+    /// `--read-unsealed`.
+    pub(crate) reads_unsealed: bool,
 }
 
 /// Opens the store. Creates nothing in it, and starts no sweeper.
@@ -51,10 +53,15 @@ pub(crate) async fn open(shared: &Shared) -> Result<Opened, Failure> {
         }
         _ => return Err(unknown_scheme()),
     };
-    let has_keys = keys.is_some();
-    let store = match keys {
-        Some(keys) => sealed(store, keys, shared.read_unsealed),
-        None => store,
+    let (store, primary) = match keys {
+        Some(keys) => {
+            let primary = Idempotency::builder()
+                .store(Sealed::around(store.clone(), keys.primary))
+                .store_timeout(shared.timeout);
+            let store = sealed(store, keys.all, shared.read_unsealed);
+            (store, Some(primary.build()))
+        }
+        None => (store, None),
     };
     let mut builder = Idempotency::builder()
         .store(store.clone())
@@ -66,7 +73,8 @@ pub(crate) async fn open(shared: &Shared) -> Result<Opened, Failure> {
     Ok(Opened {
         store,
         idem: builder.build(),
-        has_keys,
+        primary,
+        reads_unsealed: shared.read_unsealed,
     })
 }
 

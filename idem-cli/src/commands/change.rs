@@ -2,8 +2,8 @@
 
 use std::io::{Read, Write, stderr, stdin, stdout};
 
-use axum_idem::Idempotency;
-use axum_idem::store::{DecodeError, Entry, Query, State, StateKind, Summary};
+use axum_idem::store::{DecodeError, Entry, State, Summary};
+use axum_idem::{Idempotency, RecordId};
 use bytes::Bytes;
 use http::Response;
 use serde_json::json;
@@ -13,7 +13,8 @@ use crate::audit::Log;
 use crate::confirm::confirm;
 use crate::failure::Failure;
 use crate::output::progress::Progress;
-use crate::records::nothing;
+use crate::output::text::print_json;
+use crate::records::{nothing, recorded_sample};
 use crate::sealing::KEYS;
 use crate::secrets::input;
 use crate::stores::Opened;
@@ -28,51 +29,97 @@ pub(crate) async fn resolve(opened: &Opened, resolve: &Resolve, json: bool) -> R
     for (name, value) in &resolve.headers {
         response.headers_mut().append(name, value.clone());
     }
-    let resolved = idem.resolve(id, response, resolve.ttl).await;
+    let fence = match resolve.fence {
+        Some(fence) => fence,
+        None => confirmed_fence(idem, id, resolve).await?,
+    };
+    let resolved = idem.resolve_attempt(id, fence, response, resolve.ttl).await;
     let logged = log.write("resolve", &id.to_string(), outcome(&resolved));
     let is_done = resolved?;
     logged?;
     if !is_done {
-        return Err(match idem.look_up(id).await? {
-            None => nothing(&id.to_string()),
-            Some(_) => Failure::Nothing(format!(
-                "{id} was not changed, because its outcome is not unknown; see `idem show {id}`"
-            )),
-        });
+        return Err(unresolved(id, idem.look_up(id).await?.as_ref()));
     }
     let mut out = stdout().lock();
     if json {
-        writeln!(out, "{}", json!({ "resolved": id.to_string() }))?;
+        print_json(&mut out, &json!({ "resolved": id.to_string() }))?;
     } else {
         writeln!(out, "resolved {id}: retries get {}", resolve.status)?;
     }
     Ok(())
 }
 
-/// The service refuses a response that is not sealed when the others are, and one that is sealed when the others are not.
-/// Looks at one page, because a store may have many records.
-async fn refuse_the_wrong_seal(opened: &Opened) -> Result<(), Failure> {
-    let wrong = if opened.has_keys {
-        DecodeError::NotSealed
-    } else {
-        DecodeError::Sealed
+/// Shows the attempt whose outcome is unknown, and returns its fence when the operator confirms. The fence is that of the
+/// attempt that was shown: another one may run while the operator reads.
+async fn confirmed_fence(
+    idem: &Idempotency,
+    id: RecordId,
+    resolve: &Resolve,
+) -> Result<u64, Failure> {
+    let entry = idem.look_up(id).await?;
+    let Some(Entry::Unknown { fence, attempt, .. }) = entry else {
+        return Err(unresolved(id, entry.as_ref()));
     };
-    let recorded = Query::all().state(StateKind::Recorded);
-    let page = opened.idem.list(recorded).await?;
-    let is_wrong = |entry: &Summary| entry.state == State::Unreadable(wrong);
-    if !page.entries.iter().any(is_wrong) {
-        return Ok(());
+    let question = format!(
+        "The outcome of attempt {attempt} (fence {fence}) of {id} is unknown. Shall its retries get {}?",
+        resolve.status
+    );
+    confirm(&question, &format!("--fence {fence}"))?;
+    Ok(fence)
+}
+
+/// Why a decision has no effect on this entry.
+fn unresolved(id: RecordId, entry: Option<&Entry>) -> Failure {
+    match entry {
+        None => nothing(&id.to_string()),
+        Some(Entry::Unknown { fence, attempt, .. }) => Failure::Nothing(format!(
+            "{id} was not changed, because the fence is not that of its last attempt: attempt {attempt} with fence {fence} has \
+             an unknown outcome; find out what that attempt did"
+        )),
+        Some(_) => Failure::Nothing(format!(
+            "{id} was not changed, because its outcome is not unknown; see `idem show {id}`"
+        )),
     }
-    Err(Failure::Usage(if opened.has_keys {
-        "nothing was changed, because the store has records that are not sealed: leave the sealing keys out when the service \
-         has no `Sealed` store, and add `--read-unsealed` when it reads unsealed records"
-            .into()
-    } else {
-        format!(
-            "nothing was changed, because the store has sealed records, and the service could not replay an unsealed one; \
-             set {KEYS}, or use `--seal-keys-file`"
-        )
-    }))
+}
+
+/// Refuses to write a response that the service could not open: one that is not sealed when the others are, one that is
+/// sealed when the others are not, and one that is sealed with a key that has sealed none of the others. Looks at a sample,
+/// because a store may have many records.
+async fn refuse_the_wrong_seal(opened: &Opened) -> Result<(), Failure> {
+    // The primary key seals the response. Another key that opens records may be unknown to the service.
+    let sample = recorded_sample(opened.primary.as_ref().unwrap_or(&opened.idem)).await?;
+    let has = |wrong| {
+        let is_wrong = |entry: &Summary| entry.state == State::Unreadable(wrong);
+        sample.iter().any(is_wrong)
+    };
+    if opened.primary.is_none() {
+        return if has(DecodeError::Sealed) {
+            Err(Failure::Usage(format!(
+                "nothing was changed, because the store has sealed records, and the service could not replay an unsealed one; \
+                 set {KEYS}, or use `--seal-keys-file`"
+            )))
+        } else {
+            Ok(())
+        };
+    }
+    if has(DecodeError::NotSealed) && !opened.reads_unsealed {
+        return Err(Failure::Usage(
+            "nothing was changed, because the store has records that are not sealed: leave the sealing keys out when the service \
+             has no `Sealed` store, and add `--read-unsealed` when it reads unsealed records"
+                .into(),
+        ));
+    }
+    let opens = |entry: &Summary| matches!(entry.state, State::Recorded { .. });
+    let is_sealed = |entry: &Summary| entry.state != State::Unreadable(DecodeError::NotSealed);
+    if sample.iter().any(is_sealed) && !sample.iter().any(opens) {
+        return Err(Failure::Usage(
+            "nothing was changed, because the primary sealing key opens none of the records that were looked at, so the service \
+             may not open a response that it seals. Put a key first with which the service has sealed records: after a \
+             rotation, that is the old key until there are records under the new key"
+                .into(),
+        ));
+    }
+    Ok(())
 }
 
 fn body(resolve: &Resolve) -> Result<Bytes, Failure> {
@@ -113,7 +160,9 @@ pub(crate) async fn forget(idem: &Idempotency, forget: &Forget, json: bool) -> R
         };
         let _ = writeln!(stderr(), "{id}: {what}");
     }
-    confirm(&format!("Forget {} records?", ids.len()), forget.yes)?;
+    if !forget.yes {
+        confirm(&format!("Forget {} records?", ids.len()), "--yes")?;
+    }
     let mut gone = 0;
     for id in &ids {
         let forgotten = idem.forget(*id).await;
@@ -138,12 +187,12 @@ pub(crate) async fn forget_scope(
     let mut log = Log::open(&forget.audit)?;
     let scope = input().scope(&forget.scope.parts)?;
     let id = idem.scope_id(&scope);
-    confirm(
-        &format!(
+    if !forget.yes {
+        let question = format!(
             "Forget every record of the scope {id}? A retry of any of them runs its handler again."
-        ),
-        forget.yes,
-    )?;
+        );
+        confirm(&question, "--yes")?;
+    }
     let mut progress = Progress::begin();
     let forgotten = progress
         .during("forgetting the scope", idem.forget_scope(&scope))
@@ -168,7 +217,7 @@ pub(crate) async fn forget_scope(
 fn report(forgotten: u64, json: bool) -> Result<(), Failure> {
     let mut out = stdout().lock();
     if json {
-        writeln!(out, "{}", json!({ "forgotten": forgotten }))?;
+        print_json(&mut out, &json!({ "forgotten": forgotten }))?;
     } else {
         writeln!(out, "{forgotten} records were forgotten")?;
     }

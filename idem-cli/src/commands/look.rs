@@ -9,6 +9,7 @@ use crate::arguments::{Find, List, Show, StateFilter};
 use crate::failure::Failure;
 use crate::output::entry::{self, summary_json, summary_row, summary_table};
 use crate::output::progress::Progress;
+use crate::output::text::print_json;
 use crate::records::nothing;
 use crate::secrets::input;
 
@@ -27,7 +28,7 @@ pub(crate) async fn list(idem: &Idempotency, list: &List, json: bool) -> Result<
         for summary in page.entries.into_iter().take(room) {
             listed += 1;
             if json {
-                writeln!(out, "{}", summary_json(&summary))?;
+                print_json(&mut out, &summary_json(&summary))?;
             } else {
                 found.push(summary);
             }

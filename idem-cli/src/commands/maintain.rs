@@ -4,8 +4,7 @@ use std::io::{Write, stdout};
 
 use axum_idem::Idempotency;
 use axum_idem::store::{
-    Count, DecodeError, Finding, PostgresStore, Precision, Query, Severity, SqliteStore, State,
-    StateKind, Store,
+    Count, DecodeError, Finding, PostgresStore, Precision, Severity, SqliteStore, State, Store,
 };
 use serde_json::{Value, json};
 
@@ -13,6 +12,8 @@ use crate::arguments::{Database, Shared};
 use crate::failure::Failure;
 use crate::output::progress::Progress;
 use crate::output::table::Table;
+use crate::output::text::print_json;
+use crate::records::recorded_sample;
 use crate::sealing::KEYS;
 use crate::stores::Opened;
 
@@ -31,7 +32,7 @@ pub(crate) async fn stats(idem: &Idempotency, json: bool) -> Result<(), Failure>
         for (name, _, count) in counts {
             value[name] = count_json(count);
         }
-        writeln!(out, "{value}")?;
+        print_json(&mut out, &value)?;
         return Ok(());
     }
     let mut table = Table::plain();
@@ -76,7 +77,7 @@ pub(crate) async fn sweep(store: &dyn Store, json: bool) -> Result<(), Failure> 
     drop(progress);
     let mut out = stdout().lock();
     if json {
-        writeln!(out, "{}", json!({ "removed": removed }))?;
+        print_json(&mut out, &json!({ "removed": removed }))?;
     } else if store.name() == "redis" {
         writeln!(out, "nothing to do: Redis removes expired records itself")?;
     } else {
@@ -117,10 +118,32 @@ pub(crate) async fn doctor(opened: &Opened, json: bool) -> Result<(), Failure> {
     let mut findings = progress.during("checking", store.diagnose()).await?;
     findings.extend(seal(opened).await?);
     drop(progress);
+    report(Some(store.name()), &findings, json)
+}
+
+/// Reports a store that its own checks refuse to open, as `doctor` reports its findings.
+pub(crate) fn refused(why: &str, json: bool) -> Result<(), Failure> {
+    report(None, &[Finding::bad("setup", why.to_owned())], json)
+}
+
+/// Prints the findings. The exit code is the verdict, also when the output cannot be written.
+fn report(store: Option<&str>, findings: &[Finding], json: bool) -> Result<(), Failure> {
+    let worst = findings.iter().map(|finding| finding.severity).max();
+    let is_fit = worst < Some(Severity::Bad);
+    let printed = print_findings(store, findings, is_fit, json);
+    if is_fit { printed } else { Err(Failure::Unfit) }
+}
+
+fn print_findings(
+    store: Option<&str>,
+    findings: &[Finding],
+    is_fit: bool,
+    json: bool,
+) -> Result<(), Failure> {
     let mut out = stdout().lock();
     let mut table = Table::plain();
     let mut all = Vec::new();
-    for finding in &findings {
+    for finding in findings {
         let severity = match finding.severity {
             Severity::Good => "good",
             Severity::Warning => "warning",
@@ -137,27 +160,24 @@ pub(crate) async fn doctor(opened: &Opened, json: bool) -> Result<(), Failure> {
             finding.message.clone().into_owned(),
         ]);
     }
-    let worst = findings.iter().map(|finding| finding.severity).max();
-    let is_fit = worst < Some(Severity::Bad);
     if json {
-        let value = json!({ "store": store.name(), "is_fit": is_fit, "findings": all });
-        writeln!(out, "{value}")?;
+        let value = json!({ "store": store, "is_fit": is_fit, "findings": all });
+        print_json(&mut out, &value)?;
     } else {
         table.print(&mut out)?;
     }
-    if is_fit { Ok(()) } else { Err(Failure::Unfit) }
+    Ok(())
 }
 
-/// Whether the records of one page open. `None` when nothing is sealed and there are no keys.
+/// Whether the records of a sample open. `None` when nothing is sealed and there are no keys.
 async fn seal(opened: &Opened) -> Result<Option<Finding>, Failure> {
-    let recorded = Query::all().state(StateKind::Recorded);
-    let page = opened.idem.list(recorded).await?;
-    let unreadable = page.entries.iter().filter_map(|entry| match entry.state {
+    let sample = recorded_sample(&opened.idem).await?;
+    let unreadable = sample.iter().filter_map(|entry| match entry.state {
         State::Unreadable(error) => Some(error),
         _ => None,
     });
     let unreadable: Vec<_> = unreadable.collect();
-    let (count, all) = (unreadable.len(), page.entries.len());
+    let (count, all) = (unreadable.len(), sample.len());
     Ok(match unreadable.first() {
         Some(DecodeError::Sealed) => Some(Finding::warning(
             "seal",
@@ -169,7 +189,7 @@ async fn seal(opened: &Opened) -> Result<Option<Finding>, Failure> {
             "seal",
             format!("{count} of {all} records cannot be replayed: {error}"),
         )),
-        None if opened.has_keys => Some(Finding::good(
+        None if opened.primary.is_some() => Some(Finding::good(
             "seal",
             format!("each of {all} records opens"),
         )),

@@ -4,6 +4,8 @@ mod change;
 mod look;
 mod maintain;
 
+use axum_idem::store::StoreError;
+
 use crate::arguments::{Arguments, Command};
 use crate::failure::Failure;
 use crate::stores::open;
@@ -13,7 +15,15 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     if let Command::Schema(schema) = &arguments.command {
         return maintain::schema(schema.database, shared);
     }
-    let opened = open(shared).await?;
+    let opened = match open(shared).await {
+        // The checks of `connect` and `open` are a part of the verdict.
+        Err(Failure::Store(StoreError::Unfit(why)))
+            if matches!(arguments.command, Command::Doctor) =>
+        {
+            return maintain::refused(&why, shared.json);
+        }
+        opened => opened?,
+    };
     let (idem, json) = (&opened.idem, shared.json);
     match &arguments.command {
         Command::List(list) => look::list(idem, list, json).await,

@@ -9,6 +9,7 @@ use axum_idem::store::{Entry, Origin, Record, State, Summary};
 use serde_json::{Map, Value, json};
 
 use super::table::Table;
+use super::text::print_json;
 use super::time::{age, short, timestamp};
 use crate::failure::Failure;
 
@@ -124,7 +125,7 @@ pub(crate) fn print(
                 object.insert("response".into(), response_json(record, with_body));
             }
         }
-        writeln!(out, "{value}")?;
+        print_json(out, &value)?;
         return Ok(());
     }
     let mut table = Table::plain();

@@ -75,11 +75,17 @@ impl Program {
 
     /// Runs the program with this standard input, which is no terminal.
     pub(crate) fn run_with(&self, arguments: &[&str], input: &str) -> Ran {
-        self.run_to(arguments, input, Stdio::piped())
+        self.run_to(arguments, input, Stdio::piped(), Stdio::piped())
     }
 
-    /// Runs the program with this standard error.
-    pub(crate) fn run_to(&self, arguments: &[&str], input: &str, stderr: Stdio) -> Ran {
+    /// Runs the program with this standard output and this standard error.
+    pub(crate) fn run_to(
+        &self,
+        arguments: &[&str],
+        input: &str,
+        stdout: Stdio,
+        stderr: Stdio,
+    ) -> Ran {
         let mut child = Command::new(env!("CARGO_BIN_EXE_idem"))
             .args(arguments)
             .env("IDEM_STORE", &self.url)
@@ -89,7 +95,7 @@ impl Program {
             .env_remove("IDEM_ID_SECRET")
             .envs(self.secrets.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(stderr)
             .spawn()
             .expect("the program starts");
@@ -117,6 +123,8 @@ pub(crate) fn seal<S: Store>(store: S) -> Sealed<S> {
 pub(crate) struct Prepared {
     pub(crate) recorded: RecordId,
     pub(crate) unknown: RecordId,
+    /// The fence of the unknown attempt, as an argument.
+    pub(crate) fence: String,
     pub(crate) in_flight: RecordId,
 }
 
@@ -128,9 +136,12 @@ pub(crate) fn scope() -> Scope {
 pub(crate) async fn prepare(program: &Program, store: &dyn Store) -> Prepared {
     let idem = program.service();
     let id = |key| idem.record_id(&scope(), key);
+    let unknown = id("SECRET-unknown");
+    let fence = claim(store, unknown, Duration::from_millis(1)).await.fence;
     let prepared = Prepared {
         recorded: id("SECRET-recorded"),
-        unknown: id("SECRET-unknown"),
+        unknown,
+        fence: fence.to_string(),
         in_flight: id("SECRET-running"),
     };
     let holder = claim(store, prepared.recorded, HOUR).await;
@@ -142,7 +153,6 @@ pub(crate) async fn prepare(program: &Program, store: &dyn Store) -> Prepared {
     let record = record.expect("a small record");
     let settled = store.complete(holder, record, HOUR).await;
     assert!(matches!(settled, Ok(Settled::Done)), "{settled:?}");
-    claim(store, prepared.unknown, Duration::from_millis(1)).await;
     claim(store, prepared.in_flight, HOUR).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     prepared
@@ -154,7 +164,7 @@ fn fingerprint() -> Fingerprint {
 
 pub(crate) async fn claim(store: &dyn Store, id: RecordId, lease: Duration) -> Holder {
     let mut claim = Claim::new(id, fingerprint(), lease, HOUR);
-    claim.origin = Origin::new("desk::pay").with_label(Some("inv\u{1b}[31m-7".into()));
+    claim.origin = Origin::new("desk::pay").with_label(Some("inv\u{1b}[31m\u{9b}\u{61c}-7".into()));
     let owner = claim.owner;
     match store.claim(claim).await {
         Ok(Claimed::Fresh { fence, .. }) => Holder { id, owner, fence },

@@ -79,17 +79,20 @@ fn trade() -> Request<Full<Bytes>> {
     request(Method::POST, "/accounts/7/slow-trades", headers, order)
 }
 
-/// The ids of the records in this state, when there are some.
-async fn listed(program: &Program, state: &str) -> Vec<String> {
+/// The id and the fence of each record in this state, when there are some.
+async fn listed(program: &Program, state: &str) -> Vec<(String, String)> {
     let look = async {
         loop {
             let ran = program.run(&["list", "--state", state, "--json"]);
             assert_eq!(ran.code, 0, "{ran:?}");
             assert!(!ran.stdout.contains("SECRET"), "{ran:?}");
-            let ids = ran.json().iter().map(|it| it["id"].to_string()).collect();
-            let ids: Vec<String> = ids;
-            if !ids.is_empty() {
-                return ids;
+            let found: Vec<_> = ran
+                .json()
+                .iter()
+                .map(|it| (it["id"].to_string(), it["fence"].to_string()))
+                .collect();
+            if !found.is_empty() {
+                return found;
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
@@ -115,7 +118,9 @@ async fn the_key_of_a_killed_process_is_found_and_resolved_in_a_terminal() {
     assert_eq!(unknown, in_flight);
     let resolve = [
         "resolve",
-        unknown[0].trim_matches('"'),
+        unknown[0].0.trim_matches('"'),
+        "--fence",
+        &unknown[0].1,
         "--status",
         "201",
         "--header",

@@ -4,7 +4,7 @@ use axum_idem::store::{PostgresStore, RedisStore};
 use test_support::servers::postgres::PostgresServer;
 use test_support::servers::redis::RedisServer;
 
-use crate::harness::{Program, prepare};
+use crate::harness::{Prepared, Program, prepare};
 
 /// The code block of the document that begins with these words.
 fn block(begins: &str) -> String {
@@ -19,9 +19,10 @@ fn block(begins: &str) -> String {
 }
 
 /// Runs each command, and those that change the store.
-fn runs_every_command(program: &Program, record: &str) {
+fn runs_every_command(program: &Program, prepared: &Prepared) {
+    let (record, fence) = (&*prepared.unknown.to_string(), &*prepared.fence);
     let resolve = [
-        "resolve", record, "--status", "201", "--ttl", "1h", "--reason", "test",
+        "resolve", record, "--fence", fence, "--status", "201", "--ttl", "1h", "--reason", "test",
     ];
     let forget = ["forget", record, "--yes", "--reason", "test"];
     for (arguments, input) in [
@@ -72,7 +73,7 @@ async fn the_documented_grants_are_enough_on_postgres() {
     let store = store.expect("the service has every right");
     let program = Program::new(url);
     let prepared = prepare(&program, &store).await;
-    runs_every_command(&program, &prepared.unknown.to_string());
+    runs_every_command(&program, &prepared);
 
     // The role can create nothing, and each of the grants is needed.
     let can_create = "SELECT has_schema_privilege('shop', 'public', 'CREATE')";
@@ -105,12 +106,11 @@ async fn the_documented_users_are_enough_on_redis() {
     let store = store.expect("the service has every right");
     let operator = Program::new(url("operator"));
     let prepared = prepare(&operator, &store).await;
-    let record = prepared.unknown.to_string();
 
     // The service lists nothing, so its user may not scan.
     let ran = Program::new(url("shop")).run(&["list"]);
     assert_eq!(ran.code, 1, "{ran:?}");
-    runs_every_command(&operator, &record);
+    runs_every_command(&operator, &prepared);
 
     // Neither user sees another service, or may do anything else.
     server.command(&["SET", "other:key", "1"]);

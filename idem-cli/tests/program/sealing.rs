@@ -1,5 +1,7 @@
 //! The program with and without the secrets of a service whose store is sealed.
 
+use std::process::Stdio;
+
 use axum_idem::store::{Entry, SqliteStore, Store};
 use tempfile::TempDir;
 
@@ -65,10 +67,52 @@ fn run(program: &Program, code: i32, arguments: &[&str], input: &str) -> Ran {
 const FIND: [&str; 3] = ["find", "--scope", "value"];
 const FOUND: &str = "SECRET-user\nSECRET-recorded\n";
 
-fn resolve(id: &str) -> [&str; 8] {
-    [
-        "resolve", id, "--status", "201", "--ttl", "1h", "--reason", "test",
-    ]
+fn resolve(prepared: &Prepared) -> Vec<String> {
+    let line = format!(
+        "resolve {} --fence {} --status 201 --ttl 1h --reason test",
+        prepared.unknown, prepared.fence
+    );
+    line.split(' ').map(str::to_owned).collect()
+}
+
+/// The arguments as the program takes them.
+fn words(line: &[String]) -> Vec<&str> {
+    line.iter().map(String::as_str).collect()
+}
+
+/// The service could not open such a record, and the decision of the operator would be lost to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_resolved_with_a_key_that_has_sealed_no_record() {
+    let scene = Scene::new(true).await;
+    let resolve = resolve(&scene.prepared);
+    let other = "07".repeat(32);
+    for keys in [
+        // A wrong key under the same id, another id, and a first key that the service does not have.
+        format!("2:{other}"),
+        format!("1:{other}"),
+        format!("3:{other} 2:{SEAL_KEY}"),
+    ] {
+        let refused = run(&scene.with_keys(Some(&keys)), 2, &words(&resolve), "");
+        let says = refused.stderr.contains("nothing was changed");
+        assert!(says && refused.stderr.contains("primary"), "{refused:?}");
+        assert!(scene.is_unknown().await);
+    }
+    let keys = format!("2:{SEAL_KEY} 3:{other}");
+    run(&scene.with_keys(Some(&keys)), 0, &words(&resolve), "");
+    assert!(!scene.is_unknown().await);
+}
+
+/// `idem doctor | head -1` closes the standard output early.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_verdict_of_doctor_does_not_depend_on_its_reader() {
+    let scene = Scene::new(true).await;
+    let unfit = scene.with_keys(Some(&format!("2:{}", "07".repeat(32))));
+    for (program, code) in [(unfit, 4), (scene.program(), 0)] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let ran = program.run_to(&["doctor"], "", writer.into(), Stdio::piped());
+        assert_eq!(ran.code, code, "{ran:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,14 +154,14 @@ async fn a_sealed_record_is_not_shown_and_nothing_is_resolved_without_keys() {
     assert!(refused.stderr.contains("IDEM_SEAL_KEYS"), "{refused:?}");
     let doctor = run(&program, 0, &["doctor"], "");
     assert!(doctor.stdout.contains("records are sealed"), "{doctor:?}");
-    let unknown = scene.prepared.unknown.to_string();
-    let refused = run(&program, 2, &resolve(&unknown), "");
+    let resolve = resolve(&scene.prepared);
+    let refused = run(&program, 2, &words(&resolve), "");
     assert!(
         refused.stderr.contains("nothing was changed"),
         "{refused:?}"
     );
     assert!(scene.is_unknown().await);
-    run(&scene.program(), 0, &resolve(&unknown), "");
+    run(&scene.program(), 0, &words(&resolve), "");
     assert!(!scene.is_unknown().await);
 }
 
@@ -126,18 +170,16 @@ async fn a_sealed_record_is_not_shown_and_nothing_is_resolved_without_keys() {
 async fn a_record_that_is_not_sealed_is_refused_with_keys() {
     let scene = Scene::new(false).await;
     let program = scene.program();
-    let (id, unknown) = (
-        scene.prepared.recorded.to_string(),
-        scene.prepared.unknown.to_string(),
-    );
+    let id = scene.prepared.recorded.to_string();
+    let resolve = resolve(&scene.prepared);
     let refused = run(&program, 6, &["show", &id], "");
     assert!(refused.stderr.contains("--read-unsealed"), "{refused:?}");
     run(&program, 4, &["doctor"], "");
-    run(&program, 2, &resolve(&unknown), "");
+    run(&program, 2, &words(&resolve), "");
     assert!(scene.is_unknown().await);
     run(&program, 0, &["show", &id, "--read-unsealed"], "");
     run(&program, 0, &["doctor", "--read-unsealed"], "");
-    let accepted = [&resolve(&unknown)[..], &["--read-unsealed"]].concat();
+    let accepted = [&words(&resolve)[..], &["--read-unsealed"]].concat();
     run(&program, 0, &accepted, "");
     run(&scene.with_keys(None), 2, &["list", "--read-unsealed"], "");
 }

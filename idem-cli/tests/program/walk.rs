@@ -1,5 +1,6 @@
 //! Every command on every store.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use axum_idem::store::{Entry, PostgresStore, RedisStore, SqliteStore, Store};
@@ -37,8 +38,13 @@ async fn every_command_works_on_redis() {
     server.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     let unfit = program.run(&["doctor"]);
     // The program connects anew, and the store refuses to connect.
-    assert_eq!(unfit.code, 1, "{unfit:?}");
-    assert!(unfit.stderr.contains("noeviction"), "{unfit:?}");
+    assert_eq!(unfit.code, 4, "{unfit:?}");
+    assert!(unfit.stdout.contains("noeviction"), "{unfit:?}");
+    let unfit = program.run(&["doctor", "--json"]);
+    assert_eq!(unfit.code, 4, "{unfit:?}");
+    assert_eq!(unfit.json()[0]["is_fit"], false, "{unfit:?}");
+    let stats = program.run(&["stats"]);
+    assert_eq!(stats.code, 1, "{stats:?}");
 }
 
 #[tokio::test]
@@ -64,7 +70,8 @@ fn run(program: &Program, code: i32, arguments: &[&str], input: &str) -> Ran {
     let all = [&ran.stdout[..], &ran.stderr[..]].concat();
     assert!(!all.contains("SECRET"), "{arguments:?}: {all}");
     assert!(!all.contains(SEAL_KEY), "{arguments:?}: {all}");
-    assert!(!all.contains('\u{1b}'), "{arguments:?}: {all}");
+    let controls = ['\u{1b}', '\u{9b}', '\u{61c}'];
+    assert!(!all.contains(controls), "{arguments:?}: {all}");
     ran
 }
 
@@ -109,7 +116,9 @@ fn lists(run: &Run, prepared: &Prepared) {
     assert_eq!(unknown[0]["id"], prepared.unknown.to_string());
     let table = run(0, &["list"], "");
     assert_eq!(table.stdout.lines().count(), 4, "{table:?}");
-    assert!(table.stdout.contains(r"inv\u{1b}[31m-7"), "{table:?}");
+    let label = r"inv\u{1b}[31m\u{9b}\u{61c}-7";
+    assert!(table.stdout.contains(label), "{table:?}");
+    assert_eq!(unknown[0]["label"], "inv\u{1b}[31m\u{9b}\u{61c}-7");
     let one = run(0, &["list", "--limit", "1", "--json"], "");
     assert_eq!(one.json().len(), 1);
     assert!(one.stderr.contains("more records"), "{one:?}");
@@ -164,10 +173,12 @@ async fn resolves(run: &Run<'_>, store: &dyn Store, prepared: &Prepared) {
     let log = folder.path().join("audit.log");
     let log_path = log.to_str().expect("UTF-8");
     let id = prepared.unknown.short().to_string();
-    let resolve = |id: &str| {
+    let resolve = |id: &str, fence: &str| {
         let words = [
             "resolve",
             id,
+            "--fence",
+            fence,
             "--status",
             "201",
             "--header",
@@ -183,8 +194,18 @@ async fn resolves(run: &Run<'_>, store: &dyn Store, prepared: &Prepared) {
         ];
         words.map(str::to_owned).to_vec()
     };
-    let words = resolve(&id);
+    // A decision about an earlier attempt.
+    let fence: u64 = prepared.fence.parse().expect("a fence");
+    let outdated = resolve(&id, &(fence - 1).to_string());
+    let outdated: Vec<&str> = outdated.iter().map(String::as_str).collect();
+    let refused = run(3, &outdated, "booked");
+    assert!(refused.stderr.contains(&prepared.fence), "{refused:?}");
+    let words = resolve(&id, &prepared.fence);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    // Nobody is at a terminal to confirm.
+    let unconfirmed = [&words[..2], &words[4..]].concat();
+    let refused = run(5, &unconfirmed, "booked");
+    assert!(refused.stderr.contains("--fence"), "{refused:?}");
     run(0, &words, "booked");
     let entry = store
         .look_up(prepared.unknown)
@@ -198,7 +219,8 @@ async fn resolves(run: &Run<'_>, store: &dyn Store, prepared: &Prepared) {
     assert_eq!(record.headers()["content-type"], "text/plain");
     // The outcome is known now.
     run(3, &words, "booked again");
-    let in_flight = resolve(&prepared.in_flight.to_string());
+    run(3, &unconfirmed, "booked again");
+    let in_flight = resolve(&prepared.in_flight.to_string(), "1");
     let in_flight: Vec<&str> = in_flight.iter().map(String::as_str).collect();
     run(3, &in_flight, "booked");
 
@@ -208,9 +230,9 @@ async fn resolves(run: &Run<'_>, store: &dyn Store, prepared: &Prepared) {
         .map(|line| serde_json::from_str(line).expect("JSON"))
         .collect();
     let results: Vec<_> = lines.iter().map(|line| &line["result"]).collect();
-    assert_eq!(results, ["done", "no effect", "no effect"]);
-    assert_eq!(lines[0]["subject"], prepared.unknown.to_string());
-    assert_eq!(lines[0]["reason"], "the bank has booked it");
+    assert_eq!(results, ["no effect", "done", "no effect", "no effect"]);
+    assert_eq!(lines[1]["subject"], prepared.unknown.to_string());
+    assert_eq!(lines[1]["reason"], "the bank has booked it");
 }
 
 async fn forgets(program: &Program, run: &Run<'_>, store: &dyn Store, prepared: &Prepared) {
@@ -282,7 +304,7 @@ async fn a_change_is_in_the_audit_log_also_when_nobody_reads_the_standard_error(
     ];
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
-    let ran = program.run_to(&forget, "", writer.into());
+    let ran = program.run_to(&forget, "", Stdio::piped(), writer.into());
     assert_eq!(ran.code, 0, "{ran:?}");
     let entry = store.look_up(prepared.recorded).await;
     assert!(entry.expect("it is looked up").is_none());

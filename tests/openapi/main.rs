@@ -116,6 +116,51 @@ fn a_document_without_annotated_operations_is_not_changed() {
     assert!(api == utoipa::openapi::OpenApi::default());
 }
 
+/// Such a document is wrong, but it must not end the process.
+#[test]
+fn components_that_refer_to_each_other_are_left_as_they_are() {
+    let reference = |name: &str| {
+        let reference = format!("#/components/responses/{name}");
+        serde_json::json!({ "$ref": reference })
+    };
+    let idem = Idempotency::in_memory();
+
+    let (_, mut api) = service::router().split_for_parts();
+    let of_utoipa = |name| serde_json::from_value(reference(name)).expect("a reference");
+    let components = api.components.get_or_insert_default();
+    components.responses.insert("a".into(), of_utoipa("b"));
+    components.responses.insert("b".into(), of_utoipa("a"));
+    let orders = api.paths.paths.get_mut("/orders").expect("a path");
+    let order = orders.post.as_mut().expect("an operation");
+    let responses = &mut order.responses.responses;
+    responses.insert("409".into(), of_utoipa("a"));
+    idem.document(&mut api);
+    let document = serde_json::to_value(&api).expect("JSON");
+    let conflict = &document["paths"]["/orders"]["post"]["responses"]["409"];
+    assert_eq!(*conflict, reference("a"));
+
+    let (_, mut api) = aide_service::service();
+    let of_aide = |name| serde_json::from_value(reference(name)).expect("a reference");
+    let components = api.components.get_or_insert_default();
+    components.responses.insert("a".into(), of_aide("b"));
+    components.responses.insert("b".into(), of_aide("a"));
+    let orders = api
+        .paths
+        .as_mut()
+        .and_then(|it| it.paths.get_mut("/orders"));
+    let Some(aide::openapi::ReferenceOr::Item(orders)) = orders else {
+        panic!("a path");
+    };
+    let order = orders.post.as_mut().expect("an operation");
+    let responses = &mut order.responses.get_or_insert_default().responses;
+    let conflict = aide::openapi::StatusCode::Code(409);
+    responses.insert(conflict, of_aide("a"));
+    idem.document(&mut api);
+    let document = serde_json::to_value(&api).expect("JSON");
+    let conflict = &document["paths"]["/orders"]["post"]["responses"]["409"];
+    assert_eq!(*conflict, reference("a"));
+}
+
 /// Without the call, an operation has the key header of the default dialect.
 #[test]
 fn the_key_header_is_documented_by_the_attribute_alone() {

@@ -106,6 +106,12 @@ fn recorded(record: Option<&Statuses>, unknown: Option<&Statuses>) -> u128 {
             Status::Code(_) => {}
         }
     }
+    // A recorded code for which there is no room becomes its whole class: the document may mark too many responses as
+    // possible replays, but it leaves none out. For the same reason, codes that are not recorded come last.
+    codes.sort_by_key(|code| *code >= 1_000);
+    for code in codes.iter().skip(MAX_CODES).filter(|code| **code < 1_000) {
+        classes |= 1 << (code / 100 - 2);
+    }
     let codes = codes.into_iter().take(MAX_CODES).enumerate();
     codes.fold(classes << CLASSES, |facts, (at, code)| {
         let at = u32::try_from(at).unwrap_or_default();
@@ -158,11 +164,15 @@ mod tests {
         let default = recorded(None, Some(&list(&[Class(4)])));
         assert_eq!(default & 0xff00, 0b011 << CLASSES);
         assert_eq!(recorded(None, Some(&list(&[Code(404)]))), code(1_404, 0));
-        // More codes than there is room for.
-        let many: Vec<_> = (500..520).map(Code).collect();
-        assert_eq!(
-            recorded(Some(&list(&many)), None) >> (CODES + 10 * CODE_BITS),
-            0
-        );
+        // More codes than there is room for: the others become their class, and a code that is not recorded is left out.
+        let many: Vec<_> = (500..510).chain([410]).map(Code).collect();
+        let facts = recorded(Some(&list(&many)), Some(&list(&[Code(204)])));
+        assert_eq!(facts >> (CODES + 10 * CODE_BITS), 0);
+        assert_eq!(facts & 0xff00, 0b100 << CLASSES);
+        for (at, code) in (500..510).enumerate() {
+            let at = u32::try_from(at).expect("a small number");
+            let written = facts >> (CODES + at * CODE_BITS) & ((1 << CODE_BITS) - 1);
+            assert_eq!(written, code);
+        }
     }
 }

@@ -202,7 +202,8 @@ fn document_responses(
 }
 
 /// Returns the response itself. A response that refers to a component is copied, because the component may belong to
-/// other operations too. `None` when the document does not contain the component.
+/// other operations too. `None` when the document does not contain the component, or when its components refer to each other in
+/// a cycle.
 fn inline<'a>(
     response: &'a mut ReferenceOr<Response>,
     components: &Components,
@@ -216,12 +217,18 @@ fn inline<'a>(
     }
 }
 
-fn resolved(reference: &str, components: &Components) -> Option<Response> {
-    let name = reference.strip_prefix("#/components/responses/")?;
-    match components.responses.get(name)? {
-        ReferenceOr::Item(response) => Some(response.clone()),
-        ReferenceOr::Reference { reference, .. } => resolved(reference, components),
+fn resolved<'a>(mut reference: &'a str, components: &'a Components) -> Option<Response> {
+    // More steps than components are a cycle.
+    for _ in 0..components.responses.len() {
+        let name = reference.strip_prefix("#/components/responses/")?;
+        match components.responses.get(name)? {
+            ReferenceOr::Item(response) => return Some(response.clone()),
+            ReferenceOr::Reference {
+                reference: next, ..
+            } => reference = next,
+        }
     }
+    None
 }
 
 fn add_refusals(response: &mut Response, refusals: &Refusals) {

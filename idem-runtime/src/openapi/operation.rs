@@ -291,10 +291,8 @@ pub(crate) fn refusals(facts: Facts, idem: &Idempotency) -> BTreeMap<StatusCode,
         when(facts.is_transactional(), || Problem::commit_failed(true)),
         when(facts.is_transactional(), Problem::commit_unknown),
         when(facts.is_transactional(), Problem::not_transactional),
-        when(
-            !idem.fails_open() || facts.is_transactional(),
-            Problem::store_unavailable,
-        ),
+        // Also with `OnStoreError::FailOpen`: an entry that cannot be decoded never runs.
+        Some(Problem::store_unavailable()),
         Some(Problem::capacity()),
         when(!facts.is_global(), Problem::share),
         when(settings.max_running != Permits::UNLIMITED, Problem::busy),

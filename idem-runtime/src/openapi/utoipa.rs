@@ -176,7 +176,8 @@ fn is_header(parameter: &RefOr<Parameter>, name: &str) -> bool {
 }
 
 /// Returns the response itself. A response that refers to a component is copied, because the component may belong to
-/// other operations too. `None` when the document does not contain the component.
+/// other operations too. `None` when the document does not contain the component, or when its components refer to each other in
+/// a cycle.
 fn inline<'a>(
     response: &'a mut RefOr<Response>,
     components: &Components,
@@ -190,14 +191,18 @@ fn inline<'a>(
     }
 }
 
-fn resolved(reference: &Ref, components: &Components) -> Option<Response> {
-    let name = reference
-        .ref_location
-        .strip_prefix("#/components/responses/")?;
-    match components.responses.get(name)? {
-        RefOr::T(response) => Some(response.clone()),
-        RefOr::Ref(next) => resolved(next, components),
+fn resolved<'a>(mut reference: &'a Ref, components: &'a Components) -> Option<Response> {
+    // More steps than components are a cycle.
+    for _ in 0..components.responses.len() {
+        let name = reference
+            .ref_location
+            .strip_prefix("#/components/responses/")?;
+        match components.responses.get(name)? {
+            RefOr::T(response) => return Some(response.clone()),
+            RefOr::Ref(next) => reference = next,
+        }
     }
+    None
 }
 
 fn add_refusals(response: &mut Response, refusals: &Refusals) {

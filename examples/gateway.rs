@@ -14,6 +14,10 @@
 //!   the network returns the receipt of the first charge.
 //!
 //! A network that never responds ends in the same way, after `max_run`.
+//!
+//! **Each environment needs a store of its own**, or at least a table, file or prefix. A listing contains the records of
+//! all namespaces of a store. The reconciler of a sandbox would list payments of production too, find no charge for
+//! them in the network of the sandbox, and resolve them as not charged.
 
 #[path = "common/books.rs"]
 mod books;
@@ -26,7 +30,7 @@ use axum::extract::State;
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum_idem::store::{Query, StateKind, StoreError};
+use axum_idem::store::{Query, State as KeyState, StateKind, StoreError};
 use axum_idem::{Attempt, Idempotency, OutcomeUnknown, RecordId, idempotent};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
@@ -92,19 +96,23 @@ impl Gateway {
     }
 
     /// Resolves each payment whose outcome is unknown, also those of processes that have died. Returns how many
-    /// there were.
+    /// there were. A page may be empty although more follow.
     async fn reconcile(&self) -> Result<usize, StoreError> {
         let mut query = Query::all().state(StateKind::Unknown).endpoint(PAY);
         let mut resolved = 0;
         loop {
             let page = self.idem.list(query.clone()).await?;
             for payment in page.entries {
+                let KeyState::Unknown { fence, .. } = payment.state else {
+                    continue;
+                };
                 let outcome = match self.network.find_or_cancel(payment.id) {
                     Some(receipt) => paid(receipt),
                     None => not_charged(),
                 };
-                // `false` for a payment that was settled in the meantime.
-                resolved += usize::from(self.idem.resolve(payment.id, outcome, TTL).await?);
+                // `false` for a payment that was settled, or that another attempt has run, in the meantime.
+                let resolving = self.idem.resolve_attempt(payment.id, fence, outcome, TTL);
+                resolved += usize::from(resolving.await?);
             }
             match page.next {
                 Some(next) => query = query.after(next),
@@ -114,6 +122,8 @@ impl Gateway {
     }
 }
 
+/// The proxy in front of this service authenticates the merchant, and sets `x-merchant` itself. A header that a client may
+/// set would let one merchant get the responses of another one.
 #[idempotent(scope = header("x-merchant"), on_unknown = hold, max_run = "30s")]
 async fn pay(State(gateway): State<Gateway>, attempt: Attempt) -> Response {
     // The reconciler finds the charge by the id of the record.

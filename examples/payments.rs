@@ -37,6 +37,8 @@ impl PaymentService {
     }
 }
 
+/// All callers share their keys, because this example has one caller. With several callers, `scope = global` would give one
+/// caller the response of another one who sends the same key: use `scope = token`, or the id of the user.
 #[idempotent(scope = global, on_unknown = rerun)]
 async fn pay(State(payments): State<PaymentService>, attempt: Attempt) -> String {
     let receipt = payments.charge(attempt.derive_key("charge"));

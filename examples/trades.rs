@@ -7,7 +7,8 @@
 //!
 //! prints its address and commands to try. With the file, a retry gets its replay after a restart as well. With the
 //! feature `metrics`, the desk serves its metrics for Prometheus at `/metrics`. With the feature `console`, it serves the
-//! page for operators at `/ops/idem`, to everybody who can reach it. Put a login above the console of your service.
+//! page for operators at `/ops/idem`, to everybody on this machine, and under the names of this machine only. Put a login
+//! above the console of your service, so that `access` depends on a credential.
 
 mod desk;
 #[path = "common/store.rs"]
@@ -73,7 +74,7 @@ fn observed() -> Result<(IdempotencyBuilder, Router), Box<dyn Error>> {
 /// The page for operators. `CONSOLE=read_only` and `CONSOLE=denied` show what others may see.
 #[cfg(feature = "console")]
 fn console(idem: &Idempotency) -> Router {
-    use axum_idem::console::{self, Access};
+    use axum_idem::console::{Access, Console};
 
     let access = std::env::var("CONSOLE").ok();
     let access = match access.as_deref() {
@@ -82,8 +83,9 @@ fn console(idem: &Idempotency) -> Router {
         Some(_) => Access::Denied,
     };
     // The closure gets the head of the request, with the operator that a login has put into its extensions.
-    let console = console::router(idem.clone(), move |_| access);
-    Router::new().nest_service("/ops/idem", console)
+    // Without a credential, another site could reach the console through its own host name (DNS rebinding).
+    let console = Console::new(idem.clone(), move |_| access).hosts(["127.0.0.1", "localhost"]);
+    Router::new().nest_service("/ops/idem", console.router())
 }
 
 #[cfg(not(feature = "console"))]

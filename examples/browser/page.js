@@ -9,6 +9,8 @@ const booked = document.getElementById("booked");
 // A response with one of these statuses or codes asks for a retry. Every other response is final.
 const RETRIED_STATUSES = [408, 425, 429];
 const RETRIED_CODES = ["idempotency_key_in_flight", "idempotency_overtaken", "idempotency_body_incomplete"];
+// The order is booked, or may be booked, but the service has no response to replay. A new order could be a second one.
+const OPEN_CODES = ["idempotency_response_not_kept", "idempotency_outcome_unknown"];
 
 // Longer than the service takes for any order. A retry during the first try gets `idempotency_key_in_flight`.
 const TRY_MILLIS = 30_000;
@@ -87,7 +89,8 @@ async function attempt(order) {
   }
   // Without `Access-Control-Expose-Headers`, a replay looks like a first response.
   const isReplay = response.headers.get("Idempotency-Replayed") === "true";
-  return { outcome: { isBooked: response.ok, status: response.status, json, isReplay } };
+  const isOpen = OPEN_CODES.includes(json.code);
+  return { outcome: { isBooked: response.ok, isOpen, status: response.status, json, isReplay } };
 }
 
 // The browser does not tell the page whether the network or a missing permission of the service is the reason.
@@ -124,7 +127,12 @@ function pause(millis, endsOnline) {
   });
 }
 
-function show({ isBooked, status, json, isReplay }) {
+function show({ isBooked, isOpen, status, json, isReplay }) {
+  if (isOpen) {
+    // `instance` names the record, so the shop finds the order.
+    statusLine.textContent = `The order may be booked, so do not order again. Ask the shop about ${json.instance ?? "it"}.`;
+    return;
+  }
   const kind = isReplay ? "a replay: an earlier try had already reached the service" : "the first response";
   if (!isBooked) {
     statusLine.textContent = `The service refused the order: ${json.title ?? status}. This is ${kind}.`;

@@ -81,6 +81,21 @@ async fn an_event_of_stripe_takes_effect_once() {
     assert_eq!(effects(server).await, r#"["Stripe: charge.succeeded"]"#);
 }
 
+/// Stripe counts the deliveries that are still to come in the event itself.
+#[tokio::test]
+async fn an_event_of_stripe_with_other_text_takes_effect_once() {
+    let server = start().await;
+    for pending in [2, 1] {
+        let event = CHARGE.replacen('{', &format!("{{\"pending_webhooks\": {pending}, "), 1);
+        let time = now();
+        let signature = format!("t={time},v1={}", sign_event(time, event.as_bytes()));
+        let answer = stripe(server, &signature, &event).await;
+        assert_eq!(answer.status, StatusCode::NO_CONTENT, "{answer:?}");
+        assert_eq!(answer.is_replay(), pending == 1);
+    }
+    assert_eq!(effects(server).await, r#"["Stripe: charge.succeeded"]"#);
+}
+
 /// While a secret is rotated, Stripe signs with the old and the new secret.
 #[tokio::test]
 async fn an_event_of_stripe_needs_one_valid_signature_of_several() {

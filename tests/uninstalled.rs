@@ -1,8 +1,9 @@
 //! Checks that a keyed request without an `Idempotency` layer is refused, and that the log says what to
 //! add.
 
+use std::fmt::Debug;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Mutex, Once};
 
 use axum::Router;
 use axum::body::Body;
@@ -14,6 +15,7 @@ use axum::routing::post;
 use axum_idem::{Idempotency, IdempotencyKey, Problem, idempotent};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
+use tracing::field::Field;
 use tracing::instrument::WithSubscriber;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -43,16 +45,23 @@ async fn logs_its_key(key: Option<IdempotencyKey>, State(runs): State<Runs>) {
     runs.0.fetch_add(1, Ordering::SeqCst);
 }
 
+#[idempotent(scope = global, key = header("x-delivery"))]
+async fn delivered(State(runs): State<Runs>) {
+    runs.0.fetch_add(1, Ordering::SeqCst);
+}
+
 fn routes() -> Router<Runs> {
     Router::new()
+        .route("/delivered", post(delivered).get(delivered))
         .route("/protected", post(protected).get(protected))
         .route("/required", post(required))
         .route("/logs-its-key", post(logs_its_key))
 }
 
-/// Counts the errors and warnings of this crate.
+/// Counts the errors and warnings of this crate, and keeps the last message.
 #[derive(Clone, Default)]
 struct Events {
+    message: Arc<Mutex<String>>,
     errors: Arc<AtomicUsize>,
     warnings: Arc<AtomicUsize>,
 }
@@ -61,6 +70,11 @@ impl<S: Subscriber> Layer<S> for Events {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
         if metadata.target() == "axum_idem" {
+            event.record(&mut |field: &Field, value: &dyn Debug| {
+                if field.name() == "message" {
+                    *self.message.lock().expect("no panic") = format!("{value:?}");
+                }
+            });
             match *metadata.level() {
                 Level::ERROR => self.errors.fetch_add(1, Ordering::SeqCst),
                 Level::WARN => self.warnings.fetch_add(1, Ordering::SeqCst),
@@ -124,6 +138,28 @@ async fn without_a_layer_a_keyed_request_is_refused_and_logged() {
     let subscriber = tracing_subscriber::registry().with(events.clone());
     check.with_subscriber(subscriber).await;
     assert_eq!((runs.count(), events.seen()), (0, [3, 0]));
+}
+
+/// Only an `Idempotency` can check the key, so a write without a key is refused too.
+#[tokio::test]
+async fn without_a_layer_every_write_of_an_endpoint_with_its_own_key_is_refused() {
+    keep_events_on();
+    let (runs, events) = (Runs::default(), Events::default());
+    let router = routes().with_state(runs.clone());
+    let check = async {
+        let refused = send(&router, Method::POST, "/delivered", None).await;
+        assert_eq!(refused.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(code(refused).await, "idempotency_not_installed");
+        let message = events.message.lock().expect("no panic").clone();
+        for part in ["`key = …`", "`.layer(idempotency)`", "`runtime = …`"] {
+            assert!(message.contains(part), "{message}");
+        }
+        let read = send(&router, Method::GET, "/delivered", None).await;
+        assert_eq!(read.status(), StatusCode::OK);
+    };
+    let subscriber = tracing_subscriber::registry().with(events.clone());
+    check.with_subscriber(subscriber).await;
+    assert_eq!((runs.count(), events.seen()), (1, [1, 0]));
 }
 
 #[tokio::test]

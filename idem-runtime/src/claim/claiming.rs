@@ -471,12 +471,21 @@ pub(crate) fn unkeyed(
 /// Refuses a request with a key that no `Idempotency` covers. Such a request must not run
 /// unprotected.
 pub(crate) fn not_installed(policy: &'static Policy) -> ClaimOutcome {
+    let why = match policy.key_source {
+        KeySource::Service => {
+            "a request with an idempotency key was refused, because no `Idempotency` layer saw the key; \
+             add `.layer(idempotency)` after the last `.route(…)`, and install middleware that sets the \
+             key above that layer"
+        }
+        KeySource::Endpoint | KeySource::EndpointArgument => {
+            "a write was refused, because its endpoint has `key = …` and no `Idempotency` that could check \
+             the key; add `.layer(idempotency)` after the last `.route(…)`, or `runtime = …` to the attribute"
+        }
+    };
     tracing::error!(
         target: crate::trace::TARGET,
         endpoint = policy.endpoint,
-        "a request with an idempotency key was refused, because no `Idempotency` layer saw the key; \
-         add `.layer(idempotency)` after the last `.route(…)`, and install middleware that sets the \
-         key above that layer"
+        "{why}"
     );
     trace::decided(policy.endpoint, None, Outcome::Refused);
     // A layer above that did not see the key renders the problem in the format of the service.

@@ -132,13 +132,14 @@ END INTO answer
             RETURN answer;
         END $$;
 
-CREATE OR REPLACE FUNCTION "public"."idem_records_commit_v1"(bytea, bytea, bigint, bytea, bigint) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION "public"."idem_records_commit_v2"(bytea, bytea, bigint, bytea, bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO "public"."idem_records" (version, fingerprint, fence, attempt, leased_until, created_at, trace_id, endpoint, label, owner, id, retention_ms, expires_at, settled_at, record)
     SELECT version, fingerprint, fence, attempt, leased_until, created_at, trace_id, endpoint, label, owner, ($1 || '\x01'::bytea), $5, clock_timestamp() + $5::bigint * interval '1 millisecond', clock_timestamp(), $4
     FROM "public"."idem_records" c
     WHERE c.id = $1 AND c.owner = $2 AND c.fence = $3 AND c.version = 3
-        AND c.record IS NULL;
+        AND c.record IS NULL
+    FOR KEY SHARE OF c;
     IF NOT FOUND THEN
         IF EXISTS (SELECT FROM "public"."idem_records" o WHERE o.id IN ($1, ($1 || '\x01'::bytea))) THEN
             RAISE EXCEPTION 'another attempt has taken over' USING ERRCODE = 'IDM01';
@@ -149,6 +150,7 @@ BEGIN
     IF current_setting('synchronous_commit') = 'off' THEN
         PERFORM set_config('synchronous_commit', 'on', true);
     END IF;
+    RETURN current_setting('synchronous_standby_names') <> '';
 END $$;
 
 CREATE OR REPLACE FUNCTION "public"."idem_records_complete_v1"(bytea, bytea, bigint, bytea, bigint) RETURNS boolean LANGUAGE plpgsql AS $$

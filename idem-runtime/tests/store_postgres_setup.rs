@@ -130,7 +130,7 @@ async fn a_store_that_may_not_migrate_names_what_is_missing() {
     let parts = [
         "the table \"public\".\"idem_records\"",
         "the function \"public\".\"idem_records_claim_v4\"",
-        "the function \"public\".\"idem_records_commit_v1\"",
+        "the function \"public\".\"idem_records_commit_v2\"",
         "the index idem_records_claims",
         "are missing",
         "CREATE TABLE IF NOT EXISTS",
@@ -156,7 +156,7 @@ async fn a_store_that_may_not_migrate_names_what_is_missing() {
             "the index idem_records_short is missing",
         ),
         ("FUNCTION idem_records_claim_v4", "_claim_v4\" is missing"),
-        ("FUNCTION idem_records_commit_v1", "_commit_v1\" is missing"),
+        ("FUNCTION idem_records_commit_v2", "_commit_v2\" is missing"),
     ] {
         server.command(&format!("DROP {object}"));
         assert_says(&refusal(fixed()).await, &[named]);

@@ -1,63 +1,49 @@
 //! A service that makes payments in its own database.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum_idem::store::{Entry, PostgresStore, Store};
-use axum_idem::{Attempt, CommitError, Idempotency, IdempotencyBuilder, Scope, idempotent};
-use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
+use axum_idem::{Attempt, Idempotency, IdempotencyBuilder, idempotent};
+use sqlx::postgres::{PgConnection, PgPoolOptions};
 use sqlx::{Postgres, Transaction};
 
 use crate::servers::postgres::PostgresServer;
-use crate::support::{Runs, Server};
+use crate::shared::bank::{self, Payments};
+pub(crate) use crate::shared::bank::{BankError, LEASE, Paid, after};
+use crate::support::Server;
 
-/// Long enough that no lease ends by itself.
-pub(crate) const LEASE: Duration = Duration::from_secs(60);
+pub(crate) type Bank = bank::Bank<Postgres>;
+pub(crate) type Service = bank::Service<Postgres>;
 
-#[derive(Clone)]
-pub(crate) struct Bank {
-    pub(crate) pool: PgPool,
-    /// Holds the runs that wait.
-    pub(crate) runs: Runs,
-    /// What the handlers were told by `commit`.
-    told: Arc<Mutex<Vec<String>>>,
-    pub(crate) isolation: &'static str,
-}
-
-pub(crate) type Paid = Result<Response, BankError>;
-
-/// The error of the service.
-#[derive(Debug)]
-pub(crate) enum BankError {
-    Database(sqlx::Error),
-    Commit(CommitError),
-}
-
-impl From<sqlx::Error> for BankError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Database(error)
+impl Payments for Postgres {
+    async fn begin(bank: &Bank) -> sqlx::Result<Transaction<'static, Self>> {
+        let mut tx = bank.pool.begin().await?;
+        let level = format!("SET TRANSACTION ISOLATION LEVEL {}", bank.isolation);
+        sqlx::query(sqlx::AssertSqlSafe(level))
+            .execute(&mut *tx)
+            .await?;
+        Ok(tx)
     }
-}
 
-impl From<CommitError> for BankError {
-    fn from(error: CommitError) -> Self {
-        Self::Commit(error)
+    async fn pay(connection: &mut PgConnection, run: &str) -> sqlx::Result<()> {
+        let insert = "INSERT INTO payments (run) VALUES ($1)";
+        sqlx::query(insert).bind(run).execute(connection).await?;
+        Ok(())
     }
-}
 
-impl IntoResponse for BankError {
-    fn into_response(self) -> Response {
-        match self {
-            Self::Database(error) => {
-                (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
-            }
-            Self::Commit(error) => error.into_response(),
-        }
+    async fn break_constraint(connection: &mut PgConnection) -> sqlx::Result<()> {
+        let insert = "INSERT INTO payments (run) SELECT run FROM payments ORDER BY id DESC LIMIT 1";
+        sqlx::query(insert).execute(connection).await?;
+        Ok(())
+    }
+
+    async fn payments(bank: &Bank) -> Vec<String> {
+        let all = sqlx::query_scalar("SELECT run FROM payments ORDER BY id");
+        all.fetch_all(&bank.pool).await.expect("read")
     }
 }
 
@@ -73,68 +59,12 @@ impl Bank {
         let table = "CREATE TABLE IF NOT EXISTS payments (id serial PRIMARY KEY, run text NOT NULL,
             CONSTRAINT twice UNIQUE (run) DEFERRABLE INITIALLY DEFERRED)";
         sqlx::query(table).execute(&pool).await.expect("created");
-        Self {
-            pool,
-            runs: Runs::default(),
-            told: Arc::default(),
-            isolation: "READ COMMITTED",
-        }
+        Self::new(pool)
     }
 
     pub(crate) fn isolated(mut self, isolation: &'static str) -> Self {
         self.isolation = isolation;
         self
-    }
-
-    pub(crate) async fn begin(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
-        let mut tx = self.pool.begin().await?;
-        let level = format!("SET TRANSACTION ISOLATION LEVEL {}", self.isolation);
-        sqlx::query(sqlx::AssertSqlSafe(level))
-            .execute(&mut *tx)
-            .await?;
-        Ok(tx)
-    }
-
-    /// The effect.
-    pub(crate) async fn pay(connection: &mut PgConnection, run: &str) -> sqlx::Result<()> {
-        let insert = "INSERT INTO payments (run) VALUES ($1)";
-        sqlx::query(insert).bind(run).execute(connection).await?;
-        Ok(())
-    }
-
-    pub(crate) async fn payments(&self) -> Vec<String> {
-        let all = sqlx::query_scalar("SELECT run FROM payments ORDER BY id");
-        all.fetch_all(&self.pool).await.expect("read")
-    }
-
-    /// Writes down how a commit ended.
-    pub(crate) fn tell<T>(&self, result: Result<T, CommitError>) -> Result<T, CommitError> {
-        let told = match &result {
-            Ok(_) => "Ok".to_owned(),
-            Err(error) => {
-                let text = format!("{error:?}");
-                text.split(['(', ' ']).next().unwrap_or_default().to_owned()
-            }
-        };
-        self.told.lock().expect("no panic").push(told);
-        result
-    }
-
-    /// Whether this text was not written down before.
-    pub(crate) fn is_first(&self, text: &str) -> bool {
-        let mut told = self.told.lock().expect("no panic");
-        let is_first = !told.iter().any(|it| it == text);
-        told.push(text.to_owned());
-        is_first
-    }
-
-    /// What was written down since the last call.
-    pub(crate) fn take_told(&self) -> Vec<String> {
-        std::mem::take(&mut *self.told.lock().expect("no panic"))
-    }
-
-    pub(crate) fn told(&self) -> Vec<String> {
-        self.told.lock().expect("no panic").clone()
     }
 }
 
@@ -178,13 +108,6 @@ pub(crate) fn routes() -> Router<Bank> {
         .route("/plain", post(pay_without_the_flag))
 }
 
-/// The service in front of a store, on a socket.
-pub(crate) struct Service {
-    pub(crate) server: Server,
-    pub(crate) bank: Bank,
-    pub(crate) idem: Idempotency,
-}
-
 impl Service {
     pub(crate) async fn start(bank: Bank, store: impl Store) -> Self {
         Self::with(
@@ -200,16 +123,6 @@ impl Service {
         let router = routes().merge(more).layer(idem.clone());
         let server = Server::start(router.with_state(bank.clone())).await;
         Self { server, bank, idem }
-    }
-
-    pub(crate) async fn entry(&self, key: &str) -> Option<Entry> {
-        let id = self.id(key);
-        self.idem.look_up(id).await.expect("the store replies")
-    }
-
-    pub(crate) fn id(&self, key: &str) -> axum_idem::RecordId {
-        let scope = Scope::new().token("Bearer alice");
-        self.idem.record_id(&scope, key)
     }
 }
 

@@ -4,9 +4,13 @@ mod bank;
 mod chaos;
 mod cuts;
 mod ends;
+mod forgotten;
 mod late;
 mod overtaken;
 mod refusals;
+mod replies;
+#[path = "../once_shared/mod.rs"]
+mod shared;
 mod standbys;
 mod transactions;
 

@@ -1,61 +1,41 @@
 //! A service that makes payments in its own SQLite file.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum_idem::store::{Entry, SqliteStore};
-use axum_idem::{CommitError, Idempotency, RecordId, Scope};
+use axum_idem::Idempotency;
+use axum_idem::store::SqliteStore;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions};
 use sqlx::{Sqlite, Transaction};
 use tempfile::TempDir;
 
-use crate::support::{Runs, Server};
+use crate::shared::bank::{self, Payments};
+pub(crate) use crate::shared::bank::{BankError, LEASE, Paid, after};
+use crate::support::Server;
 
-/// Long enough that no lease ends by itself.
-pub(crate) const LEASE: Duration = Duration::from_secs(60);
+pub(crate) type Bank = bank::Bank<Sqlite>;
 
-#[derive(Clone)]
-pub(crate) struct Bank {
-    pub(crate) pool: SqlitePool,
-    /// Holds the runs that wait.
-    pub(crate) runs: Runs,
-    /// What the handlers were told by `commit`.
-    told: Arc<Mutex<Vec<String>>>,
-}
-
-pub(crate) type Paid = Result<Response, BankError>;
-
-/// The error of the service.
-#[derive(Debug)]
-pub(crate) enum BankError {
-    Database(sqlx::Error),
-    Commit(CommitError),
-}
-
-impl From<sqlx::Error> for BankError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Database(error)
+impl Payments for Sqlite {
+    async fn begin(bank: &Bank) -> sqlx::Result<Transaction<'static, Self>> {
+        bank.pool.begin_with("BEGIN IMMEDIATE").await
     }
-}
 
-impl From<CommitError> for BankError {
-    fn from(error: CommitError) -> Self {
-        Self::Commit(error)
+    async fn pay(connection: &mut SqliteConnection, run: &str) -> sqlx::Result<()> {
+        let insert = sqlx::query("INSERT INTO payments (run) VALUES (?1)");
+        insert.bind(run.to_owned()).execute(connection).await?;
+        Ok(())
     }
-}
 
-impl IntoResponse for BankError {
-    fn into_response(self) -> Response {
-        match self {
-            Self::Database(error) => {
-                (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
-            }
-            Self::Commit(error) => error.into_response(),
-        }
+    async fn break_constraint(connection: &mut SqliteConnection) -> sqlx::Result<()> {
+        let update = sqlx::query("UPDATE payments SET account = 700");
+        update.execute(connection).await?;
+        Ok(())
+    }
+
+    async fn payments(bank: &Bank) -> Vec<String> {
+        let all = sqlx::query_scalar("SELECT run FROM payments ORDER BY id");
+        all.fetch_all(&bank.pool).await.expect("read")
     }
 }
 
@@ -82,55 +62,23 @@ impl Bank {
             "CREATE TABLE IF NOT EXISTS payments (id INTEGER PRIMARY KEY, run TEXT NOT NULL,
             account INTEGER REFERENCES payments (id) DEFERRABLE INITIALLY DEFERRED)";
         sqlx::query(table).execute(&pool).await.expect("created");
-        Self {
-            pool,
-            runs: Runs::default(),
-            told: Arc::default(),
-        }
-    }
-
-    pub(crate) async fn begin(&self) -> sqlx::Result<Transaction<'static, Sqlite>> {
-        self.pool.begin_with("BEGIN IMMEDIATE").await
-    }
-
-    /// The effect.
-    pub(crate) async fn pay(connection: &mut SqliteConnection, run: &str) -> sqlx::Result<()> {
-        let insert = sqlx::query("INSERT INTO payments (run) VALUES (?1)");
-        insert.bind(run.to_owned()).execute(connection).await?;
-        Ok(())
-    }
-
-    pub(crate) async fn payments(&self) -> Vec<String> {
-        let all = sqlx::query_scalar("SELECT run FROM payments ORDER BY id");
-        all.fetch_all(&self.pool).await.expect("read")
-    }
-
-    /// Writes down how a commit ended.
-    pub(crate) fn tell<T>(&self, result: Result<T, CommitError>) -> Result<T, CommitError> {
-        let told = match &result {
-            Ok(_) => "Ok".to_owned(),
-            Err(error) => {
-                let text = format!("{error:?}");
-                text.split(['(', ' ']).next().unwrap_or_default().to_owned()
-            }
-        };
-        self.told.lock().expect("no panic").push(told);
-        result
-    }
-
-    /// What was written down since the last call.
-    pub(crate) fn take_told(&self) -> Vec<String> {
-        std::mem::take(&mut *self.told.lock().expect("no panic"))
+        Self::new(pool)
     }
 }
 
 /// The service in front of a store in the same file, on a socket.
 pub(crate) struct Service {
-    pub(crate) server: Server,
-    pub(crate) bank: Bank,
-    pub(crate) idem: Idempotency,
+    pub(crate) service: bank::Service<Sqlite>,
     pub(crate) path: PathBuf,
     pub(crate) folder: TempDir,
+}
+
+impl std::ops::Deref for Service {
+    type Target = bank::Service<Sqlite>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.service
+    }
 }
 
 impl Service {
@@ -154,23 +102,12 @@ impl Service {
         let idem = Idempotency::builder().store(store).lease(lease).build();
         let bank = Bank::open(&path).await;
         let router = handlers.layer(idem.clone()).with_state(bank.clone());
+        let server = Server::start(router).await;
         Self {
-            server: Server::start(router).await,
-            bank,
-            idem,
+            service: bank::Service { server, bank, idem },
             path,
             folder,
         }
-    }
-
-    pub(crate) fn id(&self, key: &str) -> RecordId {
-        let scope = Scope::new().token("Bearer alice");
-        self.idem.record_id(&scope, key)
-    }
-
-    pub(crate) async fn entry(&self, key: &str) -> Option<Entry> {
-        let entry = self.idem.look_up(self.id(key)).await;
-        entry.expect("the store replies")
     }
 
     /// Ends all leases, as when a process stops for a long time.

@@ -1,46 +1,17 @@
 //! The ways in which a commit and its handler can end.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{Method, StatusCode};
-use axum::response::IntoResponse;
 use axum::routing::post;
 use axum_idem::store::{Bind, Entry, SqliteStore, Store};
-use axum_idem::{Attempt, DoNotRecord, idempotent};
+use axum_idem::{Attempt, idempotent};
 use sqlx::{Acquire as _, AssertSqlSafe, Connection as _};
 
-use crate::bank::{Bank, BankError, Paid, Service};
+use crate::bank::{Bank, BankError, Paid, Service, after};
+use crate::shared::ends as shared;
 use crate::support;
-
-/// Commits, and then does what the body says.
-#[idempotent(scope = token, transactional)]
-async fn and_then(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid {
-    let mut tx = bank.begin().await?;
-    let run = format!("{body} {}", bank.runs.count());
-    Bank::pay(&mut tx, &run).await?;
-    let response = match body.as_str() {
-        "unavailable" => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-        "not recorded" => (DoNotRecord, run).into_response(),
-        _ => (StatusCode::CREATED, run).into_response(),
-    };
-    let response = bank.tell(attempt.commit(tx, response).await)?;
-    match body.as_str() {
-        "panic" => panic!("after the commit"),
-        "fail" => Ok(StatusCode::SERVICE_UNAVAILABLE.into_response()),
-        "again" => {
-            let mut tx = bank.begin().await?;
-            Bank::pay(&mut tx, "a second payment").await?;
-            let second = attempt.commit(tx, StatusCode::OK).await;
-            Ok(bank.tell(second)?)
-        }
-        _ => Ok(response),
-    }
-}
 
 /// Records, and then commits or rolls back.
 #[idempotent(scope = token)]
@@ -96,19 +67,6 @@ async fn prepared(State(bank): State<Bank>, attempt: Attempt, body: String) -> P
     Ok(prepared.into_response())
 }
 
-/// Breaks a constraint that is checked at the commit, in the first run.
-#[idempotent(scope = token, transactional)]
-async fn deferred(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid {
-    let mut tx = bank.begin().await?;
-    Bank::pay(&mut tx, &body).await?;
-    if bank.runs.count() == 1 {
-        let break_it = sqlx::query("UPDATE payments SET account = 700");
-        break_it.execute(&mut *tx).await?;
-    }
-    let response = attempt.commit(tx, (StatusCode::CREATED, body)).await;
-    Ok(bank.tell(response)?)
-}
-
 /// Uses its connection after the commit.
 #[idempotent(scope = token, transactional)]
 async fn kept(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid {
@@ -129,7 +87,7 @@ async fn dropped(State(bank): State<Bank>, attempt: Attempt, body: String) -> Pa
     let mut tx = bank.begin().await?;
     Bank::pay(&mut tx, &body).await?;
     let commit = attempt.commit(tx, (StatusCode::CREATED, body.clone()));
-    if attempt.number() > 1 || bank.runs.count() > 1 {
+    if !bank.is_first(&body) {
         return Ok(commit.await?);
     }
     match after(body.parse().expect("a number"), commit).await {
@@ -138,26 +96,10 @@ async fn dropped(State(bank): State<Bank>, attempt: Attempt, body: String) -> Pa
     }
 }
 
-/// Polls a future at most so often.
-async fn after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut left = polls;
-    poll_fn(|cx| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        future.as_mut().poll(cx).map(Some)
-    })
-    .await
-}
-
 async fn start() -> Service {
-    let routes = Router::new()
-        .route("/and_then", post(and_then))
+    let routes = shared::routes()
         .route("/recorded", post(recorded))
         .route("/prepared", post(prepared))
-        .route("/deferred", post(deferred))
         .route("/kept", post(kept))
         .route("/dropped", post(dropped));
     Service::start(routes).await
@@ -165,26 +107,7 @@ async fn start() -> Service {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_committed_is_replayed_whatever_the_handler_returns() {
-    let service = start().await;
-    for (run, body) in ["succeed", "fail", "panic", "again"]
-        .into_iter()
-        .enumerate()
-    {
-        let request = support::post("/and_then", body, body);
-        let first = service.server.try_send(request).await;
-        assert_eq!(first.is_err(), body == "panic", "{first:?}");
-        let replay = service.server.post("/and_then", body, body).await;
-        let expected = format!("{body} {}", run + 1);
-        assert!(
-            replay.is_replay() && replay.text() == expected,
-            "{replay:?}"
-        );
-        assert_eq!(replay.status, StatusCode::CREATED);
-    }
-    let told = service.bank.take_told();
-    assert_eq!(told, ["Ok", "Ok", "Ok", "Ok", "AlreadyRecorded"]);
-    let payments = service.bank.payments().await;
-    assert_eq!(payments, ["succeed 1", "fail 2", "panic 3", "again 4"]);
+    shared::what_was_committed_is_replayed(start().await.service).await;
 }
 
 /// Another store of the file sees the record too.
@@ -218,13 +141,7 @@ async fn without_a_key_the_transaction_is_committed_and_nothing_is_recorded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_response_that_is_not_recorded_is_rolled_back_and_releases_the_key() {
-    let service = start().await;
-    for body in ["unavailable", "not recorded"] {
-        let first = service.server.post("/and_then", "k", body).await;
-        assert!(!first.is_replay(), "{first:?}");
-        assert!(service.entry("k").await.is_none(), "the key is free");
-    }
-    assert!(service.bank.payments().await.is_empty());
+    shared::a_response_that_is_not_recorded_is_rolled_back(start().await.service).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -259,14 +176,7 @@ async fn any_driver_executes_the_prepared_statement() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_breaks_a_deferred_constraint_releases_the_key() {
-    let service = start().await;
-    let first = service.server.post("/deferred", "k", "x").await;
-    assert_eq!(first.code(), "idempotency_commit_failed", "{first:?}");
-    assert_eq!(service.bank.take_told(), ["Database"]);
-    assert!(service.entry("k").await.is_none(), "the key is free");
-    let second = service.server.post("/deferred", "k", "x").await;
-    assert_eq!(second.status, StatusCode::CREATED, "{second:?}");
-    assert_eq!(service.bank.payments().await, ["x"]);
+    shared::a_broken_constraint_releases_the_key(start().await.service).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,5 +6,7 @@ mod chaos;
 mod ends;
 mod overtaken;
 mod refusals;
+#[path = "../once_shared/mod.rs"]
+mod shared;
 
 use test_support::{http as support, servers};

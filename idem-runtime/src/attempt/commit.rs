@@ -50,7 +50,8 @@ impl Attempt {
     /// Returns the statement that records `response`, for a driver that this crate does not know.
     ///
     /// Execute the statement as the last one of the handler's transaction. Do not commit when the statement
-    /// fails. When the handler has returned, the engine looks for the record. Without a record the outcome of
+    /// fails. Pass the [`binds`](Prepared::binds) as parameters: the log of the database may contain the text of a
+    /// statement. When the handler has returned, the engine looks for the record. Without a record the outcome of
     /// the attempt is unknown, even if the transaction was rolled back.
     ///
     /// Without a key, the statement does nothing.
@@ -99,6 +100,10 @@ impl Attempt {
     /// the response, because of its status or because of [`DoNotRecord`](crate::DoNotRecord), the transaction
     /// is rolled back and the key is released. A response that is too long to be recorded, or a stream, is
     /// committed as "not kept".
+    ///
+    /// The commit waits for the reply of the database for the
+    /// [`store_timeout`](crate::IdempotencyBuilder::store_timeout) at most. Then it looks for the record on another
+    /// connection, for the same time at most. Without a key, it waits as long as the driver does.
     ///
     /// In SQLite, begin the transaction with `pool.begin_with("BEGIN IMMEDIATE")`. The section "Exactly once" of
     /// `SqliteStore` says which connections are refused.

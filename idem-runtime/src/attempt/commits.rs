@@ -33,8 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
-/// A commit that takes longer than this, and longer than a quarter of the store's timeout, may have waited for a
-/// standby until somebody canceled the wait. `COMMIT` then succeeds although no standby has the record.
+/// A commit that waits for standbys and takes longer than this, and longer than a quarter of the store's timeout,
+/// may have waited until somebody canceled the wait. `COMMIT` then succeeds although no standby has the record.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 const QUICK_COMMIT: Duration = Duration::from_millis(250);
 
@@ -203,12 +203,15 @@ impl Commits {
         };
         let earlier = self.state.swap(PENDING, Ordering::AcqRel);
         let asked_at = Instant::now();
-        let committed = DB::commit(transaction, &statement).await;
-        let quick = QUICK_COMMIT.max(self.idem.settings().store_timeout / 4);
+        let limit = self.idem.settings().store_timeout;
+        let committed = tokio::time::timeout(limit, DB::commit(transaction, &statement)).await;
+        let is_slow = asked_at.elapsed() > QUICK_COMMIT.max(limit / 4);
         match committed {
-            Ok(()) if asked_at.elapsed() > quick => self.find(None).await?,
-            Ok(()) => self.set(COMMITTED),
-            Err(failure) => self.not_committed(failure, earlier).await?,
+            Ok(Ok(waits_for_standbys)) if waits_for_standbys && is_slow => self.find(None).await?,
+            Ok(Ok(_)) => self.set(COMMITTED),
+            Ok(Err(failure)) => self.not_committed(failure, earlier).await?,
+            // The server may still commit the transaction.
+            Err(_) => self.find(Some(&StoreError::TimedOut)).await?,
         }
         Ok(response)
     }
@@ -317,13 +320,16 @@ impl Commits {
 
     /// Looks for a commit whose reply was lost or late, on a connection of the store. Never concludes from a
     /// missing record that the commit failed, because the server may still be working on the commit.
-    async fn find(&self, error: Option<&sqlx::Error>) -> Result<(), CommitError> {
+    async fn find(
+        &self,
+        error: Option<&(dyn std::error::Error + Send + Sync + 'static)>,
+    ) -> Result<(), CommitError> {
         if let Some(error) = error {
             tracing::warn!(
                 target: crate::trace::TARGET,
                 endpoint = self.policy.endpoint,
                 record = %self.holder.id.short(),
-                error = error as &dyn std::error::Error,
+                error = error as &(dyn std::error::Error + 'static),
                 "the reply to a commit was lost; looking for its record"
             );
         }

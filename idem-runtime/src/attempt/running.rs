@@ -25,7 +25,7 @@ use crate::attempt::handle::{Attempt, ClaimFacts};
 use crate::attempt::heartbeat::{Heartbeat, Leaseholder};
 use crate::attempt::overtaken;
 use crate::attempt::settle::{self, FirstTry, Settler};
-use crate::attempt::settlement::{Missing, Settlement};
+use crate::attempt::settlement::Settlement;
 use crate::observe::Place;
 use crate::request::fingerprint::Fingerprint;
 use crate::response::collect::{self, Collected, Collector, Patience};
@@ -388,19 +388,7 @@ impl Work {
 
     /// Returns how the attempt is settled when its handler may have recorded the response itself.
     fn settled_by_handler(&self) -> Option<Settlement> {
-        let settlement = self.attempt.commits().ok()??.settlement()?;
-        Some(match settlement {
-            Settlement::Confirm(found, Missing::IsFree) if self.may_commit_late() => {
-                Settlement::Confirm(found, Missing::IsUnknown)
-            }
-            settlement => settlement,
-        })
-    }
-
-    /// Whether the transaction of an earlier attempt may still be committed. The number of the attempt must
-    /// then stay in the store: it makes the next attempt settle through the unique key of record rows.
-    fn may_commit_late(&self) -> bool {
-        self.policy.transactional && self.attempt.number() > 1
+        self.attempt.commits().ok()??.settlement()
     }
 
     fn give_back(&self) -> Settlement {
@@ -470,14 +458,8 @@ impl Work {
 
     /// Settles the attempt in the store. Returns a future if the store does not reply immediately.
     fn settle(&mut self, settlement: Settlement) -> Result<FirstTry, BoxFuture<FirstTry>> {
-        let settlement = match self.settled_by_handler() {
-            // What the handler has committed is the outcome, whatever it has returned.
-            Some(settlement) => settlement,
-            None if matches!(settlement, Settlement::Release) && self.may_commit_late() => {
-                Settlement::Abandon
-            }
-            None => settlement,
-        };
+        // What the handler has committed is the outcome, whatever it has returned.
+        let settlement = self.settled_by_handler().unwrap_or(settlement);
         let reply = settlement.apply(&self.idem, self.holder);
         match reply.try_now() {
             // If the claim has a straggler, the settler must look for the straggler after a

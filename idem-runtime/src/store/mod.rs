@@ -199,7 +199,9 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// The transaction may also commit after another attempt was granted the claim. So [`complete`](Self::complete) of an
     /// attempt whose number is above 1, and [`resolve`](Self::resolve), must wait for the end of such a transaction, and
-    /// take no effect when it was committed.
+    /// take no effect when it was committed. [`release`](Self::release), [`forget`](Self::forget) and
+    /// [`forget_scope`](Self::forget_scope) must wait too, and the last two remove its record. When they have removed the
+    /// claim, the statement must fail, also in a transaction with an older snapshot.
     ///
     /// # Errors
     ///

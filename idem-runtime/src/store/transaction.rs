@@ -178,8 +178,14 @@ mod drivers {
         use crate::store::{RecordStatement, TransactionKind};
 
         /// The future of a statement.
-        pub(crate) type Written<'c> =
-            Pin<Box<dyn Future<Output = Result<(), RecordFailure>> + Send + 'c>>;
+        pub(crate) type Written<'c> = Future<'c, ()>;
+
+        /// The future of a commit. Returns whether the commit has waited for standbys. An operator can cancel such
+        /// a wait, and `COMMIT` then succeeds although no standby has the record.
+        pub(crate) type Committed<'c> = Future<'c, bool>;
+
+        type Future<'c, T> =
+            Pin<Box<dyn std::future::Future<Output = Result<T, RecordFailure>> + Send + 'c>>;
 
         /// Writes records.
         pub trait Database: sqlx::Database {
@@ -196,7 +202,7 @@ mod drivers {
             fn commit<'c>(
                 transaction: sqlx::Transaction<'c, Self>,
                 statement: &'c RecordStatement,
-            ) -> Written<'c>;
+            ) -> Committed<'c>;
 
             /// Classifies an error of a `COMMIT` without a statement.
             fn failed_commit(error: sqlx::Error) -> RecordFailure;

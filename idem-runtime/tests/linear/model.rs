@@ -236,6 +236,8 @@ impl State {
                 (Entry::Claim(claim), Some(answer)) => self.lists(claim, answer),
             },
             (Call::Forget, Entry::Nothing) => stays(Answer::WasThere(false)),
+            // Waits for the transaction, so that its record does not come back.
+            (Call::Forget, _) if answer.is_some() && self.open.is_some() => None,
             (Call::Forget, _) => becomes(Entry::Nothing, Answer::WasThere(true)),
 
             (Call::Resolve(fence, record, ttl), Entry::Claim(claim))

@@ -19,6 +19,8 @@ pub struct Wire {
 struct State {
     /// The reply with this number is lost and its connection is closed. 0 loses no reply.
     loses: AtomicUsize,
+    /// The connection of the lost reply stays open, and loses its later replies too.
+    stays_open: AtomicBool,
     /// The connections up to this number lose every reply and stay open.
     dark_to: AtomicUsize,
     made: AtomicUsize,
@@ -61,7 +63,15 @@ impl Wire {
 
     /// Loses the reply with this number, counted from 1 from now on, and closes its connection.
     pub fn lose_reply(&self, number: usize) {
+        self.state.stays_open.store(false, Ordering::SeqCst);
         self.state.lost.store(false, Ordering::SeqCst);
+        self.state.loses.store(number, Ordering::SeqCst);
+    }
+
+    /// Loses the reply with this number and all later replies of its connection, and leaves the connection open.
+    pub fn hold_reply(&self, number: usize) {
+        self.lose_reply(0);
+        self.state.stays_open.store(true, Ordering::SeqCst);
         self.state.loses.store(number, Ordering::SeqCst);
     }
 
@@ -113,7 +123,10 @@ impl State {
             let mut reply = vec![0; 65_536];
             loop {
                 let length = from_server.read(&mut reply).await?;
-                if length == 0 || self.loses_now() {
+                let loses = length > 0 && self.loses_now();
+                if loses && self.stays_open.load(Ordering::SeqCst) {
+                    self.dark_to.fetch_max(number, Ordering::SeqCst);
+                } else if length == 0 || loses {
                     return Ok(0);
                 }
                 if number > self.dark_to.load(Ordering::SeqCst) {

@@ -1,5 +1,6 @@
 //! Lists, counts and forgets many rows for an operator.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sqlx::postgres::PgRow;
@@ -49,8 +50,16 @@ impl Inner {
         Ok(found.stats())
     }
 
+    /// The removal of a claim waits for the transactions that have recorded under it. Their records are removed at
+    /// the end. Each of them belongs to an entry that was counted before.
     pub(super) async fn forget_scope(&self, scope: ScopeId) -> Result<u64, StoreError> {
-        let statement = &self.statements.listings.forget_scope;
+        let listings = &self.statements.listings;
+        let forgotten = self.forget_rows(&listings.forget_scope, scope).await?;
+        self.forget_rows(&listings.forget_late, scope).await?;
+        Ok(forgotten)
+    }
+
+    async fn forget_rows(&self, statement: &Arc<str>, scope: ScopeId) -> Result<u64, StoreError> {
         let forgotten = AtomicU64::new(0);
         let mut batch = BATCH;
         loop {

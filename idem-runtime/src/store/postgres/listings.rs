@@ -28,6 +28,8 @@ pub(super) struct Listings {
     pub(super) list_short: Arc<str>,
     pub(super) stats: Arc<str>,
     pub(super) forget_scope: Arc<str>,
+    /// Removes the records whose claims `forget_scope` has removed before it could see the records.
+    pub(super) forget_late: Arc<str>,
 }
 
 /// The state of a row at the time `now`, as `row::summary` reads it.
@@ -50,7 +52,6 @@ impl Listings {
                 last = record_row("$2"),
             )
         };
-        let shown = is_shown(&name, "r", "record");
         Self {
             list: of_window(&in_order(&format!("{}) AS r", window("")))).into(),
             list_claims: of_window(&in_order(&format!(
@@ -65,21 +66,13 @@ impl Listings {
             )))
             .into(),
             stats: stats(&name).into(),
-            // Locks the rows in the order of their ids, so that two calls do not lock each other out. Writes even if no
-            // row is left, because the removal that a repeated statement confirms may not have reached a standby.
-            forget_scope: format!(
-                "WITH done AS (
-                    DELETE FROM {name} r WHERE id = ANY (ARRAY(
-                        SELECT id FROM {name} WHERE id >= $1 AND id <= {last}
-                        ORDER BY id LIMIT $3 FOR UPDATE
-                    )) RETURNING expires_at > clock_timestamp() AND {shown} AS was_there
-                )
-                SELECT count(*), count(*) FILTER (WHERE was_there),
-                    CASE current_setting('synchronous_commit')
-                        WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END,
-                    {WRITES}
-                FROM done",
-                last = record_row("$2"),
+            forget_scope: forget_scope(&name, "").into(),
+            forget_late: forget_scope(
+                &name,
+                &format!(
+                    " AND octet_length(id) > 32
+                    AND NOT EXISTS (SELECT FROM {name} c WHERE c.id = substr(l.id, 1, 32))"
+                ),
             )
             .into(),
         }
@@ -89,6 +82,26 @@ impl Listings {
     pub(super) fn all(&self) -> [&Arc<str>; 3] {
         [&self.list, &self.list_claims, &self.list_short]
     }
+}
+
+/// Locks the rows in the order of their ids, so that two calls do not lock each other out. Writes even if no
+/// row is left, because the removal that a repeated statement confirms may not have reached a standby.
+fn forget_scope(table: &str, condition: &str) -> String {
+    format!(
+        "WITH done AS (
+            DELETE FROM {table} r WHERE id = ANY (ARRAY(
+                SELECT id FROM {table} l WHERE id >= $1 AND id <= {last}{condition}
+                ORDER BY id LIMIT $3 FOR UPDATE
+            )) RETURNING expires_at > clock_timestamp() AND {shown} AS was_there
+        )
+        SELECT count(*), count(*) FILTER (WHERE was_there),
+            CASE current_setting('synchronous_commit')
+                WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END,
+            {WRITES}
+        FROM done",
+        last = record_row("$2"),
+        shown = is_shown(table, "r", "record"),
+    )
 }
 
 /// `$1` and `$2` first and last id, `$3` the window, and filters that are `NULL` when they are not set: `$4`

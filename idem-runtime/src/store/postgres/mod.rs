@@ -214,7 +214,7 @@ const LONGEST_RECORD: usize = 16 * 1024;
 /// # Rights
 ///
 /// Claims use a PL/pgSQL function, `idem_records_claim_v4`, completions of several callers use
-/// `idem_records_complete_v1`, and a handler's transaction uses `idem_records_commit_v1`. All are named after the table. The
+/// `idem_records_complete_v1`, and a handler's transaction uses `idem_records_commit_v2`. All are named after the table. The
 /// first
 /// [`connect`](PostgresStoreBuilder::connect) creates the table, its indexes and the functions,
 /// and needs the right to create objects in the schema. With
@@ -222,7 +222,8 @@ const LONGEST_RECORD: usize = 16 * 1024;
 /// [`schema_sql`](PostgresStoreBuilder::schema_sql) belongs into the service's own migrations. Once
 /// all objects exist, a role needs `USAGE` on the schema, `SELECT`, `INSERT`, `UPDATE` and `DELETE` on
 /// the table, and `EXECUTE` on the functions and on `pg_logical_emit_message`. Every role has `EXECUTE`
-/// unless it was revoked. The role of a handler's transaction needs `SELECT` and `INSERT` on the table.
+/// unless it was revoked. The role of a handler's transaction needs `SELECT`, `INSERT` and `UPDATE` on the
+/// table.
 /// When a role lacks a right, the error contains the SQL that an owner has to run. Versions of this
 /// library that use different functions can share one table.
 ///
@@ -475,8 +476,11 @@ impl Inner {
             .await
     }
 
-    /// Removes only the row that it has read. If the statement is sent again after its reply was
+    /// Removes only the rows that it has read. If the statement is sent again after its reply was
     /// lost, it must not remove a newer claim.
+    ///
+    /// The removal of a claim waits for the transactions that have recorded under it. So the record of such a
+    /// transaction is there afterwards, with the same fence or a lower one, and is removed too.
     async fn forget(&self, id: RecordId) -> Result<bool, StoreError> {
         let Statements {
             identify,
@@ -487,24 +491,26 @@ impl Inner {
         let deadline = self.deadline();
         let of_id = |query| statements::of_id(query, id);
         let identity = |rows: &[PgRow], _| rows.first().map(row::identity).transpose().map(Some);
+        let mut forgotten = None;
         loop {
             let Some((owner, fence)) = self.send(deadline, identify, of_id, identity).await? else {
-                return Ok(false);
+                return Ok(forgotten.is_some());
             };
-            let found = |query| of_id(query).bind(owner.clone()).bind(fence);
-            let (done, tries) = self.send(deadline, forget, found, is_done_after).await?;
-            if done {
+            if forgotten.is_some_and(|forgotten| forgotten < fence) {
                 return Ok(true);
             }
+            let found = |query| of_id(query).bind(owner.clone()).bind(fence);
+            let (done, tries) = self.send(deadline, forget, found, is_done_after).await?;
             // The row is gone. If no other attempt took it over, the try whose reply was lost
             // removed it.
             let of_fence = |query| of_id(query).bind(fence);
-            if tries == Tries::Repeated
-                && !self
-                    .send(deadline, was_taken_over, of_fence, is_done)
-                    .await?
+            if done
+                || tries == Tries::Repeated
+                    && !self
+                        .send(deadline, was_taken_over, of_fence, is_done)
+                        .await?
             {
-                return Ok(true);
+                forgotten = Some(fence);
             }
         }
     }

@@ -228,9 +228,18 @@ impl Probe<'_> {
         }
         let scope = holder.id.scope_id();
         let bind = |it| listings::forgetting(it, scope, 1);
-        let forgotten = self.send(&statements.listings.forget_scope, bind).await?;
-        let counts = forgotten.first().and_then(|row| row::counts(row).ok());
-        Ok(counts == Some((1, 1)))
+        let listings = &statements.listings;
+        for (statement, expected) in [
+            (&listings.forget_scope, (1, 1)),
+            (&listings.forget_late, (0, 0)),
+        ] {
+            let forgotten = self.send(statement, bind).await?;
+            let counts = forgotten.first().and_then(|row| row::counts(row).ok());
+            if counts != Some(expected) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     async fn claim(&mut self) -> Result<Option<(Holder, i64)>, Error> {

@@ -1,28 +1,20 @@
 //! Records a response inside the transaction of a handler, on the handler's own connection.
 
-use std::fmt::Write as _;
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sqlx::postgres::{PgArguments, PgDatabaseError};
-use sqlx::{AssertSqlSafe, Connection as _, Error, PgConnection, Postgres, Transaction};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::{AssertSqlSafe, Error, PgConnection, Postgres, Row, Transaction};
 use sqlx_core::transaction::TransactionManager as _;
 
-use super::commit_function::{NAME, NOT_HELD, NOT_SEEN};
+use super::commit_function::{NOT_HELD, NOT_SEEN};
 use super::failure::code;
 use super::{Inner, only, row, statements};
-use crate::request::hex;
-use crate::store::sealed::{self, Written};
+use crate::store::sealed::{self, Committed, Written};
 use crate::store::{
     Bind, CommitState, Holder, Record, RecordFailure, RecordStatement, StoreError, TransactionKind,
 };
-
-/// Records of more bytes are sent as parameters, in a round trip of their own.
-const LONGEST_LITERAL: usize = 32 << 10;
 
 impl Inner {
     /// The call of the function in `commit_function.rs`.
@@ -53,7 +45,7 @@ impl Inner {
             return Ok(CommitState::Gone);
         };
         let bind = |query| statements::held(query, holder, fence);
-        let read = |rows: &[sqlx::postgres::PgRow], _| row::commit_state(only(rows)?).map(Some);
+        let read = |rows: &[PgRow], _| row::commit_state(only(rows)?).map(Some);
         let statement = &self.statements.commit_state;
         self.send(self.deadline(), statement, bind, read).await
     }
@@ -78,24 +70,17 @@ impl sealed::Database for Postgres {
         })
     }
 
-    /// Sends the statement and the commit together, so that they take one round trip.
-    ///
-    /// `AND CHAIN` begins another transaction, which is empty and which sqlx rolls back. Without it, that
-    /// rollback would have no transaction and the server would log a warning.
+    /// The response is a parameter, so that it is not in the text of the statement: servers log the text of
+    /// statements that fail. With a text, the statement and the commit could share a round trip.
     fn commit<'c>(
         mut transaction: Transaction<'c, Self>,
         statement: &'c RecordStatement,
-    ) -> Written<'c> {
+    ) -> Committed<'c> {
         Box::pin(async move {
-            if let Some(call) = literal(statement) {
-                let both = AssertSqlSafe(format!("{call}; COMMIT AND CHAIN"));
-                let done = sqlx::raw_sql(both).execute(&mut *transaction).await;
-                roll_back(&mut transaction).await;
-                return done.map(drop).map_err(not_recorded_or_committed);
-            }
-            let done = query(statement).execute(&mut *transaction).await;
-            done.map_err(failed)?;
-            transaction.commit().await.map_err(not_committed)
+            let row = query(statement).fetch_one(&mut *transaction).await;
+            let waits_for_standbys = row.and_then(|row| row.try_get(0)).map_err(failed)?;
+            transaction.commit().await.map_err(not_committed)?;
+            Ok(waits_for_standbys)
         })
     }
 
@@ -118,45 +103,6 @@ async fn must_be_in_transaction(connection: &mut PgConnection) -> Result<(), Rec
     }
 }
 
-/// Sends the rollback of the transaction that the server has open, without waiting for the reply.
-///
-/// Dropping `transaction` sends the rollback with the next statement on the connection. Until then, a
-/// connection that the handler keeps would be idle in a transaction. The next statement, or the pool, reads the
-/// reply.
-async fn roll_back(connection: &mut PgConnection) {
-    <Postgres as sqlx::Database>::TransactionManager::start_rollback(connection);
-    let mut ping = pin!(connection.ping());
-    poll_fn(|cx| {
-        // The first poll writes. A failure does not matter: the server ends the transaction of a lost connection.
-        let _ = ping.as_mut().poll(cx);
-        Poll::Ready(())
-    })
-    .await;
-}
-
-/// The statement with its parameters written out, as several statements in one message need it. `None` for a
-/// long record, whose digits would take twice its bytes.
-fn literal(statement: &RecordStatement) -> Option<String> {
-    // The last parentheses, because the name of a schema may contain any character.
-    let (function, _) = statement.sql().rsplit_once("($1, ")?;
-    let mut call = format!("{function}(");
-    for (at, bind) in statement.binds().iter().enumerate() {
-        call.push_str(if at > 0 { ", " } else { "" });
-        match bind {
-            Bind::Bytes(bytes) if bytes.len() > LONGEST_LITERAL => return None,
-            Bind::Bytes(bytes) => {
-                // With `E`, the setting `standard_conforming_strings` does not matter.
-                call.push_str("E'\\\\x");
-                hex::write(&mut call, bytes).ok()?;
-                call.push_str("'::bytea");
-            }
-            Bind::Integer(number) => write!(call, "{number}::bigint").ok()?,
-        }
-    }
-    call.push(')');
-    Some(call)
-}
-
 fn query(statement: &RecordStatement) -> sqlx::query::Query<'_, Postgres, PgArguments> {
     let query = sqlx::query(AssertSqlSafe(Arc::<str>::from(statement.sql())));
     statement
@@ -177,26 +123,6 @@ fn failed(error: Error) -> RecordFailure {
         Some("42883" | "42P01" | "3F000") => RecordFailure::NoTable,
         Some("23505") => RecordFailure::Duplicate,
         _ => RecordFailure::Failed(error),
-    }
-}
-
-/// Where the server was when it reported the error: the functions that were running.
-fn place(error: &Error) -> Option<&str> {
-    error
-        .as_database_error()?
-        .try_downcast_ref::<PgDatabaseError>()?
-        .r#where()
-}
-
-/// Classifies an error of the statement and the commit, when both were sent together.
-fn not_recorded_or_committed(error: Error) -> RecordFailure {
-    match (place(&error), code(&error).as_deref()) {
-        // Inside of the function, `COMMIT` was not reached. A timeout there is no doubt about the commit.
-        (Some(place), _) if place.contains(NAME) => failed(error),
-        // The server did not find the function. A trigger of the service that runs at the commit reports the
-        // same codes, but from inside of its own function.
-        (None, Some("42883" | "42P01" | "3F000")) => RecordFailure::NoTable,
-        _ => not_committed(error),
     }
 }
 

@@ -16,7 +16,7 @@ use super::Inner;
 use super::clock::{micros, now};
 use super::failure::{is_refused_commit, is_wrong_statement};
 use super::transition::{Query, held};
-use crate::store::sealed::{self, Written};
+use crate::store::sealed::{self, Committed, Written};
 use crate::store::{
     Bind, CommitState, Holder, Record, RecordFailure, RecordStatement, StoreError, TransactionKind,
 };
@@ -90,7 +90,7 @@ impl sealed::Database for Sqlite {
     fn commit<'c>(
         mut transaction: Transaction<'c, Self>,
         statement: &'c RecordStatement,
-    ) -> Written<'c> {
+    ) -> Committed<'c> {
         Box::pin(async move {
             if let Err(failure) = Self::record(&mut transaction, statement).await {
                 // A broken connection is rolled back by SQLite.
@@ -102,7 +102,7 @@ impl sealed::Database for Sqlite {
             if committed.is_err() {
                 roll_back(transaction).await;
             }
-            committed.map_err(not_committed)
+            committed.map(|()| false).map_err(not_committed)
         })
     }
 

@@ -1,0 +1,162 @@
+//! Commits whose reply is lost, held back, or late.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum_idem::Idempotency;
+use axum_idem::store::Entry;
+use axum_idem::testing::{Fault, FaultStore, Operation};
+
+use crate::bank::{Bank, LEASE, Service, lapse, store};
+use crate::servers::postgres::PostgresServer;
+use crate::servers::wire::Wire;
+
+/// The reply to each message of the handler's session, the one to its COMMIT included.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_reply_is_lost_is_found() {
+    let postgres = PostgresServer::start();
+    let wire = Wire::to(postgres.socket_folder()).await;
+    let bank = Bank::with_connections(&wire.url(), 1).await;
+    let settings = Idempotency::builder().store(store(&postgres.url()).await);
+    let service = Service::with(bank, settings.lease(LEASE), Router::new()).await;
+    let mut found = 0;
+    for reply in 1..12 {
+        let key = &reply.to_string();
+        // A connection of the pool, so that the replies are those of the handler.
+        drop(service.bank.pool.acquire().await.expect("connected"));
+        wire.lose_reply(reply);
+        let first = service.server.post("/pay", key, key).await;
+        let was_lost = wire.has_lost();
+        wire.lose_reply(0);
+        let told = service.bank.told();
+        let is_committed = first.status == StatusCode::CREATED;
+        let entry = service.entry(key).await;
+        if is_committed {
+            assert!(
+                matches!(entry, Some(Entry::Recorded { .. })),
+                "{reply}: {entry:?}"
+            );
+            found += u32::from(was_lost);
+        } else {
+            assert!(was_lost, "{reply}: {first:?}, {told:?}");
+        }
+        let retry = service.server.post("/pay", key, key).await;
+        assert_eq!(
+            retry.status,
+            StatusCode::CREATED,
+            "{reply}: {first:?}, {told:?}"
+        );
+        assert_eq!(retry.is_replay(), is_committed, "{reply}: {first:?}");
+    }
+    assert!(found > 0, "no reply to a commit was lost");
+    assert_eq!(service.bank.payments().await.len(), 11);
+}
+
+/// The server commits, and then neither the handler nor the store can be told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_cannot_be_looked_for_is_never_released() {
+    let postgres = PostgresServer::start();
+    let wire = Wire::to(postgres.socket_folder()).await;
+    let faults = FaultStore::new(store(&postgres.url()).await);
+    let settings = Idempotency::builder().store(faults.clone());
+    let settings = settings.store_timeout(Duration::from_millis(200));
+    let bank = Bank::with_connections(&wire.url(), 1).await;
+    let service = Service::with(bank, settings.lease(LEASE), Router::new()).await;
+    let mut unknown = 0;
+    for reply in 1..12 {
+        let key = &reply.to_string();
+        drop(service.bank.pool.acquire().await.expect("connected"));
+        faults.script(Operation::CommitState, vec![Fault::ErrBefore; 1_000]);
+        wire.lose_reply(reply);
+        let first = service.server.post("/pay", key, key).await;
+        wire.lose_reply(0);
+        faults.heal();
+        let is_unknown = service
+            .bank
+            .take_told()
+            .last()
+            .is_some_and(|told| told == "OutcomeUnknown");
+        if is_unknown {
+            assert_eq!(first.status, StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(first.code(), "idempotency_outcome_unknown");
+            unknown += 1;
+            let entry = service.entry(key).await;
+            assert!(entry.is_some(), "the key was released");
+        }
+        lapse(&postgres);
+        let retry = service.server.post("/pay", key, key).await;
+        assert_eq!(retry.status, StatusCode::CREATED, "{reply}: {first:?}");
+        assert!(service.server.post("/pay", key, key).await.is_replay());
+    }
+    assert!(unknown > 0, "no reply to a commit was lost");
+    assert_eq!(service.bank.payments().await.len(), 11);
+}
+
+/// How a commit ends when its connection falls silent at one of its replies.
+async fn held_at(postgres: &PostgresServer, reply: usize, key: &'static str) -> Service {
+    let wire = Wire::to(postgres.socket_folder()).await;
+    let bank = Bank::with_connections(&wire.url(), 1).await;
+    let settings = Idempotency::builder().store(store(&postgres.url()).await);
+    let settings = settings.store_timeout(Duration::from_secs(1)).lease(LEASE);
+    let service = Service::with(bank, settings, Router::new()).await;
+    let (server, runs) = (service.server, &service.bank.runs);
+    // Afterwards, the statements of a commit are prepared on the connection, and each has one reply.
+    runs.open(1);
+    let prepared = format!("{key}-prepares");
+    let first = server.post("/gated", &prepared, &prepared).await;
+    assert_eq!(first.status, StatusCode::CREATED);
+    let gated = tokio::spawn(async move { server.post("/gated", key, key).await });
+    runs.until_started(2).await;
+    service.bank.take_told();
+    wire.hold_reply(reply);
+    runs.open(1);
+    let response = gated.await.expect("no panic");
+    assert!(wire.has_lost(), "{response:?}");
+    service
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_reply_is_held_back_is_found() {
+    let postgres = PostgresServer::start();
+    let service = held_at(&postgres, 2, "k").await;
+    assert_eq!(service.bank.take_told(), ["Ok"]);
+    let entry = service.entry("k").await;
+    assert!(matches!(entry, Some(Entry::Recorded { .. })), "{entry:?}");
+    let replay = service.server.post("/gated", "k", "k").await;
+    assert!(replay.is_replay() && replay.text() == "k 1", "{replay:?}");
+}
+
+/// The server waits for the `COMMIT`, which may still be on its way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_whose_reply_is_held_back_is_unknown() {
+    let postgres = PostgresServer::start();
+    let service = held_at(&postgres, 1, "k").await;
+    assert_eq!(service.bank.take_told(), ["OutcomeUnknown"]);
+    let entry = service.entry("k").await;
+    assert!(matches!(entry, Some(Entry::Unknown { .. })), "{entry:?}");
+    assert_eq!(postgres.command("SELECT count(*) FROM payments"), "1");
+}
+
+/// The look-up writes to the log and waits for the disk, which would make a slow server slower.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_commit_that_waits_for_no_standby_is_not_looked_for() {
+    let postgres = PostgresServer::start();
+    let faults = FaultStore::new(store(&postgres.url()).await);
+    let settings = Idempotency::builder().store(faults.clone()).lease(LEASE);
+    let settings = settings.store_timeout(Duration::from_secs(6));
+    let bank = Bank::open(&postgres.url()).await;
+    let service = Service::with(bank, settings, Router::new()).await;
+    // Longer than a quarter of the timeout.
+    postgres.command(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql
+        AS 'BEGIN PERFORM pg_sleep(1.6); RETURN NULL; END'",
+    );
+    postgres.command(
+        "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON payments DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION slow()",
+    );
+    let first = service.server.post("/pay", "k", "x").await;
+    assert_eq!(first.status, StatusCode::CREATED, "{first:?}");
+    assert_eq!(faults.calls(Operation::CommitState), 0, "looked for");
+}

@@ -43,7 +43,10 @@ run() {
             ;;
         memory_churn) bench memory_churn memory --churn ;;
         contention) bench contention contention ;;
-        commit) bench commit commit ;;
+        commit)
+            bench commit commit
+            bench commit_sqlite commit sqlite
+            ;;
         stores) bench stores stores ;;
         scale) bench scale stores scale ;;
         sqlite) bench sqlite sqlite ;;

@@ -1,0 +1,59 @@
+//! What the service is on every database.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum_idem::store::Store;
+use axum_idem::{CommitError, Idempotency};
+use serde::{Deserialize, Serialize};
+
+/// Short, so that the keys of a killed process are soon free.
+pub(crate) const LEASE: Duration = Duration::from_millis(600);
+
+pub(crate) fn idempotency(store: impl Store) -> Idempotency {
+    let idem = Idempotency::builder().store(store).namespace("ledger");
+    idem.lease(LEASE).build()
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Transfer {
+    pub(crate) from: i64,
+    pub(crate) to: i64,
+    pub(crate) cents: i64,
+}
+
+impl Transfer {
+    /// What changes in each account.
+    pub(crate) fn entries(&self) -> [(i64, i64); 2] {
+        [(self.from, -self.cents), (self.to, self.cents)]
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct Booked {
+    pub(crate) id: i64,
+}
+
+pub(crate) enum LedgerError {
+    NoFunds,
+    /// Also the error of any other statement, because its transaction is rolled back.
+    Commit(CommitError),
+}
+
+/// Converts errors of sqlx and errors of a commit.
+impl<E: Into<CommitError>> From<E> for LedgerError {
+    fn from(error: E) -> Self {
+        Self::Commit(error.into())
+    }
+}
+
+impl IntoResponse for LedgerError {
+    fn into_response(self) -> Response {
+        match self {
+            Self::NoFunds => StatusCode::PAYMENT_REQUIRED.into_response(),
+            // Not recorded, so a retry runs again.
+            Self::Commit(error) => error.into_response(),
+        }
+    }
+}

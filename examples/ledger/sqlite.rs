@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::post;
 use axum::{Json, Router};
-use axum_idem::store::SqliteStore;
+use axum_idem::store::{SqliteStore, StoreError};
 use axum_idem::{Attempt, idempotent};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
@@ -58,8 +58,15 @@ async fn connect(path: &str) -> Result<SqlitePool, Failure> {
 pub(crate) async fn router(path: &str) -> Result<Router, Failure> {
     let pool = connect(path).await?;
     // A claim waits for the write lock for a part of the lease at most.
-    let store = SqliteStore::builder().pool(pool.clone());
-    let store = store.busy_timeout(LEASE / 4).open().await?;
+    let builder = SqliteStore::builder().pool(pool.clone());
+    let builder = builder.busy_timeout(LEASE / 4);
+    let store = loop {
+        match builder.clone().open().await {
+            // The other process holds the lock.
+            Err(StoreError::Busy | StoreError::TimedOut) => {}
+            opened => break opened?,
+        }
+    };
     Ok(Router::new()
         .route("/transfers", post(transfer))
         .layer(idempotency(store))

@@ -286,7 +286,11 @@ async fn a_timeout_while_recording_is_an_error_of_the_database() {
     assert_eq!(service.bank.take_told(), ["Database"]);
     service.bank.runs.open(1);
     let second = second.await.expect("no panic");
-    assert_eq!(second.code(), "idempotency_commit_failed", "{second:?}");
+    // Its key is freed when the first transaction has ended, and may have the record of that transaction by then.
+    assert!(
+        second.is_replay() || second.code() == "idempotency_commit_failed",
+        "{second:?}"
+    );
     assert_eq!(first.await.expect("no panic").status, StatusCode::CREATED);
     let replay = service.server.post("/late", body, body).await;
     assert!(replay.is_replay(), "{replay:?}");

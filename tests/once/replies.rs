@@ -60,7 +60,7 @@ async fn a_commit_that_cannot_be_looked_for_is_never_released() {
     let wire = Wire::to(postgres.socket_folder()).await;
     let faults = FaultStore::new(store(&postgres.url()).await);
     let settings = Idempotency::builder().store(faults.clone());
-    let settings = settings.store_timeout(Duration::from_millis(200));
+    let settings = settings.store_timeout(Duration::from_secs(2));
     let bank = Bank::with_connections(&wire.url(), 1).await;
     let service = Service::with(bank, settings.lease(LEASE), Router::new()).await;
     let mut unknown = 0;

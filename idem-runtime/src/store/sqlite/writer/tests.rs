@@ -1,5 +1,6 @@
 //! The groups of the writer.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use futures_util::future::{join_all, poll_immediate};
@@ -55,9 +56,13 @@ async fn waiting_transitions_share_one_transaction() {
     }
     let end = sqlx::query("ROLLBACK").execute(&mut other);
     end.await.expect("it unlocks");
+    let mut fences = BTreeSet::new();
     for outcome in join_all(waiting).await {
         let claimed = outcome.expect("the store works").claimed();
-        assert!(matches!(claimed, Claimed::Fresh { .. }), "{claimed:?}");
+        let Claimed::Fresh { fence, .. } = claimed else {
+            panic!("{claimed:?}");
+        };
+        assert!(fences.insert(fence), "two claims have the fence {fence}");
     }
     let transactions = commits(&folder.path().join("idem.db-wal")) - before;
     assert!(transactions <= 2, "{transactions} transactions");

@@ -2,7 +2,8 @@
 //!
 //! As long as few callers use the store, each of them goes alone and waits for nobody. The callers who come while
 //! all lanes are taken wait together. When a lane gets free, the first of them runs one batch for all of them. So
-//! a batch grows with the load, and many callers share one round trip and one flush of the disk.
+//! a batch grows with the load, and many callers share one round trip and one flush of the disk. Under load, half of the
+//! lanes are enough, and the batches are longer.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,6 +14,9 @@ use tokio::time::timeout;
 /// How long a caller waits for its batch to begin. All lanes may be taken by callers that wait for locks. Then the
 /// others go alone, so that they wait for nothing but their own locks.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// A shorter batch waits for more jobs while other lanes are taken.
+const SHORTEST: usize = 8;
 
 /// The jobs of one kind, and their results.
 pub(super) struct Batcher<J, R> {
@@ -74,7 +78,8 @@ impl<J, R> Batcher<J, R> {
     }
 
     fn free_lane(self: &Arc<Self>, state: &mut State<J, R>) -> Option<Lane<J, R>> {
-        let is_free = state.taken < self.lanes;
+        // Those who wait come first.
+        let is_free = state.taken < self.lanes && state.waiting.is_empty();
         is_free.then(|| {
             state.taken += 1;
             Lane(self.clone())
@@ -145,14 +150,17 @@ impl<J, R> Batcher<J, R> {
         at.map(|at| waiting.remove(at)).is_some()
     }
 
-    /// The jobs of the next batch, the one of its leader first. Empty when nobody waits: then the lane is free.
+    /// The jobs of the next batch, the one of its leader first. When there are none, the lane is free, and whoever waits
+    /// gets a lane that is still taken.
     fn next(&self) -> Vec<Waiting<J, R>> {
         let mut state = self.lock();
         // A late claim of a caller that has gone would hold a key in vain.
         state.waiting.retain(|waiting| !waiting.wake.is_closed());
         let len = state.waiting.len().min(self.longest);
-        if len == 0 {
-            state.taken -= 1;
+        let others = state.taken - 1;
+        if len == 0 || len < SHORTEST && others >= self.lanes.div_ceil(2) {
+            state.taken = others;
+            return Vec::new();
         }
         state.waiting.drain(..len).collect()
     }
@@ -226,6 +234,25 @@ mod tests {
         assert_eq!(results, (0..12).map(Some).collect::<Vec<_>>());
         assert_eq!(began.into_inner(), 2);
         assert!(batcher.lane().is_some(), "the lane is free again");
+    }
+
+    #[tokio::test]
+    async fn a_short_batch_waits_for_more_callers_while_half_of_the_lanes_are_taken() {
+        let batcher = Batcher::new(4, 8);
+        let mut lanes: Vec<_> = (0..4).map(|_| batcher.lane()).collect();
+        let mut first = pin!(batcher.run(1, echo));
+        assert!(poll_immediate(&mut first).await.is_none());
+        for _ in 0..2 {
+            lanes.pop();
+            assert!(poll_immediate(&mut first).await.is_none());
+            assert!(batcher.lane().is_none(), "a caller waits already");
+        }
+        let mut second = pin!(batcher.run(2, echo));
+        assert!(poll_immediate(&mut second).await.is_none());
+        lanes.pop();
+        assert_eq!(poll_immediate(&mut first).await, Some(Some(1)));
+        assert_eq!(second.await, Some(2));
+        assert!(batcher.lane().is_some());
     }
 
     #[tokio::test]

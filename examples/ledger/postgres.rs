@@ -18,6 +18,7 @@ async fn transfer(
     attempt: Attempt,
     Json(transfer): Json<Transfer>,
 ) -> Result<Response, LedgerError> {
+    transfer.check()?;
     let mut tx = pool.begin().await?;
     let [first, second] = [
         transfer.from.min(transfer.to),
@@ -35,11 +36,15 @@ async fn transfer(
         return Err(LedgerError::NoFunds);
     }
     for (account, cents) in transfer.entries() {
-        sqlx::query("UPDATE ledger_accounts SET cents = cents + $2 WHERE id = $1")
+        let updated = sqlx::query("UPDATE ledger_accounts SET cents = cents + $2 WHERE id = $1")
             .bind(account)
             .bind(cents)
             .execute(&mut *tx)
             .await?;
+        if updated.rows_affected() == 0 {
+            // Rolls back: the transaction is dropped.
+            return Err(LedgerError::NoAccount);
+        }
     }
     let id = sqlx::query_scalar(
         "INSERT INTO ledger_transfers (debit, credit, cents) VALUES ($1, $2, $3) RETURNING id",

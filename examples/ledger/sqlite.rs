@@ -18,6 +18,7 @@ async fn transfer(
     attempt: Attempt,
     Json(transfer): Json<Transfer>,
 ) -> Result<Response, LedgerError> {
+    transfer.check()?;
     // Takes the write lock, so that no other transaction writes between the reads and the writes.
     let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
     let balance: Option<i64> =
@@ -29,11 +30,15 @@ async fn transfer(
         return Err(LedgerError::NoFunds);
     }
     for (account, cents) in transfer.entries() {
-        sqlx::query("UPDATE ledger_accounts SET cents = cents + ?2 WHERE id = ?1")
+        let updated = sqlx::query("UPDATE ledger_accounts SET cents = cents + ?2 WHERE id = ?1")
             .bind(account)
             .bind(cents)
             .execute(&mut *tx)
             .await?;
+        if updated.rows_affected() == 0 {
+            // Rolls back: the transaction is dropped.
+            return Err(LedgerError::NoAccount);
+        }
     }
     let id = sqlx::query_scalar(
         "INSERT INTO ledger_transfers (debit, credit, cents) VALUES (?1, ?2, ?3) RETURNING id",

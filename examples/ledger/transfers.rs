@@ -24,6 +24,14 @@ pub(crate) struct Transfer {
 }
 
 impl Transfer {
+    /// Refuses a transfer that would take money from the account that receives, and one that moves nothing.
+    pub(crate) fn check(&self) -> Result<(), LedgerError> {
+        if self.cents <= 0 || self.from == self.to {
+            return Err(LedgerError::Invalid);
+        }
+        Ok(())
+    }
+
     /// What changes in each account.
     pub(crate) fn entries(&self) -> [(i64, i64); 2] {
         [(self.from, -self.cents), (self.to, self.cents)]
@@ -36,6 +44,9 @@ pub(crate) struct Booked {
 }
 
 pub(crate) enum LedgerError {
+    /// The transfer moves nothing, or in the wrong direction.
+    Invalid,
+    NoAccount,
     NoFunds,
     /// Also the error of any other statement, because its transaction is rolled back.
     Commit(CommitError),
@@ -51,6 +62,8 @@ impl<E: Into<CommitError>> From<E> for LedgerError {
 impl IntoResponse for LedgerError {
     fn into_response(self) -> Response {
         match self {
+            Self::Invalid => StatusCode::UNPROCESSABLE_ENTITY.into_response(),
+            Self::NoAccount => StatusCode::NOT_FOUND.into_response(),
             Self::NoFunds => StatusCode::PAYMENT_REQUIRED.into_response(),
             // Not recorded, so a retry runs again.
             Self::Commit(error) => error.into_response(),

@@ -68,7 +68,7 @@ impl Bank {
 
 /// The service in front of a store in the same file, on a socket.
 pub(crate) struct Service {
-    pub(crate) service: bank::Service<Sqlite>,
+    pub(crate) shared: bank::Service<Sqlite>,
     pub(crate) path: PathBuf,
     pub(crate) folder: TempDir,
 }
@@ -77,7 +77,7 @@ impl std::ops::Deref for Service {
     type Target = bank::Service<Sqlite>;
 
     fn deref(&self) -> &Self::Target {
-        &self.service
+        &self.shared
     }
 }
 
@@ -104,7 +104,7 @@ impl Service {
         let router = handlers.layer(idem.clone()).with_state(bank.clone());
         let server = Server::start(router).await;
         Self {
-            service: bank::Service { server, bank, idem },
+            shared: bank::Service { server, bank, idem },
             path,
             folder,
         }

@@ -107,7 +107,7 @@ async fn start() -> Service {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_committed_is_replayed_whatever_the_handler_returns() {
-    shared::what_was_committed_is_replayed(start().await.service).await;
+    shared::what_was_committed_is_replayed(start().await.shared).await;
 }
 
 /// Another store of the file sees the record too.
@@ -141,7 +141,7 @@ async fn without_a_key_the_transaction_is_committed_and_nothing_is_recorded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_response_that_is_not_recorded_is_rolled_back_and_releases_the_key() {
-    shared::a_response_that_is_not_recorded_is_rolled_back(start().await.service).await;
+    shared::a_response_that_is_not_recorded_is_rolled_back(start().await.shared).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,7 +176,7 @@ async fn any_driver_executes_the_prepared_statement() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_breaks_a_deferred_constraint_releases_the_key() {
-    shared::a_broken_constraint_releases_the_key(start().await.service).await;
+    shared::a_broken_constraint_releases_the_key(start().await.shared).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,7 +44,7 @@ fn each_feature_of_the_server_adds_only_its_own_dependencies() {
             ("metrics", &["metrics"]),
             ("postgres", &["sqlx", "sqlx-postgres"]),
             ("redis", &["redis"]),
-            ("seal", &["chacha20poly1305"]),
+            ("seal", &["ring"]),
             ("sqlite", &["libsqlite3-sys", "sqlx", "sqlx-sqlite"]),
             ("testing", &[]),
             ("utoipa", &["utoipa"]),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sqlx::postgres::{PgArguments, PgRow};
-use sqlx::{AssertSqlSafe, Error, PgConnection, Postgres, Row, Transaction};
+use sqlx::{AssertSqlSafe, Connection as _, Error, PgConnection, Postgres, Row, Transaction};
 use sqlx_core::transaction::TransactionManager as _;
 
 use super::commit_function::{NOT_HELD, NOT_SEEN};
@@ -65,7 +65,7 @@ impl sealed::Database for Postgres {
     fn record<'c>(connection: &'c mut PgConnection, statement: &'c RecordStatement) -> Written<'c> {
         Box::pin(async move {
             must_be_in_transaction(connection).await?;
-            let done = query(statement).execute(connection).await;
+            let done = query(statement, connection).execute(connection).await;
             done.map(drop).map_err(failed)
         })
     }
@@ -77,7 +77,8 @@ impl sealed::Database for Postgres {
         statement: &'c RecordStatement,
     ) -> Committed<'c> {
         Box::pin(async move {
-            let row = query(statement).fetch_one(&mut *transaction).await;
+            let query = query(statement, &transaction);
+            let row = query.fetch_one(&mut *transaction).await;
             let waits_for_standbys = row.and_then(|row| row.try_get(0)).map_err(failed)?;
             transaction.commit().await.map_err(not_committed)?;
             Ok(waits_for_standbys)
@@ -103,8 +104,14 @@ async fn must_be_in_transaction(connection: &mut PgConnection) -> Result<(), Rec
     }
 }
 
-fn query(statement: &RecordStatement) -> sqlx::query::Query<'_, Postgres, PgArguments> {
+/// Behind a pooler, a service turns off the cache of statements, because another session knows none of them. A cache
+/// that is off has none. In a cache that is still empty, only this call goes without.
+fn query<'q>(
+    statement: &'q RecordStatement,
+    connection: &PgConnection,
+) -> sqlx::query::Query<'q, Postgres, PgArguments> {
     let query = sqlx::query(AssertSqlSafe(Arc::<str>::from(statement.sql())));
+    let query = query.persistent(connection.cached_statements_size() > 0);
     statement
         .binds()
         .iter()

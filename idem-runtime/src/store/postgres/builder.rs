@@ -21,7 +21,7 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How many callers or batches of one kind of transition run at once, at most. With more lanes, fewer callers wait for
 /// others, and batches are shorter.
-const LANES: usize = 8;
+const LANES: usize = 2;
 
 /// How many transitions a batch has at most. Each claim holds a lock of the server until its batch is committed.
 const LONGEST_BATCH: usize = 32;

@@ -148,7 +148,7 @@ const LONGEST_RECORD: usize = 16 * 1024;
 ///
 /// # Load
 ///
-/// Half of [`max_connections`](PostgresStoreBuilder::max_connections), at least one and at most eight, claims go
+/// Half of [`max_connections`](PostgresStoreBuilder::max_connections), at least one and at most two, claims go
 /// alone at the same time, and as many completions. Callers who come in the meantime wait until some of these end. Then one
 /// statement runs the transitions of up to 32 callers, and they share its round trip and its commit. A replay does not wait
 /// for the commit, because the records of these callers are read first.

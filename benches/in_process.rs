@@ -28,7 +28,7 @@ async fn round(path: &Contender, round: u64, body: &str) -> f64 {
     begun.elapsed().as_secs_f64()
 }
 
-/// The paths that are compared with what is possible: a path, and the path beside it.
+/// Pairs of paths whose ratio is printed: a path of the library, and the path that it is compared with.
 const POSSIBLE: [[&str; 2]; 9] = [
     ["no key", "bare, identity layer"],
     ["first sight", "first sight, compact"],

@@ -113,7 +113,7 @@ async fn refuse_the_wrong_seal(opened: &Opened) -> Result<(), Failure> {
     let is_sealed = |entry: &Summary| entry.state != State::Unreadable(DecodeError::NotSealed);
     if sample.iter().any(is_sealed) && !sample.iter().any(opens) {
         return Err(Failure::Usage(
-            "nothing was changed, because the primary sealing key opens none of the records that were looked at, so the service \
+            "nothing was changed, because the primary sealing key opens none of the records that were checked, so the service \
              may not open a response that it seals. Put a key first with which the service has sealed records: after a \
              rotation, that is the old key until there are records under the new key"
                 .into(),

@@ -103,7 +103,7 @@ impl Attempt {
     ///
     /// The commit waits for the reply of the database for the
     /// [`store_timeout`](crate::IdempotencyBuilder::store_timeout) at most. Then it looks for the record on another
-    /// connection, for the same time at most. Without a key, it waits as long as the driver does.
+    /// connection, for the same time at most. Without a key, the wait has no limit but that of the driver.
     ///
     /// In SQLite, begin the transaction with `pool.begin_with("BEGIN IMMEDIATE")`. The section "Exactly once" of
     /// `SqliteStore` says which connections are refused.

@@ -97,7 +97,7 @@ pub(super) struct Work {
     /// failed.
     #[expect(dead_code, reason = "held for its drop")]
     permit: Option<Permit>,
-    /// Where the attempt runs, as far as the observer was told.
+    /// The place that was last reported to the observer: in the request or in the background.
     pub(super) place: Place,
     /// Makes `drain` wait for this attempt.
     _tracked: TaskTrackerToken,

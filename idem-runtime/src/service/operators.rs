@@ -66,9 +66,9 @@ impl Idempotency {
     /// Records `answer` for a key whose outcome is unknown. Retries get this response for `ttl`
     /// from now. Returns whether the call took effect.
     ///
-    /// The call resolves the attempt that is unknown now. With `on_unknown = rerun`, that may be a later
-    /// attempt than the one that somebody has looked at. A person who has seen a record, or a reconciler that has
-    /// listed one, uses [`resolve_attempt`](Self::resolve_attempt) instead.
+    /// The call resolves the attempt that is unknown now. With `on_unknown = rerun`, this may be a later
+    /// attempt than the one that the caller has checked. To resolve only the attempt that was shown or listed, use
+    /// [`resolve_attempt`](Self::resolve_attempt).
     ///
     /// The call has no effect on a key whose outcome is not unknown. It also has no effect if this
     /// process holds a record of the key that is not written yet.

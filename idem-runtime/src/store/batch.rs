@@ -150,8 +150,8 @@ impl<J, R> Batcher<J, R> {
         at.map(|at| waiting.remove(at)).is_some()
     }
 
-    /// The jobs of the next batch, the one of its leader first. When there are none, the lane is free, and whoever waits
-    /// gets a lane that is still taken.
+    /// The jobs of the next batch, that of its leader first. Empty when no batch begins now. The lane is free then, and callers
+    /// who wait get one of the other lanes when it becomes free.
     fn next(&self) -> Vec<Waiting<J, R>> {
         let mut state = self.lock();
         // A late claim of a caller that has gone would hold a key in vain.

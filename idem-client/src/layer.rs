@@ -153,7 +153,7 @@ impl RetryLayer {
             let copy = request.clone();
             let sending = async {
                 let response = ready.call(copy).await.map_err(Into::into)?;
-                whole(policy, response, !method.is_safe()).await
+                read_response(policy, response, !method.is_safe()).await
             };
             let outcome = match tokio::time::timeout(limit, sending).await {
                 Ok(Ok(reply)) => Ok(reply),
@@ -193,7 +193,7 @@ impl RetryLayer {
 
 /// Reads the whole response, if it is a response to a write or a client error. Also returns whether a retry can get another
 /// response.
-async fn whole<R>(
+async fn read_response<R>(
     policy: &Policy,
     response: Response<R>,
     is_write: bool,

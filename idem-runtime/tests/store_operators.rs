@@ -197,7 +197,7 @@ impl Observer for Sums {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sweeper_of_sqlite_reports_what_it_removes_and_the_file_how_full_it_is() {
+async fn sqlite_reports_removed_rows_and_how_full_its_file_is() {
     let folder = tempfile::tempdir().expect("a folder");
     let builder = SqliteStore::builder().path(folder.path().join("idem.db"));
     let builder = builder.sweep_every(SHORT * 50).max_bytes(1 << 30);
@@ -217,7 +217,7 @@ async fn the_sweeper_of_sqlite_reports_what_it_removes_and_the_file_how_full_it_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgres_reports_waits_for_a_connection_and_what_its_sweeper_removes() {
+async fn postgres_reports_waits_for_a_connection_and_removed_rows() {
     let server = PostgresServer::start();
     let builder = PostgresStore::builder()
         .url(server.url())

@@ -425,7 +425,7 @@ async fn a_full_store_refuses_claims_and_records_the_responses_of_admitted_claim
 
 /// A caller whose handlers panic must not fill the store with claims that will never have a record.
 #[tokio::test]
-async fn an_abandoned_claim_has_no_room_until_it_is_taken_over() {
+async fn an_abandoned_claim_reserves_no_room_until_a_takeover() {
     let (_folder, path) = folder();
     let builder = SqliteStore::builder().path(&path).max_bytes(256 * 1024);
     let store = builder.no_sweeper().open().await.expect("the file opens");
@@ -447,7 +447,7 @@ async fn an_abandoned_claim_has_no_room_until_it_is_taken_over() {
 
 /// The engine sends a record again when the first reply comes too late.
 #[tokio::test]
-async fn a_holder_that_sends_its_record_again_has_recorded_it() {
+async fn a_repeated_completion_with_the_same_record_is_done() {
     let (_folder, path) = folder();
     let store = SqliteStore::open(&path).await.expect("the file opens");
     let holder = win(&store, claim("k")).await;
@@ -585,7 +585,7 @@ async fn the_file_does_not_grow_under_steady_load_with_a_short_ttl() {
 
 /// Readers that are never idle do not keep SQLite from using the log again.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_does_not_grow_under_steady_load_beside_readers() {
+async fn the_log_does_not_grow_under_steady_load_with_readers() {
     let (folder, path) = folder();
     let store = SqliteStore::builder().path(&path).no_sweeper().open().await;
     let store = store.expect("the file opens");
@@ -730,7 +730,7 @@ async fn random_bytes_in_a_row_are_an_error_and_stay() {
 /// The power can go at any moment: the file is as it was, and the log ends anywhere. Whatever was acknowledged
 /// while the log was no longer than that is there, and the transitions are there in their order.
 #[tokio::test]
-async fn every_prefix_of_the_log_has_what_was_acknowledged() {
+async fn every_prefix_of_the_log_contains_its_acknowledged_transitions() {
     let (folder, path) = folder();
     let store = SqliteStore::builder().path(&path).no_sweeper().open().await;
     let store = store.expect("the file opens");

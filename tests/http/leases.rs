@@ -161,7 +161,7 @@ async fn failed_renewals_do_not_end_the_lease() {
 /// The reply that grants the claim arrives after the lease has lapsed and another request has taken
 /// over.
 #[tokio::test(start_paused = true)]
-async fn a_late_grant_does_not_run_beside_the_next_attempt() {
+async fn a_late_grant_does_not_run_while_the_next_attempt_runs() {
     let setup = start_waiting([], 10 * LEASE);
     setup
         .store
@@ -186,7 +186,7 @@ async fn a_late_grant_does_not_run_beside_the_next_attempt() {
 
 /// The claim is sent, and then nobody polls its request.
 #[tokio::test(start_paused = true)]
-async fn an_unpolled_request_does_not_run_beside_the_next_attempt() {
+async fn an_unpolled_request_does_not_run_while_the_next_attempt_runs() {
     let setup = start([]);
     let mut first = pin!(setup.post("/slow"));
     while !setup.is_held().await {

@@ -1,6 +1,5 @@
 //! Tests whole requests over real sockets.
 
-mod answers;
 mod background;
 mod batches;
 mod between;
@@ -23,6 +22,7 @@ mod outcomes;
 mod own_key;
 mod rate_limits;
 mod receipts;
+mod responses;
 mod retries;
 mod scopes;
 #[cfg(feature = "seal")]

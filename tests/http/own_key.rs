@@ -177,7 +177,7 @@ async fn a_delivery_without_an_id_runs_each_time_or_is_refused() {
 }
 
 #[tokio::test]
-async fn the_key_header_of_the_service_does_not_count() {
+async fn the_key_header_of_the_service_is_ignored() {
     let (server, runs) = start().await;
     for id in ["d-1", "d-2", "d-2"] {
         let headers = [
@@ -332,7 +332,7 @@ async fn without_a_layer_a_delivery_is_refused_unless_the_endpoint_names_its_run
 
 /// The layers share no record, so the namespace shows which of them the handler found.
 #[tokio::test]
-async fn the_innermost_layer_counts() {
+async fn the_innermost_layer_provides_the_settings() {
     let store = axum_idem::store::MemoryStore::default();
     let layer = |namespace: &str| {
         let idem = Idempotency::builder().store(store.clone());

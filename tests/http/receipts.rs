@@ -146,7 +146,7 @@ where
 }
 
 #[tokio::test]
-async fn a_redacted_response_is_recorded_and_the_first_client_gets_the_whole() {
+async fn redact_changes_the_record_and_not_the_first_response() {
     let (server, runs, idem) = redacting(|endpoint, mut response| {
         assert!(endpoint.ends_with("receipts::card") || endpoint.ends_with("receipts::issue"));
         response.headers_mut().remove("x-token");

@@ -196,7 +196,7 @@ async fn an_unknown_status_wins_over_all_over_a_class_and_over_the_default_of_re
 }
 
 #[tokio::test]
-async fn a_rejection_is_of_unknown_outcome_only_where_it_says_so() {
+async fn a_rejection_has_an_unknown_outcome_only_if_it_says_so() {
     let (server, runs, _) = start().await;
     assert!(is_unknown(server, "/rejected").await);
     assert!(is_unknown(server, "/counted-rejection").await);
@@ -209,7 +209,7 @@ async fn a_rejection_is_of_unknown_outcome_only_where_it_says_so() {
 
 /// A part that converts without an error, as axum's own parts do.
 #[test]
-fn it_converts_without_an_error() {
+fn outcome_unknown_converts_without_an_error() {
     fn is_infallible<P: axum::response::IntoResponseParts<Error = Infallible>>(_: P) {}
     is_infallible(OutcomeUnknown);
 }

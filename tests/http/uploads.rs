@@ -106,7 +106,7 @@ const TWO_MEBIBYTES: usize = 2 << 20;
 const TOO_LARGE: &str = "idempotency_body_too_large";
 
 #[tokio::test]
-async fn a_keyed_body_is_limited_where_axum_has_no_limit() {
+async fn a_body_with_a_key_is_limited_even_without_the_limit_of_axum() {
     let (server, uploads, _) = start().await;
     let (long, longer) = ("a".repeat(TWO_MEBIBYTES), "a".repeat(TWO_MEBIBYTES + 1));
     let kept = server.post("/buffered", "k", &long).await;
@@ -124,7 +124,7 @@ async fn a_keyed_body_is_limited_where_axum_has_no_limit() {
 }
 
 #[tokio::test]
-async fn a_service_can_choose_how_much_is_kept() {
+async fn a_service_can_limit_the_buffered_body() {
     let idem = Idempotency::builder().max_request_body(4).build();
     let (server, uploads) = start_with(idem, |router| router).await;
     assert_eq!(server.post("/buffered", "k", "abcd").await.text(), "4");
@@ -166,7 +166,7 @@ fn head(path: &str, key: &str, framing: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_streamed_body_reaches_its_handler_while_it_comes() {
+async fn a_streamed_body_reaches_its_handler_while_it_arrives() {
     let (server, uploads, _) = start().await;
     let mut stream = server
         .write(head("/streamed", "k", "content-length: 6") + "abc")

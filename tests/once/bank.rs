@@ -76,7 +76,7 @@ pub(crate) async fn gated(State(bank): State<Bank>, attempt: Attempt, body: Stri
     Bank::pay(&mut tx, &run).await?;
     bank.runs.pass().await;
     let response = attempt.commit(tx, (StatusCode::CREATED, run)).await;
-    Ok(bank.tell(response)?)
+    Ok(bank.note(response)?)
 }
 
 #[idempotent(scope = token, transactional)]
@@ -85,7 +85,7 @@ pub(crate) async fn pay(State(bank): State<Bank>, attempt: Attempt, body: String
     let run = format!("{body} {}", bank.runs.count());
     Bank::pay(&mut tx, &run).await?;
     let response = attempt.commit(tx, (StatusCode::CREATED, run)).await;
-    Ok(bank.tell(response)?)
+    Ok(bank.note(response)?)
 }
 
 #[idempotent(scope = token)]
@@ -98,7 +98,7 @@ pub(crate) async fn pay_without_the_flag(
     let run = format!("{body} {}", bank.runs.count());
     Bank::pay(&mut tx, &run).await?;
     let response = attempt.commit(tx, (StatusCode::CREATED, run)).await;
-    Ok(bank.tell(response)?)
+    Ok(bank.note(response)?)
 }
 
 pub(crate) fn routes() -> Router<Bank> {

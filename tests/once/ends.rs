@@ -35,7 +35,7 @@ async fn responding(State(bank): State<Bank>, attempt: Attempt, body: String) ->
         }
         other => panic!("no kind of response: {other}"),
     };
-    Ok(bank.tell(attempt.commit(tx, response).await)?)
+    Ok(bank.note(attempt.commit(tx, response).await)?)
 }
 
 trait Parts {
@@ -112,9 +112,9 @@ async fn on(postgres: &PostgresServer) -> Service {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_committed_is_replayed_whatever_the_handler_returns() {
+async fn a_committed_response_is_replayed_whatever_the_handler_returns() {
     let postgres = PostgresServer::start();
-    shared::what_was_committed_is_replayed(on(&postgres).await).await;
+    shared::a_committed_response_is_replayed(on(&postgres).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,9 +47,9 @@ async fn first_or_later(bank: &Bank, attempt: &Attempt, body: &str) -> Paid {
     if body.starts_with("snapshot") {
         // Sees its own claim even when another attempt has taken over.
         bank.runs.pass().await;
-        return Ok(bank.tell(attempt.commit(tx, response).await)?);
+        return Ok(bank.note(attempt.commit(tx, response).await)?);
     }
-    let response = bank.tell(attempt.record_in(&mut *tx, response).await)?;
+    let response = bank.note(attempt.record_in(&mut *tx, response).await)?;
     bank.runs.pass().await;
     if body.contains("undone") {
         tx.rollback().await?;
@@ -67,7 +67,7 @@ async fn impatient(bank: &Bank, attempt: &Attempt) -> Paid {
         .execute(&mut *tx)
         .await?;
     let response = attempt.commit(tx, (StatusCode::CREATED, "impatient"));
-    Ok(bank.tell(response.await)?)
+    Ok(bank.note(response.await)?)
 }
 
 async fn start(postgres: &PostgresServer, level: &'static str) -> Service {
@@ -222,11 +222,11 @@ async fn an_older_snapshot_cannot_commit_after_a_later_attempt_was_recorded() {
             assert_eq!(later.status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
             service.bank.runs.open(1);
             let first = first.await.expect("no panic");
-            let told = service.bank.take_told();
+            let results = service.bank.take_results();
             // The server may report a serialization failure.
             assert!(
-                told == ["Overtaken"] || told == ["Database"],
-                "{body}: {told:?}"
+                results == ["Overtaken"] || results == ["Database"],
+                "{body}: {results:?}"
             );
             assert_ne!(first.status, StatusCode::CREATED);
             let replay = service.server.post(path, &key(body), body).await;
@@ -260,7 +260,7 @@ async fn an_older_snapshot_cannot_commit_after_its_key_was_resolved() {
     assert!(resolved.expect("postgres is there"), "it was unknown");
     service.bank.runs.open(1);
     first.await.expect("no panic");
-    assert_eq!(service.bank.told(), ["Overtaken"]);
+    assert_eq!(service.bank.results(), ["Overtaken"]);
     let replay = service.server.post("/late", body, body).await;
     assert!(
         replay.is_replay() && replay.status == StatusCode::GONE,
@@ -276,14 +276,14 @@ async fn a_timeout_while_recording_is_an_error_of_the_database() {
     let service = start(&postgres, "READ COMMITTED").await;
     let body = "impatient";
     let first = lapsed(&postgres, &service, "/late", body).await;
-    service.bank.take_told();
+    service.bank.take_results();
     let second = send(service.server, "/late", body);
     eventually_async("the timeout", async || {
-        let told = service.bank.told();
-        (!told.is_empty()).then_some(())
+        let results = service.bank.results();
+        (!results.is_empty()).then_some(())
     })
     .await;
-    assert_eq!(service.bank.take_told(), ["Database"]);
+    assert_eq!(service.bank.take_results(), ["Database"]);
     service.bank.runs.open(1);
     let second = second.await.expect("no panic");
     // Its key is freed when the first transaction has ended, and may have the record of that transaction by then.

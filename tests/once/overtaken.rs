@@ -21,7 +21,7 @@ async fn slow(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid 
     let response = attempt
         .record_in(&mut *tx, (StatusCode::CREATED, run))
         .await;
-    let response = bank.tell(response)?;
+    let response = bank.note(response)?;
     if attempt.number() == 1 {
         bank.runs.pass().await;
         if body.starts_with("undone") {
@@ -52,9 +52,9 @@ async fn an_attempt_that_is_overtaken_before_its_commit_has_no_effect() {
             overtaken.await.expect("no panic"),
             second.await.expect("no panic"),
         ];
-        let mut told = service.bank.told();
-        told.sort();
-        assert_eq!(told, ["Ok", "Overtaken"], "{level}: {responses:?}");
+        let mut results = service.bank.results();
+        results.sort();
+        assert_eq!(results, ["Ok", "Overtaken"], "{level}: {responses:?}");
         let replay = service.server.post("/gated", &key(level), level).await;
         assert!(replay.is_replay(), "{level}: {replay:?}");
         assert!(
@@ -122,12 +122,12 @@ async fn an_attempt_that_takes_over_during_a_commit_waits_for_its_end() {
                 format!("{body} 1")
             };
             assert_eq!(of_this, [&winner], "{level}: {first:?}, {second:?}");
-            let told = if undone { "Ok" } else { "Overtaken" };
+            let expected = if undone { "Ok" } else { "Overtaken" };
             // Under SERIALIZABLE, the server may report a serialization failure for the second attempt.
-            let second_told = service.bank.told().pop().expect("told");
+            let second_result = service.bank.results().pop().expect("a result");
             assert!(
-                second_told == told || !undone && second_told == "Database",
-                "{level}: {second_told}"
+                second_result == expected || !undone && second_result == "Database",
+                "{level}: {second_result}"
             );
             let replay = service.server.post("/slow", &key(&body), &body).await;
             assert!(
@@ -158,10 +158,10 @@ async fn an_attempt_that_takes_over_before_the_commit_is_visible_is_overtaken() 
         second.bank.runs.until_started(1).await;
         first.bank.runs.open(1);
         let committed = committed.await.expect("no panic");
-        assert_eq!(first.bank.told(), ["Ok"], "{committed:?}");
+        assert_eq!(first.bank.results(), ["Ok"], "{committed:?}");
         second.bank.runs.open(1);
         let overtaken = overtaken.await.expect("no panic");
-        assert_eq!(second.bank.told(), ["Overtaken"], "{overtaken:?}");
+        assert_eq!(second.bank.results(), ["Overtaken"], "{overtaken:?}");
         let replay = second.server.post("/gated", &key(level), level).await;
         assert!(
             replay.is_replay() && replay.body == committed.body,
@@ -196,7 +196,7 @@ async fn a_forgotten_attempt_has_no_effect() {
         forgotten.await.expect("no panic").code(),
         "idempotency_overtaken"
     );
-    assert_eq!(service.bank.told(), ["Overtaken"]);
+    assert_eq!(service.bank.results(), ["Overtaken"]);
     service.bank.runs.open(1);
     let next = service.server.post("/gated", "k", "x").await;
     assert_eq!(

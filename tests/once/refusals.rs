@@ -24,7 +24,7 @@ async fn recorded(State(bank): State<Bank>, attempt: Attempt, body: String) -> P
     Bank::pay(&mut tx, &body).await?;
     bank.runs.pass().await;
     let recorded = attempt.record_in(&mut *tx, (StatusCode::CREATED, body));
-    let recorded = bank.tell(recorded.await);
+    let recorded = bank.note(recorded.await);
     bank.runs.pass().await;
     let response = recorded?;
     tx.commit().await?;
@@ -42,7 +42,7 @@ async fn kept(
     let mut tx = connection.begin().await?;
     Bank::pay(&mut tx, &body).await?;
     let response = attempt.commit(tx, (StatusCode::CREATED, body)).await;
-    let response = bank.tell(response);
+    let response = bank.note(response);
     bank.runs.pass().await;
     Bank::pay(&mut connection, "after the commit").await?;
     response
@@ -57,7 +57,7 @@ async fn by_hand(State(bank): State<Bank>, attempt: Attempt, body: String) -> Pa
     }
     Bank::pay(&mut connection, &body).await?;
     let response = attempt.record_in(&mut *connection, (StatusCode::CREATED, body));
-    let response = bank.tell(response.await)?;
+    let response = bank.note(response.await)?;
     sqlx::query("COMMIT").execute(&mut *connection).await?;
     Ok(response)
 }
@@ -68,8 +68,8 @@ async fn prepared_again(State(bank): State<Bank>, attempt: Attempt, body: String
     let mut tx = bank.begin().await?;
     Bank::pay(&mut tx, &body).await?;
     let response = attempt.commit(tx, (StatusCode::CREATED, body)).await;
-    let response = bank.tell(response)?;
-    let again = bank.tell(attempt.prepare(StatusCode::OK).await)?;
+    let response = bank.note(response)?;
+    let again = bank.note(attempt.prepare(StatusCode::OK).await)?;
     drop(again);
     Ok(response)
 }
@@ -80,7 +80,7 @@ async fn marked(State(bank): State<Bank>, attempt: Attempt, body: String) -> Pai
     let mut tx = bank.begin().await?;
     Bank::pay(&mut tx, &body).await?;
     let response = attempt.commit(tx, (StatusCode::CREATED, body.clone()));
-    let response = bank.tell(response.await)?;
+    let response = bank.note(response.await)?;
     Ok(if body == "unknown" {
         (OutcomeUnknown, response).into_response()
     } else {
@@ -104,7 +104,7 @@ async fn retried(State(bank): State<Bank>, attempt: Attempt, body: String) -> Pa
             rival.commit().await?;
         }
         let committed = attempt.commit(tx, (StatusCode::CREATED, run)).await;
-        match bank.tell(committed) {
+        match bank.note(committed) {
             Err(CommitError::Database(error)) if is_serialization_failure(&error) => {}
             done => return Ok(done?),
         }
@@ -163,7 +163,7 @@ async fn a_refused_record_is_not_looked_for_while_the_handler_runs() {
     postgres.command("UPDATE idem_records SET fence = fence + 1, attempt = 2");
     service.bank.runs.open(1);
     service.bank.runs.until_started(2).await;
-    assert_eq!(service.bank.told(), ["Overtaken"]);
+    assert_eq!(service.bank.results(), ["Overtaken"]);
     assert_eq!(faults.calls(Operation::CommitState), 0, "looked too early");
     service.bank.runs.open(1);
     let first = first.await.expect("no panic");
@@ -181,11 +181,11 @@ async fn a_record_in_another_database_is_refused_and_the_key_is_free() {
     let bank = Bank::open(&other).await;
     let settings = Idempotency::builder().store(store(&postgres.url()).await);
     let service = Service::with(bank, settings.lease(LEASE), more()).await;
-    for told in [1, 2] {
+    for count in [1, 2] {
         service.bank.runs.open(2);
         let refused = service.server.post("/recorded", "k", "x").await;
         assert_eq!(refused.code(), "idempotency_not_transactional");
-        assert_eq!(service.bank.told(), vec!["OtherDatabase"; told]);
+        assert_eq!(service.bank.results(), vec!["OtherDatabase"; count]);
         assert!(service.entry("k").await.is_none(), "the key is released");
         // From now on, the other database has a table of the same name.
         drop(store(&other).await);
@@ -229,7 +229,7 @@ async fn a_record_outside_of_a_transaction_is_refused() {
     assert_eq!(refused.code(), "idempotency_not_transactional");
     let recorded = service.server.post("/by_hand", "b", "begun").await;
     assert_eq!(recorded.status, StatusCode::CREATED);
-    assert_eq!(service.bank.told(), ["NoTransaction", "Ok"]);
+    assert_eq!(service.bank.results(), ["NoTransaction", "Ok"]);
     let replay = service.server.post("/by_hand", "b", "begun").await;
     assert!(replay.is_replay());
     let text = CommitError::NoTransaction.to_string();
@@ -241,7 +241,7 @@ async fn a_response_is_not_prepared_after_a_commit() {
     let postgres = PostgresServer::start();
     let service = on(&postgres).await;
     let refused = service.server.post("/prepared_again", "k", "x").await;
-    assert_eq!(service.bank.told(), ["Ok", "AlreadyRecorded"]);
+    assert_eq!(service.bank.results(), ["Ok", "AlreadyRecorded"]);
     assert_eq!(refused.code(), "idempotency_commit_failed");
     let replay = service.server.post("/prepared_again", "k", "x").await;
     assert!(replay.is_replay() && replay.status == StatusCode::CREATED);
@@ -287,7 +287,7 @@ async fn a_commit_that_fails_to_serialize_can_be_run_again() {
     let service = Service::with(bank, settings.lease(LEASE), more()).await;
     let first = service.server.post("/retried", "k", "x").await;
     assert_eq!((first.status, first.text()), (StatusCode::CREATED, "x 2"));
-    assert_eq!(service.bank.told(), ["Database", "Ok"]);
+    assert_eq!(service.bank.results(), ["Database", "Ok"]);
     let again = service.server.post("/retried", "k", "x").await;
     assert!(again.is_replay() && again.text() == "x 2", "{again:?}");
     assert_eq!(service.bank.payments().await, ["rival 0", "x 2"]);
@@ -307,7 +307,7 @@ async fn an_error_of_a_deferred_trigger_is_an_error_of_the_database() {
         FOR EACH ROW EXECUTE FUNCTION audit()",
     );
     let failed = service.server.post("/pay", "k", "x").await;
-    assert_eq!(service.bank.told(), ["Database"]);
+    assert_eq!(service.bank.results(), ["Database"]);
     assert_eq!(failed.code(), "idempotency_commit_failed");
     assert!(service.entry("k").await.is_none(), "the key is free");
     postgres.command("CREATE TABLE audits (id int)");
@@ -329,7 +329,7 @@ async fn the_log_of_the_server_contains_no_response() {
         postgres.command("UPDATE idem_records SET fence = fence + 1, attempt = 2");
         service.bank.runs.open(waits);
         refused.await.expect("no panic");
-        assert_eq!(service.bank.take_told(), ["Overtaken"], "{path}");
+        assert_eq!(service.bank.take_results(), ["Overtaken"], "{path}");
         postgres.command("TRUNCATE idem_records");
     }
     let log = postgres.log();

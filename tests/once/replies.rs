@@ -29,7 +29,7 @@ async fn a_commit_whose_reply_is_lost_is_found() {
         let first = service.server.post("/pay", key, key).await;
         let was_lost = wire.has_lost();
         wire.lose_reply(0);
-        let told = service.bank.told();
+        let results = service.bank.results();
         let is_committed = first.status == StatusCode::CREATED;
         let entry = service.entry(key).await;
         if is_committed {
@@ -39,13 +39,13 @@ async fn a_commit_whose_reply_is_lost_is_found() {
             );
             found += u32::from(was_lost);
         } else {
-            assert!(was_lost, "{reply}: {first:?}, {told:?}");
+            assert!(was_lost, "{reply}: {first:?}, {results:?}");
         }
         let retry = service.server.post("/pay", key, key).await;
         assert_eq!(
             retry.status,
             StatusCode::CREATED,
-            "{reply}: {first:?}, {told:?}"
+            "{reply}: {first:?}, {results:?}"
         );
         assert_eq!(retry.is_replay(), is_committed, "{reply}: {first:?}");
     }
@@ -53,7 +53,7 @@ async fn a_commit_whose_reply_is_lost_is_found() {
     assert_eq!(service.bank.payments().await.len(), 11);
 }
 
-/// The server commits, and then neither the handler nor the store can be told.
+/// The server commits, and then neither the handler nor the store can learn it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_cannot_be_looked_for_is_never_released() {
     let postgres = PostgresServer::start();
@@ -74,9 +74,9 @@ async fn a_commit_that_cannot_be_looked_for_is_never_released() {
         faults.heal();
         let is_unknown = service
             .bank
-            .take_told()
+            .take_results()
             .last()
-            .is_some_and(|told| told == "OutcomeUnknown");
+            .is_some_and(|results| results == "OutcomeUnknown");
         if is_unknown {
             assert_eq!(first.status, StatusCode::SERVICE_UNAVAILABLE);
             assert_eq!(first.code(), "idempotency_outcome_unknown");
@@ -108,7 +108,7 @@ async fn held_at(postgres: &PostgresServer, reply: usize, key: &'static str) -> 
     assert_eq!(first.status, StatusCode::CREATED);
     let gated = tokio::spawn(async move { server.post("/gated", key, key).await });
     runs.until_started(2).await;
-    service.bank.take_told();
+    service.bank.take_results();
     wire.hold_reply(reply);
     runs.open(1);
     let response = gated.await.expect("no panic");
@@ -120,7 +120,7 @@ async fn held_at(postgres: &PostgresServer, reply: usize, key: &'static str) -> 
 async fn a_commit_whose_reply_is_held_back_is_found() {
     let postgres = PostgresServer::start();
     let service = held_at(&postgres, 2, "k").await;
-    assert_eq!(service.bank.take_told(), ["Ok"]);
+    assert_eq!(service.bank.take_results(), ["Ok"]);
     let entry = service.entry("k").await;
     assert!(matches!(entry, Some(Entry::Recorded { .. })), "{entry:?}");
     let replay = service.server.post("/gated", "k", "k").await;
@@ -132,7 +132,7 @@ async fn a_commit_whose_reply_is_held_back_is_found() {
 async fn a_record_whose_reply_is_held_back_is_unknown() {
     let postgres = PostgresServer::start();
     let service = held_at(&postgres, 1, "k").await;
-    assert_eq!(service.bank.take_told(), ["OutcomeUnknown"]);
+    assert_eq!(service.bank.take_results(), ["OutcomeUnknown"]);
     let entry = service.entry("k").await;
     assert!(matches!(entry, Some(Entry::Unknown { .. })), "{entry:?}");
     assert_eq!(postgres.command("SELECT count(*) FROM payments"), "1");

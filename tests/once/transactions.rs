@@ -62,7 +62,7 @@ async fn a_renewed_lease_does_not_fail_the_commit_of_an_older_snapshot() {
         assert!(renewed.contains("UPDATE 1"), "{renewed}");
         service.bank.runs.open(1);
         assert_eq!(request.await.expect("no panic").status, StatusCode::CREATED);
-        assert_eq!(service.bank.told(), ["Ok"], "{level}");
+        assert_eq!(service.bank.results(), ["Ok"], "{level}");
         postgres.command("TRUNCATE idem_records");
     }
 }
@@ -108,7 +108,7 @@ async fn a_store_without_transactions_is_refused_before_the_handler_runs() {
     // Without the flag, the handler runs and its commit is refused.
     let refused = service.server.post("/plain", "k", "x").await;
     assert_eq!(refused.code(), "idempotency_not_transactional");
-    assert_eq!(service.bank.told(), ["Unsupported"]);
+    assert_eq!(service.bank.results(), ["Unsupported"]);
     assert!(service.bank.payments().await.is_empty());
     assert!(service.entry("k").await.is_none(), "the key is released");
 }
@@ -143,7 +143,7 @@ async fn pay_for_a_receipt(State(bank): State<Bank>, attempt: Attempt, body: Str
     let run = format!("{body} {}", bank.runs.count());
     Bank::pay(&mut tx, &run).await?;
     let response = attempt.commit(tx, (StatusCode::CREATED, run)).await;
-    Ok(bank.tell(response)?)
+    Ok(bank.note(response)?)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -194,11 +194,11 @@ async fn a_transaction_in_another_database_is_refused() {
     let other = postgres.url().replace("///postgres?", "///other?");
     let bank = Bank::open(&other).await;
     let service = Service::start(bank, store(&postgres.url()).await).await;
-    for told in [1, 2] {
+    for count in [1, 2] {
         let refused = service.server.post("/pay", "k", "x").await;
         assert_eq!(refused.status, StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(refused.code(), "idempotency_not_transactional");
-        assert_eq!(service.bank.told(), vec!["OtherDatabase"; told]);
+        assert_eq!(service.bank.results(), vec!["OtherDatabase"; count]);
         assert!(service.entry("k").await.is_none(), "the key is released");
         // From now on, the other database has a table of the same name.
         drop(store(&other).await);
@@ -235,7 +235,7 @@ async fn paid_after_a_rival(bank: &Bank, attempt: &Attempt, body: &str) -> Paid 
         rival.commit().await?;
     }
     Bank::pay(&mut tx, &run).await?;
-    let response = bank.tell(
+    let response = bank.note(
         attempt
             .record_in(&mut *tx, (StatusCode::CREATED, run))
             .await,
@@ -260,14 +260,14 @@ async fn in_a_savepoint(State(bank): State<Bank>, attempt: Attempt, body: String
     let mut undone = tx.begin().await?;
     Bank::pay(&mut undone, "undone").await?;
     let record = attempt.record_in(&mut *undone, (StatusCode::ACCEPTED, "undone"));
-    bank.tell(record.await)?;
+    bank.note(record.await)?;
     undone.rollback().await?;
     let mut savepoint = tx.begin().await?;
     let run = format!("{body} {}", bank.runs.count());
     Bank::pay(&mut savepoint, &run).await?;
     // Releases the savepoint.
     let response = attempt.commit(savepoint, (StatusCode::CREATED, run)).await;
-    let response = bank.tell(response)?;
+    let response = bank.note(response)?;
     if body == "commit" {
         tx.commit().await?;
     } else {

@@ -22,8 +22,8 @@ pub(crate) struct Bank<DB: Database> {
     pub(crate) pool: Pool<DB>,
     /// Holds the runs that wait.
     pub(crate) runs: Runs,
-    /// What the handlers were told by `commit`.
-    told: Arc<Mutex<Vec<String>>>,
+    /// The results of the commits.
+    results: Arc<Mutex<Vec<String>>>,
     /// What `is_first` was called with.
     seen: Arc<Mutex<BTreeSet<String>>>,
     pub(crate) isolation: &'static str,
@@ -34,7 +34,7 @@ impl<DB: Database> Clone for Bank<DB> {
         Self {
             pool: self.pool.clone(),
             runs: self.runs.clone(),
-            told: self.told.clone(),
+            results: self.results.clone(),
             seen: self.seen.clone(),
             isolation: self.isolation,
         }
@@ -67,22 +67,22 @@ impl<DB: Database> Bank<DB> {
         Self {
             pool,
             runs: Runs::default(),
-            told: Arc::default(),
+            results: Arc::default(),
             seen: Arc::default(),
             isolation: "READ COMMITTED",
         }
     }
 
-    /// Writes down how a commit ended.
-    pub(crate) fn tell<T>(&self, result: Result<T, CommitError>) -> Result<T, CommitError> {
-        let told = match &result {
+    /// Notes the result of a commit.
+    pub(crate) fn note<T>(&self, result: Result<T, CommitError>) -> Result<T, CommitError> {
+        let noted = match &result {
             Ok(_) => "Ok".to_owned(),
             Err(error) => {
                 let text = format!("{error:?}");
                 text.split(['(', ' ']).next().unwrap_or_default().to_owned()
             }
         };
-        self.told.lock().expect("no panic").push(told);
+        self.results.lock().expect("no panic").push(noted);
         result
     }
 
@@ -91,13 +91,13 @@ impl<DB: Database> Bank<DB> {
         self.seen.lock().expect("no panic").insert(text.to_owned())
     }
 
-    pub(crate) fn told(&self) -> Vec<String> {
-        self.told.lock().expect("no panic").clone()
+    pub(crate) fn results(&self) -> Vec<String> {
+        self.results.lock().expect("no panic").clone()
     }
 
-    /// What was written down since the last call.
-    pub(crate) fn take_told(&self) -> Vec<String> {
-        std::mem::take(&mut *self.told.lock().expect("no panic"))
+    /// The results that were noted since the last call.
+    pub(crate) fn take_results(&self) -> Vec<String> {
+        std::mem::take(&mut *self.results.lock().expect("no panic"))
     }
 }
 

@@ -26,7 +26,7 @@ async fn and_then<DB: Payments>(
         "no_account" => (StatusCode::UNPROCESSABLE_ENTITY, run).into_response(),
         _ => (StatusCode::CREATED, run).into_response(),
     };
-    let response = bank.tell(attempt.commit(tx, response).await)?;
+    let response = bank.note(attempt.commit(tx, response).await)?;
     match body.as_str() {
         "panic" => panic!("after the commit"),
         "fail" => Ok(StatusCode::SERVICE_UNAVAILABLE.into_response()),
@@ -35,7 +35,7 @@ async fn and_then<DB: Payments>(
             let mut tx = bank.begin().await?;
             Bank::<DB>::pay(&mut tx, "a second payment").await?;
             let second = attempt.commit(tx, StatusCode::OK).await;
-            Ok(bank.tell(second)?)
+            Ok(bank.note(second)?)
         }
         _ => Ok(response),
     }
@@ -54,7 +54,7 @@ async fn deferred<DB: Payments>(
         DB::break_constraint(&mut tx).await?;
     }
     let response = attempt.commit(tx, (StatusCode::CREATED, body)).await;
-    Ok(bank.tell(response)?)
+    Ok(bank.note(response)?)
 }
 
 pub(crate) fn routes<DB: Payments>() -> Router<Bank<DB>> {
@@ -63,7 +63,7 @@ pub(crate) fn routes<DB: Payments>() -> Router<Bank<DB>> {
         .route("/deferred", post(deferred::<DB>))
 }
 
-pub(crate) async fn what_was_committed_is_replayed<DB: Payments>(service: Service<DB>) {
+pub(crate) async fn a_committed_response_is_replayed<DB: Payments>(service: Service<DB>) {
     let bodies = ["succeed", "fail", "refuse", "panic", "again"];
     for (run, body) in bodies.into_iter().enumerate() {
         let request = support::post("/and_then", body, body);
@@ -77,8 +77,8 @@ pub(crate) async fn what_was_committed_is_replayed<DB: Payments>(service: Servic
         );
         assert_eq!(replay.status, StatusCode::CREATED);
     }
-    let told = service.bank.told();
-    assert_eq!(told, ["Ok", "Ok", "Ok", "Ok", "Ok", "AlreadyRecorded"]);
+    let results = service.bank.results();
+    assert_eq!(results, ["Ok", "Ok", "Ok", "Ok", "Ok", "AlreadyRecorded"]);
     assert_eq!(
         service.bank.payments().await,
         ["succeed 1", "fail 2", "refuse 3", "panic 4", "again 5"]
@@ -98,7 +98,7 @@ pub(crate) async fn a_response_that_is_not_recorded_is_rolled_back<DB: Payments>
             assert!(service.entry(body).await.is_none(), "the key is free");
         }
     }
-    assert_eq!(service.bank.take_told(), ["Ok"; 4]);
+    assert_eq!(service.bank.take_results(), ["Ok"; 4]);
     assert!(service.bank.payments().await.is_empty());
     for is_replay in [false, true] {
         let recorded = service.server.post("/and_then", "k", "no_account").await;
@@ -114,7 +114,7 @@ pub(crate) async fn a_broken_constraint_releases_the_key<DB: Payments>(service: 
     let failed = service.server.post("/deferred", "k", "x").await;
     assert_eq!(failed.code(), "idempotency_commit_failed", "{failed:?}");
     assert_eq!(failed.status, StatusCode::INTERNAL_SERVER_ERROR);
-    assert_eq!(service.bank.take_told(), ["Database"]);
+    assert_eq!(service.bank.take_results(), ["Database"]);
     assert!(service.entry("k").await.is_none(), "the key is free");
     assert!(service.bank.payments().await.is_empty());
     let next = service.server.post("/deferred", "k", "x").await;

@@ -21,12 +21,12 @@ async fn recorded(State(bank): State<Bank>, attempt: Attempt, body: String) -> P
         let mut undone = tx.begin().await?;
         Bank::pay(&mut undone, "undone").await?;
         let record = attempt.record_in(&mut *undone, (StatusCode::ACCEPTED, "undone"));
-        bank.tell(record.await)?;
+        bank.note(record.await)?;
         undone.rollback().await?;
         let mut savepoint = tx.begin().await?;
         Bank::pay(&mut savepoint, &body).await?;
         let response = attempt.commit(savepoint, (StatusCode::CREATED, body.clone()));
-        let response = bank.tell(response.await)?;
+        let response = bank.note(response.await)?;
         if body.ends_with("undone") {
             tx.rollback().await?;
         } else {
@@ -36,7 +36,7 @@ async fn recorded(State(bank): State<Bank>, attempt: Attempt, body: String) -> P
     }
     Bank::pay(&mut tx, &body).await?;
     let response = attempt.record_in(&mut *tx, (StatusCode::CREATED, body.clone()));
-    let response = bank.tell(response.await)?;
+    let response = bank.note(response.await)?;
     if body == "undone" {
         tx.rollback().await?;
     } else {
@@ -74,7 +74,7 @@ async fn kept(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid 
     let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
     Bank::pay(&mut tx, &body).await?;
     let response = attempt.commit(tx, (StatusCode::CREATED, body)).await;
-    let response = bank.tell(response)?;
+    let response = bank.note(response)?;
     Bank::pay(&mut connection, "after the commit").await?;
     let tx = connection.begin_with("BEGIN IMMEDIATE").await?;
     tx.commit().await?;
@@ -91,7 +91,7 @@ async fn dropped(State(bank): State<Bank>, attempt: Attempt, body: String) -> Pa
         return Ok(commit.await?);
     }
     match after(body.parse().expect("a number"), commit).await {
-        Some(committed) => Ok(bank.tell(committed)?),
+        Some(committed) => Ok(bank.note(committed)?),
         None => Err(BankError::Database(sqlx::Error::WorkerCrashed)),
     }
 }
@@ -106,8 +106,8 @@ async fn start() -> Service {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_committed_is_replayed_whatever_the_handler_returns() {
-    shared::what_was_committed_is_replayed(start().await.shared).await;
+async fn a_committed_response_is_replayed_whatever_the_handler_returns() {
+    shared::a_committed_response_is_replayed(start().await.shared).await;
 }
 
 /// Another store of the file sees the record too.
@@ -195,7 +195,7 @@ async fn a_commit_that_is_dropped_half_way_has_one_effect() {
         let service = start().await;
         let body = polls.to_string();
         service.server.post("/dropped", "k", &body).await;
-        dropped += usize::from(service.bank.take_told().is_empty());
+        dropped += usize::from(service.bank.take_results().is_empty());
         let again = service.server.post("/dropped", "k", &body).await;
         assert_eq!(again.status, StatusCode::CREATED, "{polls}: {again:?}");
         assert_eq!(service.bank.payments().await, [body], "after {polls} polls");

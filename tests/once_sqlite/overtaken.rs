@@ -24,7 +24,7 @@ async fn late(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid 
     let run = format!("{body} {}", attempt.number());
     Bank::pay(&mut tx, &run).await?;
     let response = attempt.commit(tx, (StatusCode::CREATED, run)).await;
-    Ok(bank.tell(response)?)
+    Ok(bank.note(response)?)
 }
 
 /// The same with `record_in`, which does not ask the store.
@@ -37,7 +37,7 @@ async fn late_record(State(bank): State<Bank>, attempt: Attempt, body: String) -
     let run = format!("{body} {}", attempt.number());
     Bank::pay(&mut tx, &run).await?;
     let recorded = attempt.record_in(&mut *tx, (StatusCode::CREATED, run));
-    let response = bank.tell(recorded.await)?;
+    let response = bank.note(recorded.await)?;
     tx.commit().await?;
     Ok(response)
 }
@@ -50,7 +50,7 @@ async fn stale(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid
         let mut tx = bank.begin().await?;
         Bank::pay(&mut tx, &run).await?;
         let response = attempt.commit(tx, (StatusCode::CREATED, run)).await;
-        return Ok(bank.tell(response)?);
+        return Ok(bank.note(response)?);
     }
     let other = crate::bank::pool((*bank.pool.connect_options()).clone()).await;
     let mut tx = other.begin().await?;
@@ -58,7 +58,7 @@ async fn stale(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid
     read.fetch_one(&mut *tx).await?;
     bank.runs.pass().await;
     let response = attempt.commit(tx, (StatusCode::CREATED, run)).await;
-    Ok(bank.tell(response)?)
+    Ok(bank.note(response)?)
 }
 
 /// Holds the write lock until the test continues.
@@ -69,7 +69,7 @@ async fn locked(State(bank): State<Bank>, attempt: Attempt, body: String) -> Pai
     Bank::pay(&mut tx, &run).await?;
     bank.runs.pass().await;
     let response = attempt.commit(tx, (StatusCode::CREATED, run)).await;
-    Ok(bank.tell(response)?)
+    Ok(bank.note(response)?)
 }
 
 /// Commits, and then works on for longer than its lease.
@@ -116,14 +116,14 @@ async fn an_attempt_that_is_overtaken_before_its_commit_has_no_effect() {
         assert_eq!((second.status, second.text()), (StatusCode::CREATED, "x 2"));
         service.bank.runs.open(1);
         let first = overtaken.await.expect("no panic");
-        let told = service.bank.take_told();
+        let results = service.bank.take_results();
         // A snapshot that is older than the last commit cannot write.
         let refused = if path == "/stale" {
             "Database"
         } else {
             "Overtaken"
         };
-        assert_eq!(told, ["Ok", refused], "{path}");
+        assert_eq!(results, ["Ok", refused], "{path}");
         assert!(
             first.is_replay() && first.text() == "x 2",
             "{path}: {first:?}"
@@ -173,7 +173,7 @@ async fn an_attempt_whose_key_was_resolved_or_forgotten_has_no_effect() {
         }
         service.bank.runs.open(1);
         let first = first.await.expect("no panic");
-        assert_eq!(service.bank.take_told(), ["Overtaken"]);
+        assert_eq!(service.bank.take_results(), ["Overtaken"]);
         assert!(service.bank.payments().await.is_empty());
         assert_eq!(first.text() == "resolved", !forgets, "{first:?}");
     }

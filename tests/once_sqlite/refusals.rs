@@ -56,7 +56,7 @@ async fn pay_in(
     table.execute(&mut *tx).await?;
     Bank::pay(&mut tx, "elsewhere").await?;
     let response = attempt.commit(tx, (StatusCode::CREATED, "paid")).await;
-    let response = bank.tell(response);
+    let response = bank.note(response);
     let paid =
         sqlx::query_scalar("SELECT count(*) FROM main.sqlite_schema WHERE name = 'payments'");
     let paid: i64 = paid.fetch_one(&pool).await?;
@@ -75,7 +75,7 @@ async fn by_hand(State(bank): State<Bank>, attempt: Attempt, body: String) -> Pa
             .await?;
     }
     let response = attempt.record_in(&mut *connection, (StatusCode::CREATED, body));
-    let response = bank.tell(response.await)?;
+    let response = bank.note(response.await)?;
     Bank::pay(&mut connection, "by hand").await?;
     sqlx::query("COMMIT").execute(&mut *connection).await?;
     Ok(response)
@@ -96,9 +96,9 @@ async fn full(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid 
         .await?;
     let response = if body == "recorded" {
         let recorded = attempt.record_in(&mut *tx, (StatusCode::CREATED, body));
-        bank.tell(recorded.await)
+        bank.note(recorded.await)
     } else {
-        bank.tell(attempt.commit(tx, (StatusCode::CREATED, body)).await)
+        bank.note(attempt.commit(tx, (StatusCode::CREATED, body)).await)
     };
     Ok(response?)
 }
@@ -140,9 +140,9 @@ impl Service {
             "{body}: {response:?}"
         );
         assert!(self.entry(key).await.is_none(), "{body}: the key is free");
-        let mut told = self.bank.take_told();
-        assert_eq!(told.len(), 1, "{response:?}");
-        told.remove(0)
+        let mut results = self.bank.take_results();
+        assert_eq!(results.len(), 1, "{response:?}");
+        results.remove(0)
     }
 }
 
@@ -150,13 +150,13 @@ impl Service {
 async fn a_transaction_in_another_file_is_refused() {
     let service = start().await;
     let file = |name: &str| service.folder.path().join(name);
-    let told = service.refused("empty", &file("other.db"), "").await;
-    assert_eq!(told, "OtherDatabase");
+    let result = service.refused("empty", &file("other.db"), "").await;
+    assert_eq!(result, "OtherDatabase");
 
     let of_a_store = file("store.db");
     let other = SqliteStore::open(&of_a_store).await.expect("it opens");
-    let told = service.refused("store", &of_a_store, "").await;
-    assert_eq!(told, "OtherDatabase");
+    let result = service.refused("store", &of_a_store, "").await;
+    assert_eq!(result, "OtherDatabase");
     assert!(
         other
             .list(axum_idem::store::Query::all())
@@ -166,10 +166,10 @@ async fn a_transaction_in_another_file_is_refused() {
             .is_empty()
     );
 
-    let told = service.refused("copy", &file("copy.db"), "copy").await;
-    assert_eq!(told, "OtherDatabase");
-    let told = service.refused("link", &file("link.db"), "link").await;
-    assert_eq!(told, "OtherDatabase");
+    let result = service.refused("copy", &file("copy.db"), "copy").await;
+    assert_eq!(result, "OtherDatabase");
+    let result = service.refused("link", &file("link.db"), "link").await;
+    assert_eq!(result, "OtherDatabase");
 }
 
 /// A symbolic link is the same file.
@@ -197,11 +197,11 @@ async fn a_connection_with_attached_files_is_refused() {
     let service = start().await;
     let other = service.folder.path().join("other.db");
     let attach = format!("ATTACH '{}' AS other", other.display());
-    let told = service.refused("to-this", &service.path, &attach).await;
-    assert_eq!(told, "OtherDatabase");
+    let result = service.refused("to-this", &service.path, &attach).await;
+    assert_eq!(result, "OtherDatabase");
     let attach = format!("ATTACH '{}' AS store", service.path.display());
-    let told = service.refused("this-to-another", &other, &attach).await;
-    assert_eq!(told, "OtherDatabase");
+    let result = service.refused("this-to-another", &other, &attach).await;
+    assert_eq!(result, "OtherDatabase");
 
     let body = format!("{}\nATTACH ':memory:' AS scratch", service.path.display());
     let first = service.server.post("/elsewhere", "k", &body).await;
@@ -213,8 +213,8 @@ async fn a_connection_with_attached_files_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_syncs_less_than_the_store_is_refused() {
     let service = start().await;
-    let told = service.refused("k", &service.path, "normal").await;
-    assert_eq!(told, "Database");
+    let result = service.refused("k", &service.path, "normal").await;
+    assert_eq!(result, "Database");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,7 +226,7 @@ async fn a_record_outside_of_a_transaction_is_refused() {
     let begun = service.server.post("/by_hand", "k", "begun").await;
     assert_eq!(begun.status, StatusCode::CREATED, "{begun:?}");
     assert_eq!(service.bank.payments().await, ["by hand"]);
-    assert_eq!(service.bank.take_told(), ["NoTransaction", "Ok"]);
+    assert_eq!(service.bank.take_results(), ["NoTransaction", "Ok"]);
 }
 
 /// SQLite has rolled back, and sqlx does not know. The record would be committed alone.
@@ -236,7 +236,7 @@ async fn a_record_after_sqlite_has_rolled_back_is_refused() {
     for body in ["recorded", "committed"] {
         let response = service.server.post("/full", body, body).await;
         assert_eq!(response.code(), "idempotency_not_transactional");
-        assert_eq!(service.bank.take_told(), ["NoTransaction"], "{body}");
+        assert_eq!(service.bank.take_results(), ["NoTransaction"], "{body}");
         assert!(service.entry(body).await.is_none(), "the key is free");
         assert!(service.bank.payments().await.is_empty());
     }

@@ -191,7 +191,7 @@ pub(crate) fn print(
     Ok(())
 }
 
-/// What the next request with the same key and the same content gets.
+/// The response to the next request with the same key and the same content.
 fn next_retry(entry: &Entry) -> &'static str {
     match entry {
         Entry::InFlight { .. } => {

@@ -53,7 +53,7 @@ impl Retries {
                 None => None,
             };
             let Some(redirected) = redirected else {
-                return whole(&self.policy, response, is_write).await;
+                return read_response(&self.policy, response, is_write).await;
             };
             request = redirected;
         }
@@ -149,7 +149,7 @@ fn failure(error: Error) -> (Failure, bool) {
 
 /// Reads the whole response to a write, so that a response that breaks off counts as lost. The code in the body may decide
 /// whether an error is temporary.
-async fn whole(policy: &Policy, mut response: Response, is_write: bool) -> Result<Reply> {
+async fn read_response(policy: &Policy, mut response: Response, is_write: bool) -> Result<Reply> {
     let status = response.status();
     if !is_write && !policy::depends_on_code(status) {
         return Ok(Reply {

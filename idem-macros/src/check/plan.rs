@@ -14,7 +14,7 @@ use crate::parse::body_extractors::body_extractor;
 use crate::parse::handler::{Handler, Parameter};
 use crate::parse::names;
 
-/// What the expansion needs beyond the attribute's arguments and the handler.
+/// The facts that the expansion needs in addition to the attribute's arguments and the handler.
 pub(crate) struct Plan {
     /// The parts of the scope.
     pub(crate) parts: Vec<Part>,

@@ -1,4 +1,4 @@
-//! Writes what documents a handler: for `utoipa` into the `#[utoipa::path]` below the attribute, for `aide` into the type
+//! Adds the documentation of a handler: for `utoipa` to the `#[utoipa::path]` below the attribute, for `aide` to the type
 //! of the last parameter.
 //!
 //! The key header also marks the operation, so that `Idempotency::document` finds it.

@@ -128,7 +128,7 @@ fn pin_opaque(ty: &Type, span: Span, private: &TokenStream) -> Option<TokenStrea
     })
 }
 
-/// Replaces each `impl Trait`, and each type beside one, with a type parameter.
+/// Replaces each `impl Trait`, and each type next to one, with a type parameter.
 #[derive(Default)]
 struct TypeParameters {
     declared: Vec<TokenStream>,

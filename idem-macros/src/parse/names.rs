@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_expression_binds_itself_is_not_a_variable_of_the_handler() {
+    fn names_bound_by_the_expression_are_not_handler_arguments() {
         for (text, expected) in [
             ("user.ids.iter().filter(|body| **body > 1)", &["user"][..]),
             (

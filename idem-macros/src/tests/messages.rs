@@ -957,7 +957,7 @@ fn items_that_are_not_handlers_are_refused() {
 }
 
 #[test]
-fn statuses_whose_outcome_is_unknown() {
+fn mistakes_in_unknown_and_in_limits_are_explained() {
     check_arguments(
         &[
             "scope = token, unknown = all",

@@ -1,6 +1,6 @@
 //! What an operator may do.
 
-/// What the sender of a request may do in the console.
+/// The rights of the sender of a request in the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 // The module has the same cfg. The attribute is repeated so that the facade's documentation shows

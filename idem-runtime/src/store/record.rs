@@ -538,7 +538,7 @@ mod tests {
 
     /// The next version must read these bytes. A change of the form needs a new version number.
     #[test]
-    fn golden() {
+    fn the_form_of_a_record_never_changes() {
         let mut headers = HeaderMap::new();
         headers.append("a", HeaderValue::from_static("b"));
         let record =

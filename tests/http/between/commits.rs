@@ -55,7 +55,7 @@ async fn a_success_that_a_layer_turns_into_a_recordable_failure_is_neither_repla
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_forty_clients_that_leave_each_unit_commits_once_and_every_retry_replays() {
+async fn forty_disconnects_cause_forty_commits_and_forty_replays() {
     let setup = start().await;
     let (server, runs) = (setup.server, &setup.app.runs);
     for key in 0..40 {

@@ -21,7 +21,7 @@ use futures_util::stream;
 use tokio::time::sleep;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::panics::panics_beside;
+use super::panics::panics_while_the_handler_runs;
 use super::{App, Commit, Setup, Unit, routes, start_with, unit_of_work};
 use crate::support::{self, Runs, Server, eventually, post_bytes};
 
@@ -113,7 +113,7 @@ async fn with_bodies() -> Setup {
         .route("/hangs", post(hangs))
         .with_state(app.runs.clone())
         .layer(from_fn_with_state(app.books.clone(), unit_of_work))
-        .layer(from_fn(panics_beside))
+        .layer(from_fn(panics_while_the_handler_runs))
         .layer(idem.clone())
         .layer(CatchPanicLayer::new());
     let server = Server::start(router).await;
@@ -134,7 +134,7 @@ async fn a_response_body_that_panics_is_not_run_again() {
 
 /// Nobody knows whether the layer would have committed.
 #[tokio::test]
-async fn a_panic_beside_a_response_body_leaves_the_outcome_unknown() {
+async fn a_layer_that_panics_while_a_response_body_is_read_leaves_the_outcome_unknown() {
     let setup = with_bodies().await;
     let panics = post_bytes("/hangs", "k", "").replacen("\r\n", "\r\nx-panics: 1\r\n", 1);
     let panics = panics.replacen("\r\n\r\n", "\r\nconnection: close\r\n\r\n", 1);

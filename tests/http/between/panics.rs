@@ -100,7 +100,7 @@ async fn a_panic_in_the_background_leaves_the_outcome_unknown() {
 }
 
 /// Panics as soon as its handler runs, while the handler still waits.
-pub(super) async fn panics_beside(request: Request, next: Next) -> Response {
+pub(super) async fn panics_while_the_handler_runs(request: Request, next: Next) -> Response {
     if !request.headers().contains_key("x-panics") {
         return next.run(request).await;
     }
@@ -115,8 +115,8 @@ pub(super) async fn panics_beside(request: Request, next: Next) -> Response {
 /// The panic drops the handler's future before the layer itself. The handler must not go on alone,
 /// since the transaction around it is gone.
 #[tokio::test]
-async fn a_panic_beside_a_running_handler_leaves_the_outcome_unknown() {
-    let setup = caught_above(|router| router.layer(from_fn(panics_beside))).await;
+async fn a_layer_that_panics_while_its_handler_runs_leaves_the_outcome_unknown() {
+    let setup = caught_above(|router| router.layer(from_fn(panics_while_the_handler_runs))).await;
     let panics = post_bytes("/slow", "k", "").replacen("\r\n", "\r\nx-panics: 1\r\n", 1);
     let panics = panics.replacen("\r\n\r\n", "\r\nconnection: close\r\n\r\n", 1);
     let answer = setup.server.write_and_read(panics).await;

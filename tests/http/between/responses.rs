@@ -127,7 +127,7 @@ async fn a_layer_that_drops_the_extensions_of_the_request_still_gets_its_key_ref
 }
 
 #[tokio::test]
-async fn a_status_of_the_layers_decides_where_it_is_not_recorded() {
+async fn a_layers_status_that_is_not_recorded_frees_the_key() {
     for (handlers, layers, is_free) in [
         (201, 202, false),
         (201, 503, true),
@@ -220,7 +220,7 @@ async fn a_handler_can_keep_its_response_out_of_the_store_behind_layers() {
 }
 
 #[tokio::test]
-async fn a_body_that_cannot_be_kept_reaches_its_client_and_is_not_run_again() {
+async fn a_body_that_cannot_be_recorded_reaches_its_client_and_its_handler_runs_once() {
     for (path, body) in [("/trailers", "data"), ("/events", "data: 1\n\ndata: 2\n\n")] {
         let (server, app) = start_streams().await;
         assert_eq!(server.post(path, "k", "").await.text(), body);

@@ -140,7 +140,7 @@ async fn batch(request: Request, next: Next) -> Response {
 
 /// The status of the batch says nothing about a part of it.
 #[tokio::test]
-async fn the_parts_of_a_batch_settle_by_themselves() {
+async fn each_item_of_a_batch_is_settled_separately() {
     let batch = |router: Router| router.layer(from_fn(batch));
     let setup = start_with(Idempotency::in_memory(), batch).await;
     for _ in 0..2 {
@@ -194,7 +194,7 @@ async fn a_layer_between_two_idempotency_layers_finishes_before_the_record_is_wr
 }
 
 #[tokio::test]
-async fn two_idempotency_layers_may_have_key_headers_of_their_own() {
+async fn two_idempotency_layers_may_have_different_key_headers() {
     let own = Dialect::default().key_header("x-inner-key");
     let inner = Idempotency::builder().dialect(own).build();
     let setup = two_layers(inner, Idempotency::in_memory()).await;
@@ -233,7 +233,7 @@ async fn with_runtime(State(named): State<Named>) -> (StatusCode, String) {
 
 /// `runtime = …` has the settings, and the layer the bounds. Without a layer, the handler settles.
 #[tokio::test]
-async fn a_runtime_of_the_endpoints_own_has_the_bounds_of_the_layer_above() {
+async fn an_endpoint_with_its_own_runtime_waits_for_the_layers_below_an_idempotency_layer() {
     for (has_layer, retry) in [(true, ("run 2", false)), (false, ("run 1", true))] {
         let (app, idem) = (App::default(), Idempotency::in_memory());
         let books: Books = app.books.clone();

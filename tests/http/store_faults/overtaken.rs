@@ -157,7 +157,7 @@ async fn the_record_of_the_winner_passes_the_layers_of_an_attempt_that_knows_of_
 }
 
 #[tokio::test]
-async fn an_overtaken_attempt_sends_its_own_response_where_the_store_holds_nothing_or_fails() {
+async fn an_overtaken_attempt_sends_its_own_response_when_the_store_has_no_record_or_fails() {
     for fails in [false, true] {
         let setup = start().await;
         setup.open(2);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::answer::RECORDED;
+use super::reply::RECORDED;
 use super::sql::{self, DURABLY, NOW, Query, SETTLED, VERSION};
 use super::table::Table;
 use crate::request::record_id::RecordId;

@@ -4,7 +4,7 @@
 //! writing before it reads anything. A function prepares its writes only when it reaches them, and
 //! caches its plans.
 
-use super::answer::{RECORDED, WON, seen};
+use super::reply::{RECORDED, WON, seen};
 use super::sql::{SETTLED, VERSION, micros_since_1970, millis, record_row};
 
 /// The types of the function's arguments.
@@ -17,7 +17,7 @@ pub(super) const TAKES: &str =
 /// another body needs another name: see `Table::claim_name`.
 ///
 /// The record row that a handler's transaction wrote decides before the claim. When the record row has
-/// expired, the claim beside it is settled too, and the function removes both. Otherwise the next commit
+/// expired, the claim of the same id is settled too, and the function removes both. Otherwise the next commit
 /// would fail on the old record row.
 ///
 /// The record row may appear after the function has looked for it. Then the function finds a settled claim,
@@ -144,7 +144,7 @@ mod tests {
     /// Versions of the library share a table, so another body needs another number in
     /// `Table::claim_name`.
     #[test]
-    fn golden() {
+    fn the_text_of_the_function_never_changes() {
         let words = definition(
             r#""public"."idem_records_claim_v4""#,
             r#""public"."idem_records""#,

@@ -53,7 +53,7 @@ mod tests {
 
     /// Versions of the library share a table, so another body needs another number in `NAME`.
     #[test]
-    fn golden() {
+    fn the_text_of_the_function_never_changes() {
         let words = definition(
             r#""public"."idem_records_complete_v1""#,
             r#""public"."idem_records""#,

@@ -4,11 +4,10 @@
 //! `claim_function.rs`. `transaction.rs` records a response inside the transaction of a handler, with the
 //! function in `commit_function.rs`. Under load, `together.rs` sends the transitions of several callers in one of the
 //! statements in `batches.rs`. The transition runs on one of the connections in `connections.rs`; a
-//! connection is a `session.rs`. `row.rs` and `answer.rs` read the result, and `failure.rs`
+//! connection is a `session.rs`. `row.rs` and `reply.rs` read the result, and `failure.rs`
 //! classifies errors. `builder.rs` connects: `setup.rs` creates the table described in `table.rs`,
 //! and `probe.rs` tries every statement. `sweeper.rs` removes expired rows.
 
-mod answer;
 mod batches;
 mod builder;
 mod claim_function;
@@ -20,6 +19,7 @@ mod failure;
 mod listing;
 mod listings;
 mod probe;
+mod reply;
 mod row;
 mod session;
 mod setup;

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use super::answer::Answer;
 use super::failure::unavailable;
 use super::listings::{Counted, Listed, kind_of};
+use super::reply::Reply;
 use crate::request::record_id::RecordId;
 use crate::request::trace_context::TraceId;
 use crate::store::millis::from_millis;
@@ -19,19 +19,19 @@ use crate::store::{
 
 /// The result of a claim, or `None` after a lost race, when the claim has to be sent again.
 pub(super) fn claimed(row: &PgRow) -> Result<Option<Claimed>, StoreError> {
-    let answer: Option<&[u8]> = get(row)?;
-    let answer = answer.map(Answer::read).transpose()?;
-    Ok(answer.map(Answer::claimed))
+    let reply: Option<&[u8]> = get(row)?;
+    let reply = reply.map(Reply::read).transpose()?;
+    Ok(reply.map(Reply::claimed))
 }
 
 pub(super) fn entry(row: &PgRow) -> Result<Entry, StoreError> {
-    match Answer::read(get(row)?)? {
-        Answer::Seen(seen) => {
+    match Reply::read(get(row)?)? {
+        Reply::Seen(seen) => {
             let settled_at: Option<i64> = column(row, 2)?;
             let created_at = time(column(row, 1)?);
             Ok(seen.entry(origin(row, 3)?, created_at, settled_at.map(time)))
         }
-        Answer::Won { .. } => Err(StoreError::Undecodable(DecodeError::Damaged)),
+        Reply::Won { .. } => Err(StoreError::Undecodable(DecodeError::Damaged)),
     }
 }
 
@@ -99,7 +99,7 @@ fn origin(row: &PgRow, first: usize) -> Result<Origin, StoreError> {
 
 /// The columns of `listing::stats`.
 pub(super) fn stats(row: &PgRow) -> Result<Counted, StoreError> {
-    let number = |at| column::<Option<i64>>(row, at).map(whole);
+    let number = |at| column::<Option<i64>>(row, at).map(unsigned);
     Ok(Counted {
         claims: number(0)?,
         in_flight: number(1)?,
@@ -113,11 +113,11 @@ pub(super) fn stats(row: &PgRow) -> Result<Counted, StoreError> {
 
 /// How many rows were removed, and how many of them had not expired.
 pub(super) fn counts(row: &PgRow) -> Result<(u64, u64), StoreError> {
-    let number = |at| column::<Option<i64>>(row, at).map(whole);
+    let number = |at| column::<Option<i64>>(row, at).map(unsigned);
     Ok((number(0)?, number(1)?))
 }
 
-fn whole(number: Option<i64>) -> u64 {
+fn unsigned(number: Option<i64>) -> u64 {
     u64::try_from(number.unwrap_or_default()).unwrap_or_default()
 }
 

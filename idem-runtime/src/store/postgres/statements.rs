@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::answer::seen;
 use super::batches::Batches;
 use super::complete_function;
 use super::listings::Listings;
+use super::reply::seen;
 use super::sql::{
     self, COPIED, DURABLY, NOW, Query, SETTLED, VERSION, WRITES, is_shown, micros_since_1970,
     millis,

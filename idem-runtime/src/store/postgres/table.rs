@@ -180,7 +180,7 @@ impl Table {
         ]
     }
 
-    /// The names of the indexes beside the primary key.
+    /// The names of the indexes other than the primary key.
     pub(super) fn indexes(&self) -> [String; 3] {
         ["expires_at", "claims", "short"].map(|what| format!("{}_{what}", self.name))
     }

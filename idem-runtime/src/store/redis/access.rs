@@ -48,7 +48,7 @@ impl Access {
 
     /// Another server of the same deployment, with TLS when this server uses TLS. An empty host
     /// means the host of this server.
-    pub(super) fn beside(&self, host: &str, port: u16) -> Self {
+    pub(super) fn for_server(&self, host: &str, port: u16) -> Self {
         let host = if host.is_empty() { self.host() } else { host }.to_owned();
         let address = match self.address() {
             ConnectionAddr::TcpTls {
@@ -63,9 +63,9 @@ impl Access {
             },
             _ => ConnectionAddr::Tcp(host, port),
         };
-        let mut beside = self.clone();
-        beside.info = beside.info.set_addr(address);
-        beside
+        let mut other = self.clone();
+        other.info = other.info.set_addr(address);
+        other
     }
 
     pub(super) fn client(&self) -> RedisResult<Client> {

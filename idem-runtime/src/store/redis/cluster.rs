@@ -96,7 +96,7 @@ impl Nodes {
         let mut all = self.given.clone();
         let primaries = located.shards.iter().map(|it| &it.primary);
         for place in primaries.chain(&located.replicas) {
-            let access = self.like().beside(&place.host, place.port);
+            let access = self.like().for_server(&place.host, place.port);
             if !all.iter().any(|it| it.address() == access.address()) {
                 all.push(access);
             }

@@ -226,7 +226,7 @@ fn unreadable(version: u8) -> StoreError {
 mod tests {
     use super::*;
 
-    /// What stands before a record without an origin.
+    /// The bytes before a record without an origin.
     const HEAD: [u8; 62] = {
         let mut head = [0; 62];
         head[42] = 18;

@@ -169,7 +169,7 @@ impl Servers {
                 if !is_asking {
                     self.look_again();
                 }
-                let access = server.access().beside(host, port);
+                let access = server.access().for_server(host, port);
                 passed_on = Some((self.server_at(access)?, is_asking));
                 continue;
             }
@@ -279,7 +279,7 @@ impl Servers {
         let like = self.locator.like();
         let mut shards = Vec::with_capacity(located.shards.len());
         for shard in &located.shards {
-            let access = like.beside(&shard.primary.host, shard.primary.port);
+            let access = like.for_server(&shard.primary.host, shard.primary.port);
             shards.push((shard.first, shard.last, self.server_at(access)?));
         }
         self.known
@@ -313,7 +313,7 @@ impl Servers {
         let replicas = self.map.borrow().located.replicas.clone();
         let like = self.locator.like();
         let checks = replicas.iter().map(|place| async move {
-            let access = like.beside(&place.host, place.port);
+            let access = like.for_server(&place.host, place.port);
             let address = access.address().to_string();
             let check = async {
                 let mut connection = access::connect(&access.client()?).await?;

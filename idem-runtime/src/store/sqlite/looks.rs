@@ -1,4 +1,4 @@
-//! Reads the rows that claims meet, beside the writer.
+//! Reads the rows under the ids of new claims, while the writer works.
 
 use sqlx::sqlite::SqliteConnection;
 

@@ -259,7 +259,7 @@ impl SqliteStore {
 }
 
 impl Inner {
-    /// Replays and refusals are read beside the writer. Only a claim that may win goes to the writer.
+    /// Replays and refusals only read, and do not wait for the writer. Only a claim that may win goes to the writer.
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
         let (held, now) = self.held(claim.id).await?;
         let held = match held {
@@ -294,14 +294,19 @@ impl Inner {
             return held;
         }
         let (instance, copy) = (self.instance.clone(), held.clone());
-        let extended = self.writer.beside(move || copy.extended(&instance, now));
+        let extended = self
+            .writer
+            .run_blocking(move || copy.extended(&instance, now));
         extended.await.unwrap_or(held)
     }
 
     /// Ends the claims of an instance that has ended. Returns whether they have ended.
     async fn end_claims_if_dead(&self, number: i64) -> bool {
         let instance = self.instance.clone();
-        let dead = self.writer.beside(move || instance.dead(number)).await;
+        let dead = self
+            .writer
+            .run_blocking(move || instance.dead(number))
+            .await;
         match dead.flatten() {
             Some(dead) => self.end_claims(dead).await,
             None => false,
@@ -311,7 +316,7 @@ impl Inner {
     /// Ends the claims of all instances that have ended, such as this process before its restart.
     async fn end_claims_of_all_dead(&self) {
         let instance = self.instance.clone();
-        let dead = self.writer.beside(move || instance.all_dead()).await;
+        let dead = self.writer.run_blocking(move || instance.all_dead()).await;
         for dead in dead.unwrap_or_default() {
             self.end_claims(dead).await;
         }
@@ -328,7 +333,10 @@ impl Inner {
             );
             return false;
         }
-        self.writer.beside(move || dead.remove()).await.is_some()
+        self.writer
+            .run_blocking(move || dead.remove())
+            .await
+            .is_some()
     }
 
     async fn look_up(&self, id: RecordId) -> Result<Option<Entry>, StoreError> {

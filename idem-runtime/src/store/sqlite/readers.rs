@@ -1,4 +1,4 @@
-//! Connections that read beside the writer. In WAL mode no reader waits for a writer.
+//! Connections that read while the writer works. In WAL mode no reader waits for a writer.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;

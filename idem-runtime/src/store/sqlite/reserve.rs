@@ -23,7 +23,7 @@ pub(super) struct Reserve {
 
 impl Reserve {
     /// The reserve of this database. All processes that share the database share it.
-    pub(super) fn beside(database: &Path) -> Self {
+    pub(super) fn of_database(database: &Path) -> Self {
         let mut path = database.as_os_str().to_owned();
         path.push("-reserve");
         Self {
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn a_reserve_that_was_given_back_is_filled_again() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut reserve = Reserve::beside(&folder.path().join("idem.db"));
+        let mut reserve = Reserve::of_database(&folder.path().join("idem.db"));
         let file = folder.path().join("idem.db-reserve");
         let len = || fs::metadata(&file).expect("the file exists").len();
         for _ in 0..2 {

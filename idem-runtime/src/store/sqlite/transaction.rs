@@ -54,7 +54,7 @@ impl Inner {
         Ok(RecordStatement::new(TransactionKind::Sqlite, sql, binds))
     }
 
-    /// Reads beside the writer, on a connection of the store.
+    /// Reads on a connection of the store, without waiting for the writer.
     pub(super) async fn commit_state(&self, holder: Holder) -> Result<CommitState, StoreError> {
         let statements = &self.statements;
         let read = async |connection: &mut _, _| held(connection, statements, holder.id).await;

@@ -85,7 +85,7 @@ impl From<Failed> for StoreError {
     }
 }
 
-/// What the transitions of one transaction share.
+/// The state that the transitions of one transaction share.
 pub(super) struct Shared<'a> {
     pub(super) statements: &'a Statements,
     /// The highest fence that any claim has had.

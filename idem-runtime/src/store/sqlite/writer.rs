@@ -70,7 +70,7 @@ impl Writer {
         let thread = std::thread::Builder::new().name("axum-idem-sqlite".to_owned());
         let mut running = Running {
             connection: Some(connection),
-            reserve: Reserve::beside(settings.options.get_filename()),
+            reserve: Reserve::of_database(settings.options.get_filename()),
             settings,
         };
         thread
@@ -82,9 +82,9 @@ impl Writer {
         })
     }
 
-    /// Runs a function that uses the disk in a thread beside the writer. Returns `None` when the writer has
+    /// Runs a function that uses the disk in another thread than the writer. Returns `None` when the writer has
     /// stopped.
-    pub(super) async fn beside<T: Send + 'static>(
+    pub(super) async fn run_blocking<T: Send + 'static>(
         &self,
         function: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {

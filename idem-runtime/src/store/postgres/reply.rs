@@ -34,7 +34,7 @@ END"
 }
 
 /// The decoded reply of the server.
-pub(super) enum Answer {
+pub(super) enum Reply {
     Won { fence: u64, attempt: u32 },
     Seen(Seen),
 }
@@ -105,13 +105,13 @@ impl Seen {
     }
 }
 
-impl Answer {
+impl Reply {
     /// # Errors
     ///
     /// When the row has another version or is damaged.
     pub(super) fn read(mut bytes: &[u8]) -> Result<Self, StoreError> {
         let bytes = &mut bytes;
-        let answer = match bytes.try_get_i32().map_err(damaged)? {
+        let reply = match bytes.try_get_i32().map_err(damaged)? {
             1 => Self::Won {
                 fence: number(bytes.try_get_i64())?,
                 attempt: number(bytes.try_get_i32())?,
@@ -154,7 +154,7 @@ impl Answer {
                 return Err(StoreError::Undecodable(error));
             }
         };
-        Ok(answer)
+        Ok(reply)
     }
 
     /// The result of a claim.

@@ -18,8 +18,12 @@ const LINE_UP: Duration = Duration::from_millis(30);
 
 /// A store in which one caller, or one batch, of each kind runs at a time.
 async fn connect(server: &PostgresServer) -> PostgresStore {
+    connect_with(server, PATIENT).await
+}
+
+async fn connect_with(server: &PostgresServer, timeout: Duration) -> PostgresStore {
     let builder = PostgresStore::builder().url(server.url()).no_sweeper();
-    let store = builder.max_connections(3).timeout(PATIENT).connect().await;
+    let store = builder.max_connections(3).timeout(timeout).connect().await;
     store.expect("postgres is there")
 }
 
@@ -203,6 +207,28 @@ async fn a_locked_row_delays_only_the_claim_of_its_key() {
             "{claimed:?}"
         );
     }
+}
+
+/// Without standbys, a slow commit is as durable as a quick one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_batch_is_not_sent_again() {
+    let server = PostgresServer::start();
+    let timeout = Duration::from_secs(2);
+    let (store, pool) = (connect_with(&server, timeout).await, pool(&server).await);
+    server.command(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN PERFORM pg_sleep(0.12); RETURN new; END';
+        CREATE TRIGGER slow BEFORE INSERT ON idem_records FOR EACH ROW EXECUTE FUNCTION slow()",
+    );
+    for round in 0..5 {
+        let claims = begin_batch(&store, &server, &pool, &of_round(round), round).await;
+        join_all(claims).await;
+        // In other rounds, callers came too late for the batch.
+        if transactions(&server, round) == "1" {
+            return;
+        }
+    }
+    panic!("each claim was sent alone");
 }
 
 /// A replay is read before the batch of claims, which waits for the disk.

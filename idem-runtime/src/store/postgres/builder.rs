@@ -14,7 +14,7 @@ use super::statements::Statements;
 use super::table::{Name, Table};
 use super::{Inner, PostgresStore, patience, setup, sweeper};
 use crate::store::StoreError;
-use crate::store::batch::Batcher;
+use crate::store::batch::{Batcher, PATIENCE};
 
 /// One day. Adding durations of many years to an instant would overflow.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -225,14 +225,15 @@ impl PostgresStoreBuilder {
         let lanes = usize::try_from(self.max_connections / 2)
             .unwrap_or(LANES)
             .clamp(1, LANES);
+        let patience = PATIENCE.min(timeout / 8);
         let inner = Arc::new(Inner {
             connections,
             statements,
             table,
             timeout,
-            replays: Batcher::new(1, LONGEST_BATCH),
-            claims: Batcher::new(lanes, LONGEST_BATCH),
-            completions: Batcher::new(lanes, LONGEST_BATCH),
+            replays: Batcher::new(1, LONGEST_BATCH, patience),
+            claims: Batcher::new(lanes, LONGEST_BATCH, patience),
+            completions: Batcher::new(lanes, LONGEST_BATCH, patience),
         });
         if let Some(pause) = self.sweep_every {
             sweeper::start(&inner, pause);

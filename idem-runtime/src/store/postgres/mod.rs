@@ -153,9 +153,10 @@ const LONGEST_RECORD: usize = 16 * 1024;
 /// statement runs the transitions of up to 32 callers, and they share its round trip and its commit. A replay does not wait
 /// for the commit, because the records of these callers are read first.
 ///
-/// A caller waits at most 100 ms for the statement to begin, and then goes alone. When the statement fails, when its reply is
-/// lost or late, or when it waits for a lock for 50 ms, each of the callers sends its own transition. Records of more than
-/// 16 KiB are stored alone.
+/// A caller waits at most 100 ms or an eighth of the [`timeout`](PostgresStoreBuilder::timeout) for the statement to begin, and
+/// then goes alone. When the statement fails or waits for a lock for 50 ms, each of the callers sends its own transition. When
+/// its reply is lost, the claims fail with [`StoreError::Unavailable`], and the engine repeats them. Records of more than 16 KiB
+/// are stored alone.
 ///
 /// # Two primaries
 ///
@@ -367,10 +368,12 @@ impl Inner {
         patience(self.timeout)
     }
 
-    async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
+    async fn claim(self: &Arc<Self>, claim: Claim) -> Result<Claimed, StoreError> {
         let deadline = self.deadline();
-        if let Some(_lane) = self.claims.lane() {
-            return self.claim_alone(&claim, deadline).await;
+        if let Some(lane) = self.claims.lane() {
+            let claimed = self.claim_alone(&claim, deadline).await;
+            lane.leave().await;
+            return claimed;
         }
         // Boxed because it is long. Unboxed, it would enlarge the future of every claim.
         Box::pin(self.claim_together(claim, deadline)).await
@@ -402,7 +405,7 @@ impl Inner {
     }
 
     async fn complete(
-        &self,
+        self: &Arc<Self>,
         holder: Holder,
         record: &Record,
         ttl: Duration,

@@ -15,7 +15,7 @@ use super::table::Statements;
 use super::writer::{Settings, Writer};
 use super::{Inner, SqliteStore, setup};
 use crate::store::StoreError;
-use crate::store::batch::Batcher;
+use crate::store::batch::{Batcher, PATIENCE};
 use crate::store::observer::StoreObserver;
 
 /// One day. Adding durations of many years to an instant would overflow.
@@ -197,7 +197,7 @@ impl SqliteStoreBuilder {
             },
             writer: Writer::start(connection, settings)?,
             readers,
-            looks: Batcher::new(READERS, LONGEST_LOOK),
+            looks: Batcher::new(READERS, LONGEST_LOOK, PATIENCE),
             statements,
             instance,
             max_bytes: self.max_bytes,

@@ -1,21 +1,28 @@
 //! Reads the rows under the ids of new claims, while the writer works.
 
+use std::sync::Arc;
+
 use sqlx::sqlite::SqliteConnection;
 
 use super::Inner;
 use super::row::{Held, Look, column};
 use super::transition::{Failed, blob, chunks, held, query};
 use crate::request::record_id::RecordId;
+use crate::store::batch::{NoResult, Results};
 
 impl Inner {
     /// Reads the row under an id. While all readers are busy, callers line up and read together.
-    pub(super) async fn held(&self, id: RecordId) -> Look {
-        if let Some(_lane) = self.looks.lane() {
-            return self.held_alone(id).await;
+    pub(super) async fn held(self: &Arc<Self>, id: RecordId) -> Look {
+        if let Some(lane) = self.looks.lane() {
+            let look = self.held_alone(id).await;
+            lane.leave().await;
+            return look;
         }
-        match self.looks.run(id, |ids| self.held_all(ids)).await {
-            Some(look) => look,
-            None => self.held_alone(id).await,
+        let inner = self.clone();
+        let look_all = async move |ids| inner.held_all(ids).await;
+        match self.looks.run(id, look_all).await {
+            Ok(look) => look,
+            Err(_) => self.held_alone(id).await,
         }
     }
 
@@ -27,7 +34,7 @@ impl Inner {
     }
 
     /// The rows under these ids, in their order. After a failure, each caller reads alone.
-    async fn held_all(&self, ids: Vec<RecordId>) -> Vec<Option<Look>> {
+    async fn held_all(&self, ids: Vec<RecordId>) -> Results<Look> {
         let read = async |connection: &mut SqliteConnection, now| -> Result<_, sqlx::Error> {
             let mut looks: Vec<_> = ids.iter().map(|_| Some(Ok((None, now)))).collect();
             for (from, ids) in chunks(&ids) {
@@ -46,6 +53,7 @@ impl Inner {
             }
             Ok(looks)
         };
-        self.readers.read(read).await.unwrap_or_default()
+        let looks = self.readers.read(read).await;
+        looks.map_err(|_| NoResult::Ended)
     }
 }

@@ -260,7 +260,7 @@ impl SqliteStore {
 
 impl Inner {
     /// Replays and refusals only read, and do not wait for the writer. Only a claim that may win goes to the writer.
-    async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
+    async fn claim(self: &Arc<Self>, claim: Claim) -> Result<Claimed, StoreError> {
         let (held, now) = self.held(claim.id).await?;
         let held = match held {
             Some(held) => Some(self.extended(held, now).await),

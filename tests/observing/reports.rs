@@ -80,6 +80,30 @@ async fn every_end_of_an_attempt_is_reported() {
     assert_eq!(notes.count("ended hold unknown"), 1);
 }
 
+/// The lease of the first attempt cannot be renewed, and its response is not recorded.
+#[tokio::test]
+async fn an_overtaken_attempt_is_reported() {
+    let notes = Notes::default();
+    let lease = Duration::from_millis(200);
+    let service = Service::new(|builder| builder.lease(lease).observer(notes.clone()));
+    let fails = std::iter::repeat_n(ErrBefore, 1_000);
+    service.store.script(Operation::Renew, fails);
+    let server = Server::start(service.router.clone()).await;
+    let request = || tokio::spawn(async move { server.post("/wait", "k", "").await });
+    let first = request();
+    service.runs.until_started(1).await;
+    let second = request();
+    service.runs.until_started(2).await;
+    service.runs.open(2);
+    for request in [first, second] {
+        assert_eq!(request.await.expect("no panic").status, StatusCode::OK);
+    }
+    service.idem.drain(Duration::from_secs(30)).await;
+    for end in ["ended wait overtaken", "ended wait recorded"] {
+        assert_eq!(notes.count(end), 1, "{end}");
+    }
+}
+
 #[tokio::test]
 async fn a_refused_key_is_reported_without_a_call_of_the_store() {
     let (service, notes) = observed();

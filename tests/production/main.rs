@@ -1,7 +1,8 @@
-//! What `docs/production.md` says about deploys, backups, poolers, timeouts and erasure.
+//! What `docs/production.md` says about deploys, backups, poolers, rights, timeouts and erasure.
 
 mod backups;
 mod deploys;
 mod erasure;
 mod pooler;
+mod rights;
 mod timeouts;

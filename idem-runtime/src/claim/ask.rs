@@ -74,7 +74,24 @@ pub(crate) struct StoreClaim {
 }
 
 /// The reply of the store to a claim.
-pub(crate) type Reply = Result<ClaimReply, StoreError>;
+pub(crate) type Reply = Result<ClaimReply, ClaimError>;
+
+/// Why a key could not be claimed.
+#[derive(Debug)]
+pub(crate) struct ClaimError {
+    pub(crate) error: StoreError,
+    /// Whether the store has reported before that the key is in flight.
+    pub(crate) is_in_flight: bool,
+}
+
+impl From<StoreError> for ClaimError {
+    fn from(error: StoreError) -> Self {
+        Self {
+            error,
+            is_in_flight: false,
+        }
+    }
+}
 
 impl StoreClaim {
     pub(crate) fn new(
@@ -169,7 +186,10 @@ impl StoreClaim {
                 (_, claimed) => {
                     let reply = self.conclude(idem, claimed, at, permit);
                     self.observe(idem, waits_since, &reply);
-                    let mut reply = reply?;
+                    let mut reply = reply.map_err(|failed| ClaimError {
+                        is_in_flight: waits_since.is_some(),
+                        ..failed
+                    })?;
                     reply.has_stragglers = stragglers.is_some();
                     if reply.runs_or_replays()
                         && let Some(stragglers) = &mut stragglers
@@ -305,7 +325,7 @@ impl StoreClaim {
         let unwritten = match claimed {
             // Only `Sealed` can open the record.
             Ok(Claimed::Recorded { record, .. }) if record.is_sealed() => {
-                return Err(StoreError::Undecodable(DecodeError::Sealed));
+                return Err(StoreError::Undecodable(DecodeError::Sealed).into());
             }
             Ok(Claimed::Recorded { .. }) => None,
             Ok(Claimed::Fresh { fence, attempt }) => {

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use crate::attempt::running::{BoxFuture, Won};
-use crate::claim::ask::{ClaimReply, Reply, StoreClaim};
+use crate::claim::ask::{ClaimError, ClaimReply, Reply, StoreClaim};
 use crate::claim::decision::Decision;
 use crate::claim::unprotected::Unprotected;
 use crate::observe::{Decided, Outcome};
@@ -338,11 +338,15 @@ impl Claiming {
         let id = Some(identified.id);
         let reply = match reply {
             Ok(reply) => reply,
-            Err(error) => {
-                // An entry that cannot be decoded shows that the key was used before. Without a claim, a
-                // transaction would be committed without a record.
+            Err(ClaimError {
+                error,
+                is_in_flight,
+            }) => {
+                // An entry that cannot be decoded, and one that was in flight, show that the key was used
+                // before. Without a claim, a transaction would be committed without a record.
                 let fails_open = self.idem.fails_open()
                     && !self.policy.transactional
+                    && !is_in_flight
                     && !matches!(error, StoreError::Undecodable(_));
                 let outcome = if fails_open {
                     Outcome::Bypassed

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use axum_idem::testing::Fault::{ErrAfter, ErrBefore};
 use axum_idem::testing::Operation::{Claim, Complete};
 
-use super::start;
+use axum_idem::OnStoreError::FailOpen;
+
+use super::{LONG, start, start_with};
 use crate::support::eventually;
 
 #[tokio::test]
@@ -80,6 +82,29 @@ async fn a_waiter_is_refused_when_the_store_fails() {
     let refused = waiter.await.expect("no panic");
     assert_eq!(refused.code(), "idempotency_store_unavailable");
     setup.store.heal();
+    runs.open(1);
+    assert_eq!(first.await.expect("no panic").text(), "1");
+    assert!(server.post("/wait", "k", "").await.is_replay());
+    assert_eq!(runs.started(), 1);
+}
+
+/// The store has reported that the key is in flight, so a second run would be a duplicate.
+#[tokio::test]
+async fn a_waiter_does_not_run_when_the_store_fails_although_the_service_fails_open() {
+    let setup = start_with(FailOpen, LONG).await;
+    let (server, runs) = (setup.server, &setup.runs);
+    let first = tokio::spawn(async move { server.post("/wait", "k", "").await });
+    runs.until_started(1).await;
+    let waiter = tokio::spawn(async move { server.post("/wait", "k", "").await });
+    eventually("the request waits", || setup.claims() >= 2).await;
+    setup.store.script(Claim, [ErrBefore; 3]);
+    eventually("the waiter ends", || {
+        waiter.is_finished() || runs.started() == 2
+    })
+    .await;
+    assert_eq!(runs.started(), 1);
+    let refused = waiter.await.expect("no panic");
+    assert_eq!(refused.code(), "idempotency_store_unavailable");
     runs.open(1);
     assert_eq!(first.await.expect("no panic").text(), "1");
     assert!(server.post("/wait", "k", "").await.is_replay());

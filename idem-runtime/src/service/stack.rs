@@ -59,7 +59,12 @@ impl<E: Send + 'static> Stack<E> {
     fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response, E>> {
         if let Stage::Running(layers) = &mut self.stage {
             let polled = layers.as_mut().poll(cx);
-            let is_late = polled.is_pending() && self.slot.keep() && self.limit(cx).is_ready();
+            let waits = polled.is_pending() && self.slot.keep();
+            if !waits {
+                // A layer may call its handler again. Afterwards the layers get the whole limit again.
+                self.limit = None;
+            }
+            let is_late = waits && self.limit(cx).is_ready();
             let left = if is_late {
                 Ok(self.idem.refuse(Problem::run_timeout()))
             } else {

@@ -199,6 +199,40 @@ async fn a_layer_can_report_an_unknown_outcome() {
     assert_eq!(app.runs.started(), 1);
 }
 
+const MAX_RUN: Duration = Duration::from_secs(10);
+
+/// Fails at first. Then it takes almost as long as it may.
+#[idempotent(scope = global)]
+async fn slow_after_a_failure(State(runs): State<Runs>) -> Result<String, StatusCode> {
+    match runs.count() {
+        1 => Err(StatusCode::SERVICE_UNAVAILABLE),
+        run => {
+            sleep(MAX_RUN - Duration::from_secs(1)).await;
+            Ok(format!("run {run}"))
+        }
+    }
+}
+
+/// The time that the layers took after the first response must not count after the second.
+#[tokio::test(start_paused = true)]
+async fn the_layers_get_the_whole_limit_after_each_call_of_their_handler() {
+    let commits = from_fn(|request: Request, next: Next| async move {
+        let response: Response = next.run(request).await;
+        sleep(Duration::from_secs(2)).await;
+        response
+    });
+    let router = Router::new()
+        .route("/slow", post(slow_after_a_failure))
+        .with_state(Runs::default())
+        .layer(commits)
+        .layer(from_fn(super::several::retries))
+        .layer(Idempotency::builder().max_run(MAX_RUN).build());
+    for is_replay in [false, true] {
+        let answer = support::exchange(router.clone(), support::post("/slow", "k", "")).await;
+        assert_eq!((answer.text(), answer.is_replay()), ("run 2", is_replay));
+    }
+}
+
 const LEASE: Duration = Duration::from_secs(6);
 
 /// The claim that has taken over belongs to the same process, and its reply was lost. It must not be

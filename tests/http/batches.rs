@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{Extensions, Method, StatusCode};
 use axum::routing::post;
 use axum::{Json, Router};
-use axum_idem::{Attempt, Idempotency, IdempotencyKey, idempotent};
+use axum_idem::{Attempt, Idempotency, idempotent};
 use futures_util::future::join_all;
 use futures_util::stream;
 use http_body_util::{BodyExt, Full};
@@ -170,13 +170,13 @@ async fn pay_one(State(bank): State<Bank>, attempt: Attempt) -> Result<String, S
 #[idempotent(scope = global)]
 async fn pay_each(
     State(payments): State<Router>,
-    key: IdempotencyKey,
+    attempt: Attempt,
     Json(batch): Json<Vec<Payment>>,
 ) -> Result<Json<Vec<String>>, StatusCode> {
     let mut receipts = Vec::new();
     let mut failure = None;
     for payment in batch {
-        let request = Request::post("/").header(KEY, format!("{key}-{}", payment.id));
+        let request = Request::post("/").header(KEY, attempt.derive_key(&payment.id));
         let request = request.body(Body::empty()).expect("a request");
         let response = payments.clone().oneshot(request).await.expect("infallible");
         let status = response.status();
@@ -310,4 +310,15 @@ async fn a_retry_of_a_batch_of_requests_runs_only_the_items_that_failed() {
             .await
             .is_replay()
     );
+}
+
+/// A key such as `{key}-{id}` would be the same for both items.
+#[tokio::test]
+async fn items_of_two_batches_with_similar_keys_have_different_keys() {
+    let bank = Bank::default();
+    let server = start(&bank).await;
+    let first = send(server, "/pay-each", "order", &["1-2"]).await;
+    let second = send(server, "/pay-each", "order-1", &["2"]).await;
+    assert_eq!((first.text(), second.text()), (r#"["1"]"#, r#"["2"]"#));
+    assert_eq!(bank.charges(), 2);
 }

@@ -1,11 +1,15 @@
 //! Tests endpoints with `key = …`, such as receivers of webhooks.
 
+use std::convert::Infallible;
+
+use axum::body::Body;
 use axum::extract::{Extension, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{Method, StatusCode};
+use axum::http::{Extensions, Method, StatusCode};
 use axum::routing::post;
 use axum::{Json, Router};
 use axum_idem::{Dialect, Idempotency, IdempotencyKey, idempotent};
+use futures_util::future::join_all;
 use serde_json::Value;
 use tower::ServiceExt;
 
@@ -100,8 +104,48 @@ async fn batch(_: IdempotencyKey, Extension(runs): Extension<Runs>, request: Req
     String::from_utf8(body.expect("short").into()).expect("UTF-8")
 }
 
+/// Clones its extensions, in which its own key is not set, into two items that run at once.
+#[idempotent(scope = global, key = header("x-batch"))]
+async fn fan_out(
+    _: Option<IdempotencyKey>,
+    Extension(runs): Extension<Runs>,
+    extensions: Extensions,
+) -> String {
+    let keys = join_all(["a", "b"].map(|id| {
+        let item = Request::post("/key").header(DELIVERY, id);
+        let mut item = item.body(Body::empty()).expect("a request");
+        *item.extensions_mut() = extensions.clone();
+        let items = routes(&runs);
+        async move {
+            let response = items.oneshot(item).await.expect("infallible");
+            let body = axum::body::to_bytes(response.into_body(), 100).await;
+            String::from_utf8(body.expect("short").into()).expect("UTF-8")
+        }
+    }));
+    keys.await.join(" ")
+}
+
+#[idempotent(scope = global, key = header("x-github-delivery"))]
+async fn key(key: IdempotencyKey, _: Late, _: String) -> String {
+    key.to_string()
+}
+
+/// Waits, so that both items have extracted their keys before the first key is known.
+struct Late;
+
+impl<S: Send + Sync> FromRequestParts<S> for Late {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        tokio::task::yield_now().await;
+        Ok(Self)
+    }
+}
+
 fn routes(runs: &Runs) -> Router {
     Router::new()
+        .route("/fan_out", post(fan_out))
+        .route("/key", post(key))
         .route("/delivered", post(delivered).get(delivered))
         .route("/required", post(required))
         .route("/last", post(last).get(last))
@@ -134,6 +178,12 @@ async fn deliver(server: Server, path: &str, id: Option<&str>) -> Answer {
     server
         .send(request(Method::POST, path, headers, body))
         .await
+}
+
+#[tokio::test]
+async fn items_with_shared_extensions_get_their_own_keys() {
+    let (server, _) = start().await;
+    assert_eq!(deliver(server, "/fan_out", None).await.text(), "a b");
 }
 
 #[tokio::test]

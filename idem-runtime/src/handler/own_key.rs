@@ -120,7 +120,7 @@ impl<T, S: Sync> FromRequestParts<S> for KeyArgument<T> {
         if chosen.get().is_some() {
             *chosen = ChosenKey::default();
         }
-        Ok(Self(State::Chosen(chosen.clone(), PhantomData)))
+        Ok(Self(State::Chosen(chosen.share(), PhantomData)))
     }
 }
 

@@ -3,6 +3,7 @@
 //! Only `problem.rs` maps a refusal to an HTTP status.
 
 pub(crate) mod collect;
+pub(crate) mod commit_problem;
 pub(crate) mod degraded;
 pub(crate) mod do_not_record;
 pub(crate) mod kept_headers;

@@ -44,20 +44,20 @@ use crate::settings::dialect::{Dialect, ProblemFormat};
 /// | `idempotency_render_failed` | 500 | the `render_problem` function of the service panicked |
 #[derive(Clone, Debug)]
 pub struct Problem {
-    kind: Kind,
+    pub(super) kind: Kind,
     status: StatusCode,
-    detail: Cow<'static, str>,
+    pub(super) detail: Cow<'static, str>,
     type_uri: Cow<'static, str>,
     retry_after: Option<Duration>,
     /// The record that the request is about, once it is known.
-    record_id: Option<RecordId>,
+    pub(super) record_id: Option<RecordId>,
     /// The documentation page of the service, for the `Link` header.
     documentation: Option<Box<str>>,
     format: ProblemFormat,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     KeyMissing,
     KeyInvalid,
     KeyReused,
@@ -196,7 +196,7 @@ impl Kind {
 }
 
 impl Problem {
-    fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
         let (code, status, _) = kind.facts();
         Self {
             kind,
@@ -306,8 +306,7 @@ impl Problem {
     pub(crate) fn run_timeout() -> Self {
         Self::new(
             Kind::RunTimeout,
-            "the request was ended before it was finished, and nobody knows what it did; send the same \
-             request again with the same key",
+            "the request was ended before it was finished; send it again with the same key to learn what it did",
         )
     }
 
@@ -391,44 +390,6 @@ impl Problem {
         )
     }
 
-    pub(crate) fn overtaken() -> Self {
-        Self::new(
-            Kind::Overtaken,
-            "this request had no effect; retry it with the same key to get the response of the other one",
-        )
-        .retry_after_seconds(1)
-    }
-
-    /// The first request may retry at once, and an unknown commit is often found a moment later.
-    pub(crate) fn commit_unknown() -> Self {
-        let mut problem = Self::new(
-            Kind::OutcomeUnknown,
-            "the database did not confirm the commit; retry the request with the same key",
-        )
-        .retry_after_seconds(1);
-        problem.status = StatusCode::SERVICE_UNAVAILABLE;
-        problem
-    }
-
-    pub(crate) fn commit_failed(is_transient: bool) -> Self {
-        let mut problem = Self::new(
-            Kind::CommitFailed,
-            "the request had no effect; retry it with the same key",
-        );
-        if is_transient {
-            problem.status = StatusCode::SERVICE_UNAVAILABLE;
-            problem = problem.retry_after_seconds(1);
-        }
-        problem
-    }
-
-    pub(crate) fn not_transactional() -> Self {
-        Self::new(
-            Kind::NotTransactional,
-            "the request had no effect, because the service cannot commit it together with its response",
-        )
-    }
-
     pub(crate) fn not_installed() -> Self {
         Self::new(
             Kind::NotInstalled,
@@ -443,7 +404,7 @@ impl Problem {
         )
     }
 
-    fn retry_after_seconds(mut self, seconds: u64) -> Self {
+    pub(super) fn retry_after_seconds(mut self, seconds: u64) -> Self {
         self.retry_after = Some(Duration::from_secs(seconds));
         self
     }
@@ -454,10 +415,17 @@ impl Problem {
         self
     }
 
+    /// Gives the problem the status of its response, which a handler or a layer may have changed.
+    pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+
     /// Applies the dialect of the service: some statuses, the documentation page, and the format.
     pub(crate) fn in_dialect(mut self, dialect: &Dialect) -> Self {
         self.format = dialect.problem_format();
         match self.kind {
+            _ if self.status != self.kind.facts().1 => {}
             Kind::KeyMissing => self.status = dialect.missing_status(),
             Kind::KeyReused => self.status = dialect.mismatch_status(),
             Kind::KeyInFlight => self.status = dialect.in_flight_status(),

@@ -15,7 +15,8 @@ pub(crate) fn headers<'a>(
         .chain([(&NAME, &VALUE)])
 }
 
-fn describes_body(name: &HeaderName) -> bool {
+/// Whether a header describes the body of its response.
+pub(crate) fn describes_body(name: &HeaderName) -> bool {
     let name = name.as_str();
     name.starts_with("content-") || matches!(name, "etag" | "digest" | "repr-digest")
 }

@@ -14,6 +14,7 @@ use crate::request::fingerprint::Fingerprint;
 use crate::request::headers;
 use crate::request::record_id::RecordId;
 use crate::response::problem::Problem;
+use crate::response::receipt;
 use crate::response::replay::replay;
 use crate::service::orphans::Orphans;
 use crate::service::permits::Permits;
@@ -119,12 +120,29 @@ impl Idempotency {
         }
     }
 
-    /// Renders the refusal that a response carries, in the way of this service.
+    /// Renders the refusal that a response carries, in the way of this service. Keeps the status, the headers and
+    /// the extensions that the handler and its layers have given the response.
     pub(super) fn render(&self, mut response: Response) -> Response {
         match response.extensions_mut().remove::<Problem>() {
-            Some(problem) => self.refuse(problem),
+            Some(problem) => self.render_again(problem, response),
             None => response,
         }
+    }
+
+    #[cold]
+    fn render_again(&self, problem: Problem, mut response: Response) -> Response {
+        let rendered = self.refuse(problem.with_status(response.status()));
+        let (parts, body) = rendered.into_parts();
+        let headers = response.headers_mut();
+        let describe_body = headers.keys().filter(|name| receipt::describes_body(name));
+        for name in describe_body.cloned().collect::<Vec<_>>() {
+            headers.remove(name);
+        }
+        headers.extend(parts.headers);
+        response.extensions_mut().extend(parts.extensions);
+        *response.status_mut() = parts.status;
+        *response.body_mut() = body;
+        response
     }
 
     /// Renders the response of this service to a refused request.

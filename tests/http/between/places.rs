@@ -13,7 +13,7 @@ use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum_idem::store::Entry;
-use axum_idem::{Idempotency, Scope, idempotent};
+use axum_idem::{Attempt, CommitError, Idempotency, Scope, idempotent};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::request_id::{MakeRequestId, RequestId, SetRequestIdLayer};
 
@@ -24,11 +24,33 @@ async fn count(State(runs): State<Runs>) -> (StatusCode, String) {
     (StatusCode::CREATED, runs.count().to_string())
 }
 
+#[idempotent(scope = global, required)]
+async fn required() -> StatusCode {
+    StatusCode::CREATED
+}
+
+/// Fails, because the store in memory has no transactions.
+#[idempotent(scope = global)]
+async fn commits(attempt: Attempt) -> Result<Response, CommitError> {
+    attempt
+        .prepare("paid")
+        .await
+        .map(IntoResponse::into_response)
+}
+
+#[idempotent(scope = global, record = all)]
+async fn records_all(State(runs): State<Runs>) -> (StatusCode, String) {
+    (StatusCode::CREATED, runs.count().to_string())
+}
+
 /// A service with one layer, below the `Idempotency` layer or above it.
 async fn start(place: Place, layer: impl FnOnce(Router) -> Router) -> (Server, Runs, Idempotency) {
     let (runs, idem) = (Runs::default(), Idempotency::in_memory());
     let router = Router::new()
         .route("/", post(count))
+        .route("/required", post(required))
+        .route("/commits", post(commits))
+        .route("/records-all", post(records_all))
         .with_state(runs.clone());
     let router = match place {
         Place::Below => layer(router).layer(idem.clone()),
@@ -156,6 +178,70 @@ async fn each_replay_has_the_request_id_of_its_own_request() {
         }
         assert!(!recorded(&idem).await.contains("x-request-id"), "{place:?}");
     }
+}
+
+/// Either way a page can read why its request was refused, and the refusal has the id of its request.
+#[tokio::test]
+async fn a_refusal_has_the_headers_of_the_layers() {
+    for place in [Place::Below, Place::Above] {
+        let layer = |router: Router| {
+            router
+                .layer(CorsLayer::new().allow_origin(AllowOrigin::mirror_request()))
+                .layer(tower_http::request_id::PropagateRequestIdLayer::x_request_id())
+                .layer(SetRequestIdLayer::x_request_id(Counting::default()))
+        };
+        let (server, ..) = start(place, layer).await;
+        let origin = ("origin", "https://a.example");
+        let unkeyed = request(Method::POST, "/required", [origin], "");
+        let keyed = request(Method::POST, "/commits", [(KEY, "k"), origin], "");
+        for (id, code, request) in [
+            ("1", "idempotency_key_missing", unkeyed),
+            ("2", "idempotency_not_transactional", keyed),
+        ] {
+            let refused = server.send(request).await;
+            assert_eq!(refused.code(), code);
+            for (name, value) in [
+                ("access-control-allow-origin", "https://a.example"),
+                ("x-request-id", id),
+                ("content-type", "application/problem+json"),
+            ] {
+                let values: Vec<_> = refused.headers.get_all(name).iter().collect();
+                assert_eq!(values, [value], "{place:?} {name}");
+            }
+        }
+    }
+}
+
+/// A layer that responds with a `CommitError` releases the key, whatever the endpoint records.
+#[tokio::test]
+async fn a_failed_commit_of_a_layer_is_not_recorded() {
+    let fails = Arc::new(AtomicBool::new(true));
+    let commit = |State(fails): State<Arc<AtomicBool>>, request: Request, next: Next| async move {
+        let response = next.run(request).await;
+        if fails.swap(false, Ordering::SeqCst) {
+            return CommitError::Unsupported.into_response();
+        }
+        response
+    };
+    let layer = |router: Router| router.layer(from_fn_with_state(fails, commit));
+    let (server, runs, _) = start(Place::Below, layer).await;
+    let failed = server.post("/records-all", "k", "").await;
+    assert_eq!(failed.code(), "idempotency_not_transactional");
+    assert_eq!(server.post("/records-all", "k", "").await.text(), "2");
+    assert_eq!(runs.started(), 2);
+}
+
+/// A layer may give a refusal another status.
+#[tokio::test]
+async fn a_refusal_has_the_status_that_a_layer_has_given_it() {
+    let moved = map_response(|mut response: Response| async {
+        *response.status_mut() = StatusCode::CONFLICT;
+        response
+    });
+    let (server, ..) = start(Place::Below, |router| router.layer(moved)).await;
+    let refused = server.post("/commits", "k", "").await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
+    assert!(refused.text().contains(r#""status":409"#), "{refused:?}");
 }
 
 /// Refuses every token but that of Alice, until her token is revoked.

@@ -3,11 +3,13 @@
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, Once};
 
+use axum::Router;
 use axum::body::Body;
-use axum_idem::OnStoreError;
+use axum::routing::post;
 use axum_idem::store::MemoryStore;
 use axum_idem::testing::Fault::ErrBefore;
 use axum_idem::testing::Operation;
+use axum_idem::{Attempt, CommitError, Idempotency, OnStoreError, Prepared, Scope};
 use tower::ServiceExt;
 use tracing::field::{Field, Visit};
 use tracing::instrument::WithSubscriber;
@@ -17,9 +19,9 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use crate::service::Service;
 use crate::support;
 
-/// Notes the level and the outcome of each event, and the fields of each span.
+/// Notes the level and some fields of each event, and the fields of each span.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
+struct Log(Arc<Mutex<Vec<String>>>, Option<&'static [&'static str]>);
 
 impl Log {
     fn take(&self) -> Vec<String> {
@@ -40,7 +42,8 @@ impl Visit for Only {
 impl<S: Subscriber> Layer<S> for Log {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         if event.metadata().target() == "axum_idem" {
-            let mut fields = Only(&["outcome", "first_trace_id"], String::new());
+            let noted = self.1.unwrap_or(&["outcome", "first_trace_id"]);
+            let mut fields = Only(noted, String::new());
             event.record(&mut fields);
             let line = format!("{}{}", event.metadata().level(), fields.1);
             self.0.lock().expect("no panic").push(line);
@@ -151,4 +154,30 @@ async fn a_replay_names_the_trace_of_its_first_request() {
     check
         .with_subscriber(tracing_subscriber::registry().with(log.clone()))
         .await;
+}
+
+/// The store in memory has no transactions.
+#[axum_idem::idempotent(scope = global)]
+async fn commits(attempt: Attempt) -> Result<Prepared, CommitError> {
+    attempt.prepare("paid").await
+}
+
+#[tokio::test]
+async fn the_error_of_a_commit_names_its_endpoint_and_its_record() {
+    keep_events_on();
+    let log = Log(Arc::default(), Some(&["endpoint", "record", "error"]));
+    let idem = Idempotency::in_memory();
+    let router = Router::new().route("/", post(commits)).layer(idem.clone());
+    let sent = router.oneshot(support::post("/", "k", "").map(Body::new));
+    sent.with_subscriber(tracing_subscriber::registry().with(log.clone()))
+        .await
+        .expect("infallible");
+    let mut errors = log.take();
+    errors.retain(|line| line.starts_with("ERROR"));
+    let record = idem.record_id(&Scope::new(), "k").short().to_string();
+    let [error] = &errors[..] else {
+        panic!("one error: {errors:?}");
+    };
+    assert!(error.contains(&format!(" record={record}")), "{error}");
+    assert!(error.contains("commits"), "{error}");
 }

@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::State;
 use axum::http::StatusCode;
-use axum_idem::Idempotency;
+use axum::routing::post;
 use axum_idem::store::Entry;
 use axum_idem::testing::{Fault, FaultStore, Operation};
+use axum_idem::{Attempt, Idempotency, idempotent};
+use sqlx::Acquire as _;
 
-use crate::bank::{Bank, LEASE, Service, lapse, store};
+use crate::bank::{Bank, LEASE, Paid, Service, is_unknown, lapse, store};
 use crate::servers::postgres::PostgresServer;
 use crate::servers::wire::Wire;
+use crate::support::Answer;
 
 /// The reply to each message of the handler's session, the one to its COMMIT included.
 #[tokio::test(flavor = "multi_thread")]
@@ -91,6 +95,71 @@ async fn a_commit_that_cannot_be_looked_for_is_never_released() {
     }
     assert!(unknown > 0, "no reply to a commit was lost");
     assert_eq!(service.bank.payments().await.len(), 11);
+}
+
+/// Waits for the test, and then commits a response that is not recorded.
+#[idempotent(scope = token)]
+async fn refused(State(bank): State<Bank>, attempt: Attempt) -> Paid {
+    let mut tx = bank.begin().await?;
+    Bank::pay(&mut tx, "refused").await?;
+    bank.runs.pass().await;
+    let response = attempt.commit(tx, (StatusCode::SERVICE_UNAVAILABLE, "refused"));
+    Ok(bank.note(response.await)?)
+}
+
+/// Waits for the test, and then commits a savepoint.
+#[idempotent(scope = token)]
+async fn savepoint(State(bank): State<Bank>, attempt: Attempt) -> Paid {
+    let mut tx = bank.begin().await?;
+    let mut savepoint = tx.begin().await?;
+    Bank::pay(&mut savepoint, "savepoint").await?;
+    bank.runs.pass().await;
+    let response = attempt.commit(savepoint, (StatusCode::CREATED, "paid"));
+    let response = bank.note(response.await)?;
+    tx.commit().await?;
+    Ok(response)
+}
+
+/// The service and the response of an endpoint whose connection falls silent at the first statement of its commit.
+async fn silent(postgres: &PostgresServer, path: &'static str) -> (Service, Answer) {
+    let wire = Wire::to(postgres.socket_folder()).await;
+    let settings = Idempotency::builder().store(store(&postgres.url()).await);
+    let settings = settings.store_timeout(Duration::from_secs(1)).lease(LEASE);
+    let settings = settings.max_run(Duration::from_secs(20));
+    let routes = Router::new()
+        .route("/refused", post(refused))
+        .route("/savepoint", post(savepoint));
+    let bank = Bank::with_connections(&wire.url(), 1).await;
+    let service = Service::with(bank, settings, routes).await;
+    let (server, runs) = (service.server, &service.bank.runs);
+    let response = tokio::spawn(async move { server.post(path, "k", path).await });
+    runs.until_started(1).await;
+    wire.hold_reply(1);
+    runs.open(1);
+    let response = response.await.expect("no panic");
+    assert!(wire.has_lost(), "{response:?}");
+    (service, response)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_does_not_wait_for_a_silent_connection() {
+    let postgres = PostgresServer::start();
+    let (service, response) = silent(&postgres, "/refused").await;
+    assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(service.bank.take_results(), ["Ok"]);
+    let released = service.entry("k").await;
+    assert!(released.is_none(), "{released:?}");
+}
+
+/// The outer transaction could still have been committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_savepoint_on_a_silent_connection_is_unknown() {
+    let postgres = PostgresServer::start();
+    let (service, response) = silent(&postgres, "/savepoint").await;
+    assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(service.bank.take_results(), ["OutcomeUnknown"]);
+    let unknown = service.entry("k").await;
+    assert!(is_unknown(unknown.as_ref()), "{unknown:?}");
 }
 
 /// How a commit ends when its connection falls silent at one of its replies.

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::post;
-use axum_idem::{Attempt, DoNotRecord, idempotent};
+use axum_idem::{Attempt, CommitError, DoNotRecord, idempotent};
 
 use super::bank::{Bank, Paid, Payments, Service};
 use crate::support;
@@ -29,6 +29,7 @@ async fn and_then<DB: Payments>(
     let response = bank.note(attempt.commit(tx, response).await)?;
     match body.as_str() {
         "panic" => panic!("after the commit"),
+        "error" => Err(sqlx::Error::RowNotFound).map_err(CommitError::from)?,
         "fail" => Ok(StatusCode::SERVICE_UNAVAILABLE.into_response()),
         "refuse" => Ok((StatusCode::NOT_FOUND, DoNotRecord, "").into_response()),
         "again" => {
@@ -64,11 +65,18 @@ pub(crate) fn routes<DB: Payments>() -> Router<Bank<DB>> {
 }
 
 pub(crate) async fn a_committed_response_is_replayed<DB: Payments>(service: Service<DB>) {
-    let bodies = ["succeed", "fail", "refuse", "panic", "again"];
+    let bodies = ["succeed", "fail", "refuse", "panic", "again", "error"];
     for (run, body) in bodies.into_iter().enumerate() {
         let request = support::post("/and_then", body, body);
         let first = service.server.try_send(request).await;
         assert_eq!(first.is_err(), body == "panic", "{first:?}");
+        if let ("again" | "error", Ok(first)) = (body, first) {
+            assert_eq!(first.code(), "idempotency_commit_failed");
+            assert!(
+                first.text().contains("a response was committed"),
+                "{first:?}"
+            );
+        }
         let replay = service.server.post("/and_then", body, body).await;
         let expected = format!("{body} {}", run + 1);
         assert!(
@@ -78,10 +86,20 @@ pub(crate) async fn a_committed_response_is_replayed<DB: Payments>(service: Serv
         assert_eq!(replay.status, StatusCode::CREATED);
     }
     let results = service.bank.results();
-    assert_eq!(results, ["Ok", "Ok", "Ok", "Ok", "Ok", "AlreadyRecorded"]);
+    assert_eq!(
+        results,
+        ["Ok", "Ok", "Ok", "Ok", "Ok", "AlreadyRecorded", "Ok"]
+    );
     assert_eq!(
         service.bank.payments().await,
-        ["succeed 1", "fail 2", "refuse 3", "panic 4", "again 5"]
+        [
+            "succeed 1",
+            "fail 2",
+            "refuse 3",
+            "panic 4",
+            "again 5",
+            "error 6"
+        ]
     );
 }
 

@@ -1,7 +1,8 @@
 //! The ways in which a commit and its handler can end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Method, StatusCode};
 use axum::routing::post;
@@ -96,8 +97,29 @@ async fn dropped(State(bank): State<Bank>, attempt: Attempt, body: String) -> Pa
     }
 }
 
+/// Responds with a body that arrives after the commit.
+#[idempotent(scope = token, transactional)]
+async fn slow_body(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid {
+    let mut tx = bank.begin().await?;
+    Bank::pay(&mut tx, &body).await?;
+    let (finish, finished) = tokio::sync::oneshot::channel();
+    let frame = async { finished.await.map_err(std::io::Error::other) };
+    let stream = Body::from_stream(futures_util::stream::once(frame));
+    let length = (body == "known").then_some([("content-length", "4")]);
+    let begun = Instant::now();
+    let response = attempt.commit(tx, (StatusCode::CREATED, length, stream));
+    let response = bank.note(response.await)?;
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "the body was read"
+    );
+    finish.send("paid").expect("the body is read");
+    Ok(response)
+}
+
 async fn start() -> Service {
     let routes = shared::routes()
+        .route("/slow_body", post(slow_body))
         .route("/recorded", post(recorded))
         .route("/prepared", post(prepared))
         .route("/kept", post(kept))
@@ -185,6 +207,19 @@ async fn a_commit_leaves_no_transaction_on_a_connection_that_the_handler_keeps()
     let first = service.server.post("/kept", "k", "x").await;
     assert_eq!(first.status, StatusCode::CREATED, "{first:?}");
     assert_eq!(service.bank.payments().await, ["x", "after the commit"]);
+}
+
+/// While the transaction is open, no other request can write.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_does_not_wait_for_a_slow_body() {
+    let service = start().await;
+    for body in ["known", "unknown"] {
+        let first = service.server.post("/slow_body", body, body).await;
+        assert_eq!((first.status, first.text()), (StatusCode::CREATED, "paid"));
+        let retry = service.server.post("/slow_body", body, body).await;
+        assert_eq!(retry.code(), "idempotency_response_not_kept");
+    }
+    assert_eq!(service.bank.payments().await, ["known", "unknown"]);
 }
 
 /// How far a commit is after so many polls depends on the thread of the connection.

@@ -4,6 +4,7 @@ mod bank;
 mod busy;
 mod chaos;
 mod ends;
+mod observed;
 mod overtaken;
 mod refusals;
 #[path = "../once_shared/mod.rs"]

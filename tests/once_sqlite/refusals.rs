@@ -4,16 +4,17 @@ use std::path::{Path, PathBuf};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
+use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use axum::routing::post;
 use axum_idem::store::{SqliteStore, Store as _};
 use axum_idem::{Attempt, CommitError, idempotent};
-use sqlx::AssertSqlSafe;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
+use sqlx::{Acquire as _, AssertSqlSafe};
 
 use crate::bank::{self, Bank, Paid, Service, options};
+use crate::support;
 
 /// Pays in the file that the body names, and runs the statement behind the name first.
 #[idempotent(scope = token, transactional)]
@@ -85,15 +86,7 @@ async fn by_hand(State(bank): State<Bank>, attempt: Attempt, body: String) -> Pa
 #[idempotent(scope = token, transactional)]
 async fn full(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid {
     let mut tx = bank.begin().await?;
-    Bank::pay(&mut tx, &body).await?;
-    sqlx::query("PRAGMA max_page_count = 1")
-        .execute(&mut *tx)
-        .await?;
-    let long = Bank::pay(&mut tx, &"x".repeat(1 << 20)).await;
-    assert!(long.is_err(), "the file is full");
-    sqlx::query("PRAGMA max_page_count = 1000000")
-        .execute(&mut *tx)
-        .await?;
+    fill(&mut tx).await?;
     let response = if body == "recorded" {
         let recorded = attempt.record_in(&mut *tx, (StatusCode::CREATED, body));
         bank.note(recorded.await)
@@ -101,6 +94,35 @@ async fn full(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid 
         bank.note(attempt.commit(tx, (StatusCode::CREATED, body)).await)
     };
     Ok(response?)
+}
+
+/// As `full`, in a savepoint.
+#[idempotent(scope = token, transactional)]
+async fn full_savepoint(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid {
+    let mut tx = bank.begin().await?;
+    let mut first = tx.begin().await?;
+    let mut second = first.begin().await?;
+    fill(&mut second).await?;
+    let recorded = attempt.record_in(&mut *second, (StatusCode::CREATED, body));
+    let recorded = bank.note(recorded.await);
+    second.rollback().await?;
+    first.rollback().await?;
+    tx.rollback().await?;
+    Ok(recorded?)
+}
+
+/// Fills the file, so that SQLite rolls back, and makes room again.
+async fn fill(connection: &mut SqliteConnection) -> sqlx::Result<()> {
+    Bank::pay(connection, "undone").await?;
+    sqlx::query("PRAGMA max_page_count = 1")
+        .execute(&mut *connection)
+        .await?;
+    let long = Bank::pay(connection, &"x".repeat(1 << 20)).await;
+    assert!(long.is_err(), "the file is full");
+    sqlx::query("PRAGMA max_page_count = 1000000")
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Writes after another connection has written since its first read.
@@ -126,11 +148,18 @@ async fn start() -> Service {
         .route("/elsewhere", post(elsewhere))
         .route("/by_hand", post(by_hand))
         .route("/full", post(full))
+        .route("/full_savepoint", post(full_savepoint))
         .route("/stale", post(stale));
     Service::start(routes).await
 }
 
 impl Service {
+    /// The only connection of the pool can begin a transaction.
+    async fn can_begin(&self) {
+        let tx = self.bank.begin().await.expect("begun");
+        tx.commit().await.expect("committed");
+    }
+
     /// The code of the refusal, and that nothing was committed.
     async fn refused(&self, key: &str, path: &Path, statement: &str) -> String {
         let body = format!("{}\n{statement}", path.display());
@@ -240,9 +269,36 @@ async fn a_record_after_sqlite_has_rolled_back_is_refused() {
         assert!(service.entry(body).await.is_none(), "the key is free");
         assert!(service.bank.payments().await.is_empty());
     }
-    // The only connection can begin a transaction.
-    let tx = service.bank.begin().await.expect("begun");
-    tx.commit().await.expect("committed");
+    service.can_begin().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_savepoint_that_sqlite_has_rolled_back_leaves_a_usable_connection() {
+    let service = start().await;
+    let response = service.server.post("/full_savepoint", "k", "x").await;
+    assert_eq!(response.code(), "idempotency_not_transactional");
+    assert_eq!(service.bank.take_results(), ["NoTransaction"]);
+    service.can_begin().await;
+}
+
+/// Its `COMMIT` fails, because SQLite has rolled back before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_commit_without_a_key_leaves_a_usable_connection() {
+    let service = start().await;
+    let unkeyed = support::request(Method::POST, "/full", [], "committed");
+    let response = service.server.send(unkeyed).await;
+    assert!(response.status.is_server_error(), "{response:?}");
+    assert!(service.bank.payments().await.is_empty());
+    service.can_begin().await;
+}
+
+/// An operator finds the record by the problem that the client got.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_problem_of_a_failed_commit_names_its_record() {
+    let service = start().await;
+    let keyed = service.server.post("/by_hand", "k", "not begun").await;
+    let urn = service.id("k").urn();
+    assert!(keyed.text().contains(&urn), "{keyed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -77,7 +77,8 @@ impl Attempt {
                     response,
                 });
             };
-            let (statement, response) = commits.prepare(response).await?;
+            let prepared = commits.prepare(response).await;
+            let (statement, response) = commits.logged(prepared)?;
             Ok(Prepared {
                 statement: Some(statement),
                 response,
@@ -98,12 +99,13 @@ impl Attempt {
     ///
     /// Without a key, the transaction is committed and nothing is recorded. When the endpoint does not record
     /// the response, because of its status or because of [`DoNotRecord`](crate::DoNotRecord), the transaction
-    /// is rolled back and the key is released. A response that is too long to be recorded, or a stream, is
-    /// committed as "not kept".
+    /// is rolled back and the key is released. A response that is too long to be recorded, or whose body is not
+    /// there within 250 ms, such as a stream, is committed as "not kept". The transaction is open while the body
+    /// is read.
     ///
-    /// The commit waits for the reply of the database for the
-    /// [`store_timeout`](crate::IdempotencyBuilder::store_timeout) at most. Then it looks for the record on another
-    /// connection, for the same time at most. Without a key, the wait has no limit but that of the driver.
+    /// The commit or the rollback waits for the reply of the database for the
+    /// [`store_timeout`](crate::IdempotencyBuilder::store_timeout) at most. After a commit without a reply, it looks for
+    /// the record on another connection, for the same time at most. Without a key, the wait has no limit but that of the driver.
     ///
     /// In SQLite, begin the transaction with `pool.begin_with("BEGIN IMMEDIATE")`. The section "Exactly once" of
     /// `SqliteStore` says which connections are refused.
@@ -113,8 +115,8 @@ impl Attempt {
     ///
     /// # Errors
     ///
-    /// Every variant of [`CommitError`] except [`CommitError::OutcomeUnknown`] means that nothing was
-    /// committed.
+    /// Every variant of [`CommitError`] except [`CommitError::OutcomeUnknown`] means that this transaction was
+    /// not committed. [`CommitError::AlreadyRecorded`] means that an earlier one was.
     ///
     /// # Cancel safety
     ///
@@ -151,7 +153,7 @@ impl Attempt {
         let (attempt, response) = (self.clone(), response.into_response());
         async move {
             match attempt.commits()? {
-                Some(commits) => commits.commit(transaction, response).await,
+                Some(commits) => commits.logged(commits.commit(transaction, response).await),
                 None => commit_alone(transaction).await.map(|()| response),
             }
         }
@@ -203,7 +205,7 @@ impl Attempt {
         let (attempt, response) = (self.clone(), response.into_response());
         async move {
             match attempt.commits()? {
-                Some(commits) => commits.record_in(connection, response).await,
+                Some(commits) => commits.logged(commits.record_in(connection, response).await),
                 None => Ok(response),
             }
         }

@@ -5,6 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use axum::response::{IntoResponse, Response};
 
+use crate::attempt::settlement::Settlement;
+use crate::request::record_id::RecordId;
 use crate::response::do_not_record::DoNotRecord;
 use crate::response::problem::Problem;
 use crate::store::StoreError;
@@ -19,7 +21,7 @@ use crate::store::StoreError;
 /// | `Overtaken` | no | 409 with `Retry-After` | `idempotency_overtaken` |
 /// | `OutcomeUnknown` | unknown | 503 with `Retry-After` | `idempotency_outcome_unknown` |
 /// | `OtherDatabase`, `NotOwn`, `NoTransaction`, `Unsupported` | no | 500 | `idempotency_not_transactional` |
-/// | `AlreadyRecorded` | no | 500 | `idempotency_commit_failed` |
+/// | `AlreadyRecorded` | only the first transaction | 500 | `idempotency_commit_failed` |
 /// | `NotRecordable` | no | that of the response | – |
 /// | `Store` | no | 503 with `Retry-After` | `idempotency_store_unavailable` |
 /// | `Database` | no | 500, or 503 with `Retry-After` when a retry can succeed | `idempotency_commit_failed` |
@@ -59,7 +61,7 @@ pub enum CommitError {
     /// the key. The transaction was rolled back, or must be rolled back after `record_in`.
     #[error("another attempt has taken over; this transaction must not be committed")]
     Overtaken,
-    /// `COMMIT` was sent, and its outcome is not known. A retry gets the response if the commit took
+    /// `COMMIT` was sent, and its outcome is not known, or a savepoint with the record got no reply in time. A retry gets the response if the commit took
     /// effect. Otherwise the key is unknown and follows the endpoint's `on_unknown`.
     #[error("the outcome of the commit is unknown")]
     OutcomeUnknown,
@@ -129,6 +131,32 @@ impl fmt::Debug for NotRecordable {
 }
 
 impl CommitError {
+    /// Logs why the response of an attempt was not committed.
+    pub(super) fn log(&self, endpoint: &'static str, id: RecordId) {
+        if self.is_logged_with_its_record()
+            && !matches!(self, Self::Overtaken | Self::NotRecordable(_))
+        {
+            tracing::error!(
+                target: crate::trace::TARGET,
+                endpoint,
+                record = %id.short(),
+                error = self as &dyn std::error::Error,
+                "a handler could not commit its response"
+            );
+        }
+    }
+
+    /// Whether only an attempt returns this error, and logs it. An error of the database may come from any statement,
+    /// and a handler may run its transaction again.
+    fn is_logged_with_its_record(&self) -> bool {
+        match self {
+            #[cfg(any(feature = "postgres", feature = "sqlite"))]
+            Self::Database(_) => false,
+            Self::NotOwn => false,
+            _ => true,
+        }
+    }
+
     fn problem(&self) -> Problem {
         match self {
             Self::Overtaken => Problem::overtaken(),
@@ -136,7 +164,8 @@ impl CommitError {
             Self::OtherDatabase | Self::NoTransaction | Self::NotOwn | Self::Unsupported => {
                 Problem::not_transactional()
             }
-            Self::AlreadyRecorded | Self::NotRecordable(_) => Problem::commit_failed(false),
+            Self::AlreadyRecorded => Problem::already_recorded(),
+            Self::NotRecordable(_) => Problem::commit_failed(false),
             Self::Store(_) => Problem::store_unavailable(),
             #[cfg(any(feature = "postgres", feature = "sqlite"))]
             Self::Database(error) => Problem::commit_failed(is_transient(error)),
@@ -149,7 +178,7 @@ impl IntoResponse for CommitError {
         if let Self::NotRecordable(response) = self {
             return response.into_response();
         }
-        if !matches!(self, Self::Overtaken) {
+        if !self.is_logged_with_its_record() {
             tracing::error!(
                 target: crate::trace::TARGET,
                 error = &self as &dyn std::error::Error,
@@ -157,6 +186,16 @@ impl IntoResponse for CommitError {
             );
         }
         (DoNotRecord, self.problem()).into_response()
+    }
+}
+
+/// Names the record in the response of a handler that could not commit. The layer above renders the response again.
+pub(super) fn name_record(response: &mut Response, id: RecordId, settlement: Option<&Settlement>) {
+    let extensions = response.extensions_mut();
+    if extensions.get::<DoNotRecord>().is_some()
+        && let Some(problem) = extensions.get_mut::<Problem>()
+    {
+        problem.of_attempt(id, matches!(settlement, Some(Settlement::Committed(_))));
     }
 }
 

@@ -1,13 +1,12 @@
 //! The state of an attempt whose handler may commit its response, and the steps of such a commit.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::response::Response;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::attempt::commit_error::{CommitError, NotRecordable};
 use crate::attempt::ending::Ending;
@@ -24,6 +23,10 @@ use crate::settings::policy::Policy;
 use crate::store::{CommitState, Holder, RecordStatement, StoreError};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 use crate::store::{RecordFailure, TransactionConnection, TransactionDatabase, sealed};
+
+/// How long the body of a response is read. Meanwhile the transaction of the handler is open and holds its locks: in
+/// SQLite, every other writer waits.
+const BODY_PATIENCE: Duration = Duration::from_millis(250);
 
 /// How long a commit whose reply was lost is looked for, from the first look that succeeds. The server may
 /// still be working on it.
@@ -45,6 +48,8 @@ pub(crate) struct Commits {
     holder: Holder,
     fingerprint: Fingerprint,
     state: AtomicU8,
+    /// The length of the last record that was passed to a transaction.
+    recorded_bytes: AtomicU64,
 }
 
 /// The attempt has not recorded its response itself. The engine settles it.
@@ -71,17 +76,27 @@ impl Commits {
             holder,
             fingerprint,
             state: AtomicU8::new(OPEN),
+            recorded_bytes: AtomicU64::new(0),
         }
     }
 
     /// Returns how the attempt is settled when its handler may have recorded the response itself.
     pub(super) fn settlement(&self) -> Option<Settlement> {
-        match self.state.load(Ordering::Acquire) {
-            OPEN => None,
-            PENDING => Some(Settlement::Confirm(Arc::default(), Missing::IsUnknown)),
-            COMMITTED => Some(Settlement::Committed),
-            _ => Some(Settlement::Confirm(Arc::default(), Missing::IsFree)),
-        }
+        let missing = match self.state.load(Ordering::Acquire) {
+            OPEN => return None,
+            COMMITTED => return Some(Settlement::Committed(self.recorded_bytes())),
+            PENDING => Missing::IsUnknown,
+            _ => Missing::IsFree,
+        };
+        Some(Settlement::Confirm {
+            found: Arc::default(),
+            bytes: self.recorded_bytes(),
+            missing,
+        })
+    }
+
+    fn recorded_bytes(&self) -> u64 {
+        self.recorded_bytes.load(Ordering::Relaxed)
     }
 
     /// Returns whether the record of this attempt is committed. `false` when the store does not know in time.
@@ -109,6 +124,11 @@ impl Commits {
         Ok(prepared)
     }
 
+    /// Logs the error with the record of this attempt.
+    pub(super) fn logged<T>(&self, result: Result<T, CommitError>) -> Result<T, CommitError> {
+        result.inspect_err(|error| error.log(self.policy.endpoint, self.holder.id))
+    }
+
     /// Refuses a second record of an attempt that has committed.
     fn must_be_open(&self) -> Result<(), CommitError> {
         if self.state.load(Ordering::Acquire) == COMMITTED {
@@ -131,13 +151,16 @@ impl Commits {
         }
         let settings = self.idem.settings();
         let limit = settings.max_recorded_body;
+        let patience = settings.response_timeout.min(BODY_PATIENCE);
         let patience = Patience {
-            known: settings.response_timeout,
-            unknown: settings.response_timeout,
+            known: patience,
+            unknown: patience,
         };
         let recording = settings.recording(self.policy);
         let (record, response) =
             recordable::record(response, self.fingerprint, limit, patience, recording).await;
+        let bytes = record.as_bytes().len() as u64;
+        self.recorded_bytes.store(bytes, Ordering::Relaxed);
         let statement = self
             .idem
             .store()
@@ -155,17 +178,21 @@ impl Commits {
 pub(super) async fn commit_alone<DB: TransactionDatabase>(
     transaction: sqlx::Transaction<'_, DB>,
 ) -> Result<(), CommitError> {
-    let is_nested = sealed::is_nested::<DB>(&transaction);
-    let Err(error) = transaction.commit().await else {
-        return Ok(());
+    let committed = if sealed::is_nested::<DB>(&transaction) {
+        transaction.commit().await.map_err(RecordFailure::Failed)
+    } else {
+        DB::commit_alone(transaction).await
     };
-    if is_nested {
-        return Err(CommitError::Database(error));
-    }
-    // The reply may be lost although the transaction was committed.
-    Err(match DB::failed_commit(error) {
+    committed.map_err(|failure| match failure {
         RecordFailure::Failed(error) => CommitError::Database(error),
-        _ => CommitError::OutcomeUnknown,
+        // The reply may be lost although the transaction was committed.
+        _ => {
+            tracing::error!(
+                target: crate::trace::TARGET,
+                "a handler could not commit, and the outcome of its commit is unknown"
+            );
+            CommitError::OutcomeUnknown
+        }
     })
 }
 
@@ -173,34 +200,28 @@ pub(super) async fn commit_alone<DB: TransactionDatabase>(
 impl Commits {
     pub(super) async fn commit<DB: TransactionDatabase>(
         &self,
-        mut transaction: sqlx::Transaction<'_, DB>,
+        transaction: sqlx::Transaction<'_, DB>,
         response: Response,
     ) -> Result<Response, CommitError> {
-        if sealed::is_nested::<DB>(&transaction) {
-            let recorded = self.record::<DB>(&mut transaction, response).await;
-            return match recorded {
-                Ok(response) => match transaction.commit().await {
-                    Ok(()) => Ok(response),
-                    Err(error) => Err(CommitError::Database(error)),
-                },
-                Err(error) => {
-                    // A savepoint on a broken connection needs no rollback.
-                    let _ = transaction.rollback().await;
-                    Err(error)
-                }
-            };
-        }
+        let is_nested = sealed::is_nested::<DB>(&transaction);
         let (statement, response) = match self.begin::<DB>(response).await {
             Ok(begun) => begun,
             Err(error) => {
-                // A broken connection is rolled back by the server.
-                let _ = transaction.rollback().await;
+                self.roll_back(transaction).await;
                 return match error {
-                    CommitError::NotRecordable(response) => Ok(response.into_response()),
+                    CommitError::NotRecordable(response) if !is_nested => {
+                        Ok(response.into_response())
+                    }
                     error => Err(error),
                 };
             }
         };
+        if is_nested {
+            return self
+                .release(transaction, &statement)
+                .await
+                .map(|()| response);
+        }
         let earlier = self.state.swap(PENDING, Ordering::AcqRel);
         let asked_at = Instant::now();
         let limit = self.idem.settings().store_timeout;
@@ -214,6 +235,37 @@ impl Commits {
             Err(_) => self.find(Some(&StoreError::TimedOut)).await?,
         }
         Ok(response)
+    }
+
+    /// Records the response in a savepoint, and releases the savepoint.
+    async fn release<DB: TransactionDatabase>(
+        &self,
+        mut transaction: sqlx::Transaction<'_, DB>,
+        statement: &RecordStatement,
+    ) -> Result<(), CommitError> {
+        let earlier = self.state.swap(PENDING, Ordering::AcqRel);
+        let limit = self.idem.settings().store_timeout;
+        let recorded = timeout(limit, DB::record(&mut transaction, statement)).await;
+        match recorded {
+            Ok(Ok(())) => match timeout(limit, transaction.commit()).await {
+                Ok(released) => released.map_err(CommitError::Database),
+                Err(_) => Err(CommitError::OutcomeUnknown),
+            },
+            Ok(Err(failure)) => {
+                let error = self.not_recorded(failure, earlier);
+                self.roll_back(transaction).await;
+                Err(error)
+            }
+            // The outer transaction may still be committed with the record.
+            Err(_) => Err(CommitError::OutcomeUnknown),
+        }
+    }
+
+    /// Rolls back. Does not wait for long on a connection that has fallen silent: a transaction that is dropped is
+    /// rolled back too, and the server rolls back the transaction of a broken connection.
+    async fn roll_back<DB: TransactionDatabase>(&self, transaction: sqlx::Transaction<'_, DB>) {
+        let limit = self.idem.settings().store_timeout;
+        let _ = timeout(limit, transaction.rollback()).await;
     }
 
     pub(super) async fn record_in<C: TransactionConnection>(

@@ -268,8 +268,8 @@ impl Beat {
             target: crate::trace::TARGET,
             endpoint = self.of.endpoint,
             record = %self.of.holder.id.short(),
-            "an attempt has run for as long as `max_run` allows and is ended; if its handler had begun, \
-             its outcome is unknown"
+            "an attempt has run for as long as `max_run` allows and is ended; if its handler had begun and has \
+             committed no response, its outcome is unknown"
         );
         if let Some(attempt) = &self.of.attempt {
             attempt.lose();

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
+use crate::attempt::commit_error;
 use crate::attempt::commits::Commits;
 use crate::attempt::ending::Ending;
 use crate::attempt::handle::{Attempt, ClaimFacts};
@@ -316,8 +317,10 @@ impl Work {
     /// for that.
     fn answered(&mut self, mut response: Response, cx: &mut Context<'_>) -> Stage {
         self.heartbeat.lift_limit();
+        let by_handler = self.settled_by_handler();
+        commit_error::name_record(&mut response, self.holder.id, by_handler.as_ref());
         let ending = Ending::of(self.policy, &mut response);
-        if let Some(settlement) = self.settled_by_handler() {
+        if let Some(settlement) = by_handler {
             self.answered = Some(response.status());
             let response = response.map(|body| self.watched(body));
             return self.settling(settlement, response);
@@ -438,6 +441,7 @@ impl Work {
         match first_try {
             FirstTry::Over => Stage::Settled(response),
             FirstTry::Unrecorded => Stage::Settled(degraded::unrecorded(response)),
+            FirstTry::Unconfirmed => Stage::Settled(degraded::unconfirmed(response)),
             FirstTry::Overtaken => {
                 let (idem, id, fingerprint) = (self.idem.clone(), self.holder.id, self.fingerprint);
                 let response = overtaken::response(idem, id, fingerprint, response);

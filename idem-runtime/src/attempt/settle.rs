@@ -22,6 +22,8 @@ pub(crate) enum FirstTry {
     Over,
     /// The store does not have the record yet.
     Unrecorded,
+    /// The handler may have committed its record, and the store has not shown it.
+    Unconfirmed,
     /// Another attempt has taken over.
     Overtaken,
 }
@@ -104,6 +106,8 @@ impl Settler {
             held.overtaken(deadline::after(Instant::now(), window));
         }
         match settled {
+            // The handler has responded as if it had committed, but the store has no record.
+            Settled::Done if settlement.is_unconfirmed() => FirstTry::Unconfirmed,
             Settled::Done => FirstTry::Over,
             Settled::Lost => FirstTry::Overtaken,
         }
@@ -122,6 +126,11 @@ impl Settler {
                 FirstTry::Unrecorded,
                 "a response could not be recorded in time; recording is retried until the ttl ends, \
                  and until it succeeds only this process replays the response",
+            ),
+            _ if settlement.is_unconfirmed() => (
+                FirstTry::Unconfirmed,
+                "the commit of a handler could not be confirmed in time; the store is asked again, and a retry \
+                 gets the response if it was committed",
             ),
             _ => (
                 FirstTry::Over,
@@ -186,10 +195,10 @@ impl Settler {
     async fn keep_trying(self, mut settlement: Settlement, held: Option<Held>) {
         let give_up_at = match settlement {
             Settlement::Complete { .. } | Settlement::Release => self.expires_at,
-            // The end of the lease has the same effect as the call, or makes the outcome unknown.
-            Settlement::Abandon | Settlement::Committed | Settlement::Confirm(..) => {
-                self.heartbeat.held_until()
-            }
+            // The record may be in the store, although the lease has lapsed.
+            Settlement::Confirm { .. } => self.expires_at,
+            // The end of the lease has the same effect as the call.
+            Settlement::Abandon | Settlement::Committed(_) => self.heartbeat.held_until(),
         };
         let mut backoff = Backoff::new();
         loop {

@@ -17,10 +17,15 @@ pub(crate) enum Settlement {
     Release,
     /// Marks the outcome as unknown.
     Abandon,
-    /// Does nothing: the handler has committed its record.
-    Committed,
+    /// Does nothing: the handler has committed its record, which has this length.
+    Committed(u64),
     /// Looks for the record that the handler may have committed, and notes whether it is there.
-    Confirm(Arc<AtomicBool>, Missing),
+    Confirm {
+        found: Arc<AtomicBool>,
+        /// The length of the record.
+        bytes: u64,
+        missing: Missing,
+    },
 }
 
 /// How an attempt is settled when its handler has tried to record a response, and the store has no record.
@@ -48,8 +53,8 @@ impl Settlement {
             Self::Complete { record, ttl } => idem.store().complete(holder, record.clone(), *ttl),
             Self::Release => idem.store().release(holder),
             Self::Abandon => idem.store().abandon(holder),
-            Self::Committed => StoreFuture::ready(Ok(Settled::Done)),
-            Self::Confirm(found, missing) => {
+            Self::Committed(_) => StoreFuture::ready(Ok(Settled::Done)),
+            Self::Confirm { found, missing, .. } => {
                 let (store, found, missing) = (idem.store().clone(), found.clone(), *missing);
                 StoreFuture::new(async move {
                     match store.commit_state(holder).await? {
@@ -68,25 +73,55 @@ impl Settlement {
         }
     }
 
-    /// The length of the record in bytes, when the settlement writes one.
+    /// The length of the record in bytes, when the attempt has left one.
     pub(super) fn recorded_bytes(&self) -> Option<u64> {
         match self {
             Self::Complete { record, .. } => Some(record.as_bytes().len() as u64),
-            _ => None,
+            Self::Committed(bytes) => Some(*bytes),
+            Self::Confirm { bytes, .. } => self.has_found().then_some(*bytes),
+            Self::Release | Self::Abandon => None,
         }
     }
 
     pub(super) fn outcome(&self) -> Outcome {
         match self {
-            Self::Complete { .. } | Self::Committed => Outcome::Recorded,
-            Self::Confirm(found, _) if found.load(Ordering::Acquire) => Outcome::Recorded,
-            Self::Release | Self::Confirm(_, Missing::IsFree) => Outcome::Released,
-            Self::Abandon | Self::Confirm(_, Missing::IsUnknown) => Outcome::Unknown,
+            Self::Complete { .. } | Self::Committed(_) => Outcome::Recorded,
+            Self::Confirm { .. } if self.has_found() => Outcome::Recorded,
+            Self::Release => Outcome::Released,
+            Self::Abandon => Outcome::Unknown,
+            Self::Confirm { missing, .. } => match missing {
+                Missing::IsFree => Outcome::Released,
+                Missing::IsUnknown => Outcome::Unknown,
+            },
         }
+    }
+
+    /// Whether the store has the record that the handler has committed.
+    fn has_found(&self) -> bool {
+        matches!(self, Self::Confirm { found, .. } if found.load(Ordering::Acquire))
+    }
+
+    /// Whether the handler may have committed a record that the store has not shown.
+    pub(super) fn is_unconfirmed(&self) -> bool {
+        let may_have_committed = matches!(
+            self,
+            Self::Confirm {
+                missing: Missing::IsUnknown,
+                ..
+            }
+        );
+        may_have_committed && !self.has_found()
     }
 
     /// Whether the settlement can free the key.
     pub(super) fn can_release(&self) -> bool {
-        matches!(self, Self::Release | Self::Confirm(_, Missing::IsFree))
+        let is_free = matches!(
+            self,
+            Self::Confirm {
+                missing: Missing::IsFree,
+                ..
+            }
+        );
+        is_free || matches!(self, Self::Release)
     }
 }

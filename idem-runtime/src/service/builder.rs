@@ -134,6 +134,9 @@ impl IdempotencyBuilder {
     /// takes longer, such as an endless stream, is then passed on: the client gets the response from its
     /// beginning, and a retry gets 409 `idempotency_response_not_kept`. A body whose length is known, for
     /// example by `Content-Length`, may take as long as [`max_run`](Self::max_run).
+    ///
+    /// [`Attempt::commit`](crate::Attempt::commit), `record_in` and `prepare` read a body for 250 ms at most, because
+    /// the transaction of the handler is open.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.settings.response_timeout = timeout.min(LONGEST);
         self
@@ -169,8 +172,8 @@ impl IdempotencyBuilder {
     /// gets 503 `idempotency_busy` with `Retry-After`, also when a record exists. With
     /// `in_flight = wait(…)`, a request that waits for the first one does not count.
     ///
-    /// An attempt counts until its response is recorded or its key is released. An attempt that lost its
-    /// lease counts until its handler ends. [`Idempotency::running`] returns the current number. A request
+    /// An attempt counts until its response is recorded or its key is released, or until the first try at that has
+    /// failed. An attempt that lost its lease counts until its handler ends. [`Idempotency::running`] returns the current number. A request
     /// that runs without protection because the store failed ([`OnStoreError::FailOpen`]) does not count.
     ///
     /// # Examples

@@ -178,8 +178,8 @@ impl Idempotency {
 
     /// Returns the number of attempts that run now, in requests and in the background.
     ///
-    /// An attempt counts from its claim until its response is recorded or its key is released. Requests
-    /// without a key do not count. [`max_running`](crate::IdempotencyBuilder::max_running) limits the
+    /// An attempt counts from its claim until its response is recorded or its key is released, or until the first
+    /// try at that has failed. Requests without a key do not count. [`max_running`](crate::IdempotencyBuilder::max_running) limits the
     /// number.
     ///
     /// # Examples

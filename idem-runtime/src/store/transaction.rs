@@ -204,8 +204,8 @@ mod drivers {
                 statement: &'c RecordStatement,
             ) -> Committed<'c>;
 
-            /// Classifies an error of a `COMMIT` without a statement.
-            fn failed_commit(error: sqlx::Error) -> RecordFailure;
+            /// Commits a transaction without a record.
+            fn commit_alone<'c>(transaction: sqlx::Transaction<'c, Self>) -> Written<'c>;
         }
 
         /// Whether the innermost transaction of a connection is a savepoint.

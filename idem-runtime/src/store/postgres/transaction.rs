@@ -85,8 +85,8 @@ impl sealed::Database for Postgres {
         })
     }
 
-    fn failed_commit(error: Error) -> RecordFailure {
-        not_committed(error)
+    fn commit_alone<'c>(transaction: Transaction<'c, Self>) -> Written<'c> {
+        Box::pin(async move { transaction.commit().await.map_err(not_committed) })
     }
 }
 

@@ -97,17 +97,19 @@ impl sealed::Database for Sqlite {
                 let _ = transaction.rollback().await;
                 return Err(failure);
             }
+            Self::commit_alone(transaction).await.map(|()| false)
+        })
+    }
+
+    fn commit_alone<'c>(mut transaction: Transaction<'c, Self>) -> Written<'c> {
+        Box::pin(async move {
             // Dropping a transaction that has been committed does nothing.
             let committed = SqliteTransactionManager::commit(&mut transaction).await;
             if committed.is_err() {
                 roll_back(transaction).await;
             }
-            committed.map(|()| false).map_err(not_committed)
+            committed.map_err(not_committed)
         })
-    }
-
-    fn failed_commit(error: Error) -> RecordFailure {
-        not_committed(error)
     }
 }
 
@@ -115,16 +117,24 @@ impl sealed::Database for Sqlite {
 /// `BEGIN` of the handler has opened, nor that SQLite has rolled back after an error such as a full disk. So SQLite
 /// decides: it refuses a `BEGIN` inside of a transaction.
 async fn must_be_in_transaction(connection: &mut SqliteConnection) -> Result<(), RecordFailure> {
-    // When sqlx counts a transaction, leave one open: the later rollback of sqlx needs it.
+    // Leave as many transactions open as sqlx counts: its later rollbacks need them.
     let begin = match SqliteTransactionManager::get_transaction_depth(connection) {
-        1 => "BEGIN",
-        _ => "BEGIN; ROLLBACK",
+        0 => sqlx::raw_sql("BEGIN; ROLLBACK"),
+        1 => sqlx::raw_sql("BEGIN"),
+        depth => sqlx::raw_sql(AssertSqlSafe(begin_nested(depth))),
     };
-    match sqlx::raw_sql(begin).execute(connection).await {
+    match begin.execute(connection).await {
         Ok(_) => Err(RecordFailure::NoTransaction),
         Err(error) if is_wrong_statement(&error) => Ok(()),
         Err(error) => Err(RecordFailure::Failed(error)),
     }
+}
+
+/// Begins a transaction and the savepoints in it, under the names that sqlx gives them.
+fn begin_nested(depth: usize) -> String {
+    (1..depth).fold("BEGIN".to_owned(), |begin, at| {
+        format!("{begin}; SAVEPOINT _sqlx_savepoint_{at}")
+    })
 }
 
 /// Rolls back after a failed `COMMIT`.

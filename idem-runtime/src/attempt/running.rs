@@ -320,19 +320,16 @@ impl Work {
         let by_handler = self.settled_by_handler();
         commit_error::name_record(&mut response, self.holder.id, by_handler.as_ref());
         let ending = Ending::of(self.policy, &mut response);
-        if let Some(settlement) = by_handler {
-            self.answered = Some(response.status());
+        let settlement = match ending {
+            _ if by_handler.is_some() => by_handler,
+            Ending::Unknown => return self.settling(Settlement::Abandon, response),
+            Ending::Released => Some(Settlement::Release),
+            Ending::Recorded => None,
+        };
+        self.answered = Some(response.status());
+        if let Some(settlement) = settlement {
             let response = response.map(|body| self.watched(body));
             return self.settling(settlement, response);
-        }
-        match ending {
-            Ending::Unknown => return self.settling(Settlement::Abandon, response),
-            Ending::Released => {
-                self.answered = Some(response.status());
-                let response = response.map(|body| self.watched(body));
-                return self.settling(Settlement::Release, response);
-            }
-            Ending::Recorded => self.answered = Some(response.status()),
         }
         let settings = self.idem.settings();
         if !self.policy.records_body {

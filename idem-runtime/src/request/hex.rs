@@ -22,14 +22,21 @@ pub(crate) fn write(f: &mut impl fmt::Write, bytes: &[u8]) -> fmt::Result {
 
 /// Reads exactly `N` bytes from digits of either case.
 pub(crate) fn read<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
-    if digits.len() != 2 * N {
-        return None;
-    }
     let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = value(pair[0])? << 4 | value(pair[1])?;
+    read_into(&mut bytes, digits).then_some(bytes)
+}
+
+fn read_into(bytes: &mut [u8], digits: &[u8]) -> bool {
+    if digits.len() != 2 * bytes.len() {
+        return false;
     }
-    Some(bytes)
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let (Some(high), Some(low)) = (value(pair[0]), value(pair[1])) else {
+            return false;
+        };
+        *byte = high << 4 | low;
+    }
+    true
 }
 
 fn value(digit: u8) -> Option<u8> {

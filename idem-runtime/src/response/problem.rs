@@ -531,13 +531,19 @@ fn object<const N: usize>(members: [(&str, Option<&str>); N]) -> String {
 /// Appends a text as a JSON string.
 fn push_json(json: &mut String, text: &str) {
     let needs_escape = |byte: u8| byte < b' ' || matches!(byte, b'"' | b'\\');
+    json.push('"');
     if text.bytes().any(needs_escape) {
-        json.push_str(&serde_json::Value::from(text).to_string());
+        for char in text.chars() {
+            match char {
+                '"' | '\\' => json.extend(['\\', char]),
+                '\0'..'\x20' => _ = write!(json, "\\u{:04x}", u32::from(char)),
+                _ => json.push(char),
+            }
+        }
     } else {
-        json.push('"');
         json.push_str(text);
-        json.push('"');
     }
+    json.push('"');
 }
 
 impl From<BodyError> for Problem {

@@ -1,6 +1,8 @@
 //! The queue of claims that the store may have granted although no handler runs under them.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -23,11 +25,36 @@ pub(crate) struct Orphans {
 
 #[derive(Default)]
 struct Queue {
-    /// The keys are the time of the next look-up and a number that makes each key unique.
-    orphans: BTreeMap<(Instant, u64), Orphan>,
-    last_number: u64,
+    /// A heap, because the code of a `BTreeMap` is ten times as large.
+    orphans: BinaryHeap<Due>,
     has_worker: bool,
 }
+
+/// A claim, and the time of its next look-up. The greatest is due first.
+struct Due {
+    at: Instant,
+    orphan: Orphan,
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.at.cmp(&self.at)
+    }
+}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+
+impl Eq for Due {}
 
 pub(crate) struct Orphan {
     pub(crate) id: RecordId,
@@ -80,15 +107,15 @@ impl Orphans {
         loop {
             let due = {
                 let mut queue = self.lock();
-                let Some(first) = queue.orphans.first_entry() else {
-                    queue.has_worker = false;
+                let Some(first) = queue.orphans.peek_mut() else {
+                    // The heap keeps the memory of an outage otherwise.
+                    *queue = Queue::default();
                     return None;
                 };
-                let (due, _) = *first.key();
-                if due <= Instant::now() {
-                    return Some(first.remove());
+                if first.at <= Instant::now() {
+                    return Some(PeekMut::pop(first).orphan);
                 }
-                due
+                first.at
             };
             // The loop reads the queue again after a wake-up and after a timeout.
             let _ = tokio::time::timeout_at(due, self.added.notified()).await;
@@ -108,7 +135,42 @@ impl Orphans {
 
 impl Queue {
     fn add(&mut self, due: Instant, orphan: Orphan) {
-        self.last_number += 1;
-        self.orphans.insert((due, self.last_number), orphan);
+        self.orphans.push(Due { at: due, orphan });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn orphan(id: u8) -> Orphan {
+        let now = Instant::now();
+        Orphan {
+            id: RecordId::from_bytes([id; 32]),
+            owner: Owner::unique(),
+            sent: 1,
+            sent_at: now,
+            failed_at: now,
+            give_up_at: now,
+            backoff: Backoff::new(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_claim_that_is_due_first_comes_first() {
+        let orphans = Orphans::default();
+        let now = Instant::now();
+        for seconds in [3, 1, 2] {
+            let due = now + Duration::from_secs(seconds.into());
+            orphans.lock().add(due, orphan(seconds));
+        }
+        for seconds in [1, 2, 3] {
+            let next = orphans.next().await.map(|orphan| orphan.id);
+            assert_eq!(next, Some(RecordId::from_bytes([seconds; 32])));
+            assert_eq!(now.elapsed().as_secs(), u64::from(seconds));
+        }
+        assert!(orphans.next().await.is_none());
     }
 }

@@ -10,6 +10,51 @@ pub(crate) use crate::observe::TARGET;
 use crate::request::record_id::RecordId;
 use crate::request::trace_context::TraceId;
 
+/// The fields of an event above DEBUG.
+///
+/// Each event macro of `tracing` compiles to 2 kB of machine code, so all these events share three of them.
+#[derive(Default)]
+pub(crate) struct Event<'a> {
+    pub(crate) endpoint: Option<&'static str>,
+    pub(crate) record: Option<&'a RecordId>,
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) error: Option<&'a (dyn Error + 'static)>,
+}
+
+macro_rules! log {
+    ($event:expr, $macro:ident, $message:expr) => {{
+        let Event {
+            endpoint,
+            record,
+            outcome,
+            error,
+        } = $event;
+        tracing::$macro!(
+            target: TARGET,
+            endpoint,
+            outcome = outcome.map(Outcome::as_str),
+            record = record.map(RecordId::short).map(tracing::field::display),
+            error,
+            "{}",
+            $message
+        );
+    }};
+}
+
+impl Event<'_> {
+    pub(crate) fn error(self, message: &str) {
+        log!(self, error, message);
+    }
+
+    pub(crate) fn warn(self, message: &str) {
+        log!(self, warn, message);
+    }
+
+    pub(crate) fn info(self, message: &str) {
+        log!(self, info, message);
+    }
+}
+
 /// Logs a decision, and records the field `outcome` in the current span if the span has this field.
 ///
 /// The level is DEBUG, except for a decision that an operator should see: a key that is held for an operator
@@ -21,18 +66,25 @@ pub(crate) fn decided(endpoint: &'static str, id: Option<&RecordId>, outcome: Ou
     Span::current().record("outcome", outcome.as_str());
     match outcome {
         Outcome::Unknown => {
-            let record = id.map(RecordId::short).map(tracing::field::display);
-            tracing::warn!(
-                target: TARGET, endpoint, outcome = outcome.as_str(), record,
-                "a request was refused, because the outcome of its key is unknown and the key is held for an operator"
+            Event {
+                endpoint: Some(endpoint),
+                outcome: Some(outcome),
+                record: id,
+                ..Event::default()
+            }
+            .warn(
+                "a request was refused, because the outcome of its key is unknown and the key is held for \
+                 an operator",
             );
         }
         Outcome::Full => {
-            let record = id.map(RecordId::short).map(tracing::field::display);
-            tracing::warn!(
-                target: TARGET, endpoint, outcome = outcome.as_str(), record,
-                "a request was refused, because the store is full"
-            );
+            Event {
+                endpoint: Some(endpoint),
+                outcome: Some(outcome),
+                record: id,
+                ..Event::default()
+            }
+            .warn("a request was refused, because the store is full");
         }
         _ => report(endpoint, id, outcome),
     }
@@ -47,14 +99,14 @@ pub(crate) fn store_failed(
 ) {
     if is_anybody_listening() {
         Span::current().record("outcome", outcome.as_str());
-        tracing::warn!(
-            target: TARGET,
-            endpoint,
-            outcome = outcome.as_str(),
-            record = %id.short(),
-            error,
-            "a key could not be claimed in the store"
-        );
+        Event {
+            endpoint: Some(endpoint),
+            outcome: Some(outcome),
+            record: Some(id),
+            error: Some(error),
+            ..Event::default()
+        }
+        .warn("a key could not be claimed in the store");
     }
 }
 
@@ -94,13 +146,13 @@ fn is_anybody_listening() -> bool {
 /// Logs the end of an attempt. An unknown outcome is an INFO.
 pub(crate) fn ended(endpoint: &'static str, id: &RecordId, outcome: Outcome) {
     if outcome == Outcome::Unknown {
-        tracing::info!(
-            target: TARGET,
-            endpoint,
-            outcome = outcome.as_str(),
-            record = %id.short(),
-            "an attempt ended, and nobody knows whether its effect happened"
-        );
+        Event {
+            endpoint: Some(endpoint),
+            outcome: Some(outcome),
+            record: Some(id),
+            ..Event::default()
+        }
+        .info("an attempt ended, and nobody knows whether its effect happened");
     } else {
         report(endpoint, Some(id), outcome);
     }

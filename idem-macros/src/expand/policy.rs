@@ -92,8 +92,8 @@ fn statuses(statuses: &Statuses, private: &TokenStream) -> TokenStream {
 fn fingerprint(fingerprint: &Fingerprint, private: &TokenStream) -> TokenStream {
     let mode = match fingerprint {
         Fingerprint::Body => quote!(Body),
-        Fingerprint::Json => quote!(Json),
-        Fingerprint::Pointers(pointers) => quote!(JsonPointers(&[#(#pointers),*])),
+        Fingerprint::Json => quote!(JSON),
+        Fingerprint::Pointers(pointers) => quote!(json_pointers(&[#(#pointers),*])),
         Fingerprint::None => quote!(WithoutBody),
     };
     quote!(#private::FingerprintMode::#mode)

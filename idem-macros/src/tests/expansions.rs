@@ -104,7 +104,7 @@ fn every_attribute_argument_expands() {
                     .hold_unknown()
                     .unknown(idem::__private::Statuses::NONE.class(5u16).without(503u16))
                     .max_run_millis(120_000)
-                    .fingerprint(idem::__private::FingerprintMode::JsonPointers(&["/amount"]));
+                    .fingerprint(idem::__private::FingerprintMode::json_pointers(&["/amount"]));
                 __IDEM_POLICY
                     .admit_on(order, || &desk.idem)
                     .token()

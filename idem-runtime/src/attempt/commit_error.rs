@@ -10,6 +10,7 @@ use crate::request::record_id::RecordId;
 use crate::response::do_not_record::DoNotRecord;
 use crate::response::problem::Problem;
 use crate::store::StoreError;
+use crate::trace::Event;
 
 /// Why [`Attempt::commit`](crate::Attempt::commit), `record_in` or `prepare` did not return a response.
 ///
@@ -179,11 +180,11 @@ impl IntoResponse for CommitError {
             return response.into_response();
         }
         if !self.is_logged_with_its_record() {
-            tracing::error!(
-                target: crate::trace::TARGET,
-                error = &self as &dyn std::error::Error,
-                "a handler could not commit its response"
-            );
+            Event {
+                error: Some(&self),
+                ..Event::default()
+            }
+            .error("a handler could not commit its response");
         }
         (DoNotRecord, self.problem()).into_response()
     }

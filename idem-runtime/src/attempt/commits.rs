@@ -23,6 +23,8 @@ use crate::settings::policy::Policy;
 use crate::store::{CommitState, Holder, RecordStatement, StoreError};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 use crate::store::{RecordFailure, TransactionConnection, TransactionDatabase, sealed};
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use crate::trace::Event;
 
 /// How long the body of a response is read. Meanwhile the transaction of the handler is open and holds its locks: in
 /// SQLite, every other writer waits.
@@ -377,13 +379,13 @@ impl Commits {
         error: Option<&(dyn std::error::Error + Send + Sync + 'static)>,
     ) -> Result<(), CommitError> {
         if let Some(error) = error {
-            tracing::warn!(
-                target: crate::trace::TARGET,
-                endpoint = self.policy.endpoint,
-                record = %self.holder.id.short(),
-                error = error as &(dyn std::error::Error + 'static),
-                "the reply to a commit was lost; looking for its record"
-            );
+            Event {
+                endpoint: Some(self.policy.endpoint),
+                record: Some(&self.holder.id),
+                error: Some(error),
+                ..Event::default()
+            }
+            .warn("the reply to a commit was lost; looking for its record");
         }
         let begun = Instant::now();
         let give_up_at = deadline::after(begun, self.idem.settings().store_timeout);

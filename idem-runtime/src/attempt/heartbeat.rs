@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
-use tracing::Instrument;
 
 use crate::attempt::handle::Attempt;
+use crate::observe::Outcome;
 use crate::service::background::{self, Background};
 use crate::service::deadline;
 use crate::service::idempotency::{Idempotency, within};
 use crate::store::{Holder, Settled};
+use crate::trace::Event;
 
 /// Renews a lease after each third of its length. Starts at the first `Pending` of the attempt, and
 /// stops when it is dropped.
@@ -157,7 +158,7 @@ impl Heartbeat {
     /// # Panics
     ///
     /// If the runtime has no timers.
-    pub(crate) fn arm(&mut self, background: &Background, of: impl FnOnce() -> Leaseholder) {
+    pub(crate) fn arm(&mut self, background: &Background, of: &dyn Fn() -> Leaseholder) {
         if self.armed.is_some() {
             return;
         }
@@ -219,8 +220,8 @@ impl Wake for Beat {
         let mut pulse = self.pulse();
         if matches!(pulse.task, Task::NotStarted) {
             let Background { runtime, span } = &self.background;
-            let renewing = self.clone().run().instrument(span.clone());
-            pulse.task = Task::Started(background::spawn(runtime, renewing).abort_handle());
+            let renewing = background::spawn(runtime, span.clone(), None, self.clone().run());
+            pulse.task = Task::Started(renewing.abort_handle());
         }
     }
 }
@@ -264,12 +265,14 @@ impl Beat {
             self.is_over.store(true, Ordering::Release);
             pulse.poller.take()
         };
-        tracing::error!(
-            target: crate::trace::TARGET,
-            endpoint = self.of.endpoint,
-            record = %self.of.holder.id.short(),
+        Event {
+            endpoint: Some(self.of.endpoint),
+            record: Some(&self.of.holder.id),
+            ..Event::default()
+        }
+        .error(
             "an attempt has run for as long as `max_run` allows and is ended; if its handler had begun and has \
-             committed no response, its outcome is unknown"
+             committed no response, its outcome is unknown",
         );
         if let Some(attempt) = &self.of.attempt {
             attempt.lose();
@@ -297,12 +300,12 @@ impl Beat {
                 }
                 Ok(Settled::Lost) => return self.lost().await,
                 Err(error) => {
-                    tracing::warn!(
-                        target: crate::trace::TARGET,
-                        record = %holder.id.short(),
-                        error = &error as &dyn std::error::Error,
-                        "a lease could not be renewed; the renewal is retried"
-                    );
+                    Event {
+                        record: Some(&holder.id),
+                        error: Some(&error),
+                        ..Event::default()
+                    }
+                    .warn("a lease could not be renewed; the renewal is retried");
                     let now = Instant::now();
                     let is_held = now < self.pulse().held_until;
                     due = deadline::after(now, if is_held { lease / 20 } else { lease / 3 });
@@ -322,12 +325,15 @@ impl Beat {
             return;
         }
         if self.pulse().is_running {
-            tracing::info!(
-                target: crate::trace::TARGET,
-                endpoint = self.of.endpoint,
-                record = %self.of.holder.id.short(),
-                outcome = crate::observe::Outcome::Overtaken.as_str(),
-                "the lease was lost while the handler runs; its response is not recorded, and its client gets the response of the attempt that has taken over"
+            Event {
+                endpoint: Some(self.of.endpoint),
+                record: Some(&self.of.holder.id),
+                outcome: Some(Outcome::Overtaken),
+                ..Event::default()
+            }
+            .info(
+                "the lease was lost while the handler runs; its response is not recorded, and its client \
+                 gets the response of the attempt that has taken over",
             );
             attempt.overtake();
         }
@@ -415,7 +421,7 @@ mod tests {
     impl Setup {
         fn arm(&mut self) {
             let background = Background::of_this_task().expect("a runtime");
-            self.heartbeat.arm(&background, || Leaseholder {
+            self.heartbeat.arm(&background, &|| Leaseholder {
                 endpoint: "place_trade",
                 idem: self.idem.clone(),
                 holder: self.holder,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::attempt::settlement::Settlement;
 use crate::request::record_id::RecordId;
@@ -18,7 +19,7 @@ use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
 use crate::service::orphans::{NeedsWorker, Orphan};
 use crate::store::{Entry, Holder, Owner, Settled, StoreError};
-use crate::trace::TARGET;
+use crate::trace::Event;
 
 /// Looks for a claim that was sent `sent` times, and gives the claim back when it is found.
 ///
@@ -49,13 +50,15 @@ pub(crate) fn look_for(
                 idem: idem.clone(),
                 has_ended: false,
             };
-            let tracked = idem.attempts().track_future(work(worker));
-            background::spawn(runtime, tracked);
+            let tracked = Some(idem.attempts().token());
+            background::spawn(runtime, Span::none(), tracked, work(worker));
         }
-        Err(_) => tracing::error!(
-            target: TARGET,
-            record = %id.short(),
-            "too many claims have no reply, so this claim is not looked up; it ends with its lease"
+        Err(_) => Event {
+            record: Some(&id),
+            ..Event::default()
+        }
+        .error(
+            "too many claims have no reply, so this claim is not looked up; it ends with its lease",
         ),
     }
 }

@@ -10,14 +10,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::response::Parts;
 use http::{Extensions, HeaderMap, StatusCode};
 use http_body_util::Full;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
-use tracing::Instrument;
 
 use crate::attempt::commit_error;
 use crate::attempt::commits::Commits;
@@ -38,10 +37,28 @@ use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
 use crate::service::permits::Permit;
 use crate::service::slot::{Slot, Unsettled};
-use crate::settings::policy::{FingerprintMode, Policy};
+use crate::settings::policy::Policy;
 use crate::store::{Holder, Record, Settled};
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// The future of a handler. Each handler has its own type.
+pub(crate) type BoxHandler = Pin<Box<dyn Handling>>;
+
+/// A future whose output is converted into a response. Implemented by the future of the handler itself,
+/// because a wrapper would be compiled once for each handler.
+pub(crate) trait Handling: Send {
+    fn poll_response(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response>;
+}
+
+impl<F> Handling for F
+where
+    F: Future<Output: IntoResponse> + Send,
+{
+    fn poll_response(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
+        self.poll(cx).map(IntoResponse::into_response)
+    }
+}
 
 /// A claim that was granted to a request whose handler has not started.
 pub(crate) struct Won {
@@ -107,7 +124,7 @@ pub(super) struct Work {
 pub(super) enum Stage {
     /// The body extractor runs. The handler has not started.
     Claimed,
-    Handling(BoxFuture<Response>),
+    Handling(BoxHandler),
     /// In a box, because few bodies are waited for.
     Reading(Box<Reading>),
     /// The handler has responded, and its response goes to the layers above.
@@ -190,7 +207,7 @@ impl Running {
     }
 
     /// Starts the handler.
-    pub(crate) fn handle(&mut self, handler: BoxFuture<Response>) {
+    pub(crate) fn handle(&mut self, handler: BoxHandler) {
         if let Some(work) = &mut self.work {
             work.begin();
             work.stage = Stage::Handling(handler);
@@ -201,7 +218,7 @@ impl Running {
     pub(crate) fn reject(mut self, mut rejection: Response) -> Self {
         if let Some(work) = &mut self.work {
             // A streamed body may have been cut off, so its rejection may not apply to a retry.
-            let is_streamed = work.policy.fingerprint == FingerprintMode::WithoutBody;
+            let is_streamed = work.policy.fingerprint.is_without_body();
             work.stage = if work.policy.record_rejections && !is_streamed {
                 work.begin();
                 Stage::Handling(Box::pin(future::ready(rejection)))
@@ -270,7 +287,7 @@ impl Work {
             // The settler has the lease by then.
             && !matches!(self.stage, Stage::Settling(..))
         {
-            self.heartbeat.arm(background, || Leaseholder {
+            self.heartbeat.arm(background, &|| Leaseholder {
                 endpoint: self.policy.endpoint,
                 idem: self.idem.clone(),
                 holder: self.holder,
@@ -284,7 +301,7 @@ impl Work {
         match &mut self.stage {
             Stage::Handling(_) if self.heartbeat.is_over() => Poll::Ready(self.ran_too_long()),
             Stage::Handling(handler) => {
-                let response = ready!(handler.as_mut().poll(cx));
+                let response = ready!(handler.as_mut().poll_response(cx));
                 // Drops the arguments of the handler before the body of its response is read.
                 self.stage = Stage::Ended;
                 Poll::Ready(self.answered(response, cx))
@@ -452,8 +469,8 @@ impl Work {
         if let Err(pending) = self.settle(settlement)
             && let Some(Background { runtime, span }) = self.background()
         {
-            let pending = async { _ = pending.await }.instrument(span);
-            background::spawn(&runtime, self.idem.attempts().track_future(pending));
+            let tracked = Some(self.idem.attempts().token());
+            background::spawn(&runtime, span, tracked, async { _ = pending.await });
         }
     }
 
@@ -548,7 +565,7 @@ impl Drop for Running {
                     in_background: true,
                 };
                 // Nobody is left to receive the response.
-                background::spawn(&runtime, async { drop(running.await) }.instrument(span));
+                background::spawn(&runtime, span, None, async { drop(running.await) });
             }
         }
     }

@@ -1,7 +1,6 @@
 //! Settles an attempt in the store, and retries when that fails.
 
 use tokio::time::Instant;
-use tracing::Instrument;
 
 use crate::attempt::heartbeat::{Heartbeat, Leaseholder};
 use crate::attempt::orphans;
@@ -13,7 +12,7 @@ use crate::service::deadline;
 use crate::service::idempotency::Idempotency;
 use crate::service::unwritten::{Held, Late};
 use crate::store::{Holder, Settled, StoreError, StoreFuture};
-use crate::trace;
+use crate::trace::{self, Event};
 
 /// How the first try to settle an attempt ended. The response waits for that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,14 +136,14 @@ impl Settler {
                 "an attempt could not be settled in time; settling is retried",
             ),
         };
-        tracing::warn!(
-            target: crate::trace::TARGET,
-            endpoint = self.endpoint,
-            record = %self.holder.id.short(),
-            outcome = %settlement.outcome(),
-            error = error as &dyn std::error::Error,
-            "{message}"
-        );
+        Event {
+            endpoint: Some(self.endpoint),
+            record: Some(&self.holder.id),
+            outcome: Some(settlement.outcome()),
+            error: Some(error),
+            ..Event::default()
+        }
+        .warn(message);
         if let (FirstTry::Unrecorded, Some(observing)) = (first_try, self.idem.observing()) {
             observing.report(|observer| observer.unrecorded(self.endpoint));
         }
@@ -156,9 +155,8 @@ impl Settler {
         let settlement = self.hold(settlement, &mut held);
         self.renew(&settlement);
         if let Some(Background { runtime, span }) = self.background.clone() {
-            let attempts = self.idem.attempts().clone();
-            let trying = self.keep_trying(settlement, held).instrument(span);
-            background::spawn(&runtime, attempts.track_future(trying));
+            let tracked = Some(self.idem.attempts().token());
+            background::spawn(&runtime, span, tracked, self.keep_trying(settlement, held));
         }
     }
 
@@ -166,7 +164,7 @@ impl Settler {
     /// that is about to be released needs no lease.
     fn renew(&mut self, settlement: &Settlement) {
         if let (Settlement::Complete { .. }, Some(background)) = (settlement, &self.background) {
-            self.heartbeat.arm(background, || Leaseholder {
+            self.heartbeat.arm(background, &|| Leaseholder {
                 endpoint: self.endpoint,
                 idem: self.idem.clone(),
                 holder: self.holder,
@@ -226,13 +224,13 @@ impl Settler {
             }
             _ => "an attempt could not be settled and is no longer retried; its outcome is unknown",
         };
-        tracing::error!(
-            target: crate::trace::TARGET,
-            endpoint = self.endpoint,
-            record = %self.holder.id.short(),
-            outcome = %settlement.outcome(),
-            "{message}"
-        );
+        Event {
+            endpoint: Some(self.endpoint),
+            record: Some(&self.holder.id),
+            outcome: Some(settlement.outcome()),
+            ..Event::default()
+        }
+        .error(message);
         let outcome = match settlement {
             Settlement::Release => Outcome::Released,
             _ => Outcome::Unknown,
@@ -286,12 +284,15 @@ pub(crate) fn report(
             observe_end(endpoint, idem, claimed_at, outcome, bytes);
         }
         Settled::Lost => {
-            tracing::info!(
-                target: crate::trace::TARGET,
-                endpoint,
-                record = %holder.id.short(),
-                outcome = Outcome::Overtaken.as_str(),
-                "the lease was lost before the attempt was settled; its client gets the response of the attempt that has taken over, if the store has that response"
+            Event {
+                endpoint: Some(endpoint),
+                record: Some(&holder.id),
+                outcome: Some(Outcome::Overtaken),
+                ..Event::default()
+            }
+            .info(
+                "the lease was lost before the attempt was settled; its client gets the response of the \
+                 attempt that has taken over, if the store has that response",
             );
             observe_end(endpoint, idem, claimed_at, Outcome::Overtaken, None);
         }

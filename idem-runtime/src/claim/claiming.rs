@@ -12,6 +12,7 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use tokio::runtime::Handle;
+use tracing::Span;
 
 use crate::attempt::running::{BoxFuture, Won};
 use crate::claim::ask::{ClaimError, ClaimReply, Reply, StoreClaim};
@@ -31,9 +32,9 @@ use crate::response::problem::Problem;
 use crate::service::background;
 use crate::service::idempotency::Idempotency;
 use crate::service::slot::{Earlier, Finished, Slot};
-use crate::settings::policy::{FingerprintMode, KeySource, Policy};
+use crate::settings::policy::{KeySource, Policy};
 use crate::store::{Claimed, Holder, Origin, Record, StoreError};
-use crate::trace;
+use crate::trace::{self, Event};
 
 /// The outcome of the claim phase.
 pub(crate) enum ClaimOutcome {
@@ -174,7 +175,7 @@ impl Claiming {
             Ok(None) => return Some(unkeyed(self.policy, Some(&self.idem), intake)),
             Err(problem) => return Some(self.refuse(None, Outcome::Refused, problem)),
         };
-        if self.policy.fingerprint == FingerprintMode::WithoutBody {
+        if self.policy.fingerprint.is_without_body() {
             return self.claim(named, None, intake);
         }
         match BodyReader::new(&mut intake.request, self.idem.settings().max_request_body) {
@@ -242,12 +243,12 @@ impl Claiming {
         if let Ok(label) = catch_unwind(AssertUnwindSafe(|| label(request, key))) {
             return label.map(Arc::from);
         }
-        tracing::error!(
-            target: crate::trace::TARGET,
-            endpoint = self.policy.endpoint,
-            record = %id.short(),
-            "the label function panicked; the record has no label"
-        );
+        Event {
+            endpoint: Some(self.policy.endpoint),
+            record: Some(&id),
+            ..Event::default()
+        }
+        .error("the label function panicked; the record has no label");
         None
     }
 
@@ -262,12 +263,14 @@ impl Claiming {
     ) -> Option<ClaimOutcome> {
         let Named { id, label } = named;
         if self.policy.transactional && self.idem.store().transactions().is_none() {
-            tracing::error!(
-                target: crate::trace::TARGET,
-                endpoint = self.policy.endpoint,
-                record = %id.short(),
-                "a request was refused, because its endpoint is `transactional` and the store cannot record a \
-                 response in a transaction; use `PostgresStore` or `SqliteStore`"
+            Event {
+                endpoint: Some(self.policy.endpoint),
+                record: Some(&id),
+                ..Event::default()
+            }
+            .error(
+                "a request was refused, because its endpoint is `transactional` and the store cannot \
+                 record a response in a transaction; use `PostgresStore` or `SqliteStore`",
             );
             let refused = self.refuse(Some(id), Outcome::Refused, Problem::not_transactional());
             return Some(refused);
@@ -440,7 +443,7 @@ async fn settle_earlier(finished: Finished, has_panicked: bool) {
         // Fails only when the runtime shuts down.
         Ok(runtime) => {
             let settling = async { drop(settling.await) };
-            drop(background::spawn(&runtime, settling).await);
+            drop(background::spawn(&runtime, Span::none(), None, settling).await);
         }
         Err(_) => drop(settling.await),
     }
@@ -486,11 +489,11 @@ pub(crate) fn not_installed(policy: &'static Policy) -> ClaimOutcome {
              the key; add `.layer(idempotency)` after the last `.route(…)`, or `runtime = …` to the attribute"
         }
     };
-    tracing::error!(
-        target: crate::trace::TARGET,
-        endpoint = policy.endpoint,
-        "{why}"
-    );
+    Event {
+        endpoint: Some(policy.endpoint),
+        ..Event::default()
+    }
+    .error(why);
     trace::decided(policy.endpoint, None, Outcome::Refused);
     // A layer above that did not see the key renders the problem in the format of the service.
     ClaimOutcome::Answer(Problem::not_installed().into_response())

@@ -11,7 +11,7 @@ use axum::response::Response;
 use crate::claim::claiming::{self, Claiming};
 use crate::handler::deferred::{Deferred, DeferredState};
 use crate::handler::own_key::{KeyChosen, KeyPart};
-use crate::handler::run::{Guarded, HandlerOutput, Responding, Run, Way};
+use crate::handler::run::{Guarded, HandlerOutput, Run, Way};
 use crate::observe::Outcome;
 use crate::request::intake::{Intake, OwnKey};
 use crate::request::scope::{Scope, ScopeMissing, ScopeValue};
@@ -109,9 +109,7 @@ impl<T: Send + 'static> Admission<T> {
     {
         match self.0 {
             Way::Open(argument) => Run::Open {
-                handler: Responding {
-                    handler: handler(argument),
-                },
+                handler: handler(argument),
             },
             Way::Guarded(guarded) => Run::Guarded {
                 guarded,

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use axum::response::{IntoResponse, Response};
 use pin_project_lite::pin_project;
 
-use crate::attempt::running::{BoxFuture, Running};
+use crate::attempt::running::{BoxFuture, BoxHandler, Handling, Running};
 use crate::claim::claiming::{ClaimOutcome, Claiming};
 use crate::claim::unprotected::Unprotected;
 #[cfg(feature = "testing")]
@@ -47,7 +47,7 @@ pin_project! {
     pub(super) enum Run<T, H, F> {
         Open {
             #[pin]
-            handler: Responding<F>,
+            handler: F,
         },
         Guarded {
             guarded: Guarded<T>,
@@ -67,7 +67,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
         match self.project() {
-            RunProjection::Open { handler } => handler.poll(cx),
+            RunProjection::Open { handler } => handler.poll_response(cx),
             RunProjection::Guarded { guarded, handler } => guarded.poll(handler, cx),
         }
     }
@@ -89,7 +89,7 @@ pub(crate) enum Guarded<T> {
     Answered(Option<Response>),
     Running(Running),
     /// The handler runs without a lease.
-    Unprotected(BoxFuture<Response>, Unprotected),
+    Unprotected(BoxHandler, Unprotected),
     /// A unit test calls the handler and wants its return value.
     #[cfg(feature = "testing")]
     Observed(Option<(T, Observer)>),
@@ -180,7 +180,8 @@ impl<T: Send + 'static> Guarded<T> {
                 Self::Running(running) => return Pin::new(running).poll(cx),
                 Self::Unprotected(handler, why) => {
                     let why = *why;
-                    return handler.as_mut().poll(cx).map(|response| why.mark(response));
+                    let polled = handler.as_mut().poll_response(cx);
+                    return polled.map(|response| why.mark(response));
                 }
                 #[cfg(feature = "testing")]
                 Self::Observed(call) => {
@@ -203,11 +204,11 @@ fn ended() -> ! {
 
 /// Creates the future of the handler from its last argument. Can be called once.
 pub(crate) trait Begin<T> {
-    fn begin(&mut self, argument: T) -> BoxFuture<Response>;
+    fn begin(&mut self, argument: T) -> BoxHandler;
 
     /// Like `begin`, and passes the return value of the handler to `observer`.
     #[cfg(feature = "testing")]
-    fn begin_observed(&mut self, argument: T, observer: Observer) -> BoxFuture<Response>;
+    fn begin_observed(&mut self, argument: T, observer: Observer) -> BoxHandler;
 }
 
 impl<T, H, F> Begin<T> for Option<H>
@@ -215,17 +216,15 @@ where
     H: FnOnce(T) -> F,
     F: Future<Output: HandlerOutput> + Send + 'static,
 {
-    fn begin(&mut self, argument: T) -> BoxFuture<Response> {
+    fn begin(&mut self, argument: T) -> BoxHandler {
         match self.take() {
-            Some(handler) => Box::pin(Responding {
-                handler: handler(argument),
-            }),
+            Some(handler) => Box::pin(handler(argument)),
             None => ended(),
         }
     }
 
     #[cfg(feature = "testing")]
-    fn begin_observed(&mut self, argument: T, observer: Observer) -> BoxFuture<Response> {
+    fn begin_observed(&mut self, argument: T, observer: Observer) -> BoxHandler {
         match self.take() {
             Some(handler) => {
                 let handler = handler(argument);
@@ -240,26 +239,5 @@ where
             }
             None => ended(),
         }
-    }
-}
-
-pin_project! {
-    /// Runs the handler and converts its return value into a response. A separate type instead of
-    /// an `async` block, because it is compiled once for each handler.
-    pub(super) struct Responding<F> {
-        #[pin]
-        pub(super) handler: F,
-    }
-}
-
-impl<F> Future for Responding<F>
-where
-    F: Future<Output: IntoResponse>,
-{
-    type Output = Response;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
-        let polled = self.project().handler.poll(cx);
-        polled.map(IntoResponse::into_response)
     }
 }

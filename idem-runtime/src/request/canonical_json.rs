@@ -82,13 +82,13 @@ impl<'a> Document<'a> {
     }
 
     /// Writes the canonical form of the whole body.
-    pub(crate) fn write(&self, out: &mut impl FnMut(&[u8])) {
+    pub(crate) fn write(&self, out: &mut (impl FnMut(&[u8]) + ?Sized)) {
         self.writer(Place::default(), out).value();
     }
 
     /// Writes the canonical forms of the values at these JSON pointers (RFC 6901), in the order of
     /// the pointers.
-    pub(crate) fn write_at(&self, pointers: &[&str], out: &mut impl FnMut(&[u8])) {
+    pub(crate) fn write_at(&self, pointers: &[&str], out: &mut (impl FnMut(&[u8]) + ?Sized)) {
         for pointer in pointers {
             if let Some(place) = self.find(pointer) {
                 self.writer(place, out).value();
@@ -98,7 +98,11 @@ impl<'a> Document<'a> {
         }
     }
 
-    fn writer<'w, W: FnMut(&[u8])>(&'w self, place: Place, out: &'w mut W) -> Writer<'w, 'a, W> {
+    fn writer<'w, W: FnMut(&[u8]) + ?Sized>(
+        &'w self,
+        place: Place,
+        out: &'w mut W,
+    ) -> Writer<'w, 'a, W> {
         Writer {
             document: self,
             parser: self.parser(place),
@@ -284,7 +288,7 @@ impl Index<'_> {
 }
 
 /// Writes the form of one value of a document. The text has been checked, so no step can fail.
-struct Writer<'w, 'a, W> {
+struct Writer<'w, 'a, W: ?Sized> {
     document: &'w Document<'a>,
     parser: Parser<'a>,
     /// The number of containers that have been opened.
@@ -292,7 +296,7 @@ struct Writer<'w, 'a, W> {
     out: &'w mut W,
 }
 
-impl<W: FnMut(&[u8])> Writer<'_, '_, W> {
+impl<W: FnMut(&[u8]) + ?Sized> Writer<'_, '_, W> {
     fn value(&mut self) -> Option<()> {
         self.parser.skip_white_space();
         match self.parser.peek()? {

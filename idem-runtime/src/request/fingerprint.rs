@@ -84,18 +84,7 @@ impl Fingerprint {
             .extensions()
             .get::<OriginalUri>()
             .map_or(request.uri(), |original| &original.0);
-        let document = match mode {
-            FingerprintMode::Json | FingerprintMode::JsonPointers(_) => Document::parse(body),
-            FingerprintMode::Body | FingerprintMode::WithoutBody => None,
-        };
-        let (mut flags, body) = match (mode, &document) {
-            (FingerprintMode::WithoutBody, _) => (flag::WITHOUT_BODY, Body::Bytes(&[])),
-            (FingerprintMode::JsonPointers(pointers), Some(document)) => {
-                (flag::CANONICAL_JSON, Body::JsonAt(document, pointers))
-            }
-            (_, Some(document)) => (flag::CANONICAL_JSON, Body::Json(document)),
-            (_, None) => (0, Body::Bytes(body)),
-        };
+        let mut flags = 0;
         if uri.query().is_some() {
             flags |= flag::QUERY;
         }
@@ -104,6 +93,7 @@ impl Fingerprint {
         }
         let input = Input {
             body,
+            mode,
             flags,
             head: [
                 request.method().as_str().as_bytes(),
@@ -142,52 +132,74 @@ impl Fingerprint {
 /// body, and then the start of the other parts. The body comes first, because a digest with wide
 /// blocks is fastest when its input starts with the long part.
 struct Input<'a> {
-    body: Body<'a>,
+    body: &'a [u8],
+    mode: FingerprintMode,
+    /// Without the flags of the body.
     flags: u8,
     head: [&'a [u8]; 4],
     tag: &'static [u8; TAG],
 }
 
-/// The part of the body that is compared.
-enum Body<'a> {
-    Bytes(&'a [u8]),
-    /// The canonical form. It is fed into the digest while it is written.
-    Json(&'a Document<'a>),
-    /// The canonical forms of the values at these JSON pointers.
-    JsonAt(&'a Document<'a>, &'a [&'a str]),
-}
-
-impl Body<'_> {
-    /// Returns a digest that starts with the body, and the length of the body.
-    fn begin<D: Digest>(&self) -> (Absorber<D>, u64) {
-        if let Self::Bytes(bytes) = self {
-            return (Absorber::begin(bytes), bytes.len() as u64);
-        }
-        let (mut digest, mut len) = (Absorber::begin(&[]), 0);
-        let mut absorb = |bytes: &[u8]| {
-            digest.absorb(bytes);
-            len += bytes.len() as u64;
-        };
-        match self {
-            Self::Bytes(bytes) => absorb(bytes),
-            Self::Json(document) => document.write(&mut absorb),
-            Self::JsonAt(document, pointers) => document.write_at(pointers, &mut absorb),
-        }
-        (digest, len)
-    }
-}
-
 impl Input<'_> {
     fn digest<D: Digest>(&self) -> [u8; 32] {
-        let (mut digest, len) = self.body.begin::<D>();
+        let (mut digest, len, flags) = self.begin::<D>();
         for part in self.head {
             digest.absorb_counted(part);
         }
         digest.absorb(&len.to_le_bytes());
-        digest.absorb(&[self.flags]);
+        digest.absorb(&[self.flags | flags]);
         digest.absorb(self.tag);
         digest.finish()
     }
+
+    /// Returns a digest that starts with the part of the body that is compared, the length of this part, and
+    /// its flags.
+    fn begin<D: Digest>(&self) -> (Absorber<D>, u64, u8) {
+        let (write, pointers) = match self.mode {
+            FingerprintMode::WithoutBody => return (Absorber::begin(&[]), 0, flag::WITHOUT_BODY),
+            FingerprintMode::Body => return self.begin_with_bytes(),
+            FingerprintMode::Json(write) => (write, None),
+            FingerprintMode::JsonPointers(write, pointers) => (write, Some(pointers)),
+        };
+        // The canonical form is fed into the digest while it is written.
+        let (mut digest, mut len) = (Absorber::begin(&[]), 0);
+        let is_json = write(self.body, pointers, &mut |bytes| {
+            digest.absorb(bytes);
+            len += bytes.len() as u64;
+        });
+        if is_json {
+            (digest, len, flag::CANONICAL_JSON)
+        } else {
+            self.begin_with_bytes()
+        }
+    }
+
+    fn begin_with_bytes<D: Digest>(&self) -> (Absorber<D>, u64, u8) {
+        (Absorber::begin(self.body), self.body.len() as u64, 0)
+    }
+}
+
+impl FingerprintMode {
+    /// Compares the JSON values.
+    pub const JSON: Self = Self::Json(write_json);
+
+    /// Compares the JSON values at these pointers (RFC 6901).
+    #[must_use]
+    pub const fn json_pointers(pointers: &'static [&'static str]) -> Self {
+        Self::JsonPointers(write_json, pointers)
+    }
+}
+
+/// Only [`FingerprintMode`] names this function, so that a program that compares no JSON does not contain it.
+fn write_json(body: &[u8], pointers: Option<&[&str]>, out: &mut dyn FnMut(&[u8])) -> bool {
+    let Some(document) = Document::parse(body) else {
+        return false;
+    };
+    match pointers {
+        None => document.write(out),
+        Some(pointers) => document.write_at(pointers, out),
+    }
+    true
 }
 
 /// Returns the part of the content type that is compared. The parameters describe how to read the
@@ -294,7 +306,7 @@ mod tests {
             Fingerprint::of(
                 &request("POST", "/", None),
                 body.as_bytes(),
-                FingerprintMode::Json,
+                FingerprintMode::JSON,
                 FingerprintDigest::Sha256,
             )
         };
@@ -311,7 +323,7 @@ mod tests {
 
     #[test]
     fn fingerprint_pointers_ignore_the_rest_of_the_body() {
-        let mode = FingerprintMode::JsonPointers(&["/amount", "/to/iban"]);
+        let mode = FingerprintMode::json_pointers(&["/amount", "/to/iban"]);
         let at = |body: &str| {
             Fingerprint::of(
                 &request("POST", "/", None),
@@ -377,11 +389,11 @@ mod tests {
             RecordId::from_bytes(*fingerprint.as_bytes()).to_string()
         };
         assert_eq!(
-            hex(FingerprintMode::Json),
+            hex(FingerprintMode::JSON),
             "fe08da0b2a582a2b64e204eed8682aeddc8d117e4ccd601ac6e530d50b869afb"
         );
         assert_eq!(
-            hex(FingerprintMode::JsonPointers(&["/b/0", "/c"])),
+            hex(FingerprintMode::json_pointers(&["/b/0", "/c"])),
             "88fafbdfbf2af406dbcfafe8e372e56adc513417cbc034d43a505c9652d1fa6e"
         );
     }

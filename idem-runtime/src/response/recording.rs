@@ -9,6 +9,7 @@ use crate::request::fingerprint::Fingerprint;
 use crate::response::kept_headers::KeptHeaders;
 use crate::response::receipt;
 use crate::store::Record;
+use crate::trace::Event;
 
 /// Changes a response of an endpoint before it is recorded.
 pub(crate) type Redact = dyn Fn(&str, Response<Bytes>) -> Response<Bytes> + Send + Sync;
@@ -46,10 +47,12 @@ impl Recording<'_> {
         *response.headers_mut() = headers.clone();
         let redacted = catch_unwind(AssertUnwindSafe(|| redact(self.endpoint, response)));
         let Ok(redacted) = redacted else {
-            tracing::error!(
-                target: crate::trace::TARGET,
-                endpoint = self.endpoint,
-                "the redact function panicked; the response is not recorded, and retries get 409"
+            Event {
+                endpoint: Some(self.endpoint),
+                ..Event::default()
+            }
+            .error(
+                "the redact function panicked; the response is not recorded, and retries get 409",
             );
             return Record::not_kept(fingerprint, status);
         };

@@ -2,10 +2,13 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Span;
+use tracing::instrument::{Instrument as _, Instrumented};
 
 use crate::trace;
 
@@ -26,14 +29,35 @@ impl Background {
     }
 }
 
-/// Starts a task.
+/// Starts a task in a span. `drain` waits for a task that is tracked.
 ///
 /// Every type of task compiles the code of the runtime for tasks again. With a box, all tasks have one type.
 /// Measured in a program with one handler: 80 kB of machine code less.
 pub(crate) fn spawn(
     runtime: &Handle,
+    span: Span,
+    tracked: Option<TaskTrackerToken>,
     task: impl Future<Output = ()> + Send + 'static,
 ) -> JoinHandle<()> {
-    let task: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(task);
-    runtime.spawn(task)
+    let task: BoxTask = Box::pin(task);
+    runtime.spawn(Task {
+        future: task.instrument(span),
+        _tracked: tracked,
+    })
+}
+
+type BoxTask = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The only type of task. Drops its future before `drain` stops to wait for it.
+struct Task {
+    future: Instrumented<BoxTask>,
+    _tracked: Option<TaskTrackerToken>,
+}
+
+impl Future for Task {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.future).poll(cx)
+    }
 }

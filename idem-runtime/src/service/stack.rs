@@ -9,7 +9,6 @@ use std::task::{Context, Poll, ready};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use tokio::time::{Sleep, sleep};
-use tracing::Instrument;
 
 use crate::response::problem::Problem;
 use crate::service::background::{self, Background};
@@ -159,6 +158,6 @@ impl<E: Send + 'static> Drop for Stack<E> {
         };
         // Nothing waits for the response, so it is dropped. `drain` waits for the attempt, even before
         // the task starts.
-        background::spawn(&runtime, async { drop(stack.await) }.instrument(span));
+        background::spawn(&runtime, span, None, async { drop(stack.await) });
     }
 }

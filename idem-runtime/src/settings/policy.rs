@@ -56,17 +56,30 @@ pub enum OnUnknown {
 }
 
 /// The parts of the body that distinguish a retry from a reused key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum FingerprintMode {
     /// All bytes are compared.
     Body,
     /// The JSON values are compared, without the order of members and white space.
-    Json,
+    Json(WriteJson),
     /// The JSON values at these pointers (RFC 6901) are compared.
-    JsonPointers(&'static [&'static str]),
+    JsonPointers(WriteJson, &'static [&'static str]),
     /// The body is not compared.
     WithoutBody,
 }
+
+impl FingerprintMode {
+    pub(crate) const fn is_without_body(self) -> bool {
+        matches!(self, Self::WithoutBody)
+    }
+}
+
+/// Writes the canonical form of a JSON body, or of the values at some pointers in it. Returns `false` if
+/// the body has no canonical form.
+///
+/// A function pointer in the policy, so that only a program that compares JSON contains its code.
+pub(crate) type WriteJson =
+    fn(body: &[u8], pointers: Option<&[&str]>, out: &mut dyn FnMut(&[u8])) -> bool;
 
 impl Policy {
     /// Returns the defaults of the attribute for the handler called `endpoint`.

@@ -26,7 +26,7 @@ const BODIES: [&str; 7] = [
 #[test]
 fn different_requests_have_different_fingerprints() {
     let mut seen = HashMap::new();
-    let modes = [FingerprintMode::Body, FingerprintMode::Json];
+    let modes = [FingerprintMode::Body, FingerprintMode::JSON];
     let mut count = 0;
     for (method, path) in METHODS
         .iter()
@@ -70,8 +70,8 @@ fn a_fingerprint_is_the_same_for_the_same_request() {
     let request = request.body(()).expect("a request");
     for mode in [
         FingerprintMode::Body,
-        FingerprintMode::Json,
-        FingerprintMode::JsonPointers(&["/a"]),
+        FingerprintMode::JSON,
+        FingerprintMode::json_pointers(&["/a"]),
         FingerprintMode::WithoutBody,
     ] {
         let of = |body: &[u8]| Fingerprint::of(&request, body, mode, FingerprintDigest::Sha256);

@@ -13,7 +13,8 @@
 # the same in every run but takes forty times as long. `lines` prints the number of LLVM lines before
 # any optimization. `size` prints the size of the debug build, as machine code and as a file: with one
 # handler, with all handlers, and per handler. The program with one handler shows the size of the
-# libraries. `size release` does the same with an optimized build.
+# libraries. `size release` does the same with an optimized build. `by_hand` is the smallest wrapper that
+# extracts the last argument late and owns the future of the handler, which any such library needs.
 set -eu
 # With incremental compilation, the second build would find everything already compiled.
 export CARGO_INCREMENTAL=0
@@ -67,20 +68,11 @@ impl Desk {
     }
 }
 RUST
-        for i in $(seq "$3"); do
-            cat <<RUST
-
-$2
-async fn place_$i(
-    State(desk): State<Desk>,
-    Path(account): Path<u64>,
-    Json(order): Json<Order>,
-) -> Result<(StatusCode, Json<Order>), StatusCode> {
-    let order = desk.place(account, order).await?;
-    Ok((StatusCode::CREATED, Json(order)))
-}
-RUST
-        done
+        if [ "$1" = by_hand ]; then
+            by_hand "$3"
+        else
+            annotated "$2" "$3"
+        fi
         echo
         echo '#[tokio::main]'
         echo 'async fn main() {'
@@ -96,6 +88,79 @@ RUST
 RUST
     } > "$place/$1/src/main.rs"
     cp "$repository/Cargo.lock" "$place/$1/"
+}
+
+annotated() { # attribute, number of handlers
+    for i in $(seq "$2"); do
+        cat <<RUST
+
+$1
+async fn place_$i(
+    State(desk): State<Desk>,
+    Path(account): Path<u64>,
+    Json(order): Json<Order>,
+) -> Result<(StatusCode, Json<Order>), StatusCode> {
+    let order = desk.place(account, order).await?;
+    Ok((StatusCode::CREATED, Json(order)))
+}
+RUST
+    done
+}
+
+by_hand() { # number of handlers
+    cat <<'RUST'
+
+use axum::extract::{FromRequest, Request};
+use axum::response::{IntoResponse, Response};
+use std::convert::Infallible;
+use std::pin::Pin;
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+struct Later<T>(BoxFuture<Result<T, Response>>);
+struct ViaLater;
+
+impl<S: Clone + Send + Sync + 'static, T: FromRequest<S> + 'static> FromRequest<S, ViaLater> for Later<T> {
+    type Rejection = Infallible;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Infallible> {
+        let state = state.clone();
+        let extraction = async move { T::from_request(request, &state).await };
+        Ok(Self(Box::pin(async { extraction.await.map_err(IntoResponse::into_response) })))
+    }
+}
+
+impl<T: Send + 'static> Later<T> {
+    fn run<F>(self, handler: impl FnOnce(T) -> F + Send + 'static) -> BoxFuture<Response>
+    where
+        F: Future<Output: IntoResponse> + Send + 'static,
+    {
+        Box::pin(async move {
+            match self.0.await {
+                Ok(argument) => handler(argument).await.into_response(),
+                Err(rejection) => rejection,
+            }
+        })
+    }
+}
+RUST
+    for i in $(seq "$1"); do
+        cat <<RUST
+
+fn place_$i(
+    State(desk): State<Desk>,
+    Path(account): Path<u64>,
+    order: Later<Json<Order>>,
+) -> BoxFuture<Response> {
+    order.run(async move |Json(order)| {
+        if false {
+            return None::<Result<(StatusCode, Json<Order>), StatusCode>>.unwrap();
+        }
+        let order = desk.place(account, order).await?;
+        Ok((StatusCode::CREATED, Json(order)))
+    })
+}
+RUST
+    done
 }
 
 seconds() { # name
@@ -135,6 +200,7 @@ write_crates() { # number of handlers
     write_crate plain '' "$1"
     write_crate debug_handler '#[axum::debug_handler]' "$1"
     write_crate idempotent '#[axum_idem::idempotent(scope = token)]' "$1"
+    write_crate by_hand '' "$1"
 }
 
 if [ "$command" = size ]; then
@@ -145,12 +211,12 @@ if [ "$command" = size ]; then
     fi
     for number in 1 "$handlers"; do
         write_crates "$number"
-        for name in plain debug_handler idempotent; do
+        for name in plain debug_handler idempotent by_hand; do
             seconds "$name" > /dev/null
             bytes "$name" > "$place/$name.$number"
         done
     done
-    for name in plain debug_handler idempotent; do
+    for name in plain debug_handler idempotent by_hand; do
         read -r code_of_one file_of_one < "$place/$name.1"
         read -r code file < "$place/$name.$handlers"
         echo "$name: code $code_of_one to $code, $(((code - code_of_one) / (handlers - 1))) for each;" \

@@ -42,23 +42,6 @@ impl<T> StoreFuture<T> {
         }
     }
 
-    /// Applies `change`, which may fail, to the result unless the result is an error. Runs at once when the
-    /// result is ready.
-    #[cfg(feature = "seal")]
-    pub(crate) fn and_then<U>(
-        self,
-        change: impl FnOnce(T) -> Result<U, StoreError> + Send + 'static,
-    ) -> StoreFuture<U>
-    where
-        T: Send + 'static,
-        U: Send + 'static,
-    {
-        match self.try_now() {
-            Ok(answer) => StoreFuture::ready(answer.and_then(change)),
-            Err(pending) => StoreFuture::new(async move { change(pending.await?) }),
-        }
-    }
-
     /// The result, when it is ready and was not taken.
     pub(crate) fn peek(&self) -> Option<&Result<T, StoreError>> {
         match &self.0 {

@@ -11,6 +11,7 @@ mod batch;
 mod finding;
 mod future;
 pub mod guide;
+mod header_lines;
 mod listing;
 mod memory;
 mod millis;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
+use super::header_lines::{self, LINE_HEAD, Lines};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::trace_context::TraceId;
 
@@ -46,7 +47,6 @@ pub(super) const STATUS: usize = 34;
 const LINES: usize = 36;
 const BODY_LEN: usize = 38;
 pub(super) const HEAD: usize = 42;
-const LINE_HEAD: usize = 6;
 /// Well below the limit of a `HeaderMap`.
 const MAX_LINES: u16 = 16_384;
 
@@ -194,14 +194,11 @@ impl Record {
         }
         let mut lines = record.lines();
         for line in lines.by_ref() {
-            let (name, value) = line.ok_or(DecodeError::Damaged)?;
-            let is_a_line =
-                HeaderName::from_bytes(name).is_ok() && HeaderValue::from_bytes(value).is_ok();
-            if !is_a_line {
+            if !line.is_some_and(header_lines::is_valid) {
                 return Err(DecodeError::Damaged);
             }
         }
-        let is_whole = record.bytes.len() - lines.at == record.body_len();
+        let is_whole = record.bytes.len() - lines.at() == record.body_len();
         let is_consistent = record.is_kept() || record.bytes.len() == HEAD;
         if is_whole && is_consistent {
             Ok(record)
@@ -320,11 +317,7 @@ impl Record {
     }
 
     fn lines(&self) -> Lines<'_> {
-        Lines {
-            bytes: &self.bytes,
-            at: HEAD,
-            left: self.u16_at(LINES),
-        }
+        Lines::new(&self.bytes, HEAD, self.u16_at(LINES))
     }
 
     fn u16_at(&self, at: usize) -> u16 {
@@ -358,39 +351,6 @@ pub(super) fn sealed_head(fingerprint: Fingerprint, len: u32) -> [u8; HEAD] {
     head[FINGERPRINT].copy_from_slice(fingerprint.as_bytes());
     head[BODY_LEN..].copy_from_slice(&len.to_le_bytes());
     head
-}
-
-/// Iterates over the header lines. Yields `Some(None)` once when a line runs past the end.
-struct Lines<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    left: u16,
-}
-
-impl<'a> Iterator for Lines<'a> {
-    type Item = Option<(&'a [u8], &'a [u8])>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.left = self.left.checked_sub(1)?;
-        let line = self.read();
-        if line.is_none() {
-            self.left = 0;
-        }
-        Some(line)
-    }
-}
-
-impl<'a> Lines<'a> {
-    fn read(&mut self) -> Option<(&'a [u8], &'a [u8])> {
-        let (name_len, rest) = self.bytes.get(self.at..)?.split_first_chunk::<2>()?;
-        let (value_len, rest) = rest.split_first_chunk::<4>()?;
-        let name_len = usize::from(u16::from_le_bytes(*name_len));
-        let value_len = usize::try_from(u32::from_le_bytes(*value_len)).ok()?;
-        let (name, rest) = rest.split_at_checked(name_len)?;
-        let (value, _) = rest.split_at_checked(value_len)?;
-        self.at += LINE_HEAD + name_len + value_len;
-        Some((name, value))
-    }
 }
 
 /// Shows only what an operator needs, because headers and body may contain secrets.

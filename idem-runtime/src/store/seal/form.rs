@@ -18,13 +18,13 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey};
 use zeroize::Zeroizing;
 
 use super::keys::{Keys, SealingKey};
+use super::nonces::NONCE;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
 use crate::store::record::{self, DecodeError, Record};
 
 const DOMAIN: &[u8] = b"axum-idem sealed v1";
 const KEY_ID: usize = 4;
-const NONCE: usize = 24;
 const TAG: usize = 16;
 /// The version and the fingerprint of a plain record, which are not encrypted.
 const NOT_ENCRYPTED: usize = 33;
@@ -103,6 +103,7 @@ pub(super) fn open(sealed: Record, id: RecordId, keys: &Keys) -> Result<Record, 
 
 /// `XChaCha20-Poly1305` is `ChaCha20-Poly1305` with a key that `HChaCha20` computes from the first 16 bytes of the nonce. The
 /// other 8 bytes are the end of the shorter nonce. `ring` has none of its own.
+#[inline]
 fn cipher(key: &SealingKey, nonce: &[u8; NONCE]) -> Option<(LessSafeKey, Nonce)> {
     let (begin, end) = nonce.split_first_chunk::<16>()?;
     let of_record = hchacha::<R20>(key.as_bytes().into(), begin.into());

@@ -2,6 +2,7 @@
 
 mod form;
 pub(super) mod keys;
+mod nonces;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use keys::Keys;
 /// Encrypts the responses in another store, so that a dump, a replica or a backup of that store shows none of them.
 ///
 /// The status, the headers and the body of each response are encrypted and authenticated with XChaCha20-Poly1305 and
-/// a random nonce of 192 bits. The record id, the id of the key and the fingerprint are authenticated too: a record
+/// a nonce of 192 bits that no other record has. The record id, the id of the key and the fingerprint are authenticated too: a record
 /// that was changed, or moved to another record id, is an error. The error refuses the request with 503; it
 /// never replays a response and never runs the handler. The entry stays in the store.
 ///
@@ -65,8 +66,7 @@ use keys::Keys;
 #[cfg(feature = "seal")]
 pub struct Sealed<S> {
     store: Arc<S>,
-    keys: Arc<Keys>,
-    reads_unsealed: bool,
+    opener: Opener,
 }
 
 impl<S: Store> Sealed<S> {
@@ -83,8 +83,10 @@ impl<S: Store> Sealed<S> {
         );
         Self {
             store: Arc::new(store),
-            keys: Arc::new(keys),
-            reads_unsealed: false,
+            opener: Opener {
+                keys: Arc::new(keys),
+                reads_unsealed: false,
+            },
         }
     }
 
@@ -94,14 +96,13 @@ impl<S: Store> Sealed<S> {
     /// Meanwhile, somebody who can write to the store can insert a response.
     #[must_use]
     pub fn read_unsealed(mut self) -> Self {
-        self.reads_unsealed = true;
+        self.opener.reads_unsealed = true;
         self
     }
 
     fn seal(&self, id: RecordId, record: &Record) -> Result<Record, StoreError> {
-        let mut nonce = [0; 24];
-        getrandom::fill(&mut nonce).map_err(|error| StoreError::Unavailable(Box::new(error)))?;
-        let key = self.keys.first().ok_or(StoreError::Unsupported)?;
+        let nonce = nonces::next(id).map_err(|error| StoreError::Unavailable(Box::new(error)))?;
+        let key = self.opener.keys.first().ok_or(StoreError::Unsupported)?;
         let sealed = form::seal(record, id, key, nonce);
         // Sealing makes the record too long.
         let not_kept = || {
@@ -133,7 +134,7 @@ impl<S: Store> Sealed<S> {
             Ok(reply) => return StoreFuture::ready(reply),
             Err(pending) => pending,
         };
-        let (store, opener) = (self.store.clone(), self.opener());
+        let (store, opener) = (self.store.clone(), self.opener.clone());
         StoreFuture::new(async move {
             let settled = pending.await?;
             if settled == Settled::Done {
@@ -154,15 +155,24 @@ impl<S: Store> Sealed<S> {
         })
     }
 
-    fn opener(&self) -> Opener {
-        Opener {
-            keys: self.keys.clone(),
-            reads_unsealed: self.reads_unsealed,
+    /// Opens the records of a reply. A reply that is ready needs no clone of the keys, and no box.
+    fn open<T: Send + 'static>(
+        &self,
+        reply: StoreFuture<T>,
+        open: impl FnOnce(&Opener, T) -> Result<T, StoreError> + Send + 'static,
+    ) -> StoreFuture<T> {
+        match reply.try_now() {
+            Ok(reply) => StoreFuture::ready(reply.and_then(|reply| open(&self.opener, reply))),
+            Err(pending) => {
+                let opener = self.opener.clone();
+                StoreFuture::new(async move { open(&opener, pending.await?) })
+            }
         }
     }
 }
 
-/// Opens records after the store has replied.
+/// Opens records.
+#[derive(Clone)]
 struct Opener {
     keys: Arc<Keys>,
     reads_unsealed: bool,
@@ -198,16 +208,17 @@ impl Opener {
 
 impl<S: Store> Store for Sealed<S> {
     fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
-        let (id, opener) = (claim.id, self.opener());
-        self.store
-            .claim(claim)
-            .and_then(move |claimed| match claimed {
+        let id = claim.id;
+        self.open(
+            self.store.claim(claim),
+            move |opener, claimed| match claimed {
                 Claimed::Recorded { record, expires_in } => Ok(Claimed::Recorded {
                     record: opener.open(id, record)?,
                     expires_in,
                 }),
                 claimed => Ok(claimed),
-            })
+            },
+        )
     }
 
     fn renew(&self, holder: Holder, lease: Duration) -> StoreFuture<Settled> {
@@ -229,9 +240,8 @@ impl<S: Store> Store for Sealed<S> {
     }
 
     fn look_up(&self, id: RecordId) -> StoreFuture<Option<Entry>> {
-        let opener = self.opener();
         let entry = self.store.look_up(id);
-        entry.and_then(move |entry| opener.open_entry(id, entry))
+        self.open(entry, move |opener, entry| opener.open_entry(id, entry))
     }
 
     fn forget(&self, id: RecordId) -> StoreFuture<bool> {
@@ -253,7 +263,7 @@ impl<S: Store> Store for Sealed<S> {
     /// Looks each sealed record of the page up, because the status of a record is sealed too. A record that does
     /// not open, or is not sealed although it must be, is listed as [`State::Unreadable`].
     fn list(&self, query: Query) -> StoreFuture<Page> {
-        let (store, opener, state) = (self.store.clone(), self.opener(), query.state);
+        let (store, opener, state) = (self.store.clone(), self.opener.clone(), query.state);
         let page = self.store.list(query);
         StoreFuture::new(async move {
             let mut page = page.await?;
@@ -337,8 +347,7 @@ impl<S> Clone for Sealed<S> {
     fn clone(&self) -> Self {
         Self {
             store: self.store.clone(),
-            keys: self.keys.clone(),
-            reads_unsealed: self.reads_unsealed,
+            opener: self.opener.clone(),
         }
     }
 }
@@ -347,8 +356,8 @@ impl<S: fmt::Debug> fmt::Debug for Sealed<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sealed")
             .field("store", &self.store)
-            .field("keys", &self.keys)
-            .field("reads_unsealed", &self.reads_unsealed)
+            .field("keys", &self.opener.keys)
+            .field("reads_unsealed", &self.opener.reads_unsealed)
             .finish()
     }
 }

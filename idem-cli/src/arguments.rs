@@ -238,7 +238,7 @@ pub(crate) enum Database {
     Sqlite,
 }
 
-/// Reads `90s`, `15m`, `24h` or `7d`.
+/// Reads `90s`, `15m`, `24h` or `7d`. Zero is refused: a response that expires at once would not stop a retry.
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong =
         || format!("cannot read `{text}` as a duration; write such as `90s`, `15m`, `24h` or `7d`");
@@ -251,6 +251,9 @@ fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(wrong()),
     };
     let number: u64 = digits.parse().map_err(|_| wrong())?;
+    if number == 0 {
+        return Err(format!("`{text}` is zero; write a longer duration"));
+    }
     let seconds = number.checked_mul(seconds).ok_or_else(wrong)?;
     Ok(Duration::from_secs(seconds))
 }
@@ -293,6 +296,8 @@ mod tests {
             "1w",
             "-1s",
             "1.5h",
+            "0s",
+            "00h",
             "99999999999999999d",
             "1 h",
         ] {

@@ -51,9 +51,6 @@ pub(crate) fn input() -> Input<std::io::StdinLock<'static>> {
 impl<R: BufRead> Input<R> {
     /// Reads the parts of a scope, one in each line.
     pub(crate) fn scope(&mut self, parts: &[ScopePart]) -> Result<Scope, Failure> {
-        if parts.contains(&ScopePart::Global) && parts.len() > 1 {
-            return Err(Failure::Usage("`global` is the whole scope".into()));
-        }
         let mut scope = Scope::new();
         for part in parts {
             scope = match part {
@@ -75,7 +72,10 @@ impl<R: BufRead> Input<R> {
         while !self.is_terminal
             && let Some(key) = self.line()?
         {
-            keys.push(key);
+            // `echo` after a list ends it with an empty line.
+            if !key.is_empty() {
+                keys.push(key);
+            }
         }
         Ok(keys)
     }
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_scope_is_built_as_the_attribute_builds_it() {
         let idem = Idempotency::in_memory();
-        let mut input = of("Bearer t\r\nacme\n42\nk-1\nk-2\n");
+        let mut input = of("Bearer t\r\nacme\n42\nk-1\nk-2\n\n");
         let parts = parts(&["token", "header:X-Workspace-Id", "value"]);
         let scope = input.scope(&parts).expect("three lines");
         let expected = Scope::new()
@@ -132,13 +132,22 @@ mod tests {
         assert_eq!(input.keys().expect("two lines"), ["k-1", "k-2"]);
     }
 
+    /// `scope = (global, tenant::current())`
+    #[test]
+    fn global_may_be_a_part_of_a_tuple() {
+        let idem = Idempotency::in_memory();
+        let scope = of("eu\n").scope(&parts(&["global", "value"]));
+        let expected = Scope::new().value("eu");
+        let scope = scope.expect("one line");
+        assert_eq!(idem.scope_id(&scope), idem.scope_id(&expected));
+    }
+
     #[test]
     fn a_missing_line_is_an_error_and_not_an_empty_scope() {
         for text in ["", "\n"] {
             assert!(of(text).scope(&parts(&["value"])).is_err(), "{text:?}");
             assert!(of(text).keys().is_err(), "{text:?}");
         }
-        assert!(of("x").scope(&parts(&["global", "value"])).is_err());
         assert!("header:".parse::<ScopePart>().is_err());
         assert!("user".parse::<ScopePart>().is_err());
     }

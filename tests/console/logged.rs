@@ -3,21 +3,17 @@
 use std::fmt::{Debug, Write};
 use std::sync::{Arc, Mutex, Once};
 
-use axum::Router;
-use axum::body::Body;
-use axum::http::{Request, StatusCode};
-use axum_idem::console::Console;
+use axum::http::StatusCode;
 use axum_idem::store::MemoryStore;
 use axum_idem::testing::{Fault, FaultStore, Operation};
-use axum_idem::{Idempotency, Scope};
+use axum_idem::{Idempotency, RecordId};
 use serde_json::json;
-use tower::ServiceExt;
 use tracing::field::{Field, Visit};
 use tracing::instrument::WithSubscriber;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use crate::service::access;
+use crate::service::Service;
 
 /// Notes the events of the library.
 #[derive(Clone, Default)]
@@ -54,20 +50,18 @@ async fn a_change_is_logged_also_when_the_store_fails() {
     keep_events_on();
     let store = FaultStore::new(MemoryStore::default());
     store.script(Operation::Forget, [Fault::ErrAfter, Fault::DropReply]);
-    let idem = Idempotency::builder().store(store).build();
-    let id = idem.record_id(&Scope::new(), "k");
-    let router: Router = Console::new(idem, access).router();
-    for _ in 0..2 {
-        let request = Request::post(format!("/api/records/{id}/forget"))
-            .header("x-operator", "admin")
-            .header("content-type", "application/json")
-            .header("sec-fetch-site", "same-origin")
-            .body(Body::from(json!({ "reason": "ticket 512" }).to_string()));
-        let sent = router.clone().oneshot(request.expect("a request"));
+    let service = Service::of(Idempotency::builder().store(store), |console| console);
+    service.prepare().await;
+    for key in ["SECRET-recorded", "SECRET-unknown"] {
+        let version = service.version(key).await;
+        let id: RecordId = service.id(key).parse().expect("an id");
+        let path = format!("/ops/idem/api/records/{id}/forget");
+        let sent = json!({ "version": version, "reason": "ticket 512" });
+        let sent = service.change("admin", &path, &sent);
         let log = Log::default();
         let subscriber = tracing_subscriber::registry().with(log.clone());
-        let reply = sent.with_subscriber(subscriber).await.expect("infallible");
-        assert_eq!(reply.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let reply = sent.with_subscriber(subscriber).await;
+        assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
         let log = log.0.lock().expect("no panic");
         for part in [
             "action=\"forget\"",

@@ -172,11 +172,47 @@ async fn a_decision_about_an_earlier_attempt_changes_nothing() {
     assert!(is_unknown, "{entry:?}");
 }
 
+/// The operator has learned what the first attempt did, and meanwhile a retry has run the handler again.
+#[tokio::test]
+async fn a_key_that_has_changed_since_it_was_shown_is_not_forgotten() {
+    let service = Service::new();
+    service.prepare().await;
+    let id = service.id("SECRET-unknown");
+    let record_id: axum_idem::RecordId = id.parse().expect("an id");
+    let path = format!("/ops/idem/api/records/{id}/forget");
+    let forget = async |version: &str| {
+        let sent = json!({ "version": version, "reason": "the bank has booked nothing" });
+        service.change("admin", &path, &sent).await
+    };
+    let unknown = service.version("SECRET-unknown").await;
+    let forgotten = service.idem.forget(record_id).await;
+    assert!(forgotten.expect("the store works"));
+    for (body, status) in [("unknown", StatusCode::OK), ("1", StatusCode::CREATED)] {
+        service
+            .idem
+            .forget(record_id)
+            .await
+            .expect("the store works");
+        assert_eq!(service.pay("SECRET-unknown", body).await, status);
+        let refused = forget(&unknown).await;
+        assert_eq!(refused.status, StatusCode::CONFLICT, "{refused:?}");
+        assert!(refused.text.contains("has changed"), "{refused:?}");
+        let entry = service.idem.look_up(record_id).await;
+        assert!(entry.expect("the store works").is_some());
+    }
+    let sent = json!({ "reason": "test" });
+    let without = service.change("admin", &path, &sent).await;
+    assert_eq!(without.status, StatusCode::BAD_REQUEST, "{without:?}");
+    let recorded = service.version("SECRET-unknown").await;
+    assert_eq!(forget(&recorded).await.status, StatusCode::OK);
+}
+
 #[tokio::test]
 async fn a_reader_cannot_change_anything() {
     let service = Service::new();
     service.prepare().await;
     let fence = service.fence("SECRET-unknown").await;
+    let version = service.version("SECRET-recorded").await;
     for (operator, expected) in [
         ("reader", StatusCode::FORBIDDEN),
         ("nobody", StatusCode::FORBIDDEN),
@@ -193,7 +229,7 @@ async fn a_reader_cannot_change_anything() {
             "/ops/idem/api/records/{}/forget",
             service.id("SECRET-recorded")
         );
-        let sent = json!({ "reason": "test" });
+        let sent = json!({ "version": version, "reason": "test" });
         let forgotten = service.change(operator, &path, &sent).await;
         assert_eq!(forgotten.status, expected, "{operator}: {forgotten:?}");
         let id = service.id("SECRET-recorded").parse().expect("an id");

@@ -85,15 +85,24 @@ async fn a_missing_key_is_named_and_nothing_is_shown() {
     assert_eq!(listed["state"], "unreadable");
     let error = listed["error"].as_str().expect("an error");
     assert!(error.contains("key 1"), "{error}");
-    for path in [
-        format!("/ops/idem/api/records/{id}"),
-        format!("/ops/idem/api/records/{id}/response"),
+    for (path, status) in [
+        (format!("/ops/idem/api/records/{id}"), StatusCode::OK),
+        (
+            format!("/ops/idem/api/records/{id}/response"),
+            StatusCode::SERVICE_UNAVAILABLE,
+        ),
     ] {
         let reply = after.get("reader", &path).await;
-        assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{reply:?}");
+        assert_eq!(reply.status, status, "{reply:?}");
         assert!(reply.text.contains("key 1"), "{reply:?}");
         assert!(!reply.text.contains("body of run"), "{reply:?}");
     }
     let before_the_change = before.pay("SECRET-recorded", "1").await;
     assert_eq!(before_the_change, StatusCode::CREATED, "the record stays");
+
+    let sent =
+        json!({ "version": after.version("SECRET-recorded").await, "reason": "the key is lost" });
+    let path = format!("/ops/idem/api/records/{id}/forget");
+    let forgotten = after.change("admin", &path, &sent).await;
+    assert_eq!(forgotten.status, StatusCode::OK, "{forgotten:?}");
 }

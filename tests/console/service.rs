@@ -113,6 +113,13 @@ impl Service {
         self.idem.record_id(&scope, key).to_string()
     }
 
+    /// What the page sends back when an operator forgets a key.
+    pub(crate) async fn version(&self, key: &str) -> String {
+        let path = format!("/ops/idem/api/records/{}", self.id(key));
+        let shown = self.get("reader", &path).await.json();
+        shown["version"].as_str().expect("a version").to_owned()
+    }
+
     /// The fence that the console shows for an unknown key.
     pub(crate) async fn fence(&self, key: &str) -> String {
         let path = format!("/ops/idem/api/records/{}", self.id(key));

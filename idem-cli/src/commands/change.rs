@@ -1,8 +1,9 @@
 //! Commands that change records: resolve, forget and forget-scope.
 
 use std::io::{Read, Write, stderr, stdin, stdout};
+use std::time::SystemTime;
 
-use axum_idem::store::{DecodeError, Entry, State, Summary};
+use axum_idem::store::{DecodeError, Entry, State, StoreError, Summary};
 use axum_idem::{Idempotency, RecordId};
 use bytes::Bytes;
 use http::Response;
@@ -142,26 +143,31 @@ pub(crate) async fn forget(idem: &Idempotency, forget: &Forget, json: bool) -> R
     for record in &forget.records {
         ids.push(record.find(idem).await?);
     }
+    ids.sort();
+    ids.dedup();
+    let mut shown = Vec::new();
     for id in &ids {
-        let what = match idem.look_up(*id).await {
-            Ok(None) => return Err(nothing(&id.to_string())),
-            Ok(Some(Entry::InFlight { .. })) => {
-                "its handler still runs, and a retry would start a second run"
-            }
-            Ok(Some(Entry::Unknown { .. })) => {
-                "its outcome is unknown, and a retry would run the handler again"
-            }
-            Ok(Some(_)) => "it has a response, and a retry would run the handler again",
-            // An entry that cannot be read can still be forgotten.
-            Err(axum_idem::store::StoreError::Undecodable(_)) => {
-                "it cannot be read, and a retry would run the handler"
-            }
-            Err(error) => return Err(error.into()),
+        let seen = Seen::of(idem, *id).await?;
+        let what = match seen {
+            Seen::Nothing => return Err(nothing(&id.to_string())),
+            Seen::InFlight(_) => "its handler still runs, and a retry would start a second run",
+            Seen::Unknown(_) => "its outcome is unknown, and a retry would run the handler again",
+            Seen::Recorded(_) => "it has a response, and a retry would run the handler again",
+            Seen::Unreadable => "it cannot be read, and a retry would run the handler",
         };
         let _ = writeln!(stderr(), "{id}: {what}");
+        shown.push((*id, seen));
     }
     if !forget.yes {
         confirm(&format!("Forget {} records?", ids.len()), "--yes")?;
+        // Another attempt may have run while the operator was asked.
+        for (id, seen) in shown {
+            if Seen::of(idem, id).await? != seen {
+                return Err(Failure::Nothing(format!(
+                    "nothing was changed, because {id} has changed since it was shown; see `idem show {id}`"
+                )));
+            }
+        }
     }
     let mut gone = 0;
     for id in &ids {
@@ -177,6 +183,33 @@ pub(crate) async fn forget(idem: &Idempotency, forget: &Forget, json: bool) -> R
         )));
     }
     Ok(())
+}
+
+/// What an operator has seen of a record. It differs after each attempt and each change.
+#[derive(PartialEq)]
+enum Seen {
+    Nothing,
+    /// With the fence.
+    InFlight(u64),
+    /// With the fence.
+    Unknown(u64),
+    /// With the time at which it was recorded.
+    Recorded(SystemTime),
+    /// It can still be forgotten.
+    Unreadable,
+}
+
+impl Seen {
+    async fn of(idem: &Idempotency, id: RecordId) -> Result<Self, Failure> {
+        Ok(match idem.look_up(id).await {
+            Ok(None) => Self::Nothing,
+            Ok(Some(Entry::InFlight { fence, .. })) => Self::InFlight(fence),
+            Ok(Some(Entry::Unknown { fence, .. })) => Self::Unknown(fence),
+            Ok(Some(Entry::Recorded { settled_at, .. })) => Self::Recorded(settled_at),
+            Err(StoreError::Undecodable(_)) => Self::Unreadable,
+            Err(error) => return Err(error.into()),
+        })
+    }
 }
 
 pub(crate) async fn forget_scope(

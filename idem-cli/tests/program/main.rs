@@ -1,6 +1,7 @@
 //! Runs the program against real stores.
 
 mod arguments;
+mod confirmed;
 mod harness;
 mod killed;
 mod rights;

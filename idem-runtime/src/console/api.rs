@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::access::Access;
-use super::json::{entry, listing, response, stats};
+use super::json::{entry, listing, response, stats, unreadable};
 use super::refusal::Refusal;
 use super::settings::Console;
 use crate::request::record_id::{RecordId, ShortId};
@@ -27,7 +27,7 @@ pub(super) async fn get(
         ["api", "records"] => list(console, query).await,
         ["api", "records", id] => {
             let id = id_of(id)?;
-            Ok(entry(id, &look_up(console, id).await?))
+            shown(console, id).await
         }
         ["api", "records", id, "response"] => {
             let id = id_of(id)?;
@@ -96,16 +96,44 @@ fn parsed<T: FromStr<Err: ToString>>(value: &str) -> Result<T, Refusal> {
         .map_err(|error: T::Err| Refusal::bad(error.to_string()))
 }
 
+/// One record as the page shows it. A record that cannot be read is shown too, because it can be forgotten.
+pub(super) async fn shown(console: &Console, id: RecordId) -> Result<Value, Refusal> {
+    match console.idem.look_up(id).await {
+        Ok(Some(found)) => Ok(entry(id, &found)),
+        Ok(None) => Err(missing()),
+        Err(StoreError::Undecodable(why)) => {
+            let mut wanted = Query::all()
+                .state(StateKind::Unreadable)
+                .scope(id.scope_id())
+                .short(id.short());
+            loop {
+                let page = console.idem.list(wanted.clone()).await;
+                let page = page.map_err(|error| failed(&error))?;
+                if let Some(found) = page.entries.iter().find(|found| found.id == id) {
+                    return Ok(unreadable(found));
+                }
+                let Some(next) = page.next else {
+                    return Err(failed(&StoreError::Undecodable(why)));
+                };
+                wanted = wanted.after(next);
+            }
+        }
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+fn missing() -> Refusal {
+    let why = "there is no record; it may have expired".to_owned();
+    Refusal(StatusCode::NOT_FOUND, why)
+}
+
 pub(super) fn id_of(text: &str) -> Result<RecordId, Refusal> {
     parsed(text)
 }
 
 pub(super) async fn look_up(console: &Console, id: RecordId) -> Result<Entry, Refusal> {
     let found = console.idem.look_up(id).await;
-    found.map_err(|error| failed(&error))?.ok_or_else(|| {
-        let why = "there is no record; it may have expired".to_owned();
-        Refusal(StatusCode::NOT_FOUND, why)
-    })
+    found.map_err(|error| failed(&error))?.ok_or_else(missing)
 }
 
 pub(super) fn failed(error: &StoreError) -> Refusal {

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::access::Access;
-use super::api::{failed, id_of, look_up};
+use super::api::{failed, id_of, look_up, shown};
 use super::json::entry;
 use super::refusal::Refusal;
 use super::settings::Console;
@@ -36,7 +36,7 @@ pub(super) async fn post(
             if change == "resolve" {
                 resolve(console, id, sent, reason).await
             } else {
-                forget(console, id, reason).await
+                forget(console, id, sent, reason).await
             }
         }
         _ => Err(Refusal(
@@ -123,7 +123,20 @@ fn header(line: &str) -> Result<(HeaderName, HeaderValue), Refusal> {
     Ok((name, value))
 }
 
-async fn forget(console: &Console, id: RecordId, reason: &str) -> Result<Value, Refusal> {
+/// Forgets what the operator has seen. A `forget` of the store has no fence, so a change in the milliseconds between
+/// the look-up and the removal goes unnoticed.
+async fn forget(
+    console: &Console,
+    id: RecordId,
+    sent: &Value,
+    reason: &str,
+) -> Result<Value, Refusal> {
+    let version = text(sent, "version")?;
+    let now = shown(console, id).await?;
+    if now["version"] != version {
+        let why = "nothing was changed, because the record has changed since it was shown; open the record again";
+        return Err(Refusal(StatusCode::CONFLICT, why.to_owned()));
+    }
     let forgotten = console.idem.forget(id).await;
     log("forget", id, reason, &forgotten);
     if !forgotten.map_err(|error| failed(&error))? {

@@ -30,6 +30,13 @@ pub(super) fn entry(id: RecordId, entry: &Entry) -> Value {
     value
 }
 
+/// One record that cannot be read.
+pub(super) fn unreadable(found: &Summary) -> Value {
+    let mut value = summary(found);
+    value["retry_gets"] = json!("503, as long as the record cannot be read.");
+    value
+}
+
 fn summary(summary: &Summary) -> Value {
     let origin = &summary.origin;
     let mut value = json!({
@@ -41,14 +48,19 @@ fn summary(summary: &Summary) -> Value {
         "trace_id": origin.trace_id().map(|id| id.to_string()),
         "created_at": millis_since_1970(summary.created_at),
     });
+    // `version` differs after each attempt and each change, so a decision applies to what the operator has seen.
     let (state, more) = match &summary.state {
         State::InFlight {
+            fence,
             attempt,
             lease_left,
-            ..
         } => (
             "in_flight",
-            json!({ "attempt": attempt, "ends_in": millis(*lease_left) }),
+            json!({
+                "attempt": attempt,
+                "version": format!("in_flight {fence}"),
+                "ends_in": millis(*lease_left),
+            }),
         ),
         State::Unknown {
             fence,
@@ -60,6 +72,7 @@ fn summary(summary: &Summary) -> Value {
                 "attempt": attempt,
                 // A string, because the numbers of a browser lose digits.
                 "fence": fence.to_string(),
+                "version": format!("unknown {fence}"),
                 "ends_in": millis(*retained_for),
             }),
         ),
@@ -75,11 +88,15 @@ fn summary(summary: &Summary) -> Value {
                 "status": status.as_u16(),
                 "is_kept": is_kept,
                 "bytes": bytes,
+                "version": version_of_record(*settled_at),
                 "settled_at": millis_since_1970(*settled_at),
                 "ends_in": millis(*expires_in),
             }),
         ),
-        State::Unreadable(error) => ("unreadable", json!({ "error": error.to_string() })),
+        State::Unreadable(error) => (
+            "unreadable",
+            json!({ "error": error.to_string(), "version": "unreadable" }),
+        ),
     };
     value["state"] = json!(state);
     if let Value::Object(more) = more {
@@ -88,6 +105,12 @@ fn summary(summary: &Summary) -> Value {
         }
     }
     value
+}
+
+/// With nanoseconds, because two records may have the same millisecond.
+fn version_of_record(settled_at: SystemTime) -> String {
+    let since = settled_at.duration_since(SystemTime::UNIX_EPOCH);
+    format!("recorded {}", since.unwrap_or_default().as_nanos())
 }
 
 /// The headers of a response without the values of cookies, and its body, from which the service may have removed parts.

@@ -45,8 +45,9 @@
 //! another site cannot send it. A browser that sends `Sec-Fetch-Site: cross-site` or `same-site` gets no record either. Each
 //! change is logged as an INFO, with its reason, also when the store failed and the change may have taken effect.
 //!
-//! A decision about an unknown key applies to the attempt that the page shows. When a later attempt has run meanwhile,
-//! nothing changes, and the page says so.
+//! A decision applies to what the page shows. When a later attempt has run meanwhile, nothing changes, and the page says
+//! so. For `forget`, the console reads the record again immediately before it removes the record, so an attempt in these
+//! milliseconds goes unnoticed. `resolve` compares the fence in the store.
 //!
 //! **`access` should read a credential**, such as the cookie of a login. A browser sends a cookie only to the host that has
 //! set it. When `access` depends on the network alone, name the hosts of the console with [`Console::hosts`]. Without

@@ -130,7 +130,20 @@ async function list(state) {
   byId(state).replaceChildren(...parts);
 }
 
-async function refresh() {
+// A slow store must not get more requests than it answers, and a late response must not replace a newer one.
+let refreshing = null;
+let again = false;
+
+function refresh() {
+  again = refreshing !== null;
+  refreshing ??= refreshOnce().finally(() => {
+    refreshing = null;
+    if (again) refresh();
+  });
+  return refreshing;
+}
+
+async function refreshOnce() {
   try {
     await Promise.all([figures(), ...Object.keys(ORDER).map(list)]);
     alertIn("problem", null);
@@ -152,6 +165,7 @@ function open(record) {
   ];
   if (record.label !== null) entries.push(["Label", record.label]);
   if (record.trace_id !== null) entries.push(["First trace", record.trace_id]);
+  if (record.error !== undefined) entries.push(["Error", record.error]);
   if (record.status !== undefined) entries.push(["Status", record.status]);
   if (record.attempt !== undefined) entries.push(["Attempt", record.attempt]);
   pairs(byId("facts"), entries);
@@ -221,27 +235,48 @@ byId("resolve").addEventListener("submit", (event) => {
 
 byId("forget").addEventListener("submit", (event) => {
   event.preventDefault();
-  change("forget", { reason: event.target.elements.reason.value });
+  change("forget", { version: shown.version, reason: event.target.elements.reason.value });
 });
 
 byId("open-find").addEventListener("click", () => byId("find").showModal());
 byId("close-find").addEventListener("click", () => byId("find").close());
 byId("close-detail").addEventListener("click", () => byId("detail").close());
 
-byId("find-form").elements.kind.addEventListener("change", (event) => {
-  byId("header-name").hidden = event.target.value !== "header";
-  byId("scope-value").hidden = event.target.value === "global";
+// A scope that is a tuple has several parts.
+const firstPart = byId("find-form").querySelector(".part");
+
+function partChanged(part) {
+  const kind = part.querySelector("[name=kind]").value;
+  part.querySelector(".header-name").hidden = kind !== "header";
+  part.querySelector(".scope-value").hidden = kind === "global";
+}
+
+function removeMoreParts() {
+  for (const part of byId("parts").querySelectorAll(".part")) if (part !== firstPart) part.remove();
+  partChanged(firstPart);
+}
+
+byId("parts").addEventListener("change", (event) => partChanged(event.target.closest(".part")));
+
+byId("add-part").addEventListener("click", () => {
+  const part = firstPart.cloneNode(true);
+  for (const field of part.querySelectorAll("input")) field.value = "";
+  byId("parts").append(part);
+  partChanged(part);
 });
 
 byId("find-form").addEventListener("submit", async (event) => {
   event.preventDefault();
-  const { kind, name, value, key } = event.target.elements;
-  const scope = kind.value === "global" ? [] : [{ kind: kind.value, name: name.value, value: value.value }];
+  const { key } = event.target.elements;
+  const field = (part, name) => part.querySelector(`[name=${name}]`).value;
+  const parts = [...byId("parts").querySelectorAll(".part")].filter((part) => field(part, "kind") !== "global");
+  const scope = parts.map((part) => ({ kind: field(part, "kind"), name: field(part, "name"), value: field(part, "value") }));
   try {
     const record = await ask("api/find", { scope, key: key.value });
     alertIn("find-problem", null);
     byId("find").close();
     event.target.reset();
+    removeMoreParts();
     open(record);
   } catch (error) {
     alertIn("find-problem", error);
@@ -250,5 +285,5 @@ byId("find-form").addEventListener("submit", async (event) => {
 
 refresh();
 setInterval(() => {
-  if (!document.hidden && !byId("detail").open) refresh();
+  if (!document.hidden && !byId("detail").open && refreshing === null) refresh();
 }, REFRESH);

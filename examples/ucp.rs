@@ -235,7 +235,8 @@ struct Order {
 #[derive(Clone, Debug, Deserialize)]
 struct LineItem {
     item: Item,
-    quantity: u64,
+    /// A product with the price of any item fits into 64 bits.
+    quantity: u32,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -287,7 +288,7 @@ impl Session {
         let mut lines = Vec::new();
         for (at, LineItem { item, quantity }) in self.order.line_items.iter().enumerate() {
             let (title, price) = product(&item.id).unwrap_or_default();
-            let amount = price * quantity;
+            let amount = price * u64::from(*quantity);
             total += amount;
             lines.push(json!({
                 "id": line_id(at),

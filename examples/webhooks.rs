@@ -82,12 +82,18 @@ pub(crate) struct Secrets {
 }
 
 impl Secrets {
-    /// A real service does not start without its secrets.
+    /// A real service does not start without its secrets. Here, both may be missing. With only one of them, anybody could
+    /// sign deliveries of the other sender with the secret of the example.
     fn from_environment() -> Self {
-        let of = |name| std::env::var(name).unwrap_or_else(|_| "whsec_example".into());
+        let of = |name| std::env::var(name).ok();
+        let (github, stripe) = match (of("GITHUB_SECRET"), of("STRIPE_SECRET")) {
+            (Some(github), Some(stripe)) => (github, stripe),
+            (None, None) => ("whsec_example".to_owned(), "whsec_example".to_owned()),
+            _ => panic!("set both `GITHUB_SECRET` and `STRIPE_SECRET`, or neither"),
+        };
         Self {
-            github: of("GITHUB_SECRET").into(),
-            stripe: of("STRIPE_SECRET").into(),
+            github: github.into(),
+            stripe: stripe.into(),
         }
     }
 }

@@ -108,6 +108,69 @@ async fn every_name_is_an_argument(header: fn(&str) -> String, global: Id) -> St
     format!("{} {global}", header(""))
 }
 
+struct Limits {
+    region: u32,
+    tenant: String,
+    max: u32,
+}
+
+static LIMITS: Limits = Limits {
+    region: 49,
+    tenant: String::new(),
+    max: 7,
+};
+
+fn length_of(tenant: &String) -> usize {
+    tenant.len()
+}
+
+/// In the body, the variables are references.
+#[idempotent(scope = (length_of(tenant), *region, tenant))]
+async fn by_fields_of_a_static(
+    State(Limits { tenant, region, .. }): State<&'static Limits>,
+    body: String,
+) -> String {
+    let region: &u32 = region;
+    format!("{} {region} {body}", length_of(tenant))
+}
+
+/// In the body, the variable is a value.
+#[idempotent(scope = (max, max + 1))]
+async fn by_a_value_of_a_static(
+    State(&Limits { max, .. }): State<&'static Limits>,
+    body: String,
+) -> String {
+    let max: u32 = max;
+    format!("{max} {body}")
+}
+
+#[idempotent(scope = format!("{type} {}", r#type.len()))]
+async fn by_a_raw_name(
+    Path(r#type): Path<String>,
+    (User { r#name, .. }, _): (User, ()),
+    body: String,
+) -> String {
+    format!("{type} {name} {body}")
+}
+
+#[tokio::test]
+async fn fields_of_a_static_state_have_the_types_of_the_body() {
+    let answer = by_fields_of_a_static(State(&LIMITS), String::new().into()).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let answer = by_a_value_of_a_static(State(&LIMITS), String::new().into()).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_scope_captures_a_raw_name_by_its_text() {
+    let user = User {
+        id: Id(1),
+        name: "a".to_owned(),
+    };
+    let answer = by_a_raw_name(Path("b".to_owned()), (user, ()), String::new().into()).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+}
+
 #[tokio::test]
 async fn arguments_shadow_the_built_in_scope_names() {
     let answer = every_name_is_an_argument(str::to_owned, Id(7).into()).await;

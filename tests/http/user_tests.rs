@@ -73,6 +73,29 @@ async fn required(body: String) -> String {
     body
 }
 
+#[idempotent(scope = global, key = header("x-id"))]
+async fn delivered(key: IdempotencyKey) -> String {
+    key.to_string()
+}
+
+#[idempotent(scope = global, key = header("x-id"))]
+async fn delivered_at(at: Option<IdempotencyKey>, key: Option<IdempotencyKey>) -> String {
+    format!("{at:?} {key:?}")
+}
+
+/// The key of the endpoint has a wrapper of its own, inside the wrapper of the last argument.
+#[tokio::test]
+async fn the_key_of_an_endpoint_can_be_passed_as_the_last_argument() {
+    let key = || IdempotencyKey::new("delivery-7");
+    assert_eq!(delivered(key().into()).await.status(), StatusCode::OK);
+    let other = delivered_at(None.into(), Some(key()).into()).await;
+    assert_eq!(other.status(), StatusCode::OK);
+    let body: String = returned_by(key(), delivered).await;
+    assert_eq!(body, "delivery-7");
+    let body: String = returned_by(Some(key()), |last| delivered_at(None.into(), last)).await;
+    assert!(body.starts_with("None Some("), "{body}");
+}
+
 #[tokio::test]
 async fn every_form_of_the_last_argument_can_be_passed() {
     returned_by::<(), _, _, _>((), nothing).await;

@@ -31,10 +31,11 @@ const CHOICES: &str = "write `header(\"x-github-delivery\")`, or an expression t
 
 /// Reads the value of `key`.
 pub(crate) fn key(value: &Expr, handler: &Handler, mistakes: &mut Mistakes) -> Option<Key> {
-    let names = Names::of(handler);
+    let names = Names::of(handler, true);
     let is_free = |path: &syn::ExprPath, name: &str| path.path.is_ident(name) && !names.bound(name);
     let problem = match value {
         Expr::Paren(inner) => return key(&inner.expr, handler, mistakes),
+        Expr::Group(inner) => return key(&inner.expr, handler, mistakes),
         Expr::Call(call) if matches!(&*call.func, Expr::Path(path) if is_free(path, "header")) => {
             let name = mistakes.take(header_name(call, "x-github-delivery"));
             return name.map(Key::Header);
@@ -61,13 +62,13 @@ pub(crate) fn key(value: &Expr, handler: &Handler, mistakes: &mut Mistakes) -> O
         mistakes.at(value, problem);
         return None;
     }
-    let unknown = names.unknown("key", value, false);
-    if let Some(problem) = unknown.or_else(|| not_at_once("key", value)) {
+    let unknown = || names.unknown("key", value, names.any_bound(value));
+    let problem = names.key_inside("key", value).or_else(unknown);
+    if let Some(problem) = problem.or_else(|| not_at_once("key", value)) {
         mistakes.push(problem);
         return None;
     }
-    let variables = names::variables(value);
-    if !variables.iter().any(|name| names.bound(&name.to_string())) {
+    if !names.any_bound(value) {
         mistakes.at(value, same_for_all());
         return None;
     }

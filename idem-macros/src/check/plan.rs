@@ -39,7 +39,8 @@ impl Plan {
         unknown::check(args, mistakes);
         let mut parts = Vec::new();
         if let Some(value) = &args.scope {
-            parts = scope::parts(value, handler, mistakes);
+            let names = Names::of(handler, args.key.is_some());
+            parts = scope::parts(value, &names, mistakes);
         } else if !args.scope_is_meant {
             mistakes.at_span(
                 handler.attribute_span(),
@@ -58,7 +59,12 @@ impl Plan {
 
         let named_last = |names: &[Ident]| {
             let last = handler.last()?;
-            names.iter().find(|name| last.binds(name)).cloned()
+            // The compiler reports a name that two parameters bind.
+            let is_head = |name: &Ident| handler.head().iter().any(|head| head.binds(name));
+            let mut named = names
+                .iter()
+                .filter(|name| last.binds(name) && !is_head(name));
+            named.next().cloned()
         };
         let scope_last = named_last(&scope_names);
         let key_last = named_last(&key_names);
@@ -129,8 +135,11 @@ fn runtime_names(args: &AttributeArgs, handler: &Handler, mistakes: &mut Mistake
     let Some(runtime) = &args.runtime else {
         return Vec::new();
     };
+    let names = Names::of(handler, args.key.is_some());
+    let unknown = || names.unknown("runtime", runtime, names.any_bound(runtime));
     let problem = new_each_time(runtime)
-        .or_else(|| Names::of(handler).unknown("runtime", runtime, false))
+        .or_else(|| names.key_inside("runtime", runtime))
+        .or_else(unknown)
         .or_else(|| not_at_once("runtime", runtime));
     if let Some(problem) = problem {
         mistakes.push(problem);

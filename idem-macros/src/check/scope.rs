@@ -9,7 +9,6 @@ use crate::check::header_name::header_name;
 use crate::check::scope_names::{Names, not_at_once, root};
 use crate::messages::mistakes::Mistakes;
 use crate::messages::words::code;
-use crate::parse::handler::Handler;
 use crate::parse::names;
 
 /// One part of a scope.
@@ -36,21 +35,20 @@ pub(crate) const CHOICES: &str = "`token` (the `Authorization` header), `header(
      `global` (all callers share keys), or an expression that uses the handler's arguments, such as `user.id`";
 
 /// Reads the parts of a scope. Each element of a tuple is one part.
-pub(crate) fn parts(value: &Expr, handler: &Handler, mistakes: &mut Mistakes) -> Vec<Part> {
-    let names = Names::of(handler);
+pub(crate) fn parts(value: &Expr, names: &Names, mistakes: &mut Mistakes) -> Vec<Part> {
     match value {
-        Expr::Paren(inner) => parts(&inner.expr, handler, mistakes),
-        Expr::Group(inner) => parts(&inner.expr, handler, mistakes),
+        Expr::Paren(inner) => parts(&inner.expr, names, mistakes),
+        Expr::Group(inner) => parts(&inner.expr, names, mistakes),
         Expr::Tuple(tuple) if tuple.elems.is_empty() => {
             mistakes.at(tuple, format!("this scope is empty; write {CHOICES}"));
             Vec::new()
         }
         Expr::Tuple(tuple) => {
             let mut problems = Mistakes::default();
-            let differs = tuple.elems.iter().any(|element| differs(element, &names));
+            let differs = tuple.elems.iter().any(|element| differs(element, names));
             let mut parts = Vec::new();
             for element in &tuple.elems {
-                parts.extend(part(element, true, differs, &names, &mut problems));
+                parts.extend(part(element, true, differs, names, &mut problems));
             }
             if problems.is_empty() && !differs {
                 problems.at(tuple, same_for_all());
@@ -59,8 +57,8 @@ pub(crate) fn parts(value: &Expr, handler: &Handler, mistakes: &mut Mistakes) ->
             parts
         }
         value => {
-            let differs = differs(value, &names);
-            let part = part(value, false, differs, &names, mistakes);
+            let differs = differs(value, names);
+            let part = part(value, false, differs, names, mistakes);
             part.into_iter().collect()
         }
     }
@@ -81,10 +79,7 @@ fn differs(value: &Expr, names: &Names) -> bool {
             .iter()
             .any(|word| name == word)
     };
-    let variables = names::variables(value);
-    variables
-        .iter()
-        .any(|name| names.bound(&name.to_string()) || is_built_in(name))
+    names.any_bound(value) || names::variables(value).iter().any(is_built_in)
 }
 
 fn part(
@@ -148,6 +143,7 @@ fn part(
     }
     let problem = names
         .built_in_inside(value)
+        .or_else(|| names.key_inside("scope", value))
         .or_else(|| names.unknown("scope", value, differs))
         .or_else(|| not_at_once("scope", value));
     if let Some(problem) = problem {

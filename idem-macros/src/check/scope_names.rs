@@ -2,13 +2,15 @@
 
 use proc_macro2::Ident;
 use syn::Expr;
+use syn::ext::IdentExt as _;
 use syn::spanned::Spanned as _;
 use syn::visit::{self, Visit};
 
 use crate::messages::words::{all_of, nearest};
 use crate::parse::body_extractors::body_extractor;
 use crate::parse::handler::Handler;
-use crate::parse::names;
+use crate::parse::key_type::key_type;
+use crate::parse::names::{self, is_same};
 
 /// The names that an expression over the handler's parameters may use.
 pub(crate) struct Names {
@@ -18,10 +20,13 @@ pub(crate) struct Names {
     capitals: Vec<Ident>,
     /// The last parameter reads the body, so a scope cannot use its names.
     last_is_body: bool,
+    /// The names of the parameters that are the key of the endpoint.
+    keys: Vec<Ident>,
 }
 
 impl Names {
-    pub(crate) fn of(handler: &Handler) -> Self {
+    /// With `has_key`, the endpoint has a `key = …`, and its parameters of the type `IdempotencyKey` are that key.
+    pub(crate) fn of(handler: &Handler, has_key: bool) -> Self {
         let head = handler
             .head()
             .iter()
@@ -38,15 +43,45 @@ impl Names {
             last_is_body: handler
                 .last()
                 .is_some_and(|last| body_extractor(&last.ty).is_some()),
+            keys: handler
+                .parameters
+                .iter()
+                .filter(|parameter| has_key && key_type(&parameter.ty).is_some())
+                .flat_map(|parameter| parameter.bindings.clone())
+                .collect(),
         }
     }
 
     fn all(&self) -> impl Iterator<Item = String> + '_ {
-        self.head.iter().chain(&self.last).map(ToString::to_string)
+        let names = self.head.iter().chain(&self.last).chain(&self.capitals);
+        names.map(|name| name.unraw().to_string())
     }
 
+    /// Returns whether a parameter binds the name. `user` and `r#user` are one name.
     pub(crate) fn bound(&self, name: &str) -> bool {
-        self.all().any(|bound| bound == name) || self.capitals.iter().any(|bound| bound == name)
+        let name = name.strip_prefix("r#").unwrap_or(name);
+        self.all().any(|bound| bound == name)
+    }
+
+    /// Returns whether the expression uses a variable of the handler.
+    pub(crate) fn any_bound(&self, value: &Expr) -> bool {
+        let variables = names::variables(value);
+        variables.iter().any(|name| self.bound(&name.to_string()))
+    }
+
+    /// Returns the mistake of an expression that uses the key of the endpoint.
+    pub(crate) fn key_inside(&self, argument: &str, value: &Expr) -> Option<syn::Error> {
+        let is_key = |name: &Ident| self.keys.iter().any(|key| is_same(key, name));
+        let name = names::variables(value).into_iter().find(is_key)?;
+        let message = match argument {
+            "key" => format!(
+                "`{name}` is the key that this argument chooses; use another argument of the handler, or `header(\"…\")`"
+            ),
+            _ => format!(
+                "`{name}` is the key, which is not known yet; a `{argument}` uses other arguments of the handler"
+            ),
+        };
+        Some(syn::Error::new_spanned(name, message))
     }
 
     /// Returns the mistake of an expression that uses `token`, `global` or `header` as a variable.

@@ -11,6 +11,10 @@ pub(crate) fn check(args: &AttributeArgs, mistakes: &mut Mistakes) {
     let (Some(unknown), Some(record)) = (&args.unknown, &args.record) else {
         return;
     };
+    // An item that changes nothing is reported already.
+    if unknown.has_needless() || record.has_needless() {
+        return;
+    }
     let is_recorded = |status| {
         let mut listed = record.listed().iter();
         listed.any(|recorded| recorded.status == status)

@@ -12,6 +12,8 @@
 //!                                              }
 //! ```
 
+use std::collections::HashSet;
+
 use proc_macro2::{Delimiter, Group, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::ext::IdentExt as _;
@@ -64,6 +66,7 @@ pub(crate) fn expand(
     let head = parameters.head_declarations(args);
     let last = parameters.last_declaration(args);
     let policy = policy(args, handler, &private);
+    let repeated = repeated_name(handler);
     let split = parameters.split(args);
     let admit = admit(args, plan, &parameters);
     let run = run(args, &parameters, handler);
@@ -85,11 +88,36 @@ pub(crate) fn expand(
         #(#attrs)*
         #vis #asyncness fn #name #type_parameters (#(#head,)* #last) -> #output #bounds {
             static __IDEM_POLICY: #private::Policy = #policy;
+            #repeated
             #split
             #admit #run #awaited
         }
         #debugged
     }
+}
+
+/// Returns a closure that never runs, if two parameters bind names of the same text.
+///
+/// The patterns of some parameters move into the future of the body, where a second variable would silently hide the
+/// first. In the closure, the compiler reports the second variable, as it does for the function that the user wrote.
+/// Only the compiler knows whether the names are equal: in a handler that a macro writes, they may come from different
+/// macros.
+fn repeated_name(handler: &Handler) -> Option<TokenStream> {
+    let mut seen = HashSet::new();
+    let mut names = handler.parameters.iter().flat_map(|it| &it.bindings);
+    if names.all(|name| seen.insert(name.unraw().to_string())) {
+        return None;
+    }
+    let parameters = handler
+        .parameters
+        .iter()
+        .map(|Parameter { pat, ty, .. }| quote!(#pat: #ty));
+    Some(quote! {
+        if false {
+            #[allow(unused_variables, unused_mut)]
+            let _ = |#(#parameters),*| ();
+        }
+    })
 }
 
 fn calls_itself(handler: &Handler) -> bool {
@@ -153,7 +181,7 @@ fn admit(args: &AttributeArgs, plan: &Plan, parameters: &Parameters<'_>) -> Toke
         return quote!(__IDEM_POLICY.admit(#body) #key #(#scope)*);
     };
     let span = Span::call_site().located_at(runtime.span());
-    let (opened, runtime) = parameters.opened(runtime, &plan.runtime_names);
+    let (opened, runtime) = parameters.opened(unparenthesized(runtime), &plan.runtime_names);
     let runtime = match &runtime {
         Opened::Reference(runtime) => runtime.clone(),
         Opened::Value(
@@ -170,6 +198,15 @@ fn admit(args: &AttributeArgs, plan: &Plan, parameters: &Parameters<'_>) -> Toke
     // user's expression.
     let admit = quote_spanned!(span=> __IDEM_POLICY.admit_on(#body, #runtime));
     quote!(#admit #key #(#scope)*)
+}
+
+/// Returns the expression inside the parentheses.
+fn unparenthesized(value: &Expr) -> &Expr {
+    match value {
+        Expr::Paren(inner) => unparenthesized(&inner.expr),
+        Expr::Group(inner) => unparenthesized(&inner.expr),
+        value => value,
+    }
 }
 
 /// `.run(async move |Json(order)| { … })`

@@ -1,16 +1,18 @@
 //! Moves the handler's parameters into the user's future, where they live until it ends.
 
-use proc_macro2::{Ident, Span, TokenStream};
+use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
+use syn::ext::IdentExt as _;
 use syn::spanned::Spanned as _;
-use syn::{Attribute, Expr, ExprPath, Pat};
+use syn::{Attribute, Expr, ExprPath, Pat, Type};
 
 use crate::check::plan::Plan;
 use crate::expand::facade::private;
 use crate::parse::attribute_args::AttributeArgs;
 use crate::parse::handler::{Handler, Parameter};
 use crate::parse::key_type::key_type;
-use crate::parse::{names, patterns};
+use crate::parse::names::{self, is_same};
+use crate::parse::patterns;
 
 /// The parameters, with their names in the expansion.
 pub(crate) struct Parameters<'a> {
@@ -58,9 +60,10 @@ impl<'a> Parameters<'a> {
         let mut inside = Vec::new();
         names::mentions(handler.body.clone().unwrap_or_default(), &mut inside);
         let mut used_outside: Vec<Ident> = plan.names().collect();
-        let is_inside = |name: &Ident| inside.iter().any(|inside| name == inside);
+        let is_inside = |name: &Ident| inside.contains(&name.unraw().to_string());
         let is_used = |name: &Ident| {
-            name.to_string().starts_with('_') || is_inside(name) || used_outside.contains(name)
+            let is_outside = || used_outside.iter().any(|outside| is_same(outside, name));
+            name.to_string().starts_with('_') || is_inside(name) || is_outside()
         };
         let carried = |(at, parameter): (usize, &'a Parameter)| {
             let is_used = keep_names || parameter.bindings.iter().all(is_used);
@@ -111,13 +114,14 @@ impl<'a> Parameters<'a> {
 
     /// Returns the declaration of the last parameter.
     pub(crate) fn last_declaration(&self, args: &AttributeArgs) -> TokenStream {
-        // The compiler reports a wrong type of the parameter at the wrapper, so the wrapper has the span
-        // of the type that the user wrote.
+        // The compiler reports a wrong type of the parameter at the wrapper, so the wrapper has the place
+        // of the type that the user wrote. It has the hygiene of the macro, so that clippy does not find the type
+        // too complex.
         let (attrs, ty, span) = match &self.last {
             None => (&[][..], quote!(()), Span::call_site()),
             Some(last) => {
                 let Parameter { attrs, ty, .. } = last.parameter;
-                (&attrs[..], last.ty(args), ty.span())
+                (&attrs[..], last.ty(args), wrapping(ty))
             }
         };
         let wrapper = if self.last_named.is_some() {
@@ -132,18 +136,17 @@ impl<'a> Parameters<'a> {
         // An expected lint would fire for the parameter, not for its wrapper.
         let attrs = attrs.iter().map(|attr| {
             let mut attr = attr.clone();
-            if attr.path().is_ident("expect")
-                && let syn::Meta::List(list) = &mut attr.meta
-            {
-                list.path = syn::parse_quote!(allow);
+            if let syn::Meta::List(list) = &mut attr.meta {
+                if list.path.is_ident("expect") {
+                    list.path = syn::parse_quote!(allow);
+                } else if list.path.is_ident("cfg_attr") {
+                    list.tokens = allowing(list.tokens.clone());
+                }
             }
             attr
         });
         let mut ty = quote_spanned!(span=> #private::#wrapper<#ty #lazy>);
         if let Some(declared) = &self.declared {
-            // With the hygiene of the macro, so that clippy does not find the type too complex.
-            let span = Span::call_site().located_at(span);
-            let private = self::private(args, span);
             ty = quote_spanned!(span=> #private::Described<#ty, #declared>);
         }
         quote!(#(#attrs)* #name: #ty)
@@ -219,14 +222,18 @@ impl<'a> Parameters<'a> {
         }
         let is_reference = |path: &ExprPath| {
             let name = path.path.get_ident();
-            name.is_some_and(|name| references.iter().any(|(reference, _)| reference == name))
+            name.is_some_and(|name| {
+                (references.iter()).any(|(reference, _)| is_same(reference, name))
+            })
         };
         let value = match value {
             Expr::Path(path) if is_reference(path) => Opened::Reference(value.to_token_stream()),
             value => {
-                // A variable that the user binds by `ref` is also a reference in the body.
-                references.retain(|(name, parameter)| {
-                    !patterns::references(&parameter.pat).contains(name)
+                // These variables are references in the body too.
+                references.retain(|(name, Parameter { pat, ty, .. })| {
+                    let mut references = patterns::references(pat);
+                    references.extend(patterns::behind_references(pat, ty));
+                    !references.iter().any(|reference| is_same(reference, name))
                 });
                 let values: Vec<Ident> = references.into_iter().map(|(name, _)| name).collect();
                 Opened::Value(names::dereferenced(value, &values))
@@ -265,7 +272,8 @@ impl<'a> Parameters<'a> {
                 && !matches!(pattern, Pat::Wild(_))
             {
                 let lints = carried.lints();
-                let take = carried.is_key.then(|| quote!(.take()));
+                let place = parameter.ty.span();
+                let take = carried.is_key.then(|| quote_spanned!(place=> .take()));
                 lets.extend(quote!(#(#lints)* let #pattern = #whole #take;));
                 let names = self.used_outside.iter();
                 used_outside.extend(names.filter(|name| parameter.binds(name)));
@@ -290,8 +298,8 @@ impl Carried<'_> {
         if !self.is_key {
             return ty.to_token_stream();
         }
-        let private = private(args, ty.span());
-        quote_spanned!(ty.span()=> #private::KeyArgument<#ty>)
+        let private = private(args, wrapping(ty));
+        quote_spanned!(wrapping(ty)=> #private::KeyArgument<#ty>)
     }
 
     /// Returns the pattern that binds the value until the handler runs.
@@ -309,9 +317,24 @@ impl Carried<'_> {
     }
 }
 
+/// Returns whether the attribute sets the level of a lint. Nothing else is a `cfg_attr` on a parameter.
 fn is_lint(attr: &Attribute) -> bool {
-    let levels = ["allow", "expect", "warn", "deny", "forbid"];
+    let levels = ["allow", "expect", "warn", "deny", "forbid", "cfg_attr"];
     levels.iter().any(|level| attr.path().is_ident(level))
+}
+
+/// Returns the span of a wrapper around the type.
+fn wrapping(ty: &Type) -> Span {
+    Span::call_site().located_at(ty.span())
+}
+
+/// Returns the tokens of a `cfg_attr` with `allow` in the place of `expect`.
+fn allowing(tokens: TokenStream) -> TokenStream {
+    let allowed = tokens.into_iter().map(|token| match token {
+        TokenTree::Ident(word) if word == "expect" => Ident::new("allow", word.span()).into(),
+        token => token,
+    });
+    allowed.collect()
 }
 
 /// Returns a statement that uses the variables and has no effect.

@@ -24,15 +24,26 @@ pub(crate) fn pin(sig: &Signature, private: &TokenStream) -> TokenStream {
     if bounds.is_empty() {
         return pin_with(span, &quote_spanned!(span=> #private::never::<#ty>()));
     }
-    if bounds.iter().any(guides_inference)
+    if bounds.iter().any(is_checked)
         && let Some(pin) = pin_opaque(ty, span, private)
     {
         return pin;
     }
-    // The erased type names no trait. Without these imports, the user's own imports of the traits would be unused.
-    let traits = bounds.iter().map(|bound| without_arguments(&bound.path));
+    let used = used_traits(&bounds);
     let pin = pin_erased(span, ty, private);
-    quote!({ #(#[allow(unused_imports)] use #traits as _;)* } #pin)
+    quote!({ #used } #pin)
+}
+
+/// Returns items that name the traits. The erased type names no trait, so the user's own imports of the traits would
+/// be unused.
+///
+/// A path of an import is stricter than a path of a type, and an import needs an `allow`, which is an error under a
+/// `forbid`. So only a trait with arguments is imported: a function cannot name arguments such as `Self`.
+fn used_traits(bounds: &[TraitBound]) -> TokenStream {
+    let (imported, named): (Vec<_>, Vec<_>) = bounds.iter().partition(|bound| has_arguments(bound));
+    let imported = imported.iter().map(|bound| without_arguments(&bound.path));
+    let function = (!named.is_empty()).then(|| quote!(fn __idem_traits<__T: #(#named)+*>() {}));
+    quote!(#function #(#[allow(unused_imports)] use #imported as _;)*)
 }
 
 /// Returns the place of the declared return type, or else of the handler's name.
@@ -74,9 +85,19 @@ fn opaque_bounds(ty: &Type) -> Vec<TraitBound> {
     bounds.0
 }
 
-/// Returns whether the bound contains other types, such as `Stream<Item = Event>`. `Send` and
-/// `IntoResponse` contain none, and every return type must implement `IntoResponse` anyway.
-fn guides_inference(bound: &TraitBound) -> bool {
+/// Returns whether the return type must be checked against the bound. Every return type must implement `IntoResponse`
+/// and `Send` anyway. A bound such as `Stream<Item = Event>` guides inference, and a trait of the user would be dead
+/// code if no function used it.
+fn is_checked(bound: &TraitBound) -> bool {
+    let last = bound.path.segments.last();
+    let is_known = last.is_some_and(|last| {
+        let known = ["IntoResponse", "Send", "Sync", "Sized", "Unpin"];
+        known.iter().any(|name| last.ident == name)
+    });
+    !is_known || has_arguments(bound)
+}
+
+fn has_arguments(bound: &TraitBound) -> bool {
     let mut segments = bound.path.segments.iter();
     segments.any(|segment| !segment.arguments.is_none())
 }

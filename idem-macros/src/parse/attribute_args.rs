@@ -4,7 +4,7 @@ use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::ToTokens as _;
 use syn::ext::IdentExt as _;
 use syn::parse::{ParseStream, Parser as _};
-use syn::{Expr, Lit, LitBool, LitStr, Path, Token};
+use syn::{Expr, Lit, LitBool, LitInt, Path, Token};
 
 use crate::messages::mistakes::Mistakes;
 use crate::messages::words::{all_of, nearest, one_of};
@@ -12,6 +12,7 @@ use crate::parse::argument_form::{Form, example, form, with_underscores};
 use crate::parse::duration;
 use crate::parse::fingerprint::Fingerprint;
 use crate::parse::statuses::{Of, Statuses};
+use crate::parse::stray;
 
 const NAMES: [&str; 15] = [
     "scope",
@@ -76,27 +77,15 @@ impl AttributeArgs {
     }
 
     fn parse_one(&mut self, input: ParseStream<'_>, mistakes: &mut Mistakes) {
-        let Ok(name) = input.call(Ident::parse_any) else {
-            let span = input.span();
-            let quoted = input.parse::<Option<LitStr>>().ok().flatten();
-            match quoted.filter(|name| NAMES.contains(&&*name.value())) {
-                Some(name) => {
-                    let written = example(&name.value());
-                    let message =
-                        format!("unexpected quotes around an argument; write `{written}`");
-                    mistakes.at(name, message);
-                }
-                None => mistakes.at_span(span, format!("expected an argument: {}", one_of(NAMES))),
-            }
-            return skip_argument(input);
-        };
-        if input.peek(Token![.]) && !self.given.is_empty() {
-            mistakes.at(
-                name,
-                "a scope with several parts is a tuple; write `scope = (user.account, user.id)`",
-            );
+        if let Some(value) = stray::value_of_scope(input) {
+            self.scope_is_meant = true;
+            mistakes.at(&value, stray::as_scope(&value, self.scope.as_ref()));
             return skip_argument(input);
         }
+        let Ok(name) = input.call(Ident::parse_any) else {
+            self.not_a_name(input, mistakes);
+            return skip_argument(input);
+        };
         if input.peek(Token![-]) {
             let name = with_underscores(&name, input);
             if self.is_known(&name, mistakes) {
@@ -107,26 +96,69 @@ impl AttributeArgs {
             }
             return skip_argument(input);
         }
-        match form(&name, input) {
-            Ok(form) => self.set(&name, form, mistakes),
+        let form = match form(&name, input) {
+            Ok(form) => form,
             Err(error) => {
                 if self.is_known(&name, mistakes) {
                     mistakes.push(error);
                 }
                 return skip_argument(input);
             }
+        };
+        let is_before_a_name = input
+            .fork()
+            .call(Ident::parse_any)
+            .is_ok_and(|next| is_name(&next));
+        if !(input.is_empty() || input.peek(Token![,]) || is_before_a_name) {
+            // The tokens that follow are part of the same mistake, so the argument counts as given.
+            if self.is_known(&name, mistakes) && self.is_first(&name, mistakes) {
+                mistakes.at_span(input.span(), stray::after(&name, &form, input));
+            }
+            return skip_argument(input);
         }
-        if input.is_empty()
-            || input
-                .parse::<Option<Token![,]>>()
-                .is_ok_and(|comma| comma.is_some())
-        {
-            return;
+        self.set(&name, form, mistakes);
+        let comma = input.parse::<Option<Token![,]>>();
+        if is_before_a_name && !comma.is_ok_and(|comma| comma.is_some()) {
+            mistakes.at_span(input.span(), "expected a comma before the next argument");
         }
-        mistakes.at_span(input.span(), "expected a comma before the next argument");
-        if !input.peek(syn::Ident::peek_any) {
-            skip_argument(input);
+    }
+
+    /// Reports a token that cannot begin an argument.
+    fn not_a_name(&self, input: ParseStream<'_>, mistakes: &mut Mistakes) {
+        let span = input.span();
+        let literal = input.parse::<Option<Lit>>().ok().flatten();
+        match literal {
+            Some(Lit::Str(name)) if NAMES.contains(&&*name.value()) => {
+                let written = example(&name.value());
+                let message = format!("unexpected quotes around an argument; write `{written}`");
+                mistakes.at(name, message);
+            }
+            // `record = 2xx, 4xx`
+            Some(Lit::Int(status)) if self.ends_with_statuses() => {
+                if let Some(message) = self.outside_of_the_list(&status) {
+                    mistakes.at(status, message);
+                }
+            }
+            _ => mistakes.at_span(span, format!("expected an argument: {}", one_of(NAMES))),
         }
+    }
+
+    fn ends_with_statuses(&self) -> bool {
+        let last = self.given.last();
+        last.is_some_and(|last| last == "record" || last == "unknown")
+    }
+
+    /// Returns the mistake of a status behind a list, or `None` if the list already has a mistake.
+    fn outside_of_the_list(&self, status: &LitInt) -> Option<String> {
+        let name = self.given.last()?;
+        let list = if name == "record" {
+            &self.record
+        } else {
+            &self.unknown
+        };
+        list.as_ref().map(|_| {
+            format!("`{status}` is not in the list; write it inside the brackets of `{name}`")
+        })
     }
 
     fn set(&mut self, name: &Ident, form: Form, mistakes: &mut Mistakes) {
@@ -191,18 +223,6 @@ impl AttributeArgs {
                     all_of(NAMES)
                 ),
             );
-        } else if matches!(given.as_str(), "token" | "global" | "header") {
-            self.scope_is_meant = true;
-            mistakes.at(
-                name,
-                format!(
-                    "`{given}` is a value of `scope`; write `scope = {given}{}`",
-                    match given.as_str() {
-                        "header" => "(\"x-workspace-id\")",
-                        _ => "",
-                    }
-                ),
-            );
         } else {
             mistakes.at(
                 name,
@@ -216,9 +236,8 @@ impl AttributeArgs {
     }
 
     fn is_first(&mut self, name: &Ident, mistakes: &mut Mistakes) -> bool {
-        if let Some(first) = self.given.iter().find(|given| *given == name) {
+        if self.given.contains(name) {
             mistakes.at(name, format!("`{name}` is given twice; keep one of them"));
-            mistakes.at(first, format!("`{name}` is first given here"));
             return false;
         }
         self.given.push(name.clone());
@@ -243,8 +262,9 @@ fn other_word(given: &str) -> Option<&'static str> {
 
 /// Returns the method that sets `given` for the whole service, if there is one.
 fn of_the_service(given: &str) -> Option<String> {
-    const OF_THE_DIALECT: [&str; 9] = [
+    const OF_THE_DIALECT: [&str; 10] = [
         "documentation",
+        "echo_key",
         "key_header",
         "key_rule",
         "key_syntax",
@@ -254,15 +274,22 @@ fn of_the_service(given: &str) -> Option<String> {
         "no_replay_header",
         "replay_header",
     ];
-    const OF_THE_BUILDER: [&str; 10] = [
+    const OF_THE_BUILDER: [&str; 17] = [
         "body_timeout",
         "dialect",
+        "fingerprint_digest",
+        "id_secret",
+        "label",
         "lease",
         "max_recorded_body",
         "max_request_body",
         "max_running",
         "namespace",
+        "observer",
         "on_store_error",
+        "record_set_cookie",
+        "redact",
+        "render_problem",
         "response_timeout",
         "store_timeout",
     ];
@@ -271,6 +298,11 @@ fn of_the_service(given: &str) -> Option<String> {
     }
     let builder = OF_THE_BUILDER.contains(&given);
     builder.then(|| format!("Idempotency::builder().{given}(…)"))
+}
+
+/// Returns whether the word is the name of an argument.
+pub(super) fn is_name(name: &Ident) -> bool {
+    NAMES.iter().any(|known| name == known)
 }
 
 /// Returns whether the user tried to write a `scope`, even in a wrong form.

@@ -2,6 +2,8 @@
 
 use syn::{GenericArgument, Path, PathArguments, Type};
 
+use crate::parse::patterns::ungrouped;
+
 /// Body extractors, from any module.
 const OF_ANY_CRATE: [&str; 6] = [
     "Form",
@@ -33,7 +35,9 @@ const MODULES_OF_WELL_KNOWN: [&str; 12] = [
 
 /// Returns the name of the type, if the type is a known body extractor.
 pub(crate) fn body_extractor(ty: &Type) -> Option<String> {
-    let Type::Path(path) = ty else { return None };
+    let Type::Path(path) = ungrouped(ty) else {
+        return None;
+    };
     let segment = path.path.segments.last()?;
     let name = segment.ident.to_string();
     if matches!(name.as_str(), "Option" | "Result")

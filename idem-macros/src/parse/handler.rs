@@ -7,6 +7,7 @@ use syn::{
     token,
 };
 
+use crate::parse::names::is_same;
 use crate::parse::patterns;
 
 /// The annotated function. Its body stays as tokens, because an editor completes in a half-typed body
@@ -60,7 +61,8 @@ impl Handler {
 
 impl Parameter {
     pub(crate) fn binds(&self, name: &Ident) -> bool {
-        self.bindings.contains(name) || self.capitals.contains(name)
+        let mut names = self.bindings.iter().chain(&self.capitals);
+        names.any(|bound| is_same(bound, name))
     }
 }
 
@@ -138,6 +140,29 @@ pub(crate) struct OtherItem {
     pub(crate) is_expression: bool,
 }
 
+/// Returns whether the item may be a function. Another item may contain `fn` too, such as
+/// `const PLACE: fn(String) = …`.
+fn may_be_a_function(tokens: &[TokenTree]) -> bool {
+    const OTHERS: [&str; 5] = ["const", "extern", "let", "static", "type"];
+    let words: Vec<String> = tokens
+        .iter()
+        .filter(|token| matches!(token, TokenTree::Ident(_)))
+        .map(ToString::to_string)
+        .collect();
+    let Some(at) = words.iter().position(|word| word == "fn") else {
+        return false;
+    };
+    let is_qualifier = |word: &String| {
+        let qualifiers = [
+            "pub", "default", "const", "async", "unsafe", "safe", "extern",
+        ];
+        qualifiers.iter().any(|qualifier| word == qualifier)
+    };
+    let before = &words[..at];
+    let is_other = |word: &String| OTHERS.iter().any(|other| word == other);
+    before.iter().all(is_qualifier) || !before.iter().any(is_other)
+}
+
 /// Returns the kind of the item, if the item is not a function.
 pub(crate) fn other_item(item: TokenStream) -> Option<OtherItem> {
     const WORDS: [(&str, &str); 14] = [
@@ -157,7 +182,7 @@ pub(crate) fn other_item(item: TokenStream) -> Option<OtherItem> {
         ("!", "the call of a macro"),
     ];
     let tokens: Vec<TokenTree> = item.into_iter().collect();
-    if tokens.iter().any(|token| token.to_string() == "fn") {
+    if may_be_a_function(&tokens) {
         return None;
     }
     for token in tokens {

@@ -2,6 +2,8 @@
 
 use syn::{GenericArgument, PathArguments, Type};
 
+use crate::parse::patterns::ungrouped;
+
 /// Whether an argument that is the key may be absent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyType {
@@ -13,7 +15,9 @@ pub(crate) enum KeyType {
 
 /// Returns which of the two types `ty` is. `None` for any other type.
 pub(crate) fn key_type(ty: &Type) -> Option<KeyType> {
-    let Type::Path(path) = ty else { return None };
+    let Type::Path(path) = ungrouped(ty) else {
+        return None;
+    };
     let segment = path.path.segments.last()?;
     if segment.ident == "IdempotencyKey" {
         return Some(KeyType::Always);

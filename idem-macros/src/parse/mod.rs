@@ -15,3 +15,4 @@ pub(crate) mod key_type;
 pub(crate) mod names;
 pub(crate) mod patterns;
 pub(crate) mod statuses;
+pub(crate) mod stray;

@@ -2,6 +2,7 @@
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens as _, quote_spanned};
+use syn::ext::IdentExt as _;
 use syn::parse::{ParseStream, Parser as _};
 use syn::punctuated::Punctuated;
 use syn::visit_mut::{self, VisitMut};
@@ -42,16 +43,29 @@ pub(crate) fn dereferenced(value: &Expr, references: &[Ident]) -> Expr {
     value
 }
 
-/// Collects every identifier in `tokens`, and every name that a format string captures.
+/// Collects every identifier in `tokens` that may be a variable, and every name that a format string captures.
+/// None has its `r#`.
 pub(crate) fn mentions(tokens: TokenStream, found: &mut Vec<String>) {
-    for token in tokens {
+    let all: Vec<TokenTree> = tokens.into_iter().collect();
+    for (at, token) in all.iter().enumerate() {
         match token {
-            TokenTree::Ident(ident) => found.push(ident.to_string()),
+            TokenTree::Ident(ident) if !is_member(&all, at) => {
+                found.push(ident.unraw().to_string());
+            }
             TokenTree::Group(group) => mentions(group.stream(), found),
             TokenTree::Literal(literal) => found.extend(captured(&literal.to_string())),
-            TokenTree::Punct(_) => {}
+            TokenTree::Ident(_) | TokenTree::Punct(_) => {}
         }
     }
+}
+
+/// Returns whether the token is a field or a method, as `id` in `user.id`. In `..id`, it is a variable.
+fn is_member(all: &[TokenTree], at: usize) -> bool {
+    let is_dot = |at: Option<usize>| {
+        let token = at.and_then(|at| all.get(at));
+        matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == '.')
+    };
+    is_dot(at.checked_sub(1)) && !is_dot(at.checked_sub(2))
 }
 
 /// Returns whether `tokens` contain `name(…)` or `Self::name(…)`. `desk.name(…)` calls another function.
@@ -97,7 +111,8 @@ impl<'a> Walk<'a> {
 
     /// Records a name that is used at this place, unless the expression binds the name.
     fn is_free(&mut self, name: &Ident, used: Use) -> bool {
-        let free = !self.bound.iter().any(|bound| name == bound);
+        let unraw = name.unraw().to_string();
+        let free = !self.bound.contains(&unraw);
         if free {
             self.found.push((name.clone(), used));
         }
@@ -111,7 +126,10 @@ impl<'a> Walk<'a> {
         if path.qself.is_none()
             && let Some(name) = path.path.get_ident().cloned()
             && self.is_free(&name, used)
-            && self.references.contains(&name)
+            && self
+                .references
+                .iter()
+                .any(|reference| is_same(reference, &name))
         {
             let span = Span::mixed_site().located_at(name.span());
             *value = Expr::Verbatim(quote_spanned!(span=> (*#name)));
@@ -121,7 +139,8 @@ impl<'a> Walk<'a> {
 
     fn bind(&mut self, pat: &Pat) {
         let names = patterns::bindings(pat);
-        self.bound.extend(names.iter().map(ToString::to_string));
+        self.bound
+            .extend(names.iter().map(|name| name.unraw().to_string()));
     }
 
     /// Calls `walk`, and removes the names that `walk` has bound.
@@ -146,7 +165,7 @@ impl<'a> Walk<'a> {
                     if let Expr::Path(name) = &*argument.left
                         && let Some(name) = name.path.get_ident()
                     {
-                        named.push(name.to_string());
+                        named.push(name.unraw().to_string());
                     }
                     self.visit_expr_mut(&mut argument.right);
                 }
@@ -160,8 +179,10 @@ impl<'a> Walk<'a> {
         }
         for (text, span) in texts {
             for name in captured(&text) {
-                if !named.contains(&name) {
-                    self.is_free(&Ident::new(&name, span), Use::Value);
+                if !named.contains(&name)
+                    && let Some(name) = variable(&name, span)
+                {
+                    self.is_free(&name, Use::Value);
                 }
             }
         }
@@ -332,7 +353,7 @@ fn item_name(statement: &Stmt) -> Option<String> {
         Item::Struct(item) => &item.ident,
         _ => return None,
     };
-    Some(name.to_string())
+    Some(name.unraw().to_string())
 }
 
 /// Reports each name in `tokens` that may be a variable.
@@ -343,7 +364,7 @@ fn tokens(stream: TokenStream, found: &mut dyn FnMut(&Ident)) {
         let (before, earlier) = (at.checked_sub(1), at.checked_sub(2));
         match token {
             TokenTree::Ident(ident) => {
-                let member = punct(before, '.') && !punct(earlier, '.');
+                let member = is_member(&all, at);
                 let in_path = punct(before, ':') && punct(earlier, ':');
                 // A name before a colon is a path, a field or a type ascription.
                 let names_something_else = punct(Some(at + 1), ':');
@@ -354,7 +375,9 @@ fn tokens(stream: TokenStream, found: &mut dyn FnMut(&Ident)) {
             TokenTree::Group(group) => tokens(group.stream(), found),
             TokenTree::Literal(literal) => {
                 for name in captured(&literal.to_string()) {
-                    found(&Ident::new(&name, literal.span()));
+                    if let Some(name) = variable(&name, literal.span()) {
+                        found(&name);
+                    }
                 }
             }
             TokenTree::Punct(_) => {}
@@ -365,13 +388,34 @@ fn tokens(stream: TokenStream, found: &mut dyn FnMut(&Ident)) {
 /// Returns the names that a format string captures, such as `user` in `format!("{user}")`.
 fn captured(literal: &str) -> Vec<String> {
     let unescaped = literal.replace("{{", "");
-    let holes = unescaped.split('{').skip(1);
-    let names = holes.filter_map(|hole| {
-        hole.split(|c: char| !c.is_alphanumeric() && c != '_')
-            .next()
+    let is_in_word = |c: char| c.is_alphanumeric() || c == '_';
+    let holes = unescaped.split('{').skip(1).flat_map(|hole| {
+        let hole = hole.split('}').next().unwrap_or_default();
+        let (name, format) = hole.split_once(':').unwrap_or((hole, ""));
+        let name = name.split(|c| !is_in_word(c)).next();
+        // `{price:width$}` captures `width` too.
+        let counts = format.split('$').rev().skip(1);
+        let counts = counts.filter_map(move |text| text.rsplit(|c| !is_in_word(c)).next());
+        name.into_iter().chain(counts)
     });
-    let names = names.filter(|name| syn::parse_str::<Ident>(name).is_ok());
+    let names = holes.filter(|name| variable(name, Span::call_site()).is_some());
     names.map(ToOwned::to_owned).collect()
+}
+
+/// Returns the variable of this name. A format string captures `r#type` as `{type}`.
+fn variable(name: &str, span: Span) -> Option<Ident> {
+    let mut name = match (syn::parse_str::<Ident>(name), name) {
+        (Ok(name), _) => name,
+        (Err(_), "self" | "Self" | "super" | "crate" | "_") => return None,
+        (Err(_), name) => syn::parse_str(&format!("r#{name}")).ok()?,
+    };
+    name.set_span(span);
+    Some(name)
+}
+
+/// Returns whether both are one variable: `user` and `r#user` are.
+pub(crate) fn is_same(a: &Ident, b: &Ident) -> bool {
+    a.unraw() == b.unraw()
 }
 
 #[cfg(test)]
@@ -400,6 +444,11 @@ mod tests {
             ),
             ("\"{user}\"", &[]),
             ("keyed!(user => \"{desk}\")", &["user", "desk"]),
+            ("format!(\"{type}\")", &["r#type"]),
+            (
+                "format!(\"{price:>width$.digits$}\")",
+                &["price", "digits", "width"],
+            ),
         ] {
             assert_eq!(names(text), expected, "{text}");
         }

@@ -3,7 +3,9 @@
 use proc_macro2::Ident;
 use syn::visit::{self, Visit};
 use syn::visit_mut::{self, VisitMut};
-use syn::{FieldPat, Pat, PatIdent, PatWild};
+use syn::{FieldPat, GenericArgument, Pat, PatIdent, PatWild, PathArguments, Type};
+
+use crate::parse::names::is_same;
 
 /// Returns the variables that a pattern binds, each once.
 pub(crate) fn bindings(pat: &Pat) -> Vec<Ident> {
@@ -37,6 +39,45 @@ fn names(pat: &Pat, wanted: fn(&PatIdent) -> bool) -> Vec<Ident> {
     names.1
 }
 
+/// Returns the variables that are references in the body, because their pattern takes a reference apart. An
+/// example is `tenant` in `State(App { tenant, .. }): State<&'static App>`.
+pub(crate) fn behind_references(pat: &Pat, ty: &Type) -> Vec<Ident> {
+    match (pat, ungrouped(ty)) {
+        (Pat::Paren(pat), ty) => behind_references(&pat.pat, ty),
+        (
+            Pat::Struct(_) | Pat::Tuple(_) | Pat::TupleStruct(_) | Pat::Slice(_),
+            Type::Reference(_),
+        ) => bindings(pat),
+        (Pat::Tuple(pat), Type::Tuple(ty)) if pat.elems.len() == ty.elems.len() => {
+            let each = pat.elems.iter().zip(&ty.elems);
+            each.flat_map(|(pat, ty)| behind_references(pat, ty))
+                .collect()
+        }
+        (Pat::TupleStruct(pat), Type::Path(ty)) if pat.elems.len() == 1 => {
+            let last = ty.path.segments.last().map(|last| &last.arguments);
+            match last {
+                Some(PathArguments::AngleBracketed(arguments)) if arguments.args.len() == 1 => {
+                    match &arguments.args[0] {
+                        GenericArgument::Type(ty) => behind_references(&pat.elems[0], ty),
+                        _ => Vec::new(),
+                    }
+                }
+                _ => Vec::new(),
+            }
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Returns the type without the invisible groups in which a `macro_rules` macro passes on a type.
+pub(crate) fn ungrouped(ty: &Type) -> &Type {
+    match ty {
+        Type::Group(group) => ungrouped(&group.elem),
+        Type::Paren(group) => ungrouped(&group.elem),
+        ty => ty,
+    }
+}
+
 /// Returns whether the pattern binds a variable by `ref mut`, which requires a `mut` place.
 pub(crate) fn borrows_mutably(pat: &Pat) -> bool {
     let wanted = |name: &PatIdent| name.by_ref.is_some() && name.mutability.is_some();
@@ -62,22 +103,28 @@ pub(crate) fn holds_everything(pat: &Pat) -> bool {
         Pat::Struct(pat) => {
             pat.rest.is_none()
                 && !pat.fields.is_empty()
-                && pat.fields.iter().all(|field| holds_everything(&field.pat))
+                // A field may be absent under a `#[cfg]`.
+                && (pat.fields.iter()).all(|field| field.attrs.is_empty() && holds_everything(&field.pat))
         }
         _ => false,
     }
 }
 
-/// Changes the pattern to match a reference: removes `ref`, `mut`, and the variables that are not wanted.
+/// Changes the pattern to match a reference: removes `&`, `ref`, `mut`, and the variables that are not wanted.
 pub(crate) fn by_reference(pat: &Pat, wanted: &[Ident]) -> Pat {
     struct Clean<'a>(&'a [Ident]);
     impl VisitMut for Clean<'_> {
         fn visit_pat_mut(&mut self, pat: &mut Pat) {
             visit_mut::visit_pat_mut(self, pat);
+            // `&` cannot stand below the reference that the pattern matches.
+            if let Pat::Reference(inner) = pat {
+                *pat = (*inner.pat).clone();
+            }
             let Pat::Ident(inner) = pat else { return };
             inner.by_ref = None;
             inner.mutability = None;
-            if !is_constant(inner) && !self.0.contains(&inner.ident) {
+            let is_wanted = self.0.iter().any(|wanted| is_same(wanted, &inner.ident));
+            if !is_constant(inner) && !is_wanted {
                 *pat = match inner.subpat.take() {
                     Some((_, pat)) => *pat,
                     None => Pat::Wild(PatWild {
@@ -146,6 +193,7 @@ mod tests {
             "Marker",
             "Some(user)",
             "[a, b]",
+            "User { id, #[cfg(test)] trace }",
         ] {
             assert!(!holds_everything(&pat(text)), "{text}");
         }
@@ -163,6 +211,33 @@ mod tests {
     }
 
     #[test]
+    fn fields_of_a_reference_are_references() {
+        for (text, ty, expected) in [
+            (
+                "State(App { tenant, .. })",
+                "State<&'static App>",
+                &["tenant"][..],
+            ),
+            ("State(App { tenant, .. })", "State<App>", &[]),
+            ("State(&App { tenant, .. })", "State<&'static App>", &[]),
+            ("State(app)", "State<&'static App>", &[]),
+            (
+                "(State(App(tenant)), id)",
+                "(State<&'static App>, Id)",
+                &["tenant"],
+            ),
+        ] {
+            let ty = syn::parse_str(ty).expect("a type");
+            assert_eq!(
+                behind_references(&pat(text), &ty),
+                expected,
+                "{text}: {}",
+                ty.to_token_stream()
+            );
+        }
+    }
+
+    #[test]
     fn a_pattern_by_reference_binds_only_the_wanted_names() {
         let wanted = [quote::format_ident!("id"), quote::format_ident!("all")];
         for (text, expected) in [
@@ -170,6 +245,10 @@ mod tests {
             ("all @ User { .. }", "all @ User { .. }"),
             ("whole @ User { ref id , .. }", "User { id , .. }"),
             ("(_, id)", "(_ , id)"),
+            (
+                "State(&User { id, name, .. })",
+                "State (User { id , name : _ , .. })",
+            ),
         ] {
             let clean = by_reference(&pat(text), &wanted)
                 .to_token_stream()

@@ -90,6 +90,12 @@ impl Statuses {
         }
     }
 
+    /// Returns whether an item changes nothing.
+    pub(crate) fn has_needless(&self) -> bool {
+        let statuses: Vec<Status> = self.listed().iter().map(|it| it.status).collect();
+        (0..statuses.len()).any(|at| needless(&statuses, at).is_some())
+    }
+
     fn from_list(of: Of, list: &ExprArray, mistakes: &mut Mistakes) -> Option<Self> {
         if list.elems.is_empty() {
             mistakes.at(list, of.empty());

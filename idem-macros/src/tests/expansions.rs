@@ -280,8 +280,7 @@ fn an_impl_into_response_expands_without_a_type_hint() {
                     .token()
                     .run(async move |order| {
                         {
-                            #[allow(unused_imports)]
-                            use IntoResponse as _;
+                            fn __idem_traits<__T: IntoResponse>() {}
                         }
                         order
                     })
@@ -307,8 +306,7 @@ fn an_opaque_return_type_may_stand_beside_self() {
                     .token()
                     .run(async move |order| {
                         {
-                            #[allow(unused_imports)]
-                            use IntoResponse as _;
+                            fn __idem_traits<__T: IntoResponse>() {}
                         }
                         if false {
                             return ::axum_idem::__private::never::<Result<_, Self>>();
@@ -448,8 +446,7 @@ fn documented_handlers_expand() {
                 .run(async move |()| {
                     let _ = &id;
                     {
-                        #[allow(unused_imports)]
-                        use IntoResponse as _;
+                        fn __idem_traits<__T: IntoResponse>() {}
                     }
                 })
         }

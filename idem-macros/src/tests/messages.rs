@@ -10,22 +10,20 @@ use super::transform;
 const HANDLER: &str = "async fn place(user: User, order: String) -> String { order }";
 
 /// Returns every message of `#[idempotent(arguments)] item`, below the tokens that it points at.
-fn messages(arguments: &str, item: &str) -> String {
+pub(super) fn messages(arguments: &str, item: &str) -> String {
     let (_, mistakes) = transform(arguments, item);
     let mut text = String::new();
     for error in mistakes {
         let caret = error.span().source_text();
         let caret = caret.unwrap_or_else(|| "#[idempotent]".to_owned());
         let message = error.to_string();
-        if !message.contains("is first given here") {
-            assert_entry(&message);
-        }
+        assert_entry(&message);
         writeln!(text, "{caret}\n    {message}").expect("writing to a string cannot fail");
     }
     text
 }
 
-fn check_arguments(all: &[&str], expected: &Expect) {
+pub(super) fn check_arguments(all: &[&str], expected: &Expect) {
     let mut text = String::new();
     for arguments in all {
         write!(
@@ -85,16 +83,14 @@ fn mistakes_in_the_argument_list_are_explained() {
             token
                 `token` is a value of `scope`; write `scope = token`
             #[idempotent(header("x-workspace-id"))]
-            header
-                `header` is a value of `scope`; write `scope = header("x-workspace-id")`
+            header("x-workspace-id")
+                `header("x-workspace-id")` is a value of `scope`; write `scope = header("x-workspace-id")`
             #[idempotent(scop = token)]
             scop
                 unknown argument `scop`; did you mean `scope`? the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `record_body`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(scope = token, ttl = "1h", required, ttl = "2h")]
             ttl
                 `ttl` is given twice; keep one of them
-            ttl
-                `ttl` is first given here
             #[idempotent(scope = token, "1h", tll)]
             "1h"
                 expected an argument: `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `record_body`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` or `crate`
@@ -570,8 +566,8 @@ fn common_slips_are_explained() {
             axum_idem
                 unknown argument `axum_idem`; the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `record_body`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
             #[idempotent(scope = user.id, user.name)]
-            user
-                a scope with several parts is a tuple; write `scope = (user.account, user.id)`
+            user.name
+                a scope with several parts is a tuple; write `scope = (user.id, user.name)`
             #[idempotent(scope = token, record = [2xx 4xx])]
             4xx
                 cannot parse the value of `record`: expected `,` or `;`; for example, write `record = [2xx, 4xx]`
@@ -606,8 +602,9 @@ fn common_slips_are_explained() {
             tokio::main
                 `#[tokio::main]` runs the function itself, but a router runs a handler; remove one of the attributes
 
-            #[allow(unused_variables)]
-            async fn place(order: String) {}
+            async fn place(order: String) {
+                let _ = &order;
+            }
         "#]],
     );
     check_item(
@@ -617,8 +614,9 @@ fn common_slips_are_explained() {
                 a handler returns a response, and `!` is not a response; write `std::convert::Infallible`
 
             async fn place() {
-                #[allow(dead_code, unused_variables)]
+                #[allow(dead_code)]
                 async fn place(order: String) -> ! {
+                    let _ = &order;
                     panic!()
                 }
             }
@@ -630,10 +628,11 @@ fn common_slips_are_explained() {
             place
                 `#[async_trait]` rewrote this function before `#[idempotent]` could read it; move the body into an `async fn` outside the trait, and put the attribute on that function
 
-            #[allow(unused_variables)]
             fn place<'async_trait>(
                 order: String,
-            ) -> Pin<Box<dyn Future<Output = ()> + Send + 'async_trait>> {}
+            ) -> Pin<Box<dyn Future<Output = ()> + Send + 'async_trait>> {
+                let _ = &order;
+            }
         "#]],
     );
 }
@@ -668,8 +667,8 @@ fn wrong_function_qualifiers_are_explained() {
             fn
                 a handler must be `async`; write `async fn`
 
-            #[allow(unused_variables)]
             async fn place(order: String) -> String {
+                let _ = &order;
                 order
             }
         "#]],
@@ -684,7 +683,6 @@ fn wrong_function_qualifiers_are_explained() {
             extern "C"
                 a handler uses the calling convention of Rust; remove `extern`
 
-            #[allow(unused_variables)]
             async fn place() {}
         "#]],
     );
@@ -694,7 +692,6 @@ fn wrong_function_qualifiers_are_explained() {
             fn
                 a handler must be `async`; write `async fn`
 
-            #[allow(unused_variables)]
             fn place() -> impl Future<Output = String> {
                 ready(String::new())
             }
@@ -710,8 +707,9 @@ fn invalid_handler_arguments_are_explained() {
             &self
                 methods with `self` are not handlers; move the body into a function without `self`
 
-            #[allow(unused_variables)]
-            async fn place(&self, order: String) {}
+            async fn place(&self, order: String) {
+                let _ = &order;
+            }
         "#]],
     );
     check_item(
@@ -723,8 +721,11 @@ fn invalid_handler_arguments_are_explained() {
                 a handler cannot borrow its arguments; write `String`
 
             async fn place() {
-                #[allow(dead_code, unused_variables)]
-                async fn place(desk: &Desk, name: &'static str) {}
+                #[allow(dead_code)]
+                async fn place(desk: &Desk, name: &'static str) {
+                    let _ = &desk;
+                    let _ = &name;
+                }
             }
         "#]],
     );
@@ -741,13 +742,18 @@ fn invalid_handler_arguments_are_explained() {
                 a handler cannot borrow its arguments; take `Json<Order>` by value, or through an extractor such as `State` or `Json`
 
             async fn place() {
-                #[allow(dead_code, unused_variables)]
+                #[allow(dead_code)]
                 async fn place(
                     Path(name): Path<&str>,
                     Query(at): Query<Vec<(u8, &[u8])>>,
                     to: Path<Cow<'_, str>>,
                     body: &Json<Order>,
-                ) {}
+                ) {
+                    let _ = &name;
+                    let _ = &at;
+                    let _ = &to;
+                    let _ = &body;
+                }
             }
         "#]],
     );
@@ -758,8 +764,10 @@ fn invalid_handler_arguments_are_explained() {
                 a router cannot infer this type; declare a type parameter `R: Desk`, and name the type in the route, as in `post(place::<MyType>)`
 
             async fn place() {
-                #[allow(dead_code, unused_variables)]
-                async fn place(State(desk): State<impl Desk>) {}
+                #[allow(dead_code)]
+                async fn place(State(desk): State<impl Desk>) {
+                    let _ = &desk;
+                }
             }
         "#]],
     );
@@ -772,8 +780,11 @@ fn invalid_handler_arguments_are_explained() {
                 an argument cannot be conditional; put `#[cfg(…)]` on two versions of the handler
 
             async fn place<'a>() {
-                #[allow(dead_code, unused_variables)]
-                async fn place<'a>(#[cfg(test)] name: Name<'a>, desk: &'a Desk) {}
+                #[allow(dead_code)]
+                async fn place<'a>(#[cfg(test)] name: Name<'a>, desk: &'a Desk) {
+                    let _ = &name;
+                    let _ = &desk;
+                }
             }
         "#]],
     );
@@ -784,8 +795,11 @@ fn invalid_handler_arguments_are_explained() {
                 `Json` reads the body, so it has to be the last argument; move it to the end
 
             async fn place() {
-                #[allow(dead_code, unused_variables)]
-                async fn place(Json(order): Json<Order>, user: User) {}
+                #[allow(dead_code)]
+                async fn place(Json(order): Json<Order>, user: User) {
+                    let _ = &order;
+                    let _ = &user;
+                }
             }
         "#]],
     );
@@ -940,8 +954,9 @@ fn items_that_are_not_handlers_are_refused() {
             #[idempotent]
                 `#[idempotent]` is given twice; put all arguments into one
 
-            #[allow(unused_variables)]
-            async fn place(order: ::axum_idem::__private::Deferred<String>) -> Response {}
+            async fn place(order: ::axum_idem::__private::Deferred<String>) -> Response {
+                let _ = &order;
+            }
         "#]],
     );
     check_item(
@@ -950,7 +965,6 @@ fn items_that_are_not_handlers_are_refused() {
             idempotent
                 `#[idempotent]` is given twice; put all arguments into one
 
-            #[allow(unused_variables)]
             async fn place() {}
         "#]],
     );
@@ -994,15 +1008,9 @@ fn mistakes_in_unknown_and_in_limits_are_explained() {
                 `504` is part of `5xx`; remove it
             504
                 `504` is part of `5xx`; remove it
-            504
-                `504` is in `record` too, and a response is either recorded or of unknown outcome; keep `504` in one of the two lists
-            5xx
-                `5xx` is in `record` too, and a response is either recorded or of unknown outcome; keep `5xx` in one of the two lists
             #[idempotent(scope = token, record = [2xx, 503, 504], unknown = [5xx, 504])]
             504
                 `504` is part of `5xx`; remove it
-            504
-                `504` is in `record` too, and a response is either recorded or of unknown outcome; keep `504` in one of the two lists
             #[idempotent(scope = token, record = all, unknown = [5xx])]
             #[idempotent(scope = token, record = [5xx], unknown = [504])]
             #[idempotent(scope = token, max_run = 15m, unknown)]

@@ -9,6 +9,8 @@ mod durations;
 mod entries;
 mod expansions;
 mod messages;
+mod shapes;
+mod slips;
 
 use crate::messages::mistakes::Mistakes;
 use crate::parse::documenters::Documenters;

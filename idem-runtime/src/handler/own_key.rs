@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 
+use crate::handler::deferred::Deferred;
 use crate::handler::key::IdempotencyKey;
 use crate::request::chosen_key::ChosenKey;
 
@@ -74,6 +75,8 @@ impl<T: Display> KeyValue<Maybe> for &Option<T> {
 
 /// The argument `IdempotencyKey` or `Option<IdempotencyKey>` of an endpoint with `key = …`. It is extracted
 /// before the key is known.
+///
+/// A unit test passes such an argument with `.into()`, also as the last argument, which has two wrappers.
 pub struct KeyArgument<T>(State<T>);
 
 enum State<T> {
@@ -82,9 +85,14 @@ enum State<T> {
     Given(T),
 }
 
-impl<T: TakesKey> KeyArgument<T> {
+impl<T> KeyArgument<T> {
     /// Returns the argument.
-    pub fn take(self) -> T {
+    ///
+    /// The bound is on the method, so that the compiler reports another type with the words of [`TakesKey`].
+    pub fn take(self) -> T
+    where
+        T: TakesKey,
+    {
         match self.0 {
             State::Chosen(key, _) => T::take(key.get()),
             State::Given(argument) => argument,
@@ -93,6 +101,11 @@ impl<T: TakesKey> KeyArgument<T> {
 }
 
 /// Implemented by `IdempotencyKey` and `Option<IdempotencyKey>`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not the `IdempotencyKey` of axum-idem",
+    label = "with `key = …`, an argument of this name is the key",
+    note = "rename this type, or import it under another name"
+)]
 pub trait TakesKey: Sized {
     /// Returns the argument for this key.
     fn take(key: Option<&str>) -> Self;
@@ -127,6 +140,20 @@ impl<T, S: Sync> FromRequestParts<S> for KeyArgument<T> {
 impl<T> From<T> for KeyArgument<T> {
     fn from(argument: T) -> Self {
         Self(State::Given(argument))
+    }
+}
+
+impl<const LAZY: bool> From<IdempotencyKey> for Deferred<KeyArgument<IdempotencyKey>, LAZY> {
+    fn from(key: IdempotencyKey) -> Self {
+        KeyArgument::from(key).into()
+    }
+}
+
+impl<const LAZY: bool> From<Option<IdempotencyKey>>
+    for Deferred<KeyArgument<Option<IdempotencyKey>>, LAZY>
+{
+    fn from(key: Option<IdempotencyKey>) -> Self {
+        KeyArgument::from(key).into()
     }
 }
 

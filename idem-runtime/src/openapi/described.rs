@@ -58,6 +58,22 @@ impl<T, const LAZY: bool, D> From<T> for Described<Headed<T, LAZY>, D> {
     }
 }
 
+impl<const LAZY: bool, D> From<IdempotencyKey>
+    for Described<Deferred<KeyArgument<IdempotencyKey>, LAZY>, D>
+{
+    fn from(key: IdempotencyKey) -> Self {
+        Self::new(key.into())
+    }
+}
+
+impl<const LAZY: bool, D> From<Option<IdempotencyKey>>
+    for Described<Deferred<KeyArgument<Option<IdempotencyKey>>, LAZY>, D>
+{
+    fn from(key: Option<IdempotencyKey>) -> Self {
+        Self::new(key.into())
+    }
+}
+
 /// Keeps the implementation apart from the blanket implementation of axum.
 #[derive(Debug)]
 pub struct ViaWrapped<V>(PhantomData<V>);

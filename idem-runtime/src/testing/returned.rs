@@ -8,6 +8,8 @@ use axum::response::Response;
 
 use crate::handler::deferred::{Deferred, DeferredState, Observer};
 use crate::handler::headed::Headed;
+use crate::handler::key::IdempotencyKey;
+use crate::handler::own_key::KeyArgument;
 
 /// Calls an annotated handler and returns the value that it declares, before that value becomes a
 /// response. The handler runs without protection, as with `.into()`.
@@ -75,12 +77,21 @@ pub trait LastArgument<T>: sealed::Observed<T> {}
 
 impl<T, const LAZY: bool> LastArgument<T> for Deferred<T, LAZY> {}
 impl<T, const LAZY: bool> LastArgument<T> for Headed<T, LAZY> {}
+// The key of the endpoint has a wrapper of its own.
+impl<const LAZY: bool> LastArgument<IdempotencyKey>
+    for Deferred<KeyArgument<IdempotencyKey>, LAZY>
+{
+}
+impl<const LAZY: bool> LastArgument<Option<IdempotencyKey>>
+    for Deferred<KeyArgument<Option<IdempotencyKey>>, LAZY>
+{
+}
 
 #[cfg(feature = "aide")]
 impl<T, W: LastArgument<T>, D> LastArgument<T> for crate::openapi::described::Described<W, D> {}
 
 mod sealed {
-    use super::{Deferred, DeferredState, Headed, Observer};
+    use super::{Deferred, DeferredState, Headed, IdempotencyKey, KeyArgument, Observer};
 
     #[cfg(feature = "aide")]
     impl<T, W: Observed<T>, D> Observed<T> for crate::openapi::described::Described<W, D> {
@@ -97,6 +108,20 @@ mod sealed {
     impl<T, const LAZY: bool> Observed<T> for Deferred<T, LAZY> {
         fn observed(argument: T, observer: Observer) -> Self {
             Self(DeferredState::Observed(argument, observer))
+        }
+    }
+
+    impl<const LAZY: bool> Observed<IdempotencyKey> for Deferred<KeyArgument<IdempotencyKey>, LAZY> {
+        fn observed(key: IdempotencyKey, observer: Observer) -> Self {
+            Self(DeferredState::Observed(key.into(), observer))
+        }
+    }
+
+    impl<const LAZY: bool> Observed<Option<IdempotencyKey>>
+        for Deferred<KeyArgument<Option<IdempotencyKey>>, LAZY>
+    {
+        fn observed(key: Option<IdempotencyKey>, observer: Observer) -> Self {
+            Self(DeferredState::Observed(key.into(), observer))
         }
     }
 

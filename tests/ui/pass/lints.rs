@@ -1,8 +1,10 @@
 //! The attribute adds no warnings and hides no warnings.
 #![deny(warnings)]
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use axum::Json;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -59,6 +61,42 @@ pub async fn names_of_another_style(
     #[allow(non_snake_case)] bodyText: String,
 ) -> String {
     userName.name + &bodyText
+}
+
+/// clippy counts no part of the wrapper.
+#[idempotent(scope = token)]
+pub async fn a_type_that_is_nearly_too_complex(
+    Json(order): Json<HashMap<String, Vec<(String, u64)>>>,
+) -> String {
+    order.len().to_string()
+}
+
+#[derive(Clone)]
+pub struct Audited {
+    id: u64,
+    #[cfg(any())]
+    trace: String,
+}
+
+#[idempotent(scope = id)]
+pub async fn a_field_that_is_not_there(
+    State(Audited {
+        id,
+        #[cfg(any())]
+        trace,
+    }): State<Audited>,
+    _body: String,
+) {
+}
+
+#[idempotent(scope = token)]
+pub async fn a_member_of_the_same_name(
+    #[expect(unused_variables)] name: Path<u64>,
+    #[cfg_attr(all(), expect(unused_variables))] id: State<u8>,
+    user: User,
+    #[cfg_attr(all(), expect(unused_variables))] body: String,
+) -> String {
+    format!("{} {}", user.name, user.id)
 }
 
 pub fn main() {}

@@ -1,7 +1,7 @@
 #![deny(warnings)]
 use axum::extract::Path;
 use axum::{Router, routing::post};
-use axum_idem::idempotent;
+use axum_idem::{IdempotencyKey, idempotent};
 
 macro_rules! handler {
     ($name:ident, $account:ident, $scope:expr, $ttl:literal, $wait:literal, $code:literal) => {
@@ -22,6 +22,35 @@ handler!(
     502
 );
 
+macro_rules! hook {
+    ($(#[$meta:meta])* $vis:vis $name:ident, $key:ty, $body:ty, $block:block) => {
+        $(#[$meta])*
+        #[idempotent(scope = global, key = header("x-id"))]
+        $vis async fn $name(key: $key, _: $body) -> String {
+            let _: Option<IdempotencyKey> = key.into();
+            $block
+        }
+    };
+}
+
+hook!(
+    /// Takes its key.
+    pub hooked, IdempotencyKey, String, { "taken".to_owned() }
+);
+hook!(pub(crate) maybe_hooked, Option<IdempotencyKey>, axum::Json<u64>, { "maybe".to_owned() });
+
+/// Two names of the same text. The handler of the macro binds another one.
+macro_rules! scoped {
+    ($name:ident, $id:ident) => {
+        #[idempotent(scope = (id, $id))]
+        async fn $name(Path(id): Path<u64>, axum::Extension($id): axum::Extension<u8>, _: String) {}
+    };
+}
+scoped!(twice_id, id);
+
 pub fn main() {
+    let _ = hooked(IdempotencyKey::new("k").into(), String::new().into());
+    let _ = maybe_hooked(None.into(), axum::Json(7).into());
+    let _: Router = Router::new().route("/{id}", post(twice_id));
     let _: Router = Router::new().route("/{account}", post(place_trade).delete(cancel_trade));
 }

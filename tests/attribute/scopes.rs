@@ -109,13 +109,13 @@ async fn every_name_is_an_argument(header: fn(&str) -> String, global: Id) -> St
 }
 
 struct Limits {
-    region: u32,
+    shard: u32,
     tenant: String,
     max: u32,
 }
 
 static LIMITS: Limits = Limits {
-    region: 49,
+    shard: 49,
     tenant: String::new(),
     max: 7,
 };
@@ -125,13 +125,13 @@ fn length_of(tenant: &String) -> usize {
 }
 
 /// In the body, the variables are references.
-#[idempotent(scope = (length_of(tenant), *region, tenant))]
+#[idempotent(scope = (length_of(tenant), *shard, tenant))]
 async fn by_fields_of_a_static(
-    State(Limits { tenant, region, .. }): State<&'static Limits>,
+    State(Limits { tenant, shard, .. }): State<&'static Limits>,
     body: String,
 ) -> String {
-    let region: &u32 = region;
-    format!("{} {region} {body}", length_of(tenant))
+    let shard: &u32 = shard;
+    format!("{} {shard} {body}", length_of(tenant))
 }
 
 /// In the body, the variable is a value.

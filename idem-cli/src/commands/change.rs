@@ -206,6 +206,7 @@ impl Seen {
             Ok(Some(Entry::InFlight { fence, .. })) => Self::InFlight(fence),
             Ok(Some(Entry::Unknown { fence, .. })) => Self::Unknown(fence),
             Ok(Some(Entry::Recorded { settled_at, .. })) => Self::Recorded(settled_at),
+            Ok(Some(other)) => Self::Recorded(other.created_at()),
             Err(StoreError::Undecodable(_)) => Self::Unreadable,
             Err(error) => return Err(error.into()),
         })

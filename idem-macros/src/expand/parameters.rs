@@ -272,6 +272,7 @@ impl<'a> Parameters<'a> {
                 && !matches!(pattern, Pat::Wild(_))
             {
                 let lints = carried.lints();
+                // The compiler shows a type of another crate with the same name here.
                 let place = parameter.ty.span();
                 let take = carried.is_key.then(|| quote_spanned!(place=> .take()));
                 lets.extend(quote!(#(#lints)* let #pattern = #whole #take;));

@@ -223,6 +223,14 @@ impl AttributeArgs {
                     all_of(NAMES)
                 ),
             );
+        } else if matches!(given.as_str(), "token" | "global" | "header") {
+            self.scope_is_meant = true;
+            let written = match given.as_str() {
+                "header" => "header(\"x-workspace-id\")",
+                given => given,
+            };
+            let message = format!("`{given}` is a value of `scope`; write `scope = {written}`");
+            mistakes.at(name, message);
         } else {
             mistakes.at(
                 name,

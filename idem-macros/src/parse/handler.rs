@@ -1,6 +1,6 @@
 //! Parses the annotated function, as far as the attribute needs it.
 
-use proc_macro2::{Ident, Span, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Ident, Span, TokenStream, TokenTree};
 use syn::parse::{Parse, ParseStream};
 use syn::{
     Attribute, Block, FnArg, Pat, PatType, Receiver, Signature, Stmt, Token, Type, Visibility,
@@ -98,6 +98,10 @@ impl Parse for Handler {
             begins_with_an_item =
                 statements.is_ok_and(|body| matches!(body.first(), Some(Stmt::Item(_))));
             let body: TokenStream = body.parse()?;
+            // The compiler does not see that the braces belong to another macro.
+            if ends_with_a_block(&body) {
+                attrs.push(syn::parse_quote!(#[allow(unused_braces)]));
+            }
             // The compiler reports a half-typed body. With the user's braces it repeats the same error
             // at the same place, and shows it only once.
             Some(if is_half_typed {
@@ -131,6 +135,16 @@ impl Parse for Handler {
 fn outer(mut inner: Attribute) -> Attribute {
     inner.style = syn::AttrStyle::Outer;
     inner
+}
+
+/// Returns whether the body ends with a block that a `macro_rules` macro passes on as `$body`.
+fn ends_with_a_block(body: &TokenStream) -> bool {
+    let Some(TokenTree::Group(last)) = body.clone().into_iter().last() else {
+        return false;
+    };
+    let first = last.stream().into_iter().next();
+    last.delimiter() == Delimiter::None
+        && matches!(first, Some(TokenTree::Group(block)) if block.delimiter() == Delimiter::Brace)
 }
 
 /// An item that is not a function.

@@ -7,6 +7,7 @@
 pub(crate) mod argument_form;
 pub(crate) mod attribute_args;
 pub(crate) mod body_extractors;
+pub(crate) mod captures;
 pub(crate) mod documenters;
 pub(crate) mod duration;
 pub(crate) mod fingerprint;

@@ -28,6 +28,7 @@ fn one_slip_gives_one_message() {
             "tenant::current()",
             "header(\"x-tenant\"), required",
             "header",
+            "token = \"x\"",
             "ttl = \"1h\", user.id",
             "scope = user.id, token",
             "scope = token, header(\"x-t\")",
@@ -96,6 +97,9 @@ fn one_slip_gives_one_message() {
             #[idempotent(header)]
             header
                 `header` is a value of `scope`; write `scope = header("x-workspace-id")`
+            #[idempotent(token = "x")]
+            token
+                `token` is a value of `scope`; write `scope = token`
             #[idempotent(ttl = "1h", user.id)]
             user.id
                 `user.id` is a value of `scope`; write `scope = user.id`

@@ -39,6 +39,12 @@ hook!(
 );
 hook!(pub(crate) maybe_hooked, Option<IdempotencyKey>, axum::Json<u64>, { "maybe".to_owned() });
 
+/// A unit test passes the key with one `.into()`, also as the last argument.
+#[idempotent(scope = global, key = header("x-id"))]
+async fn key_is_last(_: Option<IdempotencyKey>, key: IdempotencyKey) -> String {
+    key.to_string()
+}
+
 /// Two names of the same text. The handler of the macro binds another one.
 macro_rules! scoped {
     ($name:ident, $id:ident) => {
@@ -49,6 +55,7 @@ macro_rules! scoped {
 scoped!(twice_id, id);
 
 pub fn main() {
+    let _ = key_is_last(None.into(), IdempotencyKey::new("k").into());
     let _ = hooked(IdempotencyKey::new("k").into(), String::new().into());
     let _ = maybe_hooked(None.into(), axum::Json(7).into());
     let _: Router = Router::new().route("/{id}", post(twice_id));

@@ -185,16 +185,16 @@ pub(super) async fn commit_alone<DB: TransactionDatabase>(
     } else {
         DB::commit_alone(transaction).await
     };
-    committed.map_err(|failure| match failure {
-        RecordFailure::Failed(error) => CommitError::Database(error),
-        // The reply may be lost although the transaction was committed.
-        _ => {
-            tracing::error!(
-                target: crate::trace::TARGET,
-                "a handler could not commit, and the outcome of its commit is unknown"
-            );
-            CommitError::OutcomeUnknown
+    committed.map_err(|failure| {
+        if let RecordFailure::Failed(error) = failure {
+            return CommitError::Database(error);
         }
+        // The reply may be lost although the transaction was committed.
+        tracing::error!(
+            target: crate::trace::TARGET,
+            "a handler could not commit, and the outcome of its commit is unknown"
+        );
+        CommitError::OutcomeUnknown
     })
 }
 

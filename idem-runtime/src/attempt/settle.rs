@@ -192,9 +192,10 @@ impl Settler {
 
     async fn keep_trying(self, mut settlement: Settlement, held: Option<Held>) {
         let give_up_at = match settlement {
-            Settlement::Complete { .. } | Settlement::Release => self.expires_at,
-            // The record may be in the store, although the lease has lapsed.
-            Settlement::Confirm { .. } => self.expires_at,
+            // After the end of the lease, a record can still be written or found.
+            Settlement::Complete { .. } | Settlement::Release | Settlement::Confirm { .. } => {
+                self.expires_at
+            }
             // The end of the lease has the same effect as the call.
             Settlement::Abandon | Settlement::Committed(_) => self.heartbeat.held_until(),
         };

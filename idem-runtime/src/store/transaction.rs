@@ -205,7 +205,7 @@ mod drivers {
             ) -> Committed<'c>;
 
             /// Commits a transaction without a record.
-            fn commit_alone<'c>(transaction: sqlx::Transaction<'c, Self>) -> Written<'c>;
+            fn commit_alone(transaction: sqlx::Transaction<'_, Self>) -> Written<'_>;
         }
 
         /// Whether the innermost transaction of a connection is a savepoint.

@@ -85,7 +85,7 @@ impl sealed::Database for Postgres {
         })
     }
 
-    fn commit_alone<'c>(transaction: Transaction<'c, Self>) -> Written<'c> {
+    fn commit_alone(transaction: Transaction<'_, Self>) -> Written<'_> {
         Box::pin(async move { transaction.commit().await.map_err(not_committed) })
     }
 }

@@ -101,7 +101,7 @@ impl sealed::Database for Sqlite {
         })
     }
 
-    fn commit_alone<'c>(mut transaction: Transaction<'c, Self>) -> Written<'c> {
+    fn commit_alone(mut transaction: Transaction<'_, Self>) -> Written<'_> {
         Box::pin(async move {
             // Dropping a transaction that has been committed does nothing.
             let committed = SqliteTransactionManager::commit(&mut transaction).await;

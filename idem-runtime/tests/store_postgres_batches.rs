@@ -153,19 +153,14 @@ async fn callers_who_wait_share_a_transaction() {
     }
 }
 
-/// The claim that must be durable comes first, and the commit is that of the whole batch.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_with_a_durable_claim_survives_a_crash() {
+async fn a_batch_of_claims_survives_a_crash() {
     let settings = ["synchronous_commit=off", "wal_writer_delay=10s"];
     let mut server = PostgresServer::with(&settings);
     let mut round = 0;
     loop {
         let (store, pool) = (connect(&server).await, pool(&server).await);
         let mut claims = of_round(round);
-        claims.sort_by_key(|claim| *claim.id.as_bytes());
-        for claim in &mut claims[1..] {
-            claim.is_transactional = true;
-        }
         claim_in_a_batch(&store, &server, &pool, &claims, round).await;
         let is_batch = transactions(&server, round) == "1";
         server.kill();
@@ -182,6 +177,70 @@ async fn a_batch_with_a_durable_claim_survives_a_crash() {
         }
         round += 1;
     }
+}
+
+/// A batch with a lapsed claim, a claim in flight, and equal keys. Waits until all of them share a transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_the_equal_keys_in_a_batch_wins() {
+    let server = PostgresServer::start();
+    let (store, pool) = (connect(&server).await, pool(&server).await);
+    let mut round = 0;
+    loop {
+        let (lapsed, held) = (format!("lapsed {round}"), format!("held {round}"));
+        drop(locked(&store, &pool, &lapsed).await);
+        win(&store, claim(&held)).await;
+        let mut claims = of_round(round);
+        let new = claims.len();
+        claims.extend((0..3).map(|_| claim(&format!("equal {round}"))));
+        claims.extend([claim(&lapsed), claim(&held)]);
+        let claiming = begin_batch(&store, &server, &pool, &claims, round).await;
+        let claimed = join_all(claiming).await.into_iter();
+        let claimed: Vec<_> = claimed
+            .map(|it| it.expect("no panic").expect("postgres is there"))
+            .collect();
+        let won = |claimed: &&Claimed| matches!(claimed, Claimed::Fresh { attempt: 1, .. });
+        let waits = |claimed: &&Claimed| matches!(claimed, Claimed::InFlight { .. });
+        let (new, others) = claimed.split_at(new);
+        assert_eq!(new.iter().filter(won).count(), new.len(), "{new:?}");
+        assert_eq!(others[..3].iter().filter(won).count(), 1, "{others:?}");
+        assert_eq!(others[..3].iter().filter(waits).count(), 2, "{others:?}");
+        assert!(
+            matches!(others[3], Claimed::Fresh { attempt: 2, .. }),
+            "{others:?}"
+        );
+        assert!(waits(&&others[4]), "{others:?}");
+        if transactions(&server, round) == "1" {
+            return;
+        }
+        round += 1;
+    }
+}
+
+/// Otherwise its fence could be lower than that of another claim of the id, which was forgotten since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_in_a_batch_waits_for_the_lock_of_its_id() {
+    let server = PostgresServer::start();
+    let (store, pool) = (connect(&server).await, pool(&server).await);
+    let claims = of_round(0);
+    let (_, number) = claims[0]
+        .id
+        .as_bytes()
+        .split_last_chunk()
+        .expect("32 bytes");
+    let mut transaction = pool.begin().await.expect("postgres is there");
+    let lock = sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(i64::from_be_bytes(*number));
+    let lock = lock.execute(&mut *transaction).await;
+    lock.expect("nobody holds it");
+    let mut claiming = begin_batch(&store, &server, &pool, &claims, 0).await;
+    let held_up = claiming.remove(0);
+    for claimed in join_all(claiming).await {
+        let claimed = claimed.expect("no panic");
+        assert!(matches!(claimed, Ok(Claimed::Fresh { .. })), "{claimed:?}");
+    }
+    waits_for_a_lock(&server, "1").await;
+    transaction.commit().await.expect("postgres is there");
+    let claimed = held_up.await.expect("no panic");
+    assert!(matches!(claimed, Ok(Claimed::Fresh { .. })), "{claimed:?}");
 }
 
 /// Nothing but its own row delays a claim.

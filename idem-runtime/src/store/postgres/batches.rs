@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::reply::RECORDED;
-use super::sql::{self, DURABLY, NOW, Query, SETTLED, VERSION};
+use super::reply::{RECORDED, WON};
+use super::sql::{self, DURABLY, NOW, Query, SETTLED, VERSION, micros_since_1970};
 use super::table::Table;
 use crate::request::record_id::RecordId;
 use crate::settings::policy::OnUnknown;
@@ -15,6 +15,9 @@ use crate::store::{Claim, Holder, Record};
 const LIMITS: &str = "limits AS MATERIALIZED (SELECT set_config('lock_timeout', '50ms', true))";
 
 /// Each returns one row for each transition: its result, and its place in the batch from 1 on.
+///
+/// Each array is in a subquery. Otherwise the server would see its length, prefer a plan of its own for each short batch,
+/// and make that plan again each time. That took three times as many instructions as the plan itself.
 #[derive(Debug)]
 pub(super) struct Batches {
     pub(super) replays: Arc<str>,
@@ -33,7 +36,8 @@ pub(super) struct Completion {
 
 impl Batches {
     pub(super) fn new(table: &Table) -> Self {
-        let (claim, complete) = (table.claim(), table.complete());
+        let complete = table.complete();
+        let claims = claims(&table.claim(), &table.quoted());
         let table = table.quoted();
         // A subquery for each id, and not a join, so that each id is found by the index.
         let recorded = |id: &str| {
@@ -45,30 +49,61 @@ impl Batches {
         Self {
             replays: format!(
                 "WITH {NOW} SELECT coalesce({}, {}), place
-                FROM clock, unnest($1::bytea[]) WITH ORDINALITY AS u (id, place)",
+                FROM clock, unnest((SELECT $1::bytea[])) WITH ORDINALITY AS u (id, place)",
                 recorded(&sql::record_row("u.id")),
                 recorded("u.id"),
             )
             .into(),
-            claims: format!(
-                "WITH {LIMITS}
-                SELECT {claim}(id, fingerprint, owner, lease, retention, rerun, number, trace_id,
-                    endpoint, label, $11), place
-                FROM limits, unnest($1::bytea[], $2::bytea[], $3::bytea[], $4::bigint[], $5::bigint[],
-                    $6::boolean[], $7::bigint[], $8::bytea[], $9::text[], $10::text[])
-                    WITH ORDINALITY AS u (id, fingerprint, owner, lease, retention, rerun, number,
-                        trace_id, endpoint, label, place)"
-            )
-            .into(),
+            claims,
             completions: format!(
                 "WITH {LIMITS}
                 SELECT {complete}(id, owner, fence, record, ttl), place, {DURABLY}
-                FROM limits, unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bytea[], $5::bigint[])
+                FROM limits, unnest((SELECT $1::bytea[]), (SELECT $2::bytea[]), (SELECT $3::bigint[]),
+                    (SELECT $4::bytea[]), (SELECT $5::bigint[]))
                     WITH ORDINALITY AS u (id, owner, fence, record, ttl, place)"
             )
             .into(),
         }
     }
+}
+
+/// Claims free keys with one `INSERT`, which takes less than half of the instructions of one call of the function for
+/// each key. The function makes the other claims.
+///
+/// As in the function, a claim of a free key locks the id before it reads the clock, and the primary key decides which
+/// claim wins. Of equal keys in one batch, one is inserted, and the function sees its row.
+fn claims(claim: &str, table: &str) -> Arc<str> {
+    let (lease, retention) = (sql::millis("lease"), sql::millis("retention"));
+    let fence = micros_since_1970("clock_timestamp()");
+    let record_row = sql::record_row("c.id");
+    format!(
+        "WITH {LIMITS},
+        claims AS MATERIALIZED (
+            SELECT u.* FROM limits, unnest((SELECT $1::bytea[]), (SELECT $2::bytea[]), (SELECT $3::bytea[]),
+                (SELECT $4::bigint[]), (SELECT $5::bigint[]), (SELECT $6::boolean[]), (SELECT $7::bigint[]),
+                (SELECT $8::bytea[]), (SELECT $9::text[]), (SELECT $10::text[]))
+                WITH ORDINALITY AS u (id, fingerprint, owner, lease, retention, rerun, number, trace_id,
+                    endpoint, label, place)
+        ),
+        free AS MATERIALIZED (
+            SELECT c.*, pg_advisory_xact_lock(number) FROM claims c
+            WHERE (SELECT true FROM {table} r WHERE r.id >= c.id AND r.id <= {record_row}
+                ORDER BY r.id LIMIT 1) IS NULL
+        ),
+        won AS (
+            INSERT INTO {table} AS r (id, version, fingerprint, owner, fence, attempt, leased_until,
+                retention_ms, expires_at, created_at, trace_id, endpoint, label)
+            SELECT id, {VERSION}, fingerprint, owner, {fence}, 1, clock_timestamp() + {lease}, retention,
+                clock_timestamp() + {lease} + {retention}, clock_timestamp(), trace_id, endpoint, label
+            FROM free ON CONFLICT (id) DO NOTHING
+            RETURNING r.id, r.owner, {WON} AS answer
+        )
+        SELECT coalesce(won.answer, {claim}(c.id, fingerprint, c.owner, lease, retention, rerun, number,
+                trace_id, endpoint, label, $11)), place,
+            CASE WHEN $11 THEN set_config('synchronous_commit', 'off', true) ELSE {DURABLY} END
+        FROM claims c LEFT JOIN won ON won.id = c.id AND won.owner = c.owner"
+    )
+    .into()
 }
 
 /// Binds `$1` of the replays.

@@ -233,6 +233,7 @@ impl PostgresStoreBuilder {
             timeout,
             replays: Batcher::new(1, LONGEST_BATCH, patience),
             claims: Batcher::new(lanes, LONGEST_BATCH, patience),
+            quick_claims: Batcher::new(lanes, LONGEST_BATCH, patience),
             completions: Batcher::new(lanes, LONGEST_BATCH, patience),
         });
         if let Some(pause) = self.sweep_every {

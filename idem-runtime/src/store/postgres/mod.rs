@@ -151,7 +151,7 @@ const LONGEST_RECORD: usize = 16 * 1024;
 /// Half of [`max_connections`](PostgresStoreBuilder::max_connections), at least one and at most two, claims go
 /// alone at the same time, and as many completions. Callers who come in the meantime wait until some of these end. Then one
 /// statement runs the transitions of up to 32 callers, and they share its round trip and its commit. A replay does not wait
-/// for the commit, because the records of these callers are read first.
+/// for the disk: claims of `transactional` endpoints share no statement with others, which read the records first.
 ///
 /// A caller waits at most 100 ms or an eighth of the [`timeout`](PostgresStoreBuilder::timeout) for the statement to begin, and
 /// then goes alone. When the statement fails or waits for a lock for 50 ms, each of the callers sends its own transition. When
@@ -216,17 +216,15 @@ const LONGEST_RECORD: usize = 16 * 1024;
 ///
 /// Claims use a PL/pgSQL function, `idem_records_claim_v4`, completions of several callers use
 /// `idem_records_complete_v1`, and a handler's transaction uses `idem_records_commit_v2`. All are named after the table. The
-/// first
-/// [`connect`](PostgresStoreBuilder::connect) creates the table, its indexes and the functions,
-/// and needs the right to create objects in the schema. With
+/// first [`connect`](PostgresStoreBuilder::connect) creates the table, its indexes and the functions, and needs the right to
+/// create objects in the schema. With
 /// [`migrate(false)`](PostgresStoreBuilder::migrate) it creates nothing, and the SQL of
 /// [`schema_sql`](PostgresStoreBuilder::schema_sql) belongs into the service's own migrations. Once
 /// all objects exist, a role needs `USAGE` on the schema, `SELECT`, `INSERT`, `UPDATE` and `DELETE` on
 /// the table, and `EXECUTE` on the functions and on `pg_logical_emit_message`. Every role has `EXECUTE`
-/// unless it was revoked. The role of a handler's transaction needs `SELECT`, `INSERT` and `UPDATE` on the
-/// table.
-/// When a role lacks a right, the error contains the SQL that an owner has to run. Versions of this
-/// library that use different functions can share one table.
+/// unless it was revoked. The role of a handler's transaction needs `SELECT`, `INSERT` and `UPDATE` on the table.
+/// When a role lacks a right, the error contains the SQL that an owner has to run. Versions of this library that
+/// use different functions can share one table.
 ///
 /// The table must be logged and must have its primary key. No trigger, rule or row security policy
 /// may skip a write. Otherwise `connect` refuses the table.
@@ -246,7 +244,9 @@ struct Inner {
     table: Table,
     timeout: Duration,
     replays: Arc<Batcher<RecordId, Result<Claimed, StoreError>>>,
-    claims: Arc<Batcher<Claim, Result<Claimed, StoreError>>>,
+    claims: Arc<together::Claims>,
+    /// Claims whose commits do not wait for the disk.
+    quick_claims: Arc<together::Claims>,
     completions: Arc<Batcher<Completion, ()>>,
 }
 
@@ -370,7 +370,7 @@ impl Inner {
 
     async fn claim(self: &Arc<Self>, claim: Claim) -> Result<Claimed, StoreError> {
         let deadline = self.deadline();
-        if let Some(lane) = self.claims.lane() {
+        if let Some(lane) = self.claims_like(&claim).lane() {
             let claimed = self.claim_alone(&claim, deadline).await;
             lane.leave().await;
             return claimed;

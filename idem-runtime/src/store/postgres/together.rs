@@ -12,8 +12,11 @@ use super::failure::{Remedy, remedy, store_error};
 use super::sql::Query;
 use super::{Inner, row};
 use crate::request::record_id::RecordId;
-use crate::store::batch::{NoResult, Results};
+use crate::store::batch::{Batcher, NoResult, Results};
 use crate::store::{Claim, Claimed, StoreError};
+
+/// Claims that wait for others to share a transaction.
+pub(super) type Claims = Batcher<Claim, Result<Claimed, StoreError>>;
 
 /// Whether the statement of a batch writes. The commit of a write may wait for standbys.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -23,7 +26,7 @@ enum Access {
 }
 
 impl Inner {
-    /// A claim that meets others. Replays are read first, because the commit of new claims waits for the disk.
+    /// A claim that meets others. Where the commit of new claims waits for the disk, replays are read first.
     ///
     /// When the batch may still run, the claim fails. The engine then repeats it, and gives back what the batch may grant
     /// after the repeated claim was released.
@@ -33,16 +36,18 @@ impl Inner {
         deadline: Instant,
     ) -> Result<Claimed, StoreError> {
         let together = async {
-            let inner = self.clone();
-            let replay = async move |ids| inner.replay_all(ids, deadline).await;
-            match self.replays.run(claim.id, replay).await {
-                Err(NoResult::Ended | NoResult::Lost) => {}
-                // A replay, or no patience left to wait for a batch of claims.
-                replay => return replay,
+            if !claim.is_transactional {
+                let inner = self.clone();
+                let replay = async move |ids| inner.replay_all(ids, deadline).await;
+                match self.replays.run(claim.id, replay).await {
+                    Err(NoResult::Ended | NoResult::Lost) => {}
+                    // A replay, or no patience left to wait for a batch of claims.
+                    replay => return replay,
+                }
             }
             let inner = self.clone();
             let claims = async move |claims| inner.claim_all(claims, deadline).await;
-            self.claims.run(claim.clone(), claims).await
+            self.claims_like(&claim).run(claim.clone(), claims).await
         };
         match timeout_at(deadline, together).await {
             Ok(Ok(result)) => result,
@@ -51,6 +56,15 @@ impl Inner {
             )),
             Ok(Err(_)) if Instant::now() < deadline => self.claim_alone(&claim, deadline).await,
             Ok(Err(_)) | Err(_) => Err(StoreError::TimedOut),
+        }
+    }
+
+    /// The claims that share their transactions with this claim.
+    pub(super) fn claims_like(&self, claim: &Claim) -> &Arc<Claims> {
+        if claim.is_transactional {
+            &self.quick_claims
+        } else {
+            &self.claims
         }
     }
 

@@ -1,17 +1,28 @@
 //! The handlers on PostgreSQL.
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
+use axum::extract::{FromRef, State};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::post;
 use axum_idem::store::PostgresStore;
 use axum_idem::{Attempt, CommitError, Idempotency, idempotent};
-use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Postgres, Transaction};
 use test_support::servers::postgres::PostgresServer;
 
+use crate::spent::Spent;
 use crate::{Measured, RESPONSE};
+
+/// The pool of the handlers, and a pool for claims whose commits do not wait for the disk.
+#[derive(Clone, FromRef)]
+struct Pools {
+    handlers: PgPool,
+    claims: Claims,
+}
+
+#[derive(Clone)]
+struct Claims(PgPool);
 
 type Paid = Result<Response, CommitError>;
 type Responded = Result<(StatusCode, &'static str), CommitError>;
@@ -25,6 +36,20 @@ async fn payment(pool: &PgPool) -> Result<Transaction<'static, Postgres>, Commit
 
 async fn bare(State(pool): State<PgPool>, _: String) -> Responded {
     payment(&pool).await?.commit().await?;
+    Ok((StatusCode::CREATED, RESPONSE))
+}
+
+/// The round trips of `transactional` without the library: the limit for it.
+async fn by_hand(State(pools): State<Pools>, headers: HeaderMap, _: String) -> Responded {
+    let key = headers["idempotency-key"].as_bytes();
+    let claim = "INSERT INTO claims VALUES ($1) ON CONFLICT DO NOTHING";
+    let claim = sqlx::query(claim).bind(key);
+    let claimed = claim.execute(&pools.claims.0).await?;
+    assert_eq!(claimed.rows_affected(), 1);
+    let mut tx = payment(&pools.handlers).await?;
+    let record = sqlx::query("INSERT INTO responses VALUES ($1, $2)").bind(key);
+    record.bind(RESPONSE).execute(&mut *tx).await?;
+    tx.commit().await?;
     Ok((StatusCode::CREATED, RESPONSE))
 }
 
@@ -49,12 +74,22 @@ async fn transactional(State(pool): State<PgPool>, attempt: Attempt, _: String) 
 pub(crate) async fn measure(callers: usize) -> Measured {
     let server = PostgresServer::with(&["fsync=on", "shared_buffers=256MB", "max_wal_size=4GB"]);
     server.command("CREATE TABLE payments (id bigserial PRIMARY KEY, amount bigint NOT NULL)");
+    server.command("CREATE TABLE claims (key bytea PRIMARY KEY)");
+    server.command("CREATE TABLE responses (key bytea PRIMARY KEY, body text NOT NULL)");
     let connections = u32::try_from(callers).expect("a number of connections");
-    let pool = PgPoolOptions::new()
-        .max_connections(connections)
-        .min_connections(connections)
-        .test_before_acquire(false);
-    let pool = pool.connect(&server.url()).await;
+    let options: PgConnectOptions = server.url().parse().expect("a URL");
+    let quick = options.clone().options([("synchronous_commit", "off")]);
+    let pool = async |options| {
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .min_connections(connections)
+            .test_before_acquire(false);
+        pool.connect_with(options).await.expect("postgres is there")
+    };
+    let pools = Pools {
+        handlers: pool(options).await,
+        claims: Claims(pool(quick).await),
+    };
     let store = PostgresStore::builder().url(server.url());
     let store = store.max_connections(connections).no_sweeper();
     let store = store.connect().await.expect("postgres is there");
@@ -64,13 +99,7 @@ pub(crate) async fn measure(callers: usize) -> Measured {
         .route("/transactional", post(transactional))
         .layer(Idempotency::builder().store(store).build())
         .route("/bare", post(bare))
-        .with_state(pool.expect("postgres is there"));
-    Measured::new(&router, callers, || synced(&server)).await
-}
-
-fn synced(server: &PostgresServer) -> f64 {
-    let synced =
-        server.command("SELECT pg_stat_force_next_flush(); SELECT wal_sync FROM pg_stat_wal");
-    let number = synced.lines().last().and_then(|line| line.parse().ok());
-    number.expect("a number")
+        .route("/by_hand", post(by_hand))
+        .with_state(pools);
+    Measured::new(&router, callers, || Spent::of(&server)).await
 }

@@ -15,6 +15,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{Sqlite, Transaction};
 
+use crate::spent::Spent;
 use crate::{Measured, RESPONSE};
 
 type Paid = Result<Response, CommitError>;
@@ -77,5 +78,5 @@ pub(crate) async fn measure(callers: usize) -> Measured {
         .layer(Idempotency::builder().store(store).build())
         .route("/bare", post(bare))
         .with_state(pool);
-    Measured::new(&router, callers, || 0.0).await
+    Measured::new(&router, callers, Spent::default).await
 }

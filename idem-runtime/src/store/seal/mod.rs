@@ -2,25 +2,30 @@
 
 mod form;
 pub(super) mod keys;
-mod nonces;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+
 use super::{
     Claim, Claimed, CommitState, DecodeError, Entry, Finding, Holder, Page, Query, Record,
-    RecordStatement, Settled, State, Stats, Store, StoreError, StoreFuture, TransactionKind,
+    RecordStatement, Settled, State, StateKind, Stats, Store, StoreError, StoreFuture, Summary,
+    TransactionKind,
 };
 use crate::observe::Observer;
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
 use keys::Keys;
 
+/// How many records of a page are looked up at a time.
+const LOOKS: usize = 16;
+
 /// Encrypts the responses in another store, so that a dump, a replica or a backup of that store shows none of them.
 ///
 /// The status, the headers and the body of each response are encrypted and authenticated with XChaCha20-Poly1305 and
-/// a nonce of 192 bits that no other record has. The record id, the id of the key and the fingerprint are authenticated too: a record
+/// a random nonce of 192 bits. The record id, the id of the key and the fingerprint are authenticated too: a record
 /// that was changed, or moved to another record id, is an error. The error refuses the request with 503; it
 /// never replays a response and never runs the handler. The entry stays in the store.
 ///
@@ -100,8 +105,17 @@ impl<S: Store> Sealed<S> {
         self
     }
 
+    /// A record that is sealed twice would never open.
     fn seal(&self, id: RecordId, record: &Record) -> Result<Record, StoreError> {
-        let nonce = nonces::next(id).map_err(|error| StoreError::Unavailable(Box::new(error)))?;
+        if record.is_sealed() {
+            return Err(StoreError::Unfit(
+                "`Sealed` is around a store that is sealed already".into(),
+            ));
+        }
+        // Each nonce comes from the system. A generator in the process would repeat nonces after a fork, and in copies of a
+        // virtual machine.
+        let mut nonce = [0; 24];
+        getrandom::fill(&mut nonce).map_err(|error| StoreError::Unavailable(Box::new(error)))?;
         let key = self.opener.keys.first().ok_or(StoreError::Unsupported)?;
         let sealed = form::seal(record, id, key, nonce);
         // Sealing makes the record too long.
@@ -204,6 +218,35 @@ impl Opener {
             entry => Ok(entry),
         }
     }
+
+    /// Looks up the status of a listed record. Returns `None` when the record has gone, or no longer has the state that the
+    /// query asks for.
+    async fn open_listed(
+        &self,
+        store: &impl Store,
+        mut listed: Summary,
+        wanted: Option<StateKind>,
+    ) -> Result<Option<Summary>, StoreError> {
+        if listed.state != State::Unreadable(DecodeError::Sealed) {
+            if matches!(listed.state, State::Recorded { .. }) && !self.reads_unsealed {
+                listed.state = State::Unreadable(DecodeError::NotSealed);
+            }
+            return Ok(Some(listed));
+        }
+        let id = listed.id;
+        let found = store.look_up(id).await;
+        match found.and_then(|entry| self.open_entry(id, entry)) {
+            Ok(entry) => {
+                let found = entry.map(|entry| entry.summary(id));
+                Ok(found.filter(|found| wanted.is_none_or(|wanted| wanted == found.state.kind())))
+            }
+            Err(StoreError::Undecodable(error)) => {
+                listed.state = State::Unreadable(error);
+                Ok(Some(listed))
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
 
 impl<S: Store> Store for Sealed<S> {
@@ -267,34 +310,13 @@ impl<S: Store> Store for Sealed<S> {
         let page = self.store.list(query);
         StoreFuture::new(async move {
             let mut page = page.await?;
-            let mut entries = Vec::with_capacity(page.entries.len());
-            for mut listed in page.entries {
-                if listed.state != State::Unreadable(DecodeError::Sealed) {
-                    if matches!(listed.state, State::Recorded { .. }) && !opener.reads_unsealed {
-                        listed.state = State::Unreadable(DecodeError::NotSealed);
-                    }
-                    entries.push(listed);
-                    continue;
-                }
-                let id = listed.id;
-                let found = store.look_up(id).await;
-                match found.and_then(|entry| opener.open_entry(id, entry)) {
-                    Ok(Some(entry)) => {
-                        let found = entry.summary(id);
-                        // Another entry may have replaced the record since it was listed.
-                        if state.is_none_or(|state| state == found.state.kind()) {
-                            entries.push(found);
-                        }
-                    }
-                    Ok(None) => {}
-                    Err(StoreError::Undecodable(error)) => {
-                        listed.state = State::Unreadable(error);
-                        entries.push(listed);
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-            page.entries = entries;
+            let looks = page.entries.into_iter().map(|listed| {
+                let (store, opener) = (store.clone(), opener.clone());
+                async move { opener.open_listed(&*store, listed, state).await }
+            });
+            let entries = stream::iter(looks).buffered(LOOKS);
+            let entries: Vec<Option<Summary>> = entries.try_collect().await?;
+            page.entries = entries.into_iter().flatten().collect();
             Ok(page)
         })
     }

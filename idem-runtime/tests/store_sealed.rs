@@ -124,6 +124,19 @@ async fn a_sealed_store_keeps_every_rule() {
     Contract::of_two(before, after).rounds(10).assert().await;
 }
 
+/// A record that was sealed twice would never open.
+#[tokio::test]
+async fn a_store_that_is_sealed_already_is_refused() {
+    let sealed = Sealed::around(MemoryStore::default(), keys());
+    let twice = Sealed::around(sealed, keys());
+    let holder = win(&twice, claim("k")).await;
+    let completed = twice.complete(holder, record(b"response"), HOUR).await;
+    assert!(
+        matches!(completed, Err(StoreError::Unfit(_))),
+        "{completed:?}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_near_cache_on_either_side_keeps_every_rule() {
     let inside = Sealed::around(NearCache::new(MemoryStore::default()), keys());

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderValue};
+use sfv::{BareItem, Item, Parser};
 
-use crate::request::{headers, quoted_string};
+use crate::request::headers;
 use crate::settings::dialect::{Dialect, KeySyntax};
 
 /// Reads the key of a request.
@@ -113,8 +114,13 @@ fn bare(line: &[u8]) -> Result<Cow<'_, str>, &'static str> {
 
 /// Reads an Item whose value is a String (RFC 9651, section 3.3.3). The parameters are ignored.
 fn structured_string(line: &[u8]) -> Result<Cow<'_, str>, &'static str> {
-    quoted_string::parse(line)
-        .ok_or("the header is not exactly one quoted string (RFC 9651, section 3.3.3)")
+    const NOT_A_STRING: &str =
+        "the header is not exactly one quoted string (RFC 9651, section 3.3.3)";
+    let item: Item = Parser::new(line).parse().map_err(|_| NOT_A_STRING)?;
+    match item.bare_item {
+        BareItem::String(key) => Ok(Cow::Owned(key.into())),
+        _ => Err(NOT_A_STRING),
+    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,6 @@ pub(crate) mod id_secret;
 pub(crate) mod intake;
 pub(crate) mod key;
 pub(crate) mod namespace;
-pub(crate) mod quoted_string;
 pub(crate) mod record_id;
 pub(crate) mod scope;
 pub(crate) mod scope_id;

@@ -104,7 +104,6 @@ pub(crate) fn store_failed(
             outcome: Some(outcome),
             record: Some(id),
             error: Some(error),
-            ..Event::default()
         }
         .warn("a key could not be claimed in the store");
     }

@@ -141,7 +141,6 @@ impl Settler {
             record: Some(&self.holder.id),
             outcome: Some(settlement.outcome()),
             error: Some(error),
-            ..Event::default()
         }
         .warn(message);
         if let (FirstTry::Unrecorded, Some(observing)) = (first_try, self.idem.observing()) {

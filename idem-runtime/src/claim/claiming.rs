@@ -245,7 +245,7 @@ impl Claiming {
         }
         Event {
             endpoint: Some(self.policy.endpoint),
-            record: Some(&id),
+            record: Some(id),
             ..Event::default()
         }
         .error("the label function panicked; the record has no label");

@@ -110,15 +110,14 @@ impl<J: Send + 'static, R: Send + 'static> Batcher<J, R> {
         F: Future<Output = Results<R>> + Send + 'static,
     {
         let (mut reply, place) = self.line_up(job, Box::new(|jobs| Box::pin(run(jobs))));
-        let replied = match timeout(COMPANY, &mut reply).await {
-            Ok(replied) => replied,
-            Err(_) => {
-                self.begin(self.lock());
-                match timeout(self.patience, &mut reply).await {
-                    Ok(replied) => replied,
-                    Err(_) if place.leave() => return Err(NoResult::NotBegun),
-                    Err(_) => reply.await,
-                }
+        let replied = if let Ok(replied) = timeout(COMPANY, &mut reply).await {
+            replied
+        } else {
+            self.begin(self.lock());
+            match timeout(self.patience, &mut reply).await {
+                Ok(replied) => replied,
+                Err(_) if place.leave() => return Err(NoResult::NotBegun),
+                Err(_) => reply.await,
             }
         };
         replied.unwrap_or(Err(NoResult::Lost))

@@ -143,7 +143,7 @@ async fn main() {
             let open_next = || {
                 next.next()
                     .into_iter()
-                    .for_each(|(text, tag)| open(text, tag))
+                    .for_each(|(text, tag)| open(text, tag));
             };
             of_round.push(requests(&paths[2], numbers, &body, open_next).await);
             of_round.extend(encryptions(&mut texts));

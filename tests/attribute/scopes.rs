@@ -120,7 +120,7 @@ static LIMITS: Limits = Limits {
     max: 7,
 };
 
-fn length_of(tenant: &String) -> usize {
+fn length_of(tenant: &str) -> usize {
     tenant.len()
 }
 
@@ -147,7 +147,7 @@ async fn by_a_value_of_a_static(
 #[idempotent(scope = format!("{type} {}", r#type.len()))]
 async fn by_a_raw_name(
     Path(r#type): Path<String>,
-    (User { r#name, .. }, _): (User, ()),
+    (User { r#name, .. }, ()): (User, ()),
     body: String,
 ) -> String {
     format!("{type} {name} {body}")

@@ -29,7 +29,7 @@ async fn and_then<DB: Payments>(
     let response = bank.note(attempt.commit(tx, response).await)?;
     match body.as_str() {
         "panic" => panic!("after the commit"),
-        "error" => Err(sqlx::Error::RowNotFound).map_err(CommitError::from)?,
+        "error" => Err(CommitError::from(sqlx::Error::RowNotFound))?,
         "fail" => Ok(StatusCode::SERVICE_UNAVAILABLE.into_response()),
         "refuse" => Ok((StatusCode::NOT_FOUND, DoNotRecord, "").into_response()),
         "again" => {

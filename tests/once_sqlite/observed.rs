@@ -39,9 +39,11 @@ async fn recorded(State(bank): State<Bank>, attempt: Attempt, body: String) -> P
     Ok(response)
 }
 
-/// Notes the outcomes and the lengths of the records.
+/// The outcome of an attempt and the length of its record.
+type End = (Outcome, Option<u64>);
+
 #[derive(Clone, Default)]
-struct Ends(Arc<Mutex<Vec<(Outcome, Option<u64>)>>>);
+struct Ends(Arc<Mutex<Vec<End>>>);
 
 impl Observer for Ends {
     fn attempt_ended(&self, end: &AttemptEnd) {

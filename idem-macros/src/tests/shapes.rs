@@ -1,6 +1,7 @@
 //! Shapes of parameters that need care in the expansion.
 
 use super::transform;
+use crate::parse::documenters::Documenters;
 
 #[track_caller]
 fn expanded(arguments: &str, item: &str) -> String {
@@ -64,7 +65,7 @@ fn a_type_of_a_macro_is_recognized() {
         grouped(quote!(Json<Order>)),
     );
     let item = quote!(async fn place(key: #key, body: #body) {});
-    let transform = |arguments| crate::transform(arguments, item.clone(), Default::default());
+    let transform = |arguments| crate::transform(arguments, item.clone(), Documenters::default());
     let (item, mistakes) = transform(quote!(scope = global, key = header("x-id")));
     assert!(mistakes.is_empty());
     assert!(item.to_string().contains("KeyArgument"), "{item}");

@@ -207,7 +207,7 @@ async fn slow_after_a_failure(State(runs): State<Runs>) -> Result<String, Status
     match runs.count() {
         1 => Err(StatusCode::SERVICE_UNAVAILABLE),
         run => {
-            sleep(MAX_RUN - Duration::from_secs(1)).await;
+            sleep(MAX_RUN.saturating_sub(Duration::from_secs(1))).await;
             Ok(format!("run {run}"))
         }
     }

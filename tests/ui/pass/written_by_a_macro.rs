@@ -55,9 +55,12 @@ macro_rules! scoped {
 scoped!(twice_id, id);
 
 pub fn main() {
-    let _ = key_is_last(None.into(), IdempotencyKey::new("k").into());
-    let _ = hooked(IdempotencyKey::new("k").into(), String::new().into());
-    let _ = maybe_hooked(None.into(), axum::Json(7).into());
+    drop(key_is_last(None.into(), IdempotencyKey::new("k").into()));
+    drop(hooked(
+        IdempotencyKey::new("k").into(),
+        String::new().into(),
+    ));
+    drop(maybe_hooked(None.into(), axum::Json(7).into()));
     let _: Router = Router::new().route("/{id}", post(twice_id));
     let _: Router = Router::new().route("/{account}", post(place_trade).delete(cancel_trade));
 }

@@ -238,15 +238,18 @@ const LONGEST_RECORD: usize = 16 * 1024;
 #[cfg(feature = "postgres")]
 pub struct PostgresStore(Arc<Inner>);
 
+/// Claims that wait for others to share a transaction.
+type Claims = Batcher<Claim, Result<Claimed, StoreError>>;
+
 struct Inner {
     connections: Arc<Connections>,
     statements: Statements,
     table: Table,
     timeout: Duration,
     replays: Arc<Batcher<RecordId, Result<Claimed, StoreError>>>,
-    claims: Arc<together::Claims>,
+    claims: Arc<Claims>,
     /// Claims whose commits do not wait for the disk.
-    quick_claims: Arc<together::Claims>,
+    quick_claims: Arc<Claims>,
     completions: Arc<Batcher<Completion, ()>>,
 }
 

@@ -10,13 +10,10 @@ use tokio::time::{Instant, timeout_at};
 use super::batches::{self, Completion};
 use super::failure::{Remedy, remedy, store_error};
 use super::sql::Query;
-use super::{Inner, row};
+use super::{Claims, Inner, row};
 use crate::request::record_id::RecordId;
-use crate::store::batch::{Batcher, NoResult, Results};
+use crate::store::batch::{NoResult, Results};
 use crate::store::{Claim, Claimed, StoreError};
-
-/// Claims that wait for others to share a transaction.
-pub(super) type Claims = Batcher<Claim, Result<Claimed, StoreError>>;
 
 /// Whether the statement of a batch writes. The commit of a write may wait for standbys.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,8 @@ use crate::messages::words::{all_of, nearest};
 use crate::parse::body_extractors::body_extractor;
 use crate::parse::handler::Handler;
 use crate::parse::key_type::key_type;
-use crate::parse::names::{self, is_same};
+use crate::parse::names;
+use crate::parse::patterns::is_same;
 
 /// The names that an expression over the handler's parameters may use.
 pub(crate) struct Names {

@@ -6,6 +6,29 @@ use syn::parse::ParseStream;
 use syn::parse::discouraged::Speculative as _;
 use syn::{Expr, Token, token};
 
+pub(super) const NAMES: [&str; 15] = [
+    "scope",
+    "key",
+    "ttl",
+    "required",
+    "record",
+    "record_rejections",
+    "record_body",
+    "in_flight",
+    "on_unknown",
+    "unknown",
+    "max_run",
+    "fingerprint",
+    "transactional",
+    "runtime",
+    "crate",
+];
+
+/// Returns whether the word is the name of an argument.
+pub(super) fn is_name(name: &Ident) -> bool {
+    NAMES.iter().any(|known| name == known)
+}
+
 /// The form in which the user wrote an argument.
 pub(crate) enum Form {
     /// `required`

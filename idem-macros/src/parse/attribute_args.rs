@@ -8,29 +8,11 @@ use syn::{Expr, Lit, LitBool, LitInt, Path, Token};
 
 use crate::messages::mistakes::Mistakes;
 use crate::messages::words::{all_of, nearest, one_of};
-use crate::parse::argument_form::{Form, example, form, with_underscores};
+use crate::parse::argument_form::{Form, NAMES, example, form, is_name, with_underscores};
 use crate::parse::duration;
 use crate::parse::fingerprint::Fingerprint;
 use crate::parse::statuses::{Of, Statuses};
 use crate::parse::stray;
-
-const NAMES: [&str; 15] = [
-    "scope",
-    "key",
-    "ttl",
-    "required",
-    "record",
-    "record_rejections",
-    "record_body",
-    "in_flight",
-    "on_unknown",
-    "unknown",
-    "max_run",
-    "fingerprint",
-    "transactional",
-    "runtime",
-    "crate",
-];
 
 /// The arguments that the user wrote. The runtime contains the default of each other argument.
 #[derive(Default)]
@@ -306,11 +288,6 @@ fn of_the_service(given: &str) -> Option<String> {
     }
     let builder = OF_THE_BUILDER.contains(&given);
     builder.then(|| format!("Idempotency::builder().{given}(…)"))
-}
-
-/// Returns whether the word is the name of an argument.
-pub(super) fn is_name(name: &Ident) -> bool {
-    NAMES.iter().any(|known| name == known)
 }
 
 /// Returns whether the user tried to write a `scope`, even in a wrong form.

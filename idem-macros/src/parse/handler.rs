@@ -7,8 +7,7 @@ use syn::{
     token,
 };
 
-use crate::parse::names::is_same;
-use crate::parse::patterns;
+use crate::parse::patterns::{self, is_same};
 
 /// The annotated function. Its body stays as tokens, because an editor completes in a half-typed body
 /// too.

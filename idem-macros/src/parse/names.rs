@@ -9,7 +9,7 @@ use syn::visit_mut::{self, VisitMut};
 use syn::{Block, Expr, Item, Lit, Macro, Member, Pat, Stmt, Token, Type};
 
 use crate::parse::captures::{captured, variable};
-use crate::parse::patterns;
+use crate::parse::patterns::{self, is_same};
 
 /// Returns the variables that `value` uses but does not bind.
 pub(crate) fn variables(value: &Expr) -> Vec<Ident> {
@@ -384,11 +384,6 @@ fn tokens(stream: TokenStream, found: &mut dyn FnMut(&Ident)) {
             TokenTree::Punct(_) => {}
         }
     }
-}
-
-/// Returns whether both are one variable: `user` and `r#user` are.
-pub(crate) fn is_same(a: &Ident, b: &Ident) -> bool {
-    a.unraw() == b.unraw()
 }
 
 #[cfg(test)]

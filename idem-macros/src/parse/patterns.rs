@@ -1,11 +1,10 @@
 //! Finds the names that the patterns of a handler's parameters bind.
 
 use proc_macro2::Ident;
+use syn::ext::IdentExt as _;
 use syn::visit::{self, Visit};
 use syn::visit_mut::{self, VisitMut};
 use syn::{FieldPat, GenericArgument, Pat, PatIdent, PatWild, PathArguments, Type};
-
-use crate::parse::names::is_same;
 
 /// Returns the variables that a pattern binds, each once.
 pub(crate) fn bindings(pat: &Pat) -> Vec<Ident> {
@@ -153,6 +152,11 @@ pub(crate) fn is_constant(pat: &PatIdent) -> bool {
     let name = pat.ident.to_string();
     let first = name.trim_start_matches("r#").chars().next();
     first.is_some_and(char::is_uppercase)
+}
+
+/// Returns whether both are one variable: `user` and `r#user` are.
+pub(crate) fn is_same(a: &Ident, b: &Ident) -> bool {
+    a.unraw() == b.unraw()
 }
 
 #[cfg(test)]

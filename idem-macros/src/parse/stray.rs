@@ -7,8 +7,7 @@ use syn::parse::ParseStream;
 use syn::{Expr, Token, token};
 
 use crate::messages::words::code;
-use crate::parse::argument_form::{Form, example};
-use crate::parse::attribute_args::is_name;
+use crate::parse::argument_form::{Form, example, is_name};
 
 /// Returns the value of a scope that the user wrote without `scope =`, such as `token`, `user.id` or
 /// `(token, user.id)`.

@@ -18,13 +18,13 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey};
 use zeroize::Zeroizing;
 
 use super::keys::{Keys, SealingKey};
+use super::nonces::NONCE;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
 use crate::store::record::{self, DecodeError, Record};
 
 const DOMAIN: &[u8] = b"axum-idem sealed v1";
 const KEY_ID: usize = 4;
-const NONCE: usize = 24;
 const TAG: usize = 16;
 /// The version and the fingerprint of a plain record, which are not encrypted.
 const NOT_ENCRYPTED: usize = 33;

@@ -2,6 +2,7 @@
 
 mod form;
 pub(super) mod keys;
+mod nonces;
 
 use std::fmt;
 use std::sync::Arc;
@@ -112,10 +113,7 @@ impl<S: Store> Sealed<S> {
                 "`Sealed` is around a store that is sealed already".into(),
             ));
         }
-        // Each nonce comes from the system. A generator in the process would repeat nonces after a fork, and in copies of a
-        // virtual machine.
-        let mut nonce = [0; 24];
-        getrandom::fill(&mut nonce).map_err(|error| StoreError::Unavailable(Box::new(error)))?;
+        let nonce = nonces::next(id).map_err(|error| StoreError::Unavailable(Box::new(error)))?;
         let key = self.opener.keys.first().ok_or(StoreError::Unsupported)?;
         let sealed = form::seal(record, id, key, nonce);
         // Sealing makes the record too long.

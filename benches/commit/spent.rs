@@ -32,7 +32,7 @@ impl Spent {
         }
     }
 
-    /// Flushes, and the microseconds of the server and of the service, for each call.
+    /// Returns three numbers for each call: flushes, microseconds of the server, and microseconds of the service.
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
     pub(crate) fn since(self, before: Self, calls: usize) -> [f64; 3] {
         [

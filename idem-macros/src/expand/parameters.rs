@@ -12,8 +12,7 @@ use crate::parse::attribute_args::AttributeArgs;
 use crate::parse::handler::{Handler, Parameter};
 use crate::parse::key_type::key_type;
 use crate::parse::names;
-use crate::parse::patterns;
-use crate::parse::patterns::is_same;
+use crate::parse::patterns::{self, is_same};
 
 /// The parameters, with their names in the expansion.
 pub(crate) struct Parameters<'a> {

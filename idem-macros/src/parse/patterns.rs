@@ -115,7 +115,7 @@ pub(crate) fn by_reference(pat: &Pat, wanted: &[Ident]) -> Pat {
     impl VisitMut for Clean<'_> {
         fn visit_pat_mut(&mut self, pat: &mut Pat) {
             visit_mut::visit_pat_mut(self, pat);
-            // `&` cannot stand below the reference that the pattern matches.
+            // The pattern matches a reference to the whole value, so no part of the value is a reference to match.
             if let Pat::Reference(inner) = pat {
                 *pat = (*inner.pat).clone();
             }

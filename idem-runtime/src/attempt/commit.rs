@@ -104,8 +104,8 @@ impl Attempt {
     /// is read.
     ///
     /// The commit or the rollback waits for the reply of the database for the
-    /// [`store_timeout`](crate::IdempotencyBuilder::store_timeout) at most. After a commit without a reply, it looks for
-    /// the record on another connection, for the same time at most. Without a key, the wait has no limit but that of the driver.
+    /// [`store_timeout`](crate::IdempotencyBuilder::store_timeout) at most. After a commit without a reply, the record is
+    /// looked for on another connection, for the same time at most. Without a key, only the driver limits the wait.
     ///
     /// In SQLite, begin the transaction with `pool.begin_with("BEGIN IMMEDIATE")`. The section "Exactly once" of
     /// `SqliteStore` says which connections are refused.

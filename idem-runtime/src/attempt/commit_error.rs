@@ -12,6 +12,8 @@ use crate::response::problem::Problem;
 use crate::store::StoreError;
 use crate::trace::Event;
 
+const NOT_COMMITTED: &str = "a handler could not commit its response";
+
 /// Why [`Attempt::commit`](crate::Attempt::commit), `record_in` or `prepare` did not return a response.
 ///
 /// Return the error from the handler, by itself or inside an error of the service. As a response it is a
@@ -62,8 +64,9 @@ pub enum CommitError {
     /// the key. The transaction was rolled back, or must be rolled back after `record_in`.
     #[error("another attempt has taken over; this transaction must not be committed")]
     Overtaken,
-    /// `COMMIT` was sent, and its outcome is not known, or a savepoint with the record got no reply in time. A retry gets the response if the commit took
-    /// effect. Otherwise the key is unknown and follows the endpoint's `on_unknown`.
+    /// `COMMIT` was sent, and its outcome is not known, or a savepoint with the record got no reply in time. A retry
+    /// gets the response if the commit took effect. Otherwise the key is unknown and follows the endpoint's
+    /// `on_unknown`.
     #[error("the outcome of the commit is unknown")]
     OutcomeUnknown,
     /// The transaction is in another database than the records, its snapshot is older than the claim, its SQLite
@@ -137,13 +140,13 @@ impl CommitError {
         if self.is_logged_with_its_record()
             && !matches!(self, Self::Overtaken | Self::NotRecordable(_))
         {
-            tracing::error!(
-                target: crate::trace::TARGET,
-                endpoint,
-                record = %id.short(),
-                error = self as &dyn std::error::Error,
-                "a handler could not commit its response"
-            );
+            Event {
+                endpoint: Some(endpoint),
+                record: Some(&id),
+                error: Some(self),
+                ..Event::default()
+            }
+            .error(NOT_COMMITTED);
         }
     }
 
@@ -184,7 +187,7 @@ impl IntoResponse for CommitError {
                 error: Some(&self),
                 ..Event::default()
             }
-            .error("a handler could not commit its response");
+            .error(NOT_COMMITTED);
         }
         (DoNotRecord, self.problem()).into_response()
     }

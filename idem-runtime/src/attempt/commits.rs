@@ -190,10 +190,8 @@ pub(super) async fn commit_alone<DB: TransactionDatabase>(
             return CommitError::Database(error);
         }
         // The reply may be lost although the transaction was committed.
-        tracing::error!(
-            target: crate::trace::TARGET,
-            "a handler could not commit, and the outcome of its commit is unknown"
-        );
+        Event::default()
+            .error("a handler could not commit, and the outcome of its commit is unknown");
         CommitError::OutcomeUnknown
     })
 }
@@ -245,16 +243,14 @@ impl Commits {
         mut transaction: sqlx::Transaction<'_, DB>,
         statement: &RecordStatement,
     ) -> Result<(), CommitError> {
-        let earlier = self.state.swap(PENDING, Ordering::AcqRel);
         let limit = self.idem.settings().store_timeout;
-        let recorded = timeout(limit, DB::record(&mut transaction, statement)).await;
+        let recorded = timeout(limit, self.write::<DB>(&mut transaction, statement)).await;
         match recorded {
             Ok(Ok(())) => match timeout(limit, transaction.commit()).await {
                 Ok(released) => released.map_err(CommitError::Database),
                 Err(_) => Err(CommitError::OutcomeUnknown),
             },
-            Ok(Err(failure)) => {
-                let error = self.not_recorded(failure, earlier);
+            Ok(Err(error)) => {
                 self.roll_back(transaction).await;
                 Err(error)
             }
@@ -275,19 +271,21 @@ impl Commits {
         connection: &mut C,
         response: Response,
     ) -> Result<Response, CommitError> {
-        self.record::<C::Database>(connection.connection(), response)
-            .await
+        let (statement, response) = self.begin::<C::Database>(response).await?;
+        let connection = connection.connection();
+        self.write::<C::Database>(connection, &statement).await?;
+        Ok(response)
     }
 
-    async fn record<DB: sealed::Database>(
+    /// Executes the statement that records the response.
+    async fn write<DB: sealed::Database>(
         &self,
         connection: &mut DB::Connection,
-        response: Response,
-    ) -> Result<Response, CommitError> {
-        let (statement, response) = self.begin::<DB>(response).await?;
+        statement: &RecordStatement,
+    ) -> Result<(), CommitError> {
         let earlier = self.state.swap(PENDING, Ordering::AcqRel);
-        match DB::record(connection, &statement).await {
-            Ok(()) => Ok(response),
+        match DB::record(connection, statement).await {
+            Ok(()) => Ok(()),
             Err(failure) => Err(self.not_recorded(failure, earlier)),
         }
     }

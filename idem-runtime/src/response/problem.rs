@@ -425,6 +425,7 @@ impl Problem {
     pub(crate) fn in_dialect(mut self, dialect: &Dialect) -> Self {
         self.format = dialect.problem_format();
         match self.kind {
+            // A handler or a layer has changed the status.
             _ if self.status != self.kind.facts().1 => {}
             Kind::KeyMissing => self.status = dialect.missing_status(),
             Kind::KeyReused => self.status = dialect.mismatch_status(),
@@ -531,19 +532,13 @@ fn object<const N: usize>(members: [(&str, Option<&str>); N]) -> String {
 /// Appends a text as a JSON string.
 fn push_json(json: &mut String, text: &str) {
     let needs_escape = |byte: u8| byte < b' ' || matches!(byte, b'"' | b'\\');
-    json.push('"');
     if text.bytes().any(needs_escape) {
-        for char in text.chars() {
-            match char {
-                '"' | '\\' => json.extend(['\\', char]),
-                '\0'..'\x20' => _ = write!(json, "\\u{:04x}", u32::from(char)),
-                _ => json.push(char),
-            }
-        }
+        json.push_str(&serde_json::Value::from(text).to_string());
     } else {
+        json.push('"');
         json.push_str(text);
+        json.push('"');
     }
-    json.push('"');
 }
 
 impl From<BodyError> for Problem {

@@ -48,7 +48,7 @@ pub(crate) fn spawn(
 
 type BoxTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The only type of task. Drops its future before `drain` stops to wait for it.
+/// The only type of task. Drops its future before its token, so `drain` waits until the future is gone.
 struct Task {
     future: Instrumented<BoxTask>,
     _tracked: Option<TaskTrackerToken>,

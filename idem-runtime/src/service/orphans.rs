@@ -30,7 +30,7 @@ struct Queue {
     has_worker: bool,
 }
 
-/// A claim, and the time of its next look-up. The greatest is due first.
+/// A claim, and the time of its next look-up. A heap returns the greatest first, so an earlier time is greater.
 struct Due {
     at: Instant,
     orphan: Orphan,
@@ -108,7 +108,7 @@ impl Orphans {
             let due = {
                 let mut queue = self.lock();
                 let Some(first) = queue.orphans.peek_mut() else {
-                    // The heap keeps the memory of an outage otherwise.
+                    // A heap would keep the memory that it needed in an outage.
                     *queue = Queue::default();
                     return None;
                 };

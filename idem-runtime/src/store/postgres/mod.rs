@@ -151,7 +151,8 @@ const LONGEST_RECORD: usize = 16 * 1024;
 /// Half of [`max_connections`](PostgresStoreBuilder::max_connections), at least one and at most two, claims go
 /// alone at the same time, and as many completions. Callers who come in the meantime wait until some of these end. Then one
 /// statement runs the transitions of up to 32 callers, and they share its round trip and its commit. A replay does not wait
-/// for the disk: claims of `transactional` endpoints share no statement with others, which read the records first.
+/// for the disk: the claims of such a statement look for their records first. The claims of `transactional` endpoints need not
+/// be on the disk, and have statements of their own, which do not look first.
 ///
 /// A caller waits at most 100 ms or an eighth of the [`timeout`](PostgresStoreBuilder::timeout) for the statement to begin, and
 /// then goes alone. When the statement fails or waits for a lock for 50 ms, each of the callers sends its own transition. When

@@ -25,8 +25,8 @@ enum Access {
 impl Inner {
     /// A claim that meets others. Where the commit of new claims waits for the disk, replays are read first.
     ///
-    /// When the batch may still run, the claim fails. The engine then repeats it, and gives back what the batch may grant
-    /// after the repeated claim was released.
+    /// When the batch may still run, the claim fails, and the engine repeats it. The batch may then grant the claim after the
+    /// repeated claim was released. The engine looks for such a grant and gives it back.
     pub(super) async fn claim_together(
         self: &Arc<Self>,
         claim: Claim,

@@ -42,7 +42,7 @@ codes! {
     BODY_INCOMPLETE = "idempotency_body_incomplete";
     /// The body did not arrive in time.
     BODY_TIMEOUT = "idempotency_body_timeout";
-    /// Another attempt has taken over, and this request had no effect. A retry gets the response of the other one.
+    /// Another attempt has taken over, and this request had no effect. A retry gets the response of the other attempt.
     OVERTAKEN = "idempotency_overtaken";
     /// The transaction of the handler could not be committed, and the request had no effect.
     COMMIT_FAILED = "idempotency_commit_failed";

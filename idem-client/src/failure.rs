@@ -8,8 +8,8 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// Why an operation has no response. Its text contains the key, so that a log leads to the operation.
 ///
 /// When the reason is [`Reason::Transport`], [`Reason::TimedOut`], [`Reason::Redirect`] or [`Reason::Middleware`], nobody
-/// knows whether the operation happened. Repeat the operation with the key that [`key`](Self::key) returns. The client
-/// has sent the write with no other key.
+/// knows whether the operation happened. Repeat the operation with the key that [`key`](Self::key) returns: the client
+/// has sent the operation with no other key.
 #[derive(Debug)]
 pub struct Failure {
     reason: Reason,
@@ -30,7 +30,7 @@ pub enum Reason {
     NoKeyStore,
     /// The key cannot be the value of a header. Nothing was sent.
     InvalidKey,
-    /// The last try failed on the network, and the deadline does not permit another try, or the request cannot be
+    /// The last try failed on the network. The deadline does not permit another try, or the request cannot be
     /// repeated.
     Transport,
     /// The last try took too long, and the deadline does not permit another try.

@@ -29,12 +29,13 @@ pub type ReplyBody<B> = Either<Full<Bytes>, B>;
 /// Layer that gives each write a key and retries, for a client that is a tower service.
 ///
 /// The body of the request must be `Clone`, such as `Full<Bytes>`, so a body that cannot be sent twice does not compile. All
-/// tries of an operation call the same instance of the inner service. The deadline also limits the time until the service is ready for another try.
+/// tries of an operation call the same instance of the inner service. The deadline also limits the time until the service is
+/// ready for another try.
 ///
 /// Put a layer that follows redirects *outside* this layer: each redirected request is then an operation with its own key,
 /// unless the caller set one. Let that layer follow redirects only at the same origin, as `FollowRedirect` of tower-http
-/// does with its policy `SameOrigin`. Otherwise it sends a key that the caller set to the other origin. If it also copies
-/// the [`Operation`], the key from the key store reaches the other origin too.
+/// does with its policy `SameOrigin`. Otherwise, that layer sends a key that the caller set to the other origin. If it also
+/// copies the [`Operation`], the key from the key store reaches the other origin too.
 ///
 /// The future of a call is not cancel-safe: when it is dropped, nobody knows whether the operation happened.
 ///

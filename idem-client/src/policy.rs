@@ -47,7 +47,7 @@ impl Policy {
     /// 30 seconds by default.
     ///
     /// The limit doubles with each try. Each wait is a random time below its limit, so that clients that failed
-    /// together do not retry together. A wait that `Retry-After` asks for is added.
+    /// together do not retry together. The time in `Retry-After` is added.
     #[must_use]
     pub fn waits(mut self, first: Duration, longest: Duration) -> Self {
         (self.first_wait, self.longest_wait) = (first, longest);
@@ -56,8 +56,8 @@ impl Policy {
 
     /// Sets how long an operation may take with all its tries and waits, once it has its key. 2 minutes by default.
     ///
-    /// A wait that would end later does not begin. The `ttl` of the server must be longer than this time and
-    /// the time for which the caller itself retries.
+    /// A wait that would end after the deadline does not begin. The `ttl` of the server must be longer than this time,
+    /// and longer than the time for which the caller itself retries.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;

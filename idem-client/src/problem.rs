@@ -29,7 +29,7 @@ pub struct Problem {
     pub detail: Option<String>,
     /// One of [`codes`](crate::codes), or a code of the service.
     pub code: Option<String>,
-    /// The URN of the record. An operator of the service looks the record up by it.
+    /// The URN of the record, by which an operator of the service finds the record.
     pub instance: Option<String>,
 }
 

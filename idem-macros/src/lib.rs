@@ -104,8 +104,8 @@ use crate::transform::transform;
 /// every caller.
 ///
 /// The last argument of a handler may read the body, and the body is extracted only after the key is
-/// known to be new. So a scope can use the last argument only if that argument does not read the body,
-/// such as `Path`.
+/// known to be new. So a scope can use the last argument only if that argument, such as a `Path`, does not read
+/// the body.
 ///
 /// # A key of the endpoint
 ///
@@ -125,19 +125,20 @@ use crate::transform::transform;
 /// }
 /// ```
 ///
-/// The key header of the service means nothing at such an endpoint. The rules of the dialect for the length and the
+/// Such an endpoint ignores the key header of the service. The rules of the dialect for the length and the
 /// characters of a key apply, and so does its `key_rule`; quotes are never required. The value of an expression may
-/// have printable ASCII characters, and with `KeySyntax::Raw` all characters of a header value. Another value is
-/// refused with 400.
+/// contain printable ASCII characters, and with `KeySyntax::Raw` all characters of a header value. A request with
+/// another value is refused with 400.
 ///
-/// A value of `None`, or a missing header, is a request without a key. An argument of the type `IdempotencyKey` or
-/// `Option<IdempotencyKey>` is this key. The attribute recognizes the two types by these names, and the handler never
-/// runs without the first. A unit test passes such an argument with `.into()`.
+/// If the value is `None` or the header is missing, the request has no key. An argument of the type `IdempotencyKey` or
+/// `Option<IdempotencyKey>` is this key. The attribute recognizes the two types by these names. A handler with an
+/// `IdempotencyKey` never runs without a key. A unit test passes such an argument with `.into()`.
 ///
 /// The endpoint finds its `Idempotency` through a layer or through `runtime = …`. Without both, every write gets 500.
-/// A middleware between the layer and the endpoint must not move the request to another task: use `runtime = …` there. Its record is written when the
-/// handler has responded, and not when the response leaves the layer. If a layer commits the work of the handler,
-/// give the service a dialect with the header of the sender instead.
+/// If middleware between the layer and the endpoint moves the request to another task, use `runtime = …`.
+///
+/// The record of the endpoint is written when the handler has responded, and not when the response leaves the layer. If
+/// a layer commits the work of the handler, give the service a dialect with the header of the sender instead.
 ///
 /// # The function
 ///
@@ -159,7 +160,7 @@ use crate::transform::transform;
 /// ```
 ///
 /// The function returns a `Response`. Type parameters must also be `Send + 'static`, and the future of
-/// the body must be `Send`, because the handler continues after its client disconnected.
+/// the body must be `Send`, because the handler continues after its client has disconnected.
 ///
 /// Every argument lives until the handler ends, even if its pattern binds nothing, such as `_: Permit`.
 ///
@@ -168,7 +169,7 @@ use crate::transform::transform;
 /// On a handler without arguments, put `#[debug_handler]` below. With the feature `aide`, an annotated handler
 /// documents its declared types in `api_route`. With the feature `utoipa`, put
 /// `#[utoipa::path]` below: then the operation documents its key, and `Idempotency::document` completes
-/// the document. The macro of utoipa then cannot infer the request body, so name it in `request_body`.
+/// the document. In this order, the macro of utoipa cannot infer the request body, so name it in `request_body`.
 ///
 /// # Compile errors
 ///

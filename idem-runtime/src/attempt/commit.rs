@@ -33,7 +33,7 @@ impl Prepared {
         self.statement.as_ref().map_or(&[], RecordStatement::binds)
     }
 
-    /// Returns the response, to be returned from the handler after the commit.
+    /// Returns the response. Return it from the handler after the commit.
     #[must_use]
     pub fn into_response(self) -> Response {
         self.response
@@ -49,7 +49,7 @@ impl IntoResponse for Prepared {
 impl Attempt {
     /// Returns the statement that records `response`, for a driver that this crate does not know.
     ///
-    /// Execute the statement as the last one of the handler's transaction. Do not commit when the statement
+    /// Execute it as the last statement of the handler's transaction. Do not commit when the statement
     /// fails. Pass the [`binds`](Prepared::binds) as parameters: the log of the database may contain the text of a
     /// statement. When the handler has returned, the engine looks for the record. Without a record the outcome of
     /// the attempt is unknown, even if the transaction was rolled back.
@@ -100,23 +100,23 @@ impl Attempt {
     /// Without a key, the transaction is committed and nothing is recorded. When the endpoint does not record
     /// the response, because of its status or because of [`DoNotRecord`](crate::DoNotRecord), the transaction
     /// is rolled back and the key is released. A response that is too long to be recorded, or whose body is not
-    /// there within 250 ms, such as a stream, is committed as "not kept". The transaction is open while the body
+    /// complete within 250 ms, such as a stream, is committed as "not kept". The transaction is open while the body
     /// is read.
     ///
     /// The commit or the rollback waits for the reply of the database for the
-    /// [`store_timeout`](crate::IdempotencyBuilder::store_timeout) at most. After a commit without a reply, the record is
-    /// looked for on another connection, for the same time at most. Without a key, only the driver limits the wait.
+    /// [`store_timeout`](crate::IdempotencyBuilder::store_timeout) at most. After a commit without a reply, the engine looks
+    /// for the record on another connection, for the same time at most. Without a key, only the driver limits the wait.
     ///
     /// In SQLite, begin the transaction with `pool.begin_with("BEGIN IMMEDIATE")`. The section "Exactly once" of
     /// `SqliteStore` says which connections are refused.
     ///
-    /// A transaction that is a savepoint is recorded and released. The outcome is known when the outer
-    /// transaction has been committed: see [`record_in`](Self::record_in).
+    /// If `tx` is a savepoint, the response is recorded in it and the savepoint is released. The outcome is known when the
+    /// outer transaction has been committed: see [`record_in`](Self::record_in).
     ///
     /// # Errors
     ///
     /// Every variant of [`CommitError`] except [`CommitError::OutcomeUnknown`] means that this transaction was
-    /// not committed. [`CommitError::AlreadyRecorded`] means that an earlier one was.
+    /// not committed. [`CommitError::AlreadyRecorded`] means that an earlier transaction was.
     ///
     /// # Cancel safety
     ///
@@ -162,9 +162,9 @@ impl Attempt {
     /// Records `response` in the transaction of a connection, and returns the response. The handler commits
     /// the transaction.
     ///
-    /// For handlers that cannot give their transaction away: a transaction of an extractor, a closure that is
-    /// run again after a serialization failure, a savepoint. Call it with `&mut *tx`, as the last statement
-    /// before the commit, and roll back when it fails. It may be called again after a rollback.
+    /// Use this method in a handler that does not own its transaction: for a transaction of an extractor, a closure that is
+    /// run again after a serialization failure, or a savepoint. Call it with `&mut *tx`, as the last statement before the
+    /// commit, and roll back when it fails. After a rollback, it may be called again.
     ///
     /// When the handler has returned, the engine looks for the record. With a record, nothing is left to
     /// settle. Without a record the outcome is unknown, even if the transaction was rolled back. A commit
@@ -174,9 +174,9 @@ impl Attempt {
     ///
     /// # Errors
     ///
-    /// As [`commit`](Self::commit), [`CommitError::NoTransaction`] for a connection without an open
+    /// The errors of [`commit`](Self::commit), [`CommitError::NoTransaction`] for a connection without an open
     /// transaction, and [`CommitError::NotRecordable`] for a response that the endpoint does not record. After
-    /// an error the transaction must not be committed.
+    /// an error, the transaction must not be committed.
     ///
     /// # Cancel safety
     ///

@@ -16,7 +16,7 @@ const NOT_COMMITTED: &str = "a handler could not commit its response";
 
 /// Why [`Attempt::commit`](crate::Attempt::commit), `record_in` or `prepare` did not return a response.
 ///
-/// Return the error from the handler, by itself or inside an error of the service. As a response it is a
+/// Return the error from the handler, by itself or inside an error of the service. The response is then a
 /// [problem](crate::Problem) that is never recorded:
 ///
 /// | variant | committed | status | code |
@@ -64,14 +64,14 @@ pub enum CommitError {
     /// the key. The transaction was rolled back, or must be rolled back after `record_in`.
     #[error("another attempt has taken over; this transaction must not be committed")]
     Overtaken,
-    /// `COMMIT` was sent, and its outcome is not known, or a savepoint with the record got no reply in time. A retry
-    /// gets the response if the commit took effect. Otherwise the key is unknown and follows the endpoint's
+    /// The outcome of a `COMMIT` is not known, or the database did not reply in time to the savepoint with the record.
+    /// A retry gets the response if the commit took effect. Otherwise the key is unknown and follows the endpoint's
     /// `on_unknown`.
     #[error("the outcome of the commit is unknown")]
     OutcomeUnknown,
     /// The transaction is in another database than the records, its snapshot is older than the claim, its SQLite
-    /// connection has attached files, or an operator has forgotten the key during `record_in`. The transaction was rolled back, or must be rolled
-    /// back after `record_in`.
+    /// connection has attached files, or an operator has forgotten the key during `record_in`. The transaction was rolled
+    /// back, or must be rolled back after `record_in`.
     #[error(
         "the transaction is not alone in the database of the store, or does not see the claim of its attempt; \
          begin the transaction in the handler, in that database, without attached files"
@@ -99,14 +99,14 @@ pub enum CommitError {
     #[error("this attempt has already recorded its response; commit once in a handler")]
     AlreadyRecorded,
     /// The endpoint does not record this response, so the effects of the transaction must not be kept
-    /// either. Roll the transaction back and return the response: this error is that response.
+    /// either. Roll the transaction back and return this error, which contains the response.
     #[error("the endpoint does not record a response like this")]
     NotRecordable(NotRecordable),
-    /// The transaction was rolled back, and the store could not be asked for the reason.
+    /// The transaction was rolled back, and the store failed when it was asked for the reason.
     #[error("the transaction was rolled back, and the store could not be asked why")]
     Store(#[source] StoreError),
     /// The database reported an error, such as a serialization failure, and the transaction was rolled back.
-    /// The handler may run its transaction again. Also the error of any other statement, so that `?` converts it.
+    /// The handler may run its transaction again. `?` also converts the errors of other statements into this variant.
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
     #[error("the transaction could not be committed: {0}")]
     Database(#[from] sqlx::Error),

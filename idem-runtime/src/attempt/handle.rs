@@ -36,10 +36,10 @@ use crate::store::{Holder, Owner};
 /// # let _ = charge;
 /// ```
 ///
-/// The values are filled in when the key is claimed. An extractor that reads them earlier sees the
+/// The engine sets the values of the attempt when it claims the key. An extractor that reads them earlier sees the
 /// values of a request without a key.
 ///
-/// A handler may pass its request to another annotated handler, and keeps its own attempt. The
+/// When a handler passes its request to another annotated handler, the outer handler keeps its own attempt. The
 /// inner handler gets a separate attempt when its key is claimed. Before that, and without a key,
 /// the inner handler shares the attempt of the outer handler.
 ///
@@ -147,12 +147,12 @@ impl Attempt {
 
     /// Returns whether another attempt may run from now on.
     ///
-    /// This is the case when another attempt has taken over, because the lease of this attempt could not
+    /// The method returns `true` when another attempt has taken over, because the lease of this attempt could not
     /// be renewed in time. The response of this attempt is then not recorded. Its client gets the recorded
     /// response of the attempt that has taken over, or 409 `idempotency_key_in_flight` while that attempt
     /// runs. The handler decides whether to stop.
     ///
-    /// It is also the case when this attempt has run for as long as
+    /// It also returns `true` when this attempt has run for as long as
     /// [`max_run`](crate::IdempotencyBuilder::max_run) allows. The handler is dropped then, and tasks that
     /// the handler spawned should stop.
     #[must_use]

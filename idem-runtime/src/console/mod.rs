@@ -1,6 +1,6 @@
 //! A page for operators: unknown keys, keys in flight and records.
 //!
-//! [`router`] returns a router, to be nested behind the login of the service:
+//! [`router`] returns a router. Nest it behind the login of the service:
 //!
 //! ```
 //! # extern crate idem_runtime as axum_idem;
@@ -31,8 +31,8 @@
 //! The console has no login of its own: `access` decides about each request. Put the layer of your login above
 //! the nested router.
 //!
-//! Each list shows its first 100 records in the order of their ids, and "More" shows the next 100. The records that are
-//! shown are sorted: the oldest unknown and running ones first, and the newest recorded ones.
+//! Each list shows its first 100 records in the order of their ids, and "More" shows the next 100. Unknown keys and keys in
+//! flight are shown oldest first, and records newest first.
 //!
 //! The page shows no key, no token and no scope, because the store has none. It shows the headers and the body of a
 //! response only when the operator asks for them; [`Console::redact`] can remove parts of a body first, and the values of
@@ -43,16 +43,16 @@
 //!
 //! A change needs [`Access::Full`], the content type `application/json` and `Sec-Fetch-Site: same-origin`, so
 //! another site cannot send it. A browser that sends `Sec-Fetch-Site: cross-site` or `same-site` gets no record either. Each
-//! change is logged as an INFO, with its reason, also when the store failed and the change may have taken effect.
+//! change is an INFO event with its reason, even if the store failed and the change may have taken effect.
 //!
-//! A decision applies to what the page shows. When a later attempt has run meanwhile, nothing changes, and the page says
-//! so. For `forget`, the console reads the record again immediately before it removes the record, so an attempt in these
-//! milliseconds goes unnoticed. `resolve` compares the fence in the store.
+//! A decision applies to the attempt that the page shows. When a later attempt has run meanwhile, nothing changes, and the
+//! page says so. `resolve` compares the fence in the store. For `forget`, the console reads the record again immediately
+//! before it removes the record, so it does not notice an attempt in the milliseconds between.
 //!
 //! **`access` should read a credential**, such as the cookie of a login. A browser sends a cookie only to the host that has
-//! set it. When `access` depends on the network alone, name the hosts of the console with [`Console::hosts`]. Without
-//! them, any site that an operator visits could read and change records by DNS rebinding: it points its own name at the
-//! address of the console, and is the console's own origin to the browser.
+//! set it. If `access` depends on the network alone, name the hosts of the console with [`Console::hosts`]. Without
+//! them, any site that an operator visits could read and change records by DNS rebinding: the site points its own name at
+//! the address of the console, so that the browser treats both as one origin.
 
 mod access;
 mod api;
@@ -72,7 +72,7 @@ use self::requests::handle;
 pub use self::settings::Console;
 use crate::service::idempotency::Idempotency;
 
-/// Returns the console as a router, to be nested behind the login of the service. The [module](self) has an
+/// Returns the console as a router. Nest it behind the login of the service. The [module](self) has an
 /// example.
 ///
 /// `access` decides about each request. It gets the head of the request, with the extensions that layers above

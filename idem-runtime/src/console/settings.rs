@@ -41,15 +41,15 @@ impl Console {
         }
     }
 
-    /// Serves the console only under these host names, such as `ops.internal` or `127.0.0.1`. They have no port, and
-    /// their case has no meaning. A request to another host gets 421. By default, the console is served under every host.
+    /// Serves the console only under these host names, such as `ops.internal` or `127.0.0.1`. Write them without a port, in
+    /// upper or lower case. A request to another host gets 421. By default, the console is served under every host.
     ///
-    /// Set the hosts when `access` does not read a credential that the browser sends to this host only: when everybody
-    /// on a loopback address or in a private network may use the console. Otherwise a site can point its own name at the
+    /// Set the hosts if `access` does not read a credential that the browser sends to this host only, for example if
+    /// everybody on a loopback address or in a private network may use the console. Otherwise a site can point its own name at the
     /// address of the console (DNS rebinding). To the browser, that site and the console are then one origin, so the site
     /// can read records and change them.
     ///
-    /// A proxy must pass the host on, or `hosts` names the host that the proxy sends.
+    /// Behind a proxy, the proxy must forward the host. Otherwise, pass the host that the proxy sends.
     pub fn hosts<I>(mut self, hosts: I) -> Self
     where
         I: IntoIterator,

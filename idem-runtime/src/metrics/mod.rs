@@ -35,7 +35,7 @@
 //! | `idempotency_swept_records_total` | counter | `store` | expired records that the sweeper has removed |
 //!
 //! [`Outcome::as_str`](crate::observe::Outcome::as_str) has the values of `outcome` and `end`. No label contains
-//! a key, a scope or a record id. An `endpoint` is the path of a handler, so there are as many as handlers.
+//! a key, a scope or a record id. An `endpoint` is the path of a handler, so it has as many values as there are handlers.
 //!
 //! All counters of an endpoint are registered with its first request. When the first unknown outcome comes before the
 //! next scrape, its series begins at 1, and `increase(…)` returns 0. The published alerts also find series that begin

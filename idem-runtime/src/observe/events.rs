@@ -22,7 +22,7 @@ pub struct Decided {
 pub struct Waited {
     /// The path of the handler.
     pub endpoint: &'static str,
-    /// What the request got after the wait. [`Outcome::InFlight`] when the time was over.
+    /// The decision after the wait. [`Outcome::InFlight`] when the time was over.
     pub outcome: Outcome,
     /// How long the request waited.
     pub waited: Duration,

@@ -1,4 +1,4 @@
-//! What a service reports about its requests, its attempts and its store.
+//! Reports about the requests, the attempts and the store of a service.
 //!
 //! [`Observer`] is the trait that receives the reports. The other types are its reports. [`Outcome`] has the
 //! words that logs and metrics share.

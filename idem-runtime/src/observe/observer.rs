@@ -60,12 +60,11 @@ pub trait Observer: Send + Sync + 'static {
     /// panic. `place` says where the attempt ran last.
     fn attempt_stopped(&self, endpoint: &'static str, place: Place) {}
 
-    /// The store has settled an attempt, or the engine has given up on that. This may be long after
-    /// [`attempt_stopped`](Self::attempt_stopped), when the store fails. A process that is killed reports
-    /// nothing.
+    /// The store has settled an attempt, or the engine has given up settling it. While the store fails, this may be
+    /// long after [`attempt_stopped`](Self::attempt_stopped). A process that is killed reports nothing.
     fn attempt_ended(&self, end: &AttemptEnd) {}
 
-    /// A response was sent although the store has not accepted its record in time. The response carries
+    /// A response was sent although the store did not accept its record in time. The response carries
     /// `Idempotency-Degraded: unrecorded`.
     fn unrecorded(&self, endpoint: &'static str) {}
 
@@ -85,7 +84,7 @@ pub trait Observer: Send + Sync + 'static {
     fn swept(&self, store: &'static str, records: u64) {}
 
     /// A transition has waited for a connection of the store, because all were in use.
-    /// `PostgresStore` reports it, and `SqliteStore` for its connections that read, also when the transition got
-    /// no connection in time.
+    /// `PostgresStore` reports such waits, and `SqliteStore` reports them for its connections that read. A transition
+    /// that got no connection in time is reported too.
     fn connection_awaited(&self, store: &'static str, waited: Duration) {}
 }

@@ -27,7 +27,7 @@ pub struct Described<W, D>(W, PhantomData<fn() -> D>);
 #[derive(Debug)]
 pub struct Declared<R, const FACTS: u128, Name = ()>(PhantomData<fn() -> (R, Name)>);
 
-/// Stands for an `impl Trait` in the declared return type. It documents nothing.
+/// Replaces an `impl Trait` in the declared return type. It documents nothing.
 #[derive(Debug)]
 pub struct Undeclared;
 

@@ -28,7 +28,7 @@ impl Idempotency {
     /// With `key = header("…")`, the key header is the one that the attribute names. With `key = expression`, there is no key
     /// header. With `record_body = none`, a response that can be a replay also has the header `Idempotency-Receipt`.
     ///
-    /// Call it once, after all paths are in the document:
+    /// Call this method once, after all paths are in the document:
     ///
     #[cfg_attr(feature = "utoipa", doc = "```")]
     #[cfg_attr(not(feature = "utoipa"), doc = "```ignore")]
@@ -44,8 +44,8 @@ impl Idempotency {
     /// idem.document(&mut api);
     /// ```
     ///
-    /// With `utoipa-axum`, the document comes from `OpenApiRouter::split_for_parts`. With `aide`, it is the one that
-    /// `ApiRouter::finish_api` has filled.
+    /// With `utoipa-axum`, pass the document that `OpenApiRouter::split_for_parts` returns. With `aide`, pass the document
+    /// that `ApiRouter::finish_api` has filled.
     ///
     /// A service with its own `render_problem` gets the statuses and codes without a schema, because the library does not
     /// know its bodies.

@@ -10,8 +10,9 @@ use crate::request::scope_id::ScopeId;
 ///
 /// The first 16 bytes are the [`ScopeId`], a digest of the namespace and the scope. So the records of one
 /// caller are neighbours in the order of their ids. The last 16 bytes are a digest of the scope id and the
-/// key. Each is the first half of a SHA-256 over a versioned domain tag and its parts, with their lengths, so that no
-/// two different triples give the same input. Neither a token nor a key can be read back from it.
+/// key. Each digest is the first half of a SHA-256 over a versioned domain tag and its parts, with their lengths, so
+/// that no two different triples of namespace, scope and key give the same input. Neither a token nor a key can be read
+/// back from a record id.
 ///
 /// `Display` writes all 64 hexadecimal digits. `FromStr` reads them, also as the URN that
 /// [`urn`](Self::urn) returns. Logs show the [`ShortId`].
@@ -98,8 +99,8 @@ impl FromStr for RecordId {
 
 /// The twelve hexadecimal digits by which logs name a record.
 ///
-/// They are digits 33 to 44 of the [`RecordId`]: the digits before are those of the scope, and equal for
-/// all records of one caller. Two records of a store can have the same short id, which is rare.
+/// They are digits 33 to 44 of the [`RecordId`], because the digits before belong to the scope and are equal for
+/// all records of one caller. In rare cases, two records of a store have the same short id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShortId([u8; 6]);
 

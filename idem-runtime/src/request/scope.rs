@@ -18,8 +18,8 @@ use smallvec::SmallVec;
 /// # let _ = as_in_the_attribute;
 /// ```
 ///
-/// A function that returns a `Scope` can serve both, so that they never differ. The attribute takes its
-/// parts as they are:
+/// Write one function that returns a `Scope`, and use it in the attribute and for operators. Then both scopes are always
+/// equal, because the attribute takes the parts of a `Scope` unchanged:
 ///
 /// ```
 /// use idem_runtime::Scope;

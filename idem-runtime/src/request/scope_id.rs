@@ -8,8 +8,8 @@ use crate::request::hex;
 /// Names a scope without revealing it: all records of one caller have the same scope id.
 ///
 /// It is a digest of the namespace and the scope, and the first half of each
-/// [`RecordId`](crate::RecordId) of that scope. The scope cannot be read back from it. A scope that
-/// can be guessed, such as a small number, can be confirmed by trying.
+/// [`RecordId`](crate::RecordId) of that scope. The scope cannot be read back from the id. But somebody who guesses a
+/// scope, such as a small number, can confirm the guess.
 ///
 /// `Display` writes all 32 hexadecimal digits and `FromStr` reads them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

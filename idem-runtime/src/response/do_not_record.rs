@@ -2,8 +2,8 @@
 
 use axum::response::{IntoResponseParts, ResponseParts};
 
-/// Response part that prevents the recording of a response. The response is sent to its client and
-/// the key is released. The next request with this key runs the handler again.
+/// Response part that keeps a response from being recorded. The client gets the response, and the key is
+/// released. The next request with this key runs the handler again.
 ///
 /// Use it in a response that a retry must not get, whatever its status is:
 ///

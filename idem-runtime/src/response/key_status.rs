@@ -5,7 +5,7 @@ use http::{HeaderValue, StatusCode, header};
 
 use crate::store::Entry;
 
-/// What is known about a key, as [`Idempotency::status`](crate::Idempotency::status) returns it.
+/// The state of a key, as [`Idempotency::status`](crate::Idempotency::status) returns it.
 ///
 /// As a response it is a JSON object with the member `state`, and it is never cached:
 ///

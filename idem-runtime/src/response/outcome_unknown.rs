@@ -11,7 +11,7 @@ use axum::response::{IntoResponseParts, ResponseParts};
 ///
 /// `OutcomeUnknown` wins over the endpoint's `record` and over [`DoNotRecord`](crate::DoNotRecord).
 /// `unknown = [502, 504]` in the attribute says the same for every response with one of these statuses.
-/// In a rejection of the body extractor, this part makes the key unknown too. Without this part a
+/// In a rejection of the body extractor, this part makes the key unknown too. Without this part, the
 /// rejection releases the key.
 ///
 /// # Examples

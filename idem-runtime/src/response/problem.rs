@@ -17,8 +17,9 @@ use crate::settings::dialect::{Dialect, ProblemFormat};
 /// A problem is rendered as `application/problem+json` with `type`, `title`, `status`, `detail` and
 /// `code`, unless the service has set its own `render_problem`. No part of a problem contains a key
 /// or a token. A problem about a record also has `instance`, the URN of the record
-/// ([`RecordId::urn`]). An operator looks the record up by it. A scope that can be guessed, such as a number or a
-/// password, can be confirmed by trying, and the URNs of one caller begin alike. Treat a URN as personal data.
+/// ([`RecordId::urn`]), by which an operator finds the record. Somebody who guesses a scope, such as a number or a
+/// password, can confirm the guess from a URN, and the URNs of one caller begin with the same digits. Treat a URN as
+/// personal data.
 ///
 /// | code | status | when |
 /// |---|---|---|

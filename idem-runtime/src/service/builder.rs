@@ -66,8 +66,8 @@ impl IdempotencyBuilder {
     /// **A new secret makes every key new.** A retry of a request from before the change runs the handler again, so
     /// set the secret before the first record is stored, or when no record is needed any more. Keys that
     /// [`Attempt::derive_key`](crate::Attempt::derive_key) derives change as well. Programs that look records
-    /// up by key, such as `idem find`, need the same secret. `idem` uses the bytes of its variable or file as they are, so a
-    /// secret that is text is the simplest.
+    /// up by key, such as `idem find`, need the same secret. `idem` uses the bytes of its variable or file unchanged, so the
+    /// simplest secret is text.
     ///
     /// # Panics
     ///
@@ -116,6 +116,8 @@ impl IdempotencyBuilder {
     }
 
     /// Sets how long a request waits for one reply of the store. 5 seconds by default.
+    ///
+    /// A claim without a reply is sent again within this time, up to three times in total.
     pub fn store_timeout(mut self, timeout: Duration) -> Self {
         self.settings.store_timeout = timeout.min(LONGEST);
         self
@@ -153,12 +155,12 @@ impl IdempotencyBuilder {
     /// 3. the outcome is unknown, and `on_unknown` of the endpoint decides about the next request;
     /// 4. a client that is still connected gets 504 `idempotency_run_timeout`.
     ///
-    /// When the body extractor still runs at that time, the key is given back instead. Requests without a
-    /// key have no such limit. A handler that blocks its thread cannot be dropped. The lease of such a
+    /// If the body extractor still runs at that time, the handler has not started, so the key is released instead. Requests
+    /// without a key have no such limit. A handler that blocks its thread cannot be dropped. The lease of such a
     /// handler lapses, and a retry may start a second run while the first still runs.
     ///
-    /// Layers between the `Idempotency` layer and the handler get the same time again after the handler
-    /// has responded. A layer that takes longer, such as a commit that hangs, is dropped, and the outcome
+    /// After the handler has responded, the layers between the `Idempotency` layer and the handler may run for the same time
+    /// once more. A layer that takes longer, such as a commit that hangs, is dropped, and the outcome
     /// is unknown.
     pub fn max_run(mut self, limit: Duration) -> Self {
         self.settings.max_run = limit.min(LONGEST);
@@ -168,13 +170,13 @@ impl IdempotencyBuilder {
     /// Sets how many attempts may run at once, in requests and in the background. Unlimited by default.
     ///
     /// A concurrency limit in a layer does not count a handler whose client has disconnected, because the
-    /// handler runs on in the background. This limit does. When no attempt is free, a request with a key
-    /// gets 503 `idempotency_busy` with `Retry-After`, also when a record exists. With
+    /// handler runs on in the background. `max_running` counts it. When as many attempts run, a request with a key
+    /// gets 503 `idempotency_busy` with `Retry-After`, even if a record exists. With
     /// `in_flight = wait(…)`, a request that waits for the first one does not count.
     ///
-    /// An attempt counts until its response is recorded or its key is released, or until the first try at that has
-    /// failed. An attempt that lost its lease counts until its handler ends. [`Idempotency::running`] returns the current number. A request
-    /// that runs without protection because the store failed ([`OnStoreError::FailOpen`]) does not count.
+    /// An attempt counts until its response is recorded or its key is released, or until the first try to do so has
+    /// failed. An attempt that lost its lease counts until its handler ends. [`Idempotency::running`] returns the current
+    /// number. A request that runs without protection because the store failed ([`OnStoreError::FailOpen`]) does not count.
     ///
     /// # Examples
     ///
@@ -192,7 +194,7 @@ impl IdempotencyBuilder {
 
     /// Sets the longest body of a request with a key, in bytes. 2 MiB by default.
     ///
-    /// The body of such a request is kept in memory until its handler reads it. So this limit holds also
+    /// The body of such a request is kept in memory until its handler reads it. So this limit also applies
     /// when axum's `DefaultBodyLimit` is disabled or higher. A longer body is refused with 413
     /// `idempotency_body_too_large`. With `fingerprint = none` the body is streamed to the handler, and only
     /// axum's limit counts.
@@ -234,12 +236,12 @@ impl IdempotencyBuilder {
     /// Chooses a label for each record, such as an invoice number, by which an operator recognizes the
     /// record in a listing. None by default.
     ///
-    /// The function gets the request, whose body cannot be read here, and the key. It runs for each
-    /// request with a key, also for a request that is replayed. The store keeps the label of the first request,
-    /// at most 255 bytes of it. If the function panics, the record has no label.
+    /// The function gets the key and the request, whose body cannot be read here. It runs for each request with a key, even
+    /// if the request gets a replay. The store keeps at most 255 bytes of the label of the first request. If the
+    /// function panics, the record has no label.
     ///
-    /// The store keeps the label in the clear, but it keeps neither the key nor the scope in the clear. Do not
-    /// return the key unless operators may see keys.
+    /// The store keeps the label in the clear, unlike the key and the scope. Do not return the key unless operators may see
+    /// keys.
     ///
     /// ```
     /// use idem_runtime::Idempotency;
@@ -264,7 +266,7 @@ impl IdempotencyBuilder {
     /// by default.
     ///
     /// `redact` gets the endpoint, which is the path of the handler such as `desk::place_trade`, and a copy of the
-    /// response. Its result is recorded. The first client gets the whole response, and every retry gets the redacted one.
+    /// response. The result is recorded. The first client gets the whole response, and every retry gets the redacted response.
     /// The status that `redact` returns has no effect. With `record_body = none`, the body is empty. Headers that are
     /// never recorded, such as `Set-Cookie`, are removed after `redact`. A response of
     /// [`resolve`](Idempotency::resolve) is not redacted.

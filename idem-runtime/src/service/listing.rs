@@ -6,16 +6,16 @@ use crate::service::idempotency::Idempotency;
 use crate::store::{Page, Query, Stats, StoreError};
 
 impl Idempotency {
-    /// Returns the id of a scope, in the namespace of this service. It is the first half of each record id
+    /// Returns the id of a scope, in the namespace of this service. The scope id is the first half of each record id
     /// of the scope.
     #[must_use]
     pub fn scope_id(&self, scope: &Scope) -> ScopeId {
         self.inner.settings.namespace.scope_id(scope)
     }
 
-    /// Returns a page of the records in the store that `query` lets through. Changes nothing.
+    /// Returns a page of the records in the store that match `query`. Changes nothing.
     ///
-    /// A store contains the records of all services that share it, also those of other namespaces. If this
+    /// A store contains the records of all services that share it, including those of other namespaces. If this
     /// process holds a record that the store did not accept in time, the listing shows the claim that the
     /// store still has.
     ///
@@ -45,7 +45,7 @@ impl Idempotency {
         self.in_time(self.inner.store.list(query)).await
     }
 
-    /// Returns how much the store holds. Changes nothing.
+    /// Returns the number of records in the store, and how full the store is. Changes nothing.
     ///
     /// # Errors
     ///
@@ -54,7 +54,7 @@ impl Idempotency {
         self.in_time(self.inner.store.stats()).await
     }
 
-    /// Removes all records and claims of a scope, and returns how many there were. After that, nothing of
+    /// Removes all records and claims of a scope, and returns their number. After that, nothing of
     /// this caller remains in the store or in this process, with the exceptions below.
     ///
     /// Every key of the scope is new then, as after [`forget`](Self::forget). Block the caller first, because a
@@ -62,8 +62,8 @@ impl Idempotency {
     /// not accept it in time is not removed from that process. The response of a handler that still runs may stay in this
     /// process for `lease` + `store_timeout`.
     ///
-    /// The call takes as long as there is to remove, so `store_timeout` does not limit it. A future that is
-    /// dropped half way, or that ends with an error, has removed a part. Call it again then.
+    /// The time of a call depends on the number of records, so `store_timeout` does not limit it. When the future is
+    /// dropped half way, or ends with an error, a part of the records may be removed. Call the method again then.
     ///
     /// # Errors
     ///

@@ -47,11 +47,12 @@ impl Idempotency {
     /// Removes the entry that the store holds under `id`, and returns whether there was an entry.
     ///
     /// The next request with this key runs the handler. This also applies to a claim in flight: its
-    /// handler continues, but its response is no longer recorded. There is one exception. An equal request may run
-    /// after this call and end with an unknown outcome. A retry of it may then reach the process of the first
-    /// handler, within a lease after the first handler has responded. That retry gets the response of the first
-    /// handler, and nothing runs again. If this process holds a record that the store did not accept in
-    /// time, that record is removed too.
+    /// handler continues, but its response is no longer recorded. If this process holds a record that the store did
+    /// not accept in time, that record is removed too.
+    ///
+    /// There is one exception. An equal request may run after this call and end with an unknown outcome. A retry of
+    /// that request may then reach the process of the first handler, within a lease after the first handler has
+    /// responded. That retry gets the response of the first handler, and nothing runs again.
     ///
     /// # Errors
     ///
@@ -179,8 +180,8 @@ impl Idempotency {
     /// Returns the number of attempts that run now, in requests and in the background.
     ///
     /// An attempt counts from its claim until its response is recorded or its key is released, or until the first
-    /// try at that has failed. Requests without a key do not count. [`max_running`](crate::IdempotencyBuilder::max_running) limits the
-    /// number.
+    /// try to do so has failed. Requests without a key do not count.
+    /// [`max_running`](crate::IdempotencyBuilder::max_running) limits the number.
     ///
     /// # Examples
     ///
@@ -196,10 +197,10 @@ impl Idempotency {
     }
 
     /// Waits until no handler runs under a claim and every attempt is settled, or until `timeout`
-    /// has passed. Returns how many attempts and background tasks are left.
+    /// has passed. Returns the number of attempts and background tasks that are left.
     ///
-    /// This includes records that the store did not accept in time, and claims whose reply was
-    /// lost. Both are retried while the store is unavailable.
+    /// `drain` also waits for records that the store did not accept in time, and for claims whose reply was
+    /// lost. The engine keeps trying to settle both while the store is unavailable.
     ///
     /// A handler whose client has disconnected continues in the background. The graceful shutdown
     /// of axum does not wait for this handler, so call `drain` after the shutdown:
@@ -217,7 +218,7 @@ impl Idempotency {
     /// ```
     ///
     /// At the deadline, the remaining claims are not released, because their work may be half done.
-    /// They end with their leases. If the process exits then, records that are not in the store yet
+    /// They end with their leases. If the process exits at this time, records that are not in the store yet
     /// are lost. Cancel-safe.
     pub async fn drain(&self, timeout: Duration) -> usize {
         let attempts = &self.inner.attempts;

@@ -96,8 +96,8 @@ pub enum OnStoreError {
     FailClosed,
     /// The handler runs without protection, so a retry may run the handler again. The response
     /// carries `Idempotency-Degraded: true`, and a WARN in the log names the record. A `transactional`
-    /// endpoint never runs in this way. A request whose key has an entry that the store cannot decode is refused too,
-    /// because the entry shows that the key was used before. So is a request that waits for a first run
-    /// (`in_flight = wait(…)`) when the store then fails.
+    /// endpoint never runs in this way. A request whose key has an entry that the store cannot decode is refused,
+    /// because the entry shows that the key was used before. A request that waits for a first run
+    /// (`in_flight = wait(…)`) is refused too when the store fails.
     FailOpen,
 }

@@ -6,7 +6,7 @@ use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
 
 impl Idempotency {
-    /// Returns what is known about `key` in `scope`, for an endpoint that lets a caller ask for the outcome
+    /// Returns the state of `key` in `scope`, for an endpoint that lets a caller ask for the outcome
     /// of a request without sending the request again. Changes nothing.
     ///
     /// Pass the key without the quotes of the header. Use the scope of the caller that asks: with the scope of
@@ -42,7 +42,7 @@ impl Idempotency {
     ///     .with_state(Idempotency::in_memory());
     /// ```
     ///
-    /// A record that the store did not accept in time counts, if this process holds it. Cancel-safe.
+    /// If this process holds a record that the store did not accept in time, the key counts as recorded. Cancel-safe.
     ///
     /// # Errors
     ///

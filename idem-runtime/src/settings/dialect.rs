@@ -27,7 +27,7 @@ use http::{HeaderName, StatusCode, header};
 ///
 /// The expired `draft-ietf-httpapi-idempotency-key-header-07` specifies the header and three
 /// errors. [`Dialect::ietf`] is a profile of this draft. The draft does not decide the following
-/// questions. The table shows our choice, which is the same in every dialect:
+/// questions. The table shows the choice of this library, which is the same in every dialect:
 ///
 /// | question | choice | to change it |
 /// |---|---|---|
@@ -126,7 +126,7 @@ impl Dialect {
     /// leads to the draft until [`documentation`](Self::documentation) sets the page of the
     /// service.
     ///
-    /// The questions that the draft leaves open are answered [as in every
+    /// For the questions that the draft leaves open, the choices are [the same as in every
     /// dialect](Self#questions-that-the-ietf-draft-leaves-open).
     #[must_use]
     pub fn ietf() -> Self {
@@ -257,11 +257,11 @@ impl Dialect {
         self
     }
 
-    /// Removes the mark from replays, and everything else that the first response did not have.
+    /// Leaves the replay header out, and everything else that the first response did not have.
     ///
     /// This includes the `Cache-Control: no-store` of marked replays. A cache stores the response
-    /// to a write only if the handler has set a lifetime. Then both responses contain this
-    /// lifetime.
+    /// to a write only if the handler has set a lifetime. In that case, the first response and its replays contain
+    /// this lifetime.
     #[must_use]
     pub fn no_replay_header(mut self) -> Self {
         self.replay_header = None;
@@ -310,7 +310,7 @@ impl Dialect {
     /// Adds the key header of a request to its response, with the same value.
     ///
     /// The [`Idempotency`](crate::Idempotency) layer adds the header to every response that passes through the
-    /// layer and belongs to a request with a key: also to refusals and to responses of other layers. A safe
+    /// layer and belongs to a request with a key: also to refusals and to responses of other layers. The response to a safe
     /// method gets no key. An endpoint with `runtime = …` and no layer adds nothing.
     #[must_use]
     pub fn echo_key(mut self) -> Self {

@@ -44,9 +44,10 @@ pub(crate) enum InFlight {
     Wait(Duration),
 }
 
-/// How a key is handled after its attempt ended without a response.
+/// How a key is handled when the outcome of its last attempt is unknown.
 ///
-/// An attempt ends this way if its handler panicked, its process died, or its lease lapsed.
+/// The outcome is unknown if the handler panicked, its process died, its lease lapsed, it ran longer than `max_run`,
+/// or its response says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnUnknown {
     /// The next request with the same key and fingerprint runs the handler again.
@@ -244,7 +245,7 @@ impl Statuses {
         self
     }
 
-    /// These and not this status.
+    /// Removes one status.
     #[must_use]
     pub const fn without(mut self, code: u16) -> Self {
         self.0[(code / 64) as usize] &= !(1 << (code % 64));

@@ -6,11 +6,11 @@ use std::borrow::Cow;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
-    /// How bad it is.
+    /// How bad the result is.
     pub severity: Severity,
-    /// What was checked, such as `eviction` or `version`. Part of the public API: programs compare it.
+    /// The subject of the check, such as `eviction` or `version`. It is part of the public API, because programs compare it.
     pub subject: &'static str,
-    /// What was found, and what to do when it is not good.
+    /// The result in words, and what to do if the result is not good.
     pub message: Cow<'static, str>,
 }
 
@@ -20,8 +20,8 @@ pub struct Finding {
 pub enum Severity {
     /// The engine is set up well.
     Good,
-    /// The engine is fit, but records may be lost in a case that the message names; or the check had no
-    /// right to look.
+    /// The engine is fit, but records may be lost in a case that the message names. Or the store lacks the right for this
+    /// check.
     Warning,
     /// The engine is not fit: a retry may run a handler a second time.
     Bad,

@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 
 use super::StoreError;
 
-/// The future that a store's methods return: either a result that is ready, or a boxed future.
+/// The future that the methods of a store return: either a result that is ready, or a boxed future.
 ///
-/// A store whose results are ready at once pays for no allocation.
+/// A result that is ready needs no allocation.
 #[must_use = "a store does nothing until its future is awaited"]
 pub struct StoreFuture<T>(State<T>);
 

@@ -16,10 +16,10 @@ use crate::request::scope_id::ScopeId;
 /// How many records a page has at most, unless the query says otherwise.
 const LIMIT: usize = 100;
 
-/// Which records an operator wants to see, and from where on.
+/// Which records an operator wants to see, and where the page begins.
 ///
-/// Every filter narrows the listing. Without any, all records of the store are listed, those of other
-/// namespaces too.
+/// Every filter narrows the listing. Without a filter, all records of the store are listed, including those of other
+/// namespaces.
 ///
 /// ```
 /// use std::time::Duration;
@@ -116,8 +116,8 @@ impl Query {
         self
     }
 
-    /// Whether the filters let a record through, for stores without an index for them. `now` is the
-    /// time by the clock that gave `created_at`. The place of the cursor is not compared.
+    /// Returns whether a record passes the filters, for stores without an index for them. `now` comes from the same clock
+    /// as `created_at`. The place of the cursor is not compared.
     #[must_use]
     pub fn matches(&self, entry: &Summary, now: SystemTime) -> bool {
         let is_old_enough = |age| {
@@ -133,7 +133,7 @@ impl Query {
             && self.older_than.is_none_or(is_old_enough)
     }
 
-    /// Whether the filters on the record id let a record through.
+    /// Returns whether a record passes the filters on the record id.
     #[must_use]
     pub fn matches_id(&self, id: &RecordId) -> bool {
         self.scope.is_none_or(|scope| scope == id.scope_id())
@@ -167,7 +167,7 @@ pub struct Page {
 }
 
 impl Page {
-    /// A page, and where the next one begins.
+    /// Returns a page, and the place where the next page begins.
     #[must_use]
     pub fn new(entries: Vec<Summary>, next: Option<Cursor>) -> Self {
         Self { entries, next }
@@ -250,7 +250,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// What a listing shows of a record.
+    /// Returns a summary of a record.
     #[must_use]
     pub fn new(id: RecordId, origin: Origin, created_at: SystemTime, state: State) -> Self {
         Self {
@@ -317,8 +317,8 @@ impl State {
         }
     }
 
-    /// Which state it is. A record counts as recorded also when only its seal is wrong: it is sealed for a service
-    /// without `Sealed`, not sealed for a service with `Sealed`, or does not open.
+    /// Returns the kind of the state. A record counts as recorded even if only its seal is wrong: a sealed record in a
+    /// service without `Sealed`, an unsealed record in a service with `Sealed`, or a record that does not open.
     #[must_use]
     pub fn kind(&self) -> StateKind {
         match self {
@@ -350,7 +350,7 @@ pub enum StateKind {
     Unreadable,
 }
 
-/// How much a store holds.
+/// The number of records in a store, and how full the store is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -360,9 +360,9 @@ pub struct Stats {
     pub unknown: Count,
     /// How many records are finished.
     pub recorded: Count,
-    /// How many bytes the store takes, where it knows.
+    /// How many bytes the store uses, if the store knows.
     pub bytes: Option<u64>,
-    /// How many bytes it may take, where there is a limit and the store knows it.
+    /// How many bytes the store may use, if there is a limit and the store knows it.
     pub max_bytes: Option<u64>,
 }
 
@@ -411,7 +411,7 @@ pub enum Precision {
     /// The records were counted.
     #[default]
     Exact,
-    /// There are more: the store stopped to count here.
+    /// There are at least this many records: the store stopped counting here.
     AtLeast,
     /// The number comes from statistics.
     Estimate,

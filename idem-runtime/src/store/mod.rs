@@ -1,10 +1,9 @@
-//! The store trait, and the stores that this crate has.
+//! The store trait, and the stores of this crate.
 //!
 //! [`Store`] is a trait whose methods are atomic transitions on one record id. This module has
 //! four stores: in memory, in an SQLite file, in Redis and in PostgreSQL. It also has [`NearCache`], a cache in front
 //! of another store. The feature `seal` adds `Sealed`, which encrypts the responses in another store. All stores keep a
-//! [`Record`] in the same frozen form. [`guide`] shows how to
-//! write another store.
+//! [`Record`] in the same frozen form. [`guide`] shows how to write another store.
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod batch;
@@ -109,7 +108,7 @@ pub use crate::settings::policy::OnUnknown;
 pub trait Store: Send + Sync + 'static {
     /// Decides who runs the handler.
     ///
-    /// With nothing stored under the id, or only an expired entry, the claim is `Fresh`. A lapsed
+    /// When there is no entry under the id, or only an expired entry, the claim is `Fresh`. A lapsed
     /// claim is taken over when its fingerprint is the same and `claim.on_unknown` is
     /// [`OnUnknown::Rerun`]. Otherwise the result is [`Claimed::Unknown`] until the retention of
     /// the lapsed claim has passed. A takeover uses the lease and the retention of the new claim,
@@ -148,10 +147,10 @@ pub trait Store: Send + Sync + 'static {
         ttl: Duration,
     ) -> StoreFuture<Settled>;
 
-    /// Returns a page of the records that `query` lets through, for an operator. Changes nothing.
+    /// Returns a page of the records that match `query`, for an operator. Changes nothing.
     ///
-    /// A record that exists from the first page to the last one appears exactly once. Each appears in a
-    /// state that it had while its page was read. An expired entry does not appear.
+    /// A record that exists from the first page to the last page appears exactly once, in a state that it had while its
+    /// page was read. An expired entry does not appear.
     ///
     /// # Errors
     ///
@@ -161,7 +160,7 @@ pub trait Store: Send + Sync + 'static {
         StoreFuture::ready(Err(StoreError::Unsupported))
     }
 
-    /// Returns how much the store holds, for an operator. Changes nothing.
+    /// Returns the number of records in the store, and how full the store is, for an operator. Changes nothing.
     ///
     /// # Errors
     ///
@@ -170,11 +169,10 @@ pub trait Store: Send + Sync + 'static {
         StoreFuture::ready(Err(StoreError::Unsupported))
     }
 
-    /// Removes every entry of a scope, as [`forget`](Self::forget) does, and returns how many entries
-    /// there were.
+    /// Removes every entry of a scope, as [`forget`](Self::forget) does, and returns the number of entries.
     ///
-    /// It takes as long as there is to remove. A future that is dropped half way has removed a part. An
-    /// entry that a claim creates meanwhile may stay.
+    /// The time of a call depends on the number of entries. When the future is dropped half way, a part of the entries
+    /// may be removed. An entry that a claim creates meanwhile may stay.
     ///
     /// # Errors
     ///
@@ -198,11 +196,16 @@ pub trait Store: Send + Sync + 'static {
     /// id, at most one can commit this statement until the record expires or is forgotten. A record that
     /// was committed in this way takes precedence over the claim.
     ///
-    /// The transaction may also commit after another attempt was granted the claim. So [`complete`](Self::complete) of an
-    /// attempt whose number is above 1, and [`resolve`](Self::resolve), must wait for the end of such a transaction, and
-    /// take no effect when it was committed. [`release`](Self::release), [`forget`](Self::forget) and
-    /// [`forget_scope`](Self::forget_scope) must wait too, and the last two remove its record. When they have removed the
-    /// claim, the statement must fail, also in a transaction with an older snapshot.
+    /// The transaction may also commit after another attempt was granted the claim. So these methods must wait for the end of
+    /// such a transaction:
+    ///
+    /// - [`complete`](Self::complete) of an attempt whose number is above 1, and [`resolve`](Self::resolve). They have no
+    ///   effect if the transaction was committed.
+    /// - [`release`](Self::release).
+    /// - [`forget`](Self::forget) and [`forget_scope`](Self::forget_scope). They also remove the record of the transaction.
+    ///
+    /// When one of the last three methods has removed the claim, the statement must fail, even in a transaction with an
+    /// older snapshot.
     ///
     /// # Errors
     ///
@@ -217,8 +220,8 @@ pub trait Store: Send + Sync + 'static {
         Err(StoreError::Unsupported)
     }
 
-    /// Returns what became of the holder's transaction. Changes nothing, and waits until the result is as
-    /// durable as a transition.
+    /// Returns the outcome of the holder's transaction. Changes nothing, and waits until the outcome is as durable as a
+    /// transition.
     ///
     /// # Errors
     ///
@@ -231,9 +234,9 @@ pub trait Store: Send + Sync + 'static {
     /// Removes a batch of expired entries, and returns how many entries it removed. Returns 0 when no expired
     /// entry is left, so call it until then.
     ///
-    /// Expired entries have no effect on any other method, so this only frees their room. A store whose
-    /// entries expire without help returns 0 at once. A future that is dropped half way has removed the
-    /// batch, a part of it or nothing.
+    /// Expired entries have no effect on any other method, so this method only frees their space. A store whose engine
+    /// removes expired entries itself returns 0 at once. When the future is dropped half way, the whole batch, a part of
+    /// it or nothing is removed.
     ///
     /// # Errors
     ///
@@ -253,8 +256,8 @@ pub trait Store: Send + Sync + 'static {
         StoreFuture::ready(Err(StoreError::Unsupported))
     }
 
-    /// The name of the store in metrics, such as `redis`; `other` by default. It must not depend on
-    /// requests, because each name is a label.
+    /// Returns the name of the store in metrics, such as `redis`; `other` by default. The name must not depend on
+    /// requests, because each name is the value of a label.
     fn name(&self) -> &'static str {
         "other"
     }
@@ -280,8 +283,8 @@ pub enum StoreError {
     /// The store did not respond in time.
     #[error("the store did not respond in time")]
     TimedOut,
-    /// Another connection has held the lock of the database for too long. The store has waited, so the engine does
-    /// not repeat a claim.
+    /// Another connection held the lock of the database for too long. The store has already waited, so the engine does
+    /// not send the claim again.
     #[error("another connection holds the lock of the database")]
     Busy,
     /// The engine behind the store is configured in a way that would break the rules of [`Store`].
@@ -312,13 +315,13 @@ pub struct Claim {
     pub lease: Duration,
     /// How long a lapsed claim is remembered as unknown, counted from the end of its lease.
     pub retention: Duration,
-    /// What happens to a lapsed claim.
+    /// How a lapsed claim is handled.
     pub on_unknown: OnUnknown,
     /// Whether the caller wants to be woken when the claim that is in flight ends.
     pub wait: bool,
     /// Where the request comes from, for operators. The store keeps the origin of the first attempt.
     pub origin: Origin,
-    /// Whether everybody shares the scope, so that no part of the store belongs to it: see
+    /// Whether all callers share the scope. Such a scope has no limited share of the store: see
     /// [`MemoryStoreBuilder::max_share`].
     pub is_global: bool,
     /// Whether the handler's only effects are those of a transaction that records its response. The store
@@ -327,7 +330,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// A claim by a new owner, of an unknown origin and a global scope. The claim takes over a lapsed
+    /// Returns a claim by a new owner, with an unknown origin and a global scope. It takes over a lapsed
     /// claim and does not wait.
     #[must_use]
     pub fn new(
@@ -480,7 +483,7 @@ impl Entry {
         }
     }
 
-    /// What a listing shows of the entry.
+    /// Returns the entry as a listing shows it.
     #[must_use]
     pub fn summary(self, id: RecordId) -> Summary {
         let created_at = self.created_at();

@@ -23,9 +23,9 @@ const KEEP: usize = 300;
 /// Caches the finished records of another store in this process. The first replay asks the backing
 /// store, and later replays need no round trip.
 ///
-/// A finished record never changes, so a cached copy can only be wrong by living too long. A cached
-/// record never outlives the record in the backing store, whose clock measured the time that was
-/// left. [`max_age`](NearCacheBuilder::max_age), 10 seconds by default, limits how long *another*
+/// A finished record never changes, so the only risk is that a cached copy lives too long. A cached
+/// record never outlives the record in the backing store, because the clock of the backing store measured the remaining
+/// time. [`max_age`](NearCacheBuilder::max_age), 10 seconds by default, limits how long *another*
 /// process still replays a record that an operator has forgotten. A [`forget`](Store::forget) on
 /// this cache takes effect in this process at once, and in every other process within that age.
 ///
@@ -44,7 +44,7 @@ const KEEP: usize = 300;
 ///
 /// # Cancellation
 ///
-/// As safe as the backing store, because only its results fill the cache.
+/// The cache is as safe as the backing store, because only results of the backing store fill the cache.
 pub struct NearCache<S>(Arc<Inner<S>>);
 
 struct Inner<S> {

@@ -24,8 +24,8 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The origin of a request to `endpoint`, which is the path of the handler, such as
-    /// `desk::place_trade`. Longer than 255 bytes, it is cut.
+    /// Returns the origin of a request to `endpoint`, which is the path of the handler, such as
+    /// `desk::place_trade`. An endpoint of more than 255 bytes is cut.
     #[must_use]
     pub fn new(endpoint: impl Into<Cow<'static, str>>) -> Self {
         Self {
@@ -42,7 +42,7 @@ impl Origin {
         self
     }
 
-    /// Sets the label that the service chose. Longer than 255 bytes, it is cut. An empty label is no label.
+    /// Sets the label that the service chose. A label of more than 255 bytes is cut, and an empty label counts as none.
     #[must_use]
     pub fn with_label(mut self, label: Option<Arc<str>>) -> Self {
         let label = label.filter(|label| !label.is_empty());

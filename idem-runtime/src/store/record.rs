@@ -30,8 +30,8 @@ use crate::request::trace_context::TraceId;
 /// header lines of a sealed record are 0, and its body is encrypted. Only `Sealed` can replay it. Without the
 /// feature, a sealed record does not decode.
 ///
-/// A record that a store returns for a claim may also know the trace of its first request. The trace is not
-/// part of the form, and two records are equal when their bytes are.
+/// A record that a store returns for a claim may also contain the trace of its first request. The trace is not
+/// part of the form, and two records are equal when their bytes are equal.
 #[derive(Clone)]
 pub struct Record {
     bytes: Bytes,

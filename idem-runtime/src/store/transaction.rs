@@ -36,7 +36,7 @@ pub enum Bind {
     Integer(i64),
 }
 
-/// What became of an attempt that may have recorded its response in a transaction.
+/// The outcome of an attempt that may have recorded its response in a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CommitState {

@@ -14,7 +14,7 @@ use crate::store::Store;
 
 /// Checks one store against the rules of the [`Store`] trait.
 ///
-/// The suite checks only a part of rule 5: it cannot fill a store, so it only sees that a store
+/// The suite checks only a part of rule 5: it cannot fill a store, so it checks only that a store
 /// with room accepts claims.
 #[must_use = "does nothing until `check` or `assert` is called"]
 pub struct Contract {
@@ -51,14 +51,14 @@ impl Contract {
         }
     }
 
-    /// The shortest lease and `ttl` that the suite uses; 250 ms by default. A transition should
-    /// take less than a quarter of a tick. All waiting together takes about twenty ticks.
+    /// Sets the shortest lease and `ttl` that the suite uses; 250 ms by default. A transition should
+    /// take less than a quarter of a tick. The suite waits for about twenty ticks in total.
     pub fn tick(mut self, tick: Duration) -> Self {
         self.tick = tick;
         self
     }
 
-    /// The number of rounds of each kind of race; 50 by default. A round has one race of 64 tasks
+    /// Sets the number of rounds of each kind of race; 50 by default. A round has one race of 64 tasks
     /// and 40 races of two threads. The tasks run on the runtime, so they race only when the
     /// runtime has several threads. On a slow store, the races of two threads end early.
     pub fn rounds(mut self, rounds: usize) -> Self {
@@ -66,8 +66,8 @@ impl Contract {
         self
     }
 
-    /// How the store's time passes, when it is not the time of [`tokio::time::sleep`]. `pause` must
-    /// return when the store's clock and the clock of tokio have both moved by the given duration.
+    /// Sets how the suite waits, for a store whose clock is not that of [`tokio::time::sleep`]. `pause` must
+    /// return when the store's clock and the clock of tokio have both advanced by the given duration.
     pub fn pause_with<F, Fut>(mut self, pause: F) -> Self
     where
         F: Fn(Duration) -> Fut + Send + Sync + 'static,
@@ -77,7 +77,7 @@ impl Contract {
         self
     }
 
-    /// How to make an entry unreadable, as another version of the library or a bad disk would.
+    /// Sets a function that makes an entry unreadable, as another version of the library or a bad disk would.
     /// Without this function, rule 6 is not checked.
     pub fn damage_with<F, Fut>(mut self, damage: F) -> Self
     where

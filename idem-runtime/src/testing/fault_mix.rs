@@ -14,7 +14,7 @@ pub struct FaultMix {
 }
 
 impl FaultMix {
-    /// A mix without any faults.
+    /// Returns a mix without faults.
     pub fn seeded(seed: u64) -> Self {
         Self {
             random: fastrand::Rng::with_seed(seed),

@@ -110,13 +110,13 @@ impl<S: Store> FaultStore<S> {
         self.resume();
     }
 
-    /// How often `operation` was called, including calls with faults.
+    /// Returns how often `operation` was called, including calls with faults.
     #[must_use]
     pub fn calls(&self, operation: Operation) -> usize {
         self.plan().calls[operation as usize]
     }
 
-    /// The wrapped store.
+    /// Returns the wrapped store.
     #[must_use]
     pub fn behind(&self) -> &S {
         &self.0.store

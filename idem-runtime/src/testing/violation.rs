@@ -13,7 +13,7 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// The number of the rule in the docs of [`Store`](crate::store::Store).
+    /// Returns the number of the rule in the docs of [`Store`](crate::store::Store).
     #[must_use]
     pub fn rule(&self) -> u8 {
         self.rule

@@ -48,7 +48,7 @@ const MAX_PURGES: usize = 256;
 
 /// Store that keeps claims and records in the memory of this process.
 ///
-/// Claims and finished records live in sharded maps that never evict. They share one byte budget, which
+/// Claims and finished records are in sharded maps that never evict. They share one byte budget, which
 /// the store checks *before* a new claim. When the budget is used up, the store either refuses new keys or evicts
 /// the oldest records, as [`OnFull`] says.
 ///
@@ -102,7 +102,7 @@ pub struct MemoryStoreBuilder {
 }
 
 impl MemoryStoreBuilder {
-    /// Limit for the bytes of claims and records together, including the overhead of each entry.
+    /// Limits the bytes of claims and records together, including the overhead of each entry.
     /// 256 MiB by default.
     ///
     /// Responses of claims that the store has already admitted may exceed the limit. A response
@@ -115,26 +115,25 @@ impl MemoryStoreBuilder {
         self
     }
 
-    /// The part of [`max_bytes`](Self::max_bytes) that the claims and records of one scope may use, so that
+    /// Sets the part of [`max_bytes`](Self::max_bytes) that the claims and records of one scope may use, so that
     /// one caller cannot fill the store for everybody. 0.5 by default; 1 or more means no such limit.
     ///
-    /// A new key beyond the share gets 503 `idempotency_share`, also with [`OnFull::EvictOldest`]. Keys that the
-    /// scope has already are replayed as before. `scope = global` is exempt, because everybody shares it.
+    /// A new key beyond the share gets 503 `idempotency_share`, even with [`OnFull::EvictOldest`]. Recorded keys of the scope
+    /// are still replayed. `scope = global` is exempt, because everybody shares it.
     ///
     /// With the defaults, a scope may hold 128 MiB. That is 127 responses of the largest recorded body
-    /// (1 MiB), or about 210,000 responses of 300 bytes, within one `ttl`. Divide by the number of callers that
-    /// are to have room at the same time: with 0.1, at least ten callers have to fill their shares before the
-    /// store is full. A service whose callers are few, or of which one makes most requests, needs a larger
-    /// share.
+    /// (1 MiB), or about 210,000 responses of 300 bytes, within one `ttl`. Choose a smaller share when many callers need
+    /// room at the same time: with 0.1, at least ten callers have to fill their shares before the store is full. Choose a
+    /// larger share when there are few callers, or when one caller sends most of the requests.
     ///
-    /// The share is only as good as the scope. A caller who can choose any scope, such as any
-    /// `Authorization` header with `scope = token` before it is checked, has as many shares.
+    /// The share protects only as well as the scope. A caller who can choose any scope has any number of shares. An example
+    /// is `scope = token`, when no extractor checks the `Authorization` header.
     pub fn max_share(mut self, part: f64) -> Self {
         self.max_share = part;
         self
     }
 
-    /// What happens to a new key when the limit is reached.
+    /// Sets how a new key is handled when the limit is reached. [`OnFull::Refuse`] by default.
     pub fn on_full(mut self, choice: OnFull) -> Self {
         self.on_full = choice;
         self
@@ -177,7 +176,7 @@ impl MemoryStore {
         MemoryStoreBuilder::default()
     }
 
-    /// How many finished records the store evicted to make room for new keys.
+    /// Returns how many finished records the store has evicted to make room for new keys.
     #[must_use]
     pub fn evicted(&self) -> u64 {
         self.0.budget.evicted()

@@ -86,7 +86,7 @@ impl PostgresStoreBuilder {
         }
     }
 
-    /// The address, such as `postgres://user:password@host:port/database`, followed by `?` and
+    /// Sets the address, such as `postgres://user:password@host:port/database`, followed by `?` and
     /// options of sqlx. Missing parts come from the `PG…` environment variables, as in `psql`. TLS
     /// needs the feature `postgres-tls`.
     pub fn url(mut self, url: impl Into<String>) -> Self {
@@ -110,8 +110,8 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// The maximum number of connections that the store opens; 10 by default. After a timeout, one
-    /// more may be open for a moment, to ask the server whether the statement still runs.
+    /// Limits the number of connections that the store opens; 10 by default. After a timeout, one more connection may be
+    /// open for a moment, to ask the server whether the statement still runs.
     ///
     /// A connection whose statement timed out counts as used until the server has ended the
     /// statement. While statements wait for a synchronous standby that is gone, the store reports
@@ -121,7 +121,7 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// The schema of the table. The store creates the schema if it is missing. The default is the
+    /// Sets the schema of the table. The store creates the schema if it is missing. The default is the
     /// schema in which the `search_path` finds the table when the store connects, or else the first
     /// schema of the `search_path`. Up to 50 letters, digits and underscores.
     pub fn schema(mut self, name: impl Into<String>) -> Self {
@@ -129,14 +129,14 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// The name of the table; `idem_records` by default. The store creates the table if it is
+    /// Sets the name of the table; `idem_records` by default. The store creates the table if it is
     /// missing. Up to 50 letters, digits and underscores.
     pub fn table(mut self, name: impl Into<String>) -> Self {
         self.table = name.into();
         self
     }
 
-    /// Time limit for one transition, including the wait for a connection; 2 seconds by default.
+    /// Limits the time of one transition, including the wait for a connection; 2 seconds by default.
     /// The limit is also the `statement_timeout` of the store's sessions, so that the server
     /// cancels statements that wait for a lock. A batch of the sweeper and a step of
     /// [`connect`](Self::connect) may take five times as long.
@@ -145,7 +145,7 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// How often the sweeper removes expired rows in the background; every minute by default. The
+    /// Sets how often the sweeper removes expired rows in the background; every minute by default. The
     /// sweeper stops when the last clone of the store is dropped.
     pub fn sweep_every(mut self, pause: Duration) -> Self {
         self.sweep_every = Some(pause);
@@ -158,15 +158,15 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// Whether [`connect`](Self::connect) may create the table, its indexes and its functions; `true` by
-    /// default. With `false`, `connect` executes no DDL, and its error names what is missing and contains the
+    /// Sets whether [`connect`](Self::connect) may create the table, its indexes and its functions; `true` by
+    /// default. With `false`, `connect` executes no DDL, and its error names the missing objects and contains the
     /// SQL of [`schema_sql`](Self::schema_sql).
     pub fn migrate(mut self, migrate: bool) -> Self {
         self.migrate = migrate;
         self
     }
 
-    /// The SQL that creates the table, its indexes and its functions, for a migration tool or an owner of the
+    /// Returns the SQL that creates the table, its indexes and its functions, for a migration tool or an owner of the
     /// database. It is safe to run again. The schema has to exist; without [`schema`](Self::schema) it is
     /// `public`.
     ///
@@ -189,9 +189,9 @@ impl PostgresStoreBuilder {
     }
 
     /// Connects to the server and checks whether it accepts writes. Creates the table, its
-    /// indexes and its functions if one is missing; any number of processes may do so at once. Then tries every
+    /// indexes and its functions if one of them is missing; any number of processes may do so at once. Then tries every
     /// statement of the store in a transaction, and rolls that transaction back. [`PostgresStore`]
-    /// lists the rights that this needs.
+    /// lists the rights that `connect` needs.
     ///
     /// Each step takes at most five times the [`timeout`](Self::timeout).
     ///
@@ -200,8 +200,8 @@ impl PostgresStoreBuilder {
     /// [`StoreError::Unfit`] for an invalid name, a replica, a read-only session, an unlogged
     /// table, a table without a primary key, a missing right, and a trigger that skips writes.
     /// [`StoreError::Unavailable`] or [`StoreError::TimedOut`] when the server cannot be reached or
-    /// refuses. The message says what is wrong, and contains the SQL that creates or grants what is
-    /// missing.
+    /// refuses. The message says what is wrong, and contains the SQL that creates the missing object or grants the
+    /// missing right.
     pub async fn connect(self) -> Result<PostgresStore, StoreError> {
         let name = Name::new(self.schema, self.table)?;
         let server = match self.server {

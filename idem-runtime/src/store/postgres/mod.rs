@@ -100,10 +100,10 @@ const LONGEST_RECORD: usize = 16 * 1024;
 /// |---|---|
 /// | any number of processes, one primary | all rules of [`Store`] |
 /// | restart or crash of the server | every acknowledged transition is kept. In a session with `synchronous_commit = off`, every transition except a renewal turns it on for its own transaction. With `fsync = off`, there is no guarantee |
-/// | failover to an asynchronous replica | what the replica had. A claim that was acknowledged but not yet replicated is lost, and a retry runs the handler again |
+/// | failover to an asynchronous replica | every transition that the replica had is kept. A claim that was acknowledged but not yet replicated is lost, and a retry runs the handler again |
 /// | failover to a synchronous standby | every acknowledged transition is kept, as long as nobody cancels a wait for the standby, see below |
 /// | two primaries | no guarantee, see below |
-/// | a replica, a read-only session | [`connect`](PostgresStoreBuilder::connect) refuses it; later it is an error |
+/// | a replica, a read-only session | [`connect`](PostgresStoreBuilder::connect) refuses it. If the server becomes a replica later, transitions fail |
 /// | a jump of the server's clock | leases and records end earlier or later by the length of the jump |
 /// | another session holds a lock on the row or the table | [`StoreError::TimedOut`] after [`timeout`](PostgresStoreBuilder::timeout) |
 /// | every connection of the store is in use | [`StoreError::Unavailable`] after the same time |
@@ -122,7 +122,7 @@ const LONGEST_RECORD: usize = 16 * 1024;
 ///
 /// The store detects `PgBouncer` or another pooler, in session mode and in transaction mode. Behind
 /// a pooler, the store runs each transition in an explicit transaction, without named prepared
-/// statements. Each transition then costs four round trips to the pooler. Connect directly where
+/// statements. Each transition then costs four round trips to the pooler. Connect directly if
 /// that is too slow.
 ///
 /// # Synchronous standbys
@@ -136,9 +136,8 @@ const LONGEST_RECORD: usize = 16 * 1024;
 /// It cannot detect a wait that was canceled sooner. Bring the standby back, or change
 /// `synchronous_standby_names`. Do not promote a standby that was gone in the meantime.
 ///
-/// A repeated release or removal finds no row and writes nothing. Only the commit of a write waits
-/// for the standby. So the store then writes an empty message to the log, with
-/// `pg_logical_emit_message`.
+/// Only the commit of a write waits for the standby, and a repeated release or removal finds no row and writes nothing.
+/// So the store then writes an empty message to the log of the server, with `pg_logical_emit_message`.
 ///
 /// A distant standby needs a longer [`timeout`]: more than four times the duration of a commit.
 /// Otherwise the store repeats every write until the timeout.
@@ -148,16 +147,18 @@ const LONGEST_RECORD: usize = 16 * 1024;
 ///
 /// # Load
 ///
-/// Half of [`max_connections`](PostgresStoreBuilder::max_connections), at least one and at most two, claims go
-/// alone at the same time, and as many completions. Callers who come in the meantime wait until some of these end. Then one
-/// statement runs the transitions of up to 32 callers, and they share its round trip and its commit. A replay does not wait
-/// for the disk: the claims of such a statement look for their records first. The claims of `transactional` endpoints need not
-/// be on the disk, and have statements of their own, which do not look first.
+/// With at least four [`max_connections`](PostgresStoreBuilder::max_connections), two claims can run at the same time, each in
+/// its own statement; with fewer connections, only one. The same holds for completions. A caller that arrives meanwhile
+/// waits until one of them has ended. Then one statement runs the transitions of up to 32 waiting callers, which share its
+/// round trip and its commit. The claims of such a statement look for their records first, so that a replay does not wait for
+/// the disk. The claims of `transactional` endpoints need not be on the disk. They have statements of their own, which do not
+/// look first.
 ///
-/// A caller waits at most 100 ms or an eighth of the [`timeout`](PostgresStoreBuilder::timeout) for the statement to begin, and
-/// then goes alone. When the statement fails or waits for a lock for 50 ms, each of the callers sends its own transition. When
-/// its reply is lost, the claims fail with [`StoreError::Unavailable`], and the engine repeats them. Records of more than 16 KiB
-/// are stored alone.
+/// A caller waits for the statement to begin for at most 100 ms, or an eighth of the
+/// [`timeout`](PostgresStoreBuilder::timeout) if that is shorter, and then sends its own transition. When the statement fails or
+/// waits for a lock for 50 ms, each of the callers sends its own transition. When the reply to the statement is lost, the claims
+/// fail with [`StoreError::Unavailable`], and the engine repeats them. A record of more than 16 KiB is stored by a statement of
+/// its own.
 ///
 /// # Two primaries
 ///
@@ -165,21 +166,21 @@ const LONGEST_RECORD: usize = 16 * 1024;
 /// The new primary grants the same claims, so the handler runs twice for one key. The store cannot
 /// detect this. Before you promote a replica, make sure that the old primary is stopped or cannot
 /// be reached (fencing), as Patroni does with a watchdog. With synchronous standbys, the old
-/// primary acknowledges no claim once the promoted standby has left it.
+/// primary acknowledges no claim once the promoted standby has disconnected from it.
 ///
 /// # Fences
 ///
 /// The first fence of a record id is the server's time in microseconds since 1970, and each
 /// takeover adds one. So a fence is higher than every earlier fence of the same id, even after the
-/// row was removed, as long as the server's clock does not go back. To ensure this, a claim that
+/// row was removed, as long as the server's clock does not go back. For this purpose, a claim that
 /// may win takes an advisory lock for its transaction. The number of the lock is the last eight
 /// bytes of the record id. Callers who share a transaction hold up to 32 such locks.
 ///
 /// # Stored data
 ///
 /// There is one row for each record id, and a second row when a handler's transaction, a later attempt or
-/// [`resolve`](Store::resolve) has recorded the response. The key of the second row is the record id and one byte. Its
-/// unique index lets only one of them record. The bytes in a row are versioned, and contain no key, no
+/// [`resolve`](Store::resolve) has recorded the response. The key of the second row is the record id and one byte. The
+/// unique index on this key lets only one of these writers record a response. The bytes in a row are versioned, and contain no key, no
 /// token and no scope. The headers and the body of the response, the endpoint and the label are not
 /// encrypted. A row that this version cannot read stays unchanged, and requests with its key get 503.
 /// Transitions ignore expired rows, and a sweeper removes them in batches.
@@ -188,7 +189,7 @@ const LONGEST_RECORD: usize = 16 * 1024;
 /// |---|---|
 /// | `id` | the record id; the first 16 bytes are the scope id. A record row has a 33rd byte |
 /// | `created_at`, `endpoint`, `trace_id`, `label` | of the first attempt |
-/// | `settled_at`, `record` | of the response; `NULL` for a claim. The record `settled` belongs to a claim that a record row has settled |
+/// | `settled_at`, `record` | of the response; `NULL` for a claim. The value `settled` in `record` marks a claim that a second row has settled |
 /// | `leased_until` | a claim whose lease has lapsed has an unknown outcome |
 /// | `expires_at` | for a claim, the end of its retention |
 /// | `fence`, `attempt`, `owner`, `retention_ms` | of the last attempt |
@@ -201,12 +202,12 @@ const LONGEST_RECORD: usize = 16 * 1024;
 ///
 /// [`list`](Store::list) returns records in the order of their ids. A page reads at most 1,000 rows. Pages of
 /// unknown outcomes and of claims in flight use an index of claims, pages of one scope use the primary key, and
-/// short ids have an index of their own. A filter by endpoint or age has none, so such a page reads 1,000
+/// short ids have an index of their own. A filter by endpoint or age has no index, so such a page reads 1,000
 /// rows and may be empty. [`stats`](Store::stats) counts up to 10,000 claims and records. Beyond that, the number of
 /// records is the estimate of the last `ANALYZE`.
 ///
 /// [`forget_scope`](Store::forget_scope) removes 1,000 rows with each statement, and fewer when a statement exceeds the
-/// timeout. When the reply to a statement is lost, the returned number does not contain its rows.
+/// timeout. When the reply to a statement is lost, the returned number does not include the rows of this statement.
 ///
 /// The table can be partitioned by a hash of `id`, and not by expiry: the primary key decides which claim wins,
 /// and PostgreSQL has no unique index across partitions unless it contains the partition's column.
@@ -219,8 +220,8 @@ const LONGEST_RECORD: usize = 16 * 1024;
 /// `idem_records_complete_v1`, and a handler's transaction uses `idem_records_commit_v2`. All are named after the table. The
 /// first [`connect`](PostgresStoreBuilder::connect) creates the table, its indexes and the functions, and needs the right to
 /// create objects in the schema. With
-/// [`migrate(false)`](PostgresStoreBuilder::migrate) it creates nothing, and the SQL of
-/// [`schema_sql`](PostgresStoreBuilder::schema_sql) belongs into the service's own migrations. Once
+/// [`migrate(false)`](PostgresStoreBuilder::migrate), `connect` creates nothing. Put the SQL of
+/// [`schema_sql`](PostgresStoreBuilder::schema_sql) into the service's own migrations. Once
 /// all objects exist, a role needs `USAGE` on the schema, `SELECT`, `INSERT`, `UPDATE` and `DELETE` on
 /// the table, and `EXECUTE` on the functions and on `pg_logical_emit_message`. Every role has `EXECUTE`
 /// unless it was revoked. The role of a handler's transaction needs `SELECT`, `INSERT` and `UPDATE` on the table.

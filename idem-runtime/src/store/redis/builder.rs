@@ -69,14 +69,14 @@ impl RedisStoreBuilder {
         }
     }
 
-    /// One server: `redis://user:password@host:port/database`, `rediss://` for TLS (feature
+    /// Connects to one server: `redis://user:password@host:port/database`, `rediss://` for TLS (feature
     /// `redis-tls`), or `redis+unix:///path` for a Unix socket. `redis://127.0.0.1/` by default.
     pub fn url(mut self, url: impl Into<String>) -> Self {
         self.topology = Topology::One(url.into());
         self
     }
 
-    /// The primary that these Sentinels name for `service`. The store asks all Sentinels at the
+    /// Connects to the primary that these Sentinels name for `service`. The store asks all Sentinels at the
     /// same time, and asks again when the primary fails. It uses the reply that knows the newest
     /// failover.
     ///
@@ -95,7 +95,7 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// A cluster. The store finds all nodes through any of these nodes.
+    /// Connects to a cluster. The store finds all nodes through any of these nodes.
     pub fn cluster<I>(mut self, nodes: I) -> Self
     where
         I: IntoIterator,
@@ -105,32 +105,32 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// The user name for signing in, instead of the user name in the address.
+    /// Sets the user name, in place of the user name in the address.
     pub fn username(mut self, username: impl Into<String>) -> Self {
         self.username = Some(username.into());
         self
     }
 
-    /// The password for signing in, instead of the password in the address.
+    /// Sets the password, in place of the password in the address.
     pub fn password(mut self, password: impl Into<String>) -> Self {
         self.password = Some(password.into());
         self
     }
 
-    /// The database number, instead of the number in the address. A cluster has only database 0.
+    /// Sets the number of the database, in place of the number in the address. A cluster has only database 0.
     pub fn database(mut self, number: i64) -> Self {
         self.database = Some(number);
         self
     }
 
-    /// The prefix of the keys; `idem:` by default. The record id follows the prefix.
+    /// Sets the prefix of the keys; `idem:` by default. The record id follows the prefix.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// Time limit for one transition, including the wait for a connection; 1 second by default. The
-    /// timeout of [`min_replicas`](Self::min_replicas) is added. 100 years at most.
+    /// Limits the time of one transition, including the wait for a connection; 1 second by default, 100 years at most. The
+    /// timeout of [`min_replicas`](Self::min_replicas) is added.
     ///
     /// When a server does not respond within the limit, the store stops using that connection. With
     /// Sentinels or on a cluster it looks for a new primary; otherwise it opens a new connection.
@@ -145,7 +145,7 @@ impl RedisStoreBuilder {
     /// The store sends `WAIT` after each write on the same connection. Without the acknowledgement
     /// the transition is an error, so a request gets 503 before its handler runs. The primary keeps
     /// the write. This setting reduces what a failover can lose, but does not exclude a loss: a
-    /// replica that has not acknowledged may be promoted. With the number of all replicas, it also
+    /// replica that has not acknowledged may be promoted. When `count` is the number of all replicas, the setting also
     /// [keeps two primaries](RedisStore#two-primaries) from granting the same key.
     pub fn min_replicas(mut self, count: usize, timeout: Duration) -> Self {
         self.replicas = Some(Replicas { count, timeout });

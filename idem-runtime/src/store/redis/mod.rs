@@ -85,10 +85,10 @@ use crate::settings::policy::OnUnknown;
 /// |---|---|
 /// | any number of processes, one primary that keeps its data | all rules of [`Store`] |
 /// | memory full | new keys get 503. No entry is evicted, and leases are still renewed. A record that does not fit is retried until its `ttl` has passed; until then the process that holds the record replays it |
-/// | restart with the append-only file | what was on disk. With `appendfsync everysec`, a power failure or a killed Redis process can lose the last two seconds. With `always`, neither loses an acknowledged write |
+/// | restart with the append-only file | every write that was on disk is kept. With `appendfsync everysec`, a power failure or a killed Redis process can lose the writes of the last two seconds. With `always`, neither loses an acknowledged write |
 /// | restart without persistence | no guarantee: every key is new, and a retry runs the handler again |
-/// | failover | what the promoted replica had. A claim that was acknowledged but not yet replicated is lost, and a retry runs the handler again. [`min_replicas`](RedisStoreBuilder::min_replicas) makes this less likely and cannot exclude it |
-/// | the server's clock is set back | the store reads the server's clock when it connects, and when the server refuses a claim as late. Until then, a stalled server may grant a claim that it executes late, by up to the time by which the clock was set back. Nobody reads the reply to such a claim. The key stays in flight until the lease ends, or until the process that sent the claim abandons it |
+/// | failover | every write that the promoted replica had is kept. A claim that was acknowledged but not yet replicated is lost, and a retry runs the handler again. [`min_replicas`](RedisStoreBuilder::min_replicas) makes such a loss less likely and cannot exclude it |
+/// | the server's clock is set back | a stalled server may grant a claim that it executes late, by up to the time by which the clock was set back. This ends when the store connects, or when the server refuses a claim as late, because the store then reads the server's clock again. Nobody reads the reply to such a claim. The key stays in flight until the lease ends, or until the process that sent the claim abandons it |
 /// | a jump of the server's clock | leases and records end earlier or later by the length of the jump, because Redis stores deadlines in wall-clock time |
 /// | a `maxmemory-policy` other than `noeviction` | no guarantee, so the store refuses such a server |
 /// | the server cannot be reached | [`StoreError`]: an uncertain claim is never `Fresh`. The next transition connects again |
@@ -128,7 +128,7 @@ use crate::settings::policy::OnUnknown;
 /// accepts writes for a while after one of its replicas was promoted. Both primaries grant claims
 /// for the same key.
 ///
-/// - [`min_replicas`](RedisStoreBuilder::min_replicas) prevents this when the number is that of all
+/// - [`min_replicas`](RedisStoreBuilder::min_replicas) prevents this when it is the number of all
 ///   replicas: the old primary has lost a replica, so it grants no claim. With a smaller number, a
 ///   primary that still has enough replicas continues to grant claims. `min-replicas-to-write` on
 ///   the servers has the same effect, with a delay of `min-replicas-max-lag`.
@@ -140,9 +140,9 @@ use crate::settings::policy::OnUnknown;
 /// - Nothing prevents two primaries when an operator promotes a replica and leaves the old primary
 ///   running. Stop the old primary first, and restart it only as a replica.
 ///
-/// The store cannot detect such a second run. When the handler calls another system with
+/// The store cannot detect that a handler runs twice for this reason. When the handler calls another system with
 /// [`derive_key`](crate::Attempt::derive_key), that system gets the same key from both runs and can
-/// refuse the second.
+/// refuse the second call.
 ///
 /// # Fences
 ///
@@ -155,9 +155,8 @@ use crate::settings::policy::OnUnknown;
 ///
 /// Each record id has one Redis string. Its name is the prefix and the 64 hexadecimal digits of the
 /// record id. The bytes of the string are versioned, and contain no idempotency key, no token and
-/// no scope. The headers and the body of the response, the endpoint and the label are
-/// not encrypted. A string that this version
-/// cannot read stays unchanged, and requests with its idempotency key get 503. After a release, a
+/// no scope. The headers and the body of the response, the endpoint and the label are not encrypted. A string that this
+/// version cannot read stays unchanged, and requests with its idempotency key get 503. After a release, a
 /// marker of 26 bytes remains for ten seconds. The store treats the marker as no entry.
 ///
 /// Durations are stored in whole milliseconds, rounded up, and limited to 100 years.
@@ -169,8 +168,8 @@ use crate::settings::policy::OnUnknown;
 /// key for half of the [`timeout`](RedisStoreBuilder::timeout), and reports where it stopped. Redis has no index, so
 /// finding a few records among many takes as long as a whole listing.
 ///
-/// `SCAN` returns some keys twice after the server has shrunk its table of keys. A listing remembers its last 128 records, and leaves
-/// these keys out. When most of a large database expires during a listing, a record may still appear twice. After a
+/// `SCAN` returns some keys twice after the server has shrunk its table of keys. A listing remembers its last 128 records,
+/// and does not show one of them again. When most of a large database expires during a listing, a record may still appear twice. After a
 /// restart, a failover or a change of slots, a cursor is refused with
 /// [`StoreError::InvalidCursor`]: begin the listing again. While a cluster moves a slot, a listing may
 /// miss its records.

@@ -88,8 +88,8 @@ impl fmt::Debug for SealingKey {
 /// 2. Make the new key the primary key, and keep the old key with [`also`](Self::also). Deploy.
 /// 3. Remove the old key when the longest `ttl` has passed since step 2.
 ///
-/// A process without the key of a record refuses its retries with 503, and the handler does not run. So a
-/// wrong order interrupts retries, but it runs nothing twice.
+/// A process without the key of a record refuses retries of that record with 503, and the handler does not run. So a
+/// wrong order of the steps interrupts retries, but no handler runs twice.
 ///
 /// ```
 /// use idem_runtime::store::Keys;
@@ -125,7 +125,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// No key yet. [`primary`](Self::primary) must follow.
+    /// Returns a list without keys. Add the primary key with [`primary`](Self::primary).
     #[expect(
         clippy::new_without_default,
         reason = "keys without a primary key are of no use"

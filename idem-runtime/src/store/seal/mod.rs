@@ -26,13 +26,13 @@ const LOOKS: usize = 16;
 /// Encrypts the responses in another store, so that a dump, a replica or a backup of that store shows none of them.
 ///
 /// The status, the headers and the body of each response are encrypted and authenticated with XChaCha20-Poly1305 and
-/// a random nonce of 192 bits. The record id, the id of the key and the fingerprint are authenticated too: a record
-/// that was changed, or moved to another record id, is an error. The error refuses the request with 503; it
-/// never replays a response and never runs the handler. The entry stays in the store.
+/// a random nonce of 192 bits. The record id, the id of the key and the fingerprint are authenticated too. A record
+/// that was changed, or moved to another record id, is an error: the request gets 503, no response is replayed, and the
+/// handler does not run. The entry stays in the store.
 ///
 /// The store below still sees the record id, the fingerprint, the [`Origin`](super::Origin) with its label, the
 /// times, and the length of a response, to which sealing adds 53 bytes. It can remove a record, or put back an
-/// earlier record of the same id. `docs/security.md` in the repository says what sealing defends and what not.
+/// earlier record of the same id. `docs/security.md` in the repository lists what sealing protects and what it does not.
 ///
 /// ```
 /// # extern crate idem_runtime as axum_idem;
@@ -67,7 +67,7 @@ const LOOKS: usize = 16;
 ///
 /// # Cancellation
 ///
-/// As safe as the store below.
+/// `Sealed` is as safe as the store below.
 // The module has the same cfg. The attribute is repeated so that the documentation of the facade shows it.
 #[cfg(feature = "seal")]
 pub struct Sealed<S> {
@@ -76,7 +76,7 @@ pub struct Sealed<S> {
 }
 
 impl<S: Store> Sealed<S> {
-    /// Encrypts what `store` stores.
+    /// Encrypts the responses that `store` stores.
     ///
     /// # Panics
     ///
@@ -98,8 +98,8 @@ impl<S: Store> Sealed<S> {
 
     /// Replays also records that were stored without `Sealed`. Such a record is an error by default.
     ///
-    /// Use this when sealing is turned on for a store with records, and remove it when the longest `ttl` has passed.
-    /// Meanwhile, somebody who can write to the store can insert a response.
+    /// Use this setting when you turn sealing on for a store with records, and remove it when the longest `ttl` has passed.
+    /// Until then, somebody who can write to the store can insert a response.
     #[must_use]
     pub fn read_unsealed(mut self) -> Self {
         self.opener.reads_unsealed = true;

@@ -59,8 +59,8 @@ impl SqliteStoreBuilder {
         }
     }
 
-    /// The file; `idem.db` in the working directory by default. It is created when it is missing, and its folder must
-    /// exist. The file must be on a local disk.
+    /// Sets the path of the file; `idem.db` in the working directory by default. The store creates a missing file, but its
+    /// folder must exist. The file must be on a local disk.
     pub fn path(mut self, path: impl AsRef<Path>) -> Self {
         self.file = File::Path(path.as_ref().to_owned());
         self
@@ -76,21 +76,21 @@ impl SqliteStoreBuilder {
         self
     }
 
-    /// The name of the table; `idem_records` by default. At most 50 letters, digits and underscores.
+    /// Sets the name of the table; `idem_records` by default. At most 50 letters, digits and underscores.
     pub fn table(mut self, table: impl Into<String>) -> Self {
         self.table = table.into();
         self
     }
 
-    /// Whether [`open`](Self::open) creates the file and the tables when they are missing, and changes the journal mode
-    /// of the file to WAL; `true` by default. With `false` it changes none of them, and says what is missing. Create them
-    /// with [`schema_sql`](Self::schema_sql) and `PRAGMA journal_mode = WAL`.
+    /// Sets whether [`open`](Self::open) creates a missing file and missing tables, and changes the journal mode of the file
+    /// to WAL; `true` by default. With `false`, `open` changes nothing, and its error says what is missing. Create the tables
+    /// with [`schema_sql`](Self::schema_sql), and set the mode with `PRAGMA journal_mode = WAL`.
     pub fn migrate(mut self, migrate: bool) -> Self {
         self.migrate = migrate;
         self
     }
 
-    /// How the store waits for the disk; [`Full`](SqliteSynchronous::Full) by default.
+    /// Sets how the store waits for the disk; [`Full`](SqliteSynchronous::Full) by default.
     ///
     /// With [`Normal`](SqliteSynchronous::Normal), a loss of power can undo transitions that were acknowledged: a retry
     /// then runs the handler again. A killed process undoes nothing. With
@@ -100,16 +100,16 @@ impl SqliteStoreBuilder {
         self
     }
 
-    /// How long a transition waits for the write lock while another connection holds it; 2 seconds by default.
+    /// Sets how long a transition waits for the write lock while another connection holds it; 2 seconds by default.
     ///
-    /// A transition that arrives while others wait can wait twice as long. Keep the double below
+    /// A transition that arrives while others wait can wait twice as long. Keep twice this time below
     /// [`store_timeout`](crate::IdempotencyBuilder::store_timeout), so that the request gets 503 from the store's error.
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.busy_timeout = timeout.min(LONGEST_TIMEOUT);
         self
     }
 
-    /// How often expired rows are removed; every 60 seconds by default.
+    /// Sets how often the sweeper removes expired rows; every 60 seconds by default.
     pub fn sweep_every(mut self, pause: Duration) -> Self {
         self.sweep_every = Some(pause);
         self
@@ -121,7 +121,7 @@ impl SqliteStoreBuilder {
         self
     }
 
-    /// Up to how many bytes of the file hold data; without a limit by default. Beyond the limit, a claim gets
+    /// Limits the bytes of data in the file; without a limit by default. Beyond the limit, a claim gets
     /// [`Claimed::Full`](crate::store::Claimed::Full), and its handler does not run.
     ///
     /// Each claim in flight reserves 16 KiB for its response. A response is always stored, so larger
@@ -132,7 +132,7 @@ impl SqliteStoreBuilder {
         self
     }
 
-    /// The SQL that creates the tables and the indexes, for a reader or a migration tool. It is safe to run again.
+    /// Returns the SQL that creates the tables and the indexes, for a reader or a migration tool. It is safe to run again.
     ///
     /// The package contains the SQL with the default name as `schema/sqlite.sql`.
     ///

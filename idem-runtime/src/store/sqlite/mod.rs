@@ -126,7 +126,8 @@ use crate::request::scope_id::ScopeId;
 /// # let _ = pay;
 /// ```
 ///
-/// The commit is refused when a crash could keep the record without the effect, or the effect without the record:
+/// The commit is refused when a crash could keep the record without the effect, or the effect without the record. This
+/// is so in three cases:
 ///
 /// - The connection has another file open than the store, also a copy or a hard link. A symbolic link is fine.
 /// - The connection has attached files, because SQLite commits each file by itself.
@@ -153,7 +154,7 @@ use crate::request::scope_id::ScopeId;
 /// - The instance file is missing, for example because the database is a copy. Do not copy instance files.
 /// - The file system cannot lock files. The store logs a warning when it opens the database.
 ///
-/// The store uses no process ids, so containers on one machine can share the file on a local file system.
+/// The store does not compare process ids, so containers on one machine can share the file on a local file system.
 ///
 /// # Fences
 ///
@@ -167,7 +168,7 @@ use crate::request::scope_id::ScopeId;
 /// handler. The rows contain no key, no token and no scope. The headers and the body of the
 /// response, the endpoint and the label are not encrypted. A row that this version cannot read stays unchanged, and
 /// requests with its key get 503. Transitions ignore expired rows, and the writer removes them in batches.
-/// The file does not shrink: SQLite uses the pages of removed rows again. Durations are stored in whole
+/// The file does not shrink, because SQLite uses the pages of removed rows again. Durations are stored in whole
 /// microseconds, rounded up, up to 100 years.
 ///
 /// Beside the file there are `-wal` and `-shm` files. Copy all three together, or make a backup with
@@ -177,7 +178,7 @@ use crate::request::scope_id::ScopeId;
 /// The file that ends with `-reserve` holds 4 MiB of the disk. The store empties that file when the disk is full
 /// and a response must be stored, and fills it again before it admits the next claim.
 ///
-/// An instance file is empty. Its name is that of the database, that of the table, `instance`, and a number. A store
+/// An instance file is empty. Its name consists of the names of the database and the table, `instance`, and a number. A store
 /// removes its file when it is closed, and the files of dead processes when it opens the database.
 ///
 /// # Several processes
@@ -189,9 +190,9 @@ use crate::request::scope_id::ScopeId;
 /// # Listing
 ///
 /// [`list`](Store::list) returns records in the order of their ids. A page reads at most 1,000 rows. Unknown outcomes,
-/// claims in flight and short ids have an index. A filter by endpoint or age has none, so such a page may be empty.
+/// claims in flight and short ids have an index. A filter by endpoint or age has no index, so such a page may be empty.
 /// [`stats`](Store::stats) counts up to 10,000 of each state. Both report a lease that was renewed without a write
-/// as lapsed, and [`look_up`](Store::look_up) reports it as it is.
+/// as lapsed. [`look_up`](Store::look_up) reports it correctly.
 ///
 /// # Cancellation
 ///

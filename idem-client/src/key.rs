@@ -15,7 +15,7 @@ use crate::policy::Policy;
 /// The name of an operation, whose key a [`KeyStore`] keeps across a crash of the client.
 ///
 /// A name identifies one operation for ever, such as `"pay invoice 17"`. A second operation with the same name would
-/// get the response of the first one.
+/// get the response of the first operation.
 ///
 /// ```no_run
 /// # async fn run(client: reqwest_middleware::ClientWithMiddleware) -> reqwest_middleware::Result<()> {

@@ -33,7 +33,7 @@ pub type ReplyBody<B> = Either<Full<Bytes>, B>;
 /// ready for another try.
 ///
 /// Put a layer that follows redirects *outside* this layer: each redirected request is then an operation with its own key,
-/// unless the caller set one. Let that layer follow redirects only at the same origin, as `FollowRedirect` of tower-http
+/// unless the caller set a key. Let that layer follow redirects only at the same origin, as `FollowRedirect` of tower-http
 /// does with its policy `SameOrigin`. Otherwise, that layer sends a key that the caller set to the other origin. If it also
 /// copies the [`Operation`], the key from the key store reaches the other origin too.
 ///

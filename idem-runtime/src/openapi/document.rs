@@ -17,8 +17,8 @@ pub(super) mod sealed {
 }
 
 impl Idempotency {
-    /// Completes the OpenAPI document of a service: it documents what the annotated operations do with a key, in the
-    /// dialect of this service.
+    /// Completes the OpenAPI document of a service: it documents the key, the replays and the refusals of annotated operations,
+    /// in the dialect of this service.
     ///
     /// The attribute marks an operation for `aide`, and for `utoipa` when it is *above* `#[utoipa::path]`. Each marked
     /// operation gets the key header, the replay header on each response that can be a replay, and each refusal with its

@@ -5,8 +5,8 @@ use axum::response::{IntoResponseParts, ResponseParts};
 /// Response part for a handler that does not know whether its effect happened.
 ///
 /// The client gets the response, and the response is not recorded. The key becomes unknown and follows
-/// the endpoint's `on_unknown`: with `rerun` the next request with this key runs the handler as the next
-/// attempt, and with `hold` it gets 409 `idempotency_outcome_unknown` until an operator resolves the key
+/// the endpoint's `on_unknown`. With `rerun`, the next request with this key runs the handler as the next
+/// attempt. With `hold`, it gets 409 `idempotency_outcome_unknown` until an operator resolves the key
 /// or the `ttl` passes.
 ///
 /// `OutcomeUnknown` wins over the endpoint's `record` and over [`DoNotRecord`](crate::DoNotRecord).

@@ -117,7 +117,7 @@ impl IdempotencyBuilder {
 
     /// Sets how long a request waits for one reply of the store. 5 seconds by default.
     ///
-    /// A claim without a reply is sent again within this time, up to three times in total.
+    /// A claim that fails is sent again within this time, up to three times in total.
     pub fn store_timeout(mut self, timeout: Duration) -> Self {
         self.settings.store_timeout = timeout.min(LONGEST);
         self
@@ -172,7 +172,7 @@ impl IdempotencyBuilder {
     /// A concurrency limit in a layer does not count a handler whose client has disconnected, because the
     /// handler runs on in the background. `max_running` counts it. When as many attempts run, a request with a key
     /// gets 503 `idempotency_busy` with `Retry-After`, even if a record exists. With
-    /// `in_flight = wait(…)`, a request that waits for the first one does not count.
+    /// `in_flight = wait(…)`, a request that waits for the first request does not count.
     ///
     /// An attempt counts until its response is recorded or its key is released, or until the first try to do so has
     /// failed. An attempt that lost its lease counts until its handler ends. [`Idempotency::running`] returns the current

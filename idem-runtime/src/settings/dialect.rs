@@ -309,8 +309,8 @@ impl Dialect {
 
     /// Adds the key header of a request to its response, with the same value.
     ///
-    /// The [`Idempotency`](crate::Idempotency) layer adds the header to every response that passes through the
-    /// layer and belongs to a request with a key: also to refusals and to responses of other layers. The response to a safe
+    /// The [`Idempotency`](crate::Idempotency) layer adds the header to every response to a request with a key that
+    /// passes through the layer. This includes refusals and the responses of other layers. The response to a safe
     /// method gets no key. An endpoint with `runtime = …` and no layer adds nothing.
     #[must_use]
     pub fn echo_key(mut self) -> Self {

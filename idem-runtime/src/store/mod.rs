@@ -1,6 +1,6 @@
 //! The store trait, and the stores of this crate.
 //!
-//! [`Store`] is a trait whose methods are atomic transitions on one record id. This module has
+//! [`Store`] is a trait whose required methods are atomic transitions on one record id. This module has
 //! four stores: in memory, in an SQLite file, in Redis and in PostgreSQL. It also has [`NearCache`], a cache in front
 //! of another store. The feature `seal` adds `Sealed`, which encrypts the responses in another store. All stores keep a
 //! [`Record`] in the same frozen form. [`guide`] shows how to write another store.
@@ -70,7 +70,7 @@ pub use crate::settings::policy::OnUnknown;
 
 /// Stores claims and records.
 ///
-/// Every method is one atomic transition on one record id. A store must keep these rules, because
+/// Every required method is one atomic transition on one record id. A store must keep these rules, because
 /// the engine relies on each of them.
 ///
 /// 1. Of any number of concurrent [`claim`](Store::claim)s of one record id, at most one gets

@@ -53,7 +53,7 @@ impl Origin {
         self
     }
 
-    /// The path of the handler. Empty when a claim was made without one.
+    /// The path of the handler. Empty when the claim had no endpoint.
     #[must_use]
     pub fn endpoint(&self) -> &str {
         &self.endpoint

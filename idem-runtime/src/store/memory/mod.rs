@@ -52,7 +52,7 @@ const MAX_PURGES: usize = 256;
 /// the store checks *before* a new claim. When the budget is used up, the store either refuses new keys or evicts
 /// the oldest records, as [`OnFull`] says.
 ///
-/// The guarantee covers one process and ends with that process: after a restart every key is new.
+/// The store serves one process, and its claims and records end with that process: after a restart, every key is new.
 ///
 /// Clones share all state. The clock is [`tokio::time::Instant`], so a paused clock in tests also
 /// controls leases and expiries.

@@ -209,8 +209,8 @@ const LONGEST_RECORD: usize = 16 * 1024;
 /// [`forget_scope`](Store::forget_scope) removes 1,000 rows with each statement, and fewer when a statement exceeds the
 /// timeout. When the reply to a statement is lost, the returned number does not include the rows of this statement.
 ///
-/// The table can be partitioned by a hash of `id`, and not by expiry: the primary key decides which claim wins,
-/// and PostgreSQL has no unique index across partitions unless it contains the partition's column.
+/// The table can be partitioned by a hash of `id`, but not by expiry. The primary key decides which claim wins,
+/// and PostgreSQL has no unique index across partitions unless the index contains the partition's column.
 ///
 /// Durations are stored in whole milliseconds, rounded up, up to 100 years.
 ///

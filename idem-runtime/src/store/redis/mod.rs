@@ -110,8 +110,8 @@ use crate::settings::policy::OnUnknown;
 ///
 /// # Failover
 ///
-/// With Sentinels and on a cluster, the store asks which server is the primary in four situations:
-/// when a server refuses a command, closes a connection, does not respond for 250 ms, or has fewer
+/// With Sentinels and on a cluster, the store asks which server is the primary when a server refuses a
+/// command, closes a connection, or does not respond for 250 ms. It also asks when a server has fewer
 /// replicas than [`min_replicas`](RedisStoreBuilder::min_replicas) requires. The store asks all
 /// Sentinels, or up to eight nodes, at the same time. It uses the reply that knows the newest
 /// failover. A Sentinel or a node that hangs delays this by 100 ms. Once a replica is promoted, a

@@ -126,8 +126,8 @@ use crate::request::scope_id::ScopeId;
 /// # let _ = pay;
 /// ```
 ///
-/// The commit is refused when a crash could keep the record without the effect, or the effect without the record. This
-/// is so in three cases:
+/// The commit is refused in three cases, in which a crash could keep the record without the effect, or the effect without
+/// the record:
 ///
 /// - The connection has another file open than the store, also a copy or a hard link. A symbolic link is fine.
 /// - The connection has attached files, because SQLite commits each file by itself.

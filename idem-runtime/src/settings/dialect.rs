@@ -45,7 +45,7 @@ use http::{HeaderName, StatusCode, header};
 /// | a response that is too long to record | the response is sent once; a retry gets 409 `idempotency_response_not_kept` | `IdempotencyBuilder::max_recorded_body` |
 /// | the mark of a replay | `Idempotency-Replayed: true`, and `Cache-Control: no-store` if the response has no `Cache-Control` | [`replay_header`](Self::replay_header), [`no_replay_header`](Self::no_replay_header) |
 /// | when to retry while the first request runs | `Retry-After: 1` | `in_flight = wait("…")` |
-/// | when a key expires (section 2.3) | 24 hours after its response was recorded, to the second; then it is a new key | `ttl = "…"` |
+/// | when a key expires (section 2.3) | 24 hours after its response was recorded; then it is a new key | `ttl = "…"` |
 /// | a first request that never ends | it is ended after `max_run` (15 minutes by default), or its lease lapses when its process dies. Its outcome is unknown, and a retry runs again | `max_run = "…"`, `on_unknown = hold` |
 /// | how a client distinguishes a 409 of this library from a 409 of the service | the `code` in a body of type `application/problem+json` | `IdempotencyBuilder::render_problem` |
 /// | a store that fails or is full | 503 with `Retry-After`, and the handler does not run | `IdempotencyBuilder::on_store_error` |

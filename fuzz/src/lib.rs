@@ -4,7 +4,7 @@
 //! targets. The tests of this crate also run them, with the seeds and their mutations.
 
 mod attribute;
-#[path = "../../idem-runtime/src/request/canonical_json.rs"]
+#[path = "../../idem-runtime/src/request/canonical_json/mod.rs"]
 mod canonical_json;
 mod json;
 mod key;

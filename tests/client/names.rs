@@ -11,9 +11,13 @@ use test_support::http::{KEY, REPLAYED};
 
 /// The codes in the table in the documentation of `Problem`, and all codes in the source.
 fn codes_of_the_server() -> [BTreeSet<String>; 2] {
-    let path = "idem-runtime/src/response/problem.rs";
-    let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path));
-    let source = source.expect("a readable source file");
+    let folder = "idem-runtime/src/response/problem";
+    let files = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
+    let source: String = files
+        .expect("a readable folder")
+        .map(|file| fs::read_to_string(file.expect("an entry").path()))
+        .collect::<Result<_, _>>()
+        .expect("readable source files");
     let rows = source
         .lines()
         .filter_map(|line| line.strip_prefix("/// | `idempotency_"));

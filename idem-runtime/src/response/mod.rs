@@ -1,9 +1,8 @@
 //! Creates the responses to the client: problems, replays, and the recorded part of a response.
 //!
-//! Only `problem.rs` maps a refusal to an HTTP status.
+//! Only `problem/` maps a refusal to an HTTP status.
 
 pub(crate) mod collect;
-pub(crate) mod commit_problem;
 pub(crate) mod degraded;
 pub(crate) mod do_not_record;
 pub(crate) mod kept_headers;

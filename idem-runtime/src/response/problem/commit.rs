@@ -2,8 +2,9 @@
 
 use http::StatusCode;
 
+use super::Problem;
+use super::kind::Kind;
 use crate::request::record_id::RecordId;
-use crate::response::problem::{Kind, Problem};
 
 /// The first commit of the attempt took effect.
 const ALREADY_RECORDED: &str = "a response was committed before this error; retry the request with the same key to get that response";

@@ -1,6 +1,6 @@
 //! Reports to the observer of the service that an attempt runs, and where.
 
-use crate::attempt::running::Work;
+use crate::attempt::work::Work;
 use crate::observe::{Observer, Place};
 
 impl Work {

@@ -6,8 +6,8 @@ use std::{mem, thread};
 use axum::response::Response;
 
 use crate::attempt::ending::Ending;
-use crate::attempt::running::{Stage, Work};
 use crate::attempt::settlement::Settlement;
+use crate::attempt::work::{Stage, Work};
 use crate::request::record_id::RecordId;
 use crate::service::slot::Unsettled;
 use crate::store::Record;

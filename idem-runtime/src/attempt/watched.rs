@@ -10,7 +10,7 @@ use axum::body::{Body, Bytes, HttpBody};
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::attempt::running::Work;
+use crate::attempt::work::Work;
 use crate::service::slot::Slot;
 use crate::settings::policy::OnUnknown;
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use crate::attempt::handling::BoxFuture;
 use crate::attempt::orphans;
-use crate::attempt::running::BoxFuture;
 use crate::attempt::settle;
 use crate::claim::decision::Decision;
 use crate::observe::{Outcome, Waited};

@@ -14,7 +14,8 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tracing::Span;
 
-use crate::attempt::running::{BoxFuture, Won};
+use crate::attempt::handling::BoxFuture;
+use crate::attempt::running::Won;
 use crate::claim::ask::{ClaimError, ClaimReply, Reply, StoreClaim};
 use crate::claim::decision::Decision;
 use crate::claim::unprotected::Unprotected;

@@ -8,7 +8,8 @@ use std::task::{Context, Poll, ready};
 use axum::response::{IntoResponse, Response};
 use pin_project_lite::pin_project;
 
-use crate::attempt::running::{BoxFuture, BoxHandler, Handling, Running};
+use crate::attempt::handling::{BoxFuture, BoxHandler, Handling};
+use crate::attempt::running::Running;
 use crate::claim::claiming::{ClaimOutcome, Claiming};
 use crate::claim::unprotected::Unprotected;
 #[cfg(feature = "testing")]

@@ -10,7 +10,6 @@ mod entries;
 mod expansions;
 mod messages;
 mod shapes;
-mod slips;
 
 use crate::messages::mistakes::Mistakes;
 use crate::parse::documenters::Documenters;

@@ -1,8 +1,105 @@
-//! One slip of the user gives one message.
+//! Slips of the user, each of which gives one message.
 
 use expect_test::expect;
 
-use super::messages::{check_arguments, messages};
+use super::{check_arguments, check_item, messages};
+
+#[test]
+fn common_slips_are_explained() {
+    check_arguments(
+        &[
+            "\"scope\" = token",
+            "options(scope = token)",
+            "axum_idem::scope = token",
+            "scope = user.id, user.name",
+            "scope = token, record = [2xx 4xx]",
+            "scope = token, record = [2xx, 200, 2xx]",
+            "scope = token, in_flight = \"wait\"",
+            "scope = token, fingerprint = json([\"/a\"])",
+            "scope = token, key_header = \"x-request-id\"",
+            "scope = token, lease = \"30s\"",
+        ],
+        &expect![[r##"
+            #[idempotent("scope" = token)]
+            "scope"
+                unexpected quotes around an argument; write `scope = token`
+            #[idempotent(options(scope = token))]
+            options
+                unknown argument `options`; the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `record_body`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
+            #[idempotent(axum_idem::scope = token)]
+            axum_idem
+                unknown argument `axum_idem`; the arguments are `scope`, `key`, `ttl`, `required`, `record`, `record_rejections`, `record_body`, `in_flight`, `on_unknown`, `unknown`, `max_run`, `fingerprint`, `transactional`, `runtime` and `crate`
+            #[idempotent(scope = user.id, user.name)]
+            user.name
+                a scope with several parts is a tuple; write `scope = (user.id, user.name)`
+            #[idempotent(scope = token, record = [2xx 4xx])]
+            4xx
+                cannot parse the value of `record`: expected `,` or `;`; for example, write `record = [2xx, 4xx]`
+            #[idempotent(scope = token, record = [2xx, 200, 2xx])]
+            200
+                `200` is part of `2xx`; remove it
+            2xx
+                `2xx` is given twice; keep one of them
+            #[idempotent(scope = token, in_flight = "wait")]
+            "wait"
+                unexpected quotes around the value of `in_flight`; write `in_flight = wait("5s")`
+            #[idempotent(scope = token, fingerprint = json(["/a"]))]
+            ["/a"]
+                unexpected brackets around JSON pointers; write `json("/a")`
+            #[idempotent(scope = token, key_header = "x-request-id")]
+            key_header
+                `key_header` is a setting of the whole service, not of one endpoint; write `Dialect::ietf().key_header(…)`
+            #[idempotent(scope = token, lease = "30s")]
+            lease
+                `lease` is a setting of the whole service, not of one endpoint; write `Idempotency::builder().lease(…)`
+        "##]],
+    );
+    let item = "async fn place(headers: HeaderMap, order: String) {}";
+    expect![[r#"
+        headers["x-tenant"]
+            the value of a header does not implement `Display`; write `header("x-tenant")`
+    "#]]
+    .assert_eq(&messages("scope = headers[\"x-tenant\"]", item));
+    check_item(
+        "#[tokio::main] async fn place(order: String) {}",
+        &expect![[r#"
+            tokio::main
+                `#[tokio::main]` runs the function itself, but a router runs a handler; remove one of the attributes
+
+            async fn place(order: String) {
+                let _ = &order;
+            }
+        "#]],
+    );
+    check_item(
+        "async fn place(order: String) -> ! { panic!() }",
+        &expect![[r#"
+            !
+                a handler returns a response, and `!` is not a response; write `std::convert::Infallible`
+
+            async fn place() {
+                #[allow(dead_code)]
+                async fn place(order: String) -> ! {
+                    let _ = &order;
+                    panic!()
+                }
+            }
+        "#]],
+    );
+    check_item(
+        "fn place<'async_trait>(order: String) -> Pin<Box<dyn Future<Output = ()> + Send + 'async_trait>> {}",
+        &expect![[r#"
+            place
+                `#[async_trait]` rewrote this function before `#[idempotent]` could read it; move the body into an `async fn` outside the trait, and put the attribute on that function
+
+            fn place<'async_trait>(
+                order: String,
+            ) -> Pin<Box<dyn Future<Output = ()> + Send + 'async_trait>> {
+                let _ = &order;
+            }
+        "#]],
+    );
+}
 
 #[test]
 fn one_slip_gives_one_message() {

@@ -7,10 +7,14 @@
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod batch;
+mod claim;
+mod entry;
+mod error;
 mod finding;
 mod future;
 pub mod guide;
 mod header_lines;
+mod holder;
 mod listing;
 mod memory;
 mod millis;
@@ -32,12 +36,15 @@ mod sqlite;
 mod table_name;
 mod transaction;
 
-use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+pub use claim::{Changed, Claim, Claimed};
+pub use entry::Entry;
+pub use error::StoreError;
 pub use finding::{Finding, Severity};
 pub use future::StoreFuture;
+pub use holder::{Holder, Owner, Settled};
 pub use listing::{
     Count, Cursor, Page, ParseCursorError, Precision, Query, State, StateKind, Stats, Summary,
 };
@@ -55,7 +62,6 @@ pub use seal::Sealed;
 pub use seal::keys::{Keys, SealingKey, SealingKeyError};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteStore, SqliteStoreBuilder};
-use tokio::sync::Notify;
 pub use transaction::{Bind, CommitState, RecordStatement, TransactionKind};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) use transaction::{RecordFailure, sealed};
@@ -63,7 +69,6 @@ pub(crate) use transaction::{RecordFailure, sealed};
 pub use transaction::{TransactionConnection, TransactionDatabase};
 
 use crate::observe::Observer;
-use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
 pub use crate::settings::policy::OnUnknown;
@@ -270,323 +275,5 @@ pub trait Store: Send + Sync + 'static {
     /// observer, so that each event is reported once.
     fn observe(&self, observer: Arc<dyn Observer>) {
         let _ = observer;
-    }
-}
-
-/// Why a transition failed. The error never contains a key, a token or a response.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// The engine behind the store could not be reached, or refused the request.
-    #[error("the store is unavailable: {0}")]
-    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The store did not respond in time.
-    #[error("the store did not respond in time")]
-    TimedOut,
-    /// Another connection held the lock of the database for too long. The store has already waited, so the engine does
-    /// not send the claim again.
-    #[error("another connection holds the lock of the database")]
-    Busy,
-    /// The engine behind the store is configured in a way that would break the rules of [`Store`].
-    #[error("the store is not usable as it is set up: {0}")]
-    Unfit(Box<str>),
-    /// The entry under the record id cannot be decoded. The store leaves the entry in place.
-    #[error("the stored entry cannot be decoded")]
-    Undecodable(#[source] DecodeError),
-    /// The store does not offer this operation.
-    #[error("the store does not support this operation")]
-    Unsupported,
-    /// The cursor of a query comes from another store or another version.
-    #[error("the cursor of the query is not one of this store")]
-    InvalidCursor,
-}
-
-/// One attempt to get the right to run the handler.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Claim {
-    /// The record that is claimed.
-    pub id: RecordId,
-    /// Distinguishes a retry of the first request from another request with the same key.
-    pub fingerprint: Fingerprint,
-    /// Who claims. No two attempts have the same owner.
-    pub owner: Owner,
-    /// How long the claim holds without a renewal.
-    pub lease: Duration,
-    /// How long a lapsed claim is remembered as unknown, counted from the end of its lease.
-    pub retention: Duration,
-    /// How a lapsed claim is handled.
-    pub on_unknown: OnUnknown,
-    /// Whether the caller wants to be woken when the claim that is in flight ends.
-    pub wait: bool,
-    /// Where the request comes from, for operators. The store keeps the origin of the first attempt.
-    pub origin: Origin,
-    /// Whether all callers share the scope. Such a scope has no limited share of the store: see
-    /// [`MemoryStoreBuilder::max_share`].
-    pub is_global: bool,
-    /// Whether the handler's only effects are those of a transaction that records its response. The store
-    /// need not wait until such a claim is durable: a crash that loses the claim loses the transaction too.
-    pub is_transactional: bool,
-}
-
-impl Claim {
-    /// Returns a claim by a new owner, with an unknown origin and a global scope. It takes over a lapsed
-    /// claim and does not wait.
-    #[must_use]
-    pub fn new(
-        id: RecordId,
-        fingerprint: Fingerprint,
-        lease: Duration,
-        retention: Duration,
-    ) -> Self {
-        Self {
-            id,
-            fingerprint,
-            owner: Owner::unique(),
-            lease,
-            retention,
-            on_unknown: OnUnknown::Rerun,
-            wait: false,
-            origin: Origin::default(),
-            is_global: true,
-            is_transactional: false,
-        }
-    }
-}
-
-/// The result of a claim.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Claimed {
-    /// The caller holds the claim and runs the handler.
-    Fresh {
-        /// Grows with every attempt at this record id.
-        fence: u64,
-        /// 1 for the first attempt, and one more for each takeover of a lapsed claim.
-        attempt: u32,
-    },
-    /// Another owner holds the claim.
-    InFlight {
-        /// The fingerprint of the request that holds the claim.
-        fingerprint: Fingerprint,
-        /// How long the claim holds if it is not renewed.
-        lease_left: Duration,
-        /// Wakes a caller that set `wait`. `None` when the store cannot wake callers.
-        changed: Option<Changed>,
-    },
-    /// An earlier attempt was settled with this record.
-    Recorded {
-        /// The record to replay.
-        record: Record,
-        /// How much of the record's `ttl` is left, so that a cache never keeps the record longer.
-        expires_in: Duration,
-    },
-    /// An earlier attempt ended without a response, and this caller must not run the handler again.
-    Unknown {
-        /// The fingerprint of the request that was interrupted.
-        fingerprint: Fingerprint,
-    },
-    /// There is no room for another claim.
-    Full,
-    /// There is room, but the scope of the record holds its share of the store already.
-    OverShare,
-}
-
-/// Identifies who holds a claim. `complete`, `renew`, `release` and `abandon` require a holder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// The record that is claimed.
-    pub id: RecordId,
-    /// The attempt that made the claim.
-    pub owner: Owner,
-    /// The fence that the store gave the claim.
-    pub fence: u64,
-}
-
-/// Whether a transition took effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Settled {
-    /// The transition took effect.
-    Done,
-    /// The transition changed nothing, because the caller no longer holds the claim.
-    Lost,
-}
-
-/// The entry under a record id.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Entry {
-    /// A claim whose lease holds.
-    InFlight {
-        /// The fingerprint of the request that holds the claim.
-        fingerprint: Fingerprint,
-        /// The fence of the attempt.
-        fence: u64,
-        /// The number of the attempt, from 1.
-        attempt: u32,
-        /// How long the claim holds if it is not renewed.
-        lease_left: Duration,
-        /// Where the first request came from.
-        origin: Origin,
-        /// When the first attempt claimed the record, by the clock of the store.
-        created_at: SystemTime,
-    },
-    /// A claim that lapsed without a response.
-    Unknown {
-        /// The fingerprint of the request that was interrupted.
-        fingerprint: Fingerprint,
-        /// The fence of the attempt.
-        fence: u64,
-        /// The number of the attempt, from 1.
-        attempt: u32,
-        /// How long the store will remember this claim.
-        retained_for: Duration,
-        /// Where the first request came from.
-        origin: Origin,
-        /// When the first attempt claimed the record, by the clock of the store.
-        created_at: SystemTime,
-    },
-    /// A finished record.
-    Recorded {
-        /// The record to replay.
-        record: Record,
-        /// How long the record will be replayed.
-        expires_in: Duration,
-        /// Where the first request came from.
-        origin: Origin,
-        /// When the first attempt claimed the record, by the clock of the store.
-        created_at: SystemTime,
-        /// When the record was stored, by the clock of the store.
-        settled_at: SystemTime,
-    },
-}
-
-impl Entry {
-    /// Where the first request came from.
-    #[must_use]
-    pub fn origin(&self) -> &Origin {
-        match self {
-            Self::InFlight { origin, .. }
-            | Self::Unknown { origin, .. }
-            | Self::Recorded { origin, .. } => origin,
-        }
-    }
-
-    /// When the first attempt claimed the record, by the clock of the store.
-    #[must_use]
-    pub fn created_at(&self) -> SystemTime {
-        match self {
-            Self::InFlight { created_at, .. }
-            | Self::Unknown { created_at, .. }
-            | Self::Recorded { created_at, .. } => *created_at,
-        }
-    }
-
-    /// Returns the entry as a listing shows it.
-    #[must_use]
-    pub fn summary(self, id: RecordId) -> Summary {
-        let created_at = self.created_at();
-        let (origin, state) = match self {
-            Self::InFlight {
-                fence,
-                attempt,
-                lease_left,
-                origin,
-                ..
-            } => {
-                let state = State::InFlight {
-                    fence,
-                    attempt,
-                    lease_left,
-                };
-                (origin, state)
-            }
-            Self::Unknown {
-                fence,
-                attempt,
-                retained_for,
-                origin,
-                ..
-            } => {
-                let state = State::Unknown {
-                    fence,
-                    attempt,
-                    retained_for,
-                };
-                (origin, state)
-            }
-            Self::Recorded {
-                record,
-                expires_in,
-                origin,
-                settled_at,
-                ..
-            } => (origin, State::recorded(&record, settled_at, expires_in)),
-        };
-        Summary::new(id, origin, created_at, state)
-    }
-}
-
-/// Identifies one attempt, uniquely across all processes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Owner([u8; 16]);
-
-impl Owner {
-    /// A new owner, different from every other owner in this or another process.
-    ///
-    /// # Panics
-    ///
-    /// When the operating system cannot provide random bytes at the first call.
-    #[must_use]
-    pub fn unique() -> Self {
-        use std::sync::OnceLock;
-        use std::sync::atomic::{AtomicU64, Ordering};
-        static PROCESS: OnceLock<u64> = OnceLock::new();
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-
-        let mut bytes = [0; 16];
-        let process = PROCESS.get_or_init(|| getrandom::u64().expect("the system has no entropy"));
-        bytes[..8].copy_from_slice(&process.to_le_bytes());
-        bytes[8..].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_le_bytes());
-        Self(bytes)
-    }
-
-    /// The bytes to store.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-
-    /// An owner from stored bytes.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-}
-
-impl fmt::Debug for Owner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Owner({:032x})", u128::from_be_bytes(self.0))
-    }
-}
-
-/// Wakes callers that wait for a claim to end.
-///
-/// A store returns a `Changed` with [`Claimed::InFlight`]. The store creates it under the same lock
-/// under which it read the claim, so that the caller cannot miss the end of the claim.
-#[derive(Debug)]
-pub struct Changed(tokio::sync::futures::OwnedNotified);
-
-impl Changed {
-    /// A waiter for the next `notify_waiters` on `notify`.
-    #[must_use]
-    pub fn new(notify: Arc<Notify>) -> Self {
-        Self(notify.notified_owned())
-    }
-
-    /// Completes when the claim has ended. Cancel-safe.
-    pub async fn wait(self) {
-        self.0.await;
     }
 }

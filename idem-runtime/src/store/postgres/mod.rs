@@ -1,8 +1,9 @@
 //! The PostgreSQL store: one row for each record, one transaction for each transition.
 //!
-//! A transition sends one of the statements in `statements.rs`, or calls the function in
-//! `claim_function.rs`. `transaction.rs` records a response inside the transaction of a handler, with the
-//! function in `commit_function.rs`. Under load, `together.rs` sends the transitions of several callers in one of the
+//! A transition in `transitions.rs` sends one of the statements in `statements.rs`, or calls the function in
+//! `claim_function.rs`. `retries.rs` repeats a statement until its result is certain. `transaction.rs` records a
+//! response inside the transaction of a handler, with the function in `commit_function.rs`. Under load,
+//! `together.rs` sends the transitions of several callers in one of the
 //! statements in `batches.rs`. The transition runs on one of the connections in `connections.rs`; a
 //! connection is a `session.rs`. `row.rs` and `reply.rs` read the result, and `failure.rs`
 //! classifies errors. `builder.rs` connects: `setup.rs` creates the table described in `table.rs`,
@@ -20,6 +21,7 @@ mod listing;
 mod listings;
 mod probe;
 mod reply;
+mod retries;
 mod row;
 mod session;
 mod setup;
@@ -29,20 +31,18 @@ mod sweeper;
 mod table;
 mod together;
 mod transaction;
+mod transitions;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgRow;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use self::batches::Completion;
 pub use self::builder::PostgresStoreBuilder;
 use self::connections::Connections;
-use self::failure::{Remedy, remedy, store_error};
-use self::session::Session;
 use self::sql::Query;
 use self::statements::{Statements, whole_millis};
 use self::table::Table;
@@ -55,17 +55,6 @@ use super::{
 use crate::observe::Observer;
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
-
-/// How often a statement is sent when it loses races or its connection breaks.
-const TRIES: usize = 12;
-
-/// Commits that take longer than this, and longer than a quarter of the store's timeout, may have
-/// waited for a standby until somebody canceled the wait. The quarter is for standbys that are
-/// always slow.
-const QUICK_COMMIT: Duration = Duration::from_millis(250);
-
-/// Longer records are stored alone, so that a batch stays small.
-const LONGEST_RECORD: usize = 16 * 1024;
 
 /// Stores claims and records in a table in PostgreSQL (12 or later).
 ///
@@ -255,116 +244,7 @@ struct Inner {
     completions: Arc<Batcher<Completion, ()>>,
 }
 
-/// Whether an earlier try may have taken effect before the try that returned the rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tries {
-    First,
-    Repeated,
-}
-
 impl Inner {
-    /// Sends a statement until its result is certain, as long as the errors are transient.
-    ///
-    /// `read` gets the rows, and whether an earlier try may have taken effect. When `read` returns
-    /// `None`, the statement is sent again.
-    async fn send<T>(
-        &self,
-        deadline: Instant,
-        statement: &Arc<str>,
-        bind: impl Fn(Query) -> Query,
-        read: impl Fn(&[PgRow], Tries) -> Result<Option<T>, StoreError>,
-    ) -> Result<T, StoreError> {
-        self.send_and_confirm(deadline, statement, bind, read, |_| true)
-            .await
-    }
-
-    /// Like `send`. A result for which `wrote` is false needs no confirmation, however long it
-    /// took.
-    async fn send_and_confirm<T>(
-        &self,
-        deadline: Instant,
-        statement: &Arc<str>,
-        bind: impl Fn(Query) -> Query,
-        read: impl Fn(&[PgRow], Tries) -> Result<Option<T>, StoreError>,
-        wrote: impl Fn(&T) -> bool,
-    ) -> Result<T, StoreError> {
-        let mut last = StoreError::Unavailable(
-            "gave up because other processes kept changing this record".into(),
-        );
-        let mut tries = Tries::First;
-        for _ in 0..TRIES {
-            let mut leased = self.connections.acquire(deadline).await?;
-            let session = leased.session();
-            let query = bind(sqlx::query(AssertSqlSafe(statement.clone())));
-            let asked_at = Instant::now();
-            let Ok(rows) = timeout_at(deadline, session.run(query)).await else {
-                return Err(StoreError::TimedOut);
-            };
-            let error = match rows {
-                Ok(rows) => {
-                    let is_slow = self.is_slow(asked_at);
-                    let result = read(&rows, tries);
-                    let may_wait = is_slow && matches!(&result, Ok(Some(result)) if wrote(result));
-                    let is_unsure = may_wait && self.waits_for_standbys(deadline, session).await?;
-                    leased.keep();
-                    if is_unsure {
-                        tries = Tries::Repeated;
-                        last = StoreError::TimedOut;
-                        continue;
-                    }
-                    if let Some(result) = result? {
-                        return Ok(result);
-                    }
-                    continue;
-                }
-                Err(error) => error,
-            };
-            let remedy = remedy(&error);
-            last = store_error(error, &self.table);
-            match remedy {
-                Remedy::Again => leased.keep(),
-                Remedy::Elsewhere => {
-                    tries = Tries::Repeated;
-                    leased.close(&last);
-                }
-                Remedy::OtherServer => {
-                    if !leased.leave(&last) {
-                        return Err(last);
-                    }
-                }
-                Remedy::Report => {
-                    leased.keep();
-                    return Err(last);
-                }
-            }
-        }
-        Err(last)
-    }
-
-    /// Whether commits wait for synchronous standbys.
-    ///
-    /// An operator can cancel that wait. The server then acknowledges a commit that no standby has,
-    /// with a warning that sqlx does not pass on. So a slow commit only counts after the statement
-    /// was sent again and its commit was quick: that commit follows the first commit in the log.
-    async fn waits_for_standbys(
-        &self,
-        deadline: Instant,
-        session: &mut Session,
-    ) -> Result<bool, StoreError> {
-        let look = "SELECT current_setting('synchronous_standby_names') <> ''";
-        let look = session.run(sqlx::query(look));
-        let Ok(rows) = timeout_at(deadline, look).await else {
-            return Err(StoreError::TimedOut);
-        };
-        let rows = rows.map_err(|error| store_error(error, &self.table))?;
-        row::done(only(&rows)?)
-    }
-
-    /// Whether a commit that began then may have waited for a standby, see [`QUICK_COMMIT`].
-    fn is_slow(&self, asked_at: Instant) -> bool {
-        asked_at.elapsed() > QUICK_COMMIT.max(self.timeout / 4)
-    }
-
     fn deadline(&self) -> Instant {
         Instant::now() + self.timeout
     }
@@ -372,200 +252,11 @@ impl Inner {
     fn patience(&self) -> Duration {
         patience(self.timeout)
     }
-
-    async fn claim(self: &Arc<Self>, claim: Claim) -> Result<Claimed, StoreError> {
-        let deadline = self.deadline();
-        if let Some(lane) = self.claims_like(&claim).lane() {
-            let claimed = self.claim_alone(&claim, deadline).await;
-            lane.leave().await;
-            return claimed;
-        }
-        // Boxed because it is long. Unboxed, it would enlarge the future of every claim.
-        Box::pin(self.claim_together(claim, deadline)).await
-    }
-
-    async fn claim_alone(&self, claim: &Claim, deadline: Instant) -> Result<Claimed, StoreError> {
-        let bind = |query| statements::claiming(query, claim, &self.table);
-        let read = |rows: &[PgRow], _| row::claimed(only(rows)?);
-        // All other results only read.
-        let wrote = |claimed: &Claimed| matches!(claimed, Claimed::Fresh { .. });
-        let statement = &self.statements.claim;
-        self.send_and_confirm(deadline, statement, bind, read, wrote)
-            .await
-    }
-
-    /// A transition of a claim's holder that can be repeated without side effects.
-    async fn settle(
-        &self,
-        statement: &Arc<str>,
-        holder: Holder,
-        bind: impl Fn(Query) -> Query,
-    ) -> Result<Settled, StoreError> {
-        let Ok(fence) = i64::try_from(holder.fence) else {
-            return Ok(Settled::Lost);
-        };
-        let bind = |query: Query| bind(statements::held(query, holder, fence));
-        let done = self.send(self.deadline(), statement, bind, is_done).await?;
-        Ok(row::settled(done))
-    }
-
-    async fn complete(
-        self: &Arc<Self>,
-        holder: Holder,
-        record: &Record,
-        ttl: Duration,
-    ) -> Result<Settled, StoreError> {
-        let Ok(fence) = i64::try_from(holder.fence) else {
-            return Ok(Settled::Lost);
-        };
-        let deadline = self.deadline();
-        let lane = self.completions.lane();
-        if lane.is_none() && record.as_bytes().len() <= LONGEST_RECORD {
-            let completion = Completion {
-                holder,
-                fence,
-                record: record.clone(),
-                ttl: whole_millis(ttl),
-            };
-            let together = Box::pin(self.complete_together(completion, deadline));
-            if together.await? {
-                return Ok(Settled::Done);
-            }
-        }
-        let Statements {
-            complete,
-            complete_later,
-            is_complete,
-            ..
-        } = &self.statements;
-        let keep = |query| {
-            let query = statements::held(query, holder, fence);
-            query.bind(record.as_bytes().to_vec())
-        };
-        let keep_for = |query| keep(query).bind(whole_millis(ttl));
-        let was_held = |rows: &[PgRow], _| Ok(Some(!rows.is_empty()));
-        let done = self.send(deadline, complete, keep_for, was_held).await?
-            || self.send(deadline, complete_later, keep_for, is_done).await?
-            // A holder whose first reply was lost sends the same record again. The record is
-            // already stored, and its ttl continues.
-            || self.send(deadline, is_complete, keep, is_done).await?;
-        drop(lane);
-        Ok(row::settled(done))
-    }
-
-    async fn release(&self, holder: Holder) -> Result<Settled, StoreError> {
-        let Ok(fence) = i64::try_from(holder.fence) else {
-            return Ok(Settled::Lost);
-        };
-        let Statements {
-            release,
-            was_taken_over,
-            ..
-        } = &self.statements;
-        let deadline = self.deadline();
-        let held = |query| statements::held(query, holder, fence);
-        let (done, tries) = self.send(deadline, release, held, is_done_after).await?;
-        if done || tries == Tries::First {
-            return Ok(row::settled(done));
-        }
-        // The claim is gone. If no other attempt took it over, the try whose reply was lost has
-        // released it.
-        let of_fence = |query| statements::of_id(query, holder.id).bind(fence);
-        let lost = self
-            .send(deadline, was_taken_over, of_fence, is_done)
-            .await?;
-        Ok(row::settled(!lost))
-    }
-
-    async fn look_up(&self, id: RecordId) -> Result<Option<Entry>, StoreError> {
-        let bind = |query| statements::of_id(query, id);
-        let read = |rows: &[PgRow], _| rows.first().map(row::entry).transpose().map(Some);
-        self.send(self.deadline(), &self.statements.look_up, bind, read)
-            .await
-    }
-
-    /// Removes only the rows that it has read. If the statement is sent again after its reply was
-    /// lost, it must not remove a newer claim.
-    ///
-    /// The removal of a claim waits for the transactions that have recorded under it. So the record of such a
-    /// transaction is there afterwards, with the same fence or a lower one, and is removed too.
-    async fn forget(&self, id: RecordId) -> Result<bool, StoreError> {
-        let Statements {
-            identify,
-            forget,
-            was_taken_over,
-            ..
-        } = &self.statements;
-        let deadline = self.deadline();
-        let of_id = |query| statements::of_id(query, id);
-        let identity = |rows: &[PgRow], _| rows.first().map(row::identity).transpose().map(Some);
-        let mut forgotten = None;
-        loop {
-            let Some((owner, fence)) = self.send(deadline, identify, of_id, identity).await? else {
-                return Ok(forgotten.is_some());
-            };
-            if forgotten.is_some_and(|forgotten| forgotten < fence) {
-                return Ok(true);
-            }
-            let found = |query| of_id(query).bind(owner.clone()).bind(fence);
-            let (done, tries) = self.send(deadline, forget, found, is_done_after).await?;
-            // The row is gone. If no other attempt took it over, the try whose reply was lost
-            // removed it.
-            let of_fence = |query| of_id(query).bind(fence);
-            if done
-                || tries == Tries::Repeated
-                    && !self
-                        .send(deadline, was_taken_over, of_fence, is_done)
-                        .await?
-            {
-                forgotten = Some(fence);
-            }
-        }
-    }
-
-    async fn resolve(
-        &self,
-        id: RecordId,
-        fence: u64,
-        record: Record,
-        ttl: Duration,
-    ) -> Result<Settled, StoreError> {
-        let Ok(fence) = i64::try_from(fence) else {
-            return Ok(Settled::Lost);
-        };
-        let Statements {
-            resolve,
-            is_resolved,
-            ..
-        } = &self.statements;
-        let deadline = self.deadline();
-        let keep = |query| {
-            let query = statements::of_id(query, id).bind(fence);
-            query.bind(record.as_bytes().to_vec())
-        };
-        let keep_for = |query| keep(query).bind(whole_millis(ttl));
-        let (done, tries) = self
-            .send(deadline, resolve, keep_for, is_done_after)
-            .await?;
-        // The try whose reply was lost may have stored the record.
-        let done = done
-            || tries == Tries::Repeated && self.send(deadline, is_resolved, keep, is_done).await?;
-        Ok(row::settled(done))
-    }
 }
 
 /// Time limit for a batch of the sweeper or a step of the set-up.
 fn patience(timeout: Duration) -> Duration {
     timeout * 5
-}
-
-fn is_done(rows: &[PgRow], _: Tries) -> Result<Option<bool>, StoreError> {
-    row::done(only(rows)?).map(Some)
-}
-
-/// Like [`is_done`], and also returns whether an earlier try may have taken effect.
-fn is_done_after(rows: &[PgRow], tries: Tries) -> Result<Option<(bool, Tries)>, StoreError> {
-    row::done(only(rows)?).map(|done| Some((done, tries)))
 }
 
 fn only(rows: &[PgRow]) -> Result<&PgRow, StoreError> {

@@ -97,6 +97,14 @@ async fn a_missing_key_is_named_and_nothing_is_shown() {
         assert!(reply.text.contains("key 1"), "{reply:?}");
         assert!(!reply.text.contains("body of run"), "{reply:?}");
     }
+    let scope = json!([{ "kind": "token", "value": "Bearer alice" }]);
+    let sent = json!({ "scope": scope, "key": "SECRET-recorded" });
+    let found = after.change("reader", "/ops/idem/api/find", &sent).await;
+    assert_eq!(found.status, StatusCode::OK, "{found:?}");
+    assert_eq!(found.json()["state"], "unreadable");
+    assert_eq!(found.json()["id"], id);
+    assert!(found.text.contains("key 1"), "{found:?}");
+
     let before_the_change = before.pay("SECRET-recorded", "1").await;
     assert_eq!(before_the_change, StatusCode::CREATED, "the record stays");
 

@@ -7,13 +7,13 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::access::Access;
-use super::api::{failed, id_of, look_up, shown};
-use super::json::entry;
+use super::api::{id_of, shown};
+use super::audit::{Change, Resolution, carry_out};
 use super::refusal::Refusal;
 use super::settings::Console;
 use crate::request::record_id::RecordId;
 use crate::request::scope::Scope;
-use crate::store::{Entry, StoreError};
+use crate::store::Entry;
 
 pub(super) async fn post(
     console: &Console,
@@ -60,7 +60,7 @@ async fn find(console: &Console, sent: &Value) -> Result<Value, Refusal> {
         };
     }
     let id = console.idem.record_id(&scope, text(sent, "key")?);
-    Ok(entry(id, &look_up(console, id).await?))
+    shown(console, id).await
 }
 
 async fn resolve(
@@ -93,10 +93,21 @@ async fn resolve(
     let fence = text(sent, "fence")?
         .parse()
         .map_err(|_| Refusal::bad("`fence` is the fence of the record"))?;
-    let ttl = Duration::from_secs(ttl);
-    let resolved = console.idem.resolve_attempt(id, fence, response, ttl).await;
-    log("resolve", id, reason, &resolved);
-    if !resolved.map_err(|error| failed(&error))? {
+    let change = Change {
+        action: "resolve",
+        id,
+        reason: reason.to_owned(),
+        seen: None,
+        resolution: Some(Resolution {
+            fence,
+            status: status.as_u16(),
+            ttl_seconds: ttl,
+            body_bytes: response.body().len(),
+        }),
+    };
+    let (idem, ttl) = (console.idem.clone(), Duration::from_secs(ttl));
+    let call = async move { idem.resolve_attempt(id, fence, response, ttl).await };
+    if !carry_out(&console.idem, change, call).await? {
         return Err(Refusal(StatusCode::CONFLICT, unresolved(console, id).await));
     }
     Ok(json!({ "done": true }))
@@ -137,35 +148,20 @@ async fn forget(
         let why = "nothing was changed, because the record has changed since it was shown; open the record again";
         return Err(Refusal(StatusCode::CONFLICT, why.to_owned()));
     }
-    let forgotten = console.idem.forget(id).await;
-    log("forget", id, reason, &forgotten);
-    if !forgotten.map_err(|error| failed(&error))? {
+    let change = Change {
+        action: "forget",
+        id,
+        reason: reason.to_owned(),
+        seen: Some(version.to_owned()),
+        resolution: None,
+    };
+    let idem = console.idem.clone();
+    let call = async move { idem.forget(id).await };
+    if !carry_out(&console.idem, change, call).await? {
         let why = "there is no record any more".to_owned();
         return Err(Refusal(StatusCode::NOT_FOUND, why));
     }
     Ok(json!({ "done": true }))
-}
-
-/// A change whose call failed may have taken effect, so it is logged too.
-fn log(action: &'static str, id: RecordId, reason: &str, result: &Result<bool, StoreError>) {
-    match result {
-        Ok(is_done) => tracing::info!(
-            target: crate::trace::TARGET,
-            action,
-            record = %id.short(),
-            reason,
-            is_done,
-            "an operator changed a record in the console"
-        ),
-        Err(error) => tracing::info!(
-            target: crate::trace::TARGET,
-            action,
-            record = %id.short(),
-            reason,
-            error = error as &dyn std::error::Error,
-            "an operator's change in the console failed; it may have taken effect"
-        ),
-    }
 }
 
 fn text<'a>(sent: &'a Value, name: &str) -> Result<&'a str, Refusal> {

@@ -42,8 +42,12 @@
 //! `/ops/idem/`. The page loads nothing from other hosts and has a strict `Content-Security-Policy`.
 //!
 //! A change needs [`Access::Full`], the content type `application/json` and `Sec-Fetch-Site: same-origin`, so
-//! another site cannot send it. A browser that sends `Sec-Fetch-Site: cross-site` or `same-site` gets no record either. Each
-//! change is an INFO event with its reason, even if the store failed and the change may have taken effect.
+//! another site cannot send it. A browser that sends `Sec-Fetch-Site: cross-site` or `same-site` gets no record either.
+//!
+//! Each change is an INFO event with its reason, even if the store failed and the change may have taken effect, or if the
+//! client disconnected meanwhile. The event of a resolved key has the fence, the status, the `ttl` and the length of the body,
+//! and the event of a forgotten record has the state that the page has shown. The console does not know who the operator is.
+//! The event is in the span of the request, so let the layer of your login enter a span with a field for the operator.
 //!
 //! A decision applies to the attempt that the page shows. When a later attempt has run meanwhile, nothing changes, and the
 //! page says so. `resolve` compares the fence in the store. For `forget`, the console reads the record again immediately
@@ -57,6 +61,7 @@
 mod access;
 mod api;
 mod assets;
+mod audit;
 mod change;
 mod json;
 mod refusal;

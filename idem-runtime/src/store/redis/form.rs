@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{Buf, Bytes};
 
 use crate::request::trace_context::TraceId;
-use crate::store::{DecodeError, Origin, Record, State};
+use crate::store::{DecodeError, Holder, Origin, Record, State};
 
 pub(super) const VERSION: u8 = 2;
 
@@ -15,6 +15,14 @@ const CLAIM: usize = 78;
 const RECORD: usize = 44;
 /// The version and the kind, before the owner.
 const OWNER: usize = 16;
+
+/// Owner and fence, in the form of a stored value.
+pub(super) fn holder_bytes(holder: Holder) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    bytes[..16].copy_from_slice(holder.owner.as_bytes());
+    bytes[16..].copy_from_slice(&holder.fence.to_le_bytes());
+    bytes
+}
 
 /// The bytes of an origin.
 pub(super) fn origin_bytes(origin: &Origin) -> Vec<u8> {

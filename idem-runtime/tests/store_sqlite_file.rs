@@ -838,6 +838,15 @@ async fn without_migration_a_store_opens_its_tables_and_changes_nothing_else() {
     execute(&mut other, "PRAGMA journal_mode = WAL").await;
     let store = open("Keys").await.expect("the tables are there");
     win(&store, claim("k")).await;
+    for index in ["expires_at", "claims", "short"] {
+        let drop = format!("DROP INDEX keys_{index}");
+        execute(&mut other, &drop).await;
+        let refused = open("keys").await.expect_err("no index").to_string();
+        let index = format!("has no index \"keys_{index}\"; create it");
+        assert!(refused.contains(&index), "{refused}");
+        let sql = SqliteStore::builder().table("keys").schema_sql();
+        execute(&mut other, &sql.expect("a name")).await;
+    }
     execute(&mut other, "UPDATE keys_meta SET version = 2").await;
     let refused = open("keys").await.expect_err("another version").to_string();
     assert!(refused.contains("has version 2"), "{refused}");

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use sqlx::error::DatabaseError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
 use tokio::time::Instant;
@@ -159,7 +160,8 @@ async fn check_version(
     ))))
 }
 
-/// Every statement names the columns, so a table of somebody else is noticed before the first request.
+/// These statements name every column and every index, so a table of somebody else and a missing index are noticed
+/// before the first request.
 async fn check_columns(
     connection: &mut SqliteConnection,
     statements: &Statements,
@@ -167,6 +169,7 @@ async fn check_columns(
 ) -> Result<(), StoreError> {
     for statement in [
         &statements.look_up,
+        &statements.sweep,
         &statements.list_claims,
         &statements.list_short,
         &statements.record,
@@ -192,6 +195,14 @@ pub(super) async fn file(connection: &mut SqliteConnection) -> Result<Vec<u8>, S
 }
 
 fn of_another(error: &sqlx::Error, statements: &Statements, path: &Path) -> StoreError {
+    let message = error.as_database_error().map(DatabaseError::message);
+    if let Some(index) = message.and_then(|message| message.strip_prefix("no such index: ")) {
+        return unfit(format!(
+            "the table {} in {} has no index {index:?}; create it with the SQL of `schema_sql`, which is safe to run again",
+            statements.table,
+            path.display(),
+        ));
+    }
     unfit(format!(
         "the table {} in {} is not one of this store: {error}; choose another name",
         statements.table,

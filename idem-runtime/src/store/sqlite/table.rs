@@ -100,7 +100,11 @@ impl Statements {
             )
             .into()
         };
+        // Each statement for many rows names its index. After an `ANALYZE` of few rows, SQLite would scan the table, also
+        // when the table has grown. A service may run `ANALYZE` on the file that it shares with the store.
         let indexed_by = |what: &str| format!(" INDEXED BY \"{name}_{what}\"");
+        // The index of the constraint `UNIQUE`. SQLite gives it this name, and refuses to drop it.
+        let by_id = format!(" INDEXED BY \"sqlite_autoindex_{name}_1\"");
         Ok(Self {
             held: format!("SELECT {HELD} FROM {table} WHERE id = ?1").into(),
             look_up: format!(
@@ -110,11 +114,11 @@ impl Statements {
             .into(),
             insert: format!("INSERT OR REPLACE INTO {table} {CLAIM} VALUES {}", new_row()).into(),
             looks: ForRows::new(
-                |ids| format!("SELECT {HELD}, id FROM {table} WHERE id IN ({ids})"),
+                |ids| format!("SELECT {HELD}, id FROM {table}{by_id} WHERE id IN ({ids})"),
                 "?",
             ),
             inserts: ForRows::new(|rows| inserts(&table, rows), &new_row()),
-            updates: ForRows::new(|rows| updates(&table, rows), "(?, ?, ?, ?, ?)"),
+            updates: ForRows::new(|rows| updates(&table, &by_id, rows), "(?, ?, ?, ?, ?)"),
             take_over: format!(
                 "UPDATE {table} SET fence = ?2, attempt = attempt + 1, leased_until = ?3,
                     expires_at = ?4, retention_us = ?5, owner = ?6, instance = ?7 WHERE id = ?1"
@@ -132,7 +136,7 @@ impl Statements {
             resolve: complete(&table, "zeroblob(16)").into(),
             record: record(name).into(),
             delete: format!("DELETE FROM {table} WHERE id = ?1").into(),
-            end_leases: end_leases(&table, &indexed_by("claims")).into(),
+            end_leases: end_leases(&table, &by_id, &indexed_by("claims")).into(),
             has_claims: has_claims(&table, &indexed_by("claims")).into(),
             last_fence: format!("SELECT fence FROM {meta}").into(),
             set_last_fence: format!("UPDATE {meta} SET fence = ?1").into(),
@@ -143,23 +147,24 @@ impl Statements {
             )
             .into(),
             sweep: format!(
-                "DELETE FROM {table} WHERE rowid IN (
-                    SELECT rowid FROM {table} WHERE expires_at <= ?1
+                "DELETE FROM {table}{by_id} WHERE id IN (
+                    SELECT id FROM {table}{} WHERE expires_at <= ?1
                     AND (record IS NOT NULL OR instance = {UNLOCKED} OR expires_at <= ?2)
-                    ORDER BY expires_at LIMIT ?3)"
+                    ORDER BY expires_at LIMIT ?3)",
+                indexed_by("expires_at")
             )
             .into(),
             count_scope: format!(
-                "SELECT count(*) FROM (SELECT expires_at FROM {table}
+                "SELECT count(*) FROM (SELECT expires_at FROM {table}{by_id}
                     WHERE id >= ?1 AND id <= ?2 ORDER BY id LIMIT ?3) WHERE expires_at > ?4"
             )
             .into(),
             forget_scope: format!(
-                "DELETE FROM {table} WHERE rowid IN (
-                    SELECT rowid FROM {table} WHERE id >= ?1 AND id <= ?2 ORDER BY id LIMIT ?3)"
+                "DELETE FROM {table}{by_id} WHERE id IN (
+                    SELECT id FROM {table}{by_id} WHERE id >= ?1 AND id <= ?2 ORDER BY id LIMIT ?3)"
             )
             .into(),
-            list: list("", ""),
+            list: list(&by_id, ""),
             list_claims: list(&indexed_by("claims"), " AND record IS NULL"),
             list_short: list(&indexed_by("short"), " AND substr(id, 17, 6) = ?5"),
             // Each count stops at its limit.
@@ -169,14 +174,76 @@ impl Statements {
                         WHERE record IS NULL AND expires_at > ?1 AND leased_until > ?1 LIMIT ?2)),
                     (SELECT count(*) FROM (SELECT 1 FROM {table}{claims}
                         WHERE record IS NULL AND expires_at > ?1 AND leased_until <= ?1 LIMIT ?2)),
-                    (SELECT count(*) FROM (SELECT 1 FROM {table}
+                    (SELECT count(*) FROM (SELECT 1 FROM {table}{expires_at}
                         WHERE record IS NOT NULL AND expires_at > ?1 LIMIT ?2))",
-                claims = indexed_by("claims")
+                claims = indexed_by("claims"),
+                expires_at = indexed_by("expires_at")
             )
             .into(),
             table,
             meta,
         })
+    }
+
+    /// Every statement. A new field does not compile until it is here.
+    #[cfg(test)]
+    fn all(&self) -> Vec<&str> {
+        let Self {
+            table: _,
+            meta: _,
+            held,
+            look_up,
+            insert,
+            looks,
+            inserts,
+            updates,
+            take_over,
+            renew,
+            abandon,
+            complete,
+            resolve,
+            record,
+            delete,
+            end_leases,
+            has_claims,
+            last_fence,
+            set_last_fence,
+            count_claims,
+            sweep,
+            count_scope,
+            forget_scope,
+            list,
+            list_claims,
+            list_short,
+            stats,
+        } = self;
+        let single = [
+            held,
+            look_up,
+            insert,
+            take_over,
+            renew,
+            abandon,
+            complete,
+            resolve,
+            record,
+            delete,
+            end_leases,
+            has_claims,
+            last_fence,
+            set_last_fence,
+            count_claims,
+            sweep,
+            count_scope,
+            forget_scope,
+            list,
+            list_claims,
+            list_short,
+            stats,
+        ];
+        let for_rows = [looks, inserts, updates].map(|ForRows(statements)| statements);
+        let all = single.into_iter().chain(for_rows.into_iter().flatten());
+        all.map(|statement| &**statement).collect()
     }
 
     /// The SQL that creates the tables and the indexes. Safe to run again.
@@ -200,13 +267,17 @@ fn inserts(table: &str, rows: &str) -> String {
 }
 
 /// Completes the claims that their holders hold, and returns the ids. The last two parameters are the time.
-fn updates(table: &str, rows: &str) -> String {
+///
+/// `held.id IN` makes SQLite search the index of the ids. A `+` hides a column of `held` from the join, which would scan
+/// that index.
+fn updates(table: &str, by_id: &str, rows: &str) -> String {
     format!(
         "WITH done (id, owner, fence, record, expires_at) AS (VALUES {rows})
-        UPDATE {table} AS held SET record = done.record, settled_at = ?, expires_at = done.expires_at
-        FROM done WHERE held.id = done.id
-            AND held.owner = done.owner
-            AND held.fence = done.fence
+        UPDATE {table} AS held{by_id} SET record = done.record, settled_at = ?, expires_at = done.expires_at
+        FROM done WHERE held.id IN (SELECT id FROM done)
+            AND +held.id = done.id
+            AND +held.owner = done.owner
+            AND +held.fence = done.fence
             AND held.version = {VERSION}
             AND held.record IS NULL
             AND held.expires_at > ?
@@ -237,11 +308,11 @@ fn record(name: &str) -> String {
 }
 
 /// Ends the leases of an instance. It has extended them until ?3, and they end now (?2) at the latest.
-fn end_leases(table: &str, claims: &str) -> String {
+fn end_leases(table: &str, by_id: &str, claims: &str) -> String {
     format!(
-        "UPDATE {table} SET leased_until = min(max(leased_until, ?3), ?2),
+        "UPDATE {table}{by_id} SET leased_until = min(max(leased_until, ?3), ?2),
             expires_at = min(max(leased_until, ?3), ?2) + retention_us, instance = {UNLOCKED}
-        WHERE rowid IN (SELECT rowid FROM {table}{claims}
+        WHERE id IN (SELECT id FROM {table}{claims}
             WHERE record IS NULL AND instance = ?1)
         AND version = {VERSION}"
     )
@@ -258,6 +329,8 @@ fn has_claims(table: &str, claims: &str) -> String {
 #[cfg(test)]
 mod tests {
     use sha2::{Digest, Sha256};
+    use sqlx::sqlite::SqliteConnection;
+    use sqlx::{AssertSqlSafe, Connection, Row};
 
     use super::*;
     use crate::request::record_id::RecordId;
@@ -282,6 +355,64 @@ mod tests {
             RecordId::from_bytes(digest.into()).to_string(),
             "f98c61dcf8ba8f3f9b18fb41d9729f130d72d94b07b865b73f9bff12fb7cfc2f"
         );
+    }
+
+    /// A table with this many rows, of which the first `claims` are claims, after `ANALYZE`.
+    async fn analyzed(statements: &Statements, rows: usize, claims: usize) -> SqliteConnection {
+        let connection = SqliteConnection::connect("sqlite::memory:").await;
+        let mut connection = connection.expect("a database");
+        let insert = format!(
+            "WITH numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < {rows})
+            INSERT INTO {} {CLAIM}
+            SELECT randomblob(32), {VERSION}, n, 1, n, n, 0, x'', x'', n, n, NULL, '', NULL FROM numbers;
+            UPDATE {} SET record = x'00' WHERE fence >= {claims}",
+            statements.table, statements.table
+        );
+        for sql in [&statements.definition(), &insert, "ANALYZE"] {
+            let sql = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
+            sql.execute(&mut connection).await.expect("it runs");
+        }
+        connection
+    }
+
+    async fn plan(connection: &mut SqliteConnection, statement: &str) -> Vec<String> {
+        let explain = format!("EXPLAIN QUERY PLAN {statement}");
+        let rows = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(connection);
+        let rows = rows.await.expect("it is a statement");
+        rows.iter().map(|row| row.get("detail")).collect()
+    }
+
+    /// SQLite keeps the statistics of a small table until the next `ANALYZE`, while the table grows. A service shares
+    /// its file with the store, and its migrations may contain an `ANALYZE`.
+    #[tokio::test]
+    async fn no_statement_scans_the_table_after_an_analyze_of_few_rows() {
+        let statements = Statements::new("keys").expect("a name");
+        let mut slow = Vec::new();
+        for (rows, claims) in [
+            (1, 0),
+            (3, 0),
+            (3, 3),
+            (40, 4),
+            (40, 40),
+            (200, 4),
+            (200, 200),
+        ] {
+            let mut connection = analyzed(&statements, rows, claims).await;
+            for statement in statements.all() {
+                for step in plan(&mut connection, statement).await {
+                    // Few rows are claims, and some statements read all of them.
+                    let is_scan = matches!(step.split(' ').nth(1), Some("keys" | "held"))
+                        && step.starts_with("SCAN")
+                        && !step.ends_with(" INDEX keys_claims");
+                    // Most rows have not expired. The statistics count them up to a limit.
+                    let is_walk = step.contains("expires_at>") && *statement != *statements.stats;
+                    if is_scan || is_walk {
+                        slow.push(format!("{rows} rows, {claims} claims: {step}: {statement}"));
+                    }
+                }
+            }
+        }
+        assert!(slow.is_empty(), "{}", slow.join("\n"));
     }
 
     #[test]

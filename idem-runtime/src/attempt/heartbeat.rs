@@ -1,22 +1,17 @@
-//! Renews a lease while its attempt runs, and ends a run that reaches its limit.
+//! Starts and stops the renewals of a lease, and limits the run of its handler.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Wake, Waker};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::attempt::handle::Attempt;
-use crate::observe::Outcome;
-use crate::service::background::{self, Background};
+use crate::attempt::renewal::{Beat, Leaseholder, Pulse, Task};
+use crate::service::background::Background;
 use crate::service::deadline;
-use crate::service::idempotency::{Idempotency, within};
-use crate::store::{Holder, Settled};
-use crate::trace::Event;
 
 /// Renews a lease after each third of its length. Starts at the first `Pending` of the attempt, and
 /// stops when it is dropped.
@@ -39,43 +34,6 @@ struct Armed {
     beat: Arc<Beat>,
     /// Wakes `beat` when the first renewal is due. Polled once, and stored until the attempt ends.
     _timer: Pin<Box<Sleep>>,
-}
-
-/// The claim whose lease is renewed.
-#[derive(Clone)]
-pub(crate) struct Leaseholder {
-    pub(crate) endpoint: &'static str,
-    pub(crate) idem: Idempotency,
-    pub(crate) holder: Holder,
-    /// Receives the loss of the lease while its handler runs.
-    pub(crate) attempt: Option<Attempt>,
-}
-
-struct Beat {
-    of: Leaseholder,
-    background: Background,
-    pulse: Mutex<Pulse>,
-    /// Whether the handler has run for as long as it may.
-    is_over: AtomicBool,
-}
-
-struct Pulse {
-    held_until: Instant,
-    /// When the first renewal is due.
-    due: Instant,
-    /// As in [`Heartbeat`].
-    run_until: Option<Instant>,
-    /// The task that polls the handler, to wake when the handler has run for as long as it may.
-    poller: Option<Waker>,
-    task: Task,
-    /// Whether the handler still runs.
-    is_running: bool,
-}
-
-enum Task {
-    NotStarted,
-    Started(AbortHandle),
-    Ended,
 }
 
 impl Heartbeat {
@@ -214,151 +172,16 @@ impl Drop for Heartbeat {
     }
 }
 
-/// The timer wakes this even if nobody polls the request.
-impl Wake for Beat {
-    fn wake(self: Arc<Self>) {
-        let mut pulse = self.pulse();
-        if matches!(pulse.task, Task::NotStarted) {
-            let Background { runtime, span } = &self.background;
-            let renewing = background::spawn(runtime, span.clone(), None, self.clone().run());
-            pulse.task = Task::Started(renewing.abort_handle());
-        }
-    }
-}
-
-impl Beat {
-    fn pulse(&self) -> MutexGuard<'_, Pulse> {
-        // No code panics while it holds the lock.
-        self.pulse.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn end(&self) {
-        let task = std::mem::replace(&mut self.pulse().task, Task::Ended);
-        if let Task::Started(task) = task {
-            task.abort();
-        }
-    }
-
-    /// Renews the lease, until the handler has run for as long as it may.
-    async fn run(self: Arc<Self>) {
-        let Some(run_until) = self.pulse().run_until else {
-            return self.renew().await;
-        };
-        let mut renewing = pin!(self.renew());
-        let is_lost = timeout_at(run_until, renewing.as_mut()).await.is_ok();
-        if is_lost {
-            // The handler has the same time as before, to notice the loss or to end.
-            sleep_until(run_until).await;
-        }
-        if !self.end_run() && !is_lost {
-            renewing.await;
-        }
-    }
-
-    /// Ends the run of the handler, unless the handler has responded.
-    fn end_run(&self) -> bool {
-        let poller = {
-            let mut pulse = self.pulse();
-            if pulse.run_until.is_none() {
-                return false;
-            }
-            self.is_over.store(true, Ordering::Release);
-            pulse.poller.take()
-        };
-        Event {
-            endpoint: Some(self.of.endpoint),
-            record: Some(&self.of.holder.id),
-            ..Event::default()
-        }
-        .error(
-            "an attempt has run for as long as `max_run` allows and is ended; if its handler had begun and has \
-             committed no response, its outcome is unknown",
-        );
-        if let Some(attempt) = &self.of.attempt {
-            attempt.lose();
-        }
-        if let Some(poller) = poller {
-            poller.wake();
-        }
-        true
-    }
-
-    async fn renew(&self) {
-        let Leaseholder { idem, holder, .. } = &self.of;
-        let lease = idem.settings().lease;
-        let mut due = self.pulse().due;
-        loop {
-            sleep_until(due).await;
-            let asked_at = Instant::now();
-            let held_for = self.pulse().held_until.saturating_duration_since(asked_at);
-            let renewal = idem.store().renew(*holder, lease);
-            let limit = longest_try(lease, held_for).min(idem.settings().store_timeout);
-            match within(limit, renewal).await {
-                Ok(Settled::Done) => {
-                    self.pulse().held_until = deadline::after(asked_at, lease);
-                    due = deadline::after(asked_at, lease / 3);
-                }
-                Ok(Settled::Lost) => return self.lost().await,
-                Err(error) => {
-                    Event {
-                        record: Some(&holder.id),
-                        error: Some(&error),
-                        ..Event::default()
-                    }
-                    .warn("a lease could not be renewed; the renewal is retried");
-                    let now = Instant::now();
-                    let is_held = now < self.pulse().held_until;
-                    due = deadline::after(now, if is_held { lease / 20 } else { lease / 3 });
-                }
-            }
-        }
-    }
-
-    async fn lost(&self) {
-        let Some(attempt) = &self.of.attempt else {
-            return;
-        };
-        // The lease also ends when the handler has committed its response and does more work.
-        if let Ok(Some(commits)) = attempt.commits()
-            && commits.has_recorded().await
-        {
-            return;
-        }
-        if self.pulse().is_running {
-            Event {
-                endpoint: Some(self.of.endpoint),
-                record: Some(&self.of.holder.id),
-                outcome: Some(Outcome::Overtaken),
-                ..Event::default()
-            }
-            .info(
-                "the lease was lost while the handler runs; its response is not recorded, and its client \
-                 gets the response of the attempt that has taken over",
-            );
-            attempt.overtake();
-        }
-    }
-}
-
-/// Returns how long one renewal may take: a third of the lease, and at most half of the time that
-/// is left. So a renewal that hangs leaves time for another renewal. After the lease has lapsed,
-/// only the first limit applies.
-fn longest_try(lease: Duration, held_for: Duration) -> Duration {
-    let third = lease / 3;
-    if held_for.is_zero() {
-        third
-    } else {
-        third.min(held_for / 2)
-    }
-}
-
 #[cfg(test)]
 #[cfg(feature = "testing")]
 mod tests {
+    use std::task::Wake;
+
     use super::*;
     use crate::request::fingerprint::Fingerprint;
     use crate::request::record_id::RecordId;
-    use crate::store::{Claim, Claimed, Entry, MemoryStore};
+    use crate::service::idempotency::Idempotency;
+    use crate::store::{Claim, Claimed, Entry, Holder, MemoryStore};
     use crate::testing::Fault::{self, ErrBefore, Hang};
     use crate::testing::{FaultStore, Operation};
 

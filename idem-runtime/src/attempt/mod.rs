@@ -12,6 +12,7 @@ pub(crate) mod heartbeat;
 mod observed;
 pub(crate) mod orphans;
 pub(crate) mod overtaken;
+mod renewal;
 mod responded;
 pub(crate) mod running;
 pub(crate) mod settle;

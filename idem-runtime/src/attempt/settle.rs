@@ -2,8 +2,9 @@
 
 use tokio::time::Instant;
 
-use crate::attempt::heartbeat::{Heartbeat, Leaseholder};
+use crate::attempt::heartbeat::Heartbeat;
 use crate::attempt::orphans;
+use crate::attempt::renewal::Leaseholder;
 use crate::attempt::settlement::Settlement;
 use crate::observe::{AttemptEnd, Outcome};
 use crate::service::background::{self, Background};

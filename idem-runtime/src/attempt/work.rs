@@ -13,8 +13,9 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::attempt::handle::Attempt;
 use crate::attempt::handling::{BoxFuture, BoxHandler};
-use crate::attempt::heartbeat::{Heartbeat, Leaseholder};
+use crate::attempt::heartbeat::Heartbeat;
 use crate::attempt::overtaken;
+use crate::attempt::renewal::Leaseholder;
 use crate::attempt::settle::{self, FirstTry, Settler};
 use crate::attempt::settlement::Settlement;
 use crate::observe::Place;

@@ -90,6 +90,22 @@ pub(crate) fn decided(endpoint: &'static str, id: Option<&RecordId>, outcome: Ou
     }
 }
 
+/// Logs that a handler runs, although an earlier attempt of the same key has left no outcome. At INFO, because the effect of
+/// that attempt may have happened, and no metric tells this run from a first run.
+pub(crate) fn runs_again(endpoint: &'static str, id: &RecordId) {
+    if is_anybody_listening() {
+        let outcome = Outcome::Fresh;
+        Span::current().record("outcome", outcome.as_str());
+        Event {
+            endpoint: Some(endpoint),
+            outcome: Some(outcome),
+            record: Some(id),
+            ..Event::default()
+        }
+        .info("a handler runs again, because the outcome of an earlier attempt is unknown");
+    }
+}
+
 /// Logs that the store failed to process a claim, and what the request gets.
 pub(crate) fn store_failed(
     endpoint: &'static str,

@@ -87,6 +87,15 @@ async fn events_that_need_an_operator_are_at_info_or_warn() {
         ["DEBUG outcome=fresh", "DEBUG outcome=recorded"]
     );
     assert_eq!(
+        logged(&service, "/pay", "u", "unknown").await,
+        ["DEBUG outcome=fresh", "INFO outcome=unknown"]
+    );
+    // The handler runs again.
+    assert_eq!(
+        logged(&service, "/pay", "u", "unknown").await,
+        ["INFO outcome=fresh", "INFO outcome=unknown"]
+    );
+    assert_eq!(
         logged(&service, "/hold", "k", "1").await,
         ["DEBUG outcome=fresh", "INFO outcome=unknown"]
     );

@@ -370,7 +370,12 @@ impl Claiming {
         let outcome = reply.decision.outcome();
         let problem = match reply.decision {
             Decision::Run { fence, attempt } => {
-                self.decided(id, outcome);
+                if attempt > 1 {
+                    trace::runs_again(self.policy.endpoint, &identified.id);
+                    self.observe(outcome, None);
+                } else {
+                    self.decided(id, outcome);
+                }
                 let holder = Holder {
                     id: identified.id,
                     owner: reply.owner,

@@ -20,7 +20,7 @@ pub(super) fn entry(id: RecordId, entry: &Entry) -> Value {
     let mut value = summary(&entry.clone().summary(id));
     value["retry_gets"] = json!(match entry {
         Entry::InFlight { .. } =>
-            "409 idempotency_key_in_flight. With `in_flight = wait(…)`, it waits first.",
+            "409 idempotency_key_in_flight. With `in_flight = wait(…)`, the retry waits for the response first.",
         Entry::Unknown { .. } =>
             "409 idempotency_outcome_unknown with `on_unknown = hold`. With `rerun`, the handler runs again.",
         Entry::Recorded { record, .. } if record.is_kept() => "A replay of the response.",

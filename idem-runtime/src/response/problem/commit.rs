@@ -13,7 +13,7 @@ impl Problem {
     pub(crate) fn overtaken() -> Self {
         Self::new(
             Kind::Overtaken,
-            "this request had no effect; retry it with the same key to get the response of the other one",
+            "this request had no effect, because another attempt has taken over; retry it with the same key to get the response of that attempt",
         )
         .retry_after_seconds(1)
     }

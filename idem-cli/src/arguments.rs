@@ -13,7 +13,7 @@ use crate::secrets::ScopePart;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  the store failed, or a change is not in the audit log
+  1  the store failed, or the result of a change is not in the audit log
   2  the arguments or the input are wrong
   3  nothing was found, or the call had no effect
   4  `doctor`: the store is not fit
@@ -36,8 +36,10 @@ pub(crate) struct Arguments {
 
 #[derive(Args, Debug)]
 pub(crate) struct Shared {
-    /// The store: `redis://…`, `rediss://…`, `redis+unix:///PATH`, `redis+cluster://HOST,HOST`,
-    /// `redis+sentinel://HOST,HOST/SERVICE` (both without TLS), `postgres://…` or `sqlite://PATH`. Prefer the variable when the address has a password.
+    /// The store: `redis://…`, `redis+unix:///PATH`, `redis+cluster://USER:PASSWORD@HOST,HOST`,
+    /// `redis+sentinel://USER:PASSWORD@HOST,HOST/SERVICE?db=NUMBER`, `postgres://…` or `sqlite://PATH`. For TLS, write
+    /// `rediss` in place of `redis`. The user and the password are those of the primary; `&sentinel_user=…` and
+    /// `&sentinel_password=…` are for the Sentinels. Prefer the variable when the address has a password.
     #[arg(
         long,
         env = "IDEM_STORE",
@@ -240,8 +242,11 @@ pub(crate) enum Database {
 
 /// Reads `90s`, `15m`, `24h` or `7d`. Zero is refused: a response that expires at once would not stop a retry.
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong =
-        || format!("cannot read `{text}` as a duration; write such as `90s`, `15m`, `24h` or `7d`");
+    let wrong = || {
+        format!(
+            "cannot read `{text}` as a duration; write a number and a unit, such as `90s`, `15m`, `24h` or `7d`"
+        )
+    };
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let seconds = match &text[digits.len()..] {
         "s" => 1,

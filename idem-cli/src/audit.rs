@@ -1,20 +1,30 @@
 //! Writes down who changed what, and why.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Write, stderr};
+use std::io::{self, Write, stderr};
 use std::time::SystemTime;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::arguments::Audit;
 use crate::failure::Failure;
 use crate::output::text::json_line;
 use crate::output::time::timestamp;
 
-/// The audit log. It is opened before anything is changed, so that no change goes unrecorded.
+/// The audit log. It is opened before anything is changed. Each call has a line before it, so that a program that is killed
+/// during the call leaves a line too, and a line with the result.
 pub(crate) struct Log<'a> {
     file: Option<File>,
     reason: &'a str,
+}
+
+/// A call whose first line is in the log.
+#[must_use = "the result of the call is not in the log"]
+pub(crate) struct Call {
+    action: &'static str,
+    subject: String,
+    /// What was decided: an object.
+    decision: Value,
 }
 
 impl<'a> Log<'a> {
@@ -35,31 +45,57 @@ impl<'a> Log<'a> {
         })
     }
 
-    /// Writes one line of JSON. `subject` is the id of a record or of a scope. The file comes first, because the reader
-    /// of the standard error may have gone.
-    #[must_use = "the line may be missing in the file"]
-    pub(crate) fn write(
+    /// Writes the line before a call. `subject` is the id of a record or of a scope. When this fails, the call must not be
+    /// made.
+    pub(crate) fn begin(
         &mut self,
-        action: &str,
-        subject: &str,
-        result: &str,
-    ) -> Result<(), Failure> {
+        action: &'static str,
+        subject: String,
+        decision: Value,
+    ) -> Result<Call, Failure> {
+        let call = Call {
+            action,
+            subject,
+            decision,
+        };
+        match self.append(&call, "begun") {
+            Ok(()) => Ok(call),
+            Err(error) => Err(Failure::Usage(format!(
+                "{} was not changed, because the audit log cannot be written: {error}",
+                call.subject
+            ))),
+        }
+    }
+
+    /// Writes the line after a call.
+    #[expect(clippy::needless_pass_by_value, reason = "a call ends once")]
+    pub(crate) fn end(&mut self, call: Call, result: &str) -> Result<(), Failure> {
+        self.append(&call, result).map_err(Failure::Audit)
+    }
+
+    /// Writes one line of JSON. The file comes first, because the reader of the standard error may have gone.
+    fn append(&mut self, call: &Call, result: &str) -> io::Result<()> {
         let user = ["SUDO_USER", "USER", "LOGNAME"];
         let user = user.iter().find_map(|name| std::env::var(name).ok());
-        let line = json!({
+        let mut line = json!({
             "time": timestamp(SystemTime::now()),
             "user": user,
-            "action": action,
-            "subject": subject,
+            // Tells the lines of two operators apart who change the same record.
+            "process": std::process::id(),
+            "action": call.action,
+            "subject": call.subject,
             "result": result,
             "reason": self.reason,
         });
+        if let (Value::Object(line), Value::Object(decision)) = (&mut line, &call.decision) {
+            line.extend(decision.clone());
+        }
         let line = format!("{}\n", json_line(&line));
         let written = match &mut self.file {
             Some(file) => file.write_all(line.as_bytes()),
             None => Ok(()),
         };
         let _ = stderr().write_all(line.as_bytes());
-        written.map_err(Failure::Audit)
+        written
     }
 }

@@ -16,11 +16,13 @@ pub(crate) enum Failure {
     Usage(String),
     /// Nothing was found, or the call had no effect.
     Nothing(String),
+    /// Some of the records that were asked for cannot be read.
+    Unreadable(String),
     /// The store is not fit. The findings are printed already.
     Unfit,
     /// The operator did not confirm.
     Unconfirmed(String),
-    /// The audit log could not be written. The line of the change is on the standard error.
+    /// The audit log could not be written after a change. The line with the result is on the standard error.
     Audit(std::io::Error),
     /// The reader of the output has gone, as in `idem list | head`.
     Output(std::io::Error),
@@ -30,7 +32,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
-            Self::Store(StoreError::Undecodable(_)) => 6,
+            Self::Store(StoreError::Undecodable(_)) | Self::Unreadable(_) => 6,
             Self::Store(_) | Self::Audit(_) | Self::Output(_) => 1,
             Self::Usage(_) => 2,
             Self::Nothing(_) => 3,
@@ -42,11 +44,12 @@ impl Failure {
     pub(crate) fn message(&self) -> Option<String> {
         match self {
             Self::Store(error) => Some(chain(error) + &what_to_do(error)),
-            Self::Usage(message) | Self::Nothing(message) | Self::Unconfirmed(message) => {
-                Some(message.clone())
-            }
+            Self::Usage(message)
+            | Self::Nothing(message)
+            | Self::Unreadable(message)
+            | Self::Unconfirmed(message) => Some(message.clone()),
             Self::Audit(error) => Some(format!(
-                "the change is not in the audit log; its line is printed above: {error}"
+                "the result of the change is not in the audit log; its line is printed above: {error}"
             )),
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => None,
             Self::Output(error) => Some(format!("the output cannot be written: {error}")),

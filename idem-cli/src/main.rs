@@ -1,7 +1,7 @@
 //! `idem`, the program for operators of axum-idem.
 //!
 //! `arguments.rs` has the arguments, and `commands/` one file for each group of commands. `stores.rs` opens the
-//! store, `secrets.rs` reads scopes and keys from the standard input, `sealing.rs` reads the secrets of the service, and
+//! store, `redis_address.rs` reads the address of a cluster or of Sentinels, `secrets.rs` reads scopes and keys from the standard input, `sealing.rs` reads the secrets of the service, and
 //! `output/` prints.
 
 mod arguments;
@@ -11,6 +11,7 @@ mod confirm;
 mod failure;
 mod output;
 mod records;
+mod redis_address;
 mod sealing;
 mod secrets;
 mod stores;

@@ -8,6 +8,7 @@ use axum_idem::store::{Keys, PostgresStore, RedisStore, Sealed, SqliteStore, Sto
 
 use crate::arguments::Shared;
 use crate::failure::Failure;
+use crate::redis_address::{self, Sentinel};
 use crate::sealing;
 
 /// A store, and the operations on it.
@@ -37,7 +38,8 @@ pub(crate) async fn open(shared: &Shared) -> Result<Opened, Failure> {
     }
     let (scheme, rest) = url.split_once("://").ok_or_else(unknown_scheme)?;
     let store: Arc<dyn Store> = match scheme {
-        "redis" | "rediss" | "redis+unix" | "redis+cluster" | "redis+sentinel" => {
+        "redis" | "rediss" | "redis+unix" | "redis+cluster" | "rediss+cluster"
+        | "redis+sentinel" | "rediss+sentinel" => {
             without("--table", shared.table.as_ref(), "Redis")?;
             without("--schema", shared.schema.as_ref(), "Redis")?;
             Arc::new(redis(shared, scheme, rest, url).await?)
@@ -91,7 +93,7 @@ fn sealed(store: Arc<dyn Store>, keys: Keys, reads_unsealed: bool) -> Arc<dyn St
 fn unknown_scheme() -> Failure {
     Failure::Usage(
         "the address of the store must begin with `redis://`, `rediss://`, `redis+unix://`, \
-         `redis+cluster://`, `redis+sentinel://`, `postgres://` or `sqlite://`"
+         `redis+cluster://`, `rediss+cluster://`, `redis+sentinel://`, `rediss+sentinel://`, `postgres://` or `sqlite://`"
             .into(),
     )
 }
@@ -111,19 +113,12 @@ async fn redis(
     rest: &str,
     url: &str,
 ) -> Result<RedisStore, Failure> {
-    let hosts = |hosts: &str| -> Vec<String> {
-        let hosts = hosts.split(',').map(|host| format!("redis://{host}/"));
-        hosts.collect()
-    };
     let builder = RedisStore::builder().timeout(shared.timeout);
     let mut builder = match scheme {
-        "redis+cluster" => builder.cluster(hosts(rest.trim_end_matches('/'))),
-        "redis+sentinel" => {
-            let (sentinels, service) = rest.split_once('/').ok_or_else(|| {
-                Failure::Usage("write `redis+sentinel://HOST:PORT,HOST:PORT/SERVICE`".into())
-            })?;
-            builder.sentinel(service, hosts(sentinels))
-        }
+        "redis+cluster" => builder.cluster(redis_address::cluster("redis", rest)?),
+        "rediss+cluster" => builder.cluster(redis_address::cluster("rediss", rest)?),
+        "redis+sentinel" => Sentinel::parse("redis", rest)?.into_builder(builder),
+        "rediss+sentinel" => Sentinel::parse("rediss", rest)?.into_builder(builder),
         _ => builder.url(url),
     };
     if let Some(prefix) = &shared.prefix {

@@ -1,5 +1,6 @@
 //! Commands that change records: resolve, forget and forget-scope.
 
+use std::fmt;
 use std::io::{Read, Write, stderr, stdin, stdout};
 use std::time::SystemTime;
 
@@ -15,6 +16,7 @@ use crate::confirm::confirm;
 use crate::failure::Failure;
 use crate::output::progress::Progress;
 use crate::output::text::print_json;
+use crate::output::time::timestamp;
 use crate::records::{nothing, recorded_sample};
 use crate::sealing::KEYS;
 use crate::secrets::input;
@@ -34,8 +36,15 @@ pub(crate) async fn resolve(opened: &Opened, resolve: &Resolve, json: bool) -> R
         Some(fence) => fence,
         None => confirmed_fence(idem, id, resolve).await?,
     };
+    let decision = json!({
+        "fence": fence,
+        "status": resolve.status.as_u16(),
+        "ttl_seconds": resolve.ttl.as_secs(),
+        "body_bytes": response.body().len(),
+    });
+    let call = log.begin("resolve", id.to_string(), decision)?;
     let resolved = idem.resolve_attempt(id, fence, response, resolve.ttl).await;
-    let logged = log.write("resolve", &id.to_string(), outcome(&resolved));
+    let logged = log.end(call, outcome(&resolved));
     let is_done = resolved?;
     logged?;
     if !is_done {
@@ -161,8 +170,8 @@ pub(crate) async fn forget(idem: &Idempotency, forget: &Forget, json: bool) -> R
     if !forget.yes {
         confirm(&format!("Forget {} records?", ids.len()), "--yes")?;
         // Another attempt may have run while the operator was asked.
-        for (id, seen) in shown {
-            if Seen::of(idem, id).await? != seen {
+        for (id, seen) in &shown {
+            if Seen::of(idem, *id).await? != *seen {
                 return Err(Failure::Nothing(format!(
                     "nothing was changed, because {id} has changed since it was shown; see `idem show {id}`"
                 )));
@@ -170,9 +179,14 @@ pub(crate) async fn forget(idem: &Idempotency, forget: &Forget, json: bool) -> R
         }
     }
     let mut gone = 0;
-    for id in &ids {
+    for (id, seen) in &shown {
+        let call = log.begin(
+            "forget",
+            id.to_string(),
+            json!({ "seen": seen.to_string() }),
+        )?;
         let forgotten = idem.forget(*id).await;
-        let logged = log.write("forget", &id.to_string(), outcome(&forgotten));
+        let logged = log.end(call, outcome(&forgotten));
         gone += u64::from(!forgotten?);
         logged?;
     }
@@ -197,6 +211,19 @@ enum Seen {
     Recorded(SystemTime),
     /// It can still be forgotten.
     Unreadable,
+}
+
+/// As the audit log shows it.
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("nothing"),
+            Self::InFlight(fence) => write!(f, "in flight, fence {fence}"),
+            Self::Unknown(fence) => write!(f, "unknown, fence {fence}"),
+            Self::Recorded(at) => write!(f, "recorded at {}", timestamp(*at)),
+            Self::Unreadable => f.write_str("unreadable"),
+        }
+    }
 }
 
 impl Seen {
@@ -227,6 +254,7 @@ pub(crate) async fn forget_scope(
         );
         confirm(&question, "--yes")?;
     }
+    let call = log.begin("forget-scope", id.to_string(), json!({}))?;
     let mut progress = Progress::begin();
     let forgotten = progress
         .during("forgetting the scope", idem.forget_scope(&scope))
@@ -236,7 +264,7 @@ pub(crate) async fn forget_scope(
         Ok(count) => format!("{count} records"),
         Err(_) => "failed; some records may have been removed".to_owned(),
     };
-    let logged = log.write("forget-scope", &id.to_string(), &result);
+    let logged = log.end(call, &result);
     let forgotten = forgotten?;
     logged?;
     report(forgotten, json)?;

@@ -3,13 +3,13 @@
 use std::io::{Write, stderr, stdout};
 
 use axum_idem::Idempotency;
-use axum_idem::store::{Query, StateKind, Summary};
+use axum_idem::store::{Query, StateKind, StoreError, Summary};
 
 use crate::arguments::{Find, List, Show, StateFilter};
 use crate::failure::Failure;
 use crate::output::entry::{self, summary_json, summary_row, summary_table};
 use crate::output::progress::Progress;
-use crate::output::text::print_json;
+use crate::output::text::{print_json, safe_lines};
 use crate::records::nothing;
 use crate::secrets::input;
 
@@ -92,22 +92,40 @@ pub(crate) async fn find(idem: &Idempotency, find: &Find, json: bool) -> Result<
     let mut input = input();
     let scope = input.scope(&find.scope.parts)?;
     let keys = input.keys()?;
-    let mut missing = 0;
+    let (mut missing, mut unreadable) = (0, 0);
     let mut out = stdout().lock();
     for (number, key) in (1..).zip(&keys) {
         let id = idem.record_id(&scope, key);
-        if let Some(entry) = idem.look_up(id).await? {
-            entry::print(&mut out, id, &entry, find.body, json)?;
-        } else {
-            missing += 1;
-            let _ = writeln!(
-                stderr(),
-                "key {number} has no record; its record would be {id}"
-            );
+        match idem.look_up(id).await {
+            Ok(Some(entry)) => entry::print(&mut out, id, &entry, find.body, json)?,
+            Ok(None) => {
+                missing += 1;
+                let _ = writeln!(
+                    stderr(),
+                    "key {number} has no record; its record would be {id}"
+                );
+            }
+            // The records of the other keys may be readable.
+            Err(error @ StoreError::Undecodable(_)) => {
+                unreadable += 1;
+                let why = Failure::from(error).message().unwrap_or_default();
+                let _ = writeln!(
+                    stderr(),
+                    "key {number} has the record {id}: {}",
+                    safe_lines(&why)
+                );
+            }
+            Err(error) => return Err(error.into()),
         }
         if !json && number < keys.len() {
             writeln!(out)?;
         }
+    }
+    if unreadable > 0 {
+        return Err(Failure::Unreadable(format!(
+            "{unreadable} of {} keys have a record that cannot be read; {missing} have none",
+            keys.len()
+        )));
     }
     if missing > 0 {
         return Err(Failure::Nothing(format!(

@@ -195,7 +195,7 @@ pub(crate) fn print(
 fn next_retry(entry: &Entry) -> &'static str {
     match entry {
         Entry::InFlight { .. } => {
-            "409 idempotency_key_in_flight; with `in_flight = wait(…)`, it waits first"
+            "409 idempotency_key_in_flight; with `in_flight = wait(…)`, the retry waits for the response first"
         }
         Entry::Unknown { .. } => {
             "409 idempotency_outcome_unknown with `on_unknown = hold`; with `rerun`, the handler runs again"

@@ -15,6 +15,11 @@ fn a_store_that_cannot_be_opened_is_an_error_without_its_password() {
         ("redis://idem:SECRET@127.0.0.1:1/", 1),
         ("postgres://idem:SECRET@127.0.0.1:1/db", 1),
         ("redis+sentinel://127.0.0.1:1", 2),
+        ("redis+sentinel://idem:SECRET@127.0.0.1:1/trades?db=x", 2),
+        ("redis+sentinel://idem:SECRET@127.0.0.1:1/trades?db=3", 1),
+        ("rediss+sentinel://idem:SECRET@127.0.0.1:1/trades", 1),
+        ("redis+cluster://idem:SECRET@127.0.0.1:1/3", 2),
+        ("rediss+cluster://idem:SECRET@127.0.0.1:1", 1),
     ] {
         let ran = run(url, &["stats", "--timeout", "1s"]);
         assert_eq!(ran.code, code, "{url}: {ran:?}");
@@ -79,6 +84,19 @@ fn the_help_documents_the_exit_codes() {
     let help = run("none", &["--help"]).stdout;
     for code in 0..=6 {
         assert!(help.contains(&format!("\n  {code}  ")), "{code}: {help}");
+    }
+}
+
+#[test]
+fn the_help_documents_the_address_of_sentinels() {
+    let help = run("none", &["--help"]).stdout;
+    for part in [
+        "redis+sentinel://",
+        "/SERVICE?db=NUMBER",
+        "sentinel_password",
+        "rediss",
+    ] {
+        assert!(help.contains(part), "{part}: {help}");
     }
 }
 

@@ -78,15 +78,10 @@ impl Program {
         self.run_to(arguments, input, Stdio::piped(), Stdio::piped())
     }
 
-    /// Runs the program with this standard output and this standard error.
-    pub(crate) fn run_to(
-        &self,
-        arguments: &[&str],
-        input: &str,
-        stdout: Stdio,
-        stderr: Stdio,
-    ) -> Ran {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_idem"))
+    /// The program with pipes.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_idem"));
+        command
             .args(arguments)
             .env("IDEM_STORE", &self.url)
             .env("IDEM_NAMESPACE", "shop")
@@ -95,10 +90,22 @@ impl Program {
             .env_remove("IDEM_ID_SECRET")
             .envs(self.secrets.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
-            .stdout(stdout)
-            .stderr(stderr)
-            .spawn()
-            .expect("the program starts");
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs the program with this standard output and this standard error.
+    pub(crate) fn run_to(
+        &self,
+        arguments: &[&str],
+        input: &str,
+        stdout: Stdio,
+        stderr: Stdio,
+    ) -> Ran {
+        let mut command = self.command(arguments);
+        let child = command.stdout(stdout).stderr(stderr).spawn();
+        let mut child = child.expect("the program starts");
         let mut stdin = child.stdin.take().expect("a pipe");
         // The program may end without reading.
         let _ = stdin.write_all(input.as_bytes());

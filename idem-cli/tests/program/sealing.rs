@@ -130,6 +130,17 @@ async fn a_missing_sealing_key_is_named() {
         assert!(refused.stderr.contains("key 2"), "{refused:?}");
         assert!(refused.stdout.is_empty(), "{refused:?}");
     }
+    // The other keys are found nevertheless.
+    let several = "SECRET-user\nSECRET-recorded\nSECRET-none\nSECRET-unknown\n";
+    let found = run(&program, 6, &[&FIND[..], &["--json"]].concat(), several);
+    assert_eq!(found.json().len(), 1, "{found:?}");
+    assert_eq!(found.json()[0]["state"], "unknown");
+    for part in [
+        &format!("key 1 has the record {id}: "),
+        "key 2 has no record",
+    ] {
+        assert!(found.stderr.contains(part), "{part}: {found:?}");
+    }
     let list = ["list", "--state", "recorded", "--json"];
     let listed = &run(&program, 0, &list, "").json()[0];
     assert_eq!(listed["state"], "unreadable", "{listed}");

@@ -8,7 +8,7 @@ use serde_json::Value;
 use test_support::servers::postgres::PostgresServer;
 use test_support::servers::redis::RedisServer;
 
-use crate::harness::{HOUR, Prepared, Program, Ran, SEAL_KEY, claim, prepare, scope, seal};
+use crate::harness::{Prepared, Program, Ran, SEAL_KEY, prepare, scope, seal};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -229,10 +229,19 @@ async fn resolves(run: &Run<'_>, store: &dyn Store, prepared: &Prepared) {
         .lines()
         .map(|line| serde_json::from_str(line).expect("JSON"))
         .collect();
-    let results: Vec<_> = lines.iter().map(|line| &line["result"]).collect();
+    // Each call has a line before it, and a line after it.
+    let (begun, ended): (Vec<_>, Vec<_>) = lines.iter().partition(|it| it["result"] == "begun");
+    let results: Vec<_> = ended.iter().map(|line| &line["result"]).collect();
     assert_eq!(results, ["no effect", "done", "no effect", "no effect"]);
-    assert_eq!(lines[1]["subject"], prepared.unknown.to_string());
-    assert_eq!(lines[1]["reason"], "the bank has booked it");
+    assert_eq!(begun.len(), ended.len());
+    for line in [begun[1], ended[1]] {
+        assert_eq!(line["subject"], prepared.unknown.to_string());
+        assert_eq!(line["reason"], "the bank has booked it");
+        assert_eq!(line["fence"], fence);
+        assert_eq!(line["status"], 201);
+        assert_eq!(line["ttl_seconds"], 3600);
+        assert_eq!(line["body_bytes"], 6);
+    }
 }
 
 async fn forgets(program: &Program, run: &Run<'_>, store: &dyn Store, prepared: &Prepared) {
@@ -252,14 +261,9 @@ async fn forgets(program: &Program, run: &Run<'_>, store: &dyn Store, prepared: 
     // A device that is always full, where there is one.
     if std::path::Path::new("/dev/full").exists() {
         let full = [&forget[..], &["--audit-log", "/dev/full"]].concat();
-        let ran = run(1, &full, "");
-        let printed = ran.stderr.contains("\"action\":\"forget\"");
-        assert!(
-            printed && ran.stderr.contains("is not in the audit log"),
-            "{ran:?}"
-        );
-        assert!(!is_there().await);
-        claim(store, prepared.recorded, HOUR).await;
+        let ran = run(2, &full, "");
+        assert!(ran.stderr.contains("was not changed"), "{ran:?}");
+        assert!(is_there().await, "the audit log cannot be written");
     }
     let forgotten = run(0, &forget, "");
     assert!(forgotten.stderr.contains("\"reason\":\"test\""));
@@ -308,10 +312,13 @@ async fn a_change_is_in_the_audit_log_also_when_nobody_reads_the_standard_error(
     assert_eq!(ran.code, 0, "{ran:?}");
     let entry = store.look_up(prepared.recorded).await;
     assert!(entry.expect("it is looked up").is_none());
-    let line = std::fs::read_to_string(&log).expect("the audit log");
-    let line: Value = serde_json::from_str(&line).expect("one line of JSON");
+    let lines = std::fs::read_to_string(&log).expect("the audit log");
+    let last = lines.lines().last().expect("two lines");
+    let line: Value = serde_json::from_str(last).expect("JSON");
     assert_eq!(
         (&line["subject"], &line["result"]),
         (&id.into(), &"done".into())
     );
+    let seen = line["seen"].as_str().expect("the state that was shown");
+    assert!(seen.starts_with("recorded at "), "{seen}");
 }

@@ -25,15 +25,17 @@ CREATE INDEX IF NOT EXISTS "idem_records_claims" ON "public"."idem_records" (id)
 
 CREATE INDEX IF NOT EXISTS "idem_records_short" ON "public"."idem_records" (substr(id, 17, 6));
 
-CREATE OR REPLACE FUNCTION "public"."idem_records_claim_v4"(bytea, bytea, bytea, bigint, bigint, boolean, bigint, bytea, text, text, boolean) RETURNS bytea LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION "public"."idem_records_claim_v5"(bytea, bytea, bytea, bigint, bigint, boolean, bigint, bytea, text, text, boolean) RETURNS bytea LANGUAGE plpgsql AS $$
         DECLARE
             now timestamptz := clock_timestamp();
             answer bytea;
             is_settled boolean;
             settled_fence bigint;
-            last_fence bigint := 0;
+            last_fence bigint;
         BEGIN
-            SELECT true, CASE WHEN r.expires_at > now THEN CASE
+            SELECT r.id <> $1, CASE
+                WHEN r.expires_at <= now THEN NULL
+                WHEN r.id <> $1 THEN CASE
     WHEN r.version <> 3 THEN int4send(5) || int2send(r.version)
     WHEN r.record IS NOT NULL THEN int4send(2) || interval_send(r.expires_at - now)
         || coalesce(r.trace_id, decode(repeat('00', 16), 'hex')) || r.record
@@ -41,14 +43,11 @@ CREATE OR REPLACE FUNCTION "public"."idem_records_claim_v4"(bytea, bytea, bytea,
         || int8send(r.fence) || int4send(r.attempt) || r.fingerprint
     ELSE int4send(4) || interval_send(r.expires_at - now)
         || int8send(r.fence) || int4send(r.attempt) || r.fingerprint
-END END INTO is_settled, answer
-            FROM "public"."idem_records" r WHERE r.id = ($1 || '\x01'::bytea);
-            IF is_settled IS NULL THEN
-                SELECT CASE WHEN r.version = 3 AND r.record <> 'settled'::bytea THEN int4send(2) || interval_send(r.expires_at - now)
-        || coalesce(r.trace_id, decode(repeat('00', 16), 'hex')) || r.record END INTO answer
-                FROM "public"."idem_records" r WHERE r.id = $1 AND r.expires_at > now;
-                IF answer IS NULL AND FOUND THEN
-                    SELECT CASE
+END
+                WHEN r.record = 'settled'::bytea THEN NULL
+                WHEN r.version = 3 AND r.record IS NULL AND (r.leased_until > now
+                    AND r.owner = $3 OR r.leased_until <= now AND r.fingerprint = $2 AND $6) THEN NULL
+                ELSE CASE
     WHEN r.version <> 3 THEN int4send(5) || int2send(r.version)
     WHEN r.record IS NOT NULL THEN int4send(2) || interval_send(r.expires_at - now)
         || coalesce(r.trace_id, decode(repeat('00', 16), 'hex')) || r.record
@@ -56,15 +55,9 @@ END END INTO is_settled, answer
         || int8send(r.fence) || int4send(r.attempt) || r.fingerprint
     ELSE int4send(4) || interval_send(r.expires_at - now)
         || int8send(r.fence) || int4send(r.attempt) || r.fingerprint
-END INTO answer
-                    FROM "public"."idem_records" r WHERE r.id = $1 AND r.expires_at > now
-                        AND r.record IS DISTINCT FROM 'settled'::bytea
-                        AND NOT (r.version = 3 AND r.record IS NULL AND r.leased_until <= now
-                            AND r.fingerprint = $2 AND $6)
-                        AND NOT (r.version = 3 AND r.record IS NULL AND r.leased_until > now
-                            AND r.owner = $3);
-                END IF;
-            END IF;
+END END
+            INTO is_settled, answer
+            FROM "public"."idem_records" r WHERE r.id IN ($1, ($1 || '\x01'::bytea)) ORDER BY r.id DESC LIMIT 1;
             IF answer IS NOT NULL THEN
                 RETURN answer;
             END IF;
@@ -75,6 +68,12 @@ END INTO answer
                 IF FOUND THEN
                     DELETE FROM "public"."idem_records" r WHERE r.id = $1 RETURNING r.fence INTO last_fence;
                     last_fence := greatest(settled_fence, last_fence);
+                END IF;
+            ELSIF NOT is_settled THEN -- There is a claim.
+                DELETE FROM "public"."idem_records" r WHERE r.id = $1 AND r.expires_at <= clock_timestamp()
+                RETURNING r.fence INTO last_fence;
+                IF FOUND AND EXISTS (SELECT FROM "public"."idem_records" s WHERE s.id = ($1 || '\x01'::bytea)) THEN
+                    RETURN NULL;
                 END IF;
             END IF;
             INSERT INTO "public"."idem_records" AS r (id, version, fingerprint, owner, fence, attempt,
@@ -91,31 +90,15 @@ END INTO answer
                     RETURN NULL;
                 END IF;
                 UPDATE "public"."idem_records" AS r SET
-                    version = 3,
-                    fingerprint = $2,
                     owner = $3,
-                    fence = CASE WHEN r.expires_at <= clock_timestamp()
-                        THEN greatest(r.fence + 1, floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint) ELSE r.fence + 1 END,
-                    attempt = CASE WHEN r.expires_at <= clock_timestamp()
-                        THEN 1 ELSE r.attempt + 1 END,
+                    fence = r.fence + 1,
+                    attempt = r.attempt + 1,
                     leased_until = clock_timestamp() + $4::bigint * interval '1 millisecond',
                     retention_ms = $5,
-                    expires_at = clock_timestamp() + $4::bigint * interval '1 millisecond' + $5::bigint * interval '1 millisecond',
-                    created_at = CASE WHEN r.expires_at <= clock_timestamp()
-                        THEN clock_timestamp() ELSE r.created_at END,
-                    trace_id = CASE WHEN r.expires_at <= clock_timestamp()
-                        THEN $8 ELSE r.trace_id END,
-                    endpoint = CASE WHEN r.expires_at <= clock_timestamp()
-                        THEN $9 ELSE r.endpoint END,
-                    label = CASE WHEN r.expires_at <= clock_timestamp()
-                        THEN $10 ELSE r.label END,
-                    settled_at = NULL,
-                    record = NULL
-                WHERE r.id = $1 AND r.record IS DISTINCT FROM 'settled'::bytea
-                    AND (r.expires_at <= clock_timestamp()
-                    OR r.version = 3 AND r.record IS NULL
-                        AND r.leased_until <= clock_timestamp()
-                        AND r.fingerprint = $2 AND $6)
+                    expires_at = clock_timestamp() + $4::bigint * interval '1 millisecond' + $5::bigint * interval '1 millisecond'
+                WHERE r.id = $1 AND r.version = 3 AND r.record IS NULL
+                    AND r.leased_until <= clock_timestamp() AND r.expires_at > clock_timestamp()
+                    AND r.fingerprint = $2 AND $6
                 RETURNING int4send(1) || int8send(r.fence) || int4send(r.attempt) INTO answer;
             END IF;
             IF NOT FOUND THEN
@@ -132,7 +115,8 @@ END INTO answer
             RETURN answer;
         END $$;
 
-CREATE OR REPLACE FUNCTION "public"."idem_records_commit_v2"(bytea, bytea, bigint, bytea, bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION "public"."idem_records_commit_v3"(bytea, bytea, bigint, bytea, bigint) RETURNS boolean LANGUAGE plpgsql
+SET enable_seqscan = off AS $$
 BEGIN
     INSERT INTO "public"."idem_records" (version, fingerprint, fence, attempt, leased_until, created_at, trace_id, endpoint, label, owner, id, retention_ms, expires_at, settled_at, record)
     SELECT version, fingerprint, fence, attempt, leased_until, created_at, trace_id, endpoint, label, owner, ($1 || '\x01'::bytea), $5, clock_timestamp() + $5::bigint * interval '1 millisecond', clock_timestamp(), $4

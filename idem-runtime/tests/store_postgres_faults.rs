@@ -102,7 +102,7 @@ async fn a_missing_function_is_created_or_reported_at_connect() {
     let owner = PostgresStore::builder().url(&url).schema("idem");
     let store = owner.clone().connect().await.expect("it may create");
     keep(&store, "k", HOUR).await;
-    server.command("DROP FUNCTION idem.idem_records_claim_v4");
+    server.command("DROP FUNCTION idem.idem_records_claim_v5");
     server.command("CREATE ROLE guest LOGIN");
     server.command("GRANT USAGE ON SCHEMA idem TO guest");
     server.command("GRANT SELECT, INSERT, UPDATE, DELETE ON idem.idem_records TO guest");

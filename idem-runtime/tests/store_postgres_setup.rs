@@ -108,7 +108,7 @@ async fn a_role_that_may_not_create_gets_the_sql_to_run() {
     let parts = [
         "permission denied for schema public",
         "CREATE TABLE IF NOT EXISTS \"public\".\"idem_records\"",
-        "CREATE OR REPLACE FUNCTION \"public\".\"idem_records_claim_v4\"",
+        "CREATE OR REPLACE FUNCTION \"public\".\"idem_records_claim_v5\"",
         "GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE \"public\".\"idem_records\" TO \"guest\"",
     ];
     assert_says(&error, &parts);
@@ -129,8 +129,8 @@ async fn a_store_that_may_not_migrate_names_what_is_missing() {
     assert!(matches!(error, StoreError::Unfit(_)), "{error:?}");
     let parts = [
         "the table \"public\".\"idem_records\"",
-        "the function \"public\".\"idem_records_claim_v4\"",
-        "the function \"public\".\"idem_records_commit_v2\"",
+        "the function \"public\".\"idem_records_claim_v5\"",
+        "the function \"public\".\"idem_records_commit_v3\"",
         "the index idem_records_claims",
         "are missing",
         "CREATE TABLE IF NOT EXISTS",
@@ -155,8 +155,8 @@ async fn a_store_that_may_not_migrate_names_what_is_missing() {
             "INDEX idem_records_short",
             "the index idem_records_short is missing",
         ),
-        ("FUNCTION idem_records_claim_v4", "_claim_v4\" is missing"),
-        ("FUNCTION idem_records_commit_v2", "_commit_v2\" is missing"),
+        ("FUNCTION idem_records_claim_v5", "_claim_v5\" is missing"),
+        ("FUNCTION idem_records_commit_v3", "_commit_v3\" is missing"),
     ] {
         server.command(&format!("DROP {object}"));
         assert_says(&refusal(fixed()).await, &[named]);
@@ -173,12 +173,12 @@ async fn a_missing_right_is_named_at_connect() {
     let server = PostgresServer::start();
     connect(&server).await;
     server.command("CREATE ROLE guest LOGIN");
-    server.command("REVOKE EXECUTE ON FUNCTION idem_records_claim_v4 FROM PUBLIC");
+    server.command("REVOKE EXECUTE ON FUNCTION idem_records_claim_v5 FROM PUBLIC");
     let table = "ON idem_records TO guest";
     let grants = [
         (
             "EXECUTE the function",
-            "GRANT EXECUTE ON FUNCTION idem_records_claim_v4 TO guest".into(),
+            "GRANT EXECUTE ON FUNCTION idem_records_claim_v5 TO guest".into(),
         ),
         ("SELECT from the table", format!("GRANT SELECT {table}")),
         ("INSERT into the table", format!("GRANT INSERT {table}")),
@@ -208,7 +208,7 @@ async fn errors_after_connect_contain_the_sql_to_run() {
         &error,
         &["permission denied", "GRANT SELECT, INSERT, UPDATE, DELETE"],
     );
-    server.command("DROP FUNCTION idem_records_claim_v4");
+    server.command("DROP FUNCTION idem_records_claim_v5");
     let error = store.claim(claim("k")).await.expect_err("no function");
     assert_says(&error, &["does not exist", "CREATE OR REPLACE FUNCTION"]);
     server.command("DROP TABLE idem_records");
@@ -304,7 +304,7 @@ async fn a_failed_statement_leaves_no_transaction_open_in_a_pooler() {
     let bouncer = PgBouncer::in_front_of(&server, "transaction");
     let store = builder(bouncer.url()).connect().await;
     let store = store.expect("pgbouncer is there");
-    server.command("DROP FUNCTION idem_records_claim_v4");
+    server.command("DROP FUNCTION idem_records_claim_v5");
     store
         .claim(claim("k"))
         .await

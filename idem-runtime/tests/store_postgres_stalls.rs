@@ -281,9 +281,9 @@ async fn a_scope_whose_removal_takes_longer_than_the_timeout_is_forgotten_in_par
 
 /// Makes claims take this much longer, for stores that connect afterwards.
 fn slow_down(server: &PostgresServer, seconds: f32) {
-    server.command("ALTER FUNCTION idem_records_claim_v4 RENAME TO fast");
+    server.command("ALTER FUNCTION idem_records_claim_v5 RENAME TO fast");
     server.command(&format!(
-        "CREATE FUNCTION idem_records_claim_v4
+        "CREATE FUNCTION idem_records_claim_v5
             (bytea, bytea, bytea, bigint, bigint, boolean, bigint, bytea, text, text, boolean)
         RETURNS bytea LANGUAGE sql AS 'SELECT pg_sleep({seconds}); SELECT
             fast($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)'"

@@ -138,6 +138,14 @@ pub(crate) fn lapse(server: &PostgresServer) {
     server.command("UPDATE idem_records SET leased_until = clock_timestamp() WHERE record IS NULL");
 }
 
+/// Ends the retention of all claims.
+pub(crate) fn expire(server: &PostgresServer) {
+    let past = "clock_timestamp() - interval '1 second'";
+    server.command(&format!(
+        "UPDATE idem_records SET leased_until = {past}, expires_at = {past} WHERE record IS NULL"
+    ));
+}
+
 pub(crate) fn is_unknown(entry: Option<&Entry>) -> bool {
     matches!(entry, Some(Entry::Unknown { .. }))
 }

@@ -9,7 +9,7 @@ use axum_idem::{Attempt, Idempotency, idempotent};
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use crate::bank::{Bank, LEASE, Paid, Service, key, lapse, store};
+use crate::bank::{Bank, LEASE, Paid, Service, expire, key, lapse, store};
 use crate::servers::eventually_async;
 use crate::servers::postgres::PostgresServer;
 use crate::support::{Answer, Server};
@@ -144,6 +144,42 @@ async fn a_later_attempt_is_recorded_only_when_no_earlier_transaction_can_commit
     assert_eq!(payments, PATHS.map(|path| format!("done {path}")));
 }
 
+/// The claim of the first attempt expires although its transaction is open: its process could not renew the lease.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_key_is_claimed_only_when_no_earlier_transaction_can_commit() {
+    let postgres = PostgresServer::start();
+    let mut paid = Vec::new();
+    for level in ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] {
+        let service = start(&postgres, level).await;
+        for path in PATHS {
+            for kind in ["done", "undone"] {
+                let body = &format!("{kind} {level} {path}");
+                let first = lapsed(&postgres, &service, path, body).await;
+                expire(&postgres);
+                let second = send(service.server, path, body);
+                waits(&postgres, &second).await;
+                service.bank.runs.open(1);
+                first.await.expect("no panic");
+                let second = second.await.expect("no panic");
+                let status = if kind == "done" {
+                    StatusCode::CREATED
+                } else {
+                    StatusCode::UNPROCESSABLE_ENTITY
+                };
+                assert_eq!(second.status, status, "{body}: {second:?}");
+                assert_eq!(second.is_replay(), kind == "done", "{body}: {second:?}");
+                let replay = service.server.post(path, &key(body), body).await;
+                assert!(
+                    replay.is_replay() && replay.status == status,
+                    "{body}: {replay:?}"
+                );
+            }
+        }
+        paid.extend(PATHS.map(|path| format!("done {level} {path}")));
+        assert_eq!(service.bank.payments().await, paid);
+    }
+}
+
 /// A key that is free again counts its attempts from 1, and such an attempt is recorded in its claim.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_later_attempt_frees_the_key_only_when_no_earlier_transaction_can_commit() {
@@ -186,18 +222,20 @@ enum Meanwhile {
     Freed,
     /// An operator forgets the key, and the next first attempt is recorded.
     Forgotten,
+    /// The claim expires, and the next first attempt is recorded.
+    Expired,
 }
 
 /// The record of a later attempt has no effect, and is recorded outside of any transaction.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_snapshot_cannot_commit_after_a_later_attempt_was_recorded() {
-    use Meanwhile::{Forgotten, Freed, Recorded};
+    use Meanwhile::{Expired, Forgotten, Freed, Recorded};
 
     let postgres = PostgresServer::start();
     for level in ["REPEATABLE READ", "SERIALIZABLE"] {
         for (path, meanwhile) in PATHS
             .into_iter()
-            .flat_map(|path| [Recorded, Freed, Forgotten].map(|it| (path, it)))
+            .flat_map(|path| [Recorded, Freed, Forgotten, Expired].map(|it| (path, it)))
         {
             let service = start(&postgres, level).await;
             let kind = if matches!(meanwhile, Freed) {
@@ -217,6 +255,7 @@ async fn an_older_snapshot_cannot_commit_after_a_later_attempt_was_recorded() {
                     let forgotten = service.idem.forget(service.id(&key(body))).await;
                     assert!(forgotten.expect("postgres is there"));
                 }
+                Expired => expire(&postgres),
             }
             let later = service.server.post(path, &key(body), body).await;
             assert_eq!(later.status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");

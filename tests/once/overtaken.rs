@@ -106,7 +106,7 @@ async fn an_attempt_that_takes_over_during_a_commit_waits_for_its_end() {
             let second = post();
             eventually_async("the second attempt waits", async || {
                 let waiting = "SELECT count(*) FROM pg_stat_activity
-                    WHERE wait_event_type = 'Lock' AND query LIKE '%_commit_v2%'";
+                    WHERE wait_event_type = 'Lock' AND query LIKE '%_commit_v3%'";
                 (postgres.command(waiting) == "1").then_some(())
             })
             .await;

@@ -12,7 +12,7 @@ use axum_idem::{
 };
 use sqlx::Connection as _;
 
-use crate::bank::{Bank, LEASE, Paid, Service, routes, store};
+use crate::bank::{Bank, BankError, LEASE, Paid, Service, routes, store};
 use crate::servers::eventually_async;
 use crate::servers::postgres::PostgresServer;
 use crate::support::Server;
@@ -74,6 +74,20 @@ async fn prepared_again(State(bank): State<Bank>, attempt: Attempt, body: String
     Ok(response)
 }
 
+/// Leaves a task behind that commits after the test has opened the gate.
+#[idempotent(scope = token, transactional)]
+async fn left_behind(State(bank): State<Bank>, attempt: Attempt, body: String) -> StatusCode {
+    tokio::spawn(async move {
+        let mut tx = bank.begin().await?;
+        Bank::pay(&mut tx, &body).await?;
+        bank.runs.pass().await;
+        let response = attempt.commit(tx, (StatusCode::CREATED, body));
+        bank.note(response.await)?;
+        Ok::<_, BankError>(())
+    });
+    StatusCode::ACCEPTED
+}
+
 /// Commits, and returns a response with a marker.
 #[idempotent(scope = token, transactional)]
 async fn marked(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid {
@@ -122,6 +136,7 @@ fn more() -> Router<Bank> {
         .route("/kept", post(kept))
         .route("/by_hand", post(by_hand))
         .route("/prepared_again", post(prepared_again))
+        .route("/left_behind", post(left_behind))
         .route("/retried", post(retried))
 }
 
@@ -247,6 +262,23 @@ async fn a_response_is_not_prepared_after_a_commit() {
     assert!(replay.is_replay() && replay.status == StatusCode::CREATED);
     let text = CommitError::AlreadyRecorded.to_string();
     assert!(text.contains("commit once"), "{text}");
+}
+
+/// Otherwise the transaction and the response of the handler could both be recorded.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_cannot_commit_after_its_handler_has_returned() {
+    let postgres = PostgresServer::start();
+    let service = on(&postgres).await;
+    let first = service.server.post("/left_behind", "k", "x").await;
+    assert_eq!(first.status, StatusCode::ACCEPTED);
+    service.bank.runs.open(1);
+    eventually_async("the commit is refused", async || {
+        (service.bank.results() == ["AlreadyRecorded"]).then_some(())
+    })
+    .await;
+    assert!(service.bank.payments().await.is_empty());
+    let replay = service.server.post("/left_behind", "k", "x").await;
+    assert!(replay.is_replay() && replay.status == StatusCode::ACCEPTED);
 }
 
 /// The commit is the outcome, so a marker that contradicts it goes no further.

@@ -60,7 +60,7 @@ impl Attempt {
     ///
     /// [`CommitError::Unsupported`] for a store that cannot take part in a transaction,
     /// [`CommitError::NotRecordable`] for a response that the endpoint does not record, and
-    /// [`CommitError::AlreadyRecorded`] after a commit of this attempt.
+    /// [`CommitError::AlreadyRecorded`] after a commit or the end of this attempt.
     ///
     /// # Cancel safety
     ///
@@ -97,9 +97,12 @@ impl Attempt {
     /// moment. The record is durable when the future completes, and the handler should return this response.
     /// If the handler returns another response or panics after the commit, retries still get the record.
     ///
-    /// Without a key, the transaction is committed and nothing is recorded. When the endpoint does not record
-    /// the response, because of its status or because of [`DoNotRecord`](crate::DoNotRecord), the transaction
-    /// is rolled back and the key is released. A response that is too long to be recorded, or whose body is not
+    /// Without a key, the transaction is committed as by `tx.commit()`, and nothing is recorded. As there, PostgreSQL rolls
+    /// back without an error when the handler has ignored the error of an earlier statement.
+    ///
+    /// When the endpoint does not record the response, because of its status or because of
+    /// [`DoNotRecord`](crate::DoNotRecord), the transaction is rolled back and the key is released. After
+    /// [`OutcomeUnknown`](crate::OutcomeUnknown) or a status in `unknown`, it is rolled back and the key is unknown. A response that is too long to be recorded, or whose body is not
     /// complete within 250 ms, such as a stream, is committed as "not kept". The transaction is open while the body
     /// is read.
     ///
@@ -116,7 +119,8 @@ impl Attempt {
     /// # Errors
     ///
     /// Every variant of [`CommitError`] except [`CommitError::OutcomeUnknown`] means that this transaction was
-    /// not committed. [`CommitError::AlreadyRecorded`] means that an earlier transaction was.
+    /// not committed. [`CommitError::AlreadyRecorded`] means that an earlier transaction was, or that the handler has
+    /// returned before.
     ///
     /// # Cancel safety
     ///

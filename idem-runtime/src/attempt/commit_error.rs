@@ -69,9 +69,9 @@ pub enum CommitError {
     /// `on_unknown`.
     #[error("the outcome of the commit is unknown")]
     OutcomeUnknown,
-    /// The transaction is in another database than the records, its snapshot is older than the claim, its SQLite
-    /// connection has attached files, or an operator has forgotten the key during `record_in`. The transaction was rolled
-    /// back, or must be rolled back after `record_in`.
+    /// The transaction does not see the claim of this attempt: it is in another database, its snapshot is older than the
+    /// claim, or an operator forgot the key during `record_in`. A SQLite connection with attached files gets this error
+    /// too. The transaction was rolled back, or must be rolled back after `record_in`.
     #[error(
         "the transaction is not alone in the database of the store, or does not see the claim of its attempt; \
          begin the transaction in the handler, in that database, without attached files"
@@ -95,8 +95,11 @@ pub enum CommitError {
          without the extensions of the outer request"
     )]
     NotOwn,
-    /// The attempt has already recorded a response. The second transaction was rolled back.
-    #[error("this attempt has already recorded its response; commit once in a handler")]
+    /// The attempt has already recorded a response, or its handler has returned. This transaction was rolled back, or must
+    /// be rolled back after `record_in`.
+    #[error(
+        "this attempt has already recorded its response or has ended; commit once, before the handler returns"
+    )]
     AlreadyRecorded,
     /// The endpoint does not record this response, so the effects of the transaction must not be kept
     /// either. Roll the transaction back and return this error, which contains the response.

@@ -64,6 +64,8 @@ const COMMITTED: u8 = 2;
 /// has returned.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 const REFUSED: u8 = 3;
+/// The engine settles the attempt. A task that the handler has left behind can commit nothing any more.
+const CLOSED: u8 = 4;
 
 impl Commits {
     pub(crate) fn new(
@@ -82,10 +84,19 @@ impl Commits {
         }
     }
 
+    /// The same as [`settlement`](Self::settlement), for the engine that settles the attempt now. Without a settlement of the
+    /// handler, later commits are refused.
+    pub(super) fn close(&self) -> Option<Settlement> {
+        let _ = self
+            .state
+            .compare_exchange(OPEN, CLOSED, Ordering::AcqRel, Ordering::Acquire);
+        self.settlement()
+    }
+
     /// Returns how the attempt is settled when its handler may have recorded the response itself.
     pub(super) fn settlement(&self) -> Option<Settlement> {
         let missing = match self.state.load(Ordering::Acquire) {
-            OPEN => return None,
+            OPEN | CLOSED => return None,
             COMMITTED => return Some(Settlement::Committed(self.recorded_bytes())),
             PENDING => Missing::IsUnknown,
             _ => Missing::IsFree,
@@ -120,9 +131,9 @@ impl Commits {
         &self,
         response: Response,
     ) -> Result<(RecordStatement, Response), CommitError> {
-        self.must_be_open()?;
+        must_be_open(self.state.load(Ordering::Acquire))?;
         let prepared = self.statement(response).await?;
-        self.set(PENDING);
+        self.begin_pending()?;
         Ok(prepared)
     }
 
@@ -131,16 +142,25 @@ impl Commits {
         result.inspect_err(|error| error.log(self.policy.endpoint, self.holder.id))
     }
 
-    /// Refuses a second record of an attempt that has committed.
-    fn must_be_open(&self) -> Result<(), CommitError> {
-        if self.state.load(Ordering::Acquire) == COMMITTED {
-            return Err(CommitError::AlreadyRecorded);
-        }
-        Ok(())
+    /// Notes that a transaction is about to get the record. Returns the earlier state.
+    fn begin_pending(&self) -> Result<u8, CommitError> {
+        let pending = |state| must_be_open(state).is_ok().then_some(PENDING);
+        self.state
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, pending)
+            .map_err(|_| CommitError::AlreadyRecorded)
     }
 
-    fn set(&self, state: u8) {
-        self.state.store(state, Ordering::Release);
+    /// Notes what is known about a transaction that was not committed, unless another one was committed meanwhile.
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    fn end_pending(&self, state: u8) {
+        let _ = self
+            .state
+            .compare_exchange(PENDING, state, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    fn set_committed(&self) {
+        self.state.store(COMMITTED, Ordering::Release);
     }
 
     /// Reads the response, and returns the statement that records it and the response to send.
@@ -173,6 +193,14 @@ impl Commits {
             Err(error) => Err(CommitError::Store(error)),
         }
     }
+}
+
+/// Refuses a second record of an attempt, and a record after the end of the attempt.
+fn must_be_open(state: u8) -> Result<(), CommitError> {
+    if matches!(state, COMMITTED | CLOSED) {
+        return Err(CommitError::AlreadyRecorded);
+    }
+    Ok(())
 }
 
 /// Commits without a record.
@@ -222,14 +250,20 @@ impl Commits {
                 .await
                 .map(|()| response);
         }
-        let earlier = self.state.swap(PENDING, Ordering::AcqRel);
+        let earlier = match self.begin_pending() {
+            Ok(earlier) => earlier,
+            Err(error) => {
+                self.roll_back(transaction).await;
+                return Err(error);
+            }
+        };
         let asked_at = Instant::now();
         let limit = self.idem.settings().store_timeout;
         let committed = tokio::time::timeout(limit, DB::commit(transaction, &statement)).await;
         let is_slow = asked_at.elapsed() > QUICK_COMMIT.max(limit / 4);
         match committed {
             Ok(Ok(waits_for_standbys)) if waits_for_standbys && is_slow => self.find(None).await?,
-            Ok(Ok(_)) => self.set(COMMITTED),
+            Ok(Ok(_)) => self.set_committed(),
             Ok(Err(failure)) => self.not_committed(failure, earlier).await?,
             // The server may still commit the transaction.
             Err(_) => self.find(Some(&StoreError::TimedOut)).await?,
@@ -283,7 +317,7 @@ impl Commits {
         connection: &mut DB::Connection,
         statement: &RecordStatement,
     ) -> Result<(), CommitError> {
-        let earlier = self.state.swap(PENDING, Ordering::AcqRel);
+        let earlier = self.begin_pending()?;
         match DB::record(connection, statement).await {
             Ok(()) => Ok(()),
             Err(failure) => Err(self.not_recorded(failure, earlier)),
@@ -295,7 +329,7 @@ impl Commits {
         &self,
         response: Response,
     ) -> Result<(RecordStatement, Response), CommitError> {
-        self.must_be_open()?;
+        must_be_open(self.state.load(Ordering::Acquire))?;
         match self.idem.store().transactions() {
             None => return Err(CommitError::Unsupported),
             Some(kind) if kind != DB::KIND => return Err(CommitError::OtherDatabase),
@@ -317,15 +351,15 @@ impl Commits {
                 CommitError::OtherDatabase
             }
             RecordFailure::NoTable => {
-                self.set(earlier);
+                self.end_pending(earlier);
                 CommitError::OtherDatabase
             }
             RecordFailure::NoTransaction => {
-                self.set(earlier);
+                self.end_pending(earlier);
                 CommitError::NoTransaction
             }
             RecordFailure::Failed(error) => {
-                self.set(earlier);
+                self.end_pending(earlier);
                 CommitError::Database(error)
             }
             RecordFailure::Unsure(_) => CommitError::OutcomeUnknown,
@@ -348,14 +382,14 @@ impl Commits {
         }
         Err(match self.look().await {
             Ok(CommitState::Held) if earlier == OPEN => {
-                self.set(OPEN);
+                self.end_pending(OPEN);
                 CommitError::OtherDatabase
             }
             // `record_in` has recorded in this transaction before.
             Ok(CommitState::Held) if is_duplicate => CommitError::AlreadyRecorded,
             Ok(CommitState::Held) => CommitError::OtherDatabase,
             Ok(CommitState::Mine) => {
-                self.set(COMMITTED);
+                self.set_committed();
                 CommitError::AlreadyRecorded
             }
             Ok(CommitState::Others | CommitState::Gone) => CommitError::Overtaken,
@@ -367,7 +401,7 @@ impl Commits {
     /// Notes that another attempt keeps the record out. An earlier transaction of this attempt may have its
     /// record and may still be committed.
     fn refused(&self, earlier: u8) {
-        self.set(if earlier == PENDING { PENDING } else { REFUSED });
+        self.end_pending(if earlier == PENDING { PENDING } else { REFUSED });
     }
 
     /// Looks for a commit whose reply was lost or late, on a connection of the store. Never concludes from a
@@ -392,11 +426,11 @@ impl Commits {
         loop {
             match self.look().await {
                 Ok(CommitState::Mine) => {
-                    self.set(COMMITTED);
+                    self.set_committed();
                     return Ok(());
                 }
                 Ok(CommitState::Others) => {
-                    self.set(REFUSED);
+                    self.end_pending(REFUSED);
                     return Err(CommitError::Overtaken);
                 }
                 Ok(CommitState::Held | CommitState::Gone) => {

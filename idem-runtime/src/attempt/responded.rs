@@ -81,7 +81,7 @@ impl Work {
     }
 
     /// Returns how the attempt is settled when its handler may have recorded the response itself.
-    pub(super) fn settled_by_handler(&self) -> Option<Settlement> {
+    fn settled_by_handler(&self) -> Option<Settlement> {
         self.attempt.commits().ok()??.settlement()
     }
 

@@ -11,6 +11,7 @@ use http::response::Parts;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::attempt::commits::Commits;
 use crate::attempt::handle::Attempt;
 use crate::attempt::handling::{BoxFuture, BoxHandler};
 use crate::attempt::heartbeat::Heartbeat;
@@ -218,7 +219,8 @@ impl Work {
     /// Settles the attempt in the store. Returns a future if the store does not reply immediately.
     fn settle(&mut self, settlement: Settlement) -> Result<FirstTry, BoxFuture<FirstTry>> {
         // What the handler has committed is the outcome, whatever it has returned.
-        let settlement = self.settled_by_handler().unwrap_or(settlement);
+        let commits = self.attempt.commits().ok().flatten();
+        let settlement = commits.and_then(Commits::close).unwrap_or(settlement);
         let reply = settlement.apply(&self.idem, self.holder);
         match reply.try_now() {
             // If the claim has a straggler, the settler must look for the straggler after a

@@ -4,7 +4,7 @@
 //! writing before it reads anything. A function prepares its writes only when it reaches them, and
 //! caches its plans.
 
-use super::reply::{RECORDED, WON, seen};
+use super::reply::{WON, seen};
 use super::sql::{SETTLED, VERSION, micros_since_1970, millis, record_row};
 
 /// The types of the function's arguments.
@@ -16,17 +16,20 @@ pub(super) const TAKES: &str =
 /// not be durable. `name` and `table` must be quoted. Versions of the library share the function, so
 /// another body needs another name: see `Table::claim_name`.
 ///
-/// The record row that a handler's transaction wrote decides before the claim. When the record row has
-/// expired, the claim of the same id is settled too, and the function removes both. Otherwise the next commit
-/// would fail on the old record row.
-///
-/// The record row may appear after the function has looked for it. Then the function finds a settled claim,
-/// returns `NULL`, and finds the record row when it is called again. When the record row has expired and was
-/// swept by then, the function removes the settled claim first.
+/// The record row that a handler's transaction wrote decides before the claim, and follows it in the order of the
+/// primary key. So the function reads the last row of the id.
 ///
 /// When a record or the claim of another owner exists, the function writes and locks nothing, so a
 /// replay is a read. Otherwise the primary key decides which claim wins. The loser gets `NULL`, and
 /// claims again.
+///
+/// Expired rows are deleted, and not updated. A transaction that has recorded a response under an expired claim holds
+/// a lock on the claim. The deletion waits for the end of this transaction, and an older snapshot cannot record after the
+/// deletion. When a record row has expired, the claim of the same id is settled too, and the function removes both.
+///
+/// A record row may appear after the function has looked for it. Then the function finds a settled claim, or
+/// a record row next to the claim that it has deleted. It returns `NULL`, and finds the record row when it is called again.
+/// When the record row has expired and was swept by then, the function removes the settled claim first.
 ///
 /// When the holder of a claim repeats the claim, the function writes the row unchanged. The commit
 /// of that write waits for the disk and for synchronous standbys. The first commit may not have
@@ -48,23 +51,17 @@ pub(super) fn definition(name: &str, table: &str) -> String {
             answer bytea;
             is_settled boolean;
             settled_fence bigint;
-            last_fence bigint := 0;
+            last_fence bigint;
         BEGIN
-            SELECT true, CASE WHEN r.expires_at > now THEN {seen} END INTO is_settled, answer
-            FROM {table} r WHERE r.id = {record_row};
-            IF is_settled IS NULL THEN
-                SELECT CASE WHEN r.version = {VERSION} AND r.record <> {SETTLED} THEN {RECORDED} END INTO answer
-                FROM {table} r WHERE r.id = $1 AND r.expires_at > now;
-                IF answer IS NULL AND FOUND THEN
-                    SELECT {seen} INTO answer
-                    FROM {table} r WHERE r.id = $1 AND r.expires_at > now
-                        AND r.record IS DISTINCT FROM {SETTLED}
-                        AND NOT (r.version = {VERSION} AND r.record IS NULL AND r.leased_until <= now
-                            AND r.fingerprint = $2 AND $6)
-                        AND NOT (r.version = {VERSION} AND r.record IS NULL AND r.leased_until > now
-                            AND r.owner = $3);
-                END IF;
-            END IF;
+            SELECT r.id <> $1, CASE
+                WHEN r.expires_at <= now THEN NULL
+                WHEN r.id <> $1 THEN {seen}
+                WHEN r.record = {SETTLED} THEN NULL
+                WHEN r.version = {VERSION} AND r.record IS NULL AND (r.leased_until > now
+                    AND r.owner = $3 OR r.leased_until <= now AND r.fingerprint = $2 AND $6) THEN NULL
+                ELSE {seen} END
+            INTO is_settled, answer
+            FROM {table} r WHERE r.id IN ($1, {record_row}) ORDER BY r.id DESC LIMIT 1;
             IF answer IS NOT NULL THEN
                 RETURN answer;
             END IF;
@@ -75,6 +72,12 @@ pub(super) fn definition(name: &str, table: &str) -> String {
                 IF FOUND THEN
                     DELETE FROM {table} r WHERE r.id = $1 RETURNING r.fence INTO last_fence;
                     last_fence := greatest(settled_fence, last_fence);
+                END IF;
+            ELSIF NOT is_settled THEN -- There is a claim.
+                DELETE FROM {table} r WHERE r.id = $1 AND r.expires_at <= clock_timestamp()
+                RETURNING r.fence INTO last_fence;
+                IF FOUND AND EXISTS (SELECT FROM {table} s WHERE s.id = {record_row}) THEN
+                    RETURN NULL;
                 END IF;
             END IF;
             INSERT INTO {table} AS r (id, version, fingerprint, owner, fence, attempt,
@@ -91,31 +94,15 @@ pub(super) fn definition(name: &str, table: &str) -> String {
                     RETURN NULL;
                 END IF;
                 UPDATE {table} AS r SET
-                    version = {VERSION},
-                    fingerprint = $2,
                     owner = $3,
-                    fence = CASE WHEN r.expires_at <= clock_timestamp()
-                        THEN greatest(r.fence + 1, {fence}) ELSE r.fence + 1 END,
-                    attempt = CASE WHEN r.expires_at <= clock_timestamp()
-                        THEN 1 ELSE r.attempt + 1 END,
+                    fence = r.fence + 1,
+                    attempt = r.attempt + 1,
                     leased_until = clock_timestamp() + {lease},
                     retention_ms = $5,
-                    expires_at = clock_timestamp() + {lease} + {retention},
-                    created_at = CASE WHEN r.expires_at <= clock_timestamp()
-                        THEN clock_timestamp() ELSE r.created_at END,
-                    trace_id = CASE WHEN r.expires_at <= clock_timestamp()
-                        THEN $8 ELSE r.trace_id END,
-                    endpoint = CASE WHEN r.expires_at <= clock_timestamp()
-                        THEN $9 ELSE r.endpoint END,
-                    label = CASE WHEN r.expires_at <= clock_timestamp()
-                        THEN $10 ELSE r.label END,
-                    settled_at = NULL,
-                    record = NULL
-                WHERE r.id = $1 AND r.record IS DISTINCT FROM {SETTLED}
-                    AND (r.expires_at <= clock_timestamp()
-                    OR r.version = {VERSION} AND r.record IS NULL
-                        AND r.leased_until <= clock_timestamp()
-                        AND r.fingerprint = $2 AND $6)
+                    expires_at = clock_timestamp() + {lease} + {retention}
+                WHERE r.id = $1 AND r.version = {VERSION} AND r.record IS NULL
+                    AND r.leased_until <= clock_timestamp() AND r.expires_at > clock_timestamp()
+                    AND r.fingerprint = $2 AND $6
                 RETURNING {WON} INTO answer;
             END IF;
             IF NOT FOUND THEN
@@ -146,14 +133,14 @@ mod tests {
     #[test]
     fn the_text_of_the_function_never_changes() {
         let words = definition(
-            r#""public"."idem_records_claim_v4""#,
+            r#""public"."idem_records_claim_v5""#,
             r#""public"."idem_records""#,
         );
         let words: Vec<_> = words.split_whitespace().collect();
         let digest = Sha256::digest(words.join(" "));
         assert_eq!(
             RecordId::from_bytes(digest.into()).to_string(),
-            "8eabff290642e803b549f00c992caf233c1a9151af7405e7efd2cbdef9b54b6f"
+            "c8eb251167bbb75295ddb03d1af025327321a03c7ca8d66013aaa315dba26ade"
         );
     }
 }

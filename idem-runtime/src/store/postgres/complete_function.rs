@@ -1,7 +1,7 @@
 //! The function that records the response of a first attempt, as it is stored in the database.
 //!
 //! A batch calls it once for each claim. In one `UPDATE` for all claims, PostgreSQL would choose how to join them with
-//! the table, and would keep a plan that reads the whole table, made while the table was small.
+//! the table, and could choose to read the whole index.
 
 use super::sql::{held_claim, millis, record_row};
 

@@ -205,8 +205,8 @@ use crate::request::scope_id::ScopeId;
 ///
 /// # Rights
 ///
-/// Claims use a PL/pgSQL function, `idem_records_claim_v4`, completions of several callers use
-/// `idem_records_complete_v1`, and a handler's transaction uses `idem_records_commit_v2`. All are named after the table. The
+/// Claims use a PL/pgSQL function, `idem_records_claim_v5`, completions of several callers use
+/// `idem_records_complete_v1`, and a handler's transaction uses `idem_records_commit_v3`. All are named after the table. The
 /// first [`connect`](PostgresStoreBuilder::connect) creates the table, its indexes and the functions, and needs the right to
 /// create objects in the schema. With
 /// [`migrate(false)`](PostgresStoreBuilder::migrate), `connect` creates nothing. Put the SQL of

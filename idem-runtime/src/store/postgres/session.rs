@@ -45,9 +45,14 @@ impl Session {
         // Detects a pooler. A pooler opens its own sessions at the server. These sessions have
         // another name, or get the client's name through `SET`. Behind a pooler, a session setting
         // would affect other clients too, and prepared statements would get lost.
+        //
+        // A session keeps plans that were made while the table was small. They may read the whole table, unless sequential
+        // scans are off. The statements expect the isolation level at which each one sees what was committed before.
         let hello = format!(
             "SELECT pg_backend_pid(), CASE WHEN source = 'client' AND left(setting, {}) = '{name}' THEN
-                 set_config('statement_timeout', '{}', false) END
+                 set_config('statement_timeout', '{}', false)
+                 || set_config('enable_seqscan', 'off', false)
+                 || set_config('default_transaction_isolation', 'read committed', false) END
              FROM pg_settings WHERE name = 'application_name'",
             name.len(),
             whole_millis(statement_timeout)
@@ -100,7 +105,10 @@ impl Session {
         limit: Duration,
     ) -> Result<Transaction<'_, Postgres>, Error> {
         let limit = whole_millis(limit);
-        let begin = format!("BEGIN; SET LOCAL statement_timeout = {limit}");
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {limit}; \
+             SET LOCAL enable_seqscan = off"
+        );
         self.connection.begin_with(AssertSqlSafe(begin)).await
     }
 }

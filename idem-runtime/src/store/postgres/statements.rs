@@ -114,7 +114,7 @@ impl Statements {
                 WHERE id IN ($1, {record_row}) AND expires_at > clock_timestamp() AND {shown}"
             )
             .into(),
-            // A claim that was settled in between has a record row by now, and both are read again.
+            // When the claim was settled in between, it has a record row now. `forget` then reads both rows again.
             forget: durable_write(&format!(
                 "DELETE FROM {table} WHERE id IN ($1, {record_row}) AND owner = $2 AND fence = $3
                     AND record IS DISTINCT FROM {SETTLED}

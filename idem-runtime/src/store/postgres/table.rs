@@ -83,7 +83,7 @@ impl Table {
 
     /// The name of the claim function. Its number changes when the body of the function changes.
     fn claim_name(&self) -> String {
-        format!("{}_claim_v4", self.name)
+        format!("{}_claim_v5", self.name)
     }
 
     /// The name of the function that records a response inside a transaction. Its number changes when the

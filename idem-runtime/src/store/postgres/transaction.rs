@@ -137,10 +137,11 @@ fn failed(error: Error) -> RecordFailure {
 fn not_committed(error: Error) -> RecordFailure {
     let is_refused = match &error {
         // A deferred constraint or a serialization failure, for example. The other classes come from a
-        // server that ends the session or the wait for a standby, perhaps behind the commit.
+        // server that ends the session or the wait for a standby, perhaps behind the commit, and the code from a
+        // proxy that does not know.
         Error::Database(_) => code(&error).is_some_and(|code| {
             let class = code.get(..2).unwrap_or_default();
-            !matches!(class, "08" | "57" | "58" | "XX")
+            code != "40003" && !matches!(class, "08" | "57" | "58" | "XX")
         }),
         _ => false,
     };

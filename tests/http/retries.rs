@@ -266,6 +266,10 @@ async fn fingerprint_json_pointers_compare_only_the_named_values() {
         server.post("/pointers", "k", other).await.code(),
         "idempotency_key_reused"
     );
+    // A misspelled pointer must not make all bodies equal.
+    server.post("/pointers", "none", r#"{"cents":1}"#).await;
+    let other = server.post("/pointers", "none", r#"{"cents":2}"#).await;
+    assert_eq!(other.code(), "idempotency_key_reused");
 }
 
 #[tokio::test]

@@ -115,8 +115,8 @@ impl Work {
             self.background = Background::of_this_task();
         }
         if let Some(background) = &self.background
-            // The settler has the lease by then.
-            && !matches!(self.stage, Stage::Settling(..))
+            // The settler has the lease by then, or another attempt.
+            && !matches!(self.stage, Stage::Settling(..) | Stage::Overtaken(_))
         {
             self.heartbeat.arm(background, &|| Leaseholder {
                 endpoint: self.policy.endpoint,

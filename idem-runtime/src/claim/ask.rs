@@ -1,5 +1,6 @@
 //! Claims the key in the store. Repeats the claim when the reply is lost or the key is in flight.
 
+use std::mem;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -52,15 +53,6 @@ impl ClaimReply {
             has_stragglers: false,
             permit: None,
         }
-    }
-
-    /// Whether this request gets its own claim or a record. If it gets its own claim, the attempt
-    /// handles the stragglers. If it gets a record, the record keeps the store from granting them.
-    const fn runs_or_replays(&self) -> bool {
-        matches!(
-            self.decision,
-            Decision::Run { .. } | Decision::Replay(_) | Decision::ReplayUnwritten(_)
-        )
     }
 }
 
@@ -184,6 +176,7 @@ impl StoreClaim {
                     (give_up_at, lease_left, changed)
                 }
                 (_, claimed) => {
+                    let is_recorded = self.is_recorded(idem, &claimed);
                     let reply = self.conclude(idem, claimed, at, permit);
                     self.observe(idem, waits_since, &reply);
                     let mut reply = reply.map_err(|failed| ClaimError {
@@ -191,7 +184,9 @@ impl StoreClaim {
                         ..failed
                     })?;
                     reply.has_stragglers = stragglers.is_some();
-                    if reply.runs_or_replays()
+                    let runs = matches!(reply.decision, Decision::Run { .. });
+                    // A request that runs has its own claim, and its attempt handles the stragglers.
+                    if (runs || is_recorded)
                         && let Some(stragglers) = &mut stragglers
                     {
                         stragglers.disarm();
@@ -222,6 +217,13 @@ impl StoreClaim {
                 .reply_in_time(idem, again, &mut at, &mut stragglers)
                 .await;
         }
+    }
+
+    /// Whether the store has a record that outlives every straggler of this claim, so that it grants none of them.
+    fn is_recorded(&self, idem: &Idempotency, claimed: &Result<Claimed, StoreError>) -> bool {
+        let settings = idem.settings();
+        let window = settings.lease.saturating_add(settings.store_timeout);
+        matches!(claimed, Ok(Claimed::Recorded { expires_in, .. }) if *expires_in >= window)
     }
 
     /// Reports how long the request has waited for another request, if it has.
@@ -258,6 +260,8 @@ impl StoreClaim {
             Ok(reply) => return reply,
             Err(pending) => pending,
         };
+        // The store may return the claim that an earlier try was granted, whose lease began before `asked_at`.
+        let mut may_be_older = stragglers.is_some();
         let mut give_back = match stragglers.take() {
             Some(mut earlier) => {
                 earlier.sent += 1;
@@ -270,7 +274,7 @@ impl StoreClaim {
         // After the lease has lapsed, the store may have granted the next attempt to a retry. So
         // this attempt runs only if the store confirms that it still holds the claim.
         while let Ok(Claimed::Fresh { fence, attempt }) = claimed
-            && self.has_lapsed(idem, attempt, *asked_at)
+            && (mem::take(&mut may_be_older) || self.has_lapsed(idem, attempt, *asked_at))
         {
             if renewals == TRIES {
                 claimed = Err(StoreError::TimedOut);

@@ -16,7 +16,8 @@ use crate::settings::policy::FingerprintMode;
 /// key.
 ///
 /// The input consists of the body, the method, the path and query as the client sent them, the
-/// content type, and a versioned domain tag. The parts are delimited, so that no two different
+/// content type, and a versioned domain tag. A layer may have given the request another URI. Then the input also contains
+/// this URI. The parts are delimited, so that no two different
 /// requests give the same input.
 #[derive(Clone, Copy)]
 pub struct Fingerprint([u8; 32]);
@@ -49,13 +50,14 @@ impl FingerprintDigest {
     }
 }
 
-/// The meaning of the parts, in one byte. The flags distinguish bytes from a canonical value, and
-/// an absent query or content type from an empty one.
+/// The meaning of the parts, in one byte. The flags distinguish bytes from a canonical value, an absent
+/// query or content type from an empty one, and an input with a fifth part from one without.
 mod flag {
     pub(super) const CANONICAL_JSON: u8 = 1;
     pub(super) const WITHOUT_BODY: u8 = 2;
     pub(super) const QUERY: u8 = 4;
     pub(super) const CONTENT_TYPE: u8 = 8;
+    pub(super) const CHANGED_URI: u8 = 16;
 }
 
 impl Fingerprint {
@@ -80,11 +82,20 @@ impl Fingerprint {
         mode: FingerprintMode,
         digest: FingerprintDigest,
     ) -> Self {
-        let uri = request
-            .extensions()
-            .get::<OriginalUri>()
-            .map_or(request.uri(), |original| &original.0);
+        let own = request.uri();
+        let original = request.extensions().get::<OriginalUri>();
+        let uri = original.map_or(own, |original| &original.0);
         let mut flags = 0;
+        // A nested router strips the start of the path. Any other difference comes from a layer that has changed the URI, or
+        // from a batch that has cloned the extensions of its request for each item.
+        let is_nested =
+            uri.query() == own.query() && (own.path() == "/" || uri.path().ends_with(own.path()));
+        let changed = if is_nested {
+            None
+        } else {
+            flags |= flag::CHANGED_URI;
+            own.path_and_query()
+        };
         if uri.query().is_some() {
             flags |= flag::QUERY;
         }
@@ -101,6 +112,7 @@ impl Fingerprint {
                 uri.query().unwrap_or_default().as_bytes(),
                 content_type.map_or(&[], |value| counted(value.as_bytes(), mode)),
             ],
+            changed: changed.map(|uri| uri.as_str().as_bytes()),
             tag: digest.tag(),
         };
         Self(match digest {
@@ -137,13 +149,15 @@ struct Input<'a> {
     /// Without the flags of the body.
     flags: u8,
     head: [&'a [u8]; 4],
+    /// The URI that the handler sees, when it is not the end of the URI of the client.
+    changed: Option<&'a [u8]>,
     tag: &'static [u8; TAG],
 }
 
 impl Input<'_> {
     fn digest<D: Digest>(&self) -> [u8; 32] {
         let (mut digest, len, flags) = self.begin::<D>();
-        for part in self.head {
+        for part in self.head.into_iter().chain(self.changed) {
             digest.absorb_counted(part);
         }
         digest.absorb(&len.to_le_bytes());
@@ -183,7 +197,7 @@ impl FingerprintMode {
     /// Compares the JSON values.
     pub const JSON: Self = Self::Json(write_json);
 
-    /// Compares the JSON values at these pointers (RFC 6901).
+    /// Compares the JSON values at these pointers (RFC 6901). Compares the bytes of a body that has none of the values.
     #[must_use]
     pub const fn json_pointers(pointers: &'static [&'static str]) -> Self {
         Self::JsonPointers(write_json, pointers)
@@ -197,7 +211,7 @@ fn write_json(body: &[u8], pointers: Option<&[&str]>, out: &mut dyn FnMut(&[u8])
     };
     match pointers {
         None => document.write(out),
-        Some(pointers) => document.write_at(pointers, out),
+        Some(pointers) => return document.write_at(pointers, out),
     }
     true
 }
@@ -298,6 +312,23 @@ mod tests {
         );
         assert_eq!(nested, of("POST", "/v1/trades", None, ""));
         assert_ne!(nested, of("POST", "/trades", None, ""));
+    }
+
+    /// A batch may clone its extensions for each item, and `OriginalUri` with them.
+    #[test]
+    fn a_uri_that_is_not_the_end_of_the_original_one_counts_too() {
+        let of_item = |original: &str, uri: &str| {
+            let mut item = request("POST", uri, None);
+            let original = original.parse().expect("a path");
+            item.extensions_mut().insert(OriginalUri(original));
+            Fingerprint::of(&item, b"", FingerprintMode::Body, FingerprintDigest::Sha256)
+        };
+        let one = of_item("/batch", "/accounts/1/close");
+        assert_eq!(one, of_item("/batch", "/accounts/1/close"));
+        assert_ne!(one, of_item("/batch", "/accounts/2/close"));
+        assert_ne!(one, of_item("/batches", "/accounts/1/close"));
+        assert_ne!(of_item("/x?a=1", "/x?a=2"), of_item("/x?a=1", "/x?a=3"));
+        assert_ne!(of_item("/x?a=1", "/x?a=2"), of("POST", "/x?a=1", None, ""));
     }
 
     #[test]

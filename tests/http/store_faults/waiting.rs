@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use axum_idem::testing::Fault::{ErrAfter, ErrBefore};
-use axum_idem::testing::Operation::{Claim, Complete};
-
+use axum::http::StatusCode;
 use axum_idem::OnStoreError::FailOpen;
+use axum_idem::Scope;
+use axum_idem::testing::Fault::{DropReply, ErrAfter, ErrBefore};
+use axum_idem::testing::Operation::{Claim, Complete, Renew};
 
 use super::{LONG, start, start_with};
 use crate::support::eventually;
@@ -126,4 +127,23 @@ async fn a_waiter_gets_the_late_record() {
     let waiter = waiter.await.expect("no panic");
     assert_eq!((waiter.text(), waiter.is_replay()), ("1", true));
     assert_eq!(runs.started(), 1);
+}
+
+/// The earlier try may have been granted the claim long before, so the lease of the claim may be almost over.
+#[tokio::test]
+async fn a_claim_that_an_earlier_try_may_have_won_is_renewed_before_its_handler_runs() {
+    let setup = start().await;
+    let (server, runs) = (setup.server, &setup.runs);
+    let first = tokio::spawn(async move { server.post("/wait", "k", "").await });
+    runs.until_started(1).await;
+    setup.store.script(Claim, [DropReply]);
+    let second = tokio::spawn(async move { server.post("/wait", "k", "").await });
+    eventually("the second request waits", || setup.claims() > 2).await;
+    let id = setup.idem.record_id(&Scope::new(), "k");
+    assert!(setup.idem.forget(id).await.expect("the store works"));
+    runs.until_started(2).await;
+    assert_eq!(setup.store.calls(Renew), 1);
+    runs.open(2);
+    assert_eq!(second.await.expect("no panic").status, StatusCode::OK);
+    first.await.expect("no panic");
 }

@@ -5,15 +5,24 @@ use super::kind::ABSENT;
 
 impl Document<'_> {
     /// Writes the canonical forms of the values at these JSON pointers (RFC 6901), in the order of
-    /// the pointers.
-    pub(crate) fn write_at(&self, pointers: &[&str], out: &mut (impl FnMut(&[u8]) + ?Sized)) {
-        for pointer in pointers {
-            if let Some(place) = self.find(pointer) {
-                self.writer(place, out).value();
-            } else {
-                out(&[ABSENT]);
+    /// the pointers. Writes nothing and returns false when the document has none of the values.
+    pub(crate) fn write_at(
+        &self,
+        pointers: &[&str],
+        out: &mut (impl FnMut(&[u8]) + ?Sized),
+    ) -> bool {
+        let places = pointers.iter().map(|pointer| self.find(pointer));
+        let places: Vec<_> = places.collect();
+        if places.iter().all(Option::is_none) {
+            return false;
+        }
+        for place in places {
+            match place {
+                Some(place) => _ = self.writer(place, out).value(),
+                None => out(&[ABSENT]),
             }
         }
+        true
     }
 
     fn find(&self, pointer: &str) -> Option<Place> {
@@ -69,8 +78,9 @@ mod tests {
 
     fn values_at(body: &[u8], pointers: &[&str]) -> Option<Vec<u8>> {
         let mut form = Vec::new();
-        Document::parse(body)?.write_at(pointers, &mut |bytes| form.extend_from_slice(bytes));
-        Some(form)
+        let document = Document::parse(body)?;
+        let has_any = document.write_at(pointers, &mut |bytes| form.extend_from_slice(bytes));
+        has_any.then_some(form)
     }
 
     fn write_text(kind: u8, text: &str, form: &mut Vec<u8>) {
@@ -99,7 +109,12 @@ mod tests {
         assert_eq!(at("/0"), is("6"));
         assert_eq!(at(""), value(body));
         for nowhere in ["/l/01", "/l/+1", "/l/2", "/l/-", "/x", "/l/0/x", "x"] {
-            assert_eq!(at(nowhere), Some(vec![ABSENT]), "{nowhere}");
+            assert_eq!(at(nowhere), None, "{nowhere}");
+            let with_a_value = values_at(body, &[nowhere, "/0"]).expect("a value");
+            assert_eq!(
+                with_a_value.split_first(),
+                Some((&ABSENT, &*at("/0").expect("a value")))
+            );
         }
     }
 }

@@ -171,8 +171,9 @@ async fn play(database: &Database, lasts: Duration, kills: bool) -> Result<(), F
     println!("{killed} kills");
     println!("{} transfers acknowledged", acknowledged.len());
     println!("{transfers} transfers in the database");
-    println!("{} cents too many", cents - ACCOUNTS * 1_000_000_000);
-    if i64::try_from(acknowledged.len())? != transfers {
+    let surplus = cents - ACCOUNTS * 1_000_000_000;
+    println!("{surplus} cents too many");
+    if i64::try_from(acknowledged.len())? != transfers || surplus != 0 {
         return Err("a transfer was repeated or lost".into());
     }
     Ok(())

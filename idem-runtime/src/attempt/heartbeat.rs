@@ -59,8 +59,8 @@ impl Heartbeat {
 
     /// Ends the limit because the handler has responded.
     ///
-    /// When that happens at the very moment of the limit, the renewals have ended. The next call of `arm`
-    /// then starts them again, because the response is still to be recorded.
+    /// If the limit has passed just before this call, the renewals have ended. The next `arm` starts them again, because
+    /// the response is still to be recorded.
     pub(crate) fn lift_limit(&mut self) {
         self.run_until = None;
         let Some(armed) = &self.armed else {

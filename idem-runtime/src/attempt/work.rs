@@ -181,8 +181,7 @@ impl Work {
             if !self.attempt.is_overtaken() {
                 return Stage::Responded(settlement, response);
             }
-            // The layers have not finished, so the response must not be recorded under a later claim of
-            // this process either.
+            // The layers have not finished, so a later claim of this process must not be settled with this response.
             self.withdraw();
             self.answered = None;
             settlement = Settlement::Abandon;

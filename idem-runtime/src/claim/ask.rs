@@ -176,7 +176,7 @@ impl StoreClaim {
                     (give_up_at, lease_left, changed)
                 }
                 (_, claimed) => {
-                    let is_recorded = self.is_recorded(idem, &claimed);
+                    let is_recorded = is_recorded(idem, &claimed);
                     let reply = self.conclude(idem, claimed, at, permit);
                     self.observe(idem, waits_since, &reply);
                     let mut reply = reply.map_err(|failed| ClaimError {
@@ -217,13 +217,6 @@ impl StoreClaim {
                 .reply_in_time(idem, again, &mut at, &mut stragglers)
                 .await;
         }
-    }
-
-    /// Whether the store has a record that outlives every straggler of this claim, so that it grants none of them.
-    fn is_recorded(&self, idem: &Idempotency, claimed: &Result<Claimed, StoreError>) -> bool {
-        let settings = idem.settings();
-        let window = settings.lease.saturating_add(settings.store_timeout);
-        matches!(claimed, Ok(Claimed::Recorded { expires_in, .. }) if *expires_in >= window)
     }
 
     /// Reports how long the request has waited for another request, if it has.
@@ -383,6 +376,13 @@ impl StoreClaim {
             has_stragglers: false,
         }
     }
+}
+
+/// Whether the store has a record that outlives every straggler of a claim, so that it grants none of them.
+fn is_recorded(idem: &Idempotency, claimed: &Result<Claimed, StoreError>) -> bool {
+    let settings = idem.settings();
+    let window = settings.lease.saturating_add(settings.store_timeout);
+    matches!(claimed, Ok(Claimed::Recorded { expires_in, .. }) if *expires_in >= window)
 }
 
 /// Awaits the reply to one claim, and sends the claim again when the reply is lost.

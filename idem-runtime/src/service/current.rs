@@ -2,8 +2,8 @@
 //!
 //! An endpoint with `key = …` needs the settings also for a request without the key header of the service.
 //! The layer does not put its settings into the extensions of such a request, because an insertion costs as
-//! much as the rest of the layer. While it polls the layers below, the settings are here instead: a move in,
-//! and a move out.
+//! much as the rest of the layer. Instead, the layer moves its settings here before each poll of the layers below, and
+//! back afterwards.
 
 use std::cell::Cell;
 

@@ -63,7 +63,7 @@ pub(crate) struct Orphan {
     pub(crate) sent: u32,
     /// The time of the last try, or a moment later.
     pub(crate) sent_at: Instant,
-    /// When the store last failed in an outage that may delay the claim. Initially `sent_at`.
+    /// The last failure of the store in an outage that began early enough to delay the claim. Initially `sent_at`.
     pub(crate) failed_at: Instant,
     /// From then on, the store has forgotten every claim that arrived.
     pub(crate) give_up_at: Instant,

@@ -143,8 +143,9 @@ use crate::request::scope_id::ScopeId;
 /// the disk. The claims of `transactional` endpoints need not be on the disk. They have statements of their own, which do not
 /// look first.
 ///
-/// A caller waits for the statement to begin for at most 100 ms, or an eighth of the
-/// [`timeout`](PostgresStoreBuilder::timeout) if that is shorter, and then sends its own transition. When the statement fails or
+/// A caller waits for a statement to begin for at most 100 ms, or an eighth of the
+/// [`timeout`](PostgresStoreBuilder::timeout) if that is shorter, and then sends its own transition. A claim may wait twice:
+/// for the statement that looks for its record, and for the statement that claims. When the statement fails or
 /// waits for a lock for 50 ms, each of the callers sends its own transition. When the reply to the statement is lost, the claims
 /// fail with [`StoreError::Unavailable`], and the engine repeats them. A record of more than 16 KiB is stored by a statement of
 /// its own.

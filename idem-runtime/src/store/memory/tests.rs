@@ -8,6 +8,7 @@ use http::{HeaderMap, StatusCode};
 use super::*;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::scope::Scope;
+use crate::settings::policy::OnUnknown;
 use crate::store::Origin;
 
 pub(super) const LEASE: Duration = Duration::from_secs(30);

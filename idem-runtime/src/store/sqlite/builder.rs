@@ -127,6 +127,9 @@ impl SqliteStoreBuilder {
     /// Each claim in flight reserves 16 KiB for its response. A response is always stored, so larger
     /// responses can exceed the limit. All tables of the file count. The log beside the file does not
     /// count.
+    ///
+    /// While the table has more than about 1,000 claims and unknown outcomes, the store counts the claims of other processes
+    /// only from time to time. So several processes can exceed the limit by the claims that they make meanwhile.
     pub fn max_bytes(mut self, max_bytes: u64) -> Self {
         self.max_bytes = Some(max_bytes);
         self

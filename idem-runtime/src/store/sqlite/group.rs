@@ -1,14 +1,14 @@
 //! New claims and completions of a group: one statement decides and writes many of them.
 //!
 //! Most callers of a busy store claim a new key or complete their own claim. Such a transition is one row of a
-//! statement, and not two statements with two trips to the thread of the connection each. The statement leaves out
-//! every row for which something else applies, and the transition of such a row is decided alone, in `transition.rs`.
+//! statement. Alone, it would need two statements, and each would wait for the thread of the connection. The statement
+//! skips a row that needs another decision. `transition.rs` decides each skipped row alone.
 
 use sqlx::sqlite::SqliteConnection;
 
 use super::clock::{micros, now};
 use super::row::column;
-use super::transition::{Failed, Outcome, RESERVED, Shared, Transition, blob, chunks, query};
+use super::transition::{Failed, Outcome, Shared, Transition, blob, chunks, query};
 use crate::store::{Claim, Claimed, Holder, Record};
 
 /// The outcomes of a group, in the order of its transitions. `None` is not decided yet.
@@ -29,13 +29,14 @@ impl Shared<'_> {
                 _ => None,
             })
             .collect();
-        if let Some(room) = self.room {
+        if let Some(room) = &self.room {
             // The others are decided alone, because only a new claim needs room.
-            claims.truncate(usize::try_from(room / RESERVED).unwrap_or(usize::MAX));
+            claims.truncate(room.claims_left());
         }
         for (_, claims) in chunks(&claims) {
             let mut insert = query(self.statements.inserts.of(claims.len()));
             let mut fences = Vec::with_capacity(claims.len());
+            let last_fence = self.last_fence;
             for (_, claim) in claims {
                 let now = now();
                 let leased_until = now.saturating_add(micros(claim.lease));
@@ -57,13 +58,18 @@ impl Shared<'_> {
                     .bind(origin.endpoint().to_owned())
                     .bind(origin.label().map(str::to_owned));
             }
+            // A claim that lost does not use its fence. So a group in which all claims lose writes nothing.
+            self.last_fence = last_fence;
             for row in insert.fetch_all(&mut *connection).await? {
                 let inserted: i64 = column(&row, 0)?;
+                self.last_fence = self.last_fence.max(inserted);
                 let claim = fences.iter().position(|fence| *fence == inserted);
                 let Some((at, _)) = claim.and_then(|claim| claims.get(claim)) else {
                     continue;
                 };
-                self.room = self.room.map(|room| room.saturating_sub(RESERVED));
+                if let Some(room) = &mut self.room {
+                    room.reserve();
+                }
                 outcomes[*at] = Some(Outcome::Claimed(Claimed::Fresh {
                     fence: inserted.unsigned_abs(),
                     attempt: 1,
@@ -109,6 +115,7 @@ impl Shared<'_> {
                     .find(|(_, holder, ..)| holder.id.as_bytes() == id);
                 if let Some((at, ..)) = done {
                     outcomes[*at] = Some(Outcome::Done(true));
+                    self.end_reservations(1);
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! The SQLite store: one row for each record id, in one file.
 //!
 //! A transition in `transition.rs` reads its row, decides by `row.rs`, and writes the row. `writer.rs` runs all
-//! waiting transitions in one transaction, and `reserve.rs` keeps room for them. `group.rs` writes the usual ones
+//! waiting transitions in one transaction. `reserve.rs` keeps room for them on the disk, and `room.rs` below `max_bytes`. `group.rs` writes the usual ones
 //! among them together. `readers.rs` reads beside it, and `looks.rs` reads for several claims together.
 //! `transaction.rs` records a response in the transaction of a handler. `instance.rs` finds out which stores of the
 //! file have ended. `builder.rs` opens the file: `setup.rs` checks it and creates the tables in `table.rs`.
@@ -17,6 +17,7 @@ mod listing;
 mod looks;
 mod readers;
 mod reserve;
+mod room;
 mod row;
 mod setup;
 mod table;
@@ -149,7 +150,7 @@ use crate::request::scope_id::ScopeId;
 /// [`lease`](crate::IdempotencyBuilder::lease) says otherwise:
 ///
 /// - The process lives but is stopped, or hangs.
-/// - The store was dropped in a process that still runs. A thread of a handler may still run too.
+/// - The store was dropped in a process that still runs. A thread that the handler started may still run.
 /// - The process has forked, and its child lives.
 /// - The instance file is missing, for example because the database is a copy. Do not copy instance files.
 /// - The file system cannot lock files. The store logs a warning when it opens the database.

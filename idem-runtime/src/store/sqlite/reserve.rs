@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::transition::RESERVED;
+use super::room::RESERVED;
 
 /// The room for 256 responses with what a claim reserves.
 const SIZE: u64 = 256 * RESERVED;

@@ -74,9 +74,9 @@ impl Held {
         })
     }
 
-    /// Whether a claim still has room for its record. A claim that was given up has none.
-    pub(super) fn has_room(&self, now: i64) -> bool {
-        self.leased_until > now || self.instance != UNLOCKED
+    /// Whether the row is a claim that reserves room for its record. A claim that was given up reserves none.
+    pub(super) fn reserves_room(&self, now: i64) -> bool {
+        self.record.is_none() && (self.leased_until > now || self.instance != UNLOCKED)
     }
 
     /// Whether the lease of a claim has lapsed, unless its store has extended the lease in another way.

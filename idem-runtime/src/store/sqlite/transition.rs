@@ -9,6 +9,7 @@ use sqlx::{AssertSqlSafe, Sqlite};
 use super::clock::{micros, now};
 use super::failure::store_error;
 use super::instance::Instance;
+use super::room::Room;
 use super::row::{Held, Met, meet, number};
 use super::table::{ROWS, Statements};
 use crate::request::record_id::RecordId;
@@ -22,9 +23,6 @@ pub(super) const BATCH: u32 = 1_000;
 
 /// How long the sweeper leaves an expired claim whose store may have extended its lease.
 const LONGEST_EXTENSION: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// How much room a claim reserves for its response, below `max_bytes`.
-pub(super) const RESERVED: u64 = 16 * 1024;
 
 /// A transition that may write.
 #[derive(Clone, Debug)]
@@ -91,8 +89,8 @@ pub(super) struct Shared<'a> {
     /// The highest fence that any claim has had.
     pub(super) last_fence: i64,
     pub(super) instance: &'a Instance,
-    /// How many more bytes claims may reserve. `None` without a limit.
-    pub(super) room: Option<u64>,
+    /// `None` without a limit.
+    pub(super) room: Option<Room>,
 }
 
 /// A statement, whose preparation the connection caches.
@@ -143,6 +141,7 @@ impl Shared<'_> {
                     .bind(now())
                     .bind(self.instance.held_until(*instance));
                 let ended = end.execute(connection).await?.rows_affected();
+                self.end_reservations(ended);
                 return Ok(Outcome::Done(ended > 0));
             }
             Transition::Sweep => return self.sweep(connection).await,
@@ -201,7 +200,17 @@ impl Shared<'_> {
             _ => by_id(&statements.delete, id),
         };
         write.execute(connection).await?;
+        if !matches!(transition, Transition::Renew(..)) && held.reserves_room(now) {
+            self.end_reservations(1);
+        }
         Ok(Outcome::Done(true))
+    }
+
+    /// Claims were settled, given up or forgotten.
+    pub(super) fn end_reservations(&mut self, claims: u64) {
+        if let Some(room) = &mut self.room {
+            room.end(claims);
+        }
     }
 
     async fn claim(
@@ -222,13 +231,11 @@ impl Shared<'_> {
             }
             Met::Lapsed(held) => Some(held),
         };
-        if !lapsed.as_ref().is_some_and(|held| held.has_room(now))
-            && let Some(room) = self.room
+        if !lapsed.as_ref().is_some_and(|held| held.reserves_room(now))
+            && let Some(room) = &mut self.room
+            && !room.reserve()
         {
-            let Some(room) = room.checked_sub(RESERVED) else {
-                return Ok(Outcome::Claimed(Claimed::Full));
-            };
-            self.room = Some(room);
+            return Ok(Outcome::Claimed(Claimed::Full));
         }
         let retention = micros(claim.retention);
         let leased_until = now.saturating_add(micros(claim.lease));

@@ -17,9 +17,10 @@ use super::failure::{is_busy, is_full, store_error};
 use super::group::Outcomes;
 use super::instance::Instance;
 use super::reserve::Reserve;
+use super::room::Reservations;
 use super::row::{column, number};
 use super::table::Statements;
-use super::transition::{BATCH, Failed, Outcome, RESERVED, Shared, Transition, held, query};
+use super::transition::{BATCH, Failed, Outcome, Shared, Transition, held, query};
 use crate::store::observer::{SQLITE, StoreObserver};
 use crate::store::{Claimed, Holder, StoreError};
 
@@ -71,6 +72,7 @@ impl Writer {
         let mut running = Running {
             connection: Some(connection),
             reserve: Reserve::of_database(settings.options.get_filename()),
+            reservations: Reservations::default(),
             settings,
         };
         thread
@@ -104,6 +106,7 @@ impl Writer {
 struct Running {
     connection: Option<SqliteConnection>,
     reserve: Reserve,
+    reservations: Reservations,
     settings: Settings,
 }
 
@@ -289,37 +292,51 @@ impl Running {
         match &outcomes {
             // After some errors, such as a full disk, SQLite has rolled back and sqlx does not know. So the next
             // transaction gets a new connection.
-            Err(error) if !is_busy(error) => tracing::warn!(
-                target: crate::trace::TARGET,
-                error = error as &dyn std::error::Error,
-                "a transaction failed; the store opens the file again"
-            ),
+            Err(error) if !is_busy(error) => {
+                self.reservations.forget();
+                tracing::warn!(
+                    target: crate::trace::TARGET,
+                    error = error as &dyn std::error::Error,
+                    "a transaction failed; the store opens the file again"
+                );
+            }
             _ => self.connection = Some(connection),
         }
         outcomes
     }
 
     async fn commit(
-        &self,
+        &mut self,
         connection: &mut SqliteConnection,
         transitions: &[Transition],
     ) -> Result<Vec<Result<Outcome, StoreError>>, sqlx::Error> {
-        let statements = &*self.settings.statements;
+        let (settings, reservations) = (&self.settings, &mut self.reservations);
+        let statements = &*settings.statements;
+        if settings.max_bytes.is_some() {
+            reservations.count_before(connection, statements).await?;
+        }
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        let _stopped = self.settings.clock.stop();
+        let _stopped = settings.clock.stop();
+        let mut shared = Shared {
+            statements,
+            last_fence: 0,
+            instance: &settings.instance,
+            room: None,
+        };
         let result = async {
             let row = query(&statements.last_fence).fetch_one(&mut *transaction);
             let last_fence = column(&row.await?, 0)?;
-            let room = match self.settings.max_bytes {
-                Some(max_bytes) => Some(self.room(&mut transaction, max_bytes).await?),
-                None => None,
-            };
-            let mut shared = Shared {
-                statements,
-                last_fence,
-                instance: &self.settings.instance,
-                room,
-            };
+            shared.last_fence = last_fence;
+            if let Some(max_bytes) = settings.max_bytes {
+                reservations
+                    .count_within(&mut transaction, statements)
+                    .await?;
+                let used = used_bytes(&mut transaction).await?;
+                let room = reservations.room(used, max_bytes);
+                let observer = &settings.observer;
+                observer.report(|observer| observer.store_filled(SQLITE, room.taken, max_bytes));
+                shared.room = Some(room);
+            }
             // Transitions that wait at the same time may run in any order.
             let mut decided: Outcomes = transitions.iter().map(|_| None).collect();
             let connection = &mut *transaction;
@@ -351,30 +368,17 @@ impl Running {
             Ok(outcomes) => outcomes,
             Err(failed) => {
                 drop(transaction);
-                return match failed {
-                    Failed::Database(error) => Err(error),
-                    Failed::Row(error) => Err(sqlx::Error::Decode(Box::new(error))),
-                };
+                return Err(match failed {
+                    Failed::Database(error) => error,
+                    Failed::Row(error) => sqlx::Error::Decode(Box::new(error)),
+                });
             }
         };
         transaction.commit().await?;
+        if let Some(room) = &shared.room {
+            reservations.keep(room);
+        }
         Ok(outcomes)
-    }
-
-    /// How many bytes claims may still reserve. A claim has reserved its part until it is settled or given up.
-    async fn room(&self, connection: &mut SqliteConnection, max_bytes: u64) -> Result<u64, Failed> {
-        let Settings {
-            statements,
-            observer,
-            ..
-        } = &self.settings;
-        let used = used_bytes(connection).await?;
-        let row = query(&statements.count_claims).bind(now());
-        let row = row.fetch_one(connection);
-        let reserved = number(&row.await?, 0)?.saturating_mul(RESERVED);
-        let taken = used.saturating_add(reserved);
-        observer.report(|observer| observer.store_filled(SQLITE, taken, max_bytes));
-        Ok(max_bytes.saturating_sub(taken))
     }
 }
 

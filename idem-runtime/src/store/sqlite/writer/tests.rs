@@ -10,7 +10,8 @@ use sqlx::sqlite::SqliteSynchronous;
 use super::*;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
-use crate::store::{Claim, Record, SqliteStore};
+use crate::store::sqlite::setup;
+use crate::store::{Claim, OnUnknown, Record, SqliteStore};
 
 /// How many transactions the log has: the frames that end one. A frame has a page of 4 KiB.
 fn commits(log: &Path) -> usize {
@@ -66,6 +67,23 @@ async fn waiting_transitions_share_one_transaction() {
     }
     let transactions = commits(&folder.path().join("idem.db-wal")) - before;
     assert!(transactions <= 2, "{transactions} transactions");
+}
+
+/// Each claim finds the claim of another caller. Readers answer most of such claims before they reach the writer.
+#[tokio::test]
+async fn a_group_whose_claims_all_lose_writes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (writer, mut other) = locked(folder.path()).await;
+    let end = sqlx::query("ROLLBACK").execute(&mut other);
+    end.await.expect("it unlocks");
+    let run = async || join_all(claims(0, 20).map(|claim| writer.run(claim))).await;
+    run().await;
+    let before = commits(&folder.path().join("idem.db-wal"));
+    for outcome in run().await {
+        let claimed = outcome.expect("the store works").claimed();
+        assert!(matches!(claimed, Claimed::InFlight { .. }), "{claimed:?}");
+    }
+    assert_eq!(commits(&folder.path().join("idem.db-wal")), before);
 }
 
 /// Completions of 20 claims, and a second one of the last claim with another record.
@@ -161,5 +179,97 @@ async fn every_connection_syncs_each_commit() {
         let row = sqlx::query("PRAGMA synchronous").fetch_one(&mut connection);
         let level: i64 = column(&row.await.expect("a row"), 0).expect("a number");
         assert_eq!(level, number);
+    }
+}
+
+/// The writer of a new store with a limit, without its thread.
+async fn limited(path: &Path) -> Running {
+    let options = SqliteStore::builder().path(path).options();
+    let statements = Arc::new(Statements::new("idem_records").expect("a name"));
+    let connection = setup::open(&options, &statements, true, Duration::ZERO).await;
+    Running {
+        connection: Some(connection.expect("the file opens")),
+        reserve: Reserve::of_database(path),
+        reservations: Reservations::default(),
+        settings: Settings {
+            options,
+            instance: Arc::new(Instance::start(path, &statements.table)),
+            statements,
+            clock: Arc::default(),
+            sweep_every: None,
+            max_bytes: Some(1 << 30),
+            observer: Arc::default(),
+        },
+    }
+}
+
+/// A file with many unknown outcomes is counted seldom. The transitions of this store must not change the count meanwhile.
+#[tokio::test]
+async fn the_kept_count_of_reserving_claims_is_that_of_the_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut running = limited(&folder.path().join("idem.db")).await;
+    let no_claim = Transition::Forget(RecordId::from_bytes([0xff; 32]));
+    running.transact(&[no_claim]).await.expect("it writes");
+    running.reservations.pretend_a_slow_count();
+
+    let mut holders = Vec::new();
+    let hour = Duration::from_secs(3600);
+    let of_an_hour = |transition| match transition {
+        Transition::Claim(mut claim) => {
+            (claim.lease, claim.retention) = (hour, hour);
+            Transition::Claim(claim)
+        }
+        other => other,
+    };
+    let claims: Vec<_> = claims(0, 10).map(of_an_hour).collect();
+    let outcomes = running.transact(&claims).await.expect("it writes");
+    for (claim, outcome) in claims.iter().zip(outcomes) {
+        let claimed = outcome.expect("the store works").claimed();
+        let (Transition::Claim(claim), Claimed::Fresh { fence, .. }) = (claim, claimed) else {
+            panic!("a claim that wins");
+        };
+        let (id, owner) = (claim.id, claim.owner);
+        holders.push(Holder { id, owner, fence });
+    }
+    assert_eq!(running.reservations.claims(), 10);
+
+    let record = || Record::not_kept(Fingerprint::from_bytes([7; 32]), StatusCode::OK);
+    let again = |at: usize| {
+        let Transition::Claim(mut claim) = claims[at].clone() else {
+            unreachable!("a claim");
+        };
+        claim.owner = Claim::new(claim.id, claim.fingerprint, hour, hour).owner;
+        claim.on_unknown = OnUnknown::Rerun;
+        Transition::Claim(claim)
+    };
+    let mut late = holders[5];
+    late.fence += 1;
+    for (transition, reserving) in [
+        (again(0), 10),
+        (Transition::Renew(holders[0], hour), 10),
+        (Transition::Complete(holders[0], record(), hour), 9),
+        (Transition::Complete(holders[0], record(), hour), 9),
+        (Transition::Forget(holders[0].id), 9),
+        (Transition::Release(holders[1]), 8),
+        (Transition::Abandon(holders[2]), 7),
+        (Transition::Abandon(holders[2]), 7),
+        (Transition::Abandon(holders[3]), 6),
+        (again(3), 7),
+        (
+            Transition::Resolve(holders[2].id, holders[2].fence, record(), hour),
+            7,
+        ),
+        (Transition::Forget(holders[4].id), 6),
+        (Transition::Release(late), 6),
+        (Transition::EndLeases(running.settings.instance.number()), 0),
+    ] {
+        let outcomes = running.transact(std::slice::from_ref(&transition)).await;
+        outcomes.expect("it writes");
+        let kept = running.reservations.claims();
+        let count = &running.settings.statements.count_claims;
+        let connection = running.connection.as_mut().expect("it is open");
+        let row = query(count).bind(now()).fetch_one(connection).await;
+        let counted = number(&row.expect("a row"), 0).expect("a number");
+        assert_eq!((kept, counted), (reserving, reserving), "{transition:?}");
     }
 }

@@ -215,6 +215,19 @@ async fn three(
     journal.work().await;
 }
 
+#[idempotent(scope = token)]
+async fn three_of_them_mutable(
+    State(journal): State<Journal>,
+    first: Permit<1>,
+    Both(mut second, third): Both<Permit<2>, Permit<3>>,
+    mut _fourth: Permit<4>,
+) {
+    second.0 = journal.clone();
+    _fourth.0 = journal.clone();
+    let _ = (&first, &third);
+    journal.work().await;
+}
+
 #[tokio::test]
 async fn arguments_are_dropped_in_the_order_of_a_plain_function() {
     async fn plain(
@@ -236,11 +249,15 @@ async fn arguments_are_dropped_in_the_order_of_a_plain_function() {
     let expected = journal.read();
     assert_eq!(expected.len(), 4);
 
-    let journal = Journal::default();
-    journal.go_on.notify_one();
-    let router = Router::new()
-        .route("/", post(three))
-        .with_state(journal.clone());
-    send(&router, request("/", "order", "")).await;
-    assert_eq!(journal.read()[2..], expected);
+    for (path, key) in [("/", "order"), ("/mutable", "mutable-order")] {
+        let journal = Journal::default();
+        journal.go_on.notify_one();
+        let router = Router::new()
+            .route("/", post(three))
+            .route("/mutable", post(three_of_them_mutable))
+            .with_state(journal.clone());
+        let answer = send(&router, request(path, key, "")).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}");
+        assert_eq!(journal.read()[2..], expected, "{path}");
+    }
 }

@@ -70,7 +70,7 @@ async fn streamed_bytes(State(uploads): State<Uploads>, body: Bytes) -> String {
 }
 
 /// Its rejections are not recorded, because its body is streamed.
-#[idempotent(scope = global, fingerprint = none, record_rejections)]
+#[idempotent(scope = global, fingerprint = none)]
 async fn streamed_text(State(uploads): State<Uploads>, body: String) -> String {
     uploads.runs.count();
     body

@@ -6,7 +6,6 @@ use syn::{Expr, Lit, LitStr};
 use crate::check::header_name::header_name;
 use crate::check::scope_names::{Names, not_at_once};
 use crate::messages::mistakes::Mistakes;
-use crate::parse::handler::Handler;
 use crate::parse::names;
 
 /// Where an endpoint has its key.
@@ -30,12 +29,11 @@ const CHOICES: &str = "write `header(\"x-github-delivery\")`, or an expression t
      arguments, such as `event.id`";
 
 /// Reads the value of `key`.
-pub(crate) fn key(value: &Expr, handler: &Handler, mistakes: &mut Mistakes) -> Option<Key> {
-    let names = Names::of(handler, true);
+pub(crate) fn key(value: &Expr, names: &Names, mistakes: &mut Mistakes) -> Option<Key> {
     let is_free = |path: &syn::ExprPath, name: &str| path.path.is_ident(name) && !names.bound(name);
     let problem = match value {
-        Expr::Paren(inner) => return key(&inner.expr, handler, mistakes),
-        Expr::Group(inner) => return key(&inner.expr, handler, mistakes),
+        Expr::Paren(inner) => return key(&inner.expr, names, mistakes),
+        Expr::Group(inner) => return key(&inner.expr, names, mistakes),
         Expr::Call(call) if matches!(&*call.func, Expr::Path(path) if is_free(path, "header")) => {
             let name = mistakes.take(header_name(call, "x-github-delivery"));
             return name.map(Key::Header);
@@ -63,7 +61,7 @@ pub(crate) fn key(value: &Expr, handler: &Handler, mistakes: &mut Mistakes) -> O
         return None;
     }
     let unknown = || names.unknown("key", value, names.any_bound(value));
-    let problem = names.key_inside("key", value).or_else(unknown);
+    let problem = names.unusable("key", value).or_else(unknown);
     if let Some(problem) = problem.or_else(|| not_at_once("key", value)) {
         mistakes.push(problem);
         return None;

@@ -10,7 +10,7 @@ use crate::check::scope_names::{Names, not_at_once};
 use crate::check::unknown;
 use crate::messages::mistakes::Mistakes;
 use crate::parse::attribute_args::AttributeArgs;
-use crate::parse::body_extractors::body_extractor;
+use crate::parse::body_extractors::{body_extractor, own_type};
 use crate::parse::handler::{Handler, Parameter};
 use crate::parse::names;
 
@@ -37,10 +37,10 @@ impl Plan {
     /// Checks every rule that needs both the arguments and the handler.
     pub(crate) fn of(args: &AttributeArgs, handler: &Handler, mistakes: &mut Mistakes) -> Self {
         unknown::check(args, mistakes);
+        let known = Names::of(handler, args);
         let mut parts = Vec::new();
         if let Some(value) = &args.scope {
-            let names = Names::of(handler, args.key.is_some());
-            parts = scope::parts(value, &names, mistakes);
+            parts = scope::parts(value, &known, mistakes);
         } else if !args.scope_is_meant {
             mistakes.at_span(
                 handler.attribute_span(),
@@ -51,11 +51,11 @@ impl Plan {
             );
         }
         let key = args.key.as_ref();
-        let key = key.and_then(|value| key::key(value, handler, mistakes));
+        let key = key.and_then(|value| key::key(value, &known, mistakes));
         transaction(args, handler, mistakes);
         let scope_names: Vec<Ident> = parts.iter().flat_map(Part::names).collect();
         let key_names: Vec<Ident> = key.iter().flat_map(Key::names).collect();
-        let runtime_names = runtime_names(args, handler, mistakes);
+        let runtime_names = runtime_names(args, &known, mistakes);
 
         let named_last = |names: &[Ident]| {
             let last = handler.last()?;
@@ -70,32 +70,35 @@ impl Plan {
         let key_last = named_last(&key_names);
         let runtime_last = named_last(&runtime_names);
         if let Some(body) = handler.last().and_then(|last| body_extractor(&last.ty)) {
-            if let Some(name) = &scope_last {
-                mistakes.at(
-                    name,
+            let own_type = own_type(&body);
+            let how = [
+                (
+                    &scope_last,
                     format!(
-                        "`{name}` comes from the body, which is extracted only after the key is known to be new; \
-                         use an argument before `{body}`, such as the user or the path, or use `token` or `header(\"…\")`"
+                        "use an argument before `{body}`, such as the user or the path, or use `token` or `header(\"…\")`"
                     ),
-                );
-            }
-            if let Some(name) = &key_last {
-                mistakes.at(
-                    name,
+                ),
+                (
+                    &key_last,
                     format!(
-                        "`{name}` comes from the body, which is extracted only after the key is known to be new; \
-                         use an argument before `{body}`, such as the path or an extension, or use `header(\"…\")`"
+                        "use an argument before `{body}`, such as the path or an extension, or use `header(\"…\")`"
                     ),
-                );
-            }
-            if let Some(name) = &runtime_last {
-                mistakes.at(
-                    name,
-                    format!(
-                        "`{name}` comes from the body, which is extracted only after the key is known to be new; \
-                         take the runtime from an argument before `{body}`"
-                    ),
-                );
+                ),
+                (
+                    &runtime_last,
+                    format!("take the runtime from an argument before `{body}`"),
+                ),
+            ];
+            for (name, how) in how {
+                if let Some(name) = name {
+                    mistakes.at(
+                        name,
+                        format!(
+                            "`{name}` comes from the body, which is extracted only after the key is known to be new; \
+                             {how}{own_type}"
+                        ),
+                    );
+                }
             }
         }
         Self {
@@ -131,14 +134,13 @@ fn mentions(tokens: TokenStream, name: &str) -> bool {
     })
 }
 
-fn runtime_names(args: &AttributeArgs, handler: &Handler, mistakes: &mut Mistakes) -> Vec<Ident> {
+fn runtime_names(args: &AttributeArgs, names: &Names, mistakes: &mut Mistakes) -> Vec<Ident> {
     let Some(runtime) = &args.runtime else {
         return Vec::new();
     };
-    let names = Names::of(handler, args.key.is_some());
     let unknown = || names.unknown("runtime", runtime, names.any_bound(runtime));
     let problem = new_each_time(runtime)
-        .or_else(|| names.key_inside("runtime", runtime))
+        .or_else(|| names.unusable("runtime", runtime))
         .or_else(unknown)
         .or_else(|| not_at_once("runtime", runtime));
     if let Some(problem) = problem {

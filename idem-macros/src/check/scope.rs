@@ -3,7 +3,7 @@
 use proc_macro2::Ident;
 use quote::quote;
 use syn::punctuated::Punctuated;
-use syn::{Expr, ExprCall, ExprIndex, Lit, LitStr, Token};
+use syn::{Expr, ExprCall, ExprIndex, ExprTuple, Lit, LitStr, Token};
 
 use crate::check::header_name::header_name;
 use crate::check::scope_names::{Names, not_at_once, root};
@@ -53,6 +53,9 @@ pub(crate) fn parts(value: &Expr, names: &Names, mistakes: &mut Mistakes) -> Vec
             if problems.is_empty() && !differs {
                 problems.at(tuple, same_for_all());
             }
+            if problems.is_empty() {
+                needless(tuple, &parts, names, &mut problems);
+            }
             mistakes.append(problems);
             parts
         }
@@ -60,6 +63,48 @@ pub(crate) fn parts(value: &Expr, names: &Names, mistakes: &mut Mistakes) -> Vec
             let differs = differs(value, names);
             let part = part(value, false, differs, names, mistakes);
             part.into_iter().collect()
+        }
+    }
+}
+
+/// Reports each element that changes nothing: one that is given twice, and `global` or a literal beside the other.
+fn needless(tuple: &ExprTuple, parts: &[Part], names: &Names, mistakes: &mut Mistakes) {
+    let written: Vec<String> = (tuple.elems.iter().zip(parts))
+        .map(|(element, part)| match part {
+            Part::Header(_) => code(element).to_lowercase(),
+            _ => code(element),
+        })
+        .collect();
+    let distinguishes = |(element, part): &(&Expr, &Part)| match part {
+        Part::Global => false,
+        Part::Token | Part::Header(_) => true,
+        Part::Value(_) => names.any_bound(element),
+    };
+    let by = tuple.elems.iter().zip(parts).find(distinguishes);
+    let is_literal = |value: &Expr| matches!(value, Expr::Lit(_));
+    // A constant or a function may differ from one process or request to the next.
+    let is_constant = (tuple.elems.iter().zip(parts))
+        .all(|(element, part)| matches!(part, Part::Global) || is_literal(element));
+    for (at, (element, part)) in tuple.elems.iter().zip(parts).enumerate() {
+        let is_comparable = !matches!(part, Part::Value(_)) || names.is_unambiguous(element);
+        if is_comparable && written[..at].contains(&written[at]) {
+            let element = code(element);
+            mistakes.at(
+                &tuple.elems[at],
+                format!("`{element}` is given twice; keep one of them"),
+            );
+        } else if let (Part::Global, Some((by, _))) = (part, by) {
+            let by = code(by);
+            mistakes.at(
+                element,
+                format!("`global` has no effect beside `{by}`, which distinguishes the callers; remove `global`"),
+            );
+        } else if is_constant && is_literal(element) {
+            let element = code(element);
+            mistakes.at(
+                &tuple.elems[at],
+                format!("`{element}` has no effect beside `global`; write `scope = global`"),
+            );
         }
     }
 }
@@ -143,7 +188,7 @@ fn part(
     }
     let problem = names
         .built_in_inside(value)
-        .or_else(|| names.key_inside("scope", value))
+        .or_else(|| names.unusable("scope", value))
         .or_else(|| names.unknown("scope", value, differs))
         .or_else(|| not_at_once("scope", value));
     if let Some(problem) = problem {
@@ -189,7 +234,10 @@ fn built_in_call(call: &ExprCall, names: &Names) -> Option<syn::Result<Part>> {
         return None;
     }
     match name.as_str() {
-        "header" => Some(header_name(call, "x-workspace-id").map(Part::Header)),
+        "header" => Some(header_name(call, "x-workspace-id").and_then(|name| {
+            let of_the_key = names.header_of_the_key(&name);
+            of_the_key.map_or(Ok(Part::Header(name)), Err)
+        })),
         "token" | "global" => Some(Err(syn::Error::new_spanned(
             call,
             format!("`{name}` takes no arguments; write `{name}`"),

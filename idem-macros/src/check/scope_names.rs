@@ -1,15 +1,16 @@
 //! Checks the names in the expressions of `scope`, `key` and `runtime`, and how the expressions use them.
 
-use proc_macro2::Ident;
-use syn::Expr;
+use proc_macro2::{Ident, TokenStream, TokenTree};
 use syn::ext::IdentExt as _;
 use syn::spanned::Spanned as _;
 use syn::visit::{self, Visit};
+use syn::{Expr, ExprCall, Lit, LitStr, PatMacro, Path};
 
-use crate::messages::words::{all_of, nearest};
+use crate::messages::words::{all_of, code, nearest};
+use crate::parse::attribute_args::AttributeArgs;
 use crate::parse::body_extractors::body_extractor;
 use crate::parse::handler::Handler;
-use crate::parse::key_type::key_type;
+use crate::parse::key_type::{is_attempt, is_key, variables_of};
 use crate::parse::names;
 use crate::parse::patterns::is_same;
 
@@ -21,13 +22,29 @@ pub(crate) struct Names {
     capitals: Vec<Ident>,
     /// The last parameter reads the body, so a scope cannot use its names.
     last_is_body: bool,
-    /// The names of the parameters that are the key of the endpoint.
+    /// The variables of the type `IdempotencyKey`.
     keys: Vec<Ident>,
+    /// The variables of the type `Attempt`.
+    attempts: Vec<Ident>,
+    /// Whether the endpoint has a `key = …`, so that its `keys` have the value of that argument.
+    has_key: bool,
+    /// The header in `key = header("…")`.
+    key_header: Option<String>,
+    /// The macros in the patterns.
+    macros: Vec<PatMacro>,
 }
 
+/// What a scope may use in the place of a key.
+const OF_THE_CALLER: &str = "use `token`, `header(\"x-workspace-id\")`, or an argument that identifies the caller, \
+     such as `user.id`";
+
 impl Names {
-    /// With `has_key`, the endpoint has a `key = …`, and its parameters of the type `IdempotencyKey` are that key.
-    pub(crate) fn of(handler: &Handler, has_key: bool) -> Self {
+    pub(crate) fn of(handler: &Handler, args: &AttributeArgs) -> Self {
+        let variables = |is_wanted: &dyn Fn(&Path) -> bool| {
+            let each = handler.parameters.iter();
+            each.flat_map(|it| variables_of(&it.pat, &it.ty, is_wanted))
+                .collect()
+        };
         let head = handler
             .head()
             .iter()
@@ -44,11 +61,12 @@ impl Names {
             last_is_body: handler
                 .last()
                 .is_some_and(|last| body_extractor(&last.ty).is_some()),
-            keys: handler
-                .parameters
-                .iter()
-                .filter(|parameter| has_key && key_type(&parameter.ty).is_some())
-                .flat_map(|parameter| parameter.bindings.clone())
+            keys: variables(&is_key),
+            attempts: variables(&|path| is_attempt(path, args.facade.as_ref())),
+            has_key: args.key.is_some(),
+            key_header: args.key.as_ref().and_then(header_of),
+            macros: (handler.parameters.iter())
+                .flat_map(|parameter| macros_in(&parameter.pat))
                 .collect(),
         }
     }
@@ -70,19 +88,89 @@ impl Names {
         variables.iter().any(|name| self.bound(&name.to_string()))
     }
 
-    /// Returns the mistake of an expression that uses the key of the endpoint.
-    pub(crate) fn key_inside(&self, argument: &str, value: &Expr) -> Option<syn::Error> {
+    /// Returns whether the expression means the same wherever the user writes it. Two names of the same text are two
+    /// variables, if a macro writes one of them.
+    pub(crate) fn is_unambiguous(&self, value: &Expr) -> bool {
+        let is_single = |name: &Ident| {
+            let name = name.unraw().to_string();
+            self.all().filter(|bound| *bound == name).count() == 1
+        };
+        let variables = names::variables(value);
+        variables.iter().any(is_single)
+            && variables
+                .iter()
+                .all(|name| is_single(name) || !self.bound(&name.to_string()))
+    }
+
+    /// Returns the mistake of an expression that uses a variable with another value than the user expects: the key of
+    /// the request, the attempt, or a variable that a macro binds.
+    pub(crate) fn unusable(&self, argument: &str, value: &Expr) -> Option<syn::Error> {
+        let key = || self.key_inside(argument, value);
+        let of_a_macro = || self.of_a_macro(argument, value);
+        let attempt = self.attempt_inside(argument, value);
+        attempt.or_else(key).or_else(of_a_macro)
+    }
+
+    /// Returns the mistake of an expression that uses the key of the request.
+    fn key_inside(&self, argument: &str, value: &Expr) -> Option<syn::Error> {
         let is_key = |name: &Ident| self.keys.iter().any(|key| is_same(key, name));
         let name = names::variables(value).into_iter().find(is_key)?;
         let message = match argument {
             "key" => format!(
                 "`{name}` is the key that this argument chooses; use another argument of the handler, or `header(\"…\")`"
             ),
-            _ => format!(
+            _ if self.has_key => format!(
                 "`{name}` is the key, which is not known yet; a `{argument}` uses other arguments of the handler"
             ),
+            "scope" => format!("`{name}` names the operation, not the caller; {OF_THE_CALLER}"),
+            _ => return None,
         };
         Some(syn::Error::new_spanned(name, message))
+    }
+
+    /// Returns the mistake of a header that contains the key of the request. Names of headers ignore case.
+    pub(crate) fn header_of_the_key(&self, name: &LitStr) -> Option<syn::Error> {
+        let header = name.value().to_lowercase();
+        let is_key = header == "idempotency-key" || self.key_header.as_ref() == Some(&header);
+        is_key.then(|| {
+            let written = name.value();
+            let message = format!(
+                "`header(\"{written}\")` names the operation, not the caller; {OF_THE_CALLER}"
+            );
+            syn::Error::new_spanned(name, message)
+        })
+    }
+
+    /// Returns the mistake of an expression that uses the attempt. Before the claim, the number of every attempt is 1.
+    fn attempt_inside(&self, argument: &str, value: &Expr) -> Option<syn::Error> {
+        let is_attempt = |name: &Ident| self.attempts.iter().any(|it| is_same(it, name));
+        let name = names::variables(value).into_iter().find(is_attempt)?;
+        let how = match argument {
+            "scope" => OF_THE_CALLER,
+            "key" => "use another argument of the handler, or `header(\"…\")`",
+            _ => "take the runtime from another argument",
+        };
+        let message = format!(
+            "`{name}` is the attempt, which begins only after `{argument}` is evaluated; {how}"
+        );
+        Some(syn::Error::new_spanned(name, message))
+    }
+
+    /// Returns the mistake of an expression that uses a variable of a macro in a pattern. The attribute does not see which
+    /// variables the macro binds.
+    fn of_a_macro(&self, argument: &str, value: &Expr) -> Option<syn::Error> {
+        let names = names::variables(value).into_iter();
+        let mut unbound = names.filter(|name| !self.bound(&name.to_string()));
+        unbound.find_map(|name| {
+            let mut macros = self.macros.iter().map(|it| &it.mac);
+            let of = macros.find(|it| has_name(it.tokens.clone(), &name))?;
+            let written = code(&of.path);
+            let message = format!(
+                "`{name}` is an argument of the macro `{written}!`, and `{argument}` cannot use the variables of a macro; \
+                 write the pattern without the macro"
+            );
+            Some(syn::Error::new_spanned(name, message))
+        })
     }
 
     /// Returns the mistake of an expression that uses `token`, `global` or `header` as a variable.
@@ -170,6 +258,46 @@ impl Names {
             format!("no argument is named `{name}`; {hint}{choices}{arguments}"),
         ))
     }
+}
+
+/// Returns the name in `header("…")`, in lower case.
+fn header_of(value: &Expr) -> Option<String> {
+    let ExprCall { func, args, .. } = match value {
+        Expr::Paren(inner) => return header_of(&inner.expr),
+        Expr::Call(call) => call,
+        _ => return None,
+    };
+    let is_header = matches!(&**func, Expr::Path(path) if path.path.is_ident("header"));
+    match args.first().filter(|_| is_header)? {
+        Expr::Lit(literal) => match &literal.lit {
+            Lit::Str(name) => Some(name.value().to_lowercase()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn macros_in(pat: &syn::Pat) -> Vec<PatMacro> {
+    struct Macros(Vec<PatMacro>);
+    impl Visit<'_> for Macros {
+        fn visit_pat(&mut self, pat: &syn::Pat) {
+            match pat {
+                syn::Pat::Macro(found) => self.0.push(found.clone()),
+                pat => visit::visit_pat(self, pat),
+            }
+        }
+    }
+    let mut macros = Macros(Vec::new());
+    macros.visit_pat(pat);
+    macros.0
+}
+
+fn has_name(tokens: TokenStream, name: &Ident) -> bool {
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Ident(found) => is_same(&found, name),
+        TokenTree::Group(group) => has_name(group.stream(), name),
+        TokenTree::Punct(_) | TokenTree::Literal(_) => false,
+    })
 }
 
 /// Returns the first variable of a chain such as `&user.account().id`.

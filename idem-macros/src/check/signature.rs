@@ -11,7 +11,7 @@ use syn::{
 use crate::check::repair::Repair;
 use crate::messages::mistakes::Mistakes;
 use crate::messages::words::code;
-use crate::parse::body_extractors::body_extractor;
+use crate::parse::body_extractors::{body_extractor, own_type};
 use crate::parse::handler::{Handler, Parameter};
 
 /// axum implements its `Handler` trait for functions with at most this many parameters.
@@ -120,10 +120,12 @@ fn check_body_extractors(handler: &Handler, mistakes: &mut Mistakes) -> bool {
         };
         let message = match &last {
             Some(last) => format!(
-                "`{name}` reads the body, and so does `{last}`; a body is read once, so keep one of them as the last argument"
+                "`{name}` reads the body, and so does `{last}`; a body is read once, so keep one of them as the last argument{}",
+                own_type(&name)
             ),
             None => format!(
-                "`{name}` reads the body, so it has to be the last argument; move it to the end"
+                "`{name}` reads the body, so it has to be the last argument; move it to the end{}",
+                own_type(&name)
             ),
         };
         mistakes.at(&parameter.ty, message);

@@ -37,6 +37,10 @@ pub(crate) struct Parameters<'a> {
 ///
 /// A parameter with an unused variable is also moved as a whole. The compiler then warns about the
 /// variable where the pattern is applied.
+///
+/// So is a parameter with a `mut` variable, because the compiler warns about an assignment to a captured variable that
+/// the body does not read again. A parameter after such a parameter is too, so that all are dropped in the order of a
+/// plain function.
 struct Carried<'a> {
     parameter: &'a Parameter,
     /// The generated name, if the whole value is moved.
@@ -44,6 +48,8 @@ struct Carried<'a> {
     /// The value is the key that the endpoint chooses. It is extracted before the key is known, so its type
     /// is a wrapper.
     is_key: bool,
+    /// The value is the last parameter, and the handler's future applies its pattern after those of the others.
+    follows: bool,
 }
 
 impl<'a> Parameters<'a> {
@@ -65,15 +71,31 @@ impl<'a> Parameters<'a> {
             let is_outside = || used_outside.iter().any(|outside| is_same(outside, name));
             name.to_string().starts_with('_') || is_inside(name) || is_outside()
         };
+        // The last parameter is captured only if it is extracted before the claim.
+        let captured = match plan.last_named {
+            Some(_) => &handler.parameters[..],
+            None => handler.head(),
+        };
+        let is_mutable = |it: &Parameter| it.held && patterns::is_mutable(&it.pat);
+        let mutable = captured.iter().position(is_mutable);
+        let mutable = mutable.filter(|_| !keep_names).unwrap_or(usize::MAX);
         let carried = |(at, parameter): (usize, &'a Parameter)| {
             let is_used = keep_names || parameter.bindings.iter().all(is_used);
             let is_key = plan.key.is_some() && key_type(&parameter.ty).is_some();
-            let is_whole = is_key || !parameter.held || !is_used;
+            let is_whole = is_key || !parameter.held || !is_used || at >= mutable;
             let whole = is_whole.then(|| local(&format!("__idem_arg_{at}")));
+            // A `mut` variable keeps its name outside of the future.
+            let same = || match &parameter.pat {
+                Pat::Ident(pat) if is_seen && is_mutable(parameter) && is_inside(&pat.ident) => {
+                    Some(pat.ident.clone())
+                }
+                _ => None,
+            };
             Carried {
                 parameter,
-                whole,
+                whole: whole.or_else(same),
                 is_key,
+                follows: at > mutable && at >= captured.len(),
             }
         };
         let mut head: Vec<_> = handler.parameters.iter().enumerate().map(carried).collect();
@@ -161,11 +183,20 @@ impl<'a> Parameters<'a> {
         let private = private(args, Span::call_site());
         let lints = last.lints().filter(|_| last.whole.is_none());
         // If the parameter reads the body, the compiler reports that at its name in the scope.
+        // It looks for the place of the receiver too, and a name of the macro has the place of the attribute.
+        let (receiver, renamed) = if self.wrapped == "__idem_body" || self.declared.is_some() {
+            let receiver = Ident::new("__idem_last", named.span());
+            let renamed = quote!(let #receiver = #wrapped;);
+            (receiver.into_token_stream(), renamed)
+        } else {
+            (wrapped, TokenStream::new())
+        };
         let split = quote_spanned!(named.span()=> .split());
         quote! {
             use #private::Split as _;
+            #renamed
             #(#lints)*
-            let (#pattern, #body) = #wrapped #split;
+            let (#pattern, #body) = #receiver #split;
         }
     }
 
@@ -188,11 +219,9 @@ impl<'a> Parameters<'a> {
     /// Returns the pattern of the closure that an admitted request runs.
     pub(crate) fn admitted(&self) -> TokenStream {
         match &self.last {
-            Some(Carried {
-                is_key: true,
-                whole,
-                ..
-            }) if self.last_named.is_none() => whole.to_token_stream(),
+            Some(last) if last.is_applied_later() && self.last_named.is_none() => {
+                last.whole.to_token_stream()
+            }
             Some(last) if self.last_named.is_none() => {
                 let (lints, pattern) = (last.lints(), &last.parameter.pat);
                 quote!(#(#lints)* #pattern)
@@ -264,7 +293,8 @@ impl<'a> Parameters<'a> {
     pub(crate) fn taken_apart(&self) -> TokenStream {
         let mut lets = TokenStream::new();
         let mut used_outside: Vec<&Ident> = Vec::new();
-        let is_admitted = |last: &&Carried<'_>| last.is_key && self.last_named.is_none();
+        let is_admitted =
+            |last: &&Carried<'_>| last.is_applied_later() && self.last_named.is_none();
         let admitted = self.last.iter().filter(is_admitted);
         for carried in self.extracted().chain(admitted) {
             let (parameter, pattern) = (carried.parameter, &carried.parameter.pat);
@@ -293,6 +323,11 @@ pub(crate) enum Opened {
 }
 
 impl Carried<'_> {
+    /// Returns whether the future applies the pattern, if this is the last parameter.
+    fn is_applied_later(&self) -> bool {
+        self.is_key || self.follows
+    }
+
     /// Returns the type of the declaration.
     fn ty(&self, args: &AttributeArgs) -> TokenStream {
         let ty = &self.parameter.ty;

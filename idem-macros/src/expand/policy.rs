@@ -40,7 +40,7 @@ pub(crate) fn policy(
         let statuses = self::statuses(statuses, private);
         set(quote!(.record(#statuses)));
     }
-    if args.record_rejections {
+    if args.record_rejections.is_some() {
         set(quote!(.record_rejections()));
     }
     if args.records_no_body {

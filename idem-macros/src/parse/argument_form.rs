@@ -4,7 +4,7 @@ use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use syn::ext::IdentExt as _;
 use syn::parse::ParseStream;
 use syn::parse::discouraged::Speculative as _;
-use syn::{Expr, Token, token};
+use syn::{Expr, Lifetime, Token, token};
 
 pub(super) const NAMES: [&str; 15] = [
     "scope",
@@ -26,6 +26,7 @@ pub(super) const NAMES: [&str; 15] = [
 
 /// Returns whether the word is the name of an argument.
 pub(super) fn is_name(name: &Ident) -> bool {
+    let name = name.unraw();
     NAMES.iter().any(|known| name == known)
 }
 
@@ -48,7 +49,10 @@ pub(crate) fn form(name: &Ident, input: ParseStream<'_>) -> syn::Result<Form> {
         return Ok(Form::Called(paren));
     }
     if input.peek(Token![:]) {
-        let message = format!("expected `=`; write `{}`", example(&name.to_string()));
+        let message = format!(
+            "expected `=`; write `{}`",
+            example(&name.unraw().to_string())
+        );
         return Err(input.error(message));
     }
     let Some(equals) = input.parse::<Option<Token![=]>>()? else {
@@ -57,9 +61,17 @@ pub(crate) fn form(name: &Ident, input: ParseStream<'_>) -> syn::Result<Form> {
     if input.is_empty() || input.peek(Token![,]) {
         let message = format!(
             "`{name}` has no value; write `{}`",
-            example(&name.to_string())
+            example(&name.unraw().to_string())
         );
         return Err(syn::Error::new(equals.span, message));
+    }
+    if input.peek(Lifetime) && !input.peek2(Token![:]) {
+        let lifetime: Lifetime = input.parse()?;
+        let example = example(&name.unraw().to_string());
+        let message = format!(
+            "cannot parse the value of `{name}`: unexpected lifetime; for example, write `{example}`"
+        );
+        return Err(syn::Error::new_spanned(lifetime, message));
     }
     let last = last_token(input);
     // Parses a fork, because `syn` would report a partly parsed group of `input` a second time.
@@ -70,7 +82,7 @@ pub(crate) fn form(name: &Ident, input: ParseStream<'_>) -> syn::Result<Form> {
             Ok(Form::Assigned(Box::new(ungrouped(expression))))
         }
         Err(error) => {
-            let example = example(&name.to_string());
+            let example = example(&name.unraw().to_string());
             let message = format!(
                 "cannot parse the value of `{name}`: {error}; for example, write `{example}`"
             );
@@ -117,12 +129,12 @@ fn ungrouped(value: Expr) -> Expr {
 
 /// Parses the rest of a name that the user wrote with hyphens.
 pub(crate) fn with_underscores(first: &Ident, input: ParseStream<'_>) -> Ident {
-    let mut name = first.to_string();
+    let mut name = first.unraw().to_string();
     while input.parse::<Token![-]>().is_ok() {
         let Ok(next) = input.call(Ident::parse_any) else {
             break;
         };
-        name = format!("{name}_{next}");
+        name = format!("{name}_{}", next.unraw());
     }
     Ident::new(&name, first.span())
 }

@@ -23,7 +23,8 @@ pub(crate) struct AttributeArgs {
     pub(crate) ttl_millis: Option<u64>,
     pub(crate) required: bool,
     pub(crate) record: Option<Statuses>,
-    pub(crate) record_rejections: bool,
+    /// The word itself, to which a message points.
+    pub(crate) record_rejections: Option<Ident>,
     pub(crate) records_no_body: bool,
     pub(crate) wait_millis: Option<u64>,
     pub(crate) hold_unknown: bool,
@@ -154,7 +155,10 @@ impl AttributeArgs {
                 let is_set = is_flag(name, &form, mistakes);
                 self.transactional = is_set.then(|| name.clone());
             }
-            "record_rejections" => self.record_rejections = is_flag(name, &form, mistakes),
+            "record_rejections" => {
+                let is_set = is_flag(name, &form, mistakes);
+                self.record_rejections = is_set.then(|| name.clone());
+            }
             _ => {
                 if let Some(value) = value(name, &argument, form, mistakes) {
                     self.set_value(&argument, value, mistakes);
@@ -226,11 +230,12 @@ impl AttributeArgs {
     }
 
     fn is_first(&mut self, name: &Ident, mistakes: &mut Mistakes) -> bool {
-        if self.given.contains(name) {
-            mistakes.at(name, format!("`{name}` is given twice; keep one of them"));
+        let unraw = name.unraw();
+        if self.given.contains(&unraw) {
+            mistakes.at(name, format!("`{unraw}` is given twice; keep one of them"));
             return false;
         }
-        self.given.push(name.clone());
+        self.given.push(unraw);
         true
     }
 }
@@ -293,7 +298,7 @@ fn of_the_service(given: &str) -> Option<String> {
 /// Returns whether the user tried to write a `scope`, even in a wrong form.
 fn mentions_scope(tokens: TokenStream) -> bool {
     tokens.into_iter().any(|token| match token {
-        TokenTree::Ident(name) => name == "scope",
+        TokenTree::Ident(name) => name.unraw() == "scope",
         TokenTree::Group(group) => mentions_scope(group.stream()),
         TokenTree::Literal(literal) => literal.to_string() == "\"scope\"",
         TokenTree::Punct(_) => false,

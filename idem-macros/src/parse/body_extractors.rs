@@ -14,6 +14,9 @@ const OF_ANY_CRATE: [&str; 6] = [
     "RawForm",
 ];
 
+/// Body extractors that are always written with the type that they read. Without one, the name is another type.
+const NEEDING_A_TYPE: [&str; 5] = ["Form", "Json", "JsonLines", "Protobuf", "Vec"];
+
 /// Body extractors, if the path leads to the well-known type of that name.
 const WELL_KNOWN: [&str; 6] = ["Body", "Bytes", "BytesMut", "Request", "String", "Vec"];
 
@@ -46,9 +49,21 @@ pub(crate) fn body_extractor(ty: &Type) -> Option<String> {
     {
         return body_extractor(inner);
     }
+    // The well-known types of these names have a type parameter without a default.
+    if NEEDING_A_TYPE.contains(&name.as_str()) && segment.arguments.is_none() {
+        return None;
+    }
     let reads_the_body = OF_ANY_CRATE.contains(&name.as_str())
         || (WELL_KNOWN.contains(&name.as_str()) && may_be_well_known(&path.path));
     reads_the_body.then_some(name)
+}
+
+/// Returns the end of a message about a type whose name may be misleading.
+pub(crate) fn own_type(name: &str) -> String {
+    if ["Bytes", "BytesMut", "String", "Vec"].contains(&name) {
+        return String::new();
+    }
+    format!("; if this `{name}` is your own type, import it under another name")
 }
 
 /// Returns whether every module in the path may contain a well-known type.
@@ -76,6 +91,8 @@ mod tests {
             ("::std::string::String", Some("String")),
             ("axum::http::Request<Body>", Some("Request")),
             ("tracing::Request", None),
+            ("Json", None),
+            ("crate::Form", None),
             ("User", None),
             ("Path<String>", None),
             ("Option<TypedHeader<Request>>", None),

@@ -83,6 +83,12 @@ pub(crate) fn borrows_mutably(pat: &Pat) -> bool {
     !names(pat, wanted).is_empty()
 }
 
+/// Returns whether the pattern binds a `mut` variable.
+pub(crate) fn is_mutable(pat: &Pat) -> bool {
+    let wanted = |name: &PatIdent| name.by_ref.is_none() && name.mutability.is_some();
+    !names(pat, wanted).is_empty()
+}
+
 /// Returns whether the variables of the pattern hold the whole value. Moving them then moves the value.
 ///
 /// Other patterns leave a part of the value behind: the permit of `_: Permit`, or the other fields of

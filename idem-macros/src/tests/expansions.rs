@@ -439,7 +439,8 @@ fn documented_handlers_expand() {
                 ::core::concat!(::core::module_path!(), "::cancel"),
             );
             use ::axum_idem::__private::Split as _;
-            let (Path(id), __idem_body) = id.undescribed().split();
+            let __idem_last = id.undescribed();
+            let (Path(id), __idem_body) = __idem_last.split();
             __IDEM_POLICY
                 .admit(__idem_body)
                 .value(|__idem_value| __idem_value.is(&id))
@@ -451,4 +452,87 @@ fn documented_handlers_expand() {
                 })
         }
     "#]].assert_eq(&item);
+}
+
+#[test]
+fn mutable_arguments_become_variables_of_the_handler() {
+    check(
+        "scope = (id, token)",
+        "async fn place(user: User, Both(mut id, name): Both<Id, Name>, desk: Desk, mut order: String) -> String {
+            id.0 = 1;
+            order = name;
+            format!(\"{user}{id}{desk}{order}\")
+        }",
+        &expect![[r#"
+            fn place(
+                user: User,
+                __idem_arg_1: Both<Id, Name>,
+                __idem_arg_2: Desk,
+                order: ::axum_idem::__private::Deferred<String>,
+            ) -> impl ::core::future::Future<Output = ::axum_idem::__private::Response> {
+                static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
+                    ::core::concat!(::core::module_path!(), "::place"),
+                );
+                __IDEM_POLICY
+                    .admit(order)
+                    .value(|__idem_value| {
+                        let Both(id, _) = &__idem_arg_1;
+                        __idem_value.is(id)
+                    })
+                    .token()
+                    .run(async move |__idem_arg_3| {
+                        let _ = (&__idem_arg_2, &__idem_arg_1, &user);
+                        let Both(mut id, name) = __idem_arg_1;
+                        let desk = __idem_arg_2;
+                        let mut order = __idem_arg_3;
+                        if false {
+                            return ::axum_idem::__private::never::<String>();
+                        }
+                        match () {
+                            () => {
+                                id.0 = 1;
+                                order = name;
+                                format!("{user}{id}{desk}{order}")
+                            }
+                        }
+                    })
+            }
+        "#]],
+    );
+    check(
+        "scope = (id, token)",
+        "#[instrument(skip(id))] async fn place(mut id: Id, order: String) -> String { id.0 = 1; order }",
+        &expect![[r##"
+            #[instrument(skip(id))]
+            async fn place(
+                id: Id,
+                order: ::axum_idem::__private::Deferred<String>,
+            ) -> ::axum_idem::__private::Response {
+                static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
+                    ::core::concat!(::core::module_path!(), "::place"),
+                );
+                __IDEM_POLICY
+                    .admit(order)
+                    .value(|__idem_value| {
+                        let id = &id;
+                        __idem_value.is(id)
+                    })
+                    .token()
+                    .run(async move |order| {
+                        let _ = &id;
+                        let mut id = id;
+                        if false {
+                            return ::axum_idem::__private::never::<String>();
+                        }
+                        match () {
+                            () => {
+                                id.0 = 1;
+                                order
+                            }
+                        }
+                    })
+                    .await
+            }
+        "##]],
+    );
 }

@@ -55,6 +55,35 @@ pub async fn needlessly_mutable(
     format!("{id} {} {body}", user.name)
 }
 
+#[idempotent(scope = user.id)]
+pub async fn assigned_and_not_read_again(
+    mut user: User,
+    Path((mut id, name)): Path<(u64, String)>,
+    State(desk): State<u8>,
+    mut body: String,
+) -> String {
+    user.id += id;
+    id = 1;
+    body += &format!("{id}{name}{desk}");
+    id = 2;
+    format!("{body}{id}")
+}
+
+#[idempotent(scope = user.id + id)]
+pub async fn assigned_last((mut user, Path(id)): (User, Path<u64>)) -> String {
+    user.id += 1;
+    id.to_string()
+}
+
+#[idempotent(scope = token)]
+#[expect(unused_assignments)]
+pub async fn assigned_for_nothing(body: String) -> String {
+    let mut len = body.len();
+    let text = format!("{body}{len}");
+    len = 1;
+    text
+}
+
 #[idempotent(scope = token)]
 pub async fn names_of_another_style(
     #[expect(non_snake_case)] userName: User,

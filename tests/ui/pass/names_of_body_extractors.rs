@@ -17,6 +17,27 @@ impl<S: Sync> FromRequestParts<S> for tracing::Request {
     }
 }
 
+/// Has no type parameter, as every body extractor of this name has.
+pub struct Json(pub u64);
+
+impl<S: Sync> FromRequestParts<S> for Json {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self(1))
+    }
+}
+
+#[idempotent(scope = json.0)]
+async fn confirm_trade(json: Json, order: String) -> String {
+    format!("{order} {}", json.0)
+}
+
+#[idempotent(scope = json.0)]
+async fn settle_trade(json: Json) -> String {
+    json.0.to_string()
+}
+
 #[idempotent(scope = request.0)]
 async fn place_trade(request: tracing::Request, order: String) -> String {
     format!("{order} {}", request.0)
@@ -28,5 +49,7 @@ async fn cancel_trade(request: tracing::Request) -> String {
 }
 
 pub fn main() {
-    let _: Router = Router::new().route("/", post(place_trade).delete(cancel_trade));
+    let _: Router = Router::new()
+        .route("/", post(place_trade).delete(cancel_trade))
+        .route("/open", post(confirm_trade).delete(settle_trade));
 }

@@ -151,7 +151,7 @@ fn invalid_handler_arguments_are_explained() {
         "async fn place(Json(order): Json<Order>, user: User) {}",
         &expect![[r#"
             Json<Order>
-                `Json` reads the body, so it has to be the last argument; move it to the end
+                `Json` reads the body, so it has to be the last argument; move it to the end; if this `Json` is your own type, import it under another name
 
             async fn place() {
                 #[allow(dead_code)]
@@ -166,7 +166,7 @@ fn invalid_handler_arguments_are_explained() {
         "async fn place(Self: Option<Form<Order>>, Json(order): Json<Order>) -> Self {}",
         &expect![[r#"
             Option<Form<Order>>
-                `Form` reads the body, and so does `Json`; a body is read once, so keep one of them as the last argument
+                `Form` reads the body, and so does `Json`; a body is read once, so keep one of them as the last argument; if this `Form` is your own type, import it under another name
 
             async fn place() {}
         "#]],

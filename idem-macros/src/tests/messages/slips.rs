@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 
-use super::{check_arguments, check_item, messages};
+use super::{HANDLER, check_arguments, check_item, messages};
 
 #[test]
 fn common_slips_are_explained() {
@@ -248,8 +248,191 @@ fn the_key_of_the_endpoint_is_no_scope() {
         key
             `key` is the key, which is not known yet; a `runtime` uses other arguments of the handler
     "#]].assert_eq(&text);
-    let own_header = "async fn place(key: IdempotencyKey, order: String) {}";
-    assert_eq!(messages("scope = key", own_header), "");
+}
+
+/// Otherwise each key would be a caller of its own, and two callers with equal keys would share a record.
+#[test]
+fn what_names_the_operation_is_no_scope() {
+    let item = "async fn receive((attempt, Extension(key)): (Attempt, Extension<IdempotencyKey>), user: User, event: String) {}";
+    let mut text = String::new();
+    for arguments in [
+        "scope = key",
+        "scope = (user.id, format!(\"{key}\"))",
+        "scope = header(\"idempotency-KEY\")",
+        "scope = (token, header(\"X-id\")), key = header(\"x-ID\")",
+        "scope = attempt.number()",
+        "scope = token, key = attempt.derive_key(\"event\")",
+        "scope = token, runtime = attempt.idempotency()",
+    ] {
+        text += &messages(arguments, item);
+    }
+    expect![[r#"
+        key
+            `key` names the operation, not the caller; use `token`, `header("x-workspace-id")`, or an argument that identifies the caller, such as `user.id`
+        "{key}"
+            `key` names the operation, not the caller; use `token`, `header("x-workspace-id")`, or an argument that identifies the caller, such as `user.id`
+        "idempotency-KEY"
+            `header("idempotency-KEY")` names the operation, not the caller; use `token`, `header("x-workspace-id")`, or an argument that identifies the caller, such as `user.id`
+        "X-id"
+            `header("X-id")` names the operation, not the caller; use `token`, `header("x-workspace-id")`, or an argument that identifies the caller, such as `user.id`
+        attempt
+            `attempt` is the attempt, which begins only after `scope` is evaluated; use `token`, `header("x-workspace-id")`, or an argument that identifies the caller, such as `user.id`
+        attempt
+            `attempt` is the attempt, which begins only after `key` is evaluated; use another argument of the handler, or `header("…")`
+        attempt
+            `attempt` is the attempt, which begins only after `runtime` is evaluated; take the runtime from another argument
+    "#]].assert_eq(&text);
+    for (scope, item) in [
+        (
+            "key",
+            "async fn place(Path(key): Path<u64>, order: String) {}",
+        ),
+        (
+            "attempt.student",
+            "async fn place(attempt: exams::Attempt, order: String) {}",
+        ),
+        (
+            "attempt.id",
+            "async fn place(attempt: LoginAttempt, key: IdempotencyKey, order: String) {}",
+        ),
+        ("header(\"x-id\")", HANDLER),
+    ] {
+        assert_eq!(messages(&format!("scope = {scope}"), item), "", "{scope}");
+    }
+    let runtime = "scope = token, runtime = desks.of(&key)";
+    assert_eq!(
+        messages(
+            runtime,
+            "async fn place(key: IdempotencyKey, desks: Desks, order: String) {}"
+        ),
+        ""
+    );
+}
+
+#[test]
+fn a_part_of_a_scope_that_changes_nothing_is_a_mistake() {
+    check_arguments(
+        &[
+            "scope = (global, token)",
+            "scope = (user.id, global)",
+            "scope = (global, \"x\", 1)",
+            "scope = (token, token, token)",
+            "scope = (user.id, token, user.id)",
+            "scope = (header(\"X-id\"), header(\"x-ID\"))",
+        ],
+        &expect![[r##"
+            #[idempotent(scope = (global, token))]
+            global
+                `global` has no effect beside `token`, which distinguishes the callers; remove `global`
+            #[idempotent(scope = (user.id, global))]
+            global
+                `global` has no effect beside `user.id`, which distinguishes the callers; remove `global`
+            #[idempotent(scope = (global, "x", 1))]
+            "x"
+                `"x"` has no effect beside `global`; write `scope = global`
+            1
+                `1` has no effect beside `global`; write `scope = global`
+            #[idempotent(scope = (token, token, token))]
+            token
+                `token` is given twice; keep one of them
+            token
+                `token` is given twice; keep one of them
+            #[idempotent(scope = (user.id, token, user.id))]
+            user.id
+                `user.id` is given twice; keep one of them
+            #[idempotent(scope = (header("X-id"), header("x-ID")))]
+            header("x-ID")
+                `header("x-ID")` is given twice; keep one of them
+        "##]],
+    );
+}
+
+#[test]
+fn recording_that_has_no_effect_is_a_mistake() {
+    check_arguments(
+        &[
+            "scope = token, fingerprint = none, record_rejections",
+            "scope = token, unknown = [2xx]",
+            "scope = token, unknown = [504, 2xx], record = all",
+            "scope = token, unknown = [2xx], record = [2xx]",
+            "scope = token, unknown = [2xx], record = [201]",
+            "scope = token, unknown = [202], record = [4xx]",
+        ],
+        &expect![[r#"
+            #[idempotent(scope = token, fingerprint = none, record_rejections)]
+            record_rejections
+                `record_rejections` has no effect with `fingerprint = none`, because the rejection of a streamed body is never recorded; remove one of them
+            #[idempotent(scope = token, unknown = [2xx])]
+            2xx
+                with `2xx` in `unknown`, no success is ever recorded; list the codes of an unknown outcome, such as `504`
+            #[idempotent(scope = token, unknown = [504, 2xx], record = all)]
+            2xx
+                with `2xx` in `unknown`, no success is ever recorded; list the codes of an unknown outcome, such as `504`
+            #[idempotent(scope = token, unknown = [2xx], record = [2xx])]
+            2xx
+                `2xx` is in `record` too, and a response is either recorded or of unknown outcome; keep `2xx` in one of the two lists
+            #[idempotent(scope = token, unknown = [2xx], record = [201])]
+            #[idempotent(scope = token, unknown = [202], record = [4xx])]
+        "#]],
+    );
+}
+
+#[test]
+fn raw_names_of_arguments_are_the_same_names() {
+    check_arguments(
+        &[
+            "scope = token, ttl = \"1h\", r#ttl = \"2h\"",
+            "scope = token, r#scope = global",
+            "r#scope",
+            "scope = token, r#in-flight = reject",
+            "scope = token, in-r#flight = reject",
+            "scope = 'static",
+        ],
+        &expect![[r##"
+            #[idempotent(scope = token, ttl = "1h", r#ttl = "2h")]
+            r#ttl
+                `ttl` is given twice; keep one of them
+            #[idempotent(scope = token, r#scope = global)]
+            r#scope
+                `scope` is given twice; keep one of them
+            #[idempotent(r#scope)]
+            r#scope
+                `r#scope` needs `=` and a value; write `scope = token`
+            #[idempotent(scope = token, r#in-flight = reject)]
+            r#in
+                the name of this argument has underscores; write `in_flight`
+            #[idempotent(scope = token, in-r#flight = reject)]
+            in
+                the name of this argument has underscores; write `in_flight`
+            #[idempotent(scope = 'static)]
+            'static
+                cannot parse the value of `scope`: unexpected lifetime; for example, write `scope = token`
+        "##]],
+    );
+}
+
+#[test]
+fn the_variable_of_a_macro_is_no_scope() {
+    let item = "async fn place(state!(app): State<App>, order: String) {}";
+    let mut text = String::new();
+    for arguments in [
+        "scope = app.tenant",
+        "scope = (token, app)",
+        "scope = token, runtime = app.idem",
+        "scope = ap.tenant",
+    ] {
+        text += &messages(arguments, item);
+    }
+    expect![[r#"
+        app
+            `app` is an argument of the macro `state!`, and `scope` cannot use the variables of a macro; write the pattern without the macro
+        app
+            `app` is an argument of the macro `state!`, and `scope` cannot use the variables of a macro; write the pattern without the macro
+        app
+            `app` is an argument of the macro `state!`, and `runtime` cannot use the variables of a macro; write the pattern without the macro
+        ap
+            no argument is named `ap`; a scope is `token`, `header("…")`, `global`, or an expression that uses the handler's arguments
+    "#]].assert_eq(&text);
 }
 
 #[test]

@@ -57,8 +57,7 @@ async fn a_sealed_store_in_postgres_keeps_every_rule() {
     damaged(contract.rounds(5), &server).assert().await;
 }
 
-/// When a session loses a race, the server reports an error, and the store runs the transition
-/// again.
+/// The sessions of the store set an isolation level of their own.
 #[tokio::test(flavor = "multi_thread")]
 async fn serializable_sessions_keep_every_rule() {
     let settings = ["default_transaction_isolation=serializable"];

@@ -9,13 +9,13 @@ use idem_runtime::store::{
 };
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Row};
+use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 
-use test_support::servers::asking::{HOUR, claim, record, replay, win};
-use test_support::servers::free_port;
+use test_support::servers::asking::{HOUR, claim, complete, record, replay, win};
 use test_support::servers::pgbouncer::PgBouncer;
 use test_support::servers::postgres::PostgresServer;
 use test_support::servers::wire::Wire;
+use test_support::servers::{eventually_async, free_port};
 
 fn builder(url: impl Into<String>) -> PostgresStoreBuilder {
     let builder = PostgresStore::builder().url(url).no_sweeper();
@@ -345,4 +345,66 @@ async fn statement_timeout(bouncer: &PgBouncer) -> String {
     let look = sqlx::raw_sql("SHOW statement_timeout");
     let row = look.fetch_one(&mut connection).await;
     row.expect("pgbouncer is there").get(0)
+}
+
+/// A session keeps the plans that it made while the table was small. The server makes new ones only after an `ANALYZE`.
+#[tokio::test]
+async fn plans_that_were_made_for_a_small_table_do_not_read_a_large_one() {
+    let server = PostgresServer::with(&["autovacuum=off", "plan_cache_mode=force_generic_plan"]);
+    drop(connect(&server).await);
+    sessions_end(&server).await;
+    let store = connect(&server).await;
+    for n in 0..3 {
+        complete(&store, &format!("small {n}")).await;
+    }
+    server.command("VACUUM ANALYZE idem_records");
+    let mut pool = PgConnection::connect(&server.url())
+        .await
+        .expect("postgres is there");
+    for size in ["small", "large"] {
+        if size == "large" {
+            server.command(
+                "INSERT INTO idem_records SELECT sha256(int8send(n)), 1, r.leased_until, r.expires_at, r.created_at,
+                    r.settled_at, r.retention_ms, 1, r.version, r.fingerprint, r.owner, NULL, '', NULL, r.record
+                FROM generate_series(1, 3000) n, (SELECT * FROM idem_records LIMIT 1) r",
+            );
+            server.command("SELECT pg_stat_reset_single_table_counters('idem_records'::regclass)");
+        }
+        let name = format!("analyzed {size}");
+        let holder = win(&store, claim(&name)).await;
+        assert_eq!(
+            store.renew(holder, HOUR).await.expect("renewed"),
+            Settled::Done
+        );
+        let commit = "SELECT idem_records_commit_v3($1, $2, $3, '\\x00', 1000)";
+        let mut tx = pool.begin().await.expect("begun");
+        sqlx::query(commit)
+            .bind(holder.id.as_bytes().to_vec())
+            .bind(holder.owner.as_bytes().to_vec())
+            .bind(i64::try_from(holder.fence).expect("a fence"))
+            .execute(&mut *tx)
+            .await
+            .expect("recorded");
+        tx.rollback().await.expect("rolled back");
+        let completed = store.complete(holder, record(b"{}"), HOUR).await;
+        assert_eq!(completed.expect("the store works"), Settled::Done);
+        replay(&store, &name).await;
+        assert!(store.look_up(holder.id).await.expect("read").is_some());
+        assert!(store.forget(holder.id).await.expect("forgotten"));
+    }
+    // A session reports its counters at its end.
+    drop(store);
+    pool.close().await.expect("closed");
+    sessions_end(&server).await;
+    let scans = "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'idem_records'";
+    assert_eq!(server.command(scans), "0");
+}
+
+async fn sessions_end(server: &PostgresServer) {
+    let others = "SELECT count(*) FROM pg_stat_activity
+        WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    eventually_async("the sessions end", async || {
+        (server.command(others) == "0").then_some(())
+    })
+    .await;
 }

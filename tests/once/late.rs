@@ -154,6 +154,7 @@ async fn an_expired_key_is_claimed_only_when_no_earlier_transaction_can_commit()
         for path in PATHS {
             for kind in ["done", "undone"] {
                 let body = &format!("{kind} {level} {path}");
+                let started = service.bank.runs.started();
                 let first = lapsed(&postgres, &service, path, body).await;
                 expire(&postgres);
                 let second = send(service.server, path, body);
@@ -168,6 +169,8 @@ async fn an_expired_key_is_claimed_only_when_no_earlier_transaction_can_commit()
                 };
                 assert_eq!(second.status, status, "{body}: {second:?}");
                 assert_eq!(second.is_replay(), kind == "done", "{body}: {second:?}");
+                let runs = service.bank.runs.started() - started;
+                assert_eq!(runs, if kind == "done" { 1 } else { 2 }, "{body}");
                 let replay = service.server.post(path, &key(body), body).await;
                 assert!(
                     replay.is_replay() && replay.status == status,

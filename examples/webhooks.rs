@@ -5,6 +5,9 @@
 //! | GitHub | in the header `X-GitHub-Delivery` | `key = header("x-github-delivery")` |
 //! | Stripe | in the body, as the `id` of the event | a middleware verifies the signature over the whole body, and passes the event on as an extension: `key = event.id` |
 //!
+//! GitHub redelivers for 3 days (GitHub Enterprise Server for 7), and Stripe resends for 30 days after the event. A record must
+//! live longer than that, or a delivery that is sent again takes effect again: `ttl = "31d"`.
+//!
 //! Neither sender knows `Idempotency-Key`. Each request is signed with a secret that both sides know. The
 //! middleware verifies the signature first, so a request without a valid signature cannot use up a key.
 //!
@@ -111,7 +114,7 @@ pub(crate) fn router(idem: &Idempotency, secrets: &Secrets) -> Router {
 
 /// GitHub does not sign the id, so the fingerprint of the body stays on: the id of one delivery with the body of another
 /// one is refused.
-#[idempotent(scope = global, required, key = header("x-github-delivery"))]
+#[idempotent(scope = global, required, ttl = "31d", key = header("x-github-delivery"))]
 async fn github(State(effects): State<Books<Vec<String>>>, Json(push): Json<Push>) -> StatusCode {
     effects.open(|effects| effects.push(format!("GitHub: {}", push.action)));
     StatusCode::NO_CONTENT
@@ -125,7 +128,7 @@ struct Push {
 /// Everybody who can sign shares the keys, so `scope = global` is right here. The signature covers the id, so an id identifies
 /// its event, and the body need not be compared: `fingerprint = none`. Stripe may send an event again with other text, such as
 /// another number of `pending_webhooks`, and must not get a 409.
-#[idempotent(scope = global, key = event.id, fingerprint = none)]
+#[idempotent(scope = global, ttl = "31d", key = event.id, fingerprint = none)]
 async fn stripe(
     State(effects): State<Books<Vec<String>>>,
     Extension(event): Extension<Event>,

@@ -1,10 +1,12 @@
 //! Receivers of webhooks: what happens to a delivery that is sent again.
 
+use std::time::Duration;
+
 use axum_idem::Idempotency;
 use http::{Method, StatusCode};
 
 use crate::examples::webhooks::{self, Secrets, now};
-use crate::support::{Answer, Server, request};
+use crate::support::{Answer, Server, exchange, request};
 
 const PUSH: &str = r#"{"action": "opened"}"#;
 const CHARGE: &str = r#"{"id": "evt_1", "type": "charge.succeeded"}"#;
@@ -65,6 +67,35 @@ async fn a_delivery_of_github_takes_effect_once() {
         assert_eq!(answer.is_replay(), is_replay);
     }
     assert_eq!(effects(server).await, r#"["GitHub: opened"]"#);
+}
+
+/// GitHub redelivers for 3 days, and Stripe resends for 30 days.
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_is_sent_again_after_a_month_takes_effect_once() {
+    let secrets = Secrets {
+        github: GITHUB_SECRET.into(),
+        stripe: STRIPE_SECRET.into(),
+    };
+    let router = webhooks::router(&Idempotency::in_memory(), &secrets);
+    let of_github = format!("sha256={}", sign(PUSH.as_bytes()));
+    for is_replay in [false, true] {
+        let headers = [
+            ("x-github-delivery", "d-1"),
+            ("x-hub-signature-256", &of_github),
+            ("content-type", "application/json"),
+        ];
+        let push = request(Method::POST, "/github", headers, PUSH);
+        let time = now();
+        let of_stripe = format!("t={time},v1={}", sign_event(time, CHARGE.as_bytes()));
+        let headers = [("stripe-signature", &*of_stripe)];
+        let charge = request(Method::POST, "/stripe", headers, CHARGE);
+        for delivery in [push, charge] {
+            let answer = exchange(router.clone(), delivery).await;
+            assert_eq!(answer.status, StatusCode::NO_CONTENT, "{answer:?}");
+            assert_eq!(answer.is_replay(), is_replay);
+        }
+        tokio::time::advance(Duration::from_secs(30 * 24 * 60 * 60)).await;
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use idem_runtime::store::{Claimed, RedisStore, RedisStoreBuilder, Store, StoreError};
+use idem_runtime::store::{
+    Claimed, Query, RedisStore, RedisStoreBuilder, Store, StoreError, Summary,
+};
 
 use servers::asking::{claim, complete, id, replay, win};
 use servers::redis::{RedisServer, cluster, cluster_with_replicas, replicas_of, serving};
@@ -200,6 +202,52 @@ async fn operators_see_the_records_of_every_primary() {
     let forgotten = store.forget_scope(scope).await;
     assert_eq!(forgotten.expect("the cluster is there"), 30);
     assert!(listing(&store).await.is_empty());
+}
+
+/// A page ends in the second primary. Then a slot of the first primary moves to the third, whose first range is now behind the
+/// listing. Without a check, the listing would skip the third primary.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_ends_with_an_error_after_a_slot_has_moved() {
+    let nodes = cluster();
+    let [first, second, third] = &nodes[..] else {
+        panic!("there are three nodes");
+    };
+    let store = connect(&nodes).await;
+    let names: Vec<_> = (0..30).map(|n| n.to_string()).collect();
+    for name in &names {
+        complete(&store, name).await;
+    }
+    let is_in_second = |entry: &Summary| {
+        let key = format!("idem:{}", entry.id);
+        serving(&nodes, &key).port == second.port
+    };
+    let mut query = Query::all().limit(1);
+    loop {
+        let page = store.list(query.clone()).await;
+        let page = page.expect("the cluster is there");
+        query = query.after(page.next.expect("more pages"));
+        if page.entries.iter().any(is_in_second) {
+            break;
+        }
+    }
+
+    let is_empty = |slot: &u16| {
+        let count = ["CLUSTER", "COUNTKEYSINSLOT", &slot.to_string()];
+        first.command(&count) == "0"
+    };
+    let slot = (0..100).find(is_empty).expect("an empty slot").to_string();
+    let third_id = third.command(&["CLUSTER", "MYID"]);
+    for node in [third, first, second] {
+        node.command(&["CLUSTER", "SETSLOT", &slot, "NODE", &third_id]);
+    }
+    // The page of an operator may come from any process.
+    let store = connect(&nodes).await;
+    let listed = store.list(query).await;
+    assert!(
+        matches!(listed, Err(StoreError::InvalidCursor)),
+        "{listed:?}"
+    );
+    assert_eq!(listing(&store).await.len(), names.len());
 }
 
 /// The store needs `ASKING` to follow a slot that moves.

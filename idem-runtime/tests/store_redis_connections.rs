@@ -7,7 +7,7 @@ use test_support::servers;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -35,6 +35,8 @@ struct Cuts {
     commands: AtomicUsize,
     /// Whether new connections wait.
     holds_new: watch::Sender<bool>,
+    /// How many milliseconds pass before the server gets a new connection.
+    delays_new: AtomicU64,
 }
 
 impl Cutter {
@@ -86,6 +88,11 @@ impl Cutter {
     fn hold_new(&self, holds: bool) {
         self.state.holds_new.send_replace(holds);
     }
+
+    /// Delays new connections, as a slow network does while it shakes hands.
+    fn delay_new(&self, millis: u64) {
+        self.state.delays_new.store(millis, Ordering::SeqCst);
+    }
 }
 
 impl Cuts {
@@ -93,6 +100,8 @@ impl Cuts {
         let mut holds_new = self.holds_new.subscribe();
         // The sender lives as long as this state.
         let _ = holds_new.wait_for(|holds| !holds).await;
+        let delay = self.delays_new.load(Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(delay)).await;
         let server = TcpStream::connect(("127.0.0.1", port)).await;
         let (from_server, to_server) = server.expect("redis is there").into_split();
         let (from_client, to_client) = client.into_split();
@@ -387,6 +396,31 @@ async fn operators_get_short_cursors() {
         query = query.after(next);
     }
     assert_eq!(listed.len(), 300);
+}
+
+/// Each page opens a connection, which takes longer here than the time after which a page ends.
+#[tokio::test]
+async fn a_listing_over_slow_connections_comes_to_its_end() {
+    let server = RedisServer::start();
+    let cutter = Cutter::before(&server).await;
+    let builder = RedisStore::builder().timeout(Duration::from_secs(4));
+    let store = builder.url(cutter.url()).connect().await;
+    let store = store.expect("redis is there");
+    let names: Vec<_> = (0..30).map(|n| n.to_string()).collect();
+    join_all(names.iter().map(|name| complete(&store, name))).await;
+    cutter.delay_new(2_200);
+    let mut query = Query::all();
+    let mut listed = BTreeSet::new();
+    for _ in 0..4 {
+        let page = store.list(query.clone()).await.expect("redis is there");
+        listed.extend(page.entries.iter().map(|entry| entry.id));
+        let Some(next) = page.next else {
+            assert_eq!(listed.len(), 30);
+            return;
+        };
+        query = query.after(next);
+    }
+    panic!("{} records on four pages, and no end", listed.len());
 }
 
 async fn eventually_won(store: &RedisStore, name: &str) {

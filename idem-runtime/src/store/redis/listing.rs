@@ -41,11 +41,13 @@ const REMEMBERED: usize = 128;
 const AT_ONCE: usize = 64;
 
 /// The version of a cursor.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Where a listing is.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Position {
+    /// How the slots were divided among the primaries when the listing began.
+    division: u64,
     /// The first slot of the primary that is scanned. The primaries are scanned in this order.
     slot: u16,
     /// The process of that primary. `None` before the first scan there.
@@ -70,6 +72,7 @@ impl Position {
         if bytes.try_get_u8().ok()? != VERSION {
             return None;
         }
+        let division = bytes.try_get_u64().ok()?;
         let slot = bytes.try_get_u16().ok()?;
         let process = bytes.try_get_u64().ok()?;
         let scan = bytes.try_get_u64().ok()?;
@@ -85,6 +88,7 @@ impl Position {
             listed.push_back(bytes.try_get_u64().ok()?);
         }
         Some(Self {
+            division,
             slot,
             process: (process > 0).then_some(process),
             scan,
@@ -97,6 +101,7 @@ impl Position {
     fn cursor(&self) -> Cursor {
         let mut bytes = Vec::new();
         bytes.put_u8(VERSION);
+        bytes.put_u64(self.division);
         bytes.put_u16(self.slot);
         bytes.put_u64(self.process.unwrap_or_default());
         bytes.put_u64(self.scan);
@@ -305,17 +310,30 @@ impl Inner {
         let begun = Instant::now();
         let deadline = self.deadline();
         let (limit, pattern) = (query.page_len(), self.pattern(&query));
+        let map = self.servers.map();
+        let division = map.division();
         let mut at = match &query.after {
             Some(cursor) => Position::read(cursor)?,
-            None => Position::default(),
+            None => Position {
+                division,
+                ..Position::default()
+            },
         };
+        if at.division != division {
+            // Slots have moved. The next primary in the order of the slots may not be the next one of this listing.
+            return Err(StoreError::InvalidCursor);
+        }
         let mut entries = Vec::new();
         let mut scans = 0;
+        // Every page makes progress, even when a connection takes so long to open that no time is left. Otherwise the next
+        // page would begin at the same place, for ever.
+        let mut has_progressed = false;
+        let is_late = || begun.elapsed() > self.timeout / 2;
         // Begins with about as many keys as the page holds, because a cursor contains the keys that a scan found and
         // that no page has listed.
         let mut count = limit.clamp(10, SCANNED);
         loop {
-            let Some((slot, server)) = self.servers.at_slot(at.slot) else {
+            let Some((slot, server)) = map.at_slot(at.slot) else {
                 return Ok(Page::new(entries, None));
             };
             if slot != at.slot {
@@ -324,6 +342,9 @@ impl Inner {
                     return Err(StoreError::InvalidCursor);
                 }
                 at.go_to(slot);
+            }
+            if has_progressed && is_late() {
+                return Ok(Page::new(entries, Some(at.cursor())));
             }
             let mut scanned = self.begin(&server, deadline).await?;
             if at.process.is_some_and(|process| process != scanned.process) {
@@ -340,7 +361,8 @@ impl Inner {
                         entries.push(entry);
                     }
                 }
-                if entries.len() == limit || scans == SCANS || begun.elapsed() > self.timeout / 2 {
+                has_progressed |= wanted > 0;
+                if entries.len() == limit || scans == SCANS || (has_progressed && is_late()) {
                     return Ok(Page::new(entries, Some(at.cursor())));
                 }
                 if !at.pending.is_empty() {
@@ -350,6 +372,7 @@ impl Inner {
                     break;
                 }
                 scans += 1;
+                has_progressed = true;
                 let (next, keys) = self
                     .scan(&mut scanned, at.scan, &pattern, count, deadline)
                     .await?;
@@ -364,6 +387,7 @@ impl Inner {
                     }
                 }
             }
+            has_progressed = true;
             match slot.checked_add(1) {
                 Some(next) => at.go_to(next),
                 None => return Ok(Page::new(entries, None)),
@@ -476,6 +500,7 @@ mod tests {
     fn a_position_is_read_from_its_cursor() {
         let id = |n| RecordId::from_bytes([n; 32]);
         let mut position = Position {
+            division: 3,
             slot: 5461,
             process: Some(7),
             scan: u64::MAX,

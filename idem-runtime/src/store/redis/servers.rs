@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -39,7 +40,7 @@ pub(super) struct Servers {
 
 /// Which server is the primary of which slots.
 #[derive(Default)]
-struct Map {
+pub(super) struct Map {
     located: Located,
     /// Sorted by slot.
     shards: Vec<(u16, u16, Arc<Server>)>,
@@ -54,6 +55,40 @@ impl Map {
         let at = self.shards.partition_point(|(_, last, _)| *last < slot);
         let (first, _, server) = self.shards.get(at)?;
         (*first <= slot).then_some(server)
+    }
+
+    /// The first primary of this slot or a later one, and the first of its slots that is not earlier.
+    ///
+    /// A primary with several ranges of slots is returned for its first range only.
+    pub(super) fn at_slot(&self, slot: u16) -> Option<(u16, Arc<Server>)> {
+        let mut shards = self.shards.iter().enumerate();
+        shards.find_map(|(at, (first, _, server))| {
+            (*first >= slot && self.first_range(server) == Some(at))
+                .then(|| (*first, server.clone()))
+        })
+    }
+
+    /// Changes when slots move. A listing that continues over another division could skip a whole primary.
+    ///
+    /// Contains no addresses. The nodes may report another name of the same server to another process, and a replica that
+    /// was promoted has the slots of its primary.
+    pub(super) fn division(&self) -> u64 {
+        let mut hasher = Sha256::new();
+        for (first, last, server) in &self.shards {
+            hasher.update(first.to_le_bytes());
+            hasher.update(last.to_le_bytes());
+            let number = self.first_range(server).unwrap_or_default();
+            hasher.update((number as u64).to_le_bytes());
+        }
+        let digest = hasher.finalize();
+        let (bytes, _) = digest.split_first_chunk().expect("32 bytes");
+        u64::from_le_bytes(*bytes)
+    }
+
+    /// The place of the first range of this server.
+    fn first_range(&self, server: &Arc<Server>) -> Option<usize> {
+        let mut servers = self.shards.iter();
+        servers.position(|(_, _, it)| Arc::ptr_eq(it, server))
     }
 
     fn is_in_charge(&self, server: &Arc<Server>, key: &str) -> bool {
@@ -102,25 +137,30 @@ impl Servers {
         servers.into_iter().map(with_keys).collect()
     }
 
-    /// The first primary of this slot or a later one, and the first of its slots that is not earlier.
-    ///
-    /// A primary with several ranges of slots is returned for its first range only.
-    pub(super) fn at_slot(&self, slot: u16) -> Option<(u16, Arc<Server>)> {
-        let map = self.map.borrow();
-        let mut shards = map.shards.iter().enumerate();
-        shards.find_map(|(at, (first, _, server))| {
-            let earlier = &map.shards[..at];
-            let is_first_range = !earlier.iter().any(|(_, _, it)| Arc::ptr_eq(it, server));
-            (*first >= slot && is_first_range).then(|| (*first, server.clone()))
-        })
+    /// The primaries of all slots at this moment.
+    pub(super) fn map(&self) -> Arc<Map> {
+        self.map.borrow().clone()
+    }
+
+    /// Sends a request over the next connection.
+    pub(super) async fn send(self: &Arc<Self>, request: &Request<'_>) -> Result<Sent, Failure> {
+        self.send_in_turn(request, self.next_turn()).await
+    }
+
+    /// The turn of the next request. Each turn has its connection among those of a server.
+    pub(super) fn next_turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Sends a request. Sends it again when its connection broke, or to another server when that
     /// server has become the primary. Every transition may be repeated, because its owner
     /// distinguishes it from others.
-    pub(super) async fn send(self: &Arc<Self>, request: &Request<'_>) -> Result<Sent, Failure> {
+    pub(super) async fn send_in_turn(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        turn: usize,
+    ) -> Result<Sent, Failure> {
         let is_fixed = matches!(self.locator, Locator::Fixed(_));
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let mut map = self.map.subscribe();
         let mut passed_on: Option<(Arc<Server>, bool)> = None;
         let (mut resends, mut hops) = (0, 0);
@@ -367,4 +407,58 @@ fn redirection(error: &RedisError) -> Option<(&str, u16, bool)> {
     let (host, port) = address.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     Some((host, port.parse().ok()?, is_asking))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A map of ranges of slots, each with the letter of its primary.
+    fn map(ranges: &[(u16, u16, char)]) -> Map {
+        let server = |letter: char| {
+            let url = format!("redis://{letter}.example/");
+            let access = Access::new(
+                &url,
+                #[cfg(feature = "redis-tls")]
+                None,
+            );
+            let access = access.expect("an address");
+            Arc::new(Server::new(access, Duration::ZERO, 1).expect("an address"))
+        };
+        let servers: Vec<_> = ('a'..='c').map(|it| (it, server(it))).collect();
+        let of = |letter| servers.iter().find(|(it, _)| *it == letter);
+        let shards = ranges.iter().map(|(first, last, letter)| {
+            let (_, server) = of(*letter).expect("a server");
+            (*first, *last, server.clone())
+        });
+        Map {
+            located: Located::default(),
+            shards: shards.collect(),
+        }
+    }
+
+    /// A page has ended in `b`. Then slots of `a` moved to `c`, whose first range is now behind the listing.
+    #[test]
+    fn moving_a_slot_changes_the_division() {
+        let before = map(&[(0, 5460, 'a'), (5461, 10_922, 'b'), (10_923, 16_383, 'c')]);
+        let moved = map(&[
+            (0, 100, 'c'),
+            (101, 5460, 'a'),
+            (5461, 10_922, 'b'),
+            (10_923, 16_383, 'c'),
+        ]);
+        assert_eq!(before.at_slot(5462).map(|(slot, _)| slot), Some(10_923));
+        assert!(moved.at_slot(5462).is_none(), "nothing is left to list");
+        assert_ne!(before.division(), moved.division());
+        // The same ranges, and one of them has moved.
+        let other = map(&[(0, 5460, 'a'), (5461, 10_922, 'b'), (10_923, 16_383, 'b')]);
+        assert_ne!(before.division(), other.division());
+    }
+
+    #[test]
+    fn a_promoted_replica_does_not_change_the_division() {
+        let before = map(&[(0, 100, 'c'), (101, 5460, 'a'), (5461, 16_383, 'c')]);
+        let promoted = map(&[(0, 100, 'c'), (101, 5460, 'b'), (5461, 16_383, 'c')]);
+        assert_eq!(before.division(), promoted.division());
+    }
 }

@@ -507,6 +507,25 @@ async fn a_late_claim_is_repeated_with_the_current_server_clock() {
     win(&store, claim("k")).await;
 }
 
+/// With `min_replicas` the store has several connections, each with its own reading of the clock.
+#[tokio::test]
+async fn a_late_claim_is_repeated_over_the_connection_that_has_read_the_clock() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("redis://{}/", listener.local_addr().expect("bound"));
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(wrong_clock(client));
+        }
+    });
+    let builder = RedisStore::builder().url(url);
+    let builder = builder.min_replicas(1, Duration::from_millis(100));
+    let store = builder.connect().await;
+    let store = store.expect("the fake server replies to everything");
+    for name in 0..20 {
+        win(&store, claim(&name.to_string())).await;
+    }
+}
+
 /// Replies like a server whose clock shows 1 second when a connection opens, and 9 seconds at every
 /// claim.
 async fn wrong_clock(client: TcpStream) {
@@ -516,6 +535,7 @@ async fn wrong_clock(client: TcpStream) {
         let name = command[0].to_ascii_uppercase();
         let mut reply = match &name[..] {
             b"TIME" => b"*2\r\n$1\r\n1\r\n$1\r\n0\r\n".to_vec(),
+            b"WAIT" => b":1".to_vec(),
             b"INFO" => b"$11\r\nrole:master\r\n".to_vec(),
             b"EVALSHA" if command.len() == 10 => {
                 let deadline = String::from_utf8_lossy(&command[9]);

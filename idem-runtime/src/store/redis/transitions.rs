@@ -81,8 +81,10 @@ impl Inner {
             replicas: self.replicas,
             deadline: self.deadline(),
         };
+        // Each connection has its own reading of the clock, so both tries use the same one.
+        let turn = self.servers.next_turn();
         for _ in 0..CLOCKS {
-            let (reply, sent) = match self.servers.send(&request).await {
+            let (reply, sent) = match self.servers.send_in_turn(&request, turn).await {
                 Ok(sent) => read(sent)?,
                 Err(failure) if failure.is_out_of_memory() => return Ok(Claimed::Full),
                 Err(failure) => return Err(failure.into()),

@@ -21,7 +21,8 @@ pub struct Claim {
     pub owner: Owner,
     /// How long the claim holds without a renewal.
     pub lease: Duration,
-    /// How long a lapsed claim is remembered as unknown, counted from the end of its lease.
+    /// How long a lapsed claim is remembered as unknown, counted from the end of its lease. When its holder calls
+    /// [`Store::abandon`](super::Store::abandon), also after the end of the lease, it is counted from this call.
     pub retention: Duration,
     /// How a lapsed claim is handled.
     pub on_unknown: OnUnknown,

@@ -105,35 +105,51 @@ pub trait KeyStore: Send + Sync + 'static {
 #[derive(Clone, Default)]
 pub(crate) struct Keys(pub(crate) Option<Arc<dyn KeyStore>>);
 
+/// The key of one call.
+#[derive(Debug)]
+pub(crate) struct Assigned {
+    /// The value of the key header. `None` for a read.
+    pub(crate) key: Option<String>,
+    /// Whether the key store had the key from an earlier call.
+    pub(crate) was_kept: bool,
+}
+
 impl Keys {
-    /// Gives a write its key, unless the caller has set a key. Returns the value of the key header.
+    /// Gives a write its key, unless the caller has set a key.
     pub(crate) async fn assign(
         &self,
         policy: &Policy,
         method: &Method,
         headers: &mut HeaderMap,
         operation: Option<&Operation>,
-    ) -> Result<Option<String>, Failure> {
+    ) -> Result<Assigned, Failure> {
+        let of_this_call = |key| Assigned {
+            key,
+            was_kept: false,
+        };
         if let Some(key) = headers.get(&policy.key_header) {
-            return Ok(Some(printed(key)));
+            return Ok(of_this_call(Some(printed(key))));
         }
         if !Policy::needs_key(method) {
-            return Ok(None);
+            return Ok(of_this_call(None));
         }
         let fresh = Uuid::new_v4().to_string();
         let key = match (operation, &self.0) {
-            (None, _) => fresh,
+            (None, _) => fresh.clone(),
             (Some(_), None) => return Err(Failure::new(Reason::NoKeyStore)),
             (Some(Operation(name)), Some(store)) => store
-                .key(name, fresh)
+                .key(name, fresh.clone())
                 .await
                 .map_err(|error| Failure::new(Reason::KeyStore).caused_by(error))?,
         };
         let value = policy.key_value(&key);
         let value = value.ok_or_else(|| Failure::new(Reason::InvalidKey))?;
-        let key = printed(&value);
+        let assigned = Assigned {
+            key: Some(printed(&value)),
+            was_kept: key != fresh,
+        };
         headers.insert(policy.key_header.clone(), value);
-        Ok(Some(key))
+        Ok(assigned)
     }
 }
 

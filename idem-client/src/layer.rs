@@ -14,7 +14,7 @@ use http_body_util::{BodyExt as _, Either, Full};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Outcome};
 use crate::failure::{Failure, Reason};
 use crate::key::{KeyStore, Keys, Operation};
 use crate::policy::{self, Policy};
@@ -36,6 +36,9 @@ pub type ReplyBody<B> = Either<Full<Bytes>, B>;
 /// unless the caller set a key. Let that layer follow redirects only at the same origin, as `FollowRedirect` of tower-http
 /// does with its policy `SameOrigin`. Otherwise, that layer sends a key that the caller set to the other origin. If it also
 /// copies the [`Operation`], the key from the key store reaches the other origin too.
+///
+/// Put a layer that refreshes an expired token and sends the request again *inside* this layer, where it sends the same key.
+/// Outside, it would start a new operation: see [`ResponseExt::is_outcome_unknown`](crate::ResponseExt::is_outcome_unknown).
 ///
 /// The future of a call is not cancel-safe: when it is dropped, nobody knows whether the operation happened.
 ///
@@ -143,10 +146,12 @@ impl RetryLayer {
         let policy = &*self.policy;
         let operation = request.extensions().get::<Operation>().cloned();
         let method = request.method().clone();
-        let key = self
+        let assigned = self
             .keys
             .assign(policy, &method, request.headers_mut(), operation.as_ref())
             .await?;
+        let mut outcome = Outcome::before(&method, &assigned);
+        let key = assigned.key;
         let is_repeatable = key.is_some() || method.is_safe();
         let mut schedule = Schedule::start(policy);
         loop {
@@ -156,18 +161,20 @@ impl RetryLayer {
                 let response = ready.call(copy).await.map_err(Into::into)?;
                 read_response(policy, response, !method.is_safe()).await
             };
-            let outcome = match tokio::time::timeout(limit, sending).await {
+            let result = match tokio::time::timeout(limit, sending).await {
                 Ok(Ok(reply)) => Ok(reply),
                 Ok(Err(error)) => Err(Failure::new(Reason::Transport).caused_by(error)),
                 Err(_) => Err(Failure::new(Reason::TimedOut)),
             };
-            let (is_temporary, asked_for) = match &outcome {
-                Ok((response, is_temporary)) => {
-                    let asked_for = retry_after(response.headers(), SystemTime::now());
-                    (*is_temporary, asked_for)
-                }
-                Err(_) => (true, None),
+            let (is_temporary, leaves_open, asked_for) = match &result {
+                Ok(reply) => (
+                    reply.is_temporary,
+                    reply.leaves_open,
+                    retry_after(reply.response.headers(), SystemTime::now()),
+                ),
+                Err(_) => (true, true, None),
             };
+            outcome.note(leaves_open);
             if is_temporary && is_repeatable && schedule.wait(asked_for).await {
                 let is_ready = poll_fn(|cx| ready.poll_ready(cx));
                 match tokio::time::timeout(schedule.left(), is_ready).await {
@@ -180,9 +187,16 @@ impl RetryLayer {
                     Err(_) => {}
                 }
             }
-            return match outcome {
-                Ok((mut response, _)) => {
-                    let exchange = Exchange::new(policy, key, schedule.tries, response.headers());
+            return match result {
+                Ok(Reply { mut response, .. }) => {
+                    let exchange = Exchange::new(
+                        policy,
+                        key,
+                        schedule.tries,
+                        &outcome,
+                        response.status(),
+                        response.headers(),
+                    );
                     response.extensions_mut().insert(exchange);
                     Ok(response)
                 }
@@ -192,25 +206,38 @@ impl RetryLayer {
     }
 }
 
-/// Reads the whole response, if it is a response to a write or a client error. Also returns whether a retry can get another
-/// response.
+/// The response to one try.
+struct Reply<R> {
+    response: Response<ReplyBody<R>>,
+    /// Whether a retry can get another response.
+    is_temporary: bool,
+    /// Whether the operation may have happened, and the response does not report its outcome.
+    leaves_open: bool,
+}
+
+/// Reads the whole response, if it is a response to a write or a client error.
 async fn read_response<R>(
     policy: &Policy,
     response: Response<R>,
     is_write: bool,
-) -> Result<(Response<ReplyBody<R>>, bool), BoxError>
+) -> Result<Reply<R>, BoxError>
 where
     R: Body<Data = Bytes>,
     R::Error: Into<BoxError>,
 {
     let status = response.status();
     if !is_write && !policy::depends_on_code(status) {
-        let is_temporary = policy.is_temporary(status, response.headers(), &[]);
-        return Ok((response.map(Either::Right), is_temporary));
+        return Ok(Reply {
+            is_temporary: policy.is_temporary(status, response.headers(), &[]),
+            leaves_open: false,
+            response: response.map(Either::Right),
+        });
     }
     let (parts, body) = response.into_parts();
     let body = body.collect().await.map_err(Into::into)?.to_bytes();
-    let is_temporary = policy.is_temporary(status, &parts.headers, &body);
-    let body = Either::Left(Full::new(body));
-    Ok((Response::from_parts(parts, body), is_temporary))
+    Ok(Reply {
+        is_temporary: policy.is_temporary(status, &parts.headers, &body),
+        leaves_open: policy.leaves_outcome_open(status, &parts.headers, &body),
+        response: Response::from_parts(parts, Either::Left(Full::new(body))),
+    })
 }

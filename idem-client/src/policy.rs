@@ -123,6 +123,32 @@ impl Policy {
         is_retried(status) && !(status == StatusCode::INTERNAL_SERVER_ERROR && is_permanent())
     }
 
+    /// Whether the operation may have happened when a try gets this response, and the response does not report the
+    /// outcome. `body` is the whole body of a response to a write.
+    pub(crate) fn leaves_outcome_open(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> bool {
+        if self.reports_outcome(status, headers) {
+            return false;
+        }
+        let code = Problem::code_in(body);
+        let code = code.as_deref().unwrap_or_default();
+        if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT {
+            !is_code_without_effect(code)
+        } else {
+            is_code_of_open_outcome(code)
+        }
+    }
+
+    /// Whether the response is the outcome of the operation: its success, or its recorded response. Any other response
+    /// may come from a layer or an extractor, which runs before the server looks at the key.
+    pub(crate) fn reports_outcome(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        status.is_success() || self.is_replay(headers)
+    }
+
     pub(crate) fn is_replay(&self, headers: &HeaderMap) -> bool {
         headers::is_true(headers, &self.replay_header)
     }
@@ -163,6 +189,33 @@ fn is_retried_code(code: &str) -> bool {
     matches!(
         code,
         codes::KEY_IN_FLIGHT | codes::acp::IN_FLIGHT | codes::BODY_INCOMPLETE | codes::OVERTAKEN
+    )
+}
+
+/// Whether a try with this code had no effect, although its status is that of a failure or a timeout.
+fn is_code_without_effect(code: &str) -> bool {
+    matches!(
+        code,
+        codes::BODY_TIMEOUT
+            | codes::BUSY
+            | codes::CAPACITY
+            | codes::COMMIT_FAILED
+            | codes::NOT_INSTALLED
+            | codes::NOT_TRANSACTIONAL
+            | codes::SHARE
+            | codes::STORE_UNAVAILABLE
+    )
+}
+
+/// Whether the code says that another try with the same key runs, or has run, and does not say what became of it.
+fn is_code_of_open_outcome(code: &str) -> bool {
+    matches!(
+        code,
+        codes::KEY_IN_FLIGHT
+            | codes::acp::IN_FLIGHT
+            | codes::OVERTAKEN
+            | codes::OUTCOME_UNKNOWN
+            | codes::RESPONSE_NOT_KEPT
     )
 }
 
@@ -242,6 +295,53 @@ mod tests {
             let is = policy.is_temporary(status, &none, body.as_bytes());
             assert_eq!(is, is_temporary, "{code}");
         }
+    }
+
+    #[test]
+    fn only_some_responses_leave_the_outcome_open() {
+        let policy = Policy::default();
+        let leaves_open = |status: u16, code: &str| {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let body = format!(r#"{{"code":"{code}"}}"#);
+            policy.leaves_outcome_open(status, &HeaderMap::new(), body.as_bytes())
+        };
+        for status in [408, 500, 502, 503, 504] {
+            assert!(leaves_open(status, "of another service"), "{status}");
+        }
+        for status in [200, 204, 302, 400, 401, 404, 409, 422, 425, 429] {
+            assert!(!leaves_open(status, "of another service"), "{status}");
+        }
+        let open = codes::ALL.iter().filter(|code| leaves_open(409, code));
+        let open: Vec<_> = open.copied().collect();
+        let expected = [
+            codes::KEY_IN_FLIGHT,
+            codes::OUTCOME_UNKNOWN,
+            codes::RESPONSE_NOT_KEPT,
+            codes::OVERTAKEN,
+        ];
+        assert_eq!(open, expected);
+        assert!(leaves_open(409, codes::acp::IN_FLIGHT));
+        assert!(!leaves_open(409, codes::acp::CONFLICT));
+        assert!(leaves_open(504, codes::RUN_TIMEOUT));
+        for code in [
+            codes::STORE_UNAVAILABLE,
+            codes::CAPACITY,
+            codes::SHARE,
+            codes::BUSY,
+            codes::COMMIT_FAILED,
+            codes::NOT_TRANSACTIONAL,
+            codes::NOT_INSTALLED,
+        ] {
+            assert!(!leaves_open(503, code), "{code}");
+        }
+        assert!(!leaves_open(408, codes::BODY_TIMEOUT));
+        let mut replay = HeaderMap::new();
+        replay.insert(
+            headers::IDEMPOTENCY_REPLAYED,
+            HeaderValue::from_static("true"),
+        );
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        assert!(!policy.leaves_outcome_open(status, &replay, b"out of order"));
     }
 
     #[test]

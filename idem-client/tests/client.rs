@@ -226,6 +226,135 @@ async fn a_body_that_cannot_be_sent_twice_is_refused_before_it_is_sent() {
     assert!(server.keys().is_empty());
 }
 
+const REFUSED: &str = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n";
+const INVALID: &str = "HTTP/1.1 422 Unprocessable Content\r\ncontent-length: 0\r\n\r\n";
+const TOO_MANY: &str = "HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n";
+const BUSY: &str =
+    "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 27\r\n\r\n{\"code\":\"idempotency_busy\"}";
+
+#[tokio::test]
+async fn a_refusal_after_a_try_that_may_have_run_leaves_the_outcome_unknown() {
+    let replay =
+        "HTTP/1.1 401 Unauthorized\r\nidempotency-replayed: true\r\ncontent-length: 0\r\n\r\n";
+    let rows: &[(&[&str], bool)] = &[
+        (&[REFUSED], false),
+        (&[LOST, REFUSED], true),
+        (&[CUT_OFF, INVALID], true),
+        (&[UNAVAILABLE, REFUSED], true),
+        // These tries had no effect.
+        (&[TOO_MANY, REFUSED], false),
+        (&[BUSY, REFUSED], false),
+        // One try is enough.
+        (&[LOST, BUSY, REFUSED], true),
+        // The outcome is known.
+        (&[LOST, CREATED], false),
+        (&[LOST, replay], false),
+    ];
+    for (answers, is_unknown) in rows {
+        let server = Scripted::start(answers.iter().copied()).await;
+        let response = client().post(server.url()).body("once").send().await;
+        let response = response.expect("a response");
+        assert_eq!(response.is_outcome_unknown(), *is_unknown, "{answers:?}");
+        assert_eq!(response.tries() as usize, answers.len());
+    }
+    // A read has no outcome.
+    let server = Scripted::start([LOST, REFUSED]).await;
+    let response = client().get(server.url()).send().await;
+    assert!(!response.expect("a response").is_outcome_unknown());
+}
+
+#[tokio::test]
+async fn a_failure_at_the_deadline_leaves_the_outcome_unknown() {
+    let told =
+        |status: &str| format!("HTTP/1.1 {status}\r\nretry-after: 60\r\ncontent-length: 0\r\n\r\n");
+    for (status, is_unknown) in [
+        ("503 Service Unavailable", true),
+        ("408 Request Timeout", true),
+        ("429 Too Many Requests", false),
+    ] {
+        let server = Scripted::start([told(status)]).await;
+        let response = client().post(server.url()).send().await;
+        let response = response.expect("a response");
+        assert_eq!(response.tries(), 1);
+        assert_eq!(response.is_outcome_unknown(), is_unknown, "{status}");
+    }
+}
+
+/// Starts the server after the first try. Until then, its socket refuses connections.
+struct StartsLater(Mutex<Option<tokio::net::TcpSocket>>);
+
+#[async_trait::async_trait]
+impl reqwest_middleware::Middleware for StartsLater {
+    async fn handle(
+        &self,
+        request: reqwest::Request,
+        extensions: &mut http::Extensions,
+        next: reqwest_middleware::Next<'_>,
+    ) -> reqwest_middleware::Result<reqwest::Response> {
+        let result = next.run(request, extensions).await;
+        let socket = self.0.lock().expect("no panic").take();
+        if let Some(socket) = socket {
+            assert!(result.is_err(), "nobody listens yet");
+            Scripted::on(socket.listen(1).expect("a bound socket"), [REFUSED]);
+        }
+        result
+    }
+}
+
+/// Nothing was sent, so nothing can have run.
+#[tokio::test]
+async fn a_refused_connection_does_not_leave_the_outcome_unknown() {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket
+        .bind("127.0.0.1:0".parse().expect("an address"))
+        .expect("a free port");
+    let url = format!("http://{}/", socket.local_addr().expect("bound"));
+    let client = reqwest_middleware::ClientBuilder::from_client(client());
+    let client = client.with(StartsLater(Mutex::new(Some(socket)))).build();
+    let response = client.post(url).body("once").send().await;
+    let response = response.expect("a response");
+    assert_eq!(
+        (response.status(), response.tries()),
+        (StatusCode::UNAUTHORIZED, 2)
+    );
+    assert!(!response.is_outcome_unknown());
+}
+
+/// Logs in again after a 401, and sends the same request again.
+struct LogsIn;
+
+#[async_trait::async_trait]
+impl reqwest_middleware::Middleware for LogsIn {
+    async fn handle(
+        &self,
+        request: reqwest::Request,
+        extensions: &mut http::Extensions,
+        next: reqwest_middleware::Next<'_>,
+    ) -> reqwest_middleware::Result<reqwest::Response> {
+        let again = request.try_clone().expect("a body in memory");
+        let response = next.clone().run(request, extensions).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            return next.run(again, extensions).await;
+        }
+        Ok(response)
+    }
+}
+
+#[tokio::test]
+async fn a_login_below_the_retries_sends_the_same_key() {
+    let server = Scripted::start([LOST, REFUSED, CREATED]).await;
+    let client = reqwest_middleware::ClientBuilder::from_client(client());
+    let client = client.with(LogsIn).build();
+    let response = client.post(server.url()).body("once").send().await;
+    let response = response.expect("a response");
+    assert_eq!(
+        (response.status(), response.tries()),
+        (StatusCode::CREATED, 2)
+    );
+    let key = response.idempotency_key().map(str::to_owned);
+    assert_eq!(server.keys(), vec![key; 3]);
+}
+
 fn redirect(status: &str, location: &str) -> String {
     format!("HTTP/1.1 {status}\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n")
 }
@@ -376,6 +505,14 @@ async fn a_client_that_starts_again_sends_the_key_of_the_operation() {
     assert_eq!(lost.keys(), [Some(key.clone())]);
     assert_eq!(keys[0].as_deref(), Some(&*key));
     assert_ne!(keys[1].as_deref(), Some(&*key));
+
+    // An earlier call sent the key of the first operation only.
+    let refusing = Scripted::start([REFUSED, REFUSED]).await;
+    for (name, is_unknown) in [("invoice 17", true), ("invoice 19", false)] {
+        let response = pay_at(refusing.url(), start(), name).await;
+        let response = response.expect("a response");
+        assert_eq!(response.is_outcome_unknown(), is_unknown, "{name}");
+    }
 
     let error = pay(start(), "broken").await.expect_err("no key");
     assert_eq!(failure_of(&error).reason(), Reason::KeyStore);

@@ -106,6 +106,32 @@ async fn permanent_errors_are_not_retried() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_after_a_try_that_may_have_run_leaves_the_outcome_unknown() {
+    let lost = || Err(io::ErrorKind::ConnectionReset);
+    for (answers, is_unknown) in [
+        (vec![empty(401)], false),
+        (vec![lost(), empty(401)], true),
+        (vec![empty(503), empty(401)], true),
+        (vec![empty(429), empty(401)], false),
+        (vec![lost(), empty(201)], false),
+    ] {
+        let tries = answers.len();
+        let script = Script::new(answers);
+        let response = script.send(Method::POST).await.expect("a response");
+        assert_eq!(response.tries() as usize, tries);
+        let status = response.status();
+        assert_eq!(
+            response.is_outcome_unknown(),
+            is_unknown,
+            "{status} {tries}"
+        );
+    }
+    let script = Script::new(vec![lost(), empty(401)]);
+    let read = script.send(Method::GET).await.expect("a response");
+    assert!(!read.is_outcome_unknown(), "a read has no outcome");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_client_waits_as_long_as_retry_after_says() {
     let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(43));
     for told in ["43", &date] {

@@ -13,6 +13,7 @@ mod example;
 mod fault_proxy;
 mod killed;
 mod names;
+mod refused;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

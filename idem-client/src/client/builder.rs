@@ -27,7 +27,9 @@ pub fn client() -> reqwest::Result<ClientWithMiddleware> {
 /// same key, which an [`Operation`](crate::Operation) and a [`KeyStore`] keep.
 ///
 /// To add middlewares that see each try, such as tracing, pass the client to
-/// `reqwest_middleware::ClientBuilder::from_client`.
+/// `reqwest_middleware::ClientBuilder::from_client`. A middleware that refreshes an expired token and sends the request again
+/// belongs there too, because it then sends the same key. Above this client it would start a new operation: see
+/// [`ResponseExt::is_outcome_unknown`](crate::ResponseExt::is_outcome_unknown).
 #[derive(Debug, Default)]
 pub struct ClientBuilder {
     http: reqwest::ClientBuilder,

@@ -9,7 +9,7 @@ use reqwest::{Request, Response, ResponseBuilderExt as _};
 use reqwest_middleware::{Error, Middleware, Next, Result};
 
 use crate::client::redirect::{self, MAX_REDIRECTS};
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Outcome};
 use crate::failure::{Failure, Reason};
 use crate::key::{Keys, Operation};
 use crate::policy::{self, Policy};
@@ -28,6 +28,17 @@ struct Reply {
     response: Response,
     /// Whether a retry can get another response.
     is_temporary: bool,
+    /// Whether the operation may have happened, and the response does not report its outcome.
+    leaves_open: bool,
+}
+
+/// Why one try has no response.
+struct Lost {
+    failure: Failure,
+    /// Whether a retry can succeed.
+    is_temporary: bool,
+    /// Whether the server may have received the request.
+    was_sent: bool,
 }
 
 impl Retries {
@@ -71,7 +82,7 @@ impl Middleware for Retries {
     ) -> Result<Response> {
         let operation = extensions.get::<Operation>().cloned();
         let method = request.method().clone();
-        let key = self
+        let assigned = self
             .keys
             .assign(
                 &self.policy,
@@ -81,7 +92,8 @@ impl Middleware for Retries {
             )
             .await
             .map_err(Error::middleware)?;
-        let key = key.as_deref();
+        let mut outcome = Outcome::before(&method, &assigned);
+        let key = assigned.key.as_deref();
         if key.is_some() && request.try_clone().is_none() {
             return Err(Error::middleware(Failure::new(Reason::BodyNotRepeatable)));
         }
@@ -97,31 +109,38 @@ impl Middleware for Retries {
             };
             let limit = schedule.next_try();
             let sending = self.try_once(this, extensions, &next, key.is_some());
-            let (outcome, asked_for) = match tokio::time::timeout(limit, sending).await {
+            let (result, asked_for) = match tokio::time::timeout(limit, sending).await {
                 Ok(Ok(reply)) => {
                     let asked_for = retry_after(reply.response.headers(), SystemTime::now());
                     (Ok(reply), asked_for)
                 }
-                Ok(Err(error)) => (Err(failure(error)), None),
-                Err(_) => (Err((Failure::new(Reason::TimedOut), true)), None),
+                Ok(Err(error)) => (Err(Lost::by(error)), None),
+                Err(_) => (Err(Lost::timed_out()), None),
             };
-            let is_temporary = match &outcome {
-                Ok(reply) => reply.is_temporary,
-                Err((_, is_temporary)) => *is_temporary,
+            let (is_temporary, leaves_open) = match &result {
+                Ok(reply) => (reply.is_temporary, reply.leaves_open),
+                Err(lost) => (lost.is_temporary, lost.was_sent),
             };
+            outcome.note(leaves_open);
             if is_temporary && is_repeatable && schedule.wait(asked_for).await {
                 continue;
             }
-            return match outcome {
+            return match result {
                 Ok(Reply { mut response, .. }) => {
                     let key = key.map(str::to_owned);
-                    let exchange =
-                        Exchange::new(&self.policy, key, schedule.tries, response.headers());
+                    let exchange = Exchange::new(
+                        &self.policy,
+                        key,
+                        schedule.tries,
+                        &outcome,
+                        response.status(),
+                        response.headers(),
+                    );
                     response.extensions_mut().insert(exchange);
                     Ok(response)
                 }
-                Err((failure, _)) => {
-                    let failure = failure.of_operation(key, schedule.tries);
+                Err(lost) => {
+                    let failure = lost.failure.of_operation(key, schedule.tries);
                     Err(Error::middleware(failure))
                 }
             };
@@ -129,21 +148,31 @@ impl Middleware for Retries {
     }
 }
 
-/// Returns the failure for an error of one try, and whether a retry can succeed.
-fn failure(error: Error) -> (Failure, bool) {
-    match error {
-        Error::Reqwest(error) => {
-            // A request that cannot be built would fail again. All other errors happened on the network.
-            let is_temporary = !error.is_builder();
-            (
-                Failure::new(Reason::Transport).caused_by(error),
-                is_temporary,
-            )
+impl Lost {
+    fn by(error: Error) -> Self {
+        match error {
+            Error::Reqwest(error) => Self {
+                // A request that cannot be built would fail again. All other errors happened on the network.
+                is_temporary: !error.is_builder(),
+                was_sent: !error.is_connect(),
+                failure: Failure::new(Reason::Transport).caused_by(error),
+            },
+            Error::Middleware(error) => Self {
+                is_temporary: false,
+                was_sent: true,
+                failure: error
+                    .downcast()
+                    .unwrap_or_else(|error| Failure::new(Reason::Middleware).caused_by(error)),
+            },
         }
-        Error::Middleware(error) => match error.downcast::<Failure>() {
-            Ok(failure) => (failure, false),
-            Err(error) => (Failure::new(Reason::Middleware).caused_by(error), false),
-        },
+    }
+
+    fn timed_out() -> Self {
+        Self {
+            failure: Failure::new(Reason::TimedOut),
+            is_temporary: true,
+            was_sent: true,
+        }
     }
 }
 
@@ -154,6 +183,7 @@ async fn read_response(policy: &Policy, mut response: Response, is_write: bool) 
     if !is_write && !policy::depends_on_code(status) {
         return Ok(Reply {
             is_temporary: policy.is_temporary(status, response.headers(), &[]),
+            leaves_open: false,
             response,
         });
     }
@@ -171,6 +201,7 @@ async fn read_response(policy: &Policy, mut response: Response, is_write: bool) 
     let whole = whole.body(body.clone()).map_err(Error::middleware)?;
     Ok(Reply {
         is_temporary: policy.is_temporary(status, whole.headers(), &body),
+        leaves_open: policy.leaves_outcome_open(status, whole.headers(), &body),
         response: whole.into(),
     })
 }

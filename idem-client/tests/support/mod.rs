@@ -47,6 +47,14 @@ impl Scripted {
     /// last answer, connections are refused.
     pub(crate) async fn start<A: Into<Answer>>(answers: impl IntoIterator<Item = A>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::on(listener, answers)
+    }
+
+    /// The same on a socket that listens already.
+    pub(crate) fn on<A: Into<Answer>>(
+        listener: TcpListener,
+        answers: impl IntoIterator<Item = A>,
+    ) -> Self {
         let server = Self {
             address: listener.local_addr().expect("a bound address"),
             requests: Arc::default(),

@@ -18,8 +18,9 @@ const MAX_PAUSE_SECONDS = 30;
 // The service forgets a key after 24 hours. Then the same request would be a new order.
 const MAX_AGE_MILLIS = 23 * 60 * 60 * 1000;
 
-// The order that is being sent, as `{key, body, since}`. It is stored before the first try and removed when its outcome
-// is known. The session storage survives a reload, and belongs to one tab. To survive the end of the tab, use IndexedDB.
+// The order that is being sent, as `{key, body, since, isOpen}`. It is stored before the first try and removed when its
+// outcome is known. `isOpen` means that a try may have booked it. The session storage survives a reload, and belongs to one
+// tab. To survive the end of the tab, use IndexedDB.
 const pending = {
   load: () => JSON.parse(sessionStorage.getItem("order")),
   store: (order) => sessionStorage.setItem("order", JSON.stringify(order)),
@@ -37,6 +38,7 @@ form.addEventListener("submit", (event) => {
 
 // The page was loaded again before the outcome of its order was known.
 if (pending.load()) {
+  pending.store({ ...pending.load(), isOpen: true });
   send();
 }
 
@@ -52,11 +54,20 @@ async function send() {
       break;
     }
     const result = await attempt(order);
+    if (result.outcome && order.isOpen && isRefusal(result.outcome)) {
+      // An earlier try may have booked the order before, for example, the login expired. With a new key, the next order could be
+      // a second one. So the key stays, the button stays disabled, and a reload sends the same order again.
+      const { status, json } = result.outcome;
+      statusLine.textContent = `The service refused the retry: ${json.title ?? status}. An earlier try may have booked the order. The order is kept: log in and reload this page, or ask the shop.`;
+      return;
+    }
     if (result.outcome) {
       pending.remove();
       show(result.outcome);
       break;
     }
+    order.isOpen = true;
+    pending.store(order);
     // The random time keeps pages that failed together from sending together.
     const backoff = Math.random() * Math.min(MAX_PAUSE_SECONDS, 2 ** tries);
     const seconds = Math.max(result.retryAfter ?? 0, backoff);
@@ -91,6 +102,11 @@ async function attempt(order) {
   const isReplay = response.headers.get("Idempotency-Replayed") === "true";
   const isOpen = OPEN_CODES.includes(json.code);
   return { outcome: { isBooked: response.ok, isOpen, status: response.status, json, isReplay } };
+}
+
+// Whether the response may come from a check before the service looks at the key, such as that of the login.
+function isRefusal({ isBooked, isOpen, isReplay }) {
+  return !isBooked && !isOpen && !isReplay;
 }
 
 // The browser does not tell the page whether the network or a missing permission of the service is the reason.

@@ -45,3 +45,30 @@ async fn a_claim_that_finds_the_lock_held_is_not_repeated() {
         "{first:?}"
     );
 }
+
+/// The first try of a claim has half of `store_timeout`. The defaults leave time for the store's own error, also when a
+/// claim arrives just after another began to wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_defaults_the_error_of_the_store_arrives_before_a_claim_is_tried_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("idem.db");
+    let store = SqliteStore::builder().path(&path).no_sweeper().open().await;
+    let store = FaultStore::new(store.expect("the file opens"));
+    let idem = Idempotency::builder().store(store.clone()).build();
+    let router = Router::new().route("/", post(done)).layer(idem);
+    let server = Server::start(router).await;
+
+    let other = SqliteConnectOptions::new().filename(&path).connect().await;
+    let mut other = other.expect("the file opens");
+    let lock = other.begin_with("BEGIN IMMEDIATE").await.expect("locked");
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        server.post("/", "second", "x").await
+    };
+    let (first, second) = tokio::join!(server.post("/", "first", "x"), later);
+    for refused in [first, second] {
+        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    assert_eq!(store.calls(Operation::Claim), 2);
+    lock.rollback().await.expect("unlocked");
+}

@@ -12,7 +12,7 @@ use super::clock::ReadClock;
 use super::instance::Instance;
 use super::readers::{READERS, Readers};
 use super::table::Statements;
-use super::writer::{Settings, Writer};
+use super::writer::{Settings, WAITS, Writer};
 use super::{Inner, SqliteStore, setup};
 use crate::store::StoreError;
 use crate::store::batch::{Batcher, PATIENCE};
@@ -100,10 +100,12 @@ impl SqliteStoreBuilder {
         self
     }
 
-    /// Sets how long a transition waits for the write lock while another connection holds it; 2 seconds by default.
+    /// Sets how long a transition waits for the write lock while another connection holds it; 2 seconds by default. Then it
+    /// gets [`StoreError::Busy`]. The wait can be longer by an eighth.
     ///
-    /// A transition that arrives while others wait can wait twice as long. Keep twice this time below
-    /// [`store_timeout`](crate::IdempotencyBuilder::store_timeout), so that the request gets 503 from the store's error.
+    /// The first try of a claim has half of [`store_timeout`](crate::IdempotencyBuilder::store_timeout), which is 2.5
+    /// seconds by default. Keep the wait shorter. The request then gets 503 at once, and the log has `StoreError::Busy`.
+    /// With a longer wait, the claim is tried again in vain, and the log has `StoreError::TimedOut`.
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.busy_timeout = timeout.min(LONGEST_TIMEOUT);
         self
@@ -172,20 +174,22 @@ impl SqliteStoreBuilder {
         let statements = Arc::new(Statements::new(&self.table)?);
         let options = self.options();
         let path = options.get_filename().to_owned();
+        let of_writer = options.clone().busy_timeout(self.busy_timeout / WAITS);
         let mut connection =
-            setup::open(&options, &statements, self.migrate, self.busy_timeout).await?;
+            setup::open(&of_writer, &statements, self.migrate, self.busy_timeout).await?;
         let file = setup::file(&mut connection).await?.into();
         // The database exists now.
         let instance = Arc::new(Instance::start(&path, &statements.table));
         let clock = Arc::new(ReadClock::default());
         let observer = Arc::new(StoreObserver::default());
-        let readers = Readers::new(options.clone(), clock.clone(), observer.clone());
+        let readers = Readers::new(options, clock.clone(), observer.clone());
         let settings = Settings {
             observer: observer.clone(),
-            options,
+            options: of_writer,
             statements: statements.clone(),
             clock,
             instance: instance.clone(),
+            busy_timeout: self.busy_timeout,
             sweep_every: self.sweep_every,
             max_bytes: self.max_bytes,
         };

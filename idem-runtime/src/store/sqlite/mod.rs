@@ -82,7 +82,7 @@ use crate::request::scope_id::ScopeId;
 /// | the machine loses power | every acknowledged transition is kept with `synchronous = FULL`, the default, if the disk keeps what it has acknowledged |
 /// | a network file system, or a file that two machines share | no guarantee: SQLite's locks and shared memory work on one machine only |
 /// | a jump of the machine's clock | leases and records end earlier or later by the length of the jump |
-/// | another connection holds the write lock | [`StoreError::Busy`] after [`busy_timeout`]. A transition that waits behind another can take twice as long. Replays do not wait |
+/// | another connection holds the write lock | [`StoreError::Busy`] after [`busy_timeout`]. Replays do not wait |
 /// | no room on the disk | a claim gets [`Claimed::Full`], and its handler does not run. Responses of running handlers use a reserve of 4 MiB. See also [`max_bytes`] |
 /// | the file is moved, removed or replaced while a process has it open | no guarantee |
 ///

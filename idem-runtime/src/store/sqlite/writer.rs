@@ -4,13 +4,13 @@
 //! many callers share one wait.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use super::clock::{ReadClock, micros, now};
 use super::failure::{is_busy, is_full, store_error};
@@ -30,10 +30,27 @@ const GROUP: usize = 256;
 /// How many transitions wait before their callers wait to hand them over.
 const QUEUE: usize = 1_024;
 
-/// A transition, and where its result goes.
+/// SQLite waits for the write lock for this part of the `busy_timeout`. Then the writer answers the callers whose time is
+/// over, and tries again for the others. So no caller waits much longer than the `busy_timeout`.
+pub(super) const WAITS: u32 = 8;
+
+/// A transition, and its caller.
 pub(super) struct Job {
     transition: Transition,
+    caller: Caller,
+}
+
+struct Caller {
     reply: oneshot::Sender<Result<Outcome, StoreError>>,
+    /// The caller waits for the write lock until this time.
+    until: Instant,
+}
+
+impl Caller {
+    /// The caller may have gone.
+    fn reply(self, outcome: Result<Outcome, StoreError>) {
+        let _ = self.reply.send(outcome);
+    }
 }
 
 /// The handle of the writer. The thread ends when the last handle is dropped.
@@ -41,13 +58,16 @@ pub(super) struct Job {
 pub(super) struct Writer {
     jobs: mpsc::Sender<Job>,
     runtime: Handle,
+    busy_timeout: Duration,
 }
 
 pub(super) struct Settings {
+    /// With a part of the `busy_timeout`: see [`WAITS`].
     pub(super) options: SqliteConnectOptions,
     pub(super) statements: Arc<Statements>,
     pub(super) clock: Arc<ReadClock>,
     pub(super) instance: Arc<Instance>,
+    pub(super) busy_timeout: Duration,
     pub(super) sweep_every: Option<Duration>,
     pub(super) max_bytes: Option<u64>,
     pub(super) observer: Arc<StoreObserver>,
@@ -69,6 +89,7 @@ impl Writer {
         let handle = runtime.handle().clone();
         let (sender, jobs) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new().name("axum-idem-sqlite".to_owned());
+        let busy_timeout = settings.busy_timeout;
         let mut running = Running {
             connection: Some(connection),
             reserve: Reserve::of_database(settings.options.get_filename()),
@@ -81,6 +102,7 @@ impl Writer {
         Ok(Self {
             jobs: sender,
             runtime: handle,
+            busy_timeout,
         })
     }
 
@@ -97,7 +119,9 @@ impl Writer {
     pub(super) async fn run(&self, transition: Transition) -> Result<Outcome, StoreError> {
         let stopped = || StoreError::Unavailable("the writer of the store has stopped".into());
         let (reply, result) = oneshot::channel();
-        let job = Job { transition, reply };
+        let until = Instant::now() + self.busy_timeout;
+        let caller = Caller { reply, until };
+        let job = Job { transition, caller };
         self.jobs.send(job).await.map_err(|_| stopped())?;
         result.await.map_err(|_| stopped())?
     }
@@ -116,7 +140,10 @@ impl Running {
         let mut sweep_at = pause.map(|pause| Instant::now() + pause);
         loop {
             let job = match sweep_at {
-                Some(at) => timeout_at(at, jobs.recv()).await,
+                Some(at) => {
+                    let pause = at.saturating_duration_since(Instant::now());
+                    timeout(pause, jobs.recv()).await
+                }
                 None => Ok(jobs.recv().await),
             };
             let is_busy = match job {
@@ -156,7 +183,9 @@ impl Running {
 
     /// Removes a batch of expired rows. Returns whether there may be more.
     async fn sweep(&mut self) -> bool {
-        let swept = self.transact(&[Transition::Sweep]).await;
+        let swept = self
+            .transact_until(&[Transition::Sweep], self.until())
+            .await;
         let removed = swept
             .map_err(store_error)
             .and_then(|mut outcomes| outcomes.pop().unwrap_or(Ok(Outcome::Done(false))));
@@ -183,60 +212,66 @@ impl Running {
 
     /// Runs a job, together with all jobs that wait. Returns whether another connection held the write lock for too long.
     async fn group(&mut self, first: Job, jobs: &mut mpsc::Receiver<Job>) -> bool {
-        let mut replies = Vec::new();
-        let mut transitions = Vec::new();
-        let waiting = std::iter::once(first).chain(std::iter::from_fn(|| jobs.try_recv().ok()));
-        for Job { transition, reply } in waiting.take(GROUP) {
+        let mut group = vec![first];
+        let mut was_busy = false;
+        loop {
+            while group.len() < GROUP {
+                let Ok(job) = jobs.try_recv() else { break };
+                group.push(job);
+            }
             // Nobody waits for the result of a closed channel, and a late claim would hold a key in vain.
-            if !reply.is_closed() {
-                transitions.push(transition);
-                replies.push(reply);
-            }
-        }
-        let is_claim = |transition: &Transition| matches!(transition, Transition::Claim(_));
-        if transitions.iter().any(is_claim) && !self.reserve.is_filled() {
-            let all = replies.drain(..).zip(transitions.drain(..));
-            let (claims, others): (Vec<_>, Vec<_>) = all.partition(|(_, job)| is_claim(job));
-            for (reply, _) in claims {
-                let _ = reply.send(Ok(Outcome::Claimed(Claimed::Full)));
-            }
-            (replies, transitions) = others.into_iter().unzip();
-        }
-        if transitions.is_empty() {
-            return false;
-        }
-        let outcomes = self.transact(&transitions).await;
-        match outcomes {
-            Ok(outcomes) => {
-                for (reply, outcome) in replies.into_iter().zip(outcomes) {
-                    let _ = reply.send(outcome);
+            group.retain(|job| !job.caller.reply.is_closed());
+            let is_claim = |job: &Job| matches!(job.transition, Transition::Claim(_));
+            if group.iter().any(is_claim) && !self.reserve.is_filled() {
+                let claims;
+                (claims, group) = group.into_iter().partition(is_claim);
+                for Job { caller, .. } in claims {
+                    caller.reply(Ok(Outcome::Claimed(Claimed::Full)));
                 }
             }
-            // Another connection holds the lock, so each transition would also fail alone.
-            Err(error) if is_busy(&error) => {
-                for (reply, transition) in replies.into_iter().zip(transitions) {
-                    let outcome = match transition {
-                        Transition::Renew(holder, lease) => self.extend(&holder, lease).await,
-                        _ => Err(StoreError::Busy),
-                    };
-                    let _ = reply.send(outcome);
+            let Some(until) = group.iter().map(|job| job.caller.until).min() else {
+                return was_busy;
+            };
+            let (callers, transitions): (Vec<_>, Vec<_>) = group
+                .drain(..)
+                .map(|job| (job.caller, job.transition))
+                .unzip();
+            match self.transact_until(&transitions, until).await {
+                Ok(outcomes) => {
+                    for (caller, outcome) in callers.into_iter().zip(outcomes) {
+                        caller.reply(outcome);
+                    }
+                    return was_busy;
                 }
-                return true;
-            }
-            // One of them may be the cause. The transaction was rolled back, so each can run alone.
-            Err(error) => {
-                tracing::debug!(
-                    target: crate::trace::TARGET,
-                    error = &error as &dyn std::error::Error,
-                    "a group of transitions failed; each of them runs alone"
-                );
-                for (reply, transition) in replies.into_iter().zip(transitions) {
-                    let outcome = self.alone(&transition).await;
-                    let _ = reply.send(outcome);
+                // Another connection holds the lock, so each transition would also fail alone.
+                Err(error) if is_busy(&error) => {
+                    was_busy = true;
+                    for (caller, transition) in callers.into_iter().zip(transitions) {
+                        if Instant::now() < caller.until {
+                            group.push(Job { transition, caller });
+                            continue;
+                        }
+                        caller.reply(match transition {
+                            Transition::Renew(holder, lease) => self.extend(&holder, lease).await,
+                            _ => Err(StoreError::Busy),
+                        });
+                    }
+                }
+                // One of them may be the cause. The transaction was rolled back, so each can run alone.
+                Err(error) => {
+                    tracing::debug!(
+                        target: crate::trace::TARGET,
+                        error = &error as &dyn std::error::Error,
+                        "a group of transitions failed; each of them runs alone"
+                    );
+                    for (caller, transition) in callers.into_iter().zip(transitions) {
+                        let outcome = self.alone(&transition, caller.until).await;
+                        caller.reply(outcome);
+                    }
+                    return was_busy;
                 }
             }
         }
-        false
     }
 
     /// Renews a lease of this store without a write to the database. The lease must hold until this is done.
@@ -263,19 +298,45 @@ impl Running {
 
     /// Runs a transition in a transaction of its own. On a full disk, a claim is refused before its handler runs,
     /// and any other transition gets the reserve.
-    async fn alone(&mut self, transition: &Transition) -> Result<Outcome, StoreError> {
+    async fn alone(
+        &mut self,
+        transition: &Transition,
+        until: Instant,
+    ) -> Result<Outcome, StoreError> {
         let alone = std::slice::from_ref(transition);
-        let mut result = self.transact(alone).await;
+        let mut result = self.transact_until(alone, until).await;
         if result.as_ref().is_err_and(is_full) {
             if matches!(transition, Transition::Claim(_)) {
                 return Ok(Outcome::Claimed(Claimed::Full));
             }
             if self.reserve.give_back().is_ok() {
-                result = self.transact(alone).await;
+                result = self.transact_until(alone, until).await;
             }
         }
         let mut outcomes = result.map_err(store_error)?;
         outcomes.pop().unwrap_or(Err(StoreError::TimedOut))
+    }
+
+    /// Until when a caller waits for the write lock that begins to wait now.
+    fn until(&self) -> Instant {
+        Instant::now() + self.settings.busy_timeout
+    }
+
+    /// Tries a transaction again until this time while another connection holds the write lock.
+    async fn transact_until(
+        &mut self,
+        transitions: &[Transition],
+        until: Instant,
+    ) -> Result<Vec<Result<Outcome, StoreError>>, sqlx::Error> {
+        loop {
+            match self.transact(transitions).await {
+                Err(error) if is_busy(&error) && Instant::now() < until => {
+                    // SQLite does not wait for some locks.
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                result => return result,
+            }
+        }
     }
 
     /// Runs transitions in one transaction, and returns one result for each. After an error none of

@@ -31,9 +31,13 @@ fn claims(from: u8, to: u8) -> impl Iterator<Item = Transition> {
 
 /// The writer of a new store, and another connection that has locked the file.
 async fn locked(folder: &Path) -> (Writer, SqliteConnection) {
+    locked_with(folder, Duration::from_secs(60)).await
+}
+
+async fn locked_with(folder: &Path, busy_timeout: Duration) -> (Writer, SqliteConnection) {
     let path = folder.join("idem.db");
     let builder = SqliteStore::builder().path(&path).no_sweeper();
-    let store = builder.busy_timeout(Duration::from_secs(60)).open().await;
+    let store = builder.busy_timeout(busy_timeout).open().await;
     let writer = store.expect("the file opens").0.writer.clone();
     let options = SqliteConnectOptions::new().filename(&path);
     let mut other = options.connect().await.expect("the file opens");
@@ -196,6 +200,7 @@ async fn limited(path: &Path) -> Running {
             instance: Arc::new(Instance::start(path, &statements.table)),
             statements,
             clock: Arc::default(),
+            busy_timeout: Duration::ZERO,
             sweep_every: None,
             max_bytes: Some(1 << 30),
             observer: Arc::default(),
@@ -272,4 +277,56 @@ async fn the_kept_count_of_reserving_claims_is_that_of_the_file() {
         let counted = number(&row.expect("a row"), 0).expect("a number");
         assert_eq!((kept, counted), (reserving, reserving), "{transition:?}");
     }
+}
+
+/// The second caller arrives just after the first began to wait.
+#[tokio::test]
+async fn a_caller_that_arrives_while_others_wait_for_the_lock_waits_no_longer_than_they() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let busy_timeout = Duration::from_secs(2);
+    let (writer, _other) = locked_with(folder.path(), busy_timeout).await;
+    let run = async |claim| {
+        let begun = Instant::now();
+        let outcome = writer.run(claim).await;
+        assert!(matches!(outcome, Err(StoreError::Busy)), "{outcome:?}");
+        begun.elapsed()
+    };
+    let later = async |claim| {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        run(claim).await
+    };
+    let mut claims = claims(0, 2);
+    let (first, second) = (claims.next(), claims.next());
+    let waits = tokio::join!(run(first.expect("two")), later(second.expect("two")));
+    for wait in [waits.0, waits.1] {
+        assert!(
+            wait >= busy_timeout && wait < busy_timeout * 3 / 2,
+            "{waits:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_caller_whose_time_is_over_does_not_end_the_wait_of_the_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (writer, mut other) = locked_with(folder.path(), Duration::from_secs(2)).await;
+    let late = async |claim| {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        writer.run(claim).await
+    };
+    let unlock = async {
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        sqlx::query("ROLLBACK").execute(&mut other).await
+    };
+    let mut claims = claims(0, 2);
+    let (first, second) = (claims.next(), claims.next());
+    let (first, second, unlocked) = tokio::join!(
+        writer.run(first.expect("two")),
+        late(second.expect("two")),
+        unlock
+    );
+    unlocked.expect("it unlocks");
+    assert!(matches!(first, Err(StoreError::Busy)), "{first:?}");
+    let claimed = second.expect("the lock is free").claimed();
+    assert!(matches!(claimed, Claimed::Fresh { .. }), "{claimed:?}");
 }

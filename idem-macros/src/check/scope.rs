@@ -161,7 +161,7 @@ fn part(
         }
         Expr::Index(index) => {
             if let Some(problem) = header_of_a_map(index, names) {
-                mistakes.at(value, problem);
+                mistakes.push(problem);
                 return None;
             }
         }
@@ -203,7 +203,7 @@ fn part(
 }
 
 /// Returns the mistake of `headers["x-tenant"]`: a `HeaderValue` does not implement `Display`.
-fn header_of_a_map(index: &ExprIndex, names: &Names) -> Option<String> {
+fn header_of_a_map(index: &ExprIndex, names: &Names) -> Option<syn::Error> {
     let Expr::Lit(literal) = &*index.index else {
         return None;
     };
@@ -212,8 +212,13 @@ fn header_of_a_map(index: &ExprIndex, names: &Names) -> Option<String> {
     };
     let map = root(&index.expr)?.to_string();
     (map.contains("header") && names.bound(&map)).then(|| {
-        let name = name.value();
-        format!("the value of a header does not implement `Display`; write `header(\"{name}\")`")
+        names.header_of_the_key(name).unwrap_or_else(|| {
+            let name = name.value();
+            let message = format!(
+                "the value of a header does not implement `Display`; write `header(\"{name}\")`"
+            );
+            syn::Error::new_spanned(index, message)
+        })
     })
 }
 

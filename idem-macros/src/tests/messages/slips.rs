@@ -253,13 +253,14 @@ fn the_key_of_the_endpoint_is_no_scope() {
 /// Otherwise each key would be a caller of its own, and two callers with equal keys would share a record.
 #[test]
 fn what_names_the_operation_is_no_scope() {
-    let item = "async fn receive((attempt, Extension(key)): (Attempt, Extension<IdempotencyKey>), user: User, event: String) {}";
+    let item = "async fn receive((attempt, Extension(key)): (Attempt, Extension<IdempotencyKey>), user: User, headers: HeaderMap, event: String) {}";
     let mut text = String::new();
     for arguments in [
         "scope = key",
         "scope = (user.id, format!(\"{key}\"))",
         "scope = header(\"idempotency-KEY\")",
         "scope = (token, header(\"X-id\")), key = header(\"x-ID\")",
+        "scope = headers[\"idempotency-key\"]",
         "scope = attempt.number()",
         "scope = token, key = attempt.derive_key(\"event\")",
         "scope = token, runtime = attempt.idempotency()",
@@ -275,6 +276,8 @@ fn what_names_the_operation_is_no_scope() {
             `header("idempotency-KEY")` names the operation, not the caller; use `token`, `header("x-workspace-id")`, or an argument that identifies the caller, such as `user.id`
         "X-id"
             `header("X-id")` names the operation, not the caller; use `token`, `header("x-workspace-id")`, or an argument that identifies the caller, such as `user.id`
+        "idempotency-key"
+            `header("idempotency-key")` names the operation, not the caller; use `token`, `header("x-workspace-id")`, or an argument that identifies the caller, such as `user.id`
         attempt
             `attempt` is the attempt, which begins only after `scope` is evaluated; use `token`, `header("x-workspace-id")`, or an argument that identifies the caller, such as `user.id`
         attempt

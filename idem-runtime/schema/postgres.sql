@@ -28,7 +28,7 @@ CREATE INDEX IF NOT EXISTS "idem_records_short" ON "public"."idem_records" (subs
 CREATE OR REPLACE FUNCTION "public"."idem_records_claim_v5"(bytea, bytea, bytea, bigint, bigint, boolean, bigint, bytea, text, text, boolean) RETURNS bytea LANGUAGE plpgsql AS $$
         DECLARE
             now timestamptz := clock_timestamp();
-            answer bytea;
+            reply bytea;
             is_settled boolean;
             settled_fence bigint;
             last_fence bigint;
@@ -56,10 +56,10 @@ END
     ELSE int4send(4) || interval_send(r.expires_at - now)
         || int8send(r.fence) || int4send(r.attempt) || r.fingerprint
 END END
-            INTO is_settled, answer
+            INTO is_settled, reply
             FROM "public"."idem_records" r WHERE r.id IN ($1, ($1 || '\x01'::bytea)) ORDER BY r.id DESC LIMIT 1;
-            IF answer IS NOT NULL THEN
-                RETURN answer;
+            IF reply IS NOT NULL THEN
+                RETURN reply;
             END IF;
             PERFORM pg_advisory_xact_lock($7);
             IF is_settled THEN
@@ -82,7 +82,7 @@ END END
                 clock_timestamp() + $4::bigint * interval '1 millisecond', $5, clock_timestamp() + $4::bigint * interval '1 millisecond' + $5::bigint * interval '1 millisecond',
                 clock_timestamp(), $8, $9, $10)
             ON CONFLICT (id) DO NOTHING
-            RETURNING int4send(1) || int8send(r.fence) || int4send(r.attempt) INTO answer;
+            RETURNING int4send(1) || int8send(r.fence) || int4send(r.attempt) INTO reply;
             IF NOT FOUND THEN
                 DELETE FROM "public"."idem_records" r WHERE r.id = $1 AND r.record = 'settled'::bytea
                     AND NOT EXISTS (SELECT FROM "public"."idem_records" s WHERE s.id = ($1 || '\x01'::bytea));
@@ -99,20 +99,20 @@ END END
                 WHERE r.id = $1 AND r.version = 3 AND r.record IS NULL
                     AND r.leased_until <= clock_timestamp() AND r.expires_at > clock_timestamp()
                     AND r.fingerprint = $2 AND $6
-                RETURNING int4send(1) || int8send(r.fence) || int4send(r.attempt) INTO answer;
+                RETURNING int4send(1) || int8send(r.fence) || int4send(r.attempt) INTO reply;
             END IF;
             IF NOT FOUND THEN
                 UPDATE "public"."idem_records" AS r SET owner = $3
                 WHERE r.id = $1 AND r.version = 3 AND r.record IS NULL AND r.owner = $3
                     AND r.leased_until > clock_timestamp()
-                RETURNING int4send(1) || int8send(r.fence) || int4send(r.attempt) INTO answer;
+                RETURNING int4send(1) || int8send(r.fence) || int4send(r.attempt) INTO reply;
             END IF;
             IF $11 THEN
                 PERFORM set_config('synchronous_commit', 'off', true);
             ELSIF current_setting('synchronous_commit') = 'off' THEN
                 PERFORM set_config('synchronous_commit', 'on', true);
             END IF;
-            RETURN answer;
+            RETURN reply;
         END $$;
 
 CREATE OR REPLACE FUNCTION "public"."idem_records_commit_v3"(bytea, bytea, bigint, bytea, bigint) RETURNS boolean LANGUAGE plpgsql

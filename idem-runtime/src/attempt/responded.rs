@@ -18,7 +18,7 @@ use crate::store::Record;
 impl Work {
     /// Decides whether the response of the handler is recorded, and whether its body must be read
     /// for that.
-    pub(super) fn answered(&mut self, mut response: Response, cx: &mut Context<'_>) -> Stage {
+    pub(super) fn responded(&mut self, mut response: Response, cx: &mut Context<'_>) -> Stage {
         self.heartbeat.lift_limit();
         let by_handler = self.settled_by_handler();
         commit_error::name_record(&mut response, self.holder.id, by_handler.as_ref());
@@ -29,7 +29,7 @@ impl Work {
             Ending::Released => Some(Settlement::Release),
             Ending::Recorded => None,
         };
-        self.answered = Some(response.status());
+        self.status = Some(response.status());
         if let Some(settlement) = settlement {
             let response = response.map(|body| self.watched(body));
             return self.settling(settlement, response);

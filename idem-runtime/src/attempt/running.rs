@@ -77,7 +77,7 @@ impl Running {
             stage: Stage::Claimed,
             offered: won.slot,
             slot: None,
-            answered: None,
+            status: None,
             is_polling: false,
             heartbeat: Heartbeat::new(won.asked_at, won.idem.settings().lease)
                 .limit_run(won.policy.max_run.unwrap_or(won.idem.settings().max_run)),
@@ -178,7 +178,7 @@ impl Drop for Running {
         let is_cut_off = work.is_cut_off_with_layers();
         if is_cut_off && !work.is_polling {
             // Nobody knows whether the layers would have finished.
-            work.answered = None;
+            work.status = None;
         }
         work.withdraw();
         if work.is_polling {

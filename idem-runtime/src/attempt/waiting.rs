@@ -54,19 +54,19 @@ impl Work {
         response: &mut Response,
         has_panicked: bool,
     ) -> Settlement {
-        let handlers = self.answered;
+        let handlers = self.status;
         if has_panicked || matches!(settlement, Settlement::Abandon) {
-            self.answered = None;
+            self.status = None;
             return Settlement::Abandon;
         }
         match Ending::of(self.policy, response) {
             Ending::Unknown => {
-                self.answered = None;
+                self.status = None;
                 return Settlement::Abandon;
             }
             Ending::Recorded if !matches!(settlement, Settlement::Release) => {}
             Ending::Recorded | Ending::Released => {
-                self.answered = None;
+                self.status = None;
                 return Settlement::Release;
             }
         }

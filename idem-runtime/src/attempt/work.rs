@@ -45,7 +45,7 @@ pub(super) struct Work {
     /// Where the attempt waits for the layers above its handler. `None` if the attempt does not wait.
     pub(super) slot: Option<Arc<Slot>>,
     /// The status of the response. When it is set, the work of the handler is done.
-    pub(super) answered: Option<StatusCode>,
+    pub(super) status: Option<StatusCode>,
     /// Set while user code is polled. If it is still set in `drop`, user code has panicked.
     pub(super) is_polling: bool,
     pub(super) heartbeat: Heartbeat,
@@ -135,7 +135,7 @@ impl Work {
                 let response = ready!(handler.as_mut().poll_response(cx));
                 // Drops the arguments of the handler before the body of its response is read.
                 self.stage = Stage::Ended;
-                Poll::Ready(self.answered(response, cx))
+                Poll::Ready(self.responded(response, cx))
             }
             Stage::Reading(reading) => {
                 let collected = ready!(reading.collector.poll(&mut reading.body, cx));
@@ -183,7 +183,7 @@ impl Work {
             }
             // The layers have not finished, so a later claim of this process must not be settled with this response.
             self.withdraw();
-            self.answered = None;
+            self.status = None;
             settlement = Settlement::Abandon;
         }
         match self.settle(settlement) {
@@ -265,7 +265,7 @@ impl Work {
             // Drops the arguments of the handler before a retry may run.
             self.stage = Stage::Ended;
         }
-        if let Some(status) = self.answered {
+        if let Some(status) = self.status {
             // The work is done, so a retry must not run it again, although the response is lost.
             let settlement = self.not_kept(status);
             self.settle_unattended(settlement);

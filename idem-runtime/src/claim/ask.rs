@@ -132,7 +132,7 @@ impl StoreClaim {
             Ok(Ok(claimed @ Claimed::InFlight { .. })) if self.claim.wait => {
                 StoreFuture::ready(Ok(claimed))
             }
-            Ok(answer) => return Ok(self.conclude(idem, answer, at, permit)),
+            Ok(claimed) => return Ok(self.conclude(idem, claimed, at, permit)),
             Err(pending) => pending,
         };
         let idem = idem.clone();
@@ -150,13 +150,13 @@ impl StoreClaim {
     async fn wait(
         self,
         idem: &Idempotency,
-        answer: StoreFuture<Claimed>,
+        first: StoreFuture<Claimed>,
         mut at: Instant,
         mut permit: Option<Permit>,
     ) -> Reply {
         let mut stragglers = None;
         let mut claimed = self
-            .reply_in_time(idem, answer, &mut at, &mut stragglers)
+            .reply_in_time(idem, first, &mut at, &mut stragglers)
             .await;
         let mut look_again = FIRST_LOOK;
         let mut waits_since = None;
@@ -397,10 +397,10 @@ async fn reply_to(
     give_back: &mut GiveBackOnDrop,
 ) -> Result<Claimed, StoreError> {
     let deadline = deadline::after(Instant::now(), idem.settings().store_timeout);
-    let mut answer = half_until(deadline, first).await;
+    let mut claimed = half_until(deadline, first).await;
     for retry in 1..TRIES {
         if matches!(
-            answer,
+            claimed,
             Ok(_) | Err(StoreError::Undecodable(_) | StoreError::Busy)
         ) {
             break;
@@ -409,18 +409,18 @@ async fn reply_to(
             .await;
         give_back.sent += 1;
         give_back.gave_up = true;
-        answer = half_until(deadline, idem.store().claim(claim.clone())).await;
+        claimed = half_until(deadline, idem.store().claim(claim.clone())).await;
     }
-    answer
+    claimed
 }
 
 async fn half_until(
     deadline: Instant,
-    answer: impl Future<Output = Result<Claimed, StoreError>>,
+    claiming: impl Future<Output = Result<Claimed, StoreError>>,
 ) -> Result<Claimed, StoreError> {
     let now = Instant::now();
     let half = deadline.saturating_duration_since(now) / 2;
-    tokio::time::timeout_at(now + half, answer)
+    tokio::time::timeout_at(now + half, claiming)
         .await
         .unwrap_or(Err(StoreError::TimedOut))
 }

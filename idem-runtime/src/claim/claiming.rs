@@ -44,7 +44,7 @@ pub(crate) enum ClaimOutcome {
     /// The handler may run without a claim.
     Unprotected(Unprotected),
     /// The handler does not run. This is the response.
-    Answer(Response),
+    Respond(Response),
 }
 
 /// Reads the body of a request with a key, and claims its record.
@@ -364,7 +364,7 @@ impl Claiming {
                     return ClaimOutcome::Unprotected(Unprotected::Degraded);
                 }
                 let problem = Problem::store_unavailable().about(id);
-                return ClaimOutcome::Answer(self.idem.refuse(problem));
+                return ClaimOutcome::Respond(self.idem.refuse(problem));
             }
         };
         let outcome = reply.decision.outcome();
@@ -397,12 +397,12 @@ impl Claiming {
             }
             Decision::Replay(record) => {
                 self.replayed(&identified.id, &record);
-                return ClaimOutcome::Answer(self.idem.replay(identified.id, &record));
+                return ClaimOutcome::Respond(self.idem.replay(identified.id, &record));
             }
             Decision::ReplayUnwritten(record) => {
                 self.replayed(&identified.id, &record);
                 let response = self.idem.replay(identified.id, &record);
-                return ClaimOutcome::Answer(degraded::unrecorded(response));
+                return ClaimOutcome::Respond(degraded::unrecorded(response));
             }
             Decision::Mismatch => Problem::key_reused(),
             Decision::InFlight => Problem::key_in_flight(),
@@ -416,7 +416,7 @@ impl Claiming {
 
     fn refuse(&self, id: Option<RecordId>, outcome: Outcome, problem: Problem) -> ClaimOutcome {
         self.decided(id, outcome);
-        ClaimOutcome::Answer(self.idem.refuse(problem.about(id)))
+        ClaimOutcome::Respond(self.idem.refuse(problem.about(id)))
     }
 
     fn decided(&self, id: Option<RecordId>, outcome: Outcome) {
@@ -473,7 +473,7 @@ pub(crate) fn unkeyed(
     }
     trace::decided(policy.endpoint, None, Outcome::Refused);
     let problem = Problem::key_missing();
-    ClaimOutcome::Answer(match idem {
+    ClaimOutcome::Respond(match idem {
         Some(idem) => idem.refuse(problem),
         // If a layer is installed above, that layer renders the problem in the format of the
         // service.
@@ -502,5 +502,5 @@ pub(crate) fn not_installed(policy: &'static Policy) -> ClaimOutcome {
     .error(why);
     trace::decided(policy.endpoint, None, Outcome::Refused);
     // A layer above that did not see the key renders the problem in the format of the service.
-    ClaimOutcome::Answer(Problem::not_installed().into_response())
+    ClaimOutcome::Respond(Problem::not_installed().into_response())
 }

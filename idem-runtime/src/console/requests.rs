@@ -54,7 +54,7 @@ pub(super) async fn handle(State(console): State<Console>, request: Request) -> 
 
 async fn respond(console: &Console, access: Access, parts: &Parts, body: Body) -> Response {
     let path = parts.uri.path().trim_matches('/');
-    let answer = match parts.method {
+    let reply = match parts.method {
         Method::GET | Method::HEAD => {
             if path.is_empty() {
                 let original = parts.extensions.get::<OriginalUri>();
@@ -78,7 +78,7 @@ async fn respond(console: &Console, access: Access, parts: &Parts, body: Body) -
             Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, why))
         }
     };
-    answer.map_or_else(IntoResponse::into_response, |value| as_json(&value))
+    reply.map_or_else(IntoResponse::into_response, |value| as_json(&value))
 }
 
 /// Whether the page of another site sends this request. A program sends no `Sec-Fetch-Site`, and a person who types the

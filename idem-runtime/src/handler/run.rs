@@ -113,7 +113,7 @@ impl<T: Send + 'static> Guarded<T> {
                 protection: Protection::None(why),
                 extraction: pending.extract(),
             },
-            ClaimOutcome::Answer(answer) => Self::Answered(Some(answer)),
+            ClaimOutcome::Respond(answer) => Self::Answered(Some(answer)),
         }
     }
 

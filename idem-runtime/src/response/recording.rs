@@ -68,9 +68,9 @@ impl Recording<'_> {
     ) -> Record {
         let kept = KeptHeaders::new(headers, self.keeps_set_cookie);
         let record = if self.records_body {
-            Record::answer_with(fingerprint, status, || kept.iter(), body)
+            Record::response_with(fingerprint, status, || kept.iter(), body)
         } else {
-            Record::answer_with(fingerprint, status, || receipt::headers(kept.iter()), b"")
+            Record::response_with(fingerprint, status, || receipt::headers(kept.iter()), b"")
         };
         record.unwrap_or_else(|| Record::not_kept(fingerprint, status))
     }

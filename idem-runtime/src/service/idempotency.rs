@@ -172,8 +172,8 @@ impl Idempotency {
     }
 
     /// Awaits a reply of the store for at most `store_timeout`.
-    pub(crate) async fn in_time<T>(&self, answer: StoreFuture<T>) -> Result<T, StoreError> {
-        within(self.inner.settings.store_timeout, answer).await
+    pub(crate) async fn in_time<T>(&self, pending: StoreFuture<T>) -> Result<T, StoreError> {
+        within(self.inner.settings.store_timeout, pending).await
     }
 
     /// Returns the records that the store does not have yet.
@@ -303,9 +303,9 @@ impl Idempotency {
 }
 
 /// Awaits a reply of the store for at most `limit`.
-pub(crate) async fn within<T>(limit: Duration, answer: StoreFuture<T>) -> Result<T, StoreError> {
-    match answer.try_now() {
-        Ok(answer) => answer,
+pub(crate) async fn within<T>(limit: Duration, pending: StoreFuture<T>) -> Result<T, StoreError> {
+    match pending.try_now() {
+        Ok(result) => result,
         Err(pending) => tokio::time::timeout(limit, pending)
             .await
             .unwrap_or(Err(StoreError::TimedOut)),

@@ -64,7 +64,7 @@ impl Idempotency {
         Ok(was_stored || was_unwritten)
     }
 
-    /// Records `answer` for a key whose outcome is unknown. Retries get this response for `ttl`
+    /// Records `response` for a key whose outcome is unknown. Retries get this response for `ttl`
     /// from now. Returns whether the call took effect.
     ///
     /// The call resolves the attempt that is unknown now. With `on_unknown = rerun`, this may be a later
@@ -83,13 +83,13 @@ impl Idempotency {
     pub async fn resolve(
         &self,
         id: RecordId,
-        answer: http::Response<bytes::Bytes>,
+        response: http::Response<bytes::Bytes>,
         ttl: Duration,
     ) -> Result<bool, StoreError> {
-        self.resolve_unknown(id, None, answer, ttl).await
+        self.resolve_unknown(id, None, response, ttl).await
     }
 
-    /// Records `answer` as [`resolve`](Self::resolve) does, but only for the attempt with this fence. Returns whether
+    /// Records `response` as [`resolve`](Self::resolve) does, but only for the attempt with this fence. Returns whether
     /// the call took effect.
     ///
     /// `fence` comes from the [`Entry::Unknown`] or the [`State::Unknown`](crate::store::State::Unknown) on which the
@@ -132,17 +132,17 @@ impl Idempotency {
         &self,
         id: RecordId,
         fence: u64,
-        answer: http::Response<bytes::Bytes>,
+        response: http::Response<bytes::Bytes>,
         ttl: Duration,
     ) -> Result<bool, StoreError> {
-        self.resolve_unknown(id, Some(fence), answer, ttl).await
+        self.resolve_unknown(id, Some(fence), response, ttl).await
     }
 
     async fn resolve_unknown(
         &self,
         id: RecordId,
         seen: Option<u64>,
-        answer: http::Response<bytes::Bytes>,
+        response: http::Response<bytes::Bytes>,
         ttl: Duration,
     ) -> Result<bool, StoreError> {
         let Some(Entry::Unknown {
@@ -159,14 +159,14 @@ impl Idempotency {
             // This process knows the outcome, and writes the record as soon as possible.
             return Ok(false);
         }
-        let headers = KeptHeaders::new(answer.headers(), self.inner.settings.record_set_cookie);
-        let record = Record::answer_with(
+        let headers = KeptHeaders::new(response.headers(), self.inner.settings.record_set_cookie);
+        let record = Record::response_with(
             fingerprint,
-            answer.status(),
+            response.status(),
             || headers.iter(),
-            answer.body(),
+            response.body(),
         )
-        .unwrap_or_else(|| Record::not_kept(fingerprint, answer.status()));
+        .unwrap_or_else(|| Record::not_kept(fingerprint, response.status()));
         let settled = self
             .in_time(
                 self.inner

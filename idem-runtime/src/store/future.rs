@@ -20,13 +20,13 @@ enum State<T> {
 
 impl<T> StoreFuture<T> {
     /// A result that is ready.
-    pub const fn ready(answer: Result<T, StoreError>) -> Self {
-        Self(State::Ready(Some(answer)))
+    pub const fn ready(result: Result<T, StoreError>) -> Self {
+        Self(State::Ready(Some(result)))
     }
 
     /// A result that another future computes.
-    pub fn new(answer: impl Future<Output = Result<T, StoreError>> + Send + 'static) -> Self {
-        Self(State::Pending(Box::pin(answer)))
+    pub fn new(pending: impl Future<Output = Result<T, StoreError>> + Send + 'static) -> Self {
+        Self(State::Pending(Box::pin(pending)))
     }
 
     /// Applies `change` to the result unless the result is an error. Runs at once when the result
@@ -37,7 +37,7 @@ impl<T> StoreFuture<T> {
         U: Send + 'static,
     {
         match self.try_now() {
-            Ok(answer) => StoreFuture::ready(answer.map(change)),
+            Ok(result) => StoreFuture::ready(result.map(change)),
             Err(pending) => StoreFuture::new(async move { pending.await.map(change) }),
         }
     }
@@ -45,7 +45,7 @@ impl<T> StoreFuture<T> {
     /// The result, when it is ready and was not taken.
     pub(crate) fn peek(&self) -> Option<&Result<T, StoreError>> {
         match &self.0 {
-            State::Ready(answer) => answer.as_ref(),
+            State::Ready(result) => result.as_ref(),
             State::Pending(_) => None,
         }
     }
@@ -53,7 +53,7 @@ impl<T> StoreFuture<T> {
     /// The result, when it is ready. Otherwise returns the future.
     pub(crate) fn try_now(self) -> Result<Result<T, StoreError>, Self> {
         match self.0 {
-            State::Ready(Some(answer)) => Ok(answer),
+            State::Ready(Some(result)) => Ok(result),
             state => Err(Self(state)),
         }
     }
@@ -67,7 +67,7 @@ impl<T> Future for StoreFuture<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
-            State::Ready(answer) => Poll::Ready(answer.take().expect("polled after completion")),
+            State::Ready(result) => Poll::Ready(result.take().expect("polled after completion")),
             State::Pending(future) => future.as_mut().poll(cx),
         }
     }

@@ -216,7 +216,7 @@ impl<S: Store> Forgetting<S> {
     /// Removes from the backing store, and from the cache when that has ended.
     fn until<T: Send + 'static>(self, removed: StoreFuture<T>) -> StoreFuture<T> {
         match removed.try_now() {
-            Ok(answer) => StoreFuture::ready(answer),
+            Ok(result) => StoreFuture::ready(result),
             Err(pending) => StoreFuture::new(async move {
                 let _forgetting = self;
                 pending.await

@@ -39,7 +39,7 @@ pub struct Record {
 }
 
 pub(super) const VERSION: u8 = 1;
-const ANSWER: u8 = 0;
+const RESPONSE: u8 = 0;
 const NOT_KEPT: u8 = 1;
 pub(super) const SEALED: u8 = 2;
 const FINGERPRINT: std::ops::Range<usize> = 2..34;
@@ -98,12 +98,12 @@ impl Record {
         headers: &HeaderMap,
         body: &[u8],
     ) -> Option<Self> {
-        Self::answer_with(fingerprint, status, || headers.iter(), body)
+        Self::response_with(fingerprint, status, || headers.iter(), body)
     }
 
     /// A record of a response with only some of its headers. `headers` is called twice, and must
     /// return the same headers each time.
-    pub(crate) fn answer_with<'a, I>(
+    pub(crate) fn response_with<'a, I>(
         fingerprint: Fingerprint,
         status: StatusCode,
         headers: impl Fn() -> I,
@@ -122,7 +122,7 @@ impl Record {
             .filter(|lines| *lines <= MAX_LINES)?;
         let body_len = u32::try_from(body.len()).ok()?;
         let mut buffer = Vec::with_capacity(HEAD + header_bytes + body.len());
-        buffer.extend_from_slice(&head(ANSWER, fingerprint, status, lines, body_len));
+        buffer.extend_from_slice(&head(RESPONSE, fingerprint, status, lines, body_len));
         for (name, value) in headers() {
             let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
             buffer.extend_from_slice(&u16::try_from(name.len()).ok()?.to_le_bytes());
@@ -236,7 +236,7 @@ impl Record {
         }
         let status = u16::from_le_bytes([head[STATUS], head[STATUS + 1]]);
         let status = StatusCode::from_u16(status).map_err(|_| DecodeError::Damaged)?;
-        Ok((status, head[1] == ANSWER))
+        Ok((status, head[1] == RESPONSE))
     }
 
     /// The bytes to save.
@@ -269,7 +269,7 @@ impl Record {
     /// not stored.
     #[must_use]
     pub fn is_kept(&self) -> bool {
-        self.bytes[1] == ANSWER
+        self.bytes[1] == RESPONSE
     }
 
     /// Whether the record is sealed, so that only `store::Sealed` can replay it.
@@ -465,12 +465,12 @@ mod tests {
         for _ in 0..MAX_LINES {
             headers.append("a", HeaderValue::from_static("b"));
         }
-        let answer =
+        let record =
             |headers: &HeaderMap| Record::answer(FINGERPRINT, StatusCode::OK, headers, b"");
-        let most = answer(&headers).expect("it just fits").as_bytes().clone();
+        let most = record(&headers).expect("it just fits").as_bytes().clone();
         assert!(Record::decode(most.clone()).is_ok());
         headers.append("a", HeaderValue::from_static("b"));
-        assert_eq!(answer(&headers), None);
+        assert_eq!(record(&headers), None);
         // `Record::answer` never writes more lines than the maximum, so `decode` accepts no more.
         let mut more = most.to_vec();
         more.extend_from_slice(b"\x01\0\x01\0\0\0ab");
@@ -486,7 +486,7 @@ mod tests {
         let mut bytes = Record::not_kept(FINGERPRINT, StatusCode::OK)
             .as_bytes()
             .to_vec();
-        bytes[1] = ANSWER;
+        bytes[1] = RESPONSE;
         bytes[LINES..BODY_LEN].copy_from_slice(&1_u16.to_le_bytes());
         bytes[BODY_LEN..HEAD].copy_from_slice(&[0xff; 4]);
         bytes.extend_from_slice(&[0xff; 6]);

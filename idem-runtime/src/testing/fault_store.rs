@@ -156,7 +156,7 @@ impl<S: Store> FaultStore<S> {
                 }
                 call(&line.store).await
             };
-            let answer = match fault {
+            let result = match fault {
                 Some(Fault::Delay(_) | Fault::Pause) => {
                     let on_its_way = tokio::spawn(apply);
                     on_its_way.await.unwrap_or(Err(unavailable()))
@@ -167,11 +167,11 @@ impl<S: Store> FaultStore<S> {
             match fault {
                 Some(Fault::DelayReply(delay)) => {
                     tokio::time::sleep(delay).await;
-                    answer
+                    result
                 }
-                Some(Fault::ErrAfter) => answer.and(Err(unavailable())),
+                Some(Fault::ErrAfter) => result.and(Err(unavailable())),
                 Some(Fault::DropReply) => std::future::pending().await,
-                _ => answer,
+                _ => result,
             }
         })
     }

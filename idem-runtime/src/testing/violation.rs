@@ -51,9 +51,9 @@ pub(super) fn ensure(
 pub(super) fn settled(
     rule: u8,
     expected: Settled,
-    answer: Result<Settled, StoreError>,
+    result: Result<Settled, StoreError>,
 ) -> Result<(), Violation> {
-    same(rule, "a transition", &expected, &answer.under(rule)?)
+    same(rule, "a transition", &expected, &result.under(rule)?)
 }
 
 pub(super) fn same<T: PartialEq + Debug>(

@@ -8,7 +8,7 @@
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner, future, thread};
 
-use super::tests::{LEASE, TTL, answer, claim, fresh};
+use super::tests::{LEASE, TTL, claim, fresh, kept};
 use super::*;
 
 fn number(variable: &str, default: u64) -> u64 {
@@ -52,7 +52,7 @@ fn one_of_several_concurrent_claims_completes() {
                     let Some(holder) = held(&store, &claim("k")) else {
                         return 0;
                     };
-                    assert_eq!(store.0.complete(holder, answer(b"{}"), TTL), Settled::Done);
+                    assert_eq!(store.0.complete(holder, kept(b"{}"), TTL), Settled::Done);
                     1
                 })
             })
@@ -72,7 +72,7 @@ fn every_waiter_wakes_when_the_claim_ends() {
     explore(|| {
         let ends: [fn(&Inner, Holder) -> Settled; 3] = [
             |store, holder| store.release(holder),
-            |store, holder| store.complete(holder, answer(b"{}"), TTL),
+            |store, holder| store.complete(holder, kept(b"{}"), TTL),
             |store, holder| store.abandon(holder),
         ];
         for (key, end) in ends.into_iter().enumerate() {
@@ -96,7 +96,7 @@ fn every_waiter_wakes_when_the_claim_ends() {
                                     let (id, owner) = (waiting.id, waiting.owner);
                                     let heir = Holder { id, owner, fence };
                                     assert!(fence > holder.fence);
-                                    let done = store.0.complete(heir, answer(b"heir"), TTL);
+                                    let done = store.0.complete(heir, kept(b"heir"), TTL);
                                     return assert_eq!(done, Settled::Done);
                                 }
                                 Claimed::Recorded { .. } => return,
@@ -128,7 +128,7 @@ fn an_overtaken_holder_changes_nothing() {
                     .find_map(|holder| holder)
                     .expect("the claim is lapsed or recorded soon");
                 assert_eq!(store.0.renew(heir, LEASE), Settled::Done);
-                assert_eq!(store.0.complete(heir, answer(b"heir"), TTL), Settled::Done);
+                assert_eq!(store.0.complete(heir, kept(b"heir"), TTL), Settled::Done);
             })
         };
         let late = {
@@ -145,10 +145,10 @@ fn an_overtaken_holder_changes_nothing() {
             !was_gone,
             "an entry that is unknown, in flight or recorded is never missing"
         );
-        assert_eq!(store.0.complete(old, answer(b"late"), TTL), Settled::Lost);
+        assert_eq!(store.0.complete(old, kept(b"late"), TTL), Settled::Lost);
         assert_eq!(store.0.release(old), Settled::Lost);
         let entry = store.0.look_up(&old.id);
-        assert!(matches!(entry, Some(Entry::Recorded { record, .. }) if record == answer(b"heir")));
+        assert!(matches!(entry, Some(Entry::Recorded { record, .. }) if record == kept(b"heir")));
     });
 }
 
@@ -174,7 +174,7 @@ fn the_budget_counts_exactly_the_stored_entries() {
                         let (id, owner) = (asked.id, asked.owner);
                         let holder = Holder { id, owner, fence };
                         assert_eq!(
-                            store.0.complete(holder, answer(&[0; 500]), TTL),
+                            store.0.complete(holder, kept(&[0; 500]), TTL),
                             Settled::Done
                         );
                         if round == 1 {
@@ -187,7 +187,7 @@ fn the_budget_counts_exactly_the_stored_entries() {
         for thread in threads {
             thread.join().expect("no panic");
         }
-        assert_eq!(store.0.complete(in_flight, answer(b""), TTL), Settled::Done);
+        assert_eq!(store.0.complete(in_flight, kept(b""), TTL), Settled::Done);
         for thread in 0..3 {
             for round in 0..3 {
                 store.0.forget(&claim(format_args!("{thread} {round}")).id);
@@ -205,7 +205,7 @@ fn purging_an_expired_record_keeps_its_successor() {
         let store = MemoryStore::default();
         let old = fresh(&store, &claim("k"));
         assert_eq!(
-            store.0.complete(old, answer(b"old"), Duration::ZERO),
+            store.0.complete(old, kept(b"old"), Duration::ZERO),
             Settled::Done
         );
         let clearing = {
@@ -213,9 +213,9 @@ fn purging_an_expired_record_keeps_its_successor() {
             thread::spawn(move || drop(fresh(&store, &claim("another"))))
         };
         let new = fresh(&store, &claim("k"));
-        assert_eq!(store.0.complete(new, answer(b"new"), TTL), Settled::Done);
+        assert_eq!(store.0.complete(new, kept(b"new"), TTL), Settled::Done);
         clearing.join().expect("no panic");
         let entry = store.0.look_up(&new.id);
-        assert!(matches!(entry, Some(Entry::Recorded { record, .. }) if record == answer(b"new")));
+        assert!(matches!(entry, Some(Entry::Recorded { record, .. }) if record == kept(b"new")));
     });
 }

@@ -20,7 +20,7 @@ pub(super) fn claim(key: impl std::fmt::Display) -> Claim {
     Claim::new(id, FINGERPRINT, LEASE, TTL)
 }
 
-pub(super) fn answer(body: &[u8]) -> Record {
+pub(super) fn kept(body: &[u8]) -> Record {
     Record::answer(FINGERPRINT, StatusCode::CREATED, &HeaderMap::new(), body).expect("fits")
 }
 
@@ -37,7 +37,7 @@ pub(super) fn fresh(store: &MemoryStore, claim: &Claim) -> Holder {
 
 fn record(store: &MemoryStore, key: impl std::fmt::Display, body: &[u8]) {
     let holder = fresh(store, &claim(key));
-    assert_eq!(store.0.complete(holder, answer(body), TTL), Settled::Done);
+    assert_eq!(store.0.complete(holder, kept(body), TTL), Settled::Done);
 }
 
 fn replays(store: &MemoryStore, key: impl std::fmt::Display) -> bool {
@@ -90,7 +90,7 @@ fn claims_in_flight_are_never_evicted() {
         store.0.claim(&claim("held")),
         Claimed::InFlight { .. }
     ));
-    assert_eq!(store.0.complete(held, answer(b"held"), TTL), Settled::Done);
+    assert_eq!(store.0.complete(held, kept(b"held"), TTL), Settled::Done);
     assert!(replays(&store, "held"));
 }
 
@@ -115,7 +115,7 @@ async fn the_oldest_record_is_the_first_completed_one() {
     let store = MemoryStore::default();
     for (key, ttl) in [("first", 2 * TTL), ("second", TTL)] {
         let holder = fresh(&store, &claim(key));
-        assert_eq!(store.0.complete(holder, answer(b"{}"), ttl), Settled::Done);
+        assert_eq!(store.0.complete(holder, kept(b"{}"), ttl), Settled::Done);
         tokio::time::advance(Duration::from_millis(1)).await;
     }
     let oldest = store.0.queue.pop_oldest().expect("there are two");
@@ -151,7 +151,7 @@ fn responses_of_admitted_claims_may_exceed_the_budget() {
     let holders: Vec<_> = (0..4).map(|key| fresh(&store, &claim(key))).collect();
     for holder in holders {
         assert_eq!(
-            store.0.complete(holder, answer(&[0; 2_000]), TTL),
+            store.0.complete(holder, kept(&[0; 2_000]), TTL),
             Settled::Done
         );
     }
@@ -251,7 +251,7 @@ async fn a_record_is_not_evicted_in_place_of_a_predecessor_with_a_longer_ttl() {
     let store = MemoryStore::default();
     let holder = fresh(&store, &claim("a"));
     assert_eq!(
-        store.0.complete(holder, answer(b"first"), 2 * TTL),
+        store.0.complete(holder, kept(b"first"), 2 * TTL),
         Settled::Done
     );
     store.0.forget(&claim("a").id);
@@ -351,7 +351,7 @@ async fn the_queue_of_an_unused_ttl_is_removed() {
     for number in 1..=40_u32 {
         let holder = fresh(&store, &claim(number));
         let ttl = ttl(number.div_ceil(2));
-        assert_eq!(store.0.complete(holder, answer(b"{}"), ttl), Settled::Done);
+        assert_eq!(store.0.complete(holder, kept(b"{}"), ttl), Settled::Done);
     }
     assert_eq!(store.0.queue.queues(), 20);
     tokio::time::advance(ttl(10)).await;
@@ -376,12 +376,12 @@ async fn durations_are_limited_to_100_years() {
     // A panic here would lose the claim, and the handler would run again for this key.
     let resolved = store
         .0
-        .resolve(holder.id, holder.fence, answer(b"{}"), Duration::MAX);
+        .resolve(holder.id, holder.fence, kept(b"{}"), Duration::MAX);
     assert_eq!(resolved, Settled::Done);
     let entry = store.0.look_up(&holder.id);
     assert!(matches!(entry, Some(Entry::Recorded { expires_in, .. }) if expires_in == century));
     let holder = fresh(&store, &claim("another"));
-    let completed = store.0.complete(holder, answer(b"{}"), Duration::MAX);
+    let completed = store.0.complete(holder, kept(b"{}"), Duration::MAX);
     assert_eq!(completed, Settled::Done);
     for id in [claim("k").id, claim("another").id] {
         assert!(store.0.forget(&id));
@@ -405,9 +405,9 @@ async fn operators_do_not_see_expired_entries() {
     assert!(!store.0.forget(&recorded));
     tokio::time::advance(LEASE).await;
     assert!(store.0.look_up(&held.id).is_none());
-    let resolved = store.0.resolve(held.id, held.fence, answer(b"{}"), TTL);
+    let resolved = store.0.resolve(held.id, held.fence, kept(b"{}"), TTL);
     assert_eq!(resolved, Settled::Lost);
-    assert_eq!(store.0.complete(held, answer(b"{}"), TTL), Settled::Lost);
+    assert_eq!(store.0.complete(held, kept(b"{}"), TTL), Settled::Lost);
     assert!(!store.0.forget(&held.id));
 }
 
@@ -418,7 +418,7 @@ fn ended_claims_leave_the_map_and_the_budget_empty() {
         let holder = fresh(&store, &claim(key));
         let _ = match key % 3 {
             0 => store.0.release(holder),
-            1 => store.0.complete(holder, answer(b"{}"), TTL),
+            1 => store.0.complete(holder, kept(b"{}"), TTL),
             _ => store.0.abandon(holder),
         };
         assert_eq!(store.0.forget(&holder.id), key % 3 != 0);
@@ -432,7 +432,7 @@ async fn release_complete_and_abandon_wake_a_waiter() {
     let store = MemoryStore::default();
     let ends: [fn(&Inner, Holder) -> Settled; 3] = [
         |store, holder| store.release(holder),
-        |store, holder| store.complete(holder, answer(b"{}"), TTL),
+        |store, holder| store.complete(holder, kept(b"{}"), TTL),
         |store, holder| store.abandon(holder),
     ];
     for (key, end) in ends.into_iter().enumerate() {
@@ -464,12 +464,12 @@ fn the_fence_grows_after_every_kind_of_end() {
         let ended = match round % 4 {
             0 | 3 => store.0.abandon(holder),
             1 => store.0.release(holder),
-            _ => store.0.complete(holder, answer(b"{}"), TTL),
+            _ => store.0.complete(holder, kept(b"{}"), TTL),
         };
         assert_eq!(ended, Settled::Done);
         if round % 4 == 3 {
             let (id, fence) = (holder.id, holder.fence);
-            let resolved = store.0.resolve(id, fence, answer(b"{}"), TTL);
+            let resolved = store.0.resolve(id, fence, kept(b"{}"), TTL);
             assert_eq!(resolved, Settled::Done);
         }
         if round % 4 >= 2 {
@@ -550,12 +550,12 @@ async fn ended_entries_free_their_share() {
         |store, holder| assert!(store.forget(&holder.id)),
         |store, holder| assert_eq!(store.forget_scope(holder.id.scope_id()), 1),
         |store, holder| {
-            assert_eq!(store.complete(holder, answer(b"{}"), TTL), Settled::Done);
+            assert_eq!(store.complete(holder, kept(b"{}"), TTL), Settled::Done);
             assert!(store.forget(&holder.id));
         },
         |store, holder| {
             assert_eq!(store.abandon(holder), Settled::Done);
-            let resolved = store.resolve(holder.id, holder.fence, answer(b"{}"), TTL);
+            let resolved = store.resolve(holder.id, holder.fence, kept(b"{}"), TTL);
             assert_eq!(resolved, Settled::Done);
             assert!(store.forget(&holder.id));
         },
@@ -575,7 +575,7 @@ async fn ended_entries_free_their_share() {
     lapsed.lease = Duration::ZERO;
     fresh(&store, &lapsed);
     let holder = fresh(&store, &limited(1, 1));
-    let record = store.0.complete(holder, answer(b"{}"), Duration::ZERO);
+    let record = store.0.complete(holder, kept(b"{}"), Duration::ZERO);
     assert_eq!(record, Settled::Done);
     let other = fresh(&store, &limited(2, 1));
     assert_eq!(store.0.release(other), Settled::Done);

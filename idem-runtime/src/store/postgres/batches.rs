@@ -96,9 +96,9 @@ fn claims(claim: &str, table: &str) -> Arc<str> {
             SELECT id, {VERSION}, fingerprint, owner, {fence}, 1, clock_timestamp() + {lease}, retention,
                 clock_timestamp() + {lease} + {retention}, clock_timestamp(), trace_id, endpoint, label
             FROM free ON CONFLICT (id) DO NOTHING
-            RETURNING r.id, r.owner, {WON} AS answer
+            RETURNING r.id, r.owner, {WON} AS reply
         )
-        SELECT coalesce(won.answer, {claim}(c.id, fingerprint, c.owner, lease, retention, rerun, number,
+        SELECT coalesce(won.reply, {claim}(c.id, fingerprint, c.owner, lease, retention, rerun, number,
                 trace_id, endpoint, label, $11)), place,
             CASE WHEN $11 THEN set_config('synchronous_commit', 'off', true) ELSE {DURABLY} END
         FROM claims c LEFT JOIN won ON won.id = c.id AND won.owner = c.owner"

@@ -48,7 +48,7 @@ pub(super) fn definition(name: &str, table: &str) -> String {
         "CREATE OR REPLACE FUNCTION {name}{TAKES} RETURNS bytea LANGUAGE plpgsql AS $$
         DECLARE
             now timestamptz := clock_timestamp();
-            answer bytea;
+            reply bytea;
             is_settled boolean;
             settled_fence bigint;
             last_fence bigint;
@@ -60,10 +60,10 @@ pub(super) fn definition(name: &str, table: &str) -> String {
                 WHEN r.version = {VERSION} AND r.record IS NULL AND (r.leased_until > now
                     AND r.owner = $3 OR r.leased_until <= now AND r.fingerprint = $2 AND $6) THEN NULL
                 ELSE {seen} END
-            INTO is_settled, answer
+            INTO is_settled, reply
             FROM {table} r WHERE r.id IN ($1, {record_row}) ORDER BY r.id DESC LIMIT 1;
-            IF answer IS NOT NULL THEN
-                RETURN answer;
+            IF reply IS NOT NULL THEN
+                RETURN reply;
             END IF;
             PERFORM pg_advisory_xact_lock($7);
             IF is_settled THEN
@@ -86,7 +86,7 @@ pub(super) fn definition(name: &str, table: &str) -> String {
                 clock_timestamp() + {lease}, $5, clock_timestamp() + {lease} + {retention},
                 clock_timestamp(), $8, $9, $10)
             ON CONFLICT (id) DO NOTHING
-            RETURNING {WON} INTO answer;
+            RETURNING {WON} INTO reply;
             IF NOT FOUND THEN
                 DELETE FROM {table} r WHERE r.id = $1 AND r.record = {SETTLED}
                     AND NOT EXISTS (SELECT FROM {table} s WHERE s.id = {record_row});
@@ -103,20 +103,20 @@ pub(super) fn definition(name: &str, table: &str) -> String {
                 WHERE r.id = $1 AND r.version = {VERSION} AND r.record IS NULL
                     AND r.leased_until <= clock_timestamp() AND r.expires_at > clock_timestamp()
                     AND r.fingerprint = $2 AND $6
-                RETURNING {WON} INTO answer;
+                RETURNING {WON} INTO reply;
             END IF;
             IF NOT FOUND THEN
                 UPDATE {table} AS r SET owner = $3
                 WHERE r.id = $1 AND r.version = {VERSION} AND r.record IS NULL AND r.owner = $3
                     AND r.leased_until > clock_timestamp()
-                RETURNING {WON} INTO answer;
+                RETURNING {WON} INTO reply;
             END IF;
             IF $11 THEN
                 PERFORM set_config('synchronous_commit', 'off', true);
             ELSIF current_setting('synchronous_commit') = 'off' THEN
                 PERFORM set_config('synchronous_commit', 'on', true);
             END IF;
-            RETURN answer;
+            RETURN reply;
         END $$"
     )
 }
@@ -140,7 +140,7 @@ mod tests {
         let digest = Sha256::digest(words.join(" "));
         assert_eq!(
             RecordId::from_bytes(digest.into()).to_string(),
-            "c8eb251167bbb75295ddb03d1af025327321a03c7ca8d66013aaa315dba26ade"
+            "39eb8890ec17e4915433b17368489ce6dd302f56c11922e62eed2ff2814a9fce"
         );
     }
 }

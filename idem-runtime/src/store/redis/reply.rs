@@ -233,7 +233,7 @@ mod tests {
         head
     };
 
-    fn answer(kind: u8, parts: &[&[u8]]) -> Value {
+    fn packed(kind: u8, parts: &[&[u8]]) -> Value {
         Value::BulkString([&[kind], &parts.concat()[..]].concat())
     }
 
@@ -249,18 +249,18 @@ mod tests {
             Value::Int(257),
             Value::Int(-1),
             Value::BulkString(vec![]),
-            answer(9, &[]),
-            answer(UNREADABLE, &[]),
-            answer(FRESH, &[&number]),
-            answer(FRESH, &[&number, &attempt, b"x"]),
-            answer(IN_FLIGHT, &[&number, &number, &attempt, &[0; 31]]),
-            answer(UNKNOWN, &[&number, &number, &attempt, &[0; 33]]),
-            answer(RECORDED, &[b"short"]),
+            packed(9, &[]),
+            packed(UNREADABLE, &[]),
+            packed(FRESH, &[&number]),
+            packed(FRESH, &[&number, &attempt, b"x"]),
+            packed(IN_FLIGHT, &[&number, &number, &attempt, &[0; 31]]),
+            packed(UNKNOWN, &[&number, &number, &attempt, &[0; 33]]),
+            packed(RECORDED, &[b"short"]),
         ] {
             let claimed = Reply::new(value).and_then(Reply::claimed);
             assert!(matches!(claimed, Err(StoreError::Unavailable(_))));
         }
-        let settled = Reply::new(answer(DONE, &[b"x"])).and_then(|reply| reply.settled());
+        let settled = Reply::new(packed(DONE, &[b"x"])).and_then(|reply| reply.settled());
         assert!(matches!(settled, Err(StoreError::Unavailable(_))));
     }
 
@@ -270,7 +270,7 @@ mod tests {
         let record = Record::not_kept(Fingerprint::from_bytes([1; 32]), http::StatusCode::OK);
         for (told, left) in [(5_u64, 4), (1, 0), (0, 0)] {
             let value = [&HEAD[..], &record.as_bytes()[..]].concat();
-            let reply = answer(RECORDED, &[&told.to_le_bytes(), &value]);
+            let reply = packed(RECORDED, &[&told.to_le_bytes(), &value]);
             let claimed = Reply::new(reply).and_then(Reply::claimed);
             let Ok(Claimed::Recorded { expires_in, .. }) = claimed else {
                 panic!("no record: {claimed:?}");
@@ -284,7 +284,7 @@ mod tests {
         let record = Record::not_kept(Fingerprint::from_bytes([1; 32]), http::StatusCode::OK);
         let value = [&HEAD[..], &record.as_bytes()[..]].concat();
         for len in 0..value.len() {
-            let reply = answer(RECORDED, &[&5_u64.to_le_bytes(), &value[..len]]);
+            let reply = packed(RECORDED, &[&5_u64.to_le_bytes(), &value[..len]]);
             let claimed = Reply::new(reply).and_then(Reply::claimed);
             assert!(
                 matches!(claimed, Err(StoreError::Undecodable(DecodeError::Damaged))),
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn decoding_another_version_reports_that_version() {
-        let error = Reply::new(answer(UNREADABLE, &[&[9]])).err();
+        let error = Reply::new(packed(UNREADABLE, &[&[9]])).err();
         assert!(matches!(
             error,
             Some(StoreError::Undecodable(DecodeError::Version(9)))

@@ -77,18 +77,18 @@ fn records() -> Vec<Record> {
     many.insert("x-text", HeaderValue::from_bytes(&text).expect("obs-text"));
 
     let every_byte: Vec<u8> = (0..=255).cycle().take(64 << 10).collect();
-    let answer = |headers: &HeaderMap, body: &[u8]| {
+    let record = |headers: &HeaderMap, body: &[u8]| {
         Record::answer(FIRST, StatusCode::CREATED, headers, body).expect("it fits")
     };
     vec![
-        answer(&HeaderMap::new(), b""),
-        answer(&HeaderMap::new(), b"\0"),
-        answer(
+        record(&HeaderMap::new(), b""),
+        record(&HeaderMap::new(), b"\0"),
+        record(
             &HeaderMap::new(),
             b"'; drop table idem; --\r\n$3\r\n{tag}%s",
         ),
-        answer(&many, &every_byte),
-        answer(&many, &every_byte.repeat(16)),
+        record(&many, &every_byte),
+        record(&many, &every_byte.repeat(16)),
         Record::not_kept(FIRST, StatusCode::ACCEPTED),
     ]
 }

@@ -101,7 +101,7 @@ async fn released_takeover(subject: &Subject) -> Result<(), Violation> {
 
 pub(super) async fn all_lost(subject: &Subject, holder: Holder) -> Result<(), Violation> {
     let store = &subject.store;
-    let lost = |answer| settled(RULE, Settled::Lost, answer);
+    let lost = |result| settled(RULE, Settled::Lost, result);
     lost(store.complete(holder, record("zombie"), LONG).await)?;
     lost(store.renew(holder, LONG).await)?;
     lost(store.abandon(holder).await)?;

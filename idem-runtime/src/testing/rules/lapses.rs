@@ -82,8 +82,8 @@ async fn forgotten(subject: &Subject) -> Result<(), Violation> {
         .await?;
     let by_hand = record("by-hand");
     let (id, fence) = (resolved.holder.id, resolved.holder.fence);
-    let answer = subject.store.resolve(id, fence, by_hand, LONG).await;
-    settled(10, Settled::Lost, answer)?;
+    let result = subject.store.resolve(id, fence, by_hand, LONG).await;
+    settled(10, Settled::Lost, result)?;
     all_lost(subject, resolved.holder).await?;
     let next = subject.win(3, holding(other(claimed.holder.id))).await?;
     same(3, "the attempt after the retention", &1, &next.attempt)?;

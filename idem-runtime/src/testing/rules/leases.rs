@@ -68,7 +68,7 @@ async fn unknown(subject: &Subject) -> Result<(), Violation> {
 /// When nobody took over, the late holder still owns its claim.
 async fn late_but_not_replaced(subject: &Subject) -> Result<(), Violation> {
     let store = &subject.store;
-    let done = |answer| settled(RULE, Settled::Done, answer);
+    let done = |result| settled(RULE, Settled::Done, result);
 
     let late = subject.lapse(RULE).await?;
     done(store.renew(late.holder, LONG).await)?;

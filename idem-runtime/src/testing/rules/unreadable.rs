@@ -31,11 +31,11 @@ async fn is_an_error(subject: &Subject, id: RecordId) -> Result<(), Violation> {
     for _ in 0..2 {
         match subject.store.claim(claim(id, LONG)).await {
             Err(StoreError::Undecodable(_)) => {}
-            answer => return broken(RULE, format!("a claim on damaged bytes got {answer:?}")),
+            other => return broken(RULE, format!("a claim on damaged bytes got {other:?}")),
         }
         match subject.store.look_up(id).await {
             Err(StoreError::Undecodable(_)) => {}
-            answer => return broken(RULE, format!("a `look_up` of damaged bytes got {answer:?}")),
+            other => return broken(RULE, format!("a `look_up` of damaged bytes got {other:?}")),
         }
     }
     Ok(())

@@ -16,4 +16,5 @@ pub(crate) mod namespace;
 pub(crate) mod record_id;
 pub(crate) mod scope;
 pub(crate) mod scope_id;
+pub(crate) mod structured;
 pub(crate) mod trace_context;

@@ -6,6 +6,7 @@ pub(crate) mod body;
 pub(crate) mod canonical_json;
 pub(crate) mod chosen_key;
 pub(crate) mod digest;
+pub(crate) mod digest_hasher;
 pub(crate) mod fingerprint;
 pub(crate) mod headers;
 pub(crate) mod hex;

@@ -71,7 +71,7 @@ impl Inner {
             Some(StateKind::Recorded) => (false, true),
             Some(_) => (true, false),
         };
-        self.shards.for_each(|shard| {
+        self.shards.for_each(&mut |shard| {
             let now = self.clock.now();
             if lists_claims {
                 for (id, held) in &shard.claims {
@@ -83,13 +83,13 @@ impl Inner {
                 }
             }
             if lists_records {
-                for kept in shard.records.iter() {
+                shard.records.for_each(&mut |kept| {
                     if listing.may_list(&kept.id)
                         && let Some(entry) = self.recorded(kept, now)
                     {
                         listing.add(entry, self.clock.time(now));
                     }
-                }
+                });
             }
         });
         Ok(listing.page())
@@ -115,7 +115,7 @@ impl Inner {
 
     pub(super) fn stats(&self) -> Stats {
         let (mut in_flight, mut unknown, mut recorded) = (0, 0, 0);
-        self.shards.for_each(|shard| {
+        self.shards.for_each(&mut |shard| {
             let now = self.clock.now();
             for held in shard.claims.values() {
                 match held.state(now) {
@@ -124,8 +124,9 @@ impl Inner {
                     None => {}
                 }
             }
-            let live = shard.records.iter().filter(|kept| kept.expires_at > now);
-            recorded += live.count() as u64;
+            shard
+                .records
+                .for_each(&mut |kept| recorded += u64::from(kept.expires_at > now));
         });
         Stats {
             in_flight: Count::exact(in_flight),
@@ -138,12 +139,22 @@ impl Inner {
 
     pub(super) fn forget_scope(&self, scope: ScopeId) -> u64 {
         let mut ids = Vec::new();
-        self.shards.for_each(|shard| {
-            let recorded = shard.records.iter().map(|kept| &kept.id);
-            let all = shard.claims.keys().chain(recorded);
-            ids.extend(all.filter(|id| id.scope_id() == scope));
+        self.shards.for_each(&mut |shard| {
+            let mut look = |id: &RecordId| {
+                if id.scope_id() == scope {
+                    ids.push(*id);
+                }
+            };
+            for id in shard.claims.keys() {
+                look(id);
+            }
+            shard.records.for_each(&mut |kept| look(&kept.id));
         });
-        ids.iter().map(|id| u64::from(self.forget(id))).sum()
+        let mut forgotten = 0;
+        for id in &ids {
+            forgotten += u64::from(self.forget(id));
+        }
+        forgotten
     }
 }
 

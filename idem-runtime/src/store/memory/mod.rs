@@ -11,7 +11,6 @@ mod claims;
 mod clock;
 mod diagnosis;
 mod fill;
-mod hasher;
 mod listing;
 mod queue;
 mod records;

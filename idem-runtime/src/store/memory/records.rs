@@ -133,8 +133,11 @@ impl Records {
         Some(record)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &StoredRecord> {
-        self.chunks.0.iter().flatten().flatten()
+    /// Calls `look` for each record.
+    pub(super) fn for_each(&self, look: &mut dyn FnMut(&StoredRecord)) {
+        for chunk in &self.chunks.0 {
+            chunk.iter().flatten().for_each(&mut *look);
+        }
     }
 }
 

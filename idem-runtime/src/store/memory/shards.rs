@@ -8,9 +8,9 @@ use std::time::Duration;
 use super::budget::Cost;
 use super::claims::ClaimEntry;
 use super::clock::Moment;
-use super::hasher::DigestHasher;
 use super::records::Records;
 use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::request::digest_hasher::DigestHasher;
 use crate::request::record_id::RecordId;
 
 const SHARDS: u8 = 64;
@@ -44,7 +44,7 @@ impl Shard {
 /// atomic. Nothing is evicted.
 #[derive(Debug)]
 pub(super) struct Shards {
-    all: Box<[Mutex<Shard>]>,
+    all: Vec<Mutex<Shard>>,
     /// The highest fence that has left the map.
     retired: AtomicU64,
     /// When a thread last scanned all claims.
@@ -53,10 +53,12 @@ pub(super) struct Shards {
 
 impl Default for Shards {
     fn default() -> Self {
+        let mut all = Vec::with_capacity(SHARDS.into());
+        for _ in 0..SHARDS {
+            all.push(Mutex::default());
+        }
         Self {
-            all: std::iter::repeat_with(Mutex::default)
-                .take(SHARDS.into())
-                .collect(),
+            all,
             retired: AtomicU64::new(0),
             walked_at: Mutex::default(),
         }
@@ -109,7 +111,7 @@ impl Shards {
     }
 
     /// Calls `look` for each shard, under its lock.
-    pub(super) fn for_each(&self, mut look: impl FnMut(&Shard)) {
+    pub(super) fn for_each(&self, look: &mut dyn FnMut(&Shard)) {
         for shard in &self.all {
             look(&lock(shard));
         }
@@ -132,7 +134,7 @@ impl Shards {
     #[cfg(test)]
     pub(super) fn claims(&self) -> usize {
         let mut claims = 0;
-        self.for_each(|shard| claims += shard.claims.len());
+        self.for_each(&mut |shard| claims += shard.claims.len());
         claims
     }
 }

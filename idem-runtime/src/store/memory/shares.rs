@@ -5,8 +5,8 @@ use std::collections::hash_map::Entry;
 use std::hash::BuildHasherDefault;
 use std::sync::PoisonError;
 
-use super::hasher::DigestHasher;
 use super::sync::{Mutex, MutexGuard};
+use crate::request::digest_hasher::DigestHasher;
 use crate::request::scope_id::ScopeId;
 
 const SHARDS: usize = 16;
@@ -19,19 +19,18 @@ type Shard = HashMap<ScopeId, usize, BuildHasherDefault<DigestHasher>>;
 /// claim is never taken while a shard is locked, so no deadlock is possible.
 #[derive(Debug)]
 pub(super) struct Shares {
-    shards: Box<[Mutex<Shard>]>,
+    shards: Vec<Mutex<Shard>>,
     /// The bytes from which on a scope gets no new claim.
     limit: usize,
 }
 
 impl Shares {
     pub(super) fn new(limit: usize) -> Self {
-        Self {
-            shards: std::iter::repeat_with(Mutex::default)
-                .take(SHARDS)
-                .collect(),
-            limit,
+        let mut shards = Vec::with_capacity(SHARDS);
+        for _ in 0..SHARDS {
+            shards.push(Mutex::default());
         }
+        Self { shards, limit }
     }
 
     /// Whether the scope may have one more claim.

@@ -5,7 +5,7 @@ use std::hash::Hasher;
 /// A record id consists of digests, so its bytes are already a good hash. They are taken from the second
 /// half, because the first half is the same for a whole scope.
 #[derive(Debug, Default)]
-pub(super) struct DigestHasher(u64);
+pub(crate) struct DigestHasher(u64);
 
 impl Hasher for DigestHasher {
     fn write(&mut self, bytes: &[u8]) {

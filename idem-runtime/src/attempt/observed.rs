@@ -5,14 +5,14 @@ use crate::observe::{Observer, Place};
 
 impl Work {
     pub(super) fn started(&self) {
-        self.observe(|observer| observer.attempt_started(self.policy.endpoint));
+        self.observe(&|observer| observer.attempt_started(self.policy.endpoint));
     }
 
     /// Reports once that the attempt runs in the background from now on.
     pub(super) fn detached(&mut self) {
         if self.place == Place::Request {
             self.place = Place::Background;
-            self.observe(|observer| observer.attempt_detached(self.policy.endpoint));
+            self.observe(&|observer| observer.attempt_detached(self.policy.endpoint));
         }
     }
 
@@ -27,7 +27,7 @@ impl Work {
         }
     }
 
-    fn observe(&self, report: impl FnOnce(&dyn Observer)) {
+    fn observe(&self, report: &dyn Fn(&dyn Observer)) {
         if let Some(observing) = self.idem.observing() {
             observing.report(report);
         }
@@ -37,6 +37,6 @@ impl Work {
 /// An attempt runs as long as its permit is held.
 impl Drop for Work {
     fn drop(&mut self) {
-        self.observe(|observer| observer.attempt_stopped(self.policy.endpoint, self.place));
+        self.observe(&|observer| observer.attempt_stopped(self.policy.endpoint, self.place));
     }
 }

@@ -145,7 +145,7 @@ impl Settler {
         }
         .warn(message);
         if let (FirstTry::Unrecorded, Some(observing)) = (first_try, self.idem.observing()) {
-            observing.report(|observer| observer.unrecorded(self.endpoint));
+            observing.report(&|observer| observer.unrecorded(self.endpoint));
         }
         self.keep_trying_in_background(settlement, held);
         first_try
@@ -308,7 +308,7 @@ fn observe_end(
     recorded_bytes: Option<u64>,
 ) {
     if let Some(observing) = idem.observing() {
-        observing.report(|observer| {
+        observing.report(&|observer| {
             observer.attempt_ended(&AttemptEnd {
                 endpoint,
                 outcome,

@@ -228,7 +228,7 @@ impl StoreClaim {
             Ok(reply) => reply.decision.outcome(),
             Err(_) => Outcome::StoreError,
         };
-        observing.report(|observer| {
+        observing.report(&|observer| {
             observer.waited(&Waited {
                 endpoint: self.endpoint,
                 outcome,

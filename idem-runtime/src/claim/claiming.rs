@@ -3,7 +3,6 @@
 //! With `fingerprint = none` the body is left to the handler, which reads it as it comes.
 
 use std::borrow::Cow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -23,7 +22,7 @@ use crate::observe::{Decided, Outcome};
 use crate::request::body::BodyReader;
 use crate::request::chosen_key::ChosenKey;
 use crate::request::fingerprint::Fingerprint;
-use crate::request::intake::{Intake, OwnKey};
+use crate::request::intake::Intake;
 use crate::request::key;
 use crate::request::record_id::RecordId;
 use crate::request::scope::Scope;
@@ -208,40 +207,14 @@ impl Claiming {
         let dialect = &self.idem.settings().dialect;
         match &intake.own_key {
             None => key::parse(intake.request.headers(), dialect),
-            Some(own) => self.own_key(own, &intake.request),
+            Some(own) => own.read(&intake.request, self.policy.key_source, dialect),
         }
-    }
-
-    /// Returns the key that the endpoint chooses. Passes the key to the arguments of the handler.
-    #[cold]
-    fn own_key<'a>(
-        &self,
-        own: &'a OwnKey,
-        request: &'a Request,
-    ) -> Result<Option<Cow<'a, str>>, &'static str> {
-        let is_safe = request.method().is_safe();
-        if is_safe && self.policy.key_source == KeySource::Endpoint {
-            return Ok(None);
-        }
-        let dialect = &self.idem.settings().dialect;
-        let key = match own {
-            OwnKey::Header(name) => key::parse_own(request.headers(), name, dialect)?,
-            OwnKey::Value(None) => None,
-            OwnKey::Value(Some(key)) => {
-                key::check_chosen(key, dialect)?;
-                Some(Cow::Borrowed(&**key))
-            }
-        };
-        if let (Some(key), Some(chosen)) = (&key, request.extensions().get::<ChosenKey>()) {
-            chosen.set(key);
-        }
-        Ok(key.filter(|_| !is_safe))
     }
 
     /// Returns the label that the service chooses for the record.
     fn label(&self, request: &Request, key: &str, id: &RecordId) -> Option<Arc<str>> {
         let label = self.idem.settings().label.as_ref()?;
-        if let Ok(label) = catch_unwind(AssertUnwindSafe(|| label(request, key))) {
+        if let Ok(label) = label(request, key) {
             return label.map(Arc::from);
         }
         Event {
@@ -431,7 +404,7 @@ impl Claiming {
 
     fn observe(&self, outcome: Outcome, replayed: Option<&Record>) {
         if let Some(observing) = self.idem.observing() {
-            observing.report(|observer| {
+            observing.report(&|observer| {
                 observer.decided(&Decided {
                     endpoint: self.policy.endpoint,
                     outcome,

@@ -13,7 +13,8 @@ use crate::handler::deferred::{Deferred, DeferredState};
 use crate::handler::own_key::{KeyChosen, KeyPart};
 use crate::handler::run::{Guarded, HandlerOutput, Run, Way};
 use crate::observe::Outcome;
-use crate::request::intake::{Intake, OwnKey};
+use crate::request::intake::Intake;
+use crate::request::own_key::OwnKey;
 use crate::request::scope::{Scope, ScopeMissing, ScopeValue};
 use crate::service::current;
 use crate::service::idempotency::{AsIdempotency, Idempotency};
@@ -120,14 +121,14 @@ impl<T: Send + 'static> Admission<T> {
 
     /// Implements `key = header("…")`.
     pub fn key_header(self, name: &'static str) -> Self {
-        self.keyed(|| OwnKey::Header(name))
+        self.keyed(|| OwnKey::in_header(name))
     }
 
     /// Implements `key = expression`. Calls `read` immediately.
     pub fn key(self, read: impl FnOnce(KeyPart) -> KeyChosen) -> Self {
         self.keyed(|| {
             let KeyChosen(key) = read(KeyPart(()));
-            OwnKey::Value(key)
+            OwnKey::of_value(key)
         })
     }
 

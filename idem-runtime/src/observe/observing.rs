@@ -21,18 +21,9 @@ impl Observing {
     }
 
     /// Delivers a report. A panic of the observer must not change the outcome of a request.
-    #[inline]
-    pub(crate) fn report(&self, report: impl FnOnce(&dyn Observer)) {
-        let mut report = Some(report);
-        self.deliver(&mut |observer| {
-            if let Some(report) = report.take() {
-                report(observer);
-            }
-        });
-    }
-
-    /// Compiled once for all reports.
-    fn deliver(&self, report: &mut dyn FnMut(&dyn Observer)) {
+    ///
+    /// Not generic, so that it is compiled once for all reports.
+    pub(crate) fn report(&self, report: &dyn Fn(&dyn Observer)) {
         if catch_unwind(AssertUnwindSafe(|| report(&*self.0))).is_err() {
             has_panicked();
         }

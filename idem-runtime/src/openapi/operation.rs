@@ -9,7 +9,6 @@ use crate::openapi::facts::{Facts, KeyName};
 use crate::request::scope::ScopeMissing;
 use crate::response::problem::Problem;
 use crate::service::idempotency::Idempotency;
-use crate::service::permits::Permits;
 use crate::settings::dialect::{Dialect, KeySyntax, ProblemFormat};
 
 /// Marks the key header of an annotated operation until the document is complete. Its value is the facts.
@@ -295,7 +294,7 @@ pub(crate) fn refusals(facts: Facts, idem: &Idempotency) -> BTreeMap<StatusCode,
         Some(Problem::store_unavailable()),
         Some(Problem::capacity()),
         when(!facts.is_global(), Problem::share),
-        when(settings.max_running != Permits::UNLIMITED, Problem::busy),
+        when(settings.max_running.is_some(), Problem::busy),
         Some(Problem::run_timeout()),
         when(!facts.has_own_runtime(), Problem::not_installed),
         when(settings.has_own_rendering(), Problem::render_failed),

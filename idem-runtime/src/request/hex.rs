@@ -6,13 +6,13 @@ const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// Writes bytes as lower-case digits, several bytes at once: a call of the formatter for each byte takes
 /// longer than everything else.
-pub(crate) fn write(f: &mut impl fmt::Write, bytes: &[u8]) -> fmt::Result {
+pub(crate) fn write(f: &mut dyn fmt::Write, bytes: &[u8]) -> fmt::Result {
     const CHUNK: usize = 32;
     for chunk in bytes.chunks(CHUNK) {
         let mut digits = [0; 2 * CHUNK];
-        for (pair, byte) in digits.chunks_exact_mut(2).zip(chunk) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
+        for (at, byte) in chunk.iter().enumerate() {
+            digits[2 * at] = DIGITS[usize::from(byte >> 4)];
+            digits[2 * at + 1] = DIGITS[usize::from(byte & 15)];
         }
         // The digits are ASCII.
         f.write_str(std::str::from_utf8(&digits[..2 * chunk.len()]).unwrap_or_default())?;
@@ -30,11 +30,11 @@ fn read_into(bytes: &mut [u8], digits: &[u8]) -> bool {
     if digits.len() != 2 * bytes.len() {
         return false;
     }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let (Some(high), Some(low)) = (value(pair[0]), value(pair[1])) else {
+    for (at, digit) in digits.iter().enumerate() {
+        let Some(value) = value(*digit) else {
             return false;
         };
-        *byte = high << 4 | low;
+        bytes[at / 2] = bytes[at / 2] << 4 | value;
     }
     true
 }

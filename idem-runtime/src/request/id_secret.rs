@@ -1,6 +1,7 @@
 //! The secret with which a service computes record ids and fingerprints.
 
 use std::fmt;
+use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
@@ -10,8 +11,13 @@ use sha2::Sha256;
 ///
 /// The digests are collision-resistant, so the HMAC of a digest is as good as the HMAC of its whole input, and the
 /// cost does not depend on the length of the input.
+///
+/// A function in a box, so that only a service with a secret contains the code of HMAC.
 #[derive(Clone)]
-pub(crate) struct IdSecret(Hmac<Sha256>);
+pub(crate) struct IdSecret(Arc<Keyed>);
+
+/// Returns the HMAC of a domain tag and a digest.
+type Keyed = dyn Fn(&[u8], &[u8; 32]) -> [u8; 32] + Send + Sync;
 
 /// What the digest is. Equal digests of two purposes give different results.
 #[derive(Clone, Copy)]
@@ -27,9 +33,16 @@ impl IdSecret {
 
     /// HMAC takes a secret of any length.
     pub(crate) fn new(secret: &[u8]) -> Option<Self> {
-        let is_long_enough = secret.len() >= Self::MIN_LEN;
-        let hmac = Hmac::new_from_slice(secret).ok();
-        hmac.filter(|_| is_long_enough).map(Self)
+        if secret.len() < Self::MIN_LEN {
+            return None;
+        }
+        let keyed = Hmac::<Sha256>::new_from_slice(secret).ok()?;
+        Some(Self(Arc::new(move |domain, digest| {
+            let mut hmac = keyed.clone();
+            hmac.update(domain);
+            hmac.update(digest);
+            hmac.finalize().into_bytes().into()
+        })))
     }
 
     pub(crate) fn apply(&self, purpose: Purpose, digest: &[u8; 32]) -> [u8; 32] {
@@ -38,10 +51,7 @@ impl IdSecret {
             Purpose::Key => b"axum-idem record id k1\0",
             Purpose::Fingerprint => b"axum-idem fingerprint k1\0",
         };
-        let mut hmac = self.0.clone();
-        hmac.update(domain);
-        hmac.update(digest);
-        hmac.finalize().into_bytes().into()
+        (self.0)(domain, digest)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use axum::extract::Request;
 
+use crate::request::own_key::OwnKey;
 use crate::request::scope::{Scope, ScopeMissing};
 
 /// A request, and the facts about it that are known before its handler runs.
@@ -10,14 +11,6 @@ pub(crate) struct Intake {
     pub(crate) scope: Result<Scope, ScopeMissing>,
     /// The key that the endpoint chooses.
     pub(crate) own_key: Option<OwnKey>,
-}
-
-/// Where an endpoint with `key = …` has its key.
-pub(crate) enum OwnKey {
-    /// In this header.
-    Header(&'static str),
-    /// Here, unless the request has none.
-    Value(Option<Box<str>>),
 }
 
 impl Intake {

@@ -14,6 +14,7 @@ pub(crate) mod id_secret;
 pub(crate) mod intake;
 pub(crate) mod key;
 pub(crate) mod namespace;
+pub(crate) mod own_key;
 pub(crate) mod record_id;
 pub(crate) mod scope;
 pub(crate) mod scope_id;

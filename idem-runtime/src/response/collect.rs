@@ -75,13 +75,31 @@ impl Read {
         self.first.take().or_else(|| self.rest.pop_front())
     }
 
+    /// The data of the next frame.
+    fn pop_data(&mut self) -> Bytes {
+        match self.pop() {
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            _ => Bytes::new(),
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.first.is_none() && self.rest.is_empty()
     }
 
-    fn iter(&self) -> impl Iterator<Item = &Result<Frame<Bytes>, axum::Error>> {
-        self.first.iter().chain(&self.rest)
+    /// The length of the data in bytes.
+    fn len(&self) -> u64 {
+        let mut len = self.first.as_ref().map_or(0, data_len);
+        for frame in &self.rest {
+            len += data_len(frame);
+        }
+        len
     }
+}
+
+fn data_len(frame: &Result<Frame<Bytes>, axum::Error>) -> u64 {
+    let data = frame.as_ref().ok().and_then(Frame::data_ref);
+    data.map_or(0, |data| data.len() as u64)
 }
 
 /// How long a body is read.
@@ -170,15 +188,15 @@ impl Collector {
 
     fn join(&mut self) -> Bytes {
         let len = self.len;
-        let mut data =
-            std::iter::from_fn(|| self.read.pop()).filter_map(|frame| frame.ok()?.into_data().ok());
-        let first = data.next().unwrap_or_default();
+        let first = self.read.pop_data();
         if first.len() == len {
             return first;
         }
         let mut whole = BytesMut::with_capacity(len);
         whole.extend_from_slice(&first);
-        data.for_each(|data| whole.extend_from_slice(&data));
+        while !self.read.is_empty() {
+            whole.extend_from_slice(&self.read.pop_data());
+        }
         whole.freeze()
     }
 
@@ -222,11 +240,7 @@ impl HttpBody for GivenBack {
         let Some(rest) = &self.rest else {
             return SizeHint::default();
         };
-        let read = self
-            .read
-            .iter()
-            .filter_map(|frame| frame.as_ref().ok()?.data_ref());
-        let read: u64 = read.map(|data| data.len() as u64).sum();
+        let read = self.read.len();
         let rest = rest.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(read));

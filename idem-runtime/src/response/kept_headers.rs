@@ -3,6 +3,7 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::request::headers;
+use crate::response::receipt;
 
 /// The headers that a replay may carry. Repeated headers keep their order.
 ///
@@ -15,6 +16,7 @@ pub(crate) struct KeptHeaders<'a> {
     headers: &'a HeaderMap,
     keeps_set_cookie: bool,
     names_hop_by_hop: bool,
+    is_receipt: bool,
 }
 
 impl<'a> KeptHeaders<'a> {
@@ -23,12 +25,24 @@ impl<'a> KeptHeaders<'a> {
             headers,
             keeps_set_cookie,
             names_hop_by_hop: headers::is_there(headers, &header::CONNECTION),
+            is_receipt: false,
+        }
+    }
+
+    /// Leaves out the headers that describe the body, and adds the mark of a receipt.
+    pub(crate) fn receipt(self) -> Self {
+        Self {
+            is_receipt: true,
+            ..self
         }
     }
 
     fn keeps(self, name: &HeaderName) -> bool {
-        let is_a_cookie = *name == header::SET_COOKIE;
-        !is_never_kept(name) && (self.keeps_set_cookie || !is_a_cookie) && !self.is_hop_by_hop(name)
+        let is_left_out = is_never_kept(name)
+            || (!self.keeps_set_cookie && *name == header::SET_COOKIE)
+            || self.is_hop_by_hop(name)
+            || (self.is_receipt && receipt::describes_body(name));
+        !is_left_out
     }
 
     /// Returns whether a `Connection` header lists this header.
@@ -36,17 +50,20 @@ impl<'a> KeptHeaders<'a> {
         if !self.names_hop_by_hop {
             return false;
         }
-        let lines = self.headers.get_all(header::CONNECTION).iter();
-        let mut names = lines
-            .filter_map(|line| line.to_str().ok())
-            .flat_map(|line| line.split(',').map(str::trim));
-        names.any(|named| named.eq_ignore_ascii_case(name.as_str()))
+        for line in self.headers.get_all(header::CONNECTION) {
+            for named in line.to_str().unwrap_or_default().split(',') {
+                if named.trim().eq_ignore_ascii_case(name.as_str()) {
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     pub(crate) fn iter(self) -> impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)> {
-        self.headers
-            .iter()
-            .filter(move |(name, _)| self.keeps(name))
+        let kept = self.headers.iter();
+        kept.filter(move |(name, _)| self.keeps(name))
+            .chain(self.is_receipt.then_some(receipt::MARK))
     }
 }
 

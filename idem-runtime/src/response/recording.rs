@@ -7,12 +7,25 @@ use http::{HeaderMap, Response, StatusCode};
 
 use crate::request::fingerprint::Fingerprint;
 use crate::response::kept_headers::KeptHeaders;
-use crate::response::receipt;
 use crate::store::Record;
 use crate::trace::Event;
 
-/// Changes a response of an endpoint before it is recorded.
-pub(crate) type Redact = dyn Fn(&str, Response<Bytes>) -> Response<Bytes> + Send + Sync;
+/// Changes a response of an endpoint before it is recorded. Returns `None` when the function of the service
+/// panics.
+pub(crate) type Redact =
+    dyn Fn(&str, StatusCode, &HeaderMap, Bytes) -> Option<Response<Bytes>> + Send + Sync;
+
+/// Wraps the function of a service. Only a service that redacts contains this code.
+pub(crate) fn redacting(
+    redact: impl Fn(&str, Response<Bytes>) -> Response<Bytes> + Send + Sync + 'static,
+) -> Box<Redact> {
+    Box::new(move |endpoint, status, headers, body| {
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers.clone();
+        catch_unwind(AssertUnwindSafe(|| redact(endpoint, response))).ok()
+    })
+}
 
 /// How the responses of one endpoint are recorded.
 #[derive(Clone, Copy)]
@@ -38,15 +51,12 @@ impl Recording<'_> {
         let Some(redact) = self.redact else {
             return self.plain(fingerprint, status, headers, body);
         };
-        let mut response = Response::new(if self.records_body {
+        let body = if self.records_body {
             body.clone()
         } else {
             Bytes::new()
-        });
-        *response.status_mut() = status;
-        *response.headers_mut() = headers.clone();
-        let redacted = catch_unwind(AssertUnwindSafe(|| redact(self.endpoint, response)));
-        let Ok(redacted) = redacted else {
+        };
+        let Some(redacted) = redact(self.endpoint, status, headers, body) else {
             Event {
                 endpoint: Some(self.endpoint),
                 ..Event::default()
@@ -67,12 +77,13 @@ impl Recording<'_> {
         body: &[u8],
     ) -> Record {
         let kept = KeptHeaders::new(headers, self.keeps_set_cookie);
-        let record = if self.records_body {
-            Record::response_with(fingerprint, status, || kept.iter(), body)
+        let (kept, body) = if self.records_body {
+            (kept, body)
         } else {
-            Record::response_with(fingerprint, status, || receipt::headers(kept.iter()), b"")
+            (kept.receipt(), &[][..])
         };
-        record.unwrap_or_else(|| Record::not_kept(fingerprint, status))
+        Record::response_with(fingerprint, status, || kept.iter(), body)
+            .unwrap_or_else(|| Record::not_kept(fingerprint, status))
     }
 }
 

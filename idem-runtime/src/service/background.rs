@@ -39,7 +39,15 @@ pub(crate) fn spawn(
     tracked: Option<TaskTrackerToken>,
     task: impl Future<Output = ()> + Send + 'static,
 ) -> JoinHandle<()> {
-    let task: BoxTask = Box::pin(task);
+    spawn_boxed(runtime, span, tracked, Box::pin(task))
+}
+
+fn spawn_boxed(
+    runtime: &Handle,
+    span: Span,
+    tracked: Option<TaskTrackerToken>,
+    task: BoxTask,
+) -> JoinHandle<()> {
     runtime.spawn(Task {
         future: task.instrument(span),
         _tracked: tracked,

@@ -1,6 +1,7 @@
 //! The builder with which a service chooses its settings and its store.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,9 @@ use crate::request::fingerprint::FingerprintDigest;
 use crate::request::id_secret::IdSecret;
 use crate::request::namespace::Namespace;
 use crate::response::problem::Problem;
+use crate::response::recording;
 use crate::service::idempotency::Idempotency;
+use crate::service::permits;
 use crate::service::settings::{LONGEST, OnStoreError, Settings};
 use crate::settings::dialect::Dialect;
 use crate::store::observed::Observed;
@@ -40,7 +43,11 @@ impl Idempotency {
 pub struct IdempotencyBuilder {
     store: Option<Arc<dyn Store>>,
     settings: Settings,
+    /// Wraps the store of a service with an observer. Other services do not contain this code.
+    observe: Option<Observe>,
 }
+
+type Observe = fn(Arc<dyn Store>, Observing) -> Arc<dyn Store>;
 
 impl IdempotencyBuilder {
     /// Sets the store for claims and records. The default is a new [`MemoryStore`].
@@ -188,7 +195,7 @@ impl IdempotencyBuilder {
     /// assert_eq!(idem.running(), 0);
     /// ```
     pub fn max_running(mut self, attempts: usize) -> Self {
-        self.settings.max_running = attempts;
+        self.settings.max_running = permits::limit(attempts);
         self
     }
 
@@ -258,7 +265,9 @@ impl IdempotencyBuilder {
     where
         F: Fn(&Request, &str) -> Option<String> + Send + Sync + 'static,
     {
-        self.settings.label = Some(Box::new(label));
+        self.settings.label = Some(Box::new(move |request, key| {
+            catch_unwind(AssertUnwindSafe(|| label(request, key)))
+        }));
         self
     }
 
@@ -290,7 +299,7 @@ impl IdempotencyBuilder {
     where
         F: Fn(&str, http::Response<Bytes>) -> http::Response<Bytes> + Send + Sync + 'static,
     {
-        self.settings.redact = Some(Box::new(redact));
+        self.settings.redact = Some(recording::redacting(redact));
         self
     }
 
@@ -301,6 +310,7 @@ impl IdempotencyBuilder {
     /// `metrics::Metrics`.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.settings.observing = Some(Observing::new(Arc::new(observer)));
+        self.observe = Some(|store, observing| Arc::new(Observed::new(store, observing)));
         self
     }
 
@@ -313,7 +323,9 @@ impl IdempotencyBuilder {
         F: Fn(&Problem) -> R + Send + Sync + 'static,
         R: IntoResponse,
     {
-        self.settings.render = Some(Box::new(move |problem| render(problem).into_response()));
+        self.settings.render = Some(Box::new(move |problem| {
+            catch_unwind(AssertUnwindSafe(|| render(problem).into_response()))
+        }));
         self
     }
 
@@ -323,9 +335,9 @@ impl IdempotencyBuilder {
         let store = self
             .store
             .unwrap_or_else(|| Arc::new(MemoryStore::default()));
-        let store = match &self.settings.observing {
-            Some(observing) => Arc::new(Observed::new(store, observing.clone())),
-            None => store,
+        let store = match (self.observe, &self.settings.observing) {
+            (Some(observe), Some(observing)) => observe(store, observing.clone()),
+            _ => store,
         };
         Idempotency::new(store, self.settings)
     }

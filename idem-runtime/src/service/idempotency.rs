@@ -1,7 +1,6 @@
 //! The handle through which handlers reach the settings and the store of their service.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -110,7 +109,7 @@ impl Idempotency {
         Self {
             inner: Arc::new(Inner {
                 store,
-                permits: Permits::new(settings.max_running),
+                permits: Permits::new(settings.max_running.clone()),
                 settings,
                 attempts: TaskTracker::new(),
                 unwritten: Arc::default(),
@@ -153,7 +152,7 @@ impl Idempotency {
             problem.complete(&mut response);
             return response;
         };
-        match catch_unwind(AssertUnwindSafe(|| render(&problem))) {
+        match render(&problem) {
             Ok(mut response) => {
                 problem.complete(&mut response);
                 response
@@ -172,8 +171,11 @@ impl Idempotency {
     }
 
     /// Awaits a reply of the store for at most `store_timeout`.
-    pub(crate) async fn in_time<T>(&self, pending: StoreFuture<T>) -> Result<T, StoreError> {
-        within(self.inner.settings.store_timeout, pending).await
+    pub(crate) fn in_time<T>(
+        &self,
+        pending: StoreFuture<T>,
+    ) -> impl Future<Output = Result<T, StoreError>> + use<T> {
+        within(self.inner.settings.store_timeout, pending)
     }
 
     /// Returns the records that the store does not have yet.

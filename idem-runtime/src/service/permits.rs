@@ -1,73 +1,113 @@
 //! Counts the attempts that run at once, and limits them.
 
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 /// How many attempts of one service may run at once, in requests and in the background.
 pub(crate) struct Permits {
     taken: Arc<AtomicUsize>,
     /// `None` when any number may run. Measured: a semaphore takes 100 instructions more than the counter.
-    free: Option<Arc<Semaphore>>,
+    limit: Option<Arc<dyn Limit>>,
 }
 
 /// Counts as one running attempt until it is dropped.
-#[derive(Debug)]
 pub(crate) struct Permit {
     taken: Arc<AtomicUsize>,
-    #[expect(dead_code, reason = "held for its drop")]
-    limited: Option<OwnedSemaphorePermit>,
+    limit: Option<Arc<dyn Limit>>,
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Permit")
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.taken.fetch_sub(1, Ordering::Relaxed);
+        if let Some(limit) = &self.limit {
+            limit.give_back();
+        }
     }
 }
 
 impl Permits {
-    pub(crate) const UNLIMITED: usize = Semaphore::MAX_PERMITS;
-
-    pub(crate) fn new(max: usize) -> Self {
-        let is_limited = max < Self::UNLIMITED;
+    pub(crate) fn new(limit: Option<Arc<dyn Limit>>) -> Self {
         Self {
             taken: Arc::default(),
-            free: is_limited.then(|| Arc::new(Semaphore::new(max))),
+            limit,
         }
     }
 
     /// Returns `None` when the maximum number of attempts runs.
     pub(crate) fn take(&self) -> Option<Permit> {
-        let limited = match &self.free {
-            Some(free) => Some(free.clone().try_acquire_owned().ok()?),
-            None => None,
-        };
-        Some(self.count(limited))
+        let is_free = self.limit.as_ref().is_none_or(|limit| limit.take());
+        is_free.then(|| self.count())
     }
 
     /// Waits for a permit until `deadline`.
     pub(crate) async fn take_until(&self, deadline: Instant) -> Option<Permit> {
-        let limited = match &self.free {
-            Some(free) => {
-                let permit = timeout_at(deadline, free.clone().acquire_owned()).await;
-                Some(permit.ok()?.ok()?)
-            }
-            None => None,
-        };
-        Some(self.count(limited))
+        if let Some(limit) = &self.limit
+            && !limit.take_until(deadline).await
+        {
+            return None;
+        }
+        Some(self.count())
     }
 
-    fn count(&self, limited: Option<OwnedSemaphorePermit>) -> Permit {
+    fn count(&self) -> Permit {
         self.taken.fetch_add(1, Ordering::Relaxed);
         Permit {
             taken: self.taken.clone(),
-            limited,
+            limit: self.limit.clone(),
         }
     }
 
     pub(crate) fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
+    }
+}
+
+/// The limit of a service. A trait, so that only a service with a limit contains the code of the semaphore.
+pub(crate) trait Limit: Send + Sync {
+    /// Takes a permit, and returns whether one was free.
+    fn take(&self) -> bool;
+
+    /// Waits for a permit until `deadline`.
+    fn take_until(&self, deadline: Instant) -> Pin<Box<dyn Future<Output = bool> + Send + '_>>;
+
+    fn give_back(&self);
+}
+
+/// Returns `None` for a number that is as good as no limit.
+pub(super) fn limit(attempts: usize) -> Option<Arc<dyn Limit>> {
+    if attempts < Semaphore::MAX_PERMITS {
+        Some(Arc::new(Semaphore::new(attempts)))
+    } else {
+        None
+    }
+}
+
+/// A [`Permit`] gives its permit back itself, so the permit of the semaphore is forgotten.
+impl Limit for Semaphore {
+    fn take(&self) -> bool {
+        self.try_acquire().map(SemaphorePermit::forget).is_ok()
+    }
+
+    fn take_until(&self, deadline: Instant) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        Box::pin(async move {
+            let acquired = timeout_at(deadline, self.acquire()).await;
+            acquired.is_ok_and(|permit| permit.map(SemaphorePermit::forget).is_ok())
+        })
+    }
+
+    fn give_back(&self) {
+        self.add_permits(1);
     }
 }

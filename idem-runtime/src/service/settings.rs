@@ -1,5 +1,7 @@
 //! The settings that a service chose when it built its `Idempotency`.
 
+use std::sync::Arc;
+use std::thread::Result;
 use std::time::Duration;
 
 use axum::extract::Request;
@@ -10,7 +12,7 @@ use crate::request::fingerprint::FingerprintDigest;
 use crate::request::namespace::Namespace;
 use crate::response::problem::Problem;
 use crate::response::recording::{Recording, Redact};
-use crate::service::permits::Permits;
+use crate::service::permits::Limit;
 use crate::settings::dialect::Dialect;
 use crate::settings::policy::Policy;
 
@@ -18,10 +20,11 @@ use crate::settings::policy::Policy;
 /// future does not overflow, unlike an `Instant` at `Duration::MAX`.
 pub(super) const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// Chooses a label for a record, from the request and its key.
-pub(crate) type Label = dyn Fn(&Request, &str) -> Option<String> + Send + Sync;
+/// Chooses a label for a record, from the request and its key. Catches a panic of the function of the service.
+pub(crate) type Label = dyn Fn(&Request, &str) -> Result<Option<String>> + Send + Sync;
 
-pub(super) type Render = dyn Fn(&Problem) -> Response + Send + Sync;
+/// Catches a panic of the function of the service.
+pub(super) type Render = dyn Fn(&Problem) -> Result<Response> + Send + Sync;
 
 /// The settings of one service. [`IdempotencyBuilder`](crate::IdempotencyBuilder) documents each
 /// setting.
@@ -33,7 +36,7 @@ pub(crate) struct Settings {
     pub(crate) body_timeout: Duration,
     pub(crate) response_timeout: Duration,
     pub(crate) max_run: Duration,
-    pub(crate) max_running: usize,
+    pub(crate) max_running: Option<Arc<dyn Limit>>,
     pub(crate) max_request_body: usize,
     pub(crate) max_recorded_body: usize,
     pub(crate) record_set_cookie: bool,
@@ -73,7 +76,7 @@ impl Default for Settings {
             body_timeout: Duration::from_secs(30),
             response_timeout: Duration::from_secs(30),
             max_run: Duration::from_secs(15 * 60),
-            max_running: Permits::UNLIMITED,
+            max_running: None,
             max_request_body: 2 << 20,
             max_recorded_body: 1 << 20,
             record_set_cookie: false,

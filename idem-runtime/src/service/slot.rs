@@ -267,14 +267,20 @@ impl SlotOf {
 /// instructions more for a keyed request.
 fn digest(key: &HeaderValue) -> u64 {
     const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
-    let (words, rest) = key.as_bytes().as_chunks();
-    let last = rest
-        .iter()
-        .fold(0, |word, byte| word << 8 | u64::from(*byte));
-    let words = words.iter().map(|word| u64::from_le_bytes(*word));
-    words.chain([last]).fold(rest.len() as u64, |digest, word| {
+    fn mix(digest: u64, word: u64) -> u64 {
         (digest ^ word).wrapping_mul(ODD).rotate_left(29)
-    })
+    }
+
+    let (words, rest) = key.as_bytes().as_chunks();
+    let mut digest = rest.len() as u64;
+    for word in words {
+        digest = mix(digest, u64::from_le_bytes(*word));
+    }
+    let mut last = 0;
+    for byte in rest {
+        last = last << 8 | u64::from(*byte);
+    }
+    mix(digest, last)
 }
 
 #[cfg(test)]

@@ -6,11 +6,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
+use crate::request::digest_hasher::DigestHasher;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::record_id::RecordId;
 use crate::request::scope_id::ScopeId;
@@ -30,7 +32,7 @@ pub(crate) struct Unwritten {
 
 #[derive(Default)]
 struct Table {
-    entries: HashMap<RecordId, Entry>,
+    entries: HashMap<RecordId, Entry, BuildHasherDefault<DigestHasher>>,
     /// The total size of the records in bytes.
     bytes: usize,
     last_serial: u64,
@@ -196,17 +198,23 @@ impl Unwritten {
         if table.swept_until.is_none_or(|until| until > now) {
             return;
         }
-        let ended: Vec<_> = table
+        let (mut freed, mut next) = (0, None);
+        table
             .entries
-            .iter()
-            .filter(|(_, entry)| entry.overtaken_until.is_some_and(|until| until <= now))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ended {
-            self.remove(table, &id);
-        }
-        let untils = table.entries.values().filter_map(|it| it.overtaken_until);
-        table.swept_until = untils.min();
+            .retain(|_, entry| match entry.overtaken_until {
+                Some(until) if until <= now => {
+                    freed += entry.record.as_bytes().len();
+                    false
+                }
+                Some(until) => {
+                    next = Some(next.map_or(until, |next: Instant| next.min(until)));
+                    true
+                }
+                None => true,
+            });
+        table.bytes -= freed;
+        table.swept_until = next;
+        self.count.store(table.entries.len(), Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {

@@ -83,7 +83,7 @@ impl Observed {
     }
 
     fn report(&self, operation: Operation, result: CallResult, took: Duration) {
-        self.observing.report(|observer| {
+        self.observing.report(&|observer| {
             observer.store_called(&StoreCall {
                 store: self.name,
                 operation,

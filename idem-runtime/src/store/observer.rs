@@ -23,7 +23,7 @@ impl StoreObserver {
         let _ = self.0.set(Observing::new(observer));
     }
 
-    pub(super) fn report(&self, report: impl FnOnce(&dyn Observer)) {
+    pub(super) fn report(&self, report: &dyn Fn(&dyn Observer)) {
         if let Some(observing) = self.0.get() {
             observing.report(report);
         }

@@ -289,7 +289,8 @@ impl Record {
         // A replay adds its own headers and a length. Reserving room for them avoids a second
         // allocation.
         headers.reserve(usize::from(self.u16_at(LINES)) + 3);
-        for (name, value) in self.lines().flatten() {
+        for line in self.lines() {
+            let Some((name, value)) = line else { break };
             // Nearly every response has this header, and a constant name is cheaper than parsing.
             let name = if name == header::CONTENT_TYPE.as_str().as_bytes() {
                 Ok(header::CONTENT_TYPE)

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
@@ -16,11 +17,12 @@ impl Problem {
             ProblemFormat::ProblemJson => ("application/problem+json", self.problem_json()),
             ProblemFormat::AgenticCommerce => ("application/json", self.agentic_commerce()),
         };
-        let headers = [
-            (header::CONTENT_TYPE, content_type),
-            (header::CACHE_CONTROL, "no-store"),
-        ];
-        (self.status, headers, body).into_response()
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
     }
 
     fn problem_json(&self) -> String {
@@ -103,7 +105,8 @@ fn object<const N: usize>(members: [(&str, Option<&str>); N]) -> String {
 fn push_json(json: &mut String, text: &str) {
     let needs_escape = |byte: u8| byte < b' ' || matches!(byte, b'"' | b'\\');
     if text.bytes().any(needs_escape) {
-        json.push_str(&serde_json::Value::from(text).to_string());
+        // A string can always be written. A `Value` would be written by code that nothing else needs.
+        json.push_str(&serde_json::to_string(text).unwrap_or_default());
     } else {
         json.push('"');
         json.push_str(text);

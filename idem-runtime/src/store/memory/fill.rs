@@ -19,7 +19,7 @@ impl Fill {
     pub(super) fn report(&self, observer: &StoreObserver, budget: &Budget, now: Moment) {
         if observer.is_set() && self.is_due(now) {
             let (bytes, max_bytes) = (budget.used() as u64, budget.max() as u64);
-            observer.report(|observer| observer.store_filled(MEMORY, bytes, max_bytes));
+            observer.report(&|observer| observer.store_filled(MEMORY, bytes, max_bytes));
         }
     }
 

@@ -32,7 +32,7 @@ impl Inner {
             }
             if evicted > 0 {
                 self.observer
-                    .report(|observer| observer.evicted(MEMORY, evicted));
+                    .report(&|observer| observer.evicted(MEMORY, evicted));
             }
         }
         self.budget.has_room()

@@ -140,7 +140,7 @@ impl Connections {
         let room = timeout_at(deadline, self.room.clone().acquire_owned()).await;
         let waited = began.elapsed();
         self.observer
-            .report(|observer| observer.connection_awaited(POSTGRES, waited));
+            .report(&|observer| observer.connection_awaited(POSTGRES, waited));
         match room {
             Ok(Ok(room)) => Ok(room),
             _ => Err(self.exhausted()),

@@ -109,7 +109,7 @@ async fn sweep_once(store: &Weak<Inner>) -> Option<()> {
             tracing::debug!(target: crate::trace::TARGET, removed, "expired rows were removed");
             if removed > 0 {
                 let observer = &inner.connections.observer;
-                observer.report(|observer| observer.swept(POSTGRES, removed));
+                observer.report(&|observer| observer.swept(POSTGRES, removed));
             }
         }
         Err(error) => tracing::warn!(

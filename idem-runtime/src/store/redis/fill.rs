@@ -39,7 +39,7 @@ impl Fill {
             // A server that does not reply is reported by the calls that need it.
             if let Ok(Ok(Some((used, max)))) = timeout(limit, fullest(&servers)).await {
                 let report = |observer: &dyn Observer| observer.store_filled(REDIS, used, max);
-                fill.observer.report(report);
+                fill.observer.report(&report);
             }
         });
     }

@@ -31,7 +31,7 @@ impl Drop for Wait<'_> {
     fn drop(&mut self) {
         let waited = self.began.elapsed();
         self.observer
-            .report(|observer| observer.connection_awaited(SQLITE, waited));
+            .report(&|observer| observer.connection_awaited(SQLITE, waited));
     }
 }
 

@@ -195,7 +195,7 @@ impl Running {
                 tracing::debug!(target: crate::trace::TARGET, removed, "expired rows were removed");
                 if removed > 0 {
                     let observer = &self.settings.observer;
-                    observer.report(|observer| observer.swept(SQLITE, removed));
+                    observer.report(&|observer| observer.swept(SQLITE, removed));
                 }
                 removed >= u64::from(BATCH)
             }
@@ -395,7 +395,7 @@ impl Running {
                 let used = used_bytes(&mut transaction).await?;
                 let room = reservations.room(used, max_bytes);
                 let observer = &settings.observer;
-                observer.report(|observer| observer.store_filled(SQLITE, room.taken, max_bytes));
+                observer.report(&|observer| observer.store_filled(SQLITE, room.taken, max_bytes));
                 shared.room = Some(room);
             }
             // Transitions that wait at the same time may run in any order.

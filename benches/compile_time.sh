@@ -13,7 +13,8 @@
 # the same in every run but takes forty times as long. `lines` prints the number of LLVM lines before
 # any optimization. `size` prints the size of the debug build, as machine code and as a file: with one
 # handler, with all handlers, and per handler. The program with one handler shows the size of the
-# libraries. `size release` does the same with an optimized build. `by_hand` is the smallest wrapper that
+# libraries. `size release` does the same with an optimized build. `in_memory` is the program `idempotent` with
+# the layer and its store in memory, which the others leave out. `by_hand` is the smallest wrapper that
 # extracts the last argument late and owns the future of the handler, which any such library needs.
 set -eu
 # With incremental compilation, the second build would find everything already compiled.
@@ -80,6 +81,9 @@ RUST
         for i in $(seq "$3"); do
             echo "        .route(\"/$i/{account}\", post(place_$i))"
         done
+        if [ "$1" = in_memory ]; then
+            echo '        .layer(axum_idem::Idempotency::in_memory())'
+        fi
         cat <<'RUST'
         .with_state(Desk("desk".into()));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -200,6 +204,7 @@ write_crates() { # number of handlers
     write_crate plain '' "$1"
     write_crate debug_handler '#[axum::debug_handler]' "$1"
     write_crate idempotent '#[axum_idem::idempotent(scope = token)]' "$1"
+    write_crate in_memory '#[axum_idem::idempotent(scope = token)]' "$1"
     write_crate by_hand '' "$1"
 }
 
@@ -211,12 +216,12 @@ if [ "$command" = size ]; then
     fi
     for number in 1 "$handlers"; do
         write_crates "$number"
-        for name in plain debug_handler idempotent by_hand; do
+        for name in plain debug_handler idempotent in_memory by_hand; do
             seconds "$name" > /dev/null
             bytes "$name" > "$place/$name.$number"
         done
     done
-    for name in plain debug_handler idempotent by_hand; do
+    for name in plain debug_handler idempotent in_memory by_hand; do
         read -r code_of_one file_of_one < "$place/$name.1"
         read -r code file < "$place/$name.$handlers"
         echo "$name: code $code_of_one to $code, $(((code - code_of_one) / (handlers - 1))) for each;" \

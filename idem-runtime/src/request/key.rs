@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderValue};
+use sfv::{BareItem, Item, Parser};
 
-use crate::request::{headers, structured};
+use crate::request::headers;
 use crate::settings::dialect::{Dialect, KeySyntax};
 
 /// Reads the key of a request.
@@ -16,8 +17,8 @@ pub(crate) fn parse<'a>(
     headers: &'a HeaderMap,
     dialect: &Dialect,
 ) -> Result<Option<Cow<'a, str>>, &'static str> {
-    let mut lines = headers::values(headers, dialect.key_header_name());
-    parse_lines(&mut lines, dialect, dialect.syntax())
+    let lines = headers::values(headers, dialect.key_header_name());
+    parse_lines(lines, dialect, dialect.syntax())
 }
 
 /// Reads the key of a request from a header that the endpoint names. The sender knows nothing of the
@@ -31,11 +32,11 @@ pub(crate) fn parse_own<'a>(
         KeySyntax::StructuredString => KeySyntax::Lenient,
         syntax => syntax,
     };
-    parse_lines(&mut headers.get_all(name).iter(), dialect, syntax)
+    parse_lines(headers.get_all(name).iter(), dialect, syntax)
 }
 
 fn parse_lines<'a>(
-    lines: &mut dyn Iterator<Item = &'a HeaderValue>,
+    mut lines: impl Iterator<Item = &'a HeaderValue>,
     dialect: &Dialect,
     syntax: KeySyntax,
 ) -> Result<Option<Cow<'a, str>>, &'static str> {
@@ -61,8 +62,7 @@ fn parse_lines<'a>(
             Cow::Borrowed(std::str::from_utf8(line).map_err(|_| "the key is not valid UTF-8")?)
         }
         KeySyntax::Lenient if line.first() != Some(&b'"') => bare(line)?,
-        KeySyntax::Lenient | KeySyntax::StructuredString => structured::string(line)
-            .ok_or("the header is not exactly one quoted string (RFC 9651, section 3.3.3)")?,
+        KeySyntax::Lenient | KeySyntax::StructuredString => structured_string(line)?,
     };
     check(&key, dialect)?;
     Ok(Some(key))
@@ -109,6 +109,17 @@ fn bare(line: &[u8]) -> Result<Cow<'_, str>, &'static str> {
         Ok(key) if key.contains('"') => Err("the quotes of the key do not match"),
         Ok(key) if key.contains(',') => Err("the header contains more than one key"),
         _ => Err("a key without quotes must consist of visible ASCII characters without spaces"),
+    }
+}
+
+/// Reads an Item whose value is a String (RFC 9651, section 3.3.3). The parameters are ignored.
+fn structured_string(line: &[u8]) -> Result<Cow<'_, str>, &'static str> {
+    const NOT_A_STRING: &str =
+        "the header is not exactly one quoted string (RFC 9651, section 3.3.3)";
+    let item: Item = Parser::new(line).parse().map_err(|_| NOT_A_STRING)?;
+    match item.bare_item {
+        BareItem::String(key) => Ok(Cow::Owned(key.into())),
+        _ => Err(NOT_A_STRING),
     }
 }
 

@@ -18,5 +18,4 @@ pub(crate) mod own_key;
 pub(crate) mod record_id;
 pub(crate) mod scope;
 pub(crate) mod scope_id;
-pub(crate) mod structured;
 pub(crate) mod trace_context;

@@ -1,13 +1,10 @@
 //! Checks that the spelling of a key does not change the key.
 
-use std::borrow::Cow;
-
 use http::{HeaderMap, HeaderValue};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::request::key::parse;
-use crate::request::structured;
 use crate::settings::dialect::{Dialect, KeySyntax};
 
 fn read(line: &[u8], syntax: KeySyntax) -> Result<String, &'static str> {
@@ -51,23 +48,6 @@ proptest! {
             prop_assert!(read(key.as_bytes(), syntax).is_err());
             prop_assert!(read(&quoted(&key), syntax).is_err());
         }
-    }
-
-    /// The text after the closing quote has the characters with which RFC 9651 begins a value.
-    #[test]
-    fn a_quoted_key_is_what_the_crate_for_structured_headers_reads(
-        key in "([ -~]|\\\\[\\\\\"]){0,9}",
-        parameters in "(;[ ]?[a*A][a-z0-9_.*-]?(=([-]?[0-9]{0,16}([.][0-9]{0,4})?|@[-]?[0-9]{1,2}[.]?|[?][012]|:[aZ09+/=-]{0,6}:|\"[a\\\\\"]{0,3}\"|%\"([a ]|%[c3Aa9]{2}){0,4}\"|[*aZ0-9:/!_~\\[]{0,4}))?){0,3}",
-        rest in "[ ,;a\"]{0,2}",
-    ) {
-        let line = format!("\"{key}\"{parameters}{rest}");
-        let line = line.trim_ascii().as_bytes();
-        let item: Option<sfv::Item> = sfv::Parser::new(line).parse().ok();
-        let expected = match item.map(|item| item.bare_item) {
-            Some(sfv::BareItem::String(text)) => Some(String::from(text)),
-            _ => None,
-        };
-        prop_assert_eq!(structured::string(line).map(Cow::into_owned), expected);
     }
 
     /// Each header value is one key or an error, and never an empty key.

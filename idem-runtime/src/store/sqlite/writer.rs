@@ -30,7 +30,7 @@ const GROUP: usize = 256;
 /// How many transitions wait before their callers wait to hand them over.
 const QUEUE: usize = 1_024;
 
-/// SQLite waits for the write lock for this part of the `busy_timeout`. Then the writer answers the callers whose time is
+/// SQLite waits for the write lock for this part of the `busy_timeout`. Then the writer replies to the callers whose time is
 /// over, and tries again for the others. So no caller waits much longer than the `busy_timeout`.
 pub(super) const WAITS: u32 = 8;
 

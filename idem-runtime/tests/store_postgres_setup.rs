@@ -364,9 +364,10 @@ async fn plans_that_were_made_for_a_small_table_do_not_read_a_large_one() {
     for size in ["small", "large"] {
         if size == "large" {
             server.command(
-                "INSERT INTO idem_records SELECT sha256(int8send(n)), 1, r.leased_until, r.expires_at, r.created_at,
+                "SET enable_seqscan = off;
+                INSERT INTO idem_records SELECT sha256(int8send(n)), 1, r.leased_until, r.expires_at, r.created_at,
                     r.settled_at, r.retention_ms, 1, r.version, r.fingerprint, r.owner, NULL, '', NULL, r.record
-                FROM generate_series(1, 3000) n, (SELECT * FROM idem_records LIMIT 1) r",
+                FROM generate_series(1, 3000) n, (SELECT * FROM idem_records ORDER BY id LIMIT 1) r",
             );
             server.command("SELECT pg_stat_reset_single_table_counters('idem_records'::regclass)");
         }
@@ -390,6 +391,7 @@ async fn plans_that_were_made_for_a_small_table_do_not_read_a_large_one() {
         assert_eq!(completed.expect("the store works"), Settled::Done);
         replay(&store, &name).await;
         assert!(store.look_up(holder.id).await.expect("read").is_some());
+        store.stats().await.expect("counted");
         assert!(store.forget(holder.id).await.expect("forgotten"));
     }
     // A session reports its counters at its end.

@@ -142,7 +142,7 @@ fn list(table: &str, window: &str) -> String {
     )
 }
 
-/// Counts claims by their index, and records up to a limit. Beyond it, the estimate is that of the
+/// Counts claims by their index, and records by the primary key up to a limit. Beyond it, the estimate is that of the
 /// server's last `ANALYZE`.
 fn stats(table: &str) -> String {
     let most = COUNTED + 1;
@@ -156,7 +156,7 @@ fn stats(table: &str) -> String {
             FROM {table} r WHERE record IS NULL LIMIT {most}
         ),
         records AS MATERIALIZED (
-            SELECT expires_at FROM {table} WHERE record <> {SETTLED} LIMIT {most}
+            SELECT expires_at FROM {table} WHERE record <> {SETTLED} ORDER BY id LIMIT {most}
         ),
         parts AS MATERIALIZED (
             SELECT '{literal}'::regclass AS part

@@ -55,8 +55,8 @@ async function send() {
     }
     const result = await attempt(order);
     if (result.outcome && order.isOpen && isRefusal(result.outcome)) {
-      // An earlier try may have booked the order before, for example, the login expired. With a new key, the next order could be
-      // a second one. So the key stays, the button stays disabled, and a reload sends the same order again.
+      // An earlier try may have booked the order, and then the login expired, for example. With a new key, the order could be
+      // booked twice. So the page keeps the key and leaves the button disabled. A reload sends the same order again.
       const { status, json } = result.outcome;
       statusLine.textContent = `The service refused the retry: ${json.title ?? status}. An earlier try may have booked the order. The order is kept: log in and reload this page, or ask the shop.`;
       return;

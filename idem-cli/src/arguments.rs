@@ -13,7 +13,7 @@ use crate::secrets::ScopePart;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  the store failed, or the result of a change is not in the audit log
+  1  the store failed, or the audit log could not be written
   2  the arguments or the input are wrong
   3  nothing was found, or the call had no effect
   4  `doctor`: the store is not fit

@@ -11,8 +11,8 @@ use crate::failure::Failure;
 use crate::output::text::json_line;
 use crate::output::time::timestamp;
 
-/// The audit log. It is opened before anything is changed. Each call has a line before it, so that a program that is killed
-/// during the call leaves a line too, and a line with the result.
+/// The audit log. It is opened before anything is changed. Each call has two lines: one before the call, so that a program
+/// that is killed during the call leaves a line, and one with the result.
 pub(crate) struct Log<'a> {
     file: Option<File>,
     reason: &'a str,
@@ -60,10 +60,10 @@ impl<'a> Log<'a> {
         };
         match self.append(&call, "begun") {
             Ok(()) => Ok(call),
-            Err(error) => Err(Failure::Usage(format!(
-                "{} was not changed, because the audit log cannot be written: {error}",
-                call.subject
-            ))),
+            Err(error) => Err(Failure::Unlogged {
+                subject: call.subject,
+                error,
+            }),
         }
     }
 
@@ -80,7 +80,7 @@ impl<'a> Log<'a> {
         let mut line = json!({
             "time": timestamp(SystemTime::now()),
             "user": user,
-            // Tells the lines of two operators apart who change the same record.
+            // Distinguishes the lines of two operators who change the same record.
             "process": std::process::id(),
             "action": call.action,
             "subject": call.subject,

@@ -22,6 +22,11 @@ pub(crate) enum Failure {
     Unfit,
     /// The operator did not confirm.
     Unconfirmed(String),
+    /// The audit log could not be written before a change, so this change was not made.
+    Unlogged {
+        subject: String,
+        error: std::io::Error,
+    },
     /// The audit log could not be written after a change. The line with the result is on the standard error.
     Audit(std::io::Error),
     /// The reader of the output has gone, as in `idem list | head`.
@@ -33,7 +38,7 @@ impl Failure {
         ExitCode::from(match self {
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
             Self::Store(StoreError::Undecodable(_)) | Self::Unreadable(_) => 6,
-            Self::Store(_) | Self::Audit(_) | Self::Output(_) => 1,
+            Self::Store(_) | Self::Unlogged { .. } | Self::Audit(_) | Self::Output(_) => 1,
             Self::Usage(_) => 2,
             Self::Nothing(_) => 3,
             Self::Unfit => 4,
@@ -48,6 +53,9 @@ impl Failure {
             | Self::Nothing(message)
             | Self::Unreadable(message)
             | Self::Unconfirmed(message) => Some(message.clone()),
+            Self::Unlogged { subject, error } => Some(format!(
+                "{subject} was not changed, because the audit log cannot be written: {error}"
+            )),
             Self::Audit(error) => Some(format!(
                 "the result of the change is not in the audit log; its line is printed above: {error}"
             )),

@@ -1,8 +1,8 @@
 //! `idem`, the program for operators of axum-idem.
 //!
-//! `arguments.rs` has the arguments, and `commands/` one file for each group of commands. `stores.rs` opens the
-//! store, `redis_address.rs` reads the address of a cluster or of Sentinels, `secrets.rs` reads scopes and keys from the standard input, `sealing.rs` reads the secrets of the service, and
-//! `output/` prints.
+//! `arguments.rs` has the arguments, and `commands/` one file for each group of commands. `stores.rs` opens the store,
+//! `redis_address.rs` reads the address of a cluster or of Sentinels, `secrets.rs` reads scopes and keys from the standard
+//! input, `sealing.rs` reads the secrets of the service, and `output/` prints.
 
 mod arguments;
 mod audit;

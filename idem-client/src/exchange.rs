@@ -88,6 +88,7 @@ pub trait ResponseExt: sealed::HasExtensions {
     /// let pay = |token: &str| client.post("https://bank.example/payments").bearer_auth(token).body("12.50");
     /// let mut response = pay(token).send().await?;
     /// if response.status() == 401
+    ///     && response.is_outcome_unknown()
     ///     && let Some(key) = response.idempotency_key().map(str::to_owned)
     /// {
     ///     let request = pay(&log_in().await).header(IDEMPOTENCY_KEY, key);
@@ -100,9 +101,9 @@ pub trait ResponseExt: sealed::HasExtensions {
     /// | response | returns |
     /// |---|---|
     /// | a success or a replay | `false` |
-    /// | any other response, after a try of this call that may have run the operation: its response was lost, or was 408, 5xx, 409 `idempotency_key_in_flight` or 409 `idempotency_overtaken` | `true` |
+    /// | 408, 5xx, or 409 with the code `idempotency_key_in_flight`, `idempotency_overtaken`, `idempotency_outcome_unknown` or `idempotency_response_not_kept` | `true` |
+    /// | any other response, after an earlier try of this call whose response was lost or is in the row above | `true` |
     /// | any other response, when the [`KeyStore`](crate::KeyStore) had the key from an earlier call | `true` |
-    /// | 408, 5xx, 409 `idempotency_outcome_unknown` or 409 `idempotency_response_not_kept` | `true` |
     /// | any other response | `false` |
     ///
     /// A 408 or 5xx counts as a try without effect when its code says so, as `idempotency_store_unavailable` does. So does a

@@ -8,7 +8,8 @@ pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key
 /// The response header that marks a replay with the value `true`.
 pub const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-/// The response header that marks a replay without a body with the value `true`. Such a service does not record the body.
+/// The response header that marks a replay without a body with the value `true`. The service did not record the
+/// body.
 pub const IDEMPOTENCY_RECEIPT: HeaderName = HeaderName::from_static("idempotency-receipt");
 
 /// The response header of a response that is not recorded yet, or that ran without protection.

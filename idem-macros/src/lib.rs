@@ -56,7 +56,7 @@ use crate::transform::transform;
 /// | `ttl` | the time for which a response is recorded: `"90s"`, `"15m"`, `"24h"`, `"1h30m"`, up to `"365d"` | `"24h"` |
 /// | `required` | a flag: a request without a key is rejected | the request runs without protection |
 /// | `record` | which responses are recorded: classes and codes such as `[2xx, 4xx, 503]`, or `all` | `2xx`, `3xx` and `4xx` without 401, 403, 408, 425 and 429 |
-/// | `record_rejections` | a flag: a rejection by the body extractor is recorded like a response of the handler | a rejection releases the key, because the handler did not run; with `fingerprint = none` it always does |
+/// | `record_rejections` | a flag: a rejection by the body extractor is recorded like a response of the handler | a rejection releases the key, because the handler did not run; `fingerprint = none` does not allow this flag |
 /// | `record_body` | `none`: only the status and the headers are recorded, without `Content-*`, `ETag`, `Digest` and `Repr-Digest`; the body never reaches the store, and a replay has an empty body and carries `Idempotency-Receipt: true` | the whole body is recorded |
 /// | `in_flight` | the response to a duplicate while the first request runs: `reject` refuses the duplicate, `wait("5s")` waits up to five seconds for the first response | `reject` |
 /// | `on_unknown` | the behavior after a panic or a crash: with `rerun` a retry runs the handler again, with `hold` retries are refused until an operator resolves the key | `rerun` |

@@ -74,9 +74,9 @@ async fn prepared_again(State(bank): State<Bank>, attempt: Attempt, body: String
     Ok(response)
 }
 
-/// Leaves a task behind that commits after the test has opened the gate.
+/// Spawns a task that commits after the test has opened the gate.
 #[idempotent(scope = token, transactional)]
-async fn left_behind(State(bank): State<Bank>, attempt: Attempt, body: String) -> StatusCode {
+async fn spawned(State(bank): State<Bank>, attempt: Attempt, body: String) -> StatusCode {
     tokio::spawn(async move {
         let mut tx = bank.begin().await?;
         Bank::pay(&mut tx, &body).await?;
@@ -136,7 +136,7 @@ fn more() -> Router<Bank> {
         .route("/kept", post(kept))
         .route("/by_hand", post(by_hand))
         .route("/prepared_again", post(prepared_again))
-        .route("/left_behind", post(left_behind))
+        .route("/spawned", post(spawned))
         .route("/retried", post(retried))
 }
 
@@ -269,7 +269,7 @@ async fn a_response_is_not_prepared_after_a_commit() {
 async fn a_task_cannot_commit_after_its_handler_has_returned() {
     let postgres = PostgresServer::start();
     let service = on(&postgres).await;
-    let first = service.server.post("/left_behind", "k", "x").await;
+    let first = service.server.post("/spawned", "k", "x").await;
     assert_eq!(first.status, StatusCode::ACCEPTED);
     service.bank.runs.open(1);
     eventually_async("the commit is refused", async || {
@@ -277,7 +277,7 @@ async fn a_task_cannot_commit_after_its_handler_has_returned() {
     })
     .await;
     assert!(service.bank.payments().await.is_empty());
-    let replay = service.server.post("/left_behind", "k", "x").await;
+    let replay = service.server.post("/spawned", "k", "x").await;
     assert!(replay.is_replay() && replay.status == StatusCode::ACCEPTED);
 }
 

@@ -1,4 +1,4 @@
-//! The audit log of a program that does not come to the end of its call.
+//! The audit log when the program is killed or the log fails during a call.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};

@@ -67,43 +67,34 @@ pub(crate) fn parts(value: &Expr, names: &Names, mistakes: &mut Mistakes) -> Vec
     }
 }
 
-/// Reports each element that changes nothing: one that is given twice, and `global` or a literal beside the other.
+/// Reports each element that adds nothing: an element that is given twice, and `global` beside a part that uses the request.
 fn needless(tuple: &ExprTuple, parts: &[Part], names: &Names, mistakes: &mut Mistakes) {
-    let written: Vec<String> = (tuple.elems.iter().zip(parts))
+    let each = || tuple.elems.iter().zip(parts);
+    let written: Vec<String> = each()
         .map(|(element, part)| match part {
             Part::Header(_) => code(element).to_lowercase(),
             _ => code(element),
         })
         .collect();
-    let distinguishes = |(element, part): &(&Expr, &Part)| match part {
+    let of_the_request = |(element, part): &(&Expr, &Part)| match part {
         Part::Global => false,
         Part::Token | Part::Header(_) => true,
         Part::Value(_) => names.any_bound(element),
     };
-    let by = tuple.elems.iter().zip(parts).find(distinguishes);
-    let is_literal = |value: &Expr| matches!(value, Expr::Lit(_));
-    // A constant or a function may differ from one process or request to the next.
-    let is_constant = (tuple.elems.iter().zip(parts))
-        .all(|(element, part)| matches!(part, Part::Global) || is_literal(element));
-    for (at, (element, part)) in tuple.elems.iter().zip(parts).enumerate() {
+    let by = each().find(of_the_request);
+    for (at, (element, part)) in each().enumerate() {
         let is_comparable = !matches!(part, Part::Value(_)) || names.is_unambiguous(element);
         if is_comparable && written[..at].contains(&written[at]) {
-            let element = code(element);
+            let twice = code(element);
             mistakes.at(
-                &tuple.elems[at],
-                format!("`{element}` is given twice; keep one of them"),
+                element,
+                format!("`{twice}` is given twice; keep one of them"),
             );
         } else if let (Part::Global, Some((by, _))) = (part, by) {
             let by = code(by);
             mistakes.at(
                 element,
-                format!("`global` has no effect beside `{by}`, which distinguishes the callers; remove `global`"),
-            );
-        } else if is_constant && is_literal(element) {
-            let element = code(element);
-            mistakes.at(
-                &tuple.elems[at],
-                format!("`{element}` has no effect beside `global`; write `scope = global`"),
+                format!("`global` adds nothing beside `{by}`; remove `global`"),
             );
         }
     }

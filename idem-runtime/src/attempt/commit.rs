@@ -97,14 +97,14 @@ impl Attempt {
     /// moment. The record is durable when the future completes, and the handler should return this response.
     /// If the handler returns another response or panics after the commit, retries still get the record.
     ///
-    /// Without a key, the transaction is committed as by `tx.commit()`, and nothing is recorded. As there, PostgreSQL rolls
-    /// back without an error when the handler has ignored the error of an earlier statement.
+    /// Without a key, the transaction is committed as by `tx.commit()`, and nothing is recorded. When the handler has
+    /// ignored the error of an earlier statement, PostgreSQL rolls back instead, and sqlx reports no error.
     ///
     /// When the endpoint does not record the response, because of its status or because of
     /// [`DoNotRecord`](crate::DoNotRecord), the transaction is rolled back and the key is released. After
-    /// [`OutcomeUnknown`](crate::OutcomeUnknown) or a status in `unknown`, it is rolled back and the key is unknown. A response that is too long to be recorded, or whose body is not
-    /// complete within 250 ms, such as a stream, is committed as "not kept". The transaction is open while the body
-    /// is read.
+    /// [`OutcomeUnknown`](crate::OutcomeUnknown) or a status in `unknown`, the transaction is rolled back and the key is
+    /// unknown. A response that is too long to be recorded, or whose body is not complete within 250 ms, such as a stream,
+    /// is committed as "not kept". The transaction is open while the body is read.
     ///
     /// The commit or the rollback waits for the reply of the database for the
     /// [`store_timeout`](crate::IdempotencyBuilder::store_timeout) at most. After a commit without a reply, the engine looks

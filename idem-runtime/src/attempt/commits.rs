@@ -64,7 +64,7 @@ const COMMITTED: u8 = 2;
 /// has returned.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 const REFUSED: u8 = 3;
-/// The engine settles the attempt. A task that the handler has left behind can commit nothing any more.
+/// The engine settles the attempt. A task that the handler has spawned cannot commit any more.
 const CLOSED: u8 = 4;
 
 impl Commits {
@@ -84,8 +84,8 @@ impl Commits {
         }
     }
 
-    /// The same as [`settlement`](Self::settlement), for the engine that settles the attempt now. Without a settlement of the
-    /// handler, later commits are refused.
+    /// Returns the [`settlement`](Self::settlement), and refuses later commits when there is none. Called when the engine
+    /// settles the attempt.
     pub(super) fn close(&self) -> Option<Settlement> {
         let _ = self
             .state
@@ -150,7 +150,7 @@ impl Commits {
             .map_err(|_| CommitError::AlreadyRecorded)
     }
 
-    /// Notes what is known about a transaction that was not committed, unless another one was committed meanwhile.
+    /// Sets the state after a transaction that was not committed, unless another transaction was committed meanwhile.
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
     fn end_pending(&self, state: u8) {
         let _ = self

@@ -2,16 +2,15 @@
 
 use std::task::{Context, Poll};
 
+use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::response::Parts;
 use http::{HeaderMap, StatusCode};
-use http_body_util::Full;
 
 use crate::attempt::commit_error;
 use crate::attempt::ending::Ending;
 use crate::attempt::settlement::Settlement;
-use crate::attempt::watched::Answer;
 use crate::attempt::work::{Reading, Stage, Work};
 use crate::response::collect::{self, Collected, Collector, Patience};
 use crate::store::Record;
@@ -32,20 +31,20 @@ impl Work {
         };
         self.status = Some(response.status());
         if let Some(settlement) = settlement {
-            let response = response.map(|body| self.watched(Answer::Streamed(body)));
+            let response = response.map(|body| self.watched(body));
             return self.settling(settlement, response);
         }
         let settings = self.idem.settings();
         if !self.policy.records_body {
             let settlement = self.record(response.status(), response.headers(), &Bytes::new());
-            let response = response.map(|body| self.watched(Answer::Streamed(body)));
+            let response = response.map(|body| self.watched(body));
             return self.settling(settlement, response);
         }
         let limit = settings.max_recorded_body;
         let announced = collect::announced_len(&response);
         if collect::cannot_be_kept(&response, announced, limit) {
             let settlement = self.not_kept(response.status());
-            let response = response.map(|body| self.watched(Answer::Streamed(body)));
+            let response = response.map(|body| self.watched(body));
             return self.settling(settlement, response);
         }
         let (parts, mut body) = response.into_parts();
@@ -70,12 +69,12 @@ impl Work {
         match collected {
             Collected::Whole(body) => {
                 let settlement = self.record(parts.status, &parts.headers, &body);
-                let body = self.watched(Answer::Whole(Full::from(body)));
+                let body = self.watched(Body::from(body));
                 self.settling(settlement, Response::from_parts(parts, body))
             }
             Collected::NotKept(body) => {
                 let settlement = self.not_kept(parts.status);
-                let body = self.watched(Answer::Streamed(body));
+                let body = self.watched(body);
                 self.settling(settlement, Response::from_parts(parts, body))
             }
         }

@@ -7,24 +7,16 @@ use std::thread;
 
 use axum::body::{Body, Bytes, HttpBody};
 use http_body::{Frame, SizeHint};
-use http_body_util::Full;
 
 use crate::attempt::work::Work;
 use crate::service::slot::Slot;
 use crate::settings::policy::OnUnknown;
 
-/// The body of a response.
-pub(super) enum Answer {
-    /// The body has been read.
-    Whole(Full<Bytes>),
-    Streamed(Body),
-}
-
 /// A body that notifies its slot when a panic drops it.
 ///
 /// Another layer may catch the panic. Then only a value that the panic drops can report the panic.
 struct Watched {
-    body: Answer,
+    body: Body,
     slot: Arc<Slot>,
 }
 
@@ -38,14 +30,13 @@ impl Drop for Watched {
 
 impl Work {
     /// The body of a response for the layers above. An endpoint that reruns unknown outcomes needs no watch.
-    pub(super) fn watched(&self, body: Answer) -> Body {
-        match (&self.slot, body) {
-            (Some(slot), body) if self.policy.on_unknown == OnUnknown::Hold => Body::new(Watched {
+    pub(super) fn watched(&self, body: Body) -> Body {
+        match &self.slot {
+            Some(slot) if self.policy.on_unknown == OnUnknown::Hold => Body::new(Watched {
                 body,
                 slot: slot.clone(),
             }),
-            (_, Answer::Whole(body)) => Body::new(body),
-            (_, Answer::Streamed(body)) => body,
+            _ => body,
         }
     }
 }
@@ -58,25 +49,14 @@ impl HttpBody for Watched {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        match &mut self.body {
-            Answer::Whole(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map_err(|never| match never {}),
-            Answer::Streamed(body) => Pin::new(body).poll_frame(cx),
-        }
+        Pin::new(&mut self.body).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.body {
-            Answer::Whole(body) => body.is_end_stream(),
-            Answer::Streamed(body) => body.is_end_stream(),
-        }
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.body {
-            Answer::Whole(body) => body.size_hint(),
-            Answer::Streamed(body) => body.size_hint(),
-        }
+        self.body.size_hint()
     }
 }

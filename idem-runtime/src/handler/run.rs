@@ -87,7 +87,7 @@ pub(crate) enum Guarded<T> {
     },
     /// Settles the attempt after a rejection by the body extractor.
     Rejecting(BoxFuture<Response>),
-    Answered(Option<Response>),
+    Responded(Option<Response>),
     Running(Running),
     /// The handler runs without a lease.
     Unprotected(BoxHandler, Unprotected),
@@ -113,7 +113,7 @@ impl<T: Send + 'static> Guarded<T> {
                 protection: Protection::None(why),
                 extraction: pending.extract(),
             },
-            ClaimOutcome::Respond(answer) => Self::Answered(Some(answer)),
+            ClaimOutcome::Respond(response) => Self::Responded(Some(response)),
         }
     }
 
@@ -176,7 +176,7 @@ impl<T: Send + 'static> Guarded<T> {
                     }
                 }
                 Self::Rejecting(rejected) => {
-                    Self::Answered(Some(ready!(rejected.as_mut().poll(cx))))
+                    Self::Responded(Some(ready!(rejected.as_mut().poll(cx))))
                 }
                 Self::Running(running) => return Pin::new(running).poll(cx),
                 Self::Unprotected(handler, why) => {
@@ -190,7 +190,7 @@ impl<T: Send + 'static> Guarded<T> {
                     let handler = begin.begin_observed(argument, observer);
                     Self::Unprotected(handler, Unprotected::Unkeyed)
                 }
-                Self::Answered(response) => {
+                Self::Responded(response) => {
                     return Poll::Ready(response.take().expect(ENDED));
                 }
                 Self::Ended => ended(),

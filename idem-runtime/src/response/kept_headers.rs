@@ -63,7 +63,7 @@ impl<'a> KeptHeaders<'a> {
     pub(crate) fn iter(self) -> impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)> {
         let kept = self.headers.iter();
         kept.filter(move |(name, _)| self.keeps(name))
-            .chain(self.is_receipt.then_some(receipt::MARK))
+            .chain(self.is_receipt.then(receipt::mark))
     }
 }
 

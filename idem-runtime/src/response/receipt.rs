@@ -7,8 +7,10 @@ use crate::settings::dialect::Dialect;
 static NAME: HeaderName = Dialect::RECEIPT_HEADER;
 static VALUE: HeaderValue = HeaderValue::from_static("true");
 
-/// The header that marks a receipt.
-pub(super) const MARK: (&HeaderName, &HeaderValue) = (&NAME, &VALUE);
+/// Returns the header that marks a receipt.
+pub(super) fn mark() -> (&'static HeaderName, &'static HeaderValue) {
+    (&NAME, &VALUE)
+}
 
 /// Whether a header describes the body of its response.
 pub(crate) fn describes_body(name: &HeaderName) -> bool {

@@ -124,7 +124,9 @@ impl IdempotencyBuilder {
 
     /// Sets how long a request waits for one reply of the store. 5 seconds by default.
     ///
-    /// A claim that fails is sent again within this time, up to three times in total.
+    /// The engine sends a claim up to three times within this time. It does not send a claim again after
+    /// [`StoreError::Busy`](crate::store::StoreError::Busy) or
+    /// [`StoreError::Undecodable`](crate::store::StoreError::Undecodable).
     pub fn store_timeout(mut self, timeout: Duration) -> Self {
         self.settings.store_timeout = timeout.min(LONGEST);
         self

@@ -32,7 +32,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.taken.fetch_sub(1, Ordering::Relaxed);
         if let Some(limit) = &self.limit {
-            limit.give_back();
+            limit.release();
         }
     }
 }
@@ -82,10 +82,10 @@ pub(crate) trait Limit: Send + Sync {
     /// Waits for a permit until `deadline`.
     fn take_until(&self, deadline: Instant) -> Pin<Box<dyn Future<Output = bool> + Send + '_>>;
 
-    fn give_back(&self);
+    fn release(&self);
 }
 
-/// Returns `None` for a number that is as good as no limit.
+/// Returns `None` when the number is larger than a semaphore allows, which means no limit.
 pub(super) fn limit(attempts: usize) -> Option<Arc<dyn Limit>> {
     if attempts < Semaphore::MAX_PERMITS {
         Some(Arc::new(Semaphore::new(attempts)))
@@ -94,7 +94,7 @@ pub(super) fn limit(attempts: usize) -> Option<Arc<dyn Limit>> {
     }
 }
 
-/// A [`Permit`] gives its permit back itself, so the permit of the semaphore is forgotten.
+/// A [`Permit`] releases its permit when it is dropped, so the guard of the semaphore is forgotten.
 impl Limit for Semaphore {
     fn take(&self) -> bool {
         self.try_acquire().map(SemaphorePermit::forget).is_ok()
@@ -107,7 +107,7 @@ impl Limit for Semaphore {
         })
     }
 
-    fn give_back(&self) {
+    fn release(&self) {
         self.add_permits(1);
     }
 }

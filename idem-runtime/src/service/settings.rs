@@ -20,10 +20,10 @@ use crate::settings::policy::Policy;
 /// future does not overflow, unlike an `Instant` at `Duration::MAX`.
 pub(super) const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// Chooses a label for a record, from the request and its key. Catches a panic of the function of the service.
+/// Chooses a label for a record, from the request and its key. Returns `Err` when the function of the service panics.
 pub(crate) type Label = dyn Fn(&Request, &str) -> Result<Option<String>> + Send + Sync;
 
-/// Catches a panic of the function of the service.
+/// Renders a problem. Returns `Err` when the function of the service panics.
 pub(super) type Render = dyn Fn(&Problem) -> Result<Response> + Send + Sync;
 
 /// The settings of one service. [`IdempotencyBuilder`](crate::IdempotencyBuilder) documents each

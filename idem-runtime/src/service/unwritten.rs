@@ -47,8 +47,8 @@ struct Entry {
     record: Record,
     expires_at: Instant,
     /// Set when the store reports that another claim has overtaken the attempt. The record is then
-    /// no longer replayed. Until this time, if the store grants the next attempt to a request of this process, the request
-    /// gets the record and its handler does not run.
+    /// no longer replayed. Until this time, the store may grant the next attempt to a request of this process. That request
+    /// gets the record, and its handler does not run.
     overtaken_until: Option<Instant>,
     /// The number of `forget` calls in progress.
     forgetting: usize,

@@ -205,6 +205,7 @@ fn valid_scopes_give_no_message() {
         "(REGION.name, token)",
         "(region, user.id)",
         "(global, REGION)",
+        "(global, \"trades\")",
         "region.of(user.id)",
         "{ static region: &str = \"eu\"; format!(\"{region}{}\", user.id) }",
         "user.orders.iter().filter(|order| order.is_open()).count()",

@@ -164,10 +164,9 @@ use crate::request::scope_id::ScopeId;
 /// finding a few records among many takes as long as a whole listing.
 ///
 /// `SCAN` returns some keys twice after the server has shrunk its table of keys. A listing remembers its last 128 records,
-/// and does not show one of them again. When most of a large database expires during a listing, a record may still appear twice. After a
-/// restart, a failover or a change of slots, a cursor is refused with
-/// [`StoreError::InvalidCursor`]: begin the listing again. While a cluster moves a slot, a listing may
-/// miss its records.
+/// and does not list any of them again. When most of a large database expires during a listing, a record may still appear
+/// twice. A cursor is refused with [`StoreError::InvalidCursor`] after slots have moved, or after a restart or a failover of
+/// the primary that is being scanned: begin the listing again. While a cluster moves a slot, a listing may miss its records.
 ///
 /// [`forget_scope`](Store::forget_scope) scans every primary until a scan removes nothing, at most three times. A record
 /// may remain when slots move or a replica is promoted during each of these scans. Call `forget_scope` again after such a

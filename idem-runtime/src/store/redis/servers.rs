@@ -68,10 +68,11 @@ impl Map {
         })
     }
 
-    /// Changes when slots move. A listing that continues over another division could skip a whole primary.
+    /// Returns a number that changes when slots move to another primary. If a listing continued after such a move, it could
+    /// skip a whole primary.
     ///
-    /// Contains no addresses. The nodes may report another name of the same server to another process, and a replica that
-    /// was promoted has the slots of its primary.
+    /// The number does not depend on addresses. The nodes may report another name of the same server to another process, and
+    /// a promoted replica takes over the slots of its primary.
     pub(super) fn division(&self) -> u64 {
         let mut hasher = Sha256::new();
         for (first, last, server) in &self.shards {

@@ -1,8 +1,9 @@
 //! Room below `max_bytes` for the responses of claims.
 //!
-//! A claim reserves room until it is settled or given up. Counting these claims reads all rows without a record, also the
-//! unknown outcomes, which reserve nothing and stay for long. So the writer keeps the count between its transactions, and
-//! adjusts it by its own transitions.
+//! A claim reserves room until it is settled or given up. The count of these claims reads every row without a record.
+//! Unknown outcomes are such rows too: they reserve nothing and stay for a long time. So the writer keeps the count
+//! between its transactions, and its transitions of single claims adjust it. A sweep, `forget_scope` and a claim that replaces
+//! an expired claim leave the count too high until the next count.
 
 use std::time::{Duration, Instant};
 
@@ -15,12 +16,12 @@ use super::table::Statements;
 /// How much room a claim reserves for its response, below `max_bytes`.
 pub(super) const RESERVED: u64 = 16 * 1024;
 
-/// A count that is faster than this is repeated in each transaction, so it contains the claims of other processes. About
-/// 1,000 rows take as long.
+/// A count that takes less time is repeated in each transaction, so it includes the claims of other processes. Counting
+/// about 1,000 rows takes this long.
 const FAST: Duration = Duration::from_micros(250);
 
-/// A slower count takes at most this part of the time.
-const PART: u32 = 32;
+/// After a slower count, the writer waits for this many times its duration before it counts again.
+const PAUSE: u32 = 32;
 
 /// How many claims reserve room.
 #[derive(Debug, Default)]
@@ -43,7 +44,7 @@ impl LastCount {
     /// Whether to count again before a transaction that begins now.
     fn is_due_before(&self, now: Instant) -> bool {
         let since = now.saturating_duration_since(self.ended_at);
-        !self.is_fast() && since >= self.took.saturating_mul(PART)
+        !self.is_fast() && since >= self.took.saturating_mul(PAUSE)
     }
 }
 
@@ -106,7 +107,7 @@ impl Reservations {
         self.claims = room.claims;
     }
 
-    /// Counts before the next transaction, because nobody knows whether the last transaction took effect.
+    /// Forces a count before the next transaction. After an error, the last transaction may or may not have taken effect.
     pub(super) fn forget(&mut self) {
         self.last_count = None;
     }

@@ -196,7 +196,11 @@ pub(super) async fn file(connection: &mut SqliteConnection) -> Result<Vec<u8>, S
 
 fn of_another(error: &sqlx::Error, statements: &Statements, path: &Path) -> StoreError {
     let message = error.as_database_error().map(DatabaseError::message);
-    if let Some(index) = message.and_then(|message| message.strip_prefix("no such index: ")) {
+    // `schema_sql` cannot add the index of a constraint to an existing table.
+    let missing = message
+        .and_then(|message| message.strip_prefix("no such index: "))
+        .filter(|index| !index.starts_with("sqlite_autoindex_"));
+    if let Some(index) = missing {
         return unfit(format!(
             "the table {} in {} has no index {index:?}; create it with the SQL of `schema_sql`, which is safe to run again",
             statements.table,

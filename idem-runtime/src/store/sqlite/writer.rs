@@ -30,8 +30,8 @@ const GROUP: usize = 256;
 /// How many transitions wait before their callers wait to hand them over.
 const QUEUE: usize = 1_024;
 
-/// SQLite waits for the write lock for this part of the `busy_timeout`. Then the writer replies to the callers whose time is
-/// over, and tries again for the others. So no caller waits much longer than the `busy_timeout`.
+/// The number of parts of the `busy_timeout`. SQLite waits for the write lock for one part. Then the writer replies to the
+/// callers whose time is over, and tries again for the others. So no caller waits much longer than `busy_timeout`.
 pub(super) const WAITS: u32 = 8;
 
 /// A transition, and its caller.
@@ -62,7 +62,7 @@ pub(super) struct Writer {
 }
 
 pub(super) struct Settings {
-    /// With a part of the `busy_timeout`: see [`WAITS`].
+    /// SQLite's own timeout in these options is one part of `busy_timeout`: see [`WAITS`].
     pub(super) options: SqliteConnectOptions,
     pub(super) statements: Arc<Statements>,
     pub(super) clock: Arc<ReadClock>,

@@ -208,7 +208,7 @@ async fn limited(path: &Path) -> Running {
     }
 }
 
-/// A file with many unknown outcomes is counted seldom. The transitions of this store must not change the count meanwhile.
+/// A file with many unknown outcomes is counted seldom. The transitions of single claims adjust the kept count.
 #[tokio::test]
 async fn the_kept_count_of_reserving_claims_is_that_of_the_file() {
     let folder = tempfile::tempdir().expect("a folder");

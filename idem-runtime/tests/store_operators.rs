@@ -6,6 +6,7 @@
     feature = "testing"
 ))]
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use idem_runtime::store::{
     RedisStore, Settled, Severity, SqliteStore, Store, StoreError,
 };
 use idem_runtime::{Fingerprint, RecordId};
+use sqlx::Connection as _;
 use test_support::listing::a_replay_has_the_trace;
 use test_support::servers::eventually_async;
 use test_support::servers::postgres::PostgresServer;
@@ -227,8 +229,17 @@ async fn postgres_reports_waits_for_a_connection_and_removed_rows() {
     let sums = Arc::new(Sums::default());
     store.observe(sums.clone());
     expired(&store, 3).await;
+    // The only connection waits for this lock. Otherwise a quick server could reply before the next look-up begins.
+    let rival = sqlx::PgConnection::connect(&server.url()).await;
+    let mut rival = rival.expect("postgres is there");
+    let mut lock = rival.begin().await.expect("begun");
+    let statement = sqlx::query("LOCK TABLE idem_records");
+    statement.execute(&mut *lock).await.expect("locked");
     let looks = (0..20).map(|n| store.look_up(RecordId::from_bytes([n; 32])));
-    for look in futures_util::future::join_all(looks).await {
+    let mut looks = pin!(futures_util::future::join_all(looks));
+    assert!(futures_util::poll!(&mut looks).is_pending());
+    lock.rollback().await.expect("unlocked");
+    for look in looks.await {
         look.expect("it looks");
     }
     let waits = sums.waits.lock().expect("no panic").clone();

@@ -105,18 +105,10 @@ impl<T: Send + 'static> Admission<T> {
     /// disconnects.
     pub fn run<H, F>(self, handler: H) -> impl Future<Output = Response>
     where
-        H: FnOnce(T) -> F,
+        H: FnOnce(T) -> F + Send + 'static,
         F: Future<Output: HandlerOutput> + Send + 'static,
     {
-        match self.0 {
-            Way::Open(argument) => Run::Open {
-                handler: handler(argument),
-            },
-            Way::Guarded(guarded) => Run::Guarded {
-                guarded,
-                handler: Some(handler),
-            },
-        }
+        Run::new(self.0, &mut Some(handler))
     }
 
     /// Implements `key = header("…")`.

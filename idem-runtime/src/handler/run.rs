@@ -6,9 +6,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use axum::response::{IntoResponse, Response};
-use pin_project_lite::pin_project;
 
-use crate::attempt::handling::{BoxFuture, BoxHandler, Handling};
+use crate::attempt::handling::{BoxFuture, BoxHandler};
 use crate::attempt::running::Running;
 use crate::claim::claiming::{ClaimOutcome, Claiming};
 use crate::claim::unprotected::Unprotected;
@@ -40,39 +39,54 @@ pub trait HandlerOutput: IntoResponse {}
 
 impl<T: IntoResponse> HandlerOutput for T {}
 
-pin_project! {
-    /// The future of [`Admission::run`].
-    ///
-    /// Compiled once for each handler. Code that is the same for all handlers is in other types.
-    #[project = RunProjection]
-    pub(super) enum Run<T, H, F> {
-        Open {
-            #[pin]
-            handler: F,
-        },
-        Guarded {
-            guarded: Guarded<T>,
-            // `None` after the handler has started.
-            handler: Option<H>,
-        },
+/// The future of [`Admission::run`](crate::handler::admission::Admission::run), in a box.
+///
+/// The box hides the types of the handler from axum and tower. They would be part of the name of every type and
+/// function that axum and tower have for the handler, and the compiler would prove for each of them that the states
+/// below are `Send`. `benches/compile_time.sh` measures what that costs.
+pub(super) struct Run(BoxHandler);
+
+impl Run {
+    pub(super) fn new<T: Send + 'static>(way: Way<T>, handler: &mut dyn Begin<T>) -> Self {
+        Self(match way {
+            Way::Open(argument) => handler.begin(argument),
+            Way::Guarded(guarded) => handler.guard(guarded),
+        })
     }
 }
 
-impl<T, H, F> Future for Run<T, H, F>
+impl Future for Run {
+    type Output = Response;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
+        self.0.as_mut().poll_response(cx)
+    }
+}
+
+/// A request that may need a claim, with its handler.
+///
+/// Compiled once for each handler. Code that is the same for all handlers is in other types.
+struct GuardedRun<T, H> {
+    guarded: Guarded<T>,
+    // `None` after the handler has started.
+    handler: Option<H>,
+}
+
+impl<T, H> Future for GuardedRun<T, H>
 where
     T: Send + 'static,
-    H: FnOnce(T) -> F,
-    F: Future<Output: HandlerOutput> + Send + 'static,
+    Option<H>: Begin<T>,
 {
     type Output = Response;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
-        match self.project() {
-            RunProjection::Open { handler } => handler.poll_response(cx),
-            RunProjection::Guarded { guarded, handler } => guarded.poll(handler, cx),
-        }
+        let run = self.get_mut();
+        run.guarded.poll(&mut run.handler, cx)
     }
 }
+
+// `handler` is called by value, and its future has a box of its own.
+impl<T, H> Unpin for GuardedRun<T, H> {}
 
 /// The states of a request that may need a claim.
 pub(crate) enum Guarded<T> {
@@ -203,9 +217,13 @@ fn ended() -> ! {
     panic!("{ENDED}")
 }
 
-/// Creates the future of the handler from its last argument. Can be called once.
+/// A handler that has not started. Each method takes the handler, so only one of them can be called.
 pub(crate) trait Begin<T> {
+    /// Creates the future of the handler from its last argument.
     fn begin(&mut self, argument: T) -> BoxHandler;
+
+    /// Lets the handler wait for a claim.
+    fn guard(&mut self, guarded: Guarded<T>) -> BoxHandler;
 
     /// Like `begin`, and passes the return value of the handler to `observer`.
     #[cfg(feature = "testing")]
@@ -214,7 +232,8 @@ pub(crate) trait Begin<T> {
 
 impl<T, H, F> Begin<T> for Option<H>
 where
-    H: FnOnce(T) -> F,
+    T: Send + 'static,
+    H: FnOnce(T) -> F + Send + 'static,
     F: Future<Output: HandlerOutput> + Send + 'static,
 {
     fn begin(&mut self, argument: T) -> BoxHandler {
@@ -222,6 +241,13 @@ where
             Some(handler) => Box::pin(handler(argument)),
             None => ended(),
         }
+    }
+
+    fn guard(&mut self, guarded: Guarded<T>) -> BoxHandler {
+        Box::pin(GuardedRun {
+            guarded,
+            handler: self.take(),
+        })
     }
 
     #[cfg(feature = "testing")]

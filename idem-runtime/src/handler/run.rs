@@ -47,6 +47,8 @@ impl<T: IntoResponse> HandlerOutput for T {}
 pub(super) struct Run(BoxHandler);
 
 impl Run {
+    // Inlined into every handler, it would contain `begin` once more.
+    #[inline(never)]
     pub(super) fn new<T: Send + 'static>(way: Way<T>, handler: &mut dyn Begin<T>) -> Self {
         Self(match way {
             Way::Open(argument) => handler.begin(argument),

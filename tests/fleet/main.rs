@@ -1,10 +1,11 @@
-//! Tests two processes behind one store: races, kills, stops and restarts.
+//! Tests two processes behind one store: races, kills, stops, shutdowns and restarts.
 
 mod clients;
 #[path = "../../examples/fault_proxy/mod.rs"]
 mod fault_proxy;
 mod kills;
 mod member;
+mod shutdowns;
 
 use std::time::Duration;
 

@@ -5,6 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
@@ -14,17 +15,21 @@ use axum::routing::post;
 use axum_idem::store::{Keys, PostgresStore, RedisStore, Sealed, SqliteStore, Store};
 use axum_idem::{Attempt, Idempotency, IdempotencyKey, idempotent};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::servers;
-use crate::support::Server;
+use crate::support::{PATIENCE, Server};
 
 const STORE: &str = "AXUM_IDEM_TEST_STORE";
 /// Before the URL of a store that the service seals.
 pub(crate) const SEALED: &str = "sealed+";
 const LEASE_MILLIS: &str = "AXUM_IDEM_TEST_LEASE_MILLIS";
 const FOLDER: &str = "AXUM_IDEM_TEST_FOLDER";
+/// How long a process that gets SIGTERM waits for its handlers.
+const DRAIN_MILLIS: &str = "AXUM_IDEM_TEST_DRAIN_MILLIS";
 const ADDRESS: &str = "serves at ";
+const UNFINISHED: &str = "unfinished: ";
 
 /// The folder that holds the file of runs and the gate.
 #[derive(Clone)]
@@ -124,7 +129,7 @@ fn keys() -> Keys {
     }
 }
 
-/// Serves until the process is killed, when the environment names a store.
+/// Serves until the process gets SIGTERM and has drained, when the environment names a store.
 pub(crate) async fn serve_if_asked() {
     let Ok(store) = std::env::var(STORE) else {
         return;
@@ -136,35 +141,58 @@ pub(crate) async fn serve_if_asked() {
         Some(store) => settings.store(Sealed::around(open(store).await, keys())),
         None => settings.store(open(&store).await),
     };
+    let idem = settings.store_timeout(Duration::from_secs(1)).build();
     let router = Router::new()
         .route("/work", post(work))
         .route("/held", post(held))
         .route("/effect", post(effect))
-        .layer(settings.store_timeout(Duration::from_secs(1)).build())
+        .layer(idem.clone())
         .with_state(Folder(variable(FOLDER).into()));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let mut terminated = signal(SignalKind::terminate()).expect("a signal handler");
     println!(
         "\n{ADDRESS}{}",
         listener.local_addr().expect("a valid address")
     );
     axum::serve(listener, router)
+        .with_graceful_shutdown(async move {
+            terminated.recv().await;
+        })
         .await
         .expect("the server runs");
+    let drain = variable(DRAIN_MILLIS).parse().expect("a number");
+    println!(
+        "\n{UNFINISHED}{}",
+        idem.drain(Duration::from_millis(drain)).await
+    );
 }
 
 /// One process.
 pub(crate) struct Member {
     process: Child,
     pub(crate) server: Server,
+    /// Reads the output of the process to its end.
+    unfinished: Option<JoinHandle<Option<usize>>>,
 }
 
 impl Member {
     pub(crate) async fn start(store: &str, lease: Duration, folder: &TempDir) -> Self {
+        Self::that_drains(store, lease, folder, Duration::ZERO).await
+    }
+
+    /// Starts a process that waits this long for its handlers when it gets SIGTERM.
+    pub(crate) async fn that_drains(
+        store: &str,
+        lease: Duration,
+        folder: &TempDir,
+        drain: Duration,
+    ) -> Self {
         let mut process = Command::new(std::env::current_exe().expect("the path of this binary"))
             .args(["member_of_a_fleet", "--exact", "--nocapture"])
             .env(STORE, store)
             .env(LEASE_MILLIS, lease.as_millis().to_string())
             .env(FOLDER, folder.path())
+            .env(DRAIN_MILLIS, drain.as_millis().to_string())
             .stdout(Stdio::piped())
             .spawn()
             .expect("the process starts");
@@ -173,14 +201,44 @@ impl Member {
             let mut lines = output.lines().map_while(Result::ok);
             let address = lines.find_map(|line| line.strip_prefix(ADDRESS)?.parse().ok());
             // Reads on, so that the process never writes to a closed pipe.
-            std::thread::spawn(move || lines.for_each(drop));
-            address
+            let unfinished = std::thread::spawn(move || {
+                let numbers = lines.filter_map(|line| line.strip_prefix(UNFINISHED)?.parse().ok());
+                numbers.last()
+            });
+            (address, unfinished)
         };
-        let address = tokio::task::spawn_blocking(find).await.expect("no panic");
+        let found = tokio::task::spawn_blocking(find).await;
+        let (address, unfinished) = found.expect("no panic");
         Self {
             process,
             server: Server(address.expect("the member serves")),
+            unfinished: Some(unfinished),
         }
+    }
+
+    /// Asks the process to end, and waits until it accepts no connections.
+    pub(crate) async fn terminate(&self) {
+        servers::signal(&self.process, "-TERM");
+        while TcpStream::connect(self.server.0).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        let status = self.process.try_wait().expect("a child process");
+        status.is_some()
+    }
+
+    /// Waits for the end of a process that was asked to end. Returns how many of its handlers had not finished when
+    /// the process stopped to wait for them.
+    pub(crate) async fn ended(&mut self) -> usize {
+        let unfinished = self.unfinished.take().expect("a process ends once");
+        let unfinished = tokio::task::spawn_blocking(move || unfinished.join().expect("no panic"));
+        let unfinished = tokio::time::timeout(PATIENCE, unfinished).await;
+        let status = self.process.wait().expect("a child process");
+        assert!(status.success(), "{status}");
+        let unfinished = unfinished.expect("the process ends").expect("no panic");
+        unfinished.expect("the process has drained")
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -230,9 +288,14 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     pub(crate) async fn start(store: &str, lease: Duration) -> Self {
+        Self::that_drains(store, lease, Duration::ZERO).await
+    }
+
+    /// The first process waits this long for its handlers when it gets SIGTERM.
+    pub(crate) async fn that_drains(store: &str, lease: Duration, drain: Duration) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         Self {
-            one: Member::start(store, lease, &folder).await,
+            one: Member::that_drains(store, lease, &folder, drain).await,
             other: Member::start(store, lease, &folder).await,
             folder,
         }

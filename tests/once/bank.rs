@@ -101,8 +101,15 @@ pub(crate) async fn pay_without_the_flag(
     Ok(bank.note(response)?)
 }
 
+/// Commits nothing together with its record.
+#[idempotent(scope = token)]
+pub(crate) async fn unmanaged(State(bank): State<Bank>, body: String) -> (StatusCode, String) {
+    (StatusCode::CREATED, format!("{body} {}", bank.runs.count()))
+}
+
 pub(crate) fn routes() -> Router<Bank> {
     Router::new()
+        .route("/unmanaged", post(unmanaged))
         .route("/gated", post(gated))
         .route("/pay", post(pay))
         .route("/plain", post(pay_without_the_flag))

@@ -2,7 +2,9 @@
 
 mod bank;
 mod chaos;
+mod conflicts;
 mod cuts;
+mod duplicates;
 mod ends;
 mod forgotten;
 mod late;

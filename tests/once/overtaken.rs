@@ -10,11 +10,11 @@ use crate::bank::{Bank, LEASE, Paid, Service, key, lapse, store};
 use crate::servers::eventually_async;
 use crate::servers::postgres::PostgresServer;
 
-const LEVELS: [&str; 3] = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"];
+pub(crate) const LEVELS: [&str; 3] = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"];
 
 /// Records, and waits for the test before it commits.
 #[idempotent(scope = token, transactional)]
-async fn slow(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid {
+pub(crate) async fn slow(State(bank): State<Bank>, attempt: Attempt, body: String) -> Paid {
     let mut tx = bank.begin().await?;
     let run = format!("{body} {}", attempt.number());
     Bank::pay(&mut tx, &run).await?;

@@ -144,3 +144,115 @@ fn advise(error: Error, advice: impl FnOnce(&str) -> String) -> StoreError {
 pub(super) fn code(error: &Error) -> Option<Cow<'_, str>> {
     error.as_database_error()?.code()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+
+    use sqlx::error::{DatabaseError, ErrorKind};
+
+    use super::*;
+
+    /// An error of the server, with this `SQLSTATE`.
+    #[derive(Debug)]
+    struct OfServer(&'static str);
+
+    impl fmt::Display for OfServer {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.message())
+        }
+    }
+
+    impl std::error::Error for OfServer {}
+
+    impl DatabaseError for OfServer {
+        fn message(&self) -> &'static str {
+            "the server refuses"
+        }
+
+        fn code(&self) -> Option<Cow<'_, str>> {
+            Some(self.0.into())
+        }
+
+        fn as_error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn as_error_mut(&mut self) -> &mut (dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn into_error(self: Box<Self>) -> Box<dyn std::error::Error + Send + Sync + 'static> {
+            self
+        }
+
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Other
+        }
+    }
+
+    fn of_server(code: &'static str) -> Error {
+        Error::Database(Box::new(OfServer(code)))
+    }
+
+    fn table() -> Table {
+        Table {
+            schema: "public".into(),
+            name: "idem_records".into(),
+            role: "desk".into(),
+            is_utf8: true,
+        }
+    }
+
+    /// An error is never a result, such as "the record exists". This includes a violation of a unique index, after
+    /// which the statement is sent again.
+    #[test]
+    fn each_error_of_the_server_is_an_error_with_its_remedy() {
+        for (code, remedy_of_code, is_timeout) in [
+            ("40001", Remedy::Again, false),
+            ("40P01", Remedy::Again, false),
+            ("23505", Remedy::Again, false),
+            ("57P01", Remedy::Elsewhere, false),
+            ("57P02", Remedy::Elsewhere, false),
+            ("57P03", Remedy::Elsewhere, false),
+            ("57P05", Remedy::Elsewhere, false),
+            ("25006", Remedy::OtherServer, false),
+            ("57014", Remedy::Report, true),
+            ("55P03", Remedy::Report, true),
+            ("23514", Remedy::Report, false),
+            ("42501", Remedy::Report, false),
+            ("42P01", Remedy::Report, false),
+            ("53100", Remedy::Report, false),
+            ("53300", Remedy::Report, false),
+            ("XX000", Remedy::Report, false),
+        ] {
+            assert_eq!(remedy(&of_server(code)), remedy_of_code, "{code}");
+            match store_error(of_server(code), &table()) {
+                StoreError::TimedOut => assert!(is_timeout, "{code}"),
+                StoreError::Unavailable(error) => {
+                    assert!(!is_timeout, "{code}");
+                    let text = error.to_string();
+                    assert!(text.contains("the server refuses"), "{code}: {text}");
+                }
+                error => panic!("{code}: {error:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_connection_is_an_error_with_its_remedy() {
+        let broken = || Error::Io(io::ErrorKind::BrokenPipe.into());
+        let unreadable = || Error::Protocol("not a message".into());
+        for (error, expected) in [
+            (broken(), Remedy::Elsewhere),
+            (unreadable(), Remedy::Elsewhere),
+            (Error::WorkerCrashed, Remedy::Elsewhere),
+            (Error::RowNotFound, Remedy::Report),
+            (Error::PoolTimedOut, Remedy::Report),
+        ] {
+            assert_eq!(remedy(&error), expected, "{error:?}");
+            let error = store_error(error, &table());
+            assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+        }
+    }
+}

@@ -435,16 +435,57 @@ mod tests {
     /// changelog entry.
     #[test]
     fn the_format_of_fingerprints_never_changes() {
-        let hex =
-            |fingerprint: Fingerprint| RecordId::from_bytes(*fingerprint.as_bytes()).to_string();
-        assert_eq!(
-            hex(of(
-                "POST",
-                "/accounts/1/trades?dry=1",
-                Some("application/json"),
-                "{}"
-            )),
-            "5a23928f804985ccaf07b2a99ab3a454e2b3618982eafa820bd95bce0c82a07f"
-        );
+        let json = Some("application/json");
+        for ((method, uri, content_type, body), hex) in [
+            (
+                ("POST", "/accounts/1/trades?dry=1", json, "{}"),
+                "5a23928f804985ccaf07b2a99ab3a454e2b3618982eafa820bd95bce0c82a07f",
+            ),
+            (
+                ("POST", "/", None, ""),
+                "5b23b845c3c711f88c78a7fabe8344398e591f652ad417024090aebaca9651b8",
+            ),
+            (
+                ("PUT", "/", None, ""),
+                "9d60a80b6feff9ff5bde04b6768628d98199c1ed620d4485a011e35caa86ac33",
+            ),
+            (
+                ("POST", "/?", None, ""),
+                "36cef7a05e20746a405a642de7f9d12e69602ffddea3d501ab1ad63730b4e6d6",
+            ),
+            (
+                ("POST", "/a", None, ""),
+                "1e600efa41d0044fa6ef1ae0fd85817d3b02f28cbc3fb2334253114c6babf5d4",
+            ),
+            (
+                ("POST", "/", Some(""), ""),
+                "c9084b596fc4513497f03c014c19e3630a8958ffd7aaa47652e1912df5cc92d7",
+            ),
+            (
+                ("POST", "/", json, ""),
+                "5ed7b3022058c63d2f695fefcc9902b1b0a5cc005c2d051edd98731c5ca3e2e4",
+            ),
+            (
+                ("POST", "/", None, "a"),
+                "d73689f3c455322a2d3a1a826d0419bbb1c7ed710f806050f6d3c53a07abc591",
+            ),
+            (
+                ("POST", "/", None, "\0\u{fc}\n"),
+                "990bfe7c424714131373310ce0d43aec2a5bd1550ee9c5e8c393e2b87c1ac80f",
+            ),
+            (
+                (
+                    "POST",
+                    "/%7Ea/b%2Fc?x=1&x=2",
+                    Some("text/plain; charset=utf-8"),
+                    "a=1",
+                ),
+                "132fbd69a56f280d217aa29269698c4cc7097da7e1fbb0ac77a3a92a3bfd1b25",
+            ),
+        ] {
+            let fingerprint = of(method, uri, content_type, body);
+            let actual = RecordId::from_bytes(*fingerprint.as_bytes()).to_string();
+            assert_eq!(actual, hex, "{method} {uri} {content_type:?} {body:?}");
+        }
     }
 }

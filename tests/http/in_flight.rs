@@ -1,10 +1,13 @@
 //! Tests duplicates that arrive while the first request still runs.
 
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::routing::post;
 use axum_idem::{Idempotency, idempotent};
 use futures_util::future::join_all;
@@ -29,6 +32,39 @@ async fn wait_briefly(State(runs): State<Runs>) -> String {
 /// The first run fails.
 #[idempotent(scope = global, in_flight = wait("30s"))]
 async fn fail_once(State(runs): State<Runs>) -> Result<String, StatusCode> {
+    match runs.pass().await {
+        1 => Err(StatusCode::SERVICE_UNAVAILABLE),
+        run => Ok(run.to_string()),
+    }
+}
+
+/// Counts the requests that the service has not dropped.
+#[derive(Clone, Default)]
+struct Alive(Arc<()>);
+
+impl Alive {
+    fn count(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+}
+
+impl FromRequestParts<(Runs, Alive)> for Alive {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(
+        _: &mut Parts,
+        (_, alive): &(Runs, Self),
+    ) -> Result<Self, Infallible> {
+        Ok(alive.clone())
+    }
+}
+
+/// The first run fails, so the next waiter may run.
+#[idempotent(scope = global, in_flight = wait("30s"))]
+async fn fail_once_alive(
+    _: Alive,
+    State((runs, _)): State<(Runs, Alive)>,
+) -> Result<String, StatusCode> {
     match runs.pass().await {
         1 => Err(StatusCode::SERVICE_UNAVAILABLE),
         run => Ok(run.to_string()),
@@ -172,6 +208,41 @@ async fn a_waiter_that_disconnects_does_not_affect_the_run() {
     assert_eq!(first.await.expect("no panic").text(), "1");
     assert!(server.post("/wait", "k", "").await.is_replay());
     assert_eq!(runs.started(), 1);
+}
+
+/// A waiter runs no handler, so nothing of it continues in the background. The key is free after the first
+/// run, but a waiter without a client does not take it.
+#[tokio::test]
+async fn a_waiter_is_dropped_when_its_client_disconnects() {
+    let (runs, alive, idem) = (Runs::default(), Alive::default(), Idempotency::in_memory());
+    let router = Router::new()
+        .route("/", post(fail_once_alive))
+        .layer(idem.clone())
+        .with_state((runs.clone(), alive.clone()));
+    // The router holds clones of the state, and each request holds some while it waits.
+    let server = Server::start(router).await;
+    let idle = alive.count();
+    let first = tokio::spawn(async move { server.post("/", "k", "").await });
+    runs.until_started(1).await;
+    let with_the_first = alive.count();
+    let mut waiters = Vec::new();
+    for _ in 0..10 {
+        let before = alive.count();
+        waiters.push(server.write(post_bytes("/", "k", "")).await);
+        eventually("the waiter waits", || alive.count() > before).await;
+    }
+    drop(waiters);
+    eventually("the waiters are dropped", || {
+        alive.count() == with_the_first
+    })
+    .await;
+    assert_eq!((runs.started(), runs.finished()), (1, 0));
+    runs.open(2);
+    assert_eq!(first.await.expect("no panic").status, 503);
+    eventually("the first request is dropped", || alive.count() == idle).await;
+    assert_eq!(idem.running(), 0);
+    assert_eq!(runs.started(), 1);
+    assert_eq!(server.post("/", "k", "").await.text(), "2");
 }
 
 #[tokio::test]

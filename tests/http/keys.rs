@@ -19,6 +19,11 @@ async fn echo(key: Option<IdempotencyKey>, State(runs): State<Runs>) -> String {
     key.map_or_else(|| "none".into(), |key| key.to_string())
 }
 
+#[idempotent(scope = global, required)]
+async fn required(State(runs): State<Runs>) -> String {
+    runs.count().to_string()
+}
+
 async fn needs_key(key: IdempotencyKey) -> String {
     assert!(!format!("{key:?}").contains(key.as_str()));
     key.as_str().into()
@@ -30,6 +35,7 @@ async fn start(dialect: Dialect) -> (Server, Runs) {
         .route("/count", post(count))
         .route("/echo", post(echo))
         .route("/needs-key", post(needs_key))
+        .route("/required", post(required))
         .layer(Idempotency::builder().dialect(dialect).build())
         .with_state(runs.clone());
     (Server::start(router).await, runs)
@@ -140,6 +146,18 @@ async fn a_key_in_a_trailer_is_ignored() {
 }
 
 #[tokio::test]
+async fn a_key_in_a_trailer_does_not_replace_a_required_key() {
+    let (server, runs) = start(Dialect::default()).await;
+    let request = "POST /required HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\
+                   trailer: idempotency-key\r\n\r\n1\r\na\r\n0\r\nidempotency-key: k\r\n\r\n";
+    let answer = server.write_and_read(request).await;
+    let text = String::from_utf8_lossy(&answer);
+    assert_eq!(status_of(&answer), 400, "{text}");
+    assert!(text.contains("idempotency_key_missing"), "{text}");
+    assert_eq!(runs.started(), 0);
+}
+
+#[tokio::test]
 async fn keys_are_case_sensitive_and_header_names_are_not() {
     let (server, runs) = start(Dialect::default()).await;
     server.post("/count", "ABC", "").await;
@@ -189,6 +207,18 @@ async fn key_lengths_are_counted_in_bytes_after_unquoting() {
     for bad in [r#""abcde""#, "abcde", "ab", r#""ab""#] {
         assert_eq!(send(server, &[bad.as_bytes()]).await.0, 400, "{bad}");
     }
+}
+
+#[tokio::test]
+async fn a_key_may_be_limited_to_one_byte() {
+    let (server, runs) = start(Dialect::default().max_key_len(1)).await;
+    for good in ["x", r#""x""#] {
+        assert_eq!(send(server, &[good.as_bytes()]).await, (200, "x".into()));
+    }
+    for bad in ["xx", r#""xx""#, r#""""#, ""] {
+        assert_eq!(send(server, &[bad.as_bytes()]).await.0, 400, "{bad}");
+    }
+    assert_eq!(runs.started(), 1);
 }
 
 #[tokio::test]

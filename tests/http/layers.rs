@@ -283,6 +283,30 @@ async fn a_service_can_render_problems_itself() {
     assert_eq!(in_flight.headers["retry-after"], "1");
 }
 
+/// A client that asks for another type still gets the code that it needs in order to react.
+#[tokio::test]
+async fn a_problem_has_the_same_type_for_every_accept_header() {
+    let (server, runs) = start(Idempotency::in_memory()).await;
+    let send = |headers: Vec<(&'static str, &'static str)>| {
+        server.send(request(Method::POST, "/required", headers, ""))
+    };
+    let plain = send(vec![]).await;
+    assert_eq!(plain.code(), "idempotency_key_missing");
+    for accept in [
+        "*/*",
+        "text/html",
+        "application/json",
+        "image/png;q=0.1",
+        "",
+    ] {
+        let answer = send(vec![("accept", accept)]).await;
+        assert_eq!(answer.code(), "idempotency_key_missing", "{accept}");
+        assert_eq!(answer.status, plain.status, "{accept}");
+        assert_eq!(answer.body, plain.body, "{accept}");
+    }
+    assert_eq!(runs.started(), 0);
+}
+
 #[tokio::test]
 async fn a_panic_while_rendering_a_problem_becomes_a_plain_500() {
     let render = |problem: &Problem| -> StatusCode { panic!("cannot render {}", problem.code()) };

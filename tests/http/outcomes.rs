@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{FromRequest, Json, Path, Query, Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderName, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum_idem::{Attempt, DoNotRecord, Idempotency, idempotent};
@@ -210,6 +210,10 @@ async fn do_not_record_keeps_a_response_from_being_recorded() {
     for run in ["1", "2"] {
         let answer = server.post("/opted-out", "k", "").await;
         assert_eq!((answer.text(), answer.is_replay()), (run, false));
+        // The client does not see the mark.
+        let mut headers: Vec<_> = answer.headers.keys().map(HeaderName::as_str).collect();
+        headers.sort_unstable();
+        assert_eq!(headers, ["content-length", "content-type", "date"]);
     }
     assert_eq!(runs.started(), 2);
 }

@@ -131,6 +131,21 @@ async fn trailers(State(runs): State<Runs>) -> Response {
     ([("trailer", "x-sum")], body).into_response()
 }
 
+/// Announces a length over the limit, and sends the rest only when nobody needs it any more.
+#[idempotent(scope = global)]
+async fn announced(State(runs): State<Runs>) -> impl IntoResponse {
+    runs.count();
+    let body = stream::iter([Ok::<_, Infallible>("first")]).chain(stream::pending());
+    ([("content-length", "1000000000")], Body::from_stream(body))
+}
+
+/// Sends a time of its own, as a handler does that forwards the response of another service.
+#[idempotent(scope = global)]
+async fn dated(State(runs): State<Runs>) -> impl IntoResponse {
+    runs.count();
+    ([("date", "Thu, 01 Jan 1970 00:00:00 GMT")], "dated")
+}
+
 /// The library does not record a failed response, so it must not buffer this body.
 #[idempotent(scope = global)]
 async fn endless_failure(State(runs): State<Runs>) -> (StatusCode, Body) {
@@ -171,6 +186,8 @@ async fn start_with(idem: Idempotency) -> (Server, Runs) {
         .route("/shrunk", post(shrunk))
         .route("/panics", post(panics))
         .route("/trailers", post(trailers))
+        .route("/announced", post(announced))
+        .route("/dated", post(dated))
         .route("/endless-failure", post(endless_failure))
         .route("/upgrade", post(upgrade))
         .layer(idem)
@@ -207,6 +224,18 @@ async fn a_replay_has_the_first_headers_and_a_replay_header() {
         first.headers["x-request-id"]
     );
     assert_eq!(replay.headers.get_all("date").iter().count(), 1);
+}
+
+#[tokio::test]
+async fn a_replay_has_the_date_of_its_own_response() {
+    let (server, runs) = start().await;
+    let first = server.post("/dated", "k", "").await;
+    assert_eq!(first.headers["date"], "Thu, 01 Jan 1970 00:00:00 GMT");
+    let replay = server.post("/dated", "k", "").await;
+    assert!(replay.is_replay());
+    assert_eq!(replay.headers.get_all("date").iter().count(), 1);
+    assert_ne!(replay.headers["date"], first.headers["date"]);
+    assert_eq!(runs.started(), 1);
 }
 
 #[tokio::test]
@@ -311,6 +340,19 @@ async fn a_response_that_is_not_recorded_is_not_buffered() {
         );
     }
     assert_eq!(runs.started(), 2);
+}
+
+/// The announced length alone shows that the response cannot be recorded, so none of its body is buffered.
+#[tokio::test]
+async fn a_response_whose_announced_length_is_over_the_limit_is_not_buffered() {
+    let (server, runs) = start().await;
+    let read = read_until(server, "/announced", "first").await;
+    assert!(read.contains("content-length: 1000000000"), "{read}");
+    assert_eq!(
+        server.post("/announced", "k", "").await.code(),
+        "idempotency_response_not_kept"
+    );
+    assert_eq!(runs.started(), 1);
 }
 
 #[tokio::test]

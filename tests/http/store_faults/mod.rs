@@ -7,6 +7,7 @@ mod overtaken;
 mod renewals;
 mod settling;
 mod takeovers;
+mod unasked;
 mod waiting;
 
 use std::time::Duration;

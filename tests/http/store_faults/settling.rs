@@ -1,14 +1,23 @@
 //! Tests a store that fails while an attempt is settled.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum_idem::store::Entry;
+use axum::Router;
+use axum::extract::{Extension, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
+use axum::response::IntoResponse;
+use axum::routing::post;
+use axum_idem::store::{Entry, MemoryStore, Store};
 use axum_idem::testing::Fault::{self, Delay, DropReply, ErrAfter, ErrBefore, Hang, Pause};
+use axum_idem::testing::FaultStore;
 use axum_idem::testing::Operation::{Abandon, Claim, Complete, Forget, LookUp, Release, Renew};
-use axum_idem::{OnStoreError, Scope};
+use axum_idem::{Idempotency, OnStoreError, Scope, idempotent};
+use tokio::sync::Notify;
 
 use super::{LONG, SHORT, start, start_waiting, start_with};
-use crate::support::{eventually, post_bytes};
+use crate::support::{Runs, Server, eventually, post_bytes};
 
 const EACH: [Fault; 5] = [
     ErrBefore,
@@ -283,5 +292,53 @@ async fn a_record_is_written_after_its_client_has_left() {
         setup.idem.drain(LONG).await;
         assert!(setup.retry("/count").await.is_replay(), "{fault:?}");
         assert_eq!(setup.runs.started(), 1);
+    }
+}
+
+/// Cancels the work of one request. The handler drops the token when it returns.
+#[derive(Clone)]
+struct Token(Arc<Notify>);
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+/// A layer that watches the token of a handler drops the request as soon as the handler returns, before the store
+/// has replied.
+#[tokio::test]
+async fn a_record_is_written_although_the_handler_cancels_its_own_request() {
+    #[idempotent(scope = global)]
+    async fn cancels(Extension(token): Extension<Token>, State(runs): State<Runs>) -> String {
+        let _cancels_on_return = token;
+        runs.count().to_string()
+    }
+    let watch = |mut request: Request, next: Next| async move {
+        let is_cancelled = Arc::new(Notify::new());
+        request.extensions_mut().insert(Token(is_cancelled.clone()));
+        tokio::select! {
+            biased;
+            response = next.run(request) => response,
+            () = is_cancelled.notified() => StatusCode::GATEWAY_TIMEOUT.into_response(),
+        }
+    };
+    for fault in EACH {
+        let (runs, store) = (Runs::default(), FaultStore::new(MemoryStore::default()));
+        let idem = Idempotency::builder().store(store.clone());
+        let idem = idem.store_timeout(Duration::from_millis(200)).build();
+        let router = Router::new()
+            .route("/", post(cancels))
+            .layer(idem.clone())
+            .layer(from_fn(watch))
+            .with_state(runs.clone());
+        let server = Server::start(router).await;
+        store.script(Complete, [fault]);
+        assert_eq!(server.post("/", "k", "").await.status, 504, "{fault:?}");
+        idem.drain(LONG).await;
+        let id = idem.record_id(&Scope::new(), "k");
+        let entry = store.behind().look_up(id).await.expect("memory");
+        assert!(matches!(entry, Some(Entry::Recorded { .. })), "{fault:?}");
+        assert_eq!(runs.started(), 1);
     }
 }

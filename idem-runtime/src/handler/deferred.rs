@@ -244,6 +244,8 @@ where
 {
     type Output = Result<Deferred<T, LAZY>, R>;
 
+    // Inlined, it would be compiled again for each handler. Measured: 0.2 KB.
+    #[inline(never)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let pending = match self.get_mut() {
             Self::Now(extraction) => {

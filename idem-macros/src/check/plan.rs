@@ -1,6 +1,6 @@
 //! Checks the attribute's arguments against the handler, and plans the expansion.
 
-use proc_macro2::{Ident, TokenStream, TokenTree};
+use proc_macro2::Ident;
 use quote::ToTokens as _;
 use syn::Expr;
 
@@ -11,7 +11,7 @@ use crate::check::unknown;
 use crate::messages::mistakes::Mistakes;
 use crate::parse::attribute_args::AttributeArgs;
 use crate::parse::body_extractors::{body_extractor, own_type};
-use crate::parse::handler::{Handler, Parameter};
+use crate::parse::handler::Handler;
 use crate::parse::names;
 
 /// The facts that the expansion needs in addition to the attribute's arguments and the handler.
@@ -115,23 +115,16 @@ fn transaction(args: &AttributeArgs, handler: &Handler, mistakes: &mut Mistakes)
     let Some(word) = &args.transactional else {
         return;
     };
-    let names_attempt = |parameter: &Parameter| mentions(parameter.ty.to_token_stream(), "Attempt");
-    if !handler.parameters.iter().any(names_attempt) {
+    // An `Attempt` of any module counts, because the user may import the type through a module of their own.
+    let is_attempt = |name: &String| name == "Attempt";
+    let mut types = handler.parameters.iter().map(|it| it.ty.to_token_stream());
+    if !types.any(|ty| names::mentions(ty).iter().any(is_attempt)) {
         mistakes.at(
             word,
             "`transactional` needs an argument `attempt: Attempt`; add it, and end the handler with \
              `attempt.commit(tx, response).await`",
         );
     }
-}
-
-/// Whether a type contains a name at any depth, such as `Attempt` in `Option<Attempt>`.
-fn mentions(tokens: TokenStream, name: &str) -> bool {
-    tokens.into_iter().any(|token| match token {
-        TokenTree::Ident(found) => found == name,
-        TokenTree::Group(group) => mentions(group.stream(), name),
-        TokenTree::Punct(_) | TokenTree::Literal(_) => false,
-    })
 }
 
 fn runtime_names(args: &AttributeArgs, names: &Names, mistakes: &mut Mistakes) -> Vec<Ident> {

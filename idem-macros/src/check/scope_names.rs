@@ -1,11 +1,12 @@
 //! Checks the names in the expressions of `scope`, `key` and `runtime`, and how the expressions use them.
 
-use proc_macro2::{Ident, TokenStream, TokenTree};
+use proc_macro2::Ident;
 use syn::ext::IdentExt as _;
 use syn::spanned::Spanned as _;
 use syn::visit::{self, Visit};
-use syn::{Expr, ExprCall, Lit, LitStr, PatMacro, Path};
+use syn::{Expr, LitStr, PatMacro, Path};
 
+use crate::check::header_name::header_name;
 use crate::messages::words::{all_of, code, nearest};
 use crate::parse::attribute_args::AttributeArgs;
 use crate::parse::body_extractors::body_extractor;
@@ -163,7 +164,8 @@ impl Names {
         let mut unbound = names.filter(|name| !self.bound(&name.to_string()));
         unbound.find_map(|name| {
             let mut macros = self.macros.iter().map(|it| &it.mac);
-            let of = macros.find(|it| has_name(it.tokens.clone(), &name))?;
+            let unraw = name.unraw().to_string();
+            let of = macros.find(|it| names::mentions(it.tokens.clone()).contains(&unraw))?;
             let written = code(&of.path);
             let message = format!(
                 "`{name}` is an argument of the macro `{written}!`, and `{argument}` cannot use the variables of a macro; \
@@ -262,19 +264,15 @@ impl Names {
 
 /// Returns the name in `header("…")`, in lower case.
 fn header_of(value: &Expr) -> Option<String> {
-    let ExprCall { func, args, .. } = match value {
+    let call = match value {
         Expr::Paren(inner) => return header_of(&inner.expr),
         Expr::Call(call) => call,
         _ => return None,
     };
-    let is_header = matches!(&**func, Expr::Path(path) if path.path.is_ident("header"));
-    match args.first().filter(|_| is_header)? {
-        Expr::Lit(literal) => match &literal.lit {
-            Lit::Str(name) => Some(name.value().to_lowercase()),
-            _ => None,
-        },
-        _ => None,
-    }
+    let is_header = matches!(&*call.func, Expr::Path(path) if path.path.is_ident("header"));
+    // The check of `key` reports an invalid name.
+    let name = header_name(call, "").ok().filter(|_| is_header)?;
+    Some(name.value().to_lowercase())
 }
 
 fn macros_in(pat: &syn::Pat) -> Vec<PatMacro> {
@@ -290,14 +288,6 @@ fn macros_in(pat: &syn::Pat) -> Vec<PatMacro> {
     let mut macros = Macros(Vec::new());
     macros.visit_pat(pat);
     macros.0
-}
-
-fn has_name(tokens: TokenStream, name: &Ident) -> bool {
-    tokens.into_iter().any(|token| match token {
-        TokenTree::Ident(found) => is_same(&found, name),
-        TokenTree::Group(group) => has_name(group.stream(), name),
-        TokenTree::Punct(_) | TokenTree::Literal(_) => false,
-    })
 }
 
 /// Returns the first variable of a chain such as `&user.account().id`.

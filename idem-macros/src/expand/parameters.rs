@@ -63,8 +63,7 @@ impl<'a> Parameters<'a> {
     ) -> Self {
         // An editor completes names in a half-typed body.
         let keep_names = is_seen || handler.is_half_typed;
-        let mut inside = Vec::new();
-        names::mentions(handler.body.clone().unwrap_or_default(), &mut inside);
+        let inside = names::mentions(handler.body.clone().unwrap_or_default());
         let mut used_outside: Vec<Ident> = plan.names().collect();
         let is_inside = |name: &Ident| inside.contains(&name.unraw().to_string());
         let is_used = |name: &Ident| {

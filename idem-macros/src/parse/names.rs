@@ -44,20 +44,17 @@ pub(crate) fn dereferenced(value: &Expr, references: &[Ident]) -> Expr {
     value
 }
 
-/// Collects every identifier in `tokens` that may be a variable, and every name that a format string captures.
+/// Returns every identifier in `tokens` that may be a variable, and every name that a format string captures.
 /// None has its `r#`.
-pub(crate) fn mentions(tokens: TokenStream, found: &mut Vec<String>) {
+pub(crate) fn mentions(tokens: TokenStream) -> Vec<String> {
     let all: Vec<TokenTree> = tokens.into_iter().collect();
-    for (at, token) in all.iter().enumerate() {
-        match token {
-            TokenTree::Ident(ident) if !is_member(&all, at) => {
-                found.push(ident.unraw().to_string());
-            }
-            TokenTree::Group(group) => mentions(group.stream(), found),
-            TokenTree::Literal(literal) => found.extend(captured(&literal.to_string())),
-            TokenTree::Ident(_) | TokenTree::Punct(_) => {}
-        }
-    }
+    let mentioned = |(at, token): (usize, &TokenTree)| match token {
+        TokenTree::Ident(ident) if !is_member(&all, at) => vec![ident.unraw().to_string()],
+        TokenTree::Group(group) => mentions(group.stream()),
+        TokenTree::Literal(literal) => captured(&literal.to_string()),
+        TokenTree::Ident(_) | TokenTree::Punct(_) => Vec::new(),
+    };
+    all.iter().enumerate().flat_map(mentioned).collect()
 }
 
 /// Returns whether the token is a field or a method, as `id` in `user.id`. In `..id`, it is a variable.

@@ -24,6 +24,11 @@ pub(super) const NAMES: [&str; 15] = [
     "crate",
 ];
 
+/// Parses a word, which may be a keyword. A raw word such as `r#scope` is the plain word.
+pub(super) fn word(input: ParseStream<'_>) -> syn::Result<Ident> {
+    input.call(Ident::parse_any).map(|word| word.unraw())
+}
+
 /// Returns whether the word is the name of an argument.
 pub(super) fn is_name(name: &Ident) -> bool {
     let name = name.unraw();
@@ -49,10 +54,7 @@ pub(crate) fn form(name: &Ident, input: ParseStream<'_>) -> syn::Result<Form> {
         return Ok(Form::Called(paren));
     }
     if input.peek(Token![:]) {
-        let message = format!(
-            "expected `=`; write `{}`",
-            example(&name.unraw().to_string())
-        );
+        let message = format!("expected `=`; write `{}`", example(&name.to_string()));
         return Err(input.error(message));
     }
     let Some(equals) = input.parse::<Option<Token![=]>>()? else {
@@ -61,13 +63,13 @@ pub(crate) fn form(name: &Ident, input: ParseStream<'_>) -> syn::Result<Form> {
     if input.is_empty() || input.peek(Token![,]) {
         let message = format!(
             "`{name}` has no value; write `{}`",
-            example(&name.unraw().to_string())
+            example(&name.to_string())
         );
         return Err(syn::Error::new(equals.span, message));
     }
     if input.peek(Lifetime) && !input.peek2(Token![:]) {
         let lifetime: Lifetime = input.parse()?;
-        let example = example(&name.unraw().to_string());
+        let example = example(&name.to_string());
         let message = format!(
             "cannot parse the value of `{name}`: unexpected lifetime; for example, write `{example}`"
         );
@@ -82,7 +84,7 @@ pub(crate) fn form(name: &Ident, input: ParseStream<'_>) -> syn::Result<Form> {
             Ok(Form::Assigned(Box::new(ungrouped(expression))))
         }
         Err(error) => {
-            let example = example(&name.unraw().to_string());
+            let example = example(&name.to_string());
             let message = format!(
                 "cannot parse the value of `{name}`: {error}; for example, write `{example}`"
             );
@@ -129,12 +131,12 @@ fn ungrouped(value: Expr) -> Expr {
 
 /// Parses the rest of a name that the user wrote with hyphens.
 pub(crate) fn with_underscores(first: &Ident, input: ParseStream<'_>) -> Ident {
-    let mut name = first.unraw().to_string();
+    let mut name = first.to_string();
     while input.parse::<Token![-]>().is_ok() {
-        let Ok(next) = input.call(Ident::parse_any) else {
+        let Ok(next) = word(input) else {
             break;
         };
-        name = format!("{name}_{}", next.unraw());
+        name = format!("{name}_{next}");
     }
     Ident::new(&name, first.span())
 }

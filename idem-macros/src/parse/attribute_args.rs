@@ -8,7 +8,7 @@ use syn::{Expr, Lit, LitBool, LitInt, Path, Token};
 
 use crate::messages::mistakes::Mistakes;
 use crate::messages::words::{all_of, nearest, one_of};
-use crate::parse::argument_form::{Form, NAMES, example, form, is_name, with_underscores};
+use crate::parse::argument_form::{Form, NAMES, example, form, is_name, with_underscores, word};
 use crate::parse::duration;
 use crate::parse::fingerprint::Fingerprint;
 use crate::parse::statuses::{Of, Statuses};
@@ -65,7 +65,7 @@ impl AttributeArgs {
             mistakes.at(&value, stray::as_scope(&value, self.scope.as_ref()));
             return skip_argument(input);
         }
-        let Ok(name) = input.call(Ident::parse_any) else {
+        let Ok(name) = word(input) else {
             self.not_a_name(input, mistakes);
             return skip_argument(input);
         };
@@ -88,10 +88,7 @@ impl AttributeArgs {
                 return skip_argument(input);
             }
         };
-        let is_before_a_name = input
-            .fork()
-            .call(Ident::parse_any)
-            .is_ok_and(|next| is_name(&next));
+        let is_before_a_name = word(&input.fork()).is_ok_and(|next| is_name(&next));
         if !(input.is_empty() || input.peek(Token![,]) || is_before_a_name) {
             // The tokens that follow are part of the same mistake, so the argument counts as given.
             if self.is_known(&name, mistakes) && self.is_first(&name, mistakes) {
@@ -148,7 +145,7 @@ impl AttributeArgs {
         if !self.is_known(name, mistakes) || !self.is_first(name, mistakes) {
             return;
         }
-        let argument = name.unraw().to_string();
+        let argument = name.to_string();
         match argument.as_str() {
             "required" => self.required = is_flag(name, &form, mistakes),
             "transactional" => {
@@ -190,7 +187,7 @@ impl AttributeArgs {
     }
 
     fn is_known(&mut self, name: &Ident, mistakes: &mut Mistakes) -> bool {
-        let given = name.unraw().to_string();
+        let given = name.to_string();
         if NAMES.contains(&given.as_str()) {
             return true;
         }
@@ -230,12 +227,11 @@ impl AttributeArgs {
     }
 
     fn is_first(&mut self, name: &Ident, mistakes: &mut Mistakes) -> bool {
-        let unraw = name.unraw();
-        if self.given.contains(&unraw) {
-            mistakes.at(name, format!("`{unraw}` is given twice; keep one of them"));
+        if self.given.contains(name) {
+            mistakes.at(name, format!("`{name}` is given twice; keep one of them"));
             return false;
         }
-        self.given.push(unraw);
+        self.given.push(name.clone());
         true
     }
 }

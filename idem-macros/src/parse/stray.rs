@@ -56,7 +56,7 @@ pub(crate) fn as_scope(value: &Expr, given: Option<&Expr>) -> String {
 
 /// Returns the message for the tokens of `input`, which follow the argument without a comma.
 pub(crate) fn after(name: &Ident, form: &Form, input: ParseStream<'_>) -> String {
-    let argument = name.unraw().to_string();
+    let argument = name.to_string();
     let example = example(&argument);
     match form {
         Form::Alone if example == argument => {

@@ -381,6 +381,11 @@ fn raw_names_of_arguments_are_the_same_names() {
             "scope = token, ttl = \"1h\", r#ttl = \"2h\"",
             "scope = token, r#scope = global",
             "r#scope",
+            "r#scope =",
+            "r#scope token",
+            "r#token",
+            "scope = token, r#required = 5",
+            "scope = token, r#in_flight = wait 5",
             "scope = token, r#in-flight = reject",
             "scope = token, in-r#flight = reject",
             "scope = 'static",
@@ -394,7 +399,22 @@ fn raw_names_of_arguments_are_the_same_names() {
                 `scope` is given twice; keep one of them
             #[idempotent(r#scope)]
             r#scope
-                `r#scope` needs `=` and a value; write `scope = token`
+                `scope` needs `=` and a value; write `scope = token`
+            #[idempotent(r#scope =)]
+            =
+                `scope` has no value; write `scope = token`
+            #[idempotent(r#scope token)]
+            token
+                expected `=`; write `scope = token`
+            #[idempotent(r#token)]
+            r#token
+                `token` is a value of `scope`; write `scope = token`
+            #[idempotent(scope = token, r#required = 5)]
+            5
+                `required` takes no value; write `required` alone
+            #[idempotent(scope = token, r#in_flight = wait 5)]
+            5
+                expected a comma after the value of `in_flight`; for example, write `in_flight = wait("5s")`
             #[idempotent(scope = token, r#in-flight = reject)]
             r#in
                 the name of this argument has underscores; write `in_flight`

@@ -4,16 +4,16 @@ use proc_macro2::Ident;
 use syn::ext::IdentExt as _;
 use syn::spanned::Spanned as _;
 use syn::visit::{self, Visit};
-use syn::{Expr, LitStr, PatMacro, Path};
+use syn::{Expr, LitStr, PatMacro, Type};
 
 use crate::check::header_name::header_name;
 use crate::messages::words::{all_of, code, nearest};
 use crate::parse::attribute_args::AttributeArgs;
 use crate::parse::body_extractors::body_extractor;
 use crate::parse::handler::Handler;
-use crate::parse::key_type::{is_attempt, is_key, variables_of};
 use crate::parse::names;
-use crate::parse::patterns::is_same;
+use crate::parse::patterns::{is_same, variables_of};
+use crate::parse::request_types::{is_attempt, is_key};
 
 /// The names that an expression over the handler's parameters may use.
 pub(crate) struct Names {
@@ -41,7 +41,7 @@ const OF_THE_CALLER: &str = "use `token`, `header(\"x-workspace-id\")`, or an ar
 
 impl Names {
     pub(crate) fn of(handler: &Handler, args: &AttributeArgs) -> Self {
-        let variables = |is_wanted: &dyn Fn(&Path) -> bool| {
+        let variables = |is_wanted: &dyn Fn(&Type) -> bool| {
             let each = handler.parameters.iter();
             each.flat_map(|it| variables_of(&it.pat, &it.ty, is_wanted))
                 .collect()
@@ -63,7 +63,7 @@ impl Names {
                 .last()
                 .is_some_and(|last| body_extractor(&last.ty).is_some()),
             keys: variables(&is_key),
-            attempts: variables(&|path| is_attempt(path, args.facade.as_ref())),
+            attempts: variables(&|ty| is_attempt(ty, args.facade.as_ref())),
             has_key: args.key.is_some(),
             key_header: args.key.as_ref().and_then(header_of),
             macros: (handler.parameters.iter())

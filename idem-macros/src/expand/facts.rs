@@ -12,7 +12,7 @@ use crate::check::scope::Part;
 use crate::parse::attribute_args::AttributeArgs;
 use crate::parse::fingerprint::Fingerprint;
 use crate::parse::handler::{Handler, Parameter};
-use crate::parse::key_type::{KeyType, key_type};
+use crate::parse::request_types::{KeyType, key_type};
 use crate::parse::statuses::{Listed, Status, Statuses};
 
 const CLASSES: u32 = 8;

@@ -10,9 +10,9 @@ use crate::check::plan::Plan;
 use crate::expand::facade::private;
 use crate::parse::attribute_args::AttributeArgs;
 use crate::parse::handler::{Handler, Parameter};
-use crate::parse::key_type::key_type;
 use crate::parse::names;
 use crate::parse::patterns::{self, is_same};
+use crate::parse::request_types::key_type;
 
 /// The parameters, with their names in the expansion.
 pub(crate) struct Parameters<'a> {

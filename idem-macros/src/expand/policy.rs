@@ -6,7 +6,7 @@ use quote::{ToTokens as _, quote};
 use crate::parse::attribute_args::AttributeArgs;
 use crate::parse::fingerprint::Fingerprint;
 use crate::parse::handler::Handler;
-use crate::parse::key_type::{KeyType, key_type};
+use crate::parse::request_types::{KeyType, key_type};
 use crate::parse::statuses::{Status, Statuses};
 
 /// Returns the `Policy` in the static of the handler. The runtime contains the defaults.

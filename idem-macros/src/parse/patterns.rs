@@ -68,6 +68,23 @@ pub(crate) fn behind_references(pat: &Pat, ty: &Type) -> Vec<Ident> {
     }
 }
 
+/// Returns the variables of the pattern whose type is wanted, as far as the pattern and the type show it. An example is
+/// `key` in `(key, user): (Option<IdempotencyKey>, User)`.
+pub(crate) fn variables_of(pat: &Pat, ty: &Type, is_wanted: &dyn Fn(&Type) -> bool) -> Vec<Ident> {
+    match (pat, ungrouped(ty)) {
+        (Pat::Paren(pat), ty) => variables_of(&pat.pat, ty, is_wanted),
+        (Pat::Tuple(pat), Type::Tuple(ty)) => {
+            let each = pat.elems.iter().zip(&ty.elems);
+            // After `..`, a pattern and the type at its place do not belong together.
+            each.take_while(|(pat, _)| !matches!(pat, Pat::Rest(_)))
+                .flat_map(|(pat, ty)| variables_of(pat, ty, is_wanted))
+                .collect()
+        }
+        (pat, ty) if is_wanted(ty) => bindings(pat),
+        _ => Vec::new(),
+    }
+}
+
 /// Returns the type without the invisible groups in which a `macro_rules` macro passes on a type.
 pub(crate) fn ungrouped(ty: &Type) -> &Type {
     match ty {
@@ -244,6 +261,23 @@ mod tests {
                 "{text}: {}",
                 ty.to_token_stream()
             );
+        }
+    }
+
+    #[test]
+    fn variables_of_a_type_are_found_in_tuples() {
+        let is_key = |ty: &Type| ty.to_token_stream().to_string() == "Key";
+        for (text, ty, expected) in [
+            ("key", "Key", &["key"][..]),
+            ("mut key", "Key", &["key"]),
+            ("(key)", "(Key)", &["key"]),
+            ("Key(key)", "Key", &["key"]),
+            ("(user, (key, _))", "(User, (Key, Ip))", &["key"]),
+            ("(.., id)", "(Key, Path<u64>)", &[]),
+            ("key", "String", &[]),
+        ] {
+            let ty = syn::parse_str(ty).expect("a type");
+            assert_eq!(variables_of(&pat(text), &ty, &is_key), expected, "{text}");
         }
     }
 

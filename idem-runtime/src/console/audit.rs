@@ -15,14 +15,20 @@ use crate::service::idempotency::Idempotency;
 use crate::store::StoreError;
 use crate::trace;
 
-/// What an operator has decided about a record, and why.
+/// A change of a record by an operator.
 pub(super) struct Change {
-    pub(super) action: &'static str,
     pub(super) id: RecordId,
     pub(super) reason: String,
-    /// The version of the forgotten record that the page has shown.
-    pub(super) seen: Option<String>,
-    pub(super) resolution: Option<Resolution>,
+    pub(super) decision: Decision,
+}
+
+/// What an operator has decided about a record.
+pub(super) enum Decision {
+    Forget {
+        /// The version of the record that the page has shown.
+        seen: String,
+    },
+    Resolve(Resolution),
 }
 
 /// The response that retries get. Its headers and its body are not logged.
@@ -68,15 +74,18 @@ impl Change {
             Ok(_) => "an operator changed a record in the console",
             Err(_) => "an operator's change in the console failed; it may have taken effect",
         };
-        let resolution = self.resolution.as_ref();
+        let (action, seen, resolution) = match &self.decision {
+            Decision::Forget { seen } => ("forget", Some(seen), None),
+            Decision::Resolve(resolution) => ("resolve", None, Some(resolution)),
+        };
         let error = result.as_ref().err();
         tracing::info!(
             target: trace::TARGET,
-            action = self.action,
+            action,
             record = %self.id.short(),
             record_id = %self.id,
             reason = self.reason,
-            seen = self.seen,
+            seen,
             fence = resolution.map(|it| it.fence),
             status = resolution.map(|it| it.status),
             ttl_seconds = resolution.map(|it| it.ttl_seconds),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::access::Access;
 use super::api::{id_of, shown};
-use super::audit::{Change, Resolution, carry_out};
+use super::audit::{Change, Decision, Resolution, carry_out};
 use super::refusal::Refusal;
 use super::settings::Console;
 use crate::request::record_id::RecordId;
@@ -94,11 +94,9 @@ async fn resolve(
         .parse()
         .map_err(|_| Refusal::bad("`fence` is the fence of the record"))?;
     let change = Change {
-        action: "resolve",
         id,
         reason: reason.to_owned(),
-        seen: None,
-        resolution: Some(Resolution {
+        decision: Decision::Resolve(Resolution {
             fence,
             status: status.as_u16(),
             ttl_seconds: ttl,
@@ -149,11 +147,11 @@ async fn forget(
         return Err(Refusal(StatusCode::CONFLICT, why.to_owned()));
     }
     let change = Change {
-        action: "forget",
         id,
         reason: reason.to_owned(),
-        seen: Some(version.to_owned()),
-        resolution: None,
+        decision: Decision::Forget {
+            seen: version.to_owned(),
+        },
     };
     let idem = console.idem.clone();
     let call = async move { idem.forget(id).await };

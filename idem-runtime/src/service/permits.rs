@@ -1,6 +1,6 @@
 //! Counts the attempts that run at once, and limits them.
 
-use std::fmt;
+use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,15 +17,10 @@ pub(crate) struct Permits {
 }
 
 /// Counts as one running attempt until it is dropped.
+#[derive(Debug)]
 pub(crate) struct Permit {
     taken: Arc<AtomicUsize>,
     limit: Option<Arc<dyn Limit>>,
-}
-
-impl fmt::Debug for Permit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Permit")
-    }
 }
 
 impl Drop for Permit {
@@ -75,7 +70,7 @@ impl Permits {
 }
 
 /// The limit of a service. A trait, so that only a service with a limit contains the code of the semaphore.
-pub(crate) trait Limit: Send + Sync {
+pub(crate) trait Limit: Debug + Send + Sync {
     /// Takes a permit, and returns whether one was free.
     fn take(&self) -> bool;
 

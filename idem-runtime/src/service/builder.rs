@@ -43,10 +43,10 @@ impl Idempotency {
 pub struct IdempotencyBuilder {
     store: Option<Arc<dyn Store>>,
     settings: Settings,
-    /// Wraps the store of a service with an observer. Other services do not contain this code.
-    observe: Option<Observe>,
+    observer: Option<(Observing, Observe)>,
 }
 
+/// Wraps the store of a service with an observer. Other services do not contain this code.
 type Observe = fn(Arc<dyn Store>, Observing) -> Arc<dyn Store>;
 
 impl IdempotencyBuilder {
@@ -311,8 +311,10 @@ impl IdempotencyBuilder {
     /// [`Observer`] lists the reports. The feature `metrics` has an observer for the `metrics` facade:
     /// `metrics::Metrics`.
     pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.settings.observing = Some(Observing::new(Arc::new(observer)));
-        self.observe = Some(|store, observing| Arc::new(Observed::new(store, observing)));
+        let observing = Observing::new(Arc::new(observer));
+        self.observer = Some((observing, |store, observing| {
+            Arc::new(Observed::new(store, observing))
+        }));
         self
     }
 
@@ -333,14 +335,14 @@ impl IdempotencyBuilder {
 
     /// Builds the [`Idempotency`], which can be installed as a layer.
     #[must_use]
-    pub fn build(self) -> Idempotency {
-        let store = self
+    pub fn build(mut self) -> Idempotency {
+        let mut store = self
             .store
             .unwrap_or_else(|| Arc::new(MemoryStore::default()));
-        let store = match (self.observe, &self.settings.observing) {
-            (Some(observe), Some(observing)) => observe(store, observing.clone()),
-            _ => store,
-        };
+        if let Some((observing, observe)) = self.observer {
+            store = observe(store, observing.clone());
+            self.settings.observing = Some(observing);
+        }
         Idempotency::new(store, self.settings)
     }
 }

@@ -198,22 +198,16 @@ impl Unwritten {
         if table.swept_until.is_none_or(|until| until > now) {
             return;
         }
-        let (mut freed, mut next) = (0, None);
-        table
+        let is_over = |entry: &mut Entry| entry.overtaken_until.is_some_and(|until| until <= now);
+        let removed = table.entries.extract_if(|_, entry| is_over(entry));
+        table.bytes -= removed
+            .map(|(_, entry)| entry.record.as_bytes().len())
+            .sum::<usize>();
+        let overtaken = table
             .entries
-            .retain(|_, entry| match entry.overtaken_until {
-                Some(until) if until <= now => {
-                    freed += entry.record.as_bytes().len();
-                    false
-                }
-                Some(until) => {
-                    next = Some(next.map_or(until, |next: Instant| next.min(until)));
-                    true
-                }
-                None => true,
-            });
-        table.bytes -= freed;
-        table.swept_until = next;
+            .values()
+            .filter_map(|entry| entry.overtaken_until);
+        table.swept_until = overtaken.min();
         self.count.store(table.entries.len(), Ordering::Relaxed);
     }
 

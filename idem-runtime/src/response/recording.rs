@@ -1,6 +1,7 @@
 //! Decides what of a response is recorded: all of it, what the service redacted, or a receipt.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
@@ -10,10 +11,10 @@ use crate::response::kept_headers::KeptHeaders;
 use crate::store::Record;
 use crate::trace::Event;
 
-/// Changes a response of an endpoint before it is recorded. Returns `None` when the function of the service
+/// Changes a response of an endpoint before it is recorded. Returns an error when the function of the service
 /// panics.
 pub(crate) type Redact =
-    dyn Fn(&str, StatusCode, &HeaderMap, Bytes) -> Option<Response<Bytes>> + Send + Sync;
+    dyn Fn(&str, StatusCode, &HeaderMap, Bytes) -> thread::Result<Response<Bytes>> + Send + Sync;
 
 /// Wraps the function of a service. Only a service that redacts contains this code.
 pub(crate) fn redacting(
@@ -23,7 +24,7 @@ pub(crate) fn redacting(
         let mut response = Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = headers.clone();
-        catch_unwind(AssertUnwindSafe(|| redact(endpoint, response))).ok()
+        catch_unwind(AssertUnwindSafe(|| redact(endpoint, response)))
     })
 }
 
@@ -56,7 +57,7 @@ impl Recording<'_> {
         } else {
             Bytes::new()
         };
-        let Some(redacted) = redact(self.endpoint, status, headers, body) else {
+        let Ok(redacted) = redact(self.endpoint, status, headers, body) else {
             Event {
                 endpoint: Some(self.endpoint),
                 ..Event::default()

@@ -183,9 +183,8 @@ impl Running {
 
     /// Removes a batch of expired rows. Returns whether there may be more.
     async fn sweep(&mut self) -> bool {
-        let swept = self
-            .transact_until(&[Transition::Sweep], self.until())
-            .await;
+        let until = Instant::now() + self.settings.busy_timeout;
+        let swept = self.transact_until(&[Transition::Sweep], until).await;
         let removed = swept
             .map_err(store_error)
             .and_then(|mut outcomes| outcomes.pop().unwrap_or(Ok(Outcome::Done(false))));
@@ -317,11 +316,6 @@ impl Running {
         outcomes.pop().unwrap_or(Err(StoreError::TimedOut))
     }
 
-    /// Until when a caller waits for the write lock that begins to wait now.
-    fn until(&self) -> Instant {
-        Instant::now() + self.settings.busy_timeout
-    }
-
     /// Tries a transaction again until this time while another connection holds the write lock.
     async fn transact_until(
         &mut self,
@@ -378,26 +372,25 @@ impl Running {
         }
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         let _stopped = settings.clock.stop();
-        let mut shared = Shared {
-            statements,
-            last_fence: 0,
-            instance: &settings.instance,
-            room: None,
-        };
         let result = async {
             let row = query(&statements.last_fence).fetch_one(&mut *transaction);
             let last_fence = column(&row.await?, 0)?;
-            shared.last_fence = last_fence;
+            let mut room = None;
             if let Some(max_bytes) = settings.max_bytes {
                 reservations
                     .count_within(&mut transaction, statements)
                     .await?;
                 let used = used_bytes(&mut transaction).await?;
-                let room = reservations.room(used, max_bytes);
+                let taken = room.insert(reservations.room(used, max_bytes)).taken;
                 let observer = &settings.observer;
-                observer.report(&|observer| observer.store_filled(SQLITE, room.taken, max_bytes));
-                shared.room = Some(room);
+                observer.report(&|observer| observer.store_filled(SQLITE, taken, max_bytes));
             }
+            let mut shared = Shared {
+                statements,
+                last_fence,
+                instance: &settings.instance,
+                room,
+            };
             // Transitions that wait at the same time may run in any order.
             let mut decided: Outcomes = transitions.iter().map(|_| None).collect();
             let connection = &mut *transaction;
@@ -423,10 +416,10 @@ impl Running {
                 let set = query(&statements.set_last_fence).bind(shared.last_fence);
                 set.execute(&mut *transaction).await?;
             }
-            Ok(outcomes)
+            Ok((outcomes, shared.room))
         };
-        let outcomes = match result.await {
-            Ok(outcomes) => outcomes,
+        let (outcomes, room) = match result.await {
+            Ok(committed) => committed,
             Err(failed) => {
                 drop(transaction);
                 return Err(match failed {
@@ -436,7 +429,7 @@ impl Running {
             }
         };
         transaction.commit().await?;
-        if let Some(room) = &shared.room {
+        if let Some(room) = &room {
             reservations.keep(room);
         }
         Ok(outcomes)

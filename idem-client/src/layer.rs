@@ -17,9 +17,10 @@ use tower_service::Service;
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::{Failure, Reason};
 use crate::key::{KeyStore, Keys, Operation};
-use crate::policy::{self, Policy};
+use crate::policy::Policy;
 use crate::retry_after::retry_after;
 use crate::schedule::Schedule;
+use crate::verdict::{Verdict, depends_on_code};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -166,16 +167,15 @@ impl RetryLayer {
                 Ok(Err(error)) => Err(Failure::new(Reason::Transport).caused_by(error)),
                 Err(_) => Err(Failure::new(Reason::TimedOut)),
             };
-            let (is_temporary, leaves_open, asked_for) = match &result {
+            let (verdict, asked_for) = match &result {
                 Ok(reply) => (
-                    reply.is_temporary,
-                    reply.leaves_open,
+                    reply.verdict,
                     retry_after(reply.response.headers(), SystemTime::now()),
                 ),
-                Err(_) => (true, true, None),
+                Err(_) => (Verdict::LOST, None),
             };
-            outcome.note(leaves_open);
-            if is_temporary && is_repeatable && schedule.wait(asked_for).await {
+            outcome.note(verdict.leaves_open);
+            if verdict.is_temporary && is_repeatable && schedule.wait(asked_for).await {
                 let is_ready = poll_fn(|cx| ready.poll_ready(cx));
                 match tokio::time::timeout(schedule.left(), is_ready).await {
                     Ok(Ok(())) => continue,
@@ -209,10 +209,7 @@ impl RetryLayer {
 /// The response to one try.
 struct Reply<R> {
     response: Response<ReplyBody<R>>,
-    /// Whether a retry can get another response.
-    is_temporary: bool,
-    /// Whether the operation may have happened, and the response does not report its outcome.
-    leaves_open: bool,
+    verdict: Verdict,
 }
 
 /// Reads the whole response, if it is a response to a write or a client error.
@@ -226,18 +223,16 @@ where
     R::Error: Into<BoxError>,
 {
     let status = response.status();
-    if !is_write && !policy::depends_on_code(status) {
+    if !is_write && !depends_on_code(status) {
         return Ok(Reply {
-            is_temporary: policy.is_temporary(status, response.headers(), &[]),
-            leaves_open: false,
+            verdict: Verdict::on(policy, status, response.headers(), &[]),
             response: response.map(Either::Right),
         });
     }
     let (parts, body) = response.into_parts();
     let body = body.collect().await.map_err(Into::into)?.to_bytes();
     Ok(Reply {
-        is_temporary: policy.is_temporary(status, &parts.headers, &body),
-        leaves_open: policy.leaves_outcome_open(status, &parts.headers, &body),
+        verdict: Verdict::on(policy, status, &parts.headers, &body),
         response: Response::from_parts(parts, Either::Left(Full::new(body))),
     })
 }

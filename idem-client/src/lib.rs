@@ -21,6 +21,7 @@ mod policy;
 mod problem;
 mod retry_after;
 mod schedule;
+mod verdict;
 
 #[cfg(feature = "reqwest-middleware")]
 pub use client::builder::{ClientBuilder, client};

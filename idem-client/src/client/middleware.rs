@@ -12,9 +12,10 @@ use crate::client::redirect::{self, MAX_REDIRECTS};
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::{Failure, Reason};
 use crate::key::{Keys, Operation};
-use crate::policy::{self, Policy};
+use crate::policy::Policy;
 use crate::retry_after::retry_after;
 use crate::schedule::Schedule;
+use crate::verdict::{Verdict, depends_on_code};
 
 /// The middleware that gives each write a key, and retries.
 #[derive(Debug)]
@@ -26,19 +27,13 @@ pub(crate) struct Retries {
 /// The response to one try.
 struct Reply {
     response: Response,
-    /// Whether a retry can get another response.
-    is_temporary: bool,
-    /// Whether the operation may have happened, and the response does not report its outcome.
-    leaves_open: bool,
+    verdict: Verdict,
 }
 
 /// Why one try has no response.
 struct Lost {
     failure: Failure,
-    /// Whether a retry can succeed.
-    is_temporary: bool,
-    /// Whether the server may have received the request.
-    was_sent: bool,
+    verdict: Verdict,
 }
 
 impl Retries {
@@ -117,12 +112,12 @@ impl Middleware for Retries {
                 Ok(Err(error)) => (Err(Lost::by(error)), None),
                 Err(_) => (Err(Lost::timed_out()), None),
             };
-            let (is_temporary, leaves_open) = match &result {
-                Ok(reply) => (reply.is_temporary, reply.leaves_open),
-                Err(lost) => (lost.is_temporary, lost.was_sent),
+            let verdict = match &result {
+                Ok(reply) => reply.verdict,
+                Err(lost) => lost.verdict,
             };
-            outcome.note(leaves_open);
-            if is_temporary && is_repeatable && schedule.wait(asked_for).await {
+            outcome.note(verdict.leaves_open);
+            if verdict.is_temporary && is_repeatable && schedule.wait(asked_for).await {
                 continue;
             }
             return match result {
@@ -152,14 +147,19 @@ impl Lost {
     fn by(error: Error) -> Self {
         match error {
             Error::Reqwest(error) => Self {
-                // A request that cannot be built would fail again. All other errors happened on the network.
-                is_temporary: !error.is_builder(),
-                was_sent: !error.is_connect(),
+                verdict: Verdict {
+                    // A request that cannot be built would fail again. All other errors happened on the network.
+                    is_temporary: !error.is_builder(),
+                    // Without a connection, the server did not receive the request.
+                    leaves_open: !error.is_connect(),
+                },
                 failure: Failure::new(Reason::Transport).caused_by(error),
             },
             Error::Middleware(error) => Self {
-                is_temporary: false,
-                was_sent: true,
+                verdict: Verdict {
+                    is_temporary: false,
+                    leaves_open: true,
+                },
                 failure: error
                     .downcast()
                     .unwrap_or_else(|error| Failure::new(Reason::Middleware).caused_by(error)),
@@ -170,8 +170,7 @@ impl Lost {
     fn timed_out() -> Self {
         Self {
             failure: Failure::new(Reason::TimedOut),
-            is_temporary: true,
-            was_sent: true,
+            verdict: Verdict::LOST,
         }
     }
 }
@@ -180,10 +179,9 @@ impl Lost {
 /// whether an error is temporary.
 async fn read_response(policy: &Policy, mut response: Response, is_write: bool) -> Result<Reply> {
     let status = response.status();
-    if !is_write && !policy::depends_on_code(status) {
+    if !is_write && !depends_on_code(status) {
         return Ok(Reply {
-            is_temporary: policy.is_temporary(status, response.headers(), &[]),
-            leaves_open: false,
+            verdict: Verdict::on(policy, status, response.headers(), &[]),
             response,
         });
     }
@@ -200,8 +198,7 @@ async fn read_response(policy: &Policy, mut response: Response, is_write: bool) 
     let body = response.bytes().await?;
     let whole = whole.body(body.clone()).map_err(Error::middleware)?;
     Ok(Reply {
-        is_temporary: policy.is_temporary(status, whole.headers(), &body),
-        leaves_open: policy.leaves_outcome_open(status, whole.headers(), &body),
+        verdict: Verdict::on(policy, status, whole.headers(), &body),
         response: whole.into(),
     })
 }

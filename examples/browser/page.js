@@ -18,9 +18,9 @@ const MAX_PAUSE_SECONDS = 30;
 // The service forgets a key after 24 hours. Then the same request would be a new order.
 const MAX_AGE_MILLIS = 23 * 60 * 60 * 1000;
 
-// The order that is being sent, as `{key, body, since, isOpen}`. It is stored before the first try and removed when its
-// outcome is known. `isOpen` means that a try may have booked it. The session storage survives a reload, and belongs to one
-// tab. To survive the end of the tab, use IndexedDB.
+// The order that is being sent, as `{key, body, since, mayBeBooked}`. It is stored before the first try and removed when
+// its outcome is known. `mayBeBooked` means that a try may have booked it. The session storage survives a reload, and
+// belongs to one tab. To survive the end of the tab, use IndexedDB.
 const pending = {
   load: () => JSON.parse(sessionStorage.getItem("order")),
   store: (order) => sessionStorage.setItem("order", JSON.stringify(order)),
@@ -38,7 +38,7 @@ form.addEventListener("submit", (event) => {
 
 // The page was loaded again before the outcome of its order was known.
 if (pending.load()) {
-  pending.store({ ...pending.load(), isOpen: true });
+  pending.store({ ...pending.load(), mayBeBooked: true });
   send();
 }
 
@@ -54,7 +54,7 @@ async function send() {
       break;
     }
     const result = await attempt(order);
-    if (result.outcome && order.isOpen && isRefusal(result.outcome)) {
+    if (result.outcome && order.mayBeBooked && isRefusal(result.outcome)) {
       // An earlier try may have booked the order, and then the login expired, for example. With a new key, the order could be
       // booked twice. So the page keeps the key and leaves the button disabled. A reload sends the same order again.
       const { status, json } = result.outcome;
@@ -66,7 +66,7 @@ async function send() {
       show(result.outcome);
       break;
     }
-    order.isOpen = true;
+    order.mayBeBooked = true;
     pending.store(order);
     // The random time keeps pages that failed together from sending together.
     const backoff = Math.random() * Math.min(MAX_PAUSE_SECONDS, 2 ** tries);

@@ -114,11 +114,9 @@ async fn redis(
     url: &str,
 ) -> Result<RedisStore, Failure> {
     let builder = RedisStore::builder().timeout(shared.timeout);
-    let mut builder = match scheme {
-        "redis+cluster" => builder.cluster(redis_address::cluster("redis", rest)?),
-        "rediss+cluster" => builder.cluster(redis_address::cluster("rediss", rest)?),
-        "redis+sentinel" => Sentinel::parse("redis", rest)?.into_builder(builder),
-        "rediss+sentinel" => Sentinel::parse("rediss", rest)?.into_builder(builder),
+    let mut builder = match scheme.split_once('+') {
+        Some((scheme, "cluster")) => builder.cluster(redis_address::cluster(scheme, rest)?),
+        Some((scheme, "sentinel")) => Sentinel::parse(scheme, rest)?.into_builder(builder),
         _ => builder.url(url),
     };
     if let Some(prefix) = &shared.prefix {

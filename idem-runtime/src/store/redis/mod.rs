@@ -18,6 +18,7 @@ mod form;
 mod listing;
 mod located;
 mod locator;
+mod position;
 mod probe;
 mod reply;
 mod script;

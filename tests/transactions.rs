@@ -165,7 +165,7 @@ async fn a_client_that_leaves_does_not_roll_the_transaction_back() {
     setup.app.runs.until_started(1).await;
     drop(stream);
     for _ in 0..20 {
-        // The server sees the close by the time that it has answered others.
+        // The server sees the close by the time that it has responded to others.
         let duplicate = setup.server.post("/slow", "k", "").await;
         assert_eq!(duplicate.code(), "idempotency_key_in_flight");
     }

@@ -175,7 +175,7 @@ async fn a_postgres_server_is_checked_and_its_expired_rows_are_removed() {
     assert_eq!(store.name(), "postgres");
 }
 
-/// Adds up what it is told.
+/// Adds up the reports.
 #[derive(Default)]
 struct Sums {
     swept: AtomicU64,

@@ -400,7 +400,7 @@ async fn operators_get_short_cursors() {
 
 /// Each page opens a connection, which takes longer here than the time after which a page ends.
 #[tokio::test]
-async fn a_listing_over_slow_connections_comes_to_its_end() {
+async fn a_listing_over_slow_connections_completes() {
     let server = RedisServer::start();
     let cutter = Cutter::before(&server).await;
     let builder = RedisStore::builder().timeout(Duration::from_secs(4));

@@ -1,4 +1,4 @@
-//! The console over HTTP: who may see and change what, and what a browser is told.
+//! The console over HTTP: who may see and change what, and what a browser receives.
 //!
 //! `tests/console/browser` runs the page in a real Chromium, which the gate does not need.
 

@@ -80,7 +80,7 @@ async fn batch_items_with_shared_extensions_derive_different_keys() {
     );
 }
 
-/// A service that charges once per key, and fails for the charges that it is told to fail.
+/// A service that charges once per key, and fails for the charges that the test selects.
 #[derive(Clone, Default)]
 struct Bank(Arc<Mutex<Ledger>>);
 

@@ -1,4 +1,4 @@
-//! The protocol between a service and its store: one question and one answer per connection.
+//! The protocol between a service and its store: one question and one reply per connection.
 
 use std::time::Duration;
 

@@ -88,7 +88,7 @@ async fn work(mut worker: Worker) {
     let mut outage: Option<Outage> = None;
     let mut backoff = Backoff::new();
     while let Some(mut orphan) = idem.orphans().next().await {
-        match give_back(idem, &orphan).await {
+        match settle(idem, &orphan).await {
             Err(_) => {
                 let now = Instant::now();
                 let began = match &outage {
@@ -118,7 +118,7 @@ async fn work(mut worker: Worker) {
                 }
                 let until = deadline::after(orphan.failed_at, window).min(orphan.give_up_at);
                 let is_settled = match found {
-                    Found::GivenBack => orphan.sent == 1,
+                    Found::Settled => orphan.sent == 1,
                     // Every try that arrives in time finds the record.
                     Found::Recorded(expires_in) => expires_in >= window,
                     Found::Nothing => false,
@@ -142,19 +142,19 @@ struct Outage {
 
 /// The entry that the store holds under the id of a claim.
 enum Found {
-    /// The claim, which was given back.
-    GivenBack,
+    /// The claim, which was settled.
+    Settled,
     /// A record, which expires after this duration.
     Recorded(Duration),
     /// No claim and no record.
     Nothing,
 }
 
-/// Gives one claim back, if the store has it by now.
+/// Settles one claim, if the store has it by now.
 ///
 /// Sends no new claim for this purpose, because that claim could be granted and lost as well.
 /// Instead, the fence is looked up. Fence and owner together settle this claim or no claim.
-async fn give_back(idem: &Idempotency, orphan: &Orphan) -> Result<Found, StoreError> {
+async fn settle(idem: &Idempotency, orphan: &Orphan) -> Result<Found, StoreError> {
     let id = orphan.id;
     let (fence, attempt, fingerprint) = match idem.in_time(idem.store().look_up(id)).await {
         Ok(Some(
@@ -184,7 +184,7 @@ async fn give_back(idem: &Idempotency, orphan: &Orphan) -> Result<Found, StoreEr
             record: late.record.clone(),
             ttl: late.expires_at.saturating_duration_since(Instant::now()),
         },
-        None => Settlement::give_back(attempt),
+        None => Settlement::without_run(attempt),
     };
     let settled = idem.in_time(settlement.apply(idem, holder)).await?;
     if settled != Settled::Done {
@@ -193,7 +193,7 @@ async fn give_back(idem: &Idempotency, orphan: &Orphan) -> Result<Found, StoreEr
     if late.is_some() {
         idem.unwritten().take(&id, attempt, fingerprint);
     }
-    Ok(Found::GivenBack)
+    Ok(Found::Settled)
 }
 
 #[cfg(test)]

@@ -85,8 +85,8 @@ impl Work {
         self.attempt.commits().ok()??.settlement()
     }
 
-    pub(super) fn give_back(&self) -> Settlement {
-        Settlement::give_back(self.attempt.number())
+    pub(super) fn without_run(&self) -> Settlement {
+        Settlement::without_run(self.attempt.number())
     }
 
     fn record(&self, status: StatusCode, headers: &HeaderMap, body: &Bytes) -> Settlement {

@@ -115,7 +115,7 @@ impl Running {
         if let Some(work) = &mut self.work {
             let problem = Problem::extraction_timeout().about(Some(work.holder.id));
             let response = work.idem.refuse(problem);
-            work.stage = work.settling(work.give_back(), response);
+            work.stage = work.settling(work.without_run(), response);
         }
         self
     }
@@ -140,7 +140,7 @@ impl Running {
                 let marker = rejection.extensions_mut().remove::<OutcomeUnknown>();
                 let settlement = match marker {
                     Some(OutcomeUnknown) => Settlement::Abandon,
-                    None => work.give_back(),
+                    None => work.without_run(),
                 };
                 work.settling(settlement, rejection)
             };
@@ -188,7 +188,7 @@ impl Drop for Running {
         match work.stage {
             Stage::Ended | Stage::Overtaken(_) => {}
             Stage::Claimed => {
-                let settlement = work.give_back();
+                let settlement = work.without_run();
                 work.settle_unattended(settlement);
             }
             _ if self.in_background || is_cut_off => work.cut_off(),
@@ -221,7 +221,7 @@ mod tests {
     /// `MemoryStore` confirms the release immediately, while another try at the claim is on its
     /// way.
     #[tokio::test(start_paused = true)]
-    async fn a_claim_that_arrives_after_an_immediate_release_is_given_back() {
+    async fn a_claim_that_arrives_after_its_release_is_released() {
         let idem = Idempotency::in_memory();
         let fingerprint = Fingerprint::from_bytes([7; 32]);
         let id = RecordId::from_bytes([1; 32]);
@@ -250,7 +250,7 @@ mod tests {
         let late = idem.store().claim(claim).await;
         assert!(matches!(late, Ok(Claimed::Fresh { .. })), "{late:?}");
         assert_eq!(idem.drain(Duration::MAX).await, 0);
-        let given_back = idem.store().look_up(id).await;
-        assert!(matches!(given_back, Ok(None)), "{given_back:?}");
+        let released = idem.store().look_up(id).await;
+        assert!(matches!(released, Ok(None)), "{released:?}");
     }
 }

@@ -40,7 +40,7 @@ pub(crate) enum Missing {
 impl Settlement {
     /// Returns how to settle a claim whose handler did not run. An earlier attempt may have run, so
     /// the claim of a takeover is abandoned, not released.
-    pub(crate) const fn give_back(attempt: u32) -> Self {
+    pub(crate) const fn without_run(attempt: u32) -> Self {
         if attempt > 1 {
             Self::Abandon
         } else {

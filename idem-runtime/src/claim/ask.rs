@@ -144,7 +144,7 @@ impl StoreClaim {
     /// Awaits the reply of the store. If the endpoint waits, also awaits the end of the first
     /// request.
     ///
-    /// If this future is dropped during a call to the store, a background task gives back the claim
+    /// If this future is dropped during a call to the store, a background task settles the claim
     /// that the store may have granted. If it is dropped between two calls, that happens only if an
     /// earlier try at the claim was given up.
     async fn wait(
@@ -247,7 +247,7 @@ impl StoreClaim {
         idem: &Idempotency,
         first: StoreFuture<Claimed>,
         asked_at: &mut Instant,
-        stragglers: &mut Option<GiveBackOnDrop>,
+        stragglers: &mut Option<UnconfirmedClaim>,
     ) -> Result<Claimed, StoreError> {
         let pending = match first.try_now() {
             Ok(reply) => return reply,
@@ -255,14 +255,14 @@ impl StoreClaim {
         };
         // The store may return the claim that an earlier try was granted, whose lease began before `asked_at`.
         let mut may_be_older = stragglers.is_some();
-        let mut give_back = match stragglers.take() {
+        let mut unconfirmed = match stragglers.take() {
             Some(mut earlier) => {
                 earlier.sent += 1;
                 earlier
             }
-            None => GiveBackOnDrop::new(idem, &self.claim),
+            None => UnconfirmedClaim::new(idem, &self.claim),
         };
-        let mut claimed = reply_to(&self.claim, idem, pending, &mut give_back).await;
+        let mut claimed = reply_to(&self.claim, idem, pending, &mut unconfirmed).await;
         let mut renewals = 0;
         // After the lease has lapsed, the store may have granted the next attempt to a retry. So
         // this attempt runs only if the store confirms that it still holds the claim.
@@ -283,18 +283,18 @@ impl StoreClaim {
                 Ok(Settled::Done) => {}
                 Ok(Settled::Lost) => {
                     *asked_at = Instant::now();
-                    give_back.sent += 1;
+                    unconfirmed.sent += 1;
                     let again = idem.store().claim(self.claim.clone());
-                    claimed = reply_to(&self.claim, idem, again, &mut give_back).await;
+                    claimed = reply_to(&self.claim, idem, again, &mut unconfirmed).await;
                 }
                 Err(error) => claimed = Err(error),
             }
         }
         if claimed.is_ok() {
-            if give_back.gave_up {
-                *stragglers = Some(give_back);
+            if unconfirmed.gave_up {
+                *stragglers = Some(unconfirmed);
             } else {
-                give_back.disarm();
+                unconfirmed.disarm();
             }
         }
         claimed
@@ -394,7 +394,7 @@ async fn reply_to(
     claim: &Claim,
     idem: &Idempotency,
     first: StoreFuture<Claimed>,
-    give_back: &mut GiveBackOnDrop,
+    unconfirmed: &mut UnconfirmedClaim,
 ) -> Result<Claimed, StoreError> {
     let deadline = deadline::after(Instant::now(), idem.settings().store_timeout);
     let mut claimed = half_until(deadline, first).await;
@@ -407,8 +407,8 @@ async fn reply_to(
         }
         tokio::time::sleep_until(deadline.min(Instant::now() + jittered(FIRST_BACKOFF * retry)))
             .await;
-        give_back.sent += 1;
-        give_back.gave_up = true;
+        unconfirmed.sent += 1;
+        unconfirmed.gave_up = true;
         claimed = half_until(deadline, idem.store().claim(claim.clone())).await;
     }
     claimed
@@ -426,8 +426,8 @@ async fn half_until(
 }
 
 /// A claim that the store may have granted although its sender received no reply. When this guard
-/// is dropped, the claim is looked up and given back, because nothing ran under it.
-struct GiveBackOnDrop {
+/// is dropped, the claim is looked up and settled, because nothing ran under it.
+struct UnconfirmedClaim {
     claim: Option<(Idempotency, Claim)>,
     /// How often the claim was sent.
     sent: u32,
@@ -436,7 +436,7 @@ struct GiveBackOnDrop {
     runtime: Handle,
 }
 
-impl GiveBackOnDrop {
+impl UnconfirmedClaim {
     fn new(idem: &Idempotency, claim: &Claim) -> Self {
         Self {
             claim: Some((idem.clone(), claim.clone())),
@@ -451,7 +451,7 @@ impl GiveBackOnDrop {
     }
 }
 
-impl Drop for GiveBackOnDrop {
+impl Drop for UnconfirmedClaim {
     fn drop(&mut self) {
         let Some((idem, claim)) = self.claim.take() else {
             return;

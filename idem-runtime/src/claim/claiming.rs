@@ -111,7 +111,7 @@ impl Identified {
     }
 
     /// Puts the body back into its request.
-    fn give_back_body(self, intake: &mut Intake) {
+    fn restore_body(self, intake: &mut Intake) {
         if let Some(body) = self.body {
             *intake.request.body_mut() = Body::from(body);
         }
@@ -333,7 +333,7 @@ impl Claiming {
                 trace::store_failed(self.policy.endpoint, &identified.id, outcome, &error);
                 self.observe(outcome, None);
                 if outcome == Outcome::Bypassed {
-                    identified.give_back_body(intake);
+                    identified.restore_body(intake);
                     return ClaimOutcome::Unprotected(Unprotected::Degraded);
                 }
                 let problem = Problem::store_unavailable().about(id);
@@ -355,7 +355,7 @@ impl Claiming {
                     fence,
                 };
                 let fingerprint = identified.fingerprint;
-                identified.give_back_body(intake);
+                identified.restore_body(intake);
                 return ClaimOutcome::Won(Won {
                     policy: self.policy,
                     idem: self.idem.clone(),

@@ -150,11 +150,11 @@ impl Collector {
         loop {
             let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
                 ready!(self.wait(body, cx));
-                return Poll::Ready(Collected::NotKept(self.give_back(Some(mem::take(body)))));
+                return Poll::Ready(Collected::NotKept(self.partly_read(Some(mem::take(body)))));
             };
             match frame {
                 None if self.announced.is_some_and(|len| len != self.len as u64) => {
-                    return Poll::Ready(Collected::NotKept(self.give_back(None)));
+                    return Poll::Ready(Collected::NotKept(self.partly_read(None)));
                 }
                 None => return Poll::Ready(Collected::Whole(self.join())),
                 Some(frame) => {
@@ -168,7 +168,7 @@ impl Collector {
                         Some(len) if self.len + len <= self.limit => self.len += len,
                         _ => {
                             let rest = mem::take(body);
-                            return Poll::Ready(Collected::NotKept(self.give_back(Some(rest))));
+                            return Poll::Ready(Collected::NotKept(self.partly_read(Some(rest))));
                         }
                     }
                 }
@@ -200,8 +200,8 @@ impl Collector {
         whole.freeze()
     }
 
-    fn give_back(&mut self, rest: Option<Body>) -> Body {
-        Body::new(GivenBack {
+    fn partly_read(&mut self, rest: Option<Body>) -> Body {
+        Body::new(PartlyRead {
             read: mem::take(&mut self.read),
             rest,
         })
@@ -209,7 +209,7 @@ impl Collector {
 }
 
 /// A body that was partly read. It yields the frames that were read, and then the rest.
-struct GivenBack {
+struct PartlyRead {
     read: Read,
     /// `None` if the body ended with another length than announced. The length of this body then
     /// stays unknown, as before. The server detects the wrong length as it does for a request
@@ -217,7 +217,7 @@ struct GivenBack {
     rest: Option<Body>,
 }
 
-impl HttpBody for GivenBack {
+impl HttpBody for PartlyRead {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -435,7 +435,7 @@ mod tests {
 
     /// An endless body is passed on after its time, and nothing of what was read is lost.
     #[tokio::test(start_paused = true)]
-    async fn a_body_of_unknown_length_that_takes_too_long_is_given_back() {
+    async fn a_body_of_unknown_length_that_takes_too_long_is_passed_on() {
         let begun = Instant::now();
         let endless = stream::unfold((), |()| async {
             tokio::time::sleep(Duration::from_secs(7)).await;

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 
-/// Forwards bytes until it is told to lose replies.
+/// Forwards bytes until a test makes it lose replies.
 pub struct Wire {
     port: u16,
     state: Arc<State>,

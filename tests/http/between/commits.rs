@@ -87,7 +87,7 @@ async fn a_client_that_leaves_during_the_commit_loses_nothing() {
     assert_eq!(duplicate.code(), "idempotency_key_in_flight");
     drop(stream);
     for _ in 0..20 {
-        // The server sees the close by the time that it has answered others.
+        // The server sees the close by the time that it has responded to others.
         assert_eq!(
             setup.post("/book").await.code(),
             "idempotency_key_in_flight"

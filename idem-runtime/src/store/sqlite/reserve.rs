@@ -51,7 +51,7 @@ impl Reserve {
             );
             self.failed_at = Some(Instant::now());
             // The part that was written is of no use here, and the database may need it.
-            let _ = self.give_back();
+            let _ = self.free();
         }
         filled.is_ok()
     }
@@ -75,7 +75,7 @@ impl Reserve {
     }
 
     /// Empties the file.
-    pub(super) fn give_back(&self) -> io::Result<()> {
+    pub(super) fn free(&self) -> io::Result<()> {
         let file = OpenOptions::new().write(true).open(&self.file)?;
         file.set_len(0)
     }
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reserve_that_was_given_back_is_filled_again() {
+    fn a_freed_reserve_is_filled_again() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut reserve = Reserve::of_database(&folder.path().join("idem.db"));
         let file = folder.path().join("idem.db-reserve");
@@ -94,7 +94,7 @@ mod tests {
         for _ in 0..2 {
             assert!(reserve.is_filled());
             assert_eq!(len(), 4 * 1024 * 1024);
-            reserve.give_back().expect("the file can be written");
+            reserve.free().expect("the file can be written");
             assert_eq!(len(), 0);
         }
     }

@@ -308,7 +308,7 @@ impl Running {
             if matches!(transition, Transition::Claim(_)) {
                 return Ok(Outcome::Claimed(Claimed::Full));
             }
-            if self.reserve.give_back().is_ok() {
+            if self.reserve.free().is_ok() {
                 result = self.transact_until(alone, until).await;
             }
         }

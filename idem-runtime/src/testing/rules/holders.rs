@@ -12,7 +12,7 @@ pub(super) async fn run(subject: &Subject) -> Result<(), Violation> {
     nobody(subject).await?;
     impostors(subject).await?;
     zombies(subject).await?;
-    second_answer(subject).await?;
+    repeated_completion(subject).await?;
     released_takeover(subject).await
 }
 
@@ -74,7 +74,7 @@ async fn zombies(subject: &Subject) -> Result<(), Violation> {
 
 /// After `complete`, nobody holds the claim. A holder whose reply was lost sends the same record
 /// again; a store may then report `Done`.
-async fn second_answer(subject: &Subject) -> Result<(), Violation> {
+async fn repeated_completion(subject: &Subject) -> Result<(), Violation> {
     let won = subject.hold(RULE).await?;
     let kept = record("first");
     let completed = subject.store.complete(won.holder, kept.clone(), LONG).await;

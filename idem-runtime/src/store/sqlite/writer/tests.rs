@@ -73,7 +73,7 @@ async fn waiting_transitions_share_one_transaction() {
     assert!(transactions <= 2, "{transactions} transactions");
 }
 
-/// Each claim finds the claim of another caller. Readers answer most of such claims before they reach the writer.
+/// Each claim finds the claim of another caller. Readers reply to most of such claims before they reach the writer.
 #[tokio::test]
 async fn a_group_whose_claims_all_lose_writes_nothing() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -4,18 +4,16 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use axum::extract::Request;
-use http::header::{self, AsHeaderName, HeaderMap};
-
 use axum::response::Response;
 
-use crate::claim::claiming::{self, Claiming};
 use crate::handler::deferred::{Deferred, DeferredState};
+use crate::handler::guarded::Guarded;
 use crate::handler::own_key::{KeyChosen, KeyPart};
-use crate::handler::run::{Guarded, HandlerOutput, Run, Way};
+use crate::handler::run::{HandlerOutput, Run, Way};
 use crate::observe::Outcome;
 use crate::request::intake::Intake;
 use crate::request::own_key::OwnKey;
-use crate::request::scope::{Scope, ScopeMissing, ScopeValue};
+use crate::request::scope::{Scope, ScopeValue};
 use crate::service::current;
 use crate::service::idempotency::{AsIdempotency, Idempotency};
 use crate::settings::policy::{KeySource, Policy};
@@ -28,30 +26,33 @@ impl Policy {
     where
         T: Send + 'static,
     {
-        Admission::of(self, body, |request| {
-            let idem: Option<&Idempotency> = request.extensions().get();
-            let idem = idem.map(Idempotency::without_slot);
-            // The layer puts its settings only into requests with a key in the header of the service.
-            idem.or_else(|| {
-                (self.key_source != KeySource::Service)
-                    .then(current::get)
-                    .flatten()
-            })
-        })
+        Admission::of(self, body, &mut |request| self.installed(request))
     }
 
     /// Starts to process a request under the [`Idempotency`] that `runtime = …` returns.
     pub fn admit_on<T, R, const LAZY: bool>(
         &'static self,
         body: Deferred<T, LAZY>,
-        runtime: impl FnOnce() -> R,
+        runtime: impl Fn() -> R,
     ) -> Admission<T>
     where
         T: Send + 'static,
         R: AsIdempotency,
     {
-        Admission::of(self, body, |_| {
+        Admission::of(self, body, &mut |_| {
             Some(runtime().as_idempotency().without_slot())
+        })
+    }
+
+    /// Returns the settings of the layer.
+    fn installed(&self, request: &Request) -> Option<Idempotency> {
+        let idem: Option<&Idempotency> = request.extensions().get();
+        let idem = idem.map(Idempotency::without_slot);
+        // The layer puts its settings only into requests with a key in the header of the service.
+        idem.or_else(|| {
+            (self.key_source != KeySource::Service)
+                .then(current::get)
+                .flatten()
         })
     }
 }
@@ -66,41 +67,20 @@ impl<T: Send + 'static> Admission<T> {
     fn of<const LAZY: bool>(
         policy: &'static Policy,
         body: Deferred<T, LAZY>,
-        idem: impl FnOnce(&Request) -> Option<Idempotency>,
+        find: &mut dyn FnMut(&Request) -> Option<Idempotency>,
     ) -> Self {
-        let (mut pending, is_lazy) = match body.0 {
+        Self(match body.0 {
             DeferredState::Extracted(argument) => {
                 trace::decided(policy.endpoint, None, Outcome::Bypassed);
-                return Self(Way::Open(argument));
+                Way::Open(argument)
             }
-            DeferredState::Keyed(pending) => (pending, false),
-            DeferredState::Undecided(pending) => (pending, true),
+            DeferredState::Pending(mut pending) => {
+                let guarded = Guarded::new(policy, pending.intake(), LAZY, find);
+                Way::Guarded(guarded, pending)
+            }
             #[cfg(feature = "testing")]
-            DeferredState::Observed(argument, observer) => {
-                return Self(Way::Guarded(Guarded::Observed(Some((argument, observer)))));
-            }
-        };
-        let intake = pending.intake();
-        let idem = idem(&intake.request);
-        let may_have_key = match policy.key_source {
-            KeySource::Service => !is_lazy || Idempotency::concerns(&intake.request, idem.as_ref()),
-            KeySource::Endpoint | KeySource::EndpointArgument => {
-                idem.is_some() || !intake.request.method().is_safe()
-            }
-        };
-        if !may_have_key {
-            let outcome = claiming::unkeyed(policy, idem.as_ref(), intake);
-            return Self(Way::Guarded(Guarded::after(outcome, pending)));
-        }
-        let Some(idem) = idem else {
-            let refused = claiming::not_installed(policy);
-            return Self(Way::Guarded(Guarded::after(refused, pending)));
-        };
-        let slot = Idempotency::slot_of(&intake.request).cloned();
-        Self(Way::Guarded(Guarded::Claiming {
-            claiming: Claiming::new(policy, idem, slot),
-            pending: Some(pending),
-        }))
+            DeferredState::Observed(argument, observer) => Way::Observed(argument, observer),
+        })
     }
 
     /// Runs `handler` if the request is admitted. The attempt is settled even if the client
@@ -110,27 +90,22 @@ impl<T: Send + 'static> Admission<T> {
         H: FnOnce(T) -> F + Send + 'static,
         F: Future<Output: HandlerOutput> + Send + 'static,
     {
-        Run::new(self.0, &mut Some(handler))
+        Run::new(self.0, handler)
     }
 
     /// Implements `key = header("…")`.
-    pub fn key_header(self, name: &'static str) -> Self {
-        self.keyed(|| OwnKey::in_header(name))
+    pub fn key_header(mut self, name: &'static str) -> Self {
+        if let Some(intake) = self.intake() {
+            intake.own_key = Some(OwnKey::in_header(name));
+        }
+        self
     }
 
     /// Implements `key = expression`. Calls `read` immediately.
-    pub fn key(self, read: impl FnOnce(KeyPart) -> KeyChosen) -> Self {
-        self.keyed(|| {
+    pub fn key(mut self, read: impl FnOnce(KeyPart) -> KeyChosen) -> Self {
+        if let Some(intake) = self.intake() {
             let KeyChosen(key) = read(KeyPart(()));
-            OwnKey::of_value(key)
-        })
-    }
-
-    fn keyed(mut self, key: impl FnOnce() -> OwnKey) -> Self {
-        if let Way::Guarded(Guarded::Claiming { pending, .. }) = &mut self.0
-            && let Some(pending) = pending
-        {
-            pending.intake().own_key = Some(key());
+            intake.own_key = Some(OwnKey::of_value(key));
         }
         self
     }
@@ -141,21 +116,19 @@ impl<T: Send + 'static> Admission<T> {
     }
 
     /// Implements `scope = token`: adds the `Authorization` header.
-    pub fn token(self) -> Self {
-        self.scoped(|scope, headers| {
-            let token = only_value(headers, header::AUTHORIZATION);
-            scope.add_token(token.ok_or(ScopeMissing::Token)?);
-            Ok(())
-        })
+    pub fn token(mut self) -> Self {
+        if let Some(intake) = self.intake() {
+            intake.add_token_to_scope();
+        }
+        self
     }
 
     /// Implements `scope = header("…")`: adds the value of that header.
-    pub fn header(self, name: &'static str) -> Self {
-        self.scoped(|scope, headers| {
-            let value = only_value(headers, name).ok_or(ScopeMissing::Header)?;
-            scope.add_header(name, value);
-            Ok(())
-        })
+    pub fn header(mut self, name: &'static str) -> Self {
+        if let Some(intake) = self.intake() {
+            intake.add_header_to_scope(name);
+        }
+        self
     }
 
     /// Implements `scope = expression`. Calls `read` immediately, and only for a request with a
@@ -167,29 +140,22 @@ impl<T: Send + 'static> Admission<T> {
     /// # Panics
     ///
     /// If the `Display` implementation of the value returns an error.
-    pub fn value(self, read: impl for<'a> Fn(ScopePart<'a>) -> ScopeAdded<'a>) -> Self {
-        self.scoped(|scope, _| {
-            let ScopeAdded(PhantomData) = read(ScopePart(scope));
-            Ok(())
-        })
-    }
-
-    /// Adds a part to the scope, unless an earlier part is missing.
-    fn scoped(
-        mut self,
-        part: impl FnOnce(&mut Scope, &HeaderMap) -> Result<(), ScopeMissing>,
-    ) -> Self {
-        if let Way::Guarded(Guarded::Claiming { pending, .. }) = &mut self.0
-            && let Some(pending) = pending
+    pub fn value(mut self, read: impl for<'a> Fn(ScopePart<'a>) -> ScopeAdded<'a>) -> Self {
+        if let Some(Intake {
+            scope: Ok(scope), ..
+        }) = self.intake()
         {
-            let Intake { request, scope, .. } = pending.intake();
-            if let Ok(so_far) = scope
-                && let Err(missing) = part(so_far, request.headers())
-            {
-                *scope = Err(missing);
-            }
+            let ScopeAdded(PhantomData) = read(ScopePart(scope));
         }
         self
+    }
+
+    /// Returns the request, if it will be claimed.
+    fn intake(&mut self) -> Option<&mut Intake> {
+        match &mut self.0 {
+            Way::Guarded(Guarded::Claiming(_), pending) => Some(pending.intake()),
+            _ => None,
+        }
     }
 }
 
@@ -214,12 +180,6 @@ impl<'a> ScopePart<'a> {
 #[derive(Debug)]
 pub struct ScopeAdded<'a>(PhantomData<&'a mut Scope>);
 
-fn only_value(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&[u8]> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next()?.as_bytes();
-    (values.next().is_none() && !value.is_empty()).then_some(value)
-}
-
 impl<T> fmt::Debug for Admission<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Admission")
@@ -233,6 +193,7 @@ mod tests {
     use axum::extract::FromRequest;
 
     use super::*;
+    use crate::request::scope::ScopeMissing;
 
     static POLICY: Policy = Policy::new("test");
 
@@ -251,9 +212,7 @@ mod tests {
 
     fn scope(admission: Admission<()>) -> Option<Result<Scope, ScopeMissing>> {
         match admission.0 {
-            Way::Guarded(Guarded::Claiming { pending, .. }) => {
-                pending.map(|mut pending| pending.intake().scope.clone())
-            }
+            Way::Guarded(Guarded::Claiming(_), mut pending) => Some(pending.intake().scope.clone()),
             _ => None,
         }
     }

@@ -50,10 +50,8 @@ pub struct Deferred<T, const LAZY: bool = false>(pub(crate) DeferredState<T>);
 pub(crate) enum DeferredState<T> {
     /// The request has no key.
     Extracted(T),
-    /// The request has a key.
-    Keyed(Box<dyn PendingExtraction<T>>),
-    /// The request may have a key. The head alone does not show it.
-    Undecided(Box<dyn PendingExtraction<T>>),
+    /// The request has a key. With `LAZY`, it may have a key.
+    Pending(Box<dyn PendingExtraction<T>>),
     /// There is no request, and a unit test wants the value that the handler returns.
     #[cfg(feature = "testing")]
     Observed(T, Observer),
@@ -72,20 +70,9 @@ pub(crate) trait PendingExtraction<T>: Send {
 
 /// The extraction of the last argument, which yields the argument or its rejection.
 pub(crate) enum Extraction<T> {
-    /// The argument was extracted before the key was claimed. `None` after it is taken.
-    Done(Option<T>),
+    /// The argument was extracted before the key was claimed.
+    Done(T),
     Running(Pin<Box<dyn Future<Output = Result<T, Response>> + Send>>),
-}
-
-impl<T> Extraction<T> {
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Response>> {
-        match self {
-            Self::Done(argument) => {
-                Poll::Ready(Ok(argument.take().expect("polled after completion")))
-            }
-            Self::Running(extraction) => extraction.as_mut().poll(cx),
-        }
-    }
 }
 
 /// A request whose argument may read the body and is not extracted yet.
@@ -143,7 +130,7 @@ impl<T: Send> PendingExtraction<T> for Extracted<T> {
     }
 
     fn extract(self: Box<Self>) -> Extraction<T> {
-        Extraction::Done(Some(self.argument))
+        Extraction::Done(self.argument)
     }
 }
 
@@ -260,11 +247,7 @@ where
             },
             Self::Later(pending, _) => pending.take().expect("polled after completion"),
         };
-        Poll::Ready(Ok(Deferred(if LAZY {
-            DeferredState::Undecided(pending)
-        } else {
-            DeferredState::Keyed(pending)
-        })))
+        Poll::Ready(Ok(Deferred(DeferredState::Pending(pending))))
     }
 }
 

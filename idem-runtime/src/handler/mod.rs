@@ -6,6 +6,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod deferred;
+pub(crate) mod guarded;
 pub(crate) mod headed;
 pub(crate) mod key;
 pub(crate) mod own_key;

@@ -26,3 +26,12 @@ pub(crate) fn header_name(call: &ExprCall, example: &str) -> syn::Result<LitStr>
     }
     Ok(name.clone())
 }
+
+/// Returns the mistake of an expression that is the value of the header `name`, because a `HeaderValue` does not implement
+/// `Display`.
+pub(crate) fn not_display(value: &Expr, name: &LitStr) -> syn::Error {
+    let name = name.value();
+    let message =
+        format!("the value of a header does not implement `Display`; write `header(\"{name}\")`");
+    syn::Error::new_spanned(value, message)
+}

@@ -3,7 +3,7 @@
 use proc_macro2::Ident;
 use syn::{Expr, Lit, LitStr};
 
-use crate::check::header_name::header_name;
+use crate::check::header_name::{header_name, not_display};
 use crate::check::scope_names::{Names, not_at_once};
 use crate::messages::mistakes::Mistakes;
 use crate::parse::names;
@@ -58,6 +58,10 @@ pub(crate) fn key(value: &Expr, names: &Names, mistakes: &mut Mistakes) -> Optio
     };
     if let Some(problem) = problem {
         mistakes.at(value, problem);
+        return None;
+    }
+    if let Some(name) = names.header_in_a_map(value) {
+        mistakes.push(not_display(value, name));
         return None;
     }
     let unknown = || names.unknown("key", value, names.any_bound(value));

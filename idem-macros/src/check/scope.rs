@@ -3,9 +3,9 @@
 use proc_macro2::Ident;
 use quote::quote;
 use syn::punctuated::Punctuated;
-use syn::{Expr, ExprCall, ExprIndex, ExprTuple, Lit, LitStr, Token};
+use syn::{Expr, ExprCall, ExprTuple, Lit, LitStr, Token};
 
-use crate::check::header_name::header_name;
+use crate::check::header_name::{header_name, not_display};
 use crate::check::scope_names::{Names, not_at_once, root};
 use crate::messages::mistakes::Mistakes;
 use crate::messages::words::code;
@@ -150,12 +150,6 @@ fn part(
                 return None;
             }
         }
-        Expr::Index(index) => {
-            if let Some(problem) = header_of_a_map(index, names) {
-                mistakes.push(problem);
-                return None;
-            }
-        }
         Expr::Array(list) if !list.elems.is_empty() => {
             mistakes.at(value, not_a_tuple(&list.elems));
             return None;
@@ -177,8 +171,8 @@ fn part(
         }
         _ => {}
     }
-    let problem = names
-        .built_in_inside(value)
+    let problem = header_of_a_map(value, names)
+        .or_else(|| names.built_in_inside(value))
         .or_else(|| names.unusable("scope", value))
         .or_else(|| names.unknown("scope", value, differs))
         .or_else(|| not_at_once("scope", value));
@@ -194,23 +188,10 @@ fn part(
 }
 
 /// Returns the mistake of `headers["x-tenant"]`: a `HeaderValue` does not implement `Display`.
-fn header_of_a_map(index: &ExprIndex, names: &Names) -> Option<syn::Error> {
-    let Expr::Lit(literal) = &*index.index else {
-        return None;
-    };
-    let Lit::Str(name) = &literal.lit else {
-        return None;
-    };
-    let map = root(&index.expr)?.to_string();
-    (map.contains("header") && names.bound(&map)).then(|| {
-        names.header_of_the_key(name).unwrap_or_else(|| {
-            let name = name.value();
-            let message = format!(
-                "the value of a header does not implement `Display`; write `header(\"{name}\")`"
-            );
-            syn::Error::new_spanned(index, message)
-        })
-    })
+fn header_of_a_map(value: &Expr, names: &Names) -> Option<syn::Error> {
+    let name = names.header_in_a_map(value)?;
+    let of_the_key = names.header_of_the_key(name);
+    Some(of_the_key.unwrap_or_else(|| not_display(value, name)))
 }
 
 fn not_a_tuple(parts: &Punctuated<Expr, Token![,]>) -> String {

@@ -4,7 +4,7 @@ use proc_macro2::Ident;
 use syn::ext::IdentExt as _;
 use syn::spanned::Spanned as _;
 use syn::visit::{self, Visit};
-use syn::{Expr, LitStr, PatMacro, Type};
+use syn::{Expr, Lit, LitStr, PatMacro, Type};
 
 use crate::check::header_name::header_name;
 use crate::messages::words::{all_of, code, nearest};
@@ -13,7 +13,7 @@ use crate::parse::body_extractors::body_extractor;
 use crate::parse::handler::Handler;
 use crate::parse::names;
 use crate::parse::patterns::{is_same, variables_of};
-use crate::parse::request_types::{is_attempt, is_key};
+use crate::parse::request_types::{is_attempt, is_header_map, is_key};
 
 /// The names that an expression over the handler's parameters may use.
 pub(crate) struct Names {
@@ -27,6 +27,8 @@ pub(crate) struct Names {
     keys: Vec<Ident>,
     /// The variables of the type `Attempt`.
     attempts: Vec<Ident>,
+    /// The variables of the type `HeaderMap`.
+    header_maps: Vec<Ident>,
     /// Whether the endpoint has a `key = …`, so that its `keys` have the value of that argument.
     has_key: bool,
     /// The header in `key = header("…")`.
@@ -64,6 +66,7 @@ impl Names {
                 .is_some_and(|last| body_extractor(&last.ty).is_some()),
             keys: variables(&is_key),
             attempts: variables(&|ty| is_attempt(ty, args.facade.as_ref())),
+            header_maps: variables(&is_header_map),
             has_key: args.key.is_some(),
             key_header: args.key.as_ref().and_then(header_of),
             macros: (handler.parameters.iter())
@@ -127,6 +130,25 @@ impl Names {
             _ => return None,
         };
         Some(syn::Error::new_spanned(name, message))
+    }
+
+    /// Returns the name of the header in `headers["x-tenant"]` and in `headers.get("x-tenant")`.
+    pub(crate) fn header_in_a_map<'a>(&self, value: &'a Expr) -> Option<&'a LitStr> {
+        let (map, name) = match value {
+            Expr::Reference(reference) => return self.header_in_a_map(&reference.expr),
+            Expr::Index(index) => (&index.expr, &*index.index),
+            Expr::MethodCall(call) if call.method == "get" => (&call.receiver, call.args.first()?),
+            _ => return None,
+        };
+        let map = root(map)?;
+        let is_map = self.header_maps.iter().any(|it| is_same(it, map));
+        match name {
+            Expr::Lit(literal) if is_map => match &literal.lit {
+                Lit::Str(name) => Some(name),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// Returns the mistake of a header that contains the key of the request. Names of headers ignore case.

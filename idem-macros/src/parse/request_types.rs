@@ -1,4 +1,4 @@
-//! Recognizes the types that belong to the operation and not to its caller: the key of the request, and the attempt.
+//! Recognizes the types of the request by their names: its key, its attempt, and its headers.
 
 use syn::{GenericArgument, Path, PathArguments, PathSegment, Type};
 
@@ -49,6 +49,15 @@ pub(crate) fn is_attempt(ty: &Type, facade: Option<&Path>) -> bool {
         let is_ours = modules().next().is_none() || modules().eq(["axum_idem"]) || of_facade();
         last.ident == "Attempt" && last.arguments.is_none() && is_ours
     })
+}
+
+/// Returns whether the type is `HeaderMap`, in any module.
+pub(crate) fn is_header_map(ty: &Type) -> bool {
+    let Type::Path(path) = ungrouped(ty) else {
+        return false;
+    };
+    let last = path.path.segments.last();
+    last.is_some_and(|last| last.ident == "HeaderMap")
 }
 
 /// Returns whether the type is a wanted one, alone or in a wrapper.

@@ -60,6 +60,18 @@ fn common_slips_are_explained() {
             the value of a header does not implement `Display`; write `header("x-tenant")`
     "#]]
     .assert_eq(&messages("scope = headers[\"x-tenant\"]", item));
+    expect![[r#"
+        headers.get("x-tenant")
+            the value of a header does not implement `Display`; write `header("x-tenant")`
+        &headers["x-delivery"]
+            the value of a header does not implement `Display`; write `header("x-delivery")`
+    "#]]
+    .assert_eq(&messages(
+        "scope = headers.get(\"x-tenant\"), key = &headers[\"x-delivery\"]",
+        item,
+    ));
+    let item = "async fn place(Query(headers): Query<HashMap<String, String>>, order: String) {}";
+    expect![[""]].assert_eq(&messages("scope = headers[\"tenant\"]", item));
     check_item(
         "#[tokio::main] async fn place(order: String) {}",
         &expect![[r#"

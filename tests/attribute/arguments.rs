@@ -145,7 +145,11 @@ async fn arguments_may_be_underscored_or_raw_identifiers() {
 }
 
 #[idempotent(scope = token)]
-#[expect(clippy::too_many_arguments, reason = "axum supports sixteen arguments")]
+#[expect(
+    clippy::just_underscores_and_digits,
+    clippy::too_many_arguments,
+    reason = "axum supports sixteen arguments"
+)]
 async fn sixteen(
     _1: Method,
     _2: Method,

@@ -43,7 +43,7 @@ pub(crate) fn expand(
     let Handler {
         attrs, vis, sig, ..
     } = handler;
-    let name = &sig.ident;
+    let (fn_token, name) = (&sig.fn_token, &sig.ident);
     let generics = outliving(&sig.generics);
     let (type_parameters, _, bounds) = generics.split_for_impl();
 
@@ -71,12 +71,13 @@ pub(crate) fn expand(
     let admit = admit(args, plan, &parameters);
     let run = run(args, &parameters, handler);
     let span = returns::span(&handler.sig);
-    let response = self::private(args, span);
+    // With the hygiene of the macro, clippy does not take the path for one that the user wrote.
+    let response = self::private(args, Span::call_site().located_at(span));
     let response = quote_spanned!(span=> #response::Response);
     // Returning the runtime's future avoids another future around it. Other attribute macros may need the
     // `async fn`.
     let (asyncness, output, awaited) = if stays_async {
-        (Some(quote!(async)), response, Some(quote!(.await)))
+        (sig.asyncness, response, Some(quote!(.await)))
     } else {
         // A recursive body needs its own future to be `Send`, and the compiler cannot infer that while
         // it checks the body.
@@ -84,14 +85,19 @@ pub(crate) fn expand(
         let future = quote_spanned!(span=> impl ::core::future::Future<Output = #response> #send);
         (None, future, None)
     };
-    quote! {
-        #(#attrs)*
-        #vis #asyncness fn #name #type_parameters (#(#head,)* #last) -> #output #bounds {
+    let mut body = Group::new(
+        Delimiter::Brace,
+        quote! {
             static __IDEM_POLICY: #private::Policy = #policy;
             #repeated
             #split
             #admit #run #awaited
-        }
+        },
+    );
+    body.set_span(sig.ident.span());
+    quote! {
+        #(#attrs)*
+        #vis #asyncness #fn_token #name #type_parameters (#(#head,)* #last) -> #output #bounds #body
         #debugged
     }
 }

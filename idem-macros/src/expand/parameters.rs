@@ -100,7 +100,15 @@ impl<'a> Parameters<'a> {
         let mut head: Vec<_> = handler.parameters.iter().enumerate().map(carried).collect();
         let last = head.pop();
         let wrapped = match handler.last().map(|last| &last.bindings[..]) {
-            Some([name]) if !name.to_string().starts_with('_') => name.clone(),
+            Some([name]) if !name.to_string().starts_with('_') => {
+                let mut name = name.clone();
+                // Otherwise clippy finds that the variable of the body shadows the wrapper. An error about `split`
+                // needs the user's name.
+                if !keep_names && plan.last_named.is_none() {
+                    name.set_span(Span::mixed_site().located_at(name.span()));
+                }
+                name
+            }
             _ => local("__idem_body"),
         };
         used_outside.retain(|name| !is_inside(name));

@@ -1,5 +1,10 @@
 //! The attribute adds no warnings and hides no warnings.
-#![deny(warnings)]
+#![deny(
+    warnings,
+    clippy::absolute_paths,
+    clippy::shadow_reuse,
+    clippy::shadow_unrelated
+)]
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -8,6 +13,7 @@ use axum::Json;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
 use axum_idem::{Idempotency, idempotent};
 
 static IDEM: LazyLock<Idempotency> = LazyLock::new(Idempotency::in_memory);
@@ -32,6 +38,10 @@ pub async fn only_the_scope_uses_it(User { id, .. }: User, _body: String) {}
 pub async fn only_the_scope_uses_all_of_it(user: User, _body: String) {}
 
 #[idempotent(scope = id)]
+#[expect(
+    clippy::shadow_unrelated,
+    reason = "an error about the last argument needs the name of the argument"
+)]
 pub async fn only_the_scope_uses_the_last(User { id, .. }: User) {}
 
 #[idempotent(scope = token)]
@@ -98,6 +108,19 @@ pub async fn a_type_that_is_nearly_too_complex(
     Json(order): Json<HashMap<String, Vec<(String, u64)>>>,
 ) -> String {
     order.len().to_string()
+}
+
+/// The compiler finds a handler that nobody mounts.
+#[idempotent(scope = token)]
+#[expect(dead_code)]
+async fn no_route_uses_it(body: String) -> Response {
+    body.into_response()
+}
+
+/// clippy finds no name of the generated code.
+#[idempotent(scope = user.id)]
+pub async fn a_plain_response(user: User, body: String) -> Response {
+    (user.name + &body).into_response()
 }
 
 #[derive(Clone)]

@@ -70,8 +70,8 @@ pub(crate) trait PendingExtraction<T>: Send {
 
 /// The extraction of the last argument, which yields the argument or its rejection.
 pub(crate) enum Extraction<T> {
-    /// The argument was extracted before the key was claimed.
-    Done(T),
+    /// The argument was extracted before the key was claimed. `None` after it is taken.
+    Done(Option<T>),
     Running(Pin<Box<dyn Future<Output = Result<T, Response>> + Send>>),
 }
 
@@ -130,7 +130,7 @@ impl<T: Send> PendingExtraction<T> for Extracted<T> {
     }
 
     fn extract(self: Box<Self>) -> Extraction<T> {
-        Extraction::Done(self.argument)
+        Extraction::Done(Some(self.argument))
     }
 }
 
@@ -160,11 +160,10 @@ where
         state: &S,
     ) -> impl Future<Output = Result<Self, Self::Rejection>> + Send {
         if is_immediate::<LAZY>(&request) {
-            let extraction = Box::pin(T::from_request(request, state));
-            return Extracting::<_, FromHead<'_, T, T::Rejection>, _, _>::Now(extraction);
+            Extracting::<_, _, LAZY>::Now(Box::pin(T::from_request(request, state)))
+        } else {
+            Extracting::Later(Some(Unread::<S, T>::pending(request, state)))
         }
-        let pending = Unread::<S, T>::pending(request, state);
-        Extracting::Later(Some(pending), PhantomData)
     }
 }
 
@@ -179,10 +178,19 @@ where
         request: Request,
         state: &S,
     ) -> impl Future<Output = Result<Self, Self::Rejection>> + Send {
-        if is_immediate::<LAZY>(&request) {
-            return Extracting::Now(Box::pin(T::from_request(request, state)));
-        }
-        Extracting::FromHead(from_head::<S, T>(request, state))
+        let is_immediate = is_immediate::<LAZY>(&request);
+        Box::pin(async move {
+            let (mut parts, body) = request.into_parts();
+            let argument = T::from_request_parts(&mut parts, state).await?;
+            Ok(Self(if is_immediate {
+                DeferredState::Extracted(argument)
+            } else {
+                DeferredState::Pending(Box::new(Extracted {
+                    intake: Intake::new(Request::from_parts(parts, body)),
+                    argument,
+                }))
+            }))
+        })
     }
 }
 
@@ -191,63 +199,33 @@ fn is_immediate<const LAZY: bool>(request: &Request) -> bool {
     !LAZY && !Idempotency::concerns(request, request.extensions().get())
 }
 
-/// Extracts the argument of a request with a key, and keeps the rest of the request.
-type FromHead<'a, T, R> =
-    Pin<Box<dyn Future<Output = Result<Box<dyn PendingExtraction<T>>, R>> + Send + 'a>>;
-
-fn from_head<S, T>(request: Request, state: &S) -> FromHead<'_, T, T::Rejection>
-where
-    S: Send + Sync,
-    T: FromRequestParts<S> + Send + 'static,
-{
-    Box::pin(async move {
-        let (mut parts, body) = request.into_parts();
-        let argument = T::from_request_parts(&mut parts, state).await?;
-        let pending: Box<dyn PendingExtraction<T>> = Box::new(Extracted {
-            intake: Intake::new(Request::from_parts(parts, body)),
-            argument,
-        });
-        Ok(pending)
-    })
-}
-
-/// The future that extracts a [`Deferred`].
+/// The future that extracts a [`Deferred`] that may read the body.
 ///
-/// The extractions are in boxes of their own, because axum boxes the future of the whole handler. With the
+/// The extraction is in a box of its own, because axum boxes the future of the whole handler. With the
 /// extraction of a `Json` in it, this future has over 1,100 bytes. glibc serves more than 1,032 bytes from
 /// slower lists. Measured: two boxes take 900 instructions less than one.
-enum Extracting<F, H, T, D> {
-    Now(Pin<Box<F>>),
-    FromHead(H),
-    Later(
-        Option<Box<dyn PendingExtraction<T>>>,
-        PhantomData<fn() -> D>,
-    ),
+enum Extracting<'a, T, R, const LAZY: bool> {
+    Now(Pin<Box<dyn Future<Output = Result<T, R>> + Send + 'a>>),
+    Later(Option<Box<dyn PendingExtraction<T>>>),
 }
 
-impl<F, T, R, const LAZY: bool> Future for Extracting<F, FromHead<'_, T, R>, T, Deferred<T, LAZY>>
-where
-    F: Future<Output = Result<T, R>>,
-{
+impl<T, R, const LAZY: bool> Future for Extracting<'_, T, R, LAZY> {
     type Output = Result<Deferred<T, LAZY>, R>;
 
     // Inlined, it would be compiled again for each handler. Measured: 0.2 KB.
     #[inline(never)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let pending = match self.get_mut() {
-            Self::Now(extraction) => {
-                return extraction
-                    .as_mut()
-                    .poll(cx)
-                    .map_ok(|argument| Deferred(DeferredState::Extracted(argument)));
-            }
-            Self::FromHead(extraction) => match ready!(extraction.as_mut().poll(cx)) {
-                Ok(pending) => pending,
+        let state = match self.get_mut() {
+            Self::Now(extraction) => match ready!(extraction.as_mut().poll(cx)) {
+                Ok(argument) => DeferredState::Extracted(argument),
                 Err(rejection) => return Poll::Ready(Err(rejection)),
             },
-            Self::Later(pending, _) => pending.take().expect("polled after completion"),
+            Self::Later(pending) => match pending.take() {
+                Some(pending) => DeferredState::Pending(pending),
+                None => panic!("polled after completion"),
+            },
         };
-        Poll::Ready(Ok(Deferred(DeferredState::Pending(pending))))
+        Poll::Ready(Ok(Deferred(state)))
     }
 }
 

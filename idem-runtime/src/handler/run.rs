@@ -14,7 +14,9 @@ use crate::handler::deferred::{Extraction, PendingExtraction};
 use crate::handler::guarded::{Call, Guarded};
 use crate::request::intake::Intake;
 
-const ENDED: &str = "polled after completion";
+fn ended() -> ! {
+    panic!("polled after completion")
+}
 
 /// How a request reaches its handler.
 #[allow(
@@ -151,15 +153,18 @@ impl<T> Argument<T> {
 
     /// Drops the extraction when it ends.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Response>> {
-        if let Self::Extracting(Extraction::Running(extraction)) = self {
-            let extracted = ready!(extraction.as_mut().poll(cx));
-            *self = Self::Gone;
-            return Poll::Ready(extracted);
-        }
-        match self.take() {
-            Self::Extracting(Extraction::Done(argument)) => Poll::Ready(Ok(argument)),
-            _ => panic!("{ENDED}"),
-        }
+        let extracted = match self {
+            Self::Extracting(Extraction::Running(extraction)) => {
+                ready!(extraction.as_mut().poll(cx))
+            }
+            Self::Extracting(Extraction::Done(argument)) => match argument.take() {
+                Some(argument) => Ok(argument),
+                None => ended(),
+            },
+            Self::Pending(_) | Self::Gone => ended(),
+        };
+        *self = Self::Gone;
+        Poll::Ready(extracted)
     }
 
     fn take(&mut self) -> Self {
@@ -175,7 +180,7 @@ where
     fn intake(&mut self) -> &mut Intake {
         match &mut self.argument {
             Argument::Pending(pending) => pending.intake(),
-            Argument::Extracting(_) | Argument::Gone => panic!("{ENDED}"),
+            Argument::Extracting(_) | Argument::Gone => ended(),
         }
     }
 
@@ -188,8 +193,10 @@ where
             Ok(argument) => argument,
             Err(rejection) => return Poll::Ready(Err(rejection)),
         };
-        let handler = self.handler.take().expect(ENDED);
-        Poll::Ready(Ok(begin(handler, argument)))
+        match self.handler.take() {
+            Some(handler) => Poll::Ready(Ok(begin(handler, argument))),
+            None => ended(),
+        }
     }
 
     fn stop_extraction(&mut self) {

@@ -14,7 +14,7 @@ use test_support::{http as support, servers};
 use member::{Fleet, Member};
 use servers::postgres::PostgresServer;
 use servers::redis::RedisServer;
-use support::{Answer, eventually};
+use support::{Answer, PATIENCE, eventually};
 use tempfile::TempDir;
 
 const LEASE: Duration = Duration::from_millis(1_500);
@@ -97,6 +97,26 @@ async fn two_hundred_equal_requests_to_two_processes_run_once() {
             assert!(server.post("/work", "k", "{}").await.is_replay());
         }
         assert_eq!(fleet.runs(), ["attempt 1"]);
+    }
+}
+
+/// All handlers run at the same time, so no claim waits for the end of a run with another key.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_requests_with_different_keys_run_at_the_same_time() {
+    for backend in Backend::all() {
+        let fleet = Fleet::start(&backend.url(), 20 * LEASE).await;
+        let servers = [fleet.one.server, fleet.other.server];
+        let post = |at: usize| async move {
+            let answer = servers[at % 2].post("/work", &at.to_string(), "{}").await;
+            (answer.status.as_u16(), answer.is_replay())
+        };
+        let requests: Vec<_> = (0..200).map(|at| tokio::spawn(post(at))).collect();
+        eventually("all handlers run", || fleet.runs().len() == 200).await;
+        fleet.open_gate();
+        for request in requests {
+            assert_eq!(request.await.expect("no panic"), (200, false));
+        }
+        assert!(fleet.runs_of_each_key().values().all(|runs| *runs == 1));
     }
 }
 
@@ -305,7 +325,10 @@ async fn requests_are_refused_while_the_store_is_down_and_served_afterwards() {
             assert_eq!(send(&mut answered).await, 503);
         }
         backend.start_again();
-        while send(&mut answered).await != 200 {}
+        // The processes need no restart.
+        let until_found = async { while send(&mut answered).await != 200 {} };
+        let found = tokio::time::timeout(PATIENCE, until_found).await;
+        found.expect("the store is found again");
         for key in &answered {
             assert!(server.post("/work", key, "{}").await.is_replay(), "{key}");
         }

@@ -40,6 +40,8 @@ async fn a_process_that_ends_before_its_handlers_leaves_their_claims_to_their_le
     for backend in Backend::servers() {
         let mut fleet = terminated_during_a_run(&backend, Duration::from_millis(200)).await;
         assert_eq!(fleet.one.ended().await, 1);
+        // A retry that ran the handler again would respond.
+        fleet.open_gate();
         let again = Member::start(&backend.url(), 100 * LEASE, &fleet.folder).await;
         for server in [fleet.other.server, again.server] {
             let retry = server.post("/work", "k", "{}").await;

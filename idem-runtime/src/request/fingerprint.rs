@@ -277,6 +277,25 @@ mod tests {
         )
     }
 
+    /// The comparison does not end at the first difference, so a mistake in it could miss some bytes.
+    #[test]
+    fn fingerprints_that_differ_in_one_bit_are_not_equal() {
+        let bytes = *of("POST", "/a", None, "b").as_bytes();
+        assert_eq!(
+            Fingerprint::from_bytes(bytes),
+            Fingerprint::from_bytes(bytes)
+        );
+        for bit in 0..8 * bytes.len() {
+            let mut other = bytes;
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert_ne!(
+                Fingerprint::from_bytes(bytes),
+                Fingerprint::from_bytes(other),
+                "{bit}"
+            );
+        }
+    }
+
     #[test]
     fn each_part_changes_the_fingerprint_and_parts_are_delimited() {
         let json = Some("application/json");

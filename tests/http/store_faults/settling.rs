@@ -337,8 +337,10 @@ async fn a_record_is_written_although_the_handler_cancels_its_own_request() {
         assert_eq!(server.post("/", "k", "").await.status, 504, "{fault:?}");
         idem.drain(LONG).await;
         let id = idem.record_id(&Scope::new(), "k");
-        let entry = store.behind().look_up(id).await.expect("memory");
-        assert!(matches!(entry, Some(Entry::Recorded { .. })), "{fault:?}");
+        match store.behind().look_up(id).await.expect("memory") {
+            Some(Entry::Recorded { record, .. }) => assert_eq!(record.body(), "1", "{fault:?}"),
+            entry => panic!("{fault:?}: no record: {entry:?}"),
+        }
         assert_eq!(runs.started(), 1);
     }
 }

@@ -38,8 +38,8 @@ fn failure_of(error: &reqwest_middleware::Error) -> &Failure {
 
 #[tokio::test]
 async fn all_tries_of_one_operation_send_the_same_key() {
-    let answers = [LOST, UNAVAILABLE, CUT_OFF, CREATED];
-    let server = Scripted::start(answers.repeat(2)).await;
+    let replies = [LOST, UNAVAILABLE, CUT_OFF, CREATED];
+    let server = Scripted::start(replies.repeat(2)).await;
     for _ in 0..2 {
         let sent = client().post(server.url()).body("once").send().await;
         let response = sent.expect("a response");
@@ -52,7 +52,7 @@ async fn all_tries_of_one_operation_send_the_same_key() {
         assert_eq!(response.text().await.expect("a body"), "ok");
     }
     let keys = server.keys();
-    let (first, second) = keys.split_at(answers.len());
+    let (first, second) = keys.split_at(replies.len());
     for keys in [first, second] {
         let key = keys[0].as_deref().expect("a key");
         // A UUID of version 4.
@@ -107,7 +107,7 @@ async fn permanent_errors_are_not_retried() {
         format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
     };
     let empty = |status: &str| format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
-    let final_answers = [
+    let final_replies = [
         problem("409 Conflict", codes::KEY_REUSED),
         problem("409 Conflict", codes::OUTCOME_UNKNOWN),
         problem("409 Conflict", codes::RESPONSE_NOT_KEPT),
@@ -119,17 +119,17 @@ async fn permanent_errors_are_not_retried() {
         empty("404 Not Found"),
         empty("422 Unprocessable Content"),
     ];
-    for answer in final_answers {
-        let server = Scripted::start([&*answer, CREATED]).await;
+    for reply in final_replies {
+        let server = Scripted::start([&*reply, CREATED]).await;
         let refused = client().post(server.url()).send().await;
         let refused = refused.expect("a response");
         assert!(refused.status().is_client_error());
         let body = refused.bytes().await.expect("a body");
-        assert!(answer.as_bytes().ends_with(&body), "the whole body");
-        assert_eq!(server.keys().len(), 1, "{answer}");
-        if answer.contains("\"code\"") {
+        assert!(reply.as_bytes().ends_with(&body), "the whole body");
+        assert_eq!(server.keys().len(), 1, "{reply}");
+        if reply.contains("\"code\"") {
             let problem = Problem::from_slice(&body).expect("a problem");
-            assert!(problem.code.is_some_and(|code| answer.contains(&code)));
+            assert!(problem.code.is_some_and(|code| reply.contains(&code)));
         }
     }
     let temporary = [
@@ -143,12 +143,12 @@ async fn permanent_errors_are_not_retried() {
         empty("500 Internal Server Error"),
         empty("504 Gateway Timeout"),
     ];
-    for answer in temporary {
-        let server = Scripted::start([&*answer, CREATED]).await;
+    for reply in temporary {
+        let server = Scripted::start([&*reply, CREATED]).await;
         let created = client().post(server.url()).send().await;
         let created = created.expect("a response");
-        assert_eq!(created.status(), StatusCode::CREATED, "{answer}");
-        assert_eq!(server.keys().len(), 2, "{answer}");
+        assert_eq!(created.status(), StatusCode::CREATED, "{reply}");
+        assert_eq!(server.keys().len(), 2, "{reply}");
     }
 }
 
@@ -250,12 +250,12 @@ async fn a_refusal_after_a_try_that_may_have_run_leaves_the_outcome_unknown() {
         (&[LOST, CREATED], false),
         (&[LOST, replay], false),
     ];
-    for (answers, is_unknown) in rows {
-        let server = Scripted::start(answers.iter().copied()).await;
+    for (replies, is_unknown) in rows {
+        let server = Scripted::start(replies.iter().copied()).await;
         let response = client().post(server.url()).body("once").send().await;
         let response = response.expect("a response");
-        assert_eq!(response.is_outcome_unknown(), *is_unknown, "{answers:?}");
-        assert_eq!(response.tries() as usize, answers.len());
+        assert_eq!(response.is_outcome_unknown(), *is_unknown, "{replies:?}");
+        assert_eq!(response.tries() as usize, replies.len());
     }
     // A read has no outcome.
     let server = Scripted::start([LOST, REFUSED]).await;
@@ -417,13 +417,13 @@ async fn other_requests_get_the_redirect_to_another_origin_as_their_response() {
 
 #[tokio::test]
 async fn a_redirect_at_the_same_origin_keeps_the_key_and_is_retried() {
-    let answers = [
+    let replies = [
         redirect("307 Temporary Redirect", "/v2"),
         UNAVAILABLE.to_owned(),
         redirect("307 Temporary Redirect", "/v2"),
         CREATED.to_owned(),
     ];
-    let server = Scripted::start(answers).await;
+    let server = Scripted::start(replies).await;
     let response = client().post(server.url()).body("once").send().await;
     assert_eq!(response.expect("a response").tries(), 2);
     assert_eq!(server.lines(), ["POST /", "POST /v2", "POST /", "POST /v2"]);
@@ -433,13 +433,13 @@ async fn a_redirect_at_the_same_origin_keeps_the_key_and_is_retried() {
 
 #[tokio::test]
 async fn a_redirect_to_a_result_is_read_and_the_write_is_retried_with_its_key() {
-    let answers = [
+    let replies = [
         redirect("303 See Other", "/orders/1"),
         LOST.to_owned(),
         redirect("303 See Other", "/orders/1"),
         "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\ntea".to_owned(),
     ];
-    let server = Scripted::start(answers).await;
+    let server = Scripted::start(replies).await;
     let response = client().post(server.url()).body("once").send().await;
     let body = response.expect("a response").text().await;
     assert_eq!(body.expect("a body"), "tea");

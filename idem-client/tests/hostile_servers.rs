@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::{Method, StatusCode};
 use idem_client::{ClientBuilder, Failure, Policy, Reason, ResponseExt as _};
 use reqwest_middleware::ClientWithMiddleware;
-use support::{Answer, Scripted};
+use support::{Reply, Scripted};
 
 const CREATED: &str = "HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\nok";
 const TEMPORARY: [&str; 4] = [
@@ -100,18 +100,18 @@ async fn both_forms_of_retry_after_delay_the_retry() {
 #[tokio::test]
 async fn responses_that_break_off_anywhere_are_lost() {
     let chunked = "HTTP/1.1 201 Created\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n";
-    let answers = vec![
-        Answer::Reset(String::new()),
-        Answer::Reset("HTTP/1.1 201 Cre".to_owned()),
-        Answer::Reset("HTTP/1.1 201 Created\r\ncontent-length: 4\r\n\r\nok".to_owned()),
-        Answer::Reset(chunked.to_owned()),
+    let replies = vec![
+        Reply::Reset(String::new()),
+        Reply::Reset("HTTP/1.1 201 Cre".to_owned()),
+        Reply::Reset("HTTP/1.1 201 Created\r\ncontent-length: 4\r\n\r\nok".to_owned()),
+        Reply::Reset(chunked.to_owned()),
         "HTTP/1.1 201 Created\r\ncontent-length: 2\r\n".into(),
         chunked.into(),
         "SSH-2.0-OpenSSH_9.6\r\n".into(),
         CREATED.into(),
     ];
-    let requests = answers.len();
-    let server = Scripted::start(answers).await;
+    let requests = replies.len();
+    let server = Scripted::start(replies).await;
     let sent = client(Policy::default()).post(server.url()).body(body());
     let response = sent.send().await.expect("a response");
     assert_eq!(response.tries() as usize, requests);
@@ -122,7 +122,7 @@ async fn responses_that_break_off_anywhere_are_lost() {
 
 #[tokio::test]
 async fn a_response_that_never_ends_ends_its_try() {
-    let drip = || Answer::Drip("HTTP/1.1 201 Created\r\ncontent-length: 999999\r\n\r\n".to_owned());
+    let drip = || Reply::Drip("HTTP/1.1 201 Created\r\ncontent-length: 999999\r\n\r\n".to_owned());
     let server = Scripted::start([drip(), drip(), CREATED.into()]).await;
     let policy = Policy::default().try_timeout(Duration::from_millis(200));
     let sent = client(policy).post(server.url()).body(body());

@@ -15,19 +15,19 @@ use idem_client::{Failure, Policy, Reason, ReplyBody, ResponseExt as _, RetryLay
 use tokio::time::Instant;
 use tower::{Service, ServiceBuilder, ServiceExt as _};
 
-type Answer = Result<Response<Full<Bytes>>, io::ErrorKind>;
+type Reply = Result<Response<Full<Bytes>>, io::ErrorKind>;
 
 /// Responds by script, and notes the key of each request.
 #[derive(Clone)]
 struct Script {
-    answers: Arc<Mutex<std::vec::IntoIter<Answer>>>,
+    replies: Arc<Mutex<std::vec::IntoIter<Reply>>>,
     keys: Arc<Mutex<Vec<Option<HeaderValue>>>>,
 }
 
 impl Script {
-    fn new(answers: Vec<Answer>) -> Self {
+    fn new(replies: Vec<Reply>) -> Self {
         Self {
-            answers: Arc::new(Mutex::new(answers.into_iter())),
+            replies: Arc::new(Mutex::new(replies.into_iter())),
             keys: Arc::default(),
         }
     }
@@ -37,10 +37,10 @@ impl Script {
         let service = tower::service_fn(move |request: Request<Full<Bytes>>| {
             let key = request.headers().get("idempotency-key").cloned();
             script.keys.lock().expect("no panic").push(key);
-            let answer = script.answers.lock().expect("no panic").next();
+            let reply = script.replies.lock().expect("no panic").next();
             async move {
-                match answer {
-                    Some(answer) => answer.map_err(io::Error::from),
+                match reply {
+                    Some(reply) => reply.map_err(io::Error::from),
                     None => std::future::pending().await,
                 }
             }
@@ -56,19 +56,19 @@ impl Script {
     }
 }
 
-fn answer(status: u16) -> http::response::Builder {
+fn respond(status: u16) -> http::response::Builder {
     Response::builder().status(status)
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "an element of a script")]
-fn empty(status: u16) -> Answer {
-    Ok(answer(status).body(Full::default()).expect("a response"))
+fn empty(status: u16) -> Reply {
+    Ok(respond(status).body(Full::default()).expect("a response"))
 }
 
 #[tokio::test(start_paused = true)]
 async fn all_tries_of_one_operation_send_the_same_key() {
     let body = format!("{{\"code\":\"{}\"}}", codes::KEY_IN_FLIGHT);
-    let in_flight = answer(409).body(Full::from(body)).expect("a response");
+    let in_flight = respond(409).body(Full::from(body)).expect("a response");
     let script = Script::new(vec![
         Err(io::ErrorKind::ConnectionReset),
         Ok(in_flight),
@@ -88,7 +88,7 @@ async fn all_tries_of_one_operation_send_the_same_key() {
 #[tokio::test(start_paused = true)]
 async fn permanent_errors_are_not_retried() {
     let body = format!("{{\"code\":\"{}\"}}", codes::KEY_REUSED);
-    let reused = answer(409)
+    let reused = respond(409)
         .body(Full::from(body.clone()))
         .expect("a response");
     let script = Script::new(vec![Ok(reused), empty(201)]);
@@ -108,15 +108,15 @@ async fn permanent_errors_are_not_retried() {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_after_a_try_that_may_have_run_leaves_the_outcome_unknown() {
     let lost = || Err(io::ErrorKind::ConnectionReset);
-    for (answers, is_unknown) in [
+    for (replies, is_unknown) in [
         (vec![empty(401)], false),
         (vec![lost(), empty(401)], true),
         (vec![empty(503), empty(401)], true),
         (vec![empty(429), empty(401)], false),
         (vec![lost(), empty(201)], false),
     ] {
-        let tries = answers.len();
-        let script = Script::new(answers);
+        let tries = replies.len();
+        let script = Script::new(replies);
         let response = script.send(Method::POST).await.expect("a response");
         assert_eq!(response.tries() as usize, tries);
         let status = response.status();
@@ -134,11 +134,11 @@ async fn a_refusal_after_a_try_that_may_have_run_leaves_the_outcome_unknown() {
 #[tokio::test(start_paused = true)]
 async fn the_client_waits_as_long_as_retry_after_says() {
     let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(43));
-    for told in ["43", &date] {
-        let told = answer(429)
-            .header("retry-after", told)
+    for retry_after in ["43", &date] {
+        let limited = respond(429)
+            .header("retry-after", retry_after)
             .body(Full::default());
-        let script = Script::new(vec![told.map_err(|_| io::ErrorKind::Other), empty(201)]);
+        let script = Script::new(vec![limited.map_err(|_| io::ErrorKind::Other), empty(201)]);
         let before = Instant::now();
         script.send(Method::POST).await.expect("a response");
         let waited = before.elapsed();
@@ -229,7 +229,7 @@ impl Service<Request<Full<Bytes>>> for BusyAfterOne {
 
     fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
         self.is_ready = false;
-        let unavailable = answer(503).body(Full::from("busy"));
+        let unavailable = respond(503).body(Full::from("busy"));
         std::future::ready(Ok(unavailable.expect("a response")))
     }
 }

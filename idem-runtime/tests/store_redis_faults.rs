@@ -262,8 +262,8 @@ async fn a_connection_lost_during_the_policy_check_is_an_error() {
                 }
                 // A valid reply to everything that a client says about itself.
                 let commands = asked.matches('*').count();
-                let answer = "+OK\r\n".repeat(commands);
-                stream.write_all(answer.as_bytes()).await.expect("it reads");
+                let reply = "+OK\r\n".repeat(commands);
+                stream.write_all(reply.as_bytes()).await.expect("it reads");
             }
         }
     });

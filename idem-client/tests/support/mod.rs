@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// What the server sends after it has read a request.
-pub(crate) enum Answer {
+pub(crate) enum Reply {
     /// Closes the connection afterwards. A text that is shorter than its `Content-Length` is cut off.
     Closed(String),
     /// Resets the connection afterwards.
@@ -18,13 +18,13 @@ pub(crate) enum Answer {
     Drip(String),
 }
 
-impl From<String> for Answer {
+impl From<String> for Reply {
     fn from(text: String) -> Self {
         Self::Closed(text)
     }
 }
 
-impl From<&str> for Answer {
+impl From<&str> for Reply {
     fn from(text: &str) -> Self {
         Self::Closed(text.to_owned())
     }
@@ -43,24 +43,24 @@ struct Received {
 }
 
 impl Scripted {
-    /// Sends one of `answers` on each connection. An empty answer closes the connection without a response. After the
-    /// last answer, connections are refused.
-    pub(crate) async fn start<A: Into<Answer>>(answers: impl IntoIterator<Item = A>) -> Self {
+    /// Sends one of `replies` on each connection. An empty reply closes the connection without a response. After the
+    /// last reply, connections are refused.
+    pub(crate) async fn start<A: Into<Reply>>(replies: impl IntoIterator<Item = A>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        Self::on(listener, answers)
+        Self::on(listener, replies)
     }
 
     /// The same on a socket that listens already.
-    pub(crate) fn on<A: Into<Answer>>(
+    pub(crate) fn on<A: Into<Reply>>(
         listener: TcpListener,
-        answers: impl IntoIterator<Item = A>,
+        replies: impl IntoIterator<Item = A>,
     ) -> Self {
         let server = Self {
             address: listener.local_addr().expect("a bound address"),
             requests: Arc::default(),
         };
-        let answers: Vec<Answer> = answers.into_iter().map(Into::into).collect();
-        tokio::spawn(server.clone().serve(listener, answers));
+        let replies: Vec<Reply> = replies.into_iter().map(Into::into).collect();
+        tokio::spawn(server.clone().serve(listener, replies));
         server
     }
 
@@ -105,18 +105,18 @@ impl Scripted {
         self.values("idempotency-key")
     }
 
-    async fn serve(self, listener: TcpListener, answers: Vec<Answer>) {
-        for answer in answers {
+    async fn serve(self, listener: TcpListener, replies: Vec<Reply>) {
+        for reply in replies {
             let (mut stream, _) = listener.accept().await.expect("a client");
             let request = read_request(&mut stream).await;
             self.requests.lock().expect("no panic").push(request);
-            let (Answer::Closed(text) | Answer::Reset(text) | Answer::Drip(text)) = &answer;
+            let (Reply::Closed(text) | Reply::Reset(text) | Reply::Drip(text)) = &reply;
             let sent = stream.write_all(text.as_bytes()).await;
             sent.expect("the client reads the response");
-            match answer {
-                Answer::Closed(_) => {}
-                Answer::Reset(_) => stream.set_zero_linger().expect("an open connection"),
-                Answer::Drip(_) => {
+            match reply {
+                Reply::Closed(_) => {}
+                Reply::Reset(_) => stream.set_zero_linger().expect("an open connection"),
+                Reply::Drip(_) => {
                     tokio::spawn(async move {
                         while stream.write_all(b"x").await.is_ok() {
                             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -229,8 +229,8 @@ mod tests {
             assert_eq!(problem.type_uri(), type_uri);
             assert_eq!(problem.title(), problem.kind.facts().2);
             assert_eq!(problem.detail(), problem.detail);
-            let answer = problem.into_response();
-            let header = |name| answer.headers().get(name).map(HeaderValue::as_bytes);
+            let response = problem.into_response();
+            let header = |name| response.headers().get(name).map(HeaderValue::as_bytes);
             let seconds = seconds.map(|seconds| seconds.to_string());
             assert_eq!(
                 header(header::RETRY_AFTER),

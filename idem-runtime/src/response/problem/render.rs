@@ -136,14 +136,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_problem_is_rendered_as_problem_json() {
-        let answer = Problem::key_invalid("why").into_response();
-        assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+        let response = Problem::key_invalid("why").into_response();
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST);
         assert_eq!(
-            answer.headers()[header::CONTENT_TYPE],
+            response.headers()[header::CONTENT_TYPE],
             "application/problem+json"
         );
-        assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store");
-        let body = axum::body::to_bytes(answer.into_body(), 1 << 10)
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+        let body = axum::body::to_bytes(response.into_body(), 1 << 10)
             .await
             .expect("short");
         let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");

@@ -90,7 +90,7 @@ impl<T: Send + 'static> Admission<T> {
         H: FnOnce(T) -> F + Send + 'static,
         F: Future<Output: HandlerOutput> + Send + 'static,
     {
-        Run::new(self.0, handler)
+        Run::new(self.0, &mut Some(handler))
     }
 
     /// Implements `key = header("…")`.

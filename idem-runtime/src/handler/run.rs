@@ -50,23 +50,14 @@ impl<T: IntoResponse> HandlerOutput for T {}
 pub(super) struct Run(BoxHandler);
 
 impl Run {
-    pub(super) fn new<T, H, F>(way: Way<T>, handler: H) -> Self
-    where
-        T: Send + 'static,
-        H: FnOnce(T) -> F + Send + 'static,
-        F: Future<Output: HandlerOutput> + Send + 'static,
-    {
+    // Inlined into every handler, it would contain `begin` once more.
+    #[inline(never)]
+    pub(super) fn new<T>(way: Way<T>, handler: &mut dyn Begin<T>) -> Self {
         Self(match way {
-            Way::Open(argument) => begin(handler, argument),
-            Way::Guarded(guarded, pending) => Box::pin(GuardedRun {
-                call: Waiting {
-                    argument: Argument::Pending(pending),
-                    handler: Some(handler),
-                },
-                guarded,
-            }),
+            Way::Open(argument) => handler.begin(argument),
+            Way::Guarded(guarded, pending) => handler.guard(guarded, pending),
             #[cfg(feature = "testing")]
-            Way::Observed(argument, observer) => begin_observed(handler(argument), observer),
+            Way::Observed(argument, observer) => handler.begin_observed(argument, observer),
         })
     }
 }
@@ -79,62 +70,88 @@ impl Future for Run {
     }
 }
 
-/// Creates the future of the handler.
-///
-/// Not inlined, because it has two callers and is compiled again for each handler.
-#[inline(never)]
-fn begin<T, H, F>(handler: H, argument: T) -> BoxHandler
-where
-    H: FnOnce(T) -> F,
-    F: Future<Output: HandlerOutput> + Send + 'static,
-{
-    Box::pin(handler(argument))
+/// A handler that has not started. Each method takes the handler, so only one of them can be called.
+pub(super) trait Begin<T> {
+    /// Creates the future of the handler from its last argument.
+    fn begin(&mut self, argument: T) -> BoxHandler;
+
+    /// Lets the handler wait for a claim.
+    fn guard(&mut self, guarded: Guarded, pending: Box<dyn PendingExtraction<T>>) -> BoxHandler;
+
+    /// Like `begin`, and passes the return value of the handler to `observer`.
+    #[cfg(feature = "testing")]
+    fn begin_observed(&mut self, argument: T, observer: Observer) -> BoxHandler;
 }
 
-/// Passes the return value of the handler to `observer`.
-#[cfg(feature = "testing")]
-fn begin_observed<F>(handler: F, observer: Observer) -> BoxHandler
+impl<T, H, F> Begin<T> for Option<H>
 where
+    T: Send + 'static,
+    H: FnOnce(T) -> F + Send + 'static,
     F: Future<Output: HandlerOutput> + Send + 'static,
 {
-    Box::pin(async move {
-        let mut returned = Some(handler.await);
-        observer(&mut returned, std::any::type_name::<F::Output>());
-        match returned {
-            Some(returned) => returned.into_response(),
-            None => Response::default(),
+    fn begin(&mut self, argument: T) -> BoxHandler {
+        match self.take() {
+            Some(handler) => Box::pin(handler(argument)),
+            None => ended(),
         }
-    })
+    }
+
+    fn guard(&mut self, guarded: Guarded, pending: Box<dyn PendingExtraction<T>>) -> BoxHandler {
+        Box::pin(GuardedRun {
+            argument: Argument::Pending(pending),
+            handler: self.take(),
+            guarded,
+        })
+    }
+
+    #[cfg(feature = "testing")]
+    fn begin_observed(&mut self, argument: T, observer: Observer) -> BoxHandler {
+        let Some(handler) = self.take() else { ended() };
+        let handler = handler(argument);
+        Box::pin(async move {
+            let mut returned = Some(handler.await);
+            observer(&mut returned, std::any::type_name::<F::Output>());
+            match returned {
+                Some(returned) => returned.into_response(),
+                None => Response::default(),
+            }
+        })
+    }
 }
 
-/// A request that may need a claim, with its call. Drops the call first.
+/// A request that may need a claim, with its handler. Drops the extraction of the argument first.
 ///
 /// Compiled once for each handler. Code that is the same for all handlers is in [`Guarded`].
 struct GuardedRun<T, H> {
-    call: Waiting<T, H>,
+    argument: Argument<T>,
+    // `None` after the handler has started.
+    handler: Option<H>,
     guarded: Guarded,
 }
 
 impl<T, H> Future for GuardedRun<T, H>
 where
-    Waiting<T, H>: Call,
+    Option<H>: Begin<T>,
 {
     type Output = Response;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
-        let Self { call, guarded } = self.get_mut();
-        guarded.poll(call, cx)
+        let run = self.get_mut();
+        let mut call = Waiting {
+            argument: &mut run.argument,
+            handler: &mut run.handler,
+        };
+        run.guarded.poll(&mut call, cx)
     }
 }
 
 // The extraction and the future of the handler have boxes of their own.
 impl<T, H> Unpin for GuardedRun<T, H> {}
 
-/// A handler that waits for its last argument.
-struct Waiting<T, H> {
-    argument: Argument<T>,
-    // `None` after the handler has started.
-    handler: Option<H>,
+/// A handler and the last argument that it waits for.
+struct Waiting<'a, T> {
+    argument: &'a mut Argument<T>,
+    handler: &'a mut dyn Begin<T>,
 }
 
 /// The last argument of a handler.
@@ -144,62 +161,39 @@ enum Argument<T> {
     Gone,
 }
 
-impl<T> Argument<T> {
-    fn extract(&mut self) {
-        if let Self::Pending(pending) = self.take() {
-            *self = Self::Extracting(pending.extract());
-        }
-    }
-
-    /// Drops the extraction when it ends.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Response>> {
-        let extracted = match self {
-            Self::Extracting(Extraction::Running(extraction)) => {
-                ready!(extraction.as_mut().poll(cx))
-            }
-            Self::Extracting(Extraction::Done(argument)) => match argument.take() {
-                Some(argument) => Ok(argument),
-                None => ended(),
-            },
-            Self::Pending(_) | Self::Gone => ended(),
-        };
-        *self = Self::Gone;
-        Poll::Ready(extracted)
-    }
-
-    fn take(&mut self) -> Self {
-        mem::replace(self, Self::Gone)
-    }
-}
-
-impl<T, H, F> Call for Waiting<T, H>
-where
-    H: FnOnce(T) -> F,
-    F: Future<Output: HandlerOutput> + Send + 'static,
-{
+impl<T> Call for Waiting<'_, T> {
     fn intake(&mut self) -> &mut Intake {
-        match &mut self.argument {
+        match self.argument {
             Argument::Pending(pending) => pending.intake(),
             Argument::Extracting(_) | Argument::Gone => ended(),
         }
     }
 
     fn extract(&mut self) {
-        self.argument.extract();
-    }
-
-    fn poll_extraction(&mut self, cx: &mut Context<'_>) -> Poll<Result<BoxHandler, Response>> {
-        let argument = match ready!(self.argument.poll(cx)) {
-            Ok(argument) => argument,
-            Err(rejection) => return Poll::Ready(Err(rejection)),
-        };
-        match self.handler.take() {
-            Some(handler) => Poll::Ready(Ok(begin(handler, argument))),
-            None => ended(),
+        if let Argument::Pending(pending) = mem::replace(self.argument, Argument::Gone) {
+            *self.argument = Argument::Extracting(pending.extract());
         }
     }
 
+    fn poll_extraction(&mut self, cx: &mut Context<'_>) -> Poll<Result<BoxHandler, Response>> {
+        let extracted = match self.argument {
+            Argument::Extracting(Extraction::Running(extraction)) => {
+                ready!(extraction.as_mut().poll(cx))
+            }
+            Argument::Extracting(Extraction::Done(argument)) => match argument.take() {
+                Some(argument) => Ok(argument),
+                None => ended(),
+            },
+            Argument::Pending(_) | Argument::Gone => ended(),
+        };
+        self.stop_extraction();
+        Poll::Ready(match extracted {
+            Ok(argument) => Ok(self.handler.begin(argument)),
+            Err(rejection) => Err(rejection),
+        })
+    }
+
     fn stop_extraction(&mut self) {
-        self.argument = Argument::Gone;
+        *self.argument = Argument::Gone;
     }
 }

@@ -10,4 +10,6 @@ pub(crate) enum Repair {
     /// No handler can have its parameters or its return type. A handler without parameters takes its
     /// place, and contains the function as the user wrote it.
     Stub,
+    /// The function has neither arguments nor a body, because the compiler would report the signature too.
+    Empty,
 }

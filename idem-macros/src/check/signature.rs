@@ -81,6 +81,12 @@ pub(crate) fn check(handler: &Handler, mistakes: &mut Mistakes) -> Repair {
         );
         repair = Repair::Stub;
     }
+    if let ReturnType::Type(_, ty) = &sig.output
+        && let Some(mistake) = response_borrows(ty)
+    {
+        mistakes.push(mistake);
+        repair = Repair::Empty;
+    }
     for param in &sig.generics.params {
         if let GenericParam::Lifetime(lifetime) = param {
             mistakes.at(
@@ -173,36 +179,38 @@ fn check_parameter(parameter: &Parameter, mistakes: &mut Mistakes) -> bool {
     false
 }
 
+/// Looks for the borrows in a type.
+#[derive(Default)]
+struct Borrowed {
+    reference: Option<TypeReference>,
+    elided: Option<Lifetime>,
+    is_declared: bool,
+}
+impl Visit<'_> for Borrowed {
+    fn visit_type_reference(&mut self, ty: &TypeReference) {
+        match &ty.lifetime {
+            Some(lifetime) if lifetime.ident != "_" => visit::visit_type_reference(self, ty),
+            _ => {
+                self.reference.get_or_insert_with(|| ty.clone());
+            }
+        }
+    }
+    fn visit_lifetime(&mut self, lifetime: &Lifetime) {
+        if lifetime.ident == "_" {
+            self.elided.get_or_insert_with(|| lifetime.clone());
+        } else if lifetime.ident != "static" {
+            // The declaration of the lifetime has its own mistake.
+            self.is_declared = true;
+        }
+    }
+    // The lifetimes in the type of a function belong to that function, as in `Arc<dyn Fn(&str)>`.
+    fn visit_type_fn_ptr(&mut self, _: &TypeFnPtr) {}
+    fn visit_parenthesized_generic_arguments(&mut self, _: &ParenthesizedGenericArguments) {}
+}
+
 /// Reports a type that borrows from the request, itself or inside it as `Path<&str>` does, and returns
 /// whether it does.
 fn borrows(ty: &Type, mistakes: &mut Mistakes) -> bool {
-    #[derive(Default)]
-    struct Borrowed {
-        reference: Option<TypeReference>,
-        elided: Option<Lifetime>,
-        is_declared: bool,
-    }
-    impl Visit<'_> for Borrowed {
-        fn visit_type_reference(&mut self, ty: &TypeReference) {
-            match &ty.lifetime {
-                Some(lifetime) if lifetime.ident != "_" => visit::visit_type_reference(self, ty),
-                _ => {
-                    self.reference.get_or_insert_with(|| ty.clone());
-                }
-            }
-        }
-        fn visit_lifetime(&mut self, lifetime: &Lifetime) {
-            if lifetime.ident == "_" {
-                self.elided.get_or_insert_with(|| lifetime.clone());
-            } else if lifetime.ident != "static" {
-                // The declaration of the lifetime has its own mistake.
-                self.is_declared = true;
-            }
-        }
-        // The lifetimes in the type of a function belong to that function, as in `Arc<dyn Fn(&str)>`.
-        fn visit_type_fn_ptr(&mut self, _: &TypeFnPtr) {}
-        fn visit_parenthesized_generic_arguments(&mut self, _: &ParenthesizedGenericArguments) {}
-    }
     const HOW: &str = "a handler cannot borrow its arguments";
     let mut borrowed = Borrowed::default();
     match ty {
@@ -231,6 +239,22 @@ fn borrows(ty: &Type, mistakes: &mut Mistakes) -> bool {
         return true;
     }
     borrowed.is_declared
+}
+
+/// Returns the mistake of a return type with a borrow that has no lifetime. The expansion would compile, because the
+/// compiler infers the lifetime in the body, but the function without the attribute would not.
+fn response_borrows(ty: &Type) -> Option<syn::Error> {
+    const HOW: &str = "a handler may outlive its request, so it cannot borrow";
+    let mut borrowed = Borrowed::default();
+    borrowed.visit_type(ty);
+    if let Some(reference) = borrowed.reference {
+        let inner = code(&reference.elem);
+        let message = format!("{HOW}; write `&'static {inner}`, or an owned type");
+        return Some(syn::Error::new_spanned(reference, message));
+    }
+    let lifetime = borrowed.elided?;
+    let message = format!("{HOW}; write `'static`, or an owned type");
+    Some(syn::Error::new_spanned(lifetime, message))
 }
 
 fn is_static(reference: &TypeReference) -> bool {

@@ -47,6 +47,11 @@ pub(crate) fn expand(handler: &Handler, repair: Repair) -> TokenStream {
             let as_written = (!names::mentions_self(as_written.clone())).then_some(as_written);
             quote!(#vis async fn #name #generics () #bounds { #as_written })
         }
+        Repair::Empty => {
+            let (name, generics) = (&sig.ident, &sig.generics);
+            let (_, _, bounds) = generics.split_for_impl();
+            quote!(#vis async fn #name #generics () #bounds {})
+        }
     }
 }
 

@@ -104,7 +104,7 @@ impl AttributeArgs {
     }
 
     /// Reports a token that cannot begin an argument.
-    fn not_a_name(&self, input: ParseStream<'_>, mistakes: &mut Mistakes) {
+    fn not_a_name(&mut self, input: ParseStream<'_>, mistakes: &mut Mistakes) {
         let span = input.span();
         let literal = input.parse::<Option<Lit>>().ok().flatten();
         match literal {
@@ -112,6 +112,13 @@ impl AttributeArgs {
                 let written = example(&name.value());
                 let message = format!("unexpected quotes around an argument; write `{written}`");
                 mistakes.at(name, message);
+            }
+            Some(Lit::Str(scope)) if ["token", "global"].contains(&&*scope.value()) => {
+                self.scope_is_meant = true;
+                let written = scope.value();
+                let message =
+                    format!("unexpected quotes around a scope; write `scope = {written}`");
+                mistakes.at(scope, message);
             }
             // `record = 2xx, 4xx`
             Some(Lit::Int(status)) if self.ends_with_statuses() => {

@@ -18,6 +18,7 @@ fn common_slips_are_explained() {
             "scope = token, fingerprint = json([\"/a\"])",
             "scope = token, key_header = \"x-request-id\"",
             "scope = token, lease = \"30s\"",
+            "\"token\"",
         ],
         &expect![[r##"
             #[idempotent("scope" = token)]
@@ -52,6 +53,9 @@ fn common_slips_are_explained() {
             #[idempotent(scope = token, lease = "30s")]
             lease
                 `lease` is a setting of the whole service, not of one endpoint; write `Idempotency::builder().lease(…)`
+            #[idempotent("token")]
+            "token"
+                unexpected quotes around a scope; write `scope = token`
         "##]],
     );
     let item = "async fn place(headers: HeaderMap, order: String) {}";
@@ -72,6 +76,39 @@ fn common_slips_are_explained() {
     ));
     let item = "async fn place(Query(headers): Query<HashMap<String, String>>, order: String) {}";
     expect![[""]].assert_eq(&messages("scope = headers[\"tenant\"]", item));
+    check_item(
+        "async fn place(order: String) -> Result<&str, Cow<'_, str>> { Ok(\"placed\") }",
+        &expect![[r#"
+            &str
+                a handler may outlive its request, so it cannot borrow; write `&'static str`, or an owned type
+
+            async fn place() {}
+        "#]],
+    );
+    check_item(
+        "async fn place(order: String) -> Json<Box<dyn Fn(&str) -> &str>> { shown() }",
+        &expect![[r#"
+
+            fn place(
+                order: ::axum_idem::__private::Deferred<String>,
+            ) -> impl ::core::future::Future<Output = ::axum_idem::__private::Response> {
+                static __IDEM_POLICY: ::axum_idem::__private::Policy = ::axum_idem::__private::Policy::new(
+                    ::core::concat!(::core::module_path!(), "::place"),
+                );
+                __IDEM_POLICY
+                    .admit(order)
+                    .token()
+                    .run(async move |order| {
+                        if false {
+                            return ::axum_idem::__private::never::<
+                                Json<Box<dyn Fn(&str) -> &str>>,
+                            >();
+                        }
+                        shown()
+                    })
+            }
+        "#]],
+    );
     check_item(
         "#[tokio::main] async fn place(order: String) {}",
         &expect![[r#"

@@ -92,7 +92,10 @@ impl<T: Send + 'static> Admission<T> {
     {
         Run::new(self.0, &mut Some(handler))
     }
+}
 
+/// Without bounds, so that a type that is not `Send` is reported once, by `run`.
+impl<T> Admission<T> {
     /// Implements `key = header("…")`.
     pub fn key_header(mut self, name: &'static str) -> Self {
         if let Some(intake) = self.intake() {

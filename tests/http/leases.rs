@@ -41,6 +41,41 @@ async fn extracted(State(runs): State<Runs>, _: Slow) -> String {
     runs.started().to_string()
 }
 
+/// An extractor that never ends.
+struct Endless;
+
+/// When it is dropped, waits for a release of the key by another thread, and counts it as a run.
+struct Watch(MemoryStore, Runs);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let id = Idempotency::in_memory().record_id(&Scope::new(), "k");
+        for _ in 0..10 {
+            let entry = self.0.look_up(id).now_or_never();
+            if !matches!(entry, Some(Ok(Some(Entry::InFlight { .. })))) {
+                self.1.count();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl FromRequest<Watched> for Endless {
+    type Rejection = StatusCode;
+
+    async fn from_request(_: Request, Watched(store, runs): &Watched) -> Result<Self, StatusCode> {
+        let _watch = Watch(store.clone(), runs.clone());
+        std::future::pending().await
+    }
+}
+
+#[derive(Clone)]
+struct Watched(MemoryStore, Runs);
+
+#[idempotent(scope = global)]
+async fn endless(_: Endless) {}
+
 /// A handler that finishes at its first poll.
 #[idempotent(scope = global)]
 async fn at_once(State(runs): State<Runs>) -> String {
@@ -258,4 +293,46 @@ async fn an_unpolled_response_keeps_its_lease_until_it_is_recorded() {
     assert_eq!(setup.idem.drain(Duration::MAX).await, 0);
     assert!(setup.post("/at-once").await.is_replay());
     assert_eq!(setup.runs.started(), 1);
+}
+
+/// A retry may run as soon as the key is released, so nothing of the first attempt may be left then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_extraction_is_dropped_before_its_key_is_released() {
+    let (store, runs) = (MemoryStore::default(), Runs::default());
+    let idem = Idempotency::builder().store(store.clone()).build();
+    let router = Router::new()
+        .route("/endless", post(endless))
+        .layer(idem.clone())
+        .with_state(Watched(store.clone(), runs.clone()));
+    let id = idem.record_id(&Scope::new(), "k");
+    let mut request = Box::pin(support::exchange(
+        router,
+        support::post("/endless", "k", ""),
+    ));
+    while store
+        .look_up(id)
+        .await
+        .expect("a store in memory")
+        .is_none()
+    {
+        assert!(request.as_mut().now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    assert!(request.as_mut().now_or_never().is_none());
+    tokio::spawn(async move { drop(request) })
+        .await
+        .expect("no panic");
+    assert_eq!(
+        runs.started(),
+        0,
+        "released before the extraction was dropped"
+    );
+    while store
+        .look_up(id)
+        .await
+        .expect("a store in memory")
+        .is_some()
+    {
+        tokio::task::yield_now().await;
+    }
 }

@@ -1,8 +1,8 @@
 //! The functions that generated code calls. They take a request, read its scope, and run its
 //! handler.
 //!
-//! Only this folder is generic over the handler and its arguments. Code that is the same for all
-//! handlers belongs in the folders below, where it is compiled once.
+//! Only this folder is generic over the handler and its arguments, and generic code is compiled again for each
+//! handler. So the states of a request are in `guarded`, which is not generic, and everything else is in the folders below.
 
 pub(crate) mod admission;
 pub(crate) mod deferred;

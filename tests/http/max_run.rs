@@ -322,7 +322,7 @@ async fn an_attempt_that_lost_its_lease_is_ended_too() {
 }
 
 #[tokio::test]
-async fn a_hung_body_extractor_gives_the_key_back() {
+async fn a_hung_body_extractor_releases_the_key() {
     let Setup {
         router, hung, idem, ..
     } = setup(MAX_RUN);

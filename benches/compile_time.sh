@@ -7,15 +7,16 @@
 #     benches/compile_time.sh lines
 #     benches/compile_time.sh size [release]
 #
-# `HANDLERS=100` sets another number of handlers. The script builds the dependencies once, and then
-# compiles only the crate, for each kind of handler in turn. `seconds` prints the best of five times,
-# because other work on the machine disturbs the measurement. `instructions` prints one count, which is
-# the same in every run but takes forty times as long. `lines` prints the number of LLVM lines before
-# any optimization. `size` prints the size of the debug build, as machine code and as a file: with one
-# handler, with all handlers, and per handler. The program with one handler shows the size of the
-# libraries. `size release` does the same with an optimized build. `in_memory` is the program `idempotent` with
-# the layer and its store in memory, which the others leave out. `by_hand` is the smallest wrapper that
-# extracts the last argument late and owns the future of the handler, which any such library needs.
+# `HANDLERS=100` sets another number of handlers. With `BODIES=own`, each handler has a body of a type of its
+# own. Otherwise all bodies have one type. The script builds the dependencies once, and then compiles only the
+# crate, for each kind of handler in turn. `seconds` prints the best of five times, because other work on the
+# machine disturbs the measurement. `instructions` prints one count, which is the same in every run but takes
+# forty times as long. `lines` prints the number of LLVM lines before any optimization. `size` prints the size of
+# the debug build, as machine code and as a file with the information for debuggers: with one handler, with all
+# handlers, and per handler. The program with one handler shows the size of the libraries. `size release` does the
+# same with an optimized build. `in_memory` is the program `idempotent` with the layer and its store in memory,
+# which the others leave out. `by_hand` is the smallest wrapper that extracts the last argument late and owns the
+# future of the handler, which any such library needs.
 set -eu
 # With incremental compilation, the second build would find everything already compiled.
 export CARGO_INCREMENTAL=0
@@ -23,10 +24,16 @@ export CARGO_INCREMENTAL=0
 command=${1:-build}
 counted=${2:-seconds}
 handlers=${HANDLERS:-300}
+bodies=${BODIES:-shared}
 profile=debug
 repository=$(cd "$(dirname "$0")/.." && pwd)
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
+
+# Prints the type of the body of one handler.
+body() { # number of the handler
+    if [ "$bodies" = own ]; then echo "Order<$1>"; else echo 'Order<0>'; fi
+}
 
 write_crate() { # name, attribute, number of handlers
     mkdir -p "$place/$1/src"
@@ -55,13 +62,13 @@ use axum::{Json, Router};
 struct Desk(std::sync::Arc<str>);
 
 #[derive(serde::Deserialize, serde::Serialize)]
-struct Order {
+struct Order<const N: usize> {
     symbol: String,
     quantity: u32,
 }
 
 impl Desk {
-    async fn place(&self, account: u64, order: Order) -> Result<Order, StatusCode> {
+    async fn place<const N: usize>(&self, account: u64, order: Order<N>) -> Result<Order<N>, StatusCode> {
         if account == 0 || self.0.is_empty() {
             return Err(StatusCode::NOT_FOUND);
         }
@@ -96,14 +103,16 @@ RUST
 
 annotated() { # attribute, number of handlers
     for i in $(seq "$2"); do
+        local body
+        body=$(body "$i")
         cat <<RUST
 
 $1
 async fn place_$i(
     State(desk): State<Desk>,
     Path(account): Path<u64>,
-    Json(order): Json<Order>,
-) -> Result<(StatusCode, Json<Order>), StatusCode> {
+    Json(order): Json<$body>,
+) -> Result<(StatusCode, Json<$body>), StatusCode> {
     let order = desk.place(account, order).await?;
     Ok((StatusCode::CREATED, Json(order)))
 }
@@ -148,16 +157,18 @@ impl<T: Send + 'static> Later<T> {
 }
 RUST
     for i in $(seq "$1"); do
+        local body
+        body=$(body "$i")
         cat <<RUST
 
 fn place_$i(
     State(desk): State<Desk>,
     Path(account): Path<u64>,
-    order: Later<Json<Order>>,
+    order: Later<Json<$body>>,
 ) -> BoxFuture<Response> {
     order.run(async move |Json(order)| {
         if false {
-            return None::<Result<(StatusCode, Json<Order>), StatusCode>>.unwrap();
+            return None::<Result<(StatusCode, Json<$body>), StatusCode>>.unwrap();
         }
         let order = desk.place(account, order).await?;
         Ok((StatusCode::CREATED, Json(order)))

@@ -34,7 +34,7 @@ async fn a_process_that_drains_ends_after_its_handlers_without_clients() {
     }
 }
 
-/// Nobody knows whether the handler has had its effect, so its key is not released.
+/// The handler may have had its effect, so its key is not released.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_ends_before_its_handlers_leaves_their_claims_to_their_leases() {
     for backend in Backend::servers() {

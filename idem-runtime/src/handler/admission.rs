@@ -33,13 +33,15 @@ impl Policy {
     pub fn admit_on<T, R, const LAZY: bool>(
         &'static self,
         body: Deferred<T, LAZY>,
-        runtime: impl Fn() -> R,
+        runtime: impl FnOnce() -> R,
     ) -> Admission<T>
     where
         T: Send + 'static,
         R: AsIdempotency,
     {
+        let mut runtime = Some(runtime);
         Admission::of(self, body, &mut |_| {
+            let runtime = runtime.take()?;
             Some(runtime().as_idempotency().without_slot())
         })
     }

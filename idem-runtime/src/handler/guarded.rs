@@ -33,8 +33,9 @@ pub(crate) trait Call {
     fn stop_extraction(&mut self);
 }
 
-/// The states of a request that may need a claim. Its [`Call`] is beside it, and must be dropped first: a retry may run
-/// as soon as a dropped state releases the key.
+/// The states of a request that may need a claim.
+///
+/// The owner drops the [`Call`] before the state. A state releases the key when it is dropped, and then a retry may run.
 pub(crate) enum Guarded {
     /// The claim phase was skipped.
     Skipped(Option<ClaimOutcome>),
@@ -50,8 +51,8 @@ pub(crate) enum Guarded {
 }
 
 impl Guarded {
-    /// Returns the first state of a request. `find` returns the settings of its service, `None` without a layer.
-    /// `is_undecided` tells that the request may have no key.
+    /// Returns the first state of a request. Calls `find` once for the settings of the service, which are `None` without
+    /// a layer. With `is_undecided`, the request may have no key.
     pub(crate) fn new(
         policy: &'static Policy,
         intake: &mut Intake,
